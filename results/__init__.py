@@ -1,0 +1,1 @@
+"""Published baselines and records measured by this project (package data)."""
