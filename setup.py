@@ -62,7 +62,7 @@ setup(
     extras_require={
         "metrics": ["pesq", "pystoi"],  # SE, SS
         "rooms": ["pyroomacoustics"],  # simulate new rooms
-        "dev": ["pytest", "ruff"],
+        "dev": ["pytest>=8", "pytest-xdist", "ruff"],
     },
     entry_points={
         "console_scripts": [
