@@ -1,0 +1,228 @@
+"""The shape of a speech encoder, as one JSON-able dataclass.
+
+Teachers (wav2vec 2.0, HuBERT, WavLM) and students (DistilHuBERT, RobustDistiller, pruned models) differ only in the
+values found here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+#: (channels, kernel in samples, stride in samples) of the seven layers of wav2vec 2.0: 25 ms windows every 20 ms.
+WAV2VEC2_CONV_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+
+_CHOICES = {
+    "conv_norm": ("group", "layer"),
+    "activation": ("gelu", "gelu_tanh", "relu"),
+    "padding": ("masked", "reference"),
+    "reference_mask": ("conv", "block"),
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything that defines a :class:`~robustdistiller.upstream.SpeechEncoder`. The defaults are HuBERT Base.
+
+    Args:
+        conv_layers: ``(channels, kernel, stride)`` of each layer of the convolutional extractor.
+        conv_norm: ``"group"`` normalises each channel over time after the first layer (Base models); ``"layer"``
+            normalises the channels of each frame after every layer (Large models).
+        conv_bias: whether the extractor's convolutions have biases.
+        feature_norm: layer norm between the extractor and the projection. Distiller students have none.
+        normalize_waveform: scale each utterance to zero mean and unit variance first (Large models).
+        embed_dim: width of the transformer. The projection exists only where it differs from the last conv width.
+        num_layers: number of transformer layers.
+        num_heads: attention heads, one number for all layers or one per layer (0: the layer has no attention).
+        head_dim: width of one head; ``None`` is ``embed_dim // num_heads``. Needed when head counts differ.
+        ffn_dim: feed-forward width, one number or one per layer (0: the layer has no feed-forward part).
+        activation: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``, in the feed-forward parts.
+        norm_first: pre-norm layers, with one more layer norm after the last layer.
+        position_kernel: width in frames of the convolution that encodes position.
+        position_groups: its groups.
+        relative_position: add WavLM's bucketed relative position bias (https://arxiv.org/abs/2110.13900, eq. 2-6).
+        gated_relative_position: scale that bias per head and query frame.
+        num_buckets: rows of the bias table.
+        max_distance: distance in frames from which all distances share a bucket.
+        position_bias_heads: for pruned models, the columns of the bias table each layer uses; ``None`` is all of them.
+        prediction_layers: teacher layers that the prediction heads regress; empty is an encoder without heads.
+        prediction_dim: width of the teacher; ``None`` is ``embed_dim``.
+        prediction_inner_dim: width inside each head; ``None`` is ``embed_dim``.
+        dropout: after attention, after the feed-forward part and before the first layer.
+        attention_dropout: on attention weights.
+        activation_dropout: inside the feed-forward part.
+        feature_dropout: after the projection.
+        layerdrop: probability of skipping a layer in training. The skipped layer repeats its input as hidden state.
+        feature_grad_mult: factor on the gradient that enters the extractor; 0 freezes it.
+        padding: ``"masked"`` makes an utterance's features independent of the batch; ``"reference"`` repeats what
+            s3prl and fairseq compute (group norm statistics over the padded row).
+        reference_mask: how ``"reference"`` counts frames: ``"conv"`` (wav2vec 2.0, Distiller) or ``"block"`` (HuBERT,
+            WavLM).
+
+    Raises:
+        ValueError: a value is outside its range, or the values contradict each other.
+
+    >>> config = EncoderConfig(num_layers=2, prediction_layers=(4, 8, 12))
+    >>> config.downsample_rate, config.heads
+    (320, (12, 12))
+    >>> EncoderConfig.from_dict({"num_layer": 2})
+    Traceback (most recent call last):
+    ValueError: unknown encoder option 'num_layer'; did you mean 'num_layers'?
+    """
+
+    conv_layers: tuple[tuple[int, int, int], ...] = WAV2VEC2_CONV_LAYERS
+    conv_norm: str = "group"
+    conv_bias: bool = False
+    feature_norm: bool = True
+    normalize_waveform: bool = False
+    embed_dim: int = 768
+    num_layers: int = 12
+    num_heads: int | tuple[int, ...] = 12
+    head_dim: int | None = None
+    ffn_dim: int | tuple[int, ...] = 3072
+    activation: str = "gelu"
+    norm_first: bool = False
+    position_kernel: int = 128
+    position_groups: int = 16
+    relative_position: bool = False
+    gated_relative_position: bool = False
+    num_buckets: int = 320
+    max_distance: int = 800
+    position_bias_heads: tuple[tuple[int, ...], ...] | None = None
+    prediction_layers: tuple[int, ...] = ()
+    prediction_dim: int | None = None
+    prediction_inner_dim: int | None = None
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    feature_dropout: float = 0.0
+    layerdrop: float = 0.0
+    feature_grad_mult: float = 1.0
+    padding: str = "masked"
+    reference_mask: str = "conv"
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _freeze(getattr(self, field.name)))
+        self._check()
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each layer."""
+        return _per_layer(self.num_heads, self.num_layers, "num_heads")
+
+    @property
+    def ffn_dims(self) -> tuple[int, ...]:
+        """Feed-forward width of each layer."""
+        return _per_layer(self.ffn_dim, self.num_layers, "ffn_dim")
+
+    @property
+    def width_per_head(self) -> int:
+        """Width of one attention head."""
+        return self.head_dim or self.embed_dim // max(self.heads, default=1)
+
+    @property
+    def bias_columns(self) -> tuple[tuple[int, ...], ...]:
+        """For each layer, the columns of the relative position table that its heads use."""
+        return self.position_bias_heads or tuple(tuple(range(heads)) for heads in self.heads)
+
+    @property
+    def downsample_rate(self) -> int:
+        """Samples per frame."""
+        return prod(stride for _, _, stride in self.conv_layers)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples needed for one frame.
+
+        >>> EncoderConfig().receptive_field
+        400
+        """
+        samples = 1
+        for _, kernel, stride in reversed(self.conv_layers):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values.
+
+        >>> EncoderConfig.from_dict(EncoderConfig(ffn_dim=64).to_dict()).ffn_dim
+        64
+        """
+        return {field.name: _thaw(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
+        """Inverse of :meth:`to_dict`; absent options take their defaults.
+
+        Raises:
+            ValueError: for an unknown option, naming the nearest known one.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(known)}"
+                raise ValueError(f"unknown encoder option {str(name)!r}; {hint}")
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> EncoderConfig:
+        """A copy with some options changed; unknown names are refused.
+
+        >>> EncoderConfig().replace(num_layers=2).num_layers
+        2
+        """
+        return EncoderConfig.from_dict({**self.to_dict(), **changes})
+
+    def _check(self) -> None:
+        for name, allowed in _CHOICES.items():
+            _require(getattr(self, name) in allowed, f"{name} is {getattr(self, name)!r}; expected one of {allowed}")
+        _require(
+            len(self.conv_layers) > 0 and all(len(layer) == 3 and min(layer) > 0 for layer in self.conv_layers),
+            f"conv_layers is {self.conv_layers}; expected (channels, kernel, stride) triples of positive integers",
+        )
+        for name in ("embed_dim", "position_kernel", "position_groups", "num_buckets", "max_distance"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive integer")
+        _require(self.num_layers >= 0, f"num_layers is {self.num_layers}; expected 0 or more")
+        _require(
+            self.embed_dim % self.position_groups == 0,
+            f"embed_dim {self.embed_dim} is not divisible by position_groups {self.position_groups}",
+        )
+        heads, _ = self.heads, self.ffn_dims
+        if self.head_dim is None:
+            _require(len(set(heads)) <= 1, f"num_heads is {heads}; give head_dim when layers differ")
+            _require(
+                not heads or (heads[0] > 0 and self.embed_dim % heads[0] == 0),
+                f"embed_dim {self.embed_dim} is not divisible by num_heads {heads[:1]}; change one or give head_dim",
+            )
+        _require(
+            tuple(map(len, self.bias_columns)) == heads,
+            f"position_bias_heads must list {heads} columns per layer, found {tuple(map(len, self.bias_columns))}",
+        )
+        for name in ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop"):
+            _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected 0 to 1")
+        _require(self.feature_grad_mult >= 0, f"feature_grad_mult is {self.feature_grad_mult}; expected 0 or more")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"encoder configuration: {message}")
+
+
+def _per_layer(value: int | tuple[int, ...], num_layers: int, name: str) -> tuple[int, ...]:
+    values = value if isinstance(value, tuple) else (value,) * num_layers
+    _require(len(values) == num_layers, f"{name} lists {len(values)} layers; expected num_layers = {num_layers}")
+    _require(all(v >= 0 for v in values), f"{name} is {values}; expected 0 or more")
+    return values
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _thaw(value: Any) -> Any:
+    return list(map(_thaw, value)) if isinstance(value, tuple) else value
