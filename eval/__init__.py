@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Evaluation: unchanged s3prl downstreams under noise and reverberation, records, tables and plots."""

@@ -1,0 +1,148 @@
+"""Record files: written atomically, one per cell, read back strictly, looked up before work is repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+from robustdistiller.eval.records import Record, RecordError
+
+logger = logging.getLogger(__name__)
+
+OVERWRITE_POLICIES = ("always", "only-missing")
+
+
+def slug(text: str) -> str:
+    """A readable file name for any text; different texts give different names.
+
+    Example:
+        >>> slug("noise:snr_db=10"), slug("clean")
+        ('noise_snr_db=10', 'clean')
+        >>> slug("noise:noise=/data/musan,snr_db=5").startswith("noise_noise=_data_musan_snr_db=5-")
+        True
+    """
+    name = re.sub(r"[^A-Za-z0-9.+=-]+", "_", text)
+    plain = re.fullmatch(r"[A-Za-z0-9.+=-]+(:[A-Za-z0-9_.+=-]+)?", text)
+    return name if plain and len(name) <= 80 else f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def record_path(root: Path | str, record: Record) -> Path:
+    """Where a record belongs: ``root/upstream/digest/task/condition/split-seedN-head.json``.
+
+    Example:
+        >>> from robustdistiller.eval.records import example_record
+        >>> record_path("records", example_record(seed=7)).as_posix()
+        'records/fbank/none/IC/clean/test-seed7-abababab.json'
+    """
+    heard = f"@{record.condition_digest[:8]}" if record.sources or record.corruption_seed else ""
+    condition = slug(record.condition) + heard
+    name = f"{slug(record.split)}-seed{record.seed}-{record.config_digest[:8]}.json"
+    return Path(root) / slug(record.upstream) / record.checkpoint_digest[:12] / slug(record.task) / condition / name
+
+
+def write_record(root: Path | str, record: Record) -> Path:
+    """Write a record at its place, through a temporary file and a rename; an older record of the cell is replaced.
+
+    Example:
+        >>> import tempfile
+        >>> from robustdistiller.eval.records import example_record
+        >>> root = tempfile.mkdtemp()
+        >>> read_record(write_record(root, example_record())) == example_record()
+        True
+    """
+    path = record_path(root, record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_record(path: Path | str) -> Record:
+    """Read and validate one record.
+
+    Raises:
+        RecordError: with the path, when the file is not JSON or not a valid record.
+
+    Example:
+        >>> read_record("missing.json")
+        Traceback (most recent call last):
+        FileNotFoundError: ...
+    """
+    try:
+        return Record.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecordError) as error:
+        raise RecordError(f"{path} is not a valid record: {error}") from error
+
+
+def read_records(root: Path | str) -> list[Record]:
+    """Read all records below a folder, in path order.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        RecordError: naming every broken file; none of the records is used then.
+
+    Example:
+        >>> import tempfile
+        >>> from robustdistiller.eval.records import example_record
+        >>> root = tempfile.mkdtemp()
+        >>> _ = [write_record(root, example_record(seed=seed)) for seed in (1, 2)]
+        >>> [record.seed for record in read_records(root)]
+        [1, 2]
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder of records at {root}; records are written by run_downstream.py -m evaluate")
+    records, broken = [], []
+    for path in sorted(p for p in root.rglob("*.json") if not p.name.startswith(".")):
+        try:
+            records.append(read_record(path))
+        except RecordError as error:
+            broken.append(str(error))
+    if broken:
+        raise RecordError("\n".join([*broken, "Delete or repair these files; nothing was read."]))
+    return records
+
+
+def find_record(root: Path | str, wanted: Record, *, policy: str = "only-missing") -> Record | None:
+    """The finished record of a cell, if it may be reused.
+
+    Args:
+        root: folder of records.
+        wanted: a record of the same cell; its scores do not matter.
+        policy: ``only-missing`` reuses a record with status ``ok``; ``always`` never reuses (always evaluate again).
+
+    Returns:
+        The record, or None when the cell has to be evaluated. Partial, failed and broken records are not reused.
+
+    Raises:
+        ValueError: unknown policy.
+
+    Example:
+        >>> import tempfile
+        >>> from robustdistiller.eval.records import example_record
+        >>> root = tempfile.mkdtemp()
+        >>> _ = write_record(root, example_record())
+        >>> find_record(root, example_record()).main_metric.value, find_record(root, example_record(), policy="always")
+        (0.75, None)
+    """
+    if policy not in OVERWRITE_POLICIES:
+        raise ValueError(f"unknown policy {policy!r}; expected one of {', '.join(OVERWRITE_POLICIES)}")
+    if policy == "always":
+        return None
+    path = record_path(root, wanted)
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        logger.warning("%s; the cell is evaluated again", error)
+        return None
+    return record if record.key() == wanted.key() and record.status == "ok" else None

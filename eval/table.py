@@ -1,0 +1,238 @@
+"""Tables: made from records only, refusing records that must not stand side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from robustdistiller.eval.conditions import condition_order, condition_title
+from robustdistiller.eval.records import Metric, Record, RecordError
+
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """The table of one task and split: upstreams by conditions.
+
+    Attributes:
+        task: registry name of the task.
+        split: evaluated split.
+        metric: name, direction and unit of the number shown.
+        values: rows are labels, columns condition titles; in the record's own unit, NaN where there is no record.
+        errors: standard errors, same shape, NaN where there is none.
+        parameters: label to parameter count of the upstream.
+        items: label to number of scored items.
+        seeds: seeds every value is the mean of.
+    """
+
+    task: str
+    split: str
+    metric: Metric
+    values: pd.DataFrame
+    errors: pd.DataFrame
+    parameters: dict[str, int]
+    items: int
+    seeds: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """One line that says what the numbers are."""
+        arrow = "higher is better" if self.metric.higher_is_better else "lower is better"
+        seeds = f", mean of seeds {', '.join(map(str, self.seeds))}" if len(self.seeds) > 1 else ""
+        return f"{self.task} {self.split}: {self.metric_title}, {arrow}, {self.items} items{seeds}"
+
+    @property
+    def metric_title(self) -> str:
+        """Name and displayed unit of the metric."""
+        unit = {"fraction": "%", "percent": "%"}.get(self.metric.unit, self.metric.unit)
+        return self.metric.name + (f" ({unit})" if unit else "")
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied with for display (fractions are shown in percent)."""
+        return 100.0 if self.metric.unit == "fraction" else 1.0
+
+    def cell(self, label: str, condition: str) -> str:
+        """One value with its standard error, as shown; ``-`` where there is no record."""
+        value, error = self.values.loc[label, condition], self.errors.loc[label, condition]
+        if math.isnan(value):
+            return "-"
+        text = f"{value * self.scale:.1f}"
+        return text if math.isnan(error) else f"{text} ±{error * self.scale:.1f}"
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, with its title."""
+        head = ["upstream", "parameters", *self.values.columns]
+        rows = [
+            [label, f"{self.parameters[label]:,}", *(self.cell(label, condition) for condition in self.values.columns)]
+            for label in self.values.index
+        ]
+        align = ["---", *["---:"] * (len(head) - 1)]
+        lines = ["| " + " | ".join(row) + " |" for row in [head, align, *rows]]
+        return "\n".join([f"**{self.title}**", "", *lines, ""])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per value, in the record's own unit: what the CSV file holds."""
+        rows = [
+            {
+                "task": self.task,
+                "split": self.split,
+                "upstream": label,
+                "parameters": self.parameters[label],
+                "condition": condition,
+                "metric": self.metric.name,
+                "unit": self.metric.unit,
+                "value": self.values.loc[label, condition],
+                "standard_error": self.errors.loc[label, condition],
+                "items": self.items,
+                "seeds": len(self.seeds),
+            }
+            for label in self.values.index
+            for condition in self.values.columns
+        ]
+        return pd.DataFrame(rows).dropna(subset=["value"])
+
+
+def standard_error(values: Iterable[float], items: int, unit: str, name: str) -> float:
+    """Standard error of a score averaged over seeds.
+
+    For accuracies the binomial error ``sqrt(p (1 - p) / n)`` of the shared test items, which averaging over seeds does
+    not shrink, plus the variance of the mean over seeds. For other metrics only the latter, NaN with one seed.
+
+    Example:
+        >>> round(standard_error([0.5], 100, "fraction", "acc"), 3)
+        0.05
+        >>> standard_error([12.0], 100, "percent", "wer")
+        nan
+    """
+    values = list(values)
+    mean = sum(values) / len(values)
+    accuracy = name == "acc" and unit in ("fraction", "percent")
+    between = sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values) if len(values) > 1 else 0.0
+    if not accuracy:
+        return math.sqrt(between) if len(values) > 1 else math.nan
+    whole = 100.0 if unit == "percent" else 1.0
+    return math.sqrt(max(0.0, mean * (whole - mean)) / items + between)
+
+
+def build_tables(records: Iterable[Record]) -> list[TaskTable]:
+    """Group records into one table per task and split.
+
+    Raises:
+        RecordError: there are no records; a record is partial or failed; heads of different configuration, training
+            condition or metric are mixed; upstreams heard different noise under the same condition; two records of one
+            cell disagree; cells are means over different seeds.
+
+    Example:
+        >>> from robustdistiller.eval.records import example_record
+        >>> table, = build_tables([example_record()])
+        >>> print(table.to_markdown())
+        **IC test: acc (%), higher is better, 4 items**
+        <BLANKLINE>
+        | upstream | parameters | clean |
+        | --- | ---: | ---: |
+        | fbank | 0 | 75.0 ±21.7 |
+        <BLANKLINE>
+    """
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in _usable(records):
+        groups[record.task, record.split].append(record)
+    return [_build(task, split, group) for (task, split), group in sorted(groups.items())]
+
+
+def _usable(records: Iterable[Record]) -> list[Record]:
+    """Finished records, one per cell."""
+    records = list(records)
+    if not records:
+        raise RecordError("there are no records to make a table from; run_downstream.py -m evaluate writes them")
+    unfinished = [r for r in records if r.status != "ok"]
+    if unfinished:
+        lines = [f"  {_name(r)}: {r.status}, {r.reason}" for r in unfinished[:_LISTED]]
+        more = [f"  and {len(unfinished) - _LISTED} more"] if len(unfinished) > _LISTED else []
+        raise RecordError(
+            "\n".join(
+                [
+                    f"{len(unfinished)} of {len(records)} records are not finished, so there is no table:",
+                    *lines,
+                    *more,
+                    "Evaluate these cells again, or delete their files.",
+                ]
+            )
+        )
+    cells: dict[tuple, Record] = {}
+    for record in records:
+        other = cells.setdefault(record.key(), record)
+        if other.metrics != record.metrics:
+            raise RecordError(
+                f"two records of the same cell disagree: {_name(record)} has {other.main_metric.name} "
+                f"{other.main_metric.value} (started {other.start_utc}) and {record.main_metric.value} "
+                f"(started {record.start_utc}); delete one of the files"
+            )
+    return list(cells.values())
+
+
+def _name(record: Record) -> str:
+    return f"{record.label} / {record.task} / {record.condition} / seed {record.seed}"
+
+
+def _refuse_mixture(what: str, found: dict[str, Record], where: str) -> None:
+    """Raise when `found` (value to one record that has it) holds more than one value."""
+    if len(found) > 1:
+        examples = "; ".join(f"{value[:12]} in {_name(record)}" for value, record in list(found.items())[:_LISTED])
+        raise RecordError(f"records of {where} differ in {what} and cannot stand in one table: {examples}")
+
+
+def _build(task: str, split: str, records: list[Record]) -> TaskTable:
+    where = f"task {task}, split {split}"
+    _refuse_mixture("the head's configuration", {r.config_digest: r for r in records}, where)
+    _refuse_mixture("the training condition of the head", {r.train_condition: r for r in records}, where)
+    _refuse_mixture("the metric", {f"{r.main_metric.name} {r.main_metric.unit}": r for r in records}, where)
+    _refuse_mixture("the number of items", {str(r.items_scored): r for r in records}, where)
+    rows, columns = _row_labels(records), _column_titles(records)
+
+    cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    manifests: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in records:
+        column = columns[record.condition_digest]
+        cells[rows[record.upstream, record.checkpoint_digest, record.label], column].append(record)
+        manifests[column].setdefault(record.manifest_digest, record)
+    for column, found in manifests.items():
+        _refuse_mixture(f"the noise that was heard under {column!r} (manifest digest)", found, where)
+    seeds = {cell: tuple(sorted(r.seed for r in group)) for cell, group in cells.items()}
+    _refuse_mixture("seeds", {", ".join(map(str, s)): cells[cell][0] for cell, s in seeds.items()}, where)
+
+    metric, items = records[0].main_metric, records[0].items_scored
+    ordered = sorted({(condition_order(r.condition), columns[r.condition_digest]) for r in records})
+    values = pd.DataFrame(index=list(dict.fromkeys(rows.values())), columns=[c for _, c in ordered], dtype=float)
+    errors = values.copy()
+    for (row, column), group in cells.items():
+        scores = [r.main_metric.value for r in group]
+        if any(score is None for score in scores):
+            continue
+        values.loc[row, column] = sum(scores) / len(scores)
+        errors.loc[row, column] = standard_error(scores, items, metric.unit, metric.name)
+    parameters = {rows[r.upstream, r.checkpoint_digest, r.label]: r.parameters for r in records}
+    return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())))
+
+
+def _row_labels(records: list[Record]) -> dict[tuple[str, str, str], str]:
+    """A distinct label per (upstream, digest, label); the digest is shown where labels collide."""
+    identities = list(dict.fromkeys((r.upstream, r.checkpoint_digest, r.label) for r in records))
+    taken = [label for _, _, label in identities]
+    return {
+        identity: identity[2] if taken.count(identity[2]) == 1 else f"{identity[2]} ({identity[0]} {identity[1][:8]})"
+        for identity in identities
+    }
+
+
+def _column_titles(records: list[Record]) -> dict[str, str]:
+    """A distinct title per condition; sources and seed are told apart where titles collide."""
+    conditions = {r.condition_digest: r.condition for r in records}
+    titles = {digest: condition_title(condition) for digest, condition in conditions.items()}
+    taken = list(titles.values())
+    return {d: title if taken.count(title) == 1 else f"{title} [{d[:6]}]" for d, title in titles.items()}
