@@ -1,0 +1,127 @@
+"""Task configurations: the shipped YAML with its vocabularies made absolute, and a check of what the user must add."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustdistiller.eval.tasks import DataRoot, Task
+
+_VOCABULARIES = "vocabularies/"
+
+
+def _folder() -> Path:
+    return Path(str(files("robustdistiller.downstream_configs")))
+
+
+def _walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _walk(value, (*path, str(key)))
+    else:
+        yield path, node
+
+
+def _lookup(config: Mapping[str, Any], key: str) -> Any:
+    node: Any = config
+    for part in key.removeprefix("config.").split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _shipped(task: Task) -> dict[str, Any]:
+    return yaml.safe_load((_folder() / f"{task.config}.yaml").read_text(encoding="utf-8"))
+
+
+def vocabulary_paths(task: Task) -> dict[str, str]:
+    """The task's keys that name files of this package, with their absolute paths here.
+
+    A head trained elsewhere remembers the paths of that machine: the launcher puts these over them.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> list(vocabulary_paths(tasks.get("PR")))
+        ['config.downstream_expert.text.vocab_file']
+    """
+    return {
+        "config." + ".".join(path): str(_folder() / value)
+        for path, value in _walk(_shipped(task))
+        if isinstance(value, str) and value.startswith(_VOCABULARIES)
+    }
+
+
+def load_config(task: Task) -> dict[str, Any]:
+    """The shipped configuration of ``task``, vocabularies resolved, data roots still None.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> load_config(tasks.get("IC"))["runner"]["total_steps"]
+        200000
+    """
+    config = _shipped(task)
+    for key, path in vocabulary_paths(task).items():
+        *parents, last = key.removeprefix("config.").split(".")
+        node = config
+        for part in parents:
+            node = node[part]
+        node[last] = path
+    return config
+
+
+def write_config(task: Task, folder: str | Path) -> Path:
+    """Write :func:`load_config` to ``folder/{task.config}.yaml`` for s3prl's ``-c`` and return that path.
+
+    Example:
+        >>> import tempfile
+        >>> from robustdistiller.eval import tasks
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_config(tasks.get("KS"), folder).name
+        'ks.yaml'
+    """
+    target = Path(folder) / f"{task.config}.yaml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(yaml.safe_dump(load_config(task), sort_keys=False), encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:
+    """Data roots of ``task`` that the final ``config`` leaves empty or that do not exist on disk.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> [root.key for root in missing_roots(tasks.get("IC"), load_config(tasks.get("IC")))]
+        ['config.downstream_expert.datarc.file_path']
+    """
+    missing = []
+    for root in task.roots:
+        value = _lookup(config, root.key)
+        paths = value if isinstance(value, (list, tuple)) else [value]
+        if not paths or not all(path is not None and Path(str(path)).exists() for path in paths):
+            missing.append(root)
+    return missing
+
+
+def check_roots(task: Task, config: Mapping[str, Any]) -> None:
+    """Refuse to start ``task`` without its data.
+
+    Raises:
+        FileNotFoundError: naming each missing root, what belongs there, what was given, and the ``-o`` to type.
+    """
+    missing = missing_roots(task, config)
+    if not missing:
+        return
+    lines = [f"{task.code} ({task.title}) needs data that is not there:"]
+    for root in missing:
+        value = _lookup(config, root.key)
+        state = "not given" if value is None else f"given as {value!r}, which does not exist"
+        lines.append(f"  {root.key} is {state}; expected {root.what}")
+    option = ",,".join(f"{root.key}=['PATH']" if root.is_list else f"{root.key}='PATH'" for root in missing)
+    lines.append(f'Add: -o "{option}"')
+    raise FileNotFoundError("\n".join(lines))
