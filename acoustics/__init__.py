@@ -1,1 +1,33 @@
-"""placeholder"""
+"""Noise, reverberation and test conditions: one corruption library for training and evaluation."""
+
+from .apply import CorruptionBatch, corrupt
+from .audio import AudioInfo, audio_info, load_audio, resample
+from .condition import Condition
+from .corruptor import Corruptor, corrupt_utterance
+from .parameters import CorruptionParameters, NoiseParameters, RIRParameters
+from .policy import CorruptionPolicy
+from .rirs import RIRSource, direct_path_index, measure_rt60_s
+from .sources import AudioSource, Piece
+from .synthesis import colored_noise
+
+__all__ = [
+    "AudioInfo",
+    "AudioSource",
+    "Condition",
+    "CorruptionBatch",
+    "CorruptionParameters",
+    "CorruptionPolicy",
+    "Corruptor",
+    "NoiseParameters",
+    "Piece",
+    "RIRParameters",
+    "RIRSource",
+    "audio_info",
+    "colored_noise",
+    "corrupt",
+    "corrupt_utterance",
+    "direct_path_index",
+    "load_audio",
+    "measure_rt60_s",
+    "resample",
+]

@@ -1,0 +1,162 @@
+"""Reading audio files: any format of libsndfile, mixed to mono, at one sampling rate."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+import soundfile
+import torch
+
+# Seeking inside these is not sample-accurate (encoder delay, packet boundaries): decoded from the start, then sliced.
+_INEXACT_SEEK = {"OGG", "MP3", "MPEG"}
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of an audio file says.
+
+    Attributes:
+        sample_rate_hz: sampling rate of the file.
+        num_frames: samples per channel, at the file's own rate.
+        num_channels: channels.
+        exact_seek: whether a part can be read without decoding the file from its start.
+    """
+
+    sample_rate_hz: int
+    num_frames: int
+    num_channels: int
+    exact_seek: bool
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_frames / self.sample_rate_hz
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Reads the header of an audio file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, holds no samples, or is not audio that libsndfile reads.
+
+    >>> import soundfile, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/a.wav", [0.1] * 800, 8000)
+    ...     audio_info(f"{folder}/a.wav").duration_s
+    0.1
+    """
+    path = _checked_path(path)
+    try:
+        header = soundfile.info(str(path))
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise ValueError(_undecodable(path, error)) from error
+    if header.frames <= 0:
+        raise ValueError(f"{path} holds no audio samples (its length is zero); remove it or export it again")
+    return AudioInfo(header.samplerate, header.frames, header.channels, header.format not in _INEXACT_SEEK)
+
+
+def load_audio(
+    path: str | Path,
+    sample_rate_hz: int = 16000,
+    frame_offset: int = 0,
+    num_frames: int | None = None,
+    channel: int | None = None,
+) -> torch.Tensor:
+    """Loads a file, or a part of it, as one channel at ``sample_rate_hz``.
+
+    A file at another rate is resampled (polyphase filter); one at 8 kHz therefore has nothing above 4 kHz. The samples
+    are as stored: no gain, no clipping. A silent file is not an error.
+
+    Args:
+        path: any file libsndfile reads: wav, flac, ogg (Vorbis, Opus), mp3, aiff, ...
+        sample_rate_hz: rate of the result.
+        frame_offset: first sample to read, counted at the file's own rate.
+        num_frames: samples to read, counted at the file's own rate; None reads to the end.
+        channel: one channel (from 0) instead of the mean of all channels.
+
+    Returns:
+        (samples,) float32; nominal range -1..1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: empty file, no samples, not audio, NaN or infinite samples, a part or a channel that is not there.
+
+    >>> import soundfile, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/a.wav", [[0.1, 0.3]] * 800, 8000, subtype="FLOAT")
+    ...     load_audio(f"{folder}/a.wav").shape, round(load_audio(f"{folder}/a.wav")[800].item(), 2)
+    (torch.Size([1600]), 0.2)
+    """
+    return torch.from_numpy(read_audio(path, sample_rate_hz, frame_offset, num_frames, channel))
+
+
+def read_audio(
+    path: str | Path,
+    sample_rate_hz: int = 16000,
+    frame_offset: int = 0,
+    num_frames: int | None = None,
+    channel: int | None = None,
+) -> np.ndarray:
+    """:func:`load_audio` as a NumPy array.
+
+    >>> import soundfile, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/a.wav", [0.5] * 160, 16000)
+    ...     read_audio(f"{folder}/a.wav", frame_offset=100).shape
+    (60,)
+    """
+    info = audio_info(path)
+    stop = info.num_frames if num_frames is None else frame_offset + num_frames
+    if not 0 <= frame_offset < stop <= info.num_frames:
+        raise ValueError(
+            f"{path} has {info.num_frames} frames at {info.sample_rate_hz} Hz; frames {frame_offset} to {stop} were "
+            "asked for, which must be a non-empty part of them"
+        )
+    if channel is not None and not 0 <= channel < info.num_channels:
+        raise ValueError(f"{path} has {info.num_channels} channels (from 0), channel {channel} was asked for")
+    start = frame_offset if info.exact_seek else 0
+    try:
+        frames, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise ValueError(_undecodable(path, error)) from error
+    frames = frames[frame_offset - start :]
+    if not len(frames):
+        raise ValueError(f"{path} is cut short: its header promises {info.num_frames} frames; export it again")
+    if not np.isfinite(frames).all():
+        bad = int(np.count_nonzero(~np.isfinite(frames)))
+        raise ValueError(f"{path} has {bad} NaN or infinite samples; repair it or remove it")
+    mono = np.ascontiguousarray(frames[:, channel]) if channel is not None else frames.mean(axis=1)
+    return resample(mono, info.sample_rate_hz, sample_rate_hz)
+
+
+def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Resamples (samples,) float32 with a polyphase filter; n samples become ``ceil(n * to_hz / from_hz)``.
+
+    >>> resample(np.zeros(441, np.float32), 44100, 16000).shape
+    (160,)
+    """
+    if from_hz == to_hz:
+        return samples
+    divisor = math.gcd(from_hz, to_hz)
+    return scipy.signal.resample_poly(samples, to_hz // divisor, from_hz // divisor).astype(np.float32, copy=False)
+
+
+def _checked_path(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"audio file {path} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, an audio file was expected")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is an empty file (0 bytes); remove it or download it again")
+    return path
+
+
+def _undecodable(path: str | Path, error: Exception) -> str:
+    return (
+        f"{path} cannot be read as audio ({error}); expected a format of libsndfile such as wav, flac, ogg or mp3: "
+        f"convert it (ffmpeg -i {Path(path).name} {Path(path).stem}.flac) or remove it"
+    )

@@ -1,0 +1,205 @@
+"""Room impulse responses: finding the direct path, measuring the reverberation time, choosing rooms by it."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .sources import AudioSource
+
+logger = logging.getLogger(__name__)
+
+LEAD_S = 0.0025
+"""What is kept of a response before its direct path: the rising edge of the band-limited direct sound."""
+
+RT60_TOLERANCE = 0.15
+
+
+def direct_path_index(response: np.ndarray, sample_rate_hz: int = 16000) -> int:
+    """Index of the direct sound in an impulse response.
+
+    The onset is the first sample within 12 dB of the strongest one; the direct path is the strongest sample of the
+    millisecond after it. (The strongest sample of all can be a later reflection when the source is far away.)
+
+    Args:
+        response: (taps,) one channel.
+        sample_rate_hz: sampling rate.
+
+    Raises:
+        ValueError: the response is silent.
+
+    >>> direct_path_index(np.array([0, 0.01, 0.8, 0.2, 0.1]))
+    2
+    """
+    magnitude = np.abs(response)
+    peak = magnitude.max(initial=0.0)
+    if peak == 0:
+        raise ValueError("the impulse response is silent")
+    onset = int(np.argmax(magnitude >= peak * 10 ** (-12 / 20)))
+    return onset + int(np.argmax(magnitude[onset : onset + max(sample_rate_hz // 1000, 1)]))
+
+
+def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = 16000) -> float | None:
+    """Reverberation time by backward integration of the squared response (Schroeder 1965; ISO 3382).
+
+    A line is fitted to the decay curve from -5 dB to -35 dB (T30), -25 dB (T20) or -15 dB (T10), whichever is the
+    longest that ends 10 dB above the noise floor of the response, and extrapolated to 60 dB.
+
+    Args:
+        response: (taps,) one channel.
+        sample_rate_hz: sampling rate.
+
+    Returns:
+        Seconds, or None when the response decays too little to tell.
+
+    >>> decay = np.random.default_rng(0).standard_normal(16000) * 10 ** (-3 * np.arange(16000) / 16000 / 0.5)
+    >>> abs(measure_rt60_s(decay) - 0.5) < 0.03
+    True
+    """
+    energy = np.square(response[direct_path_index(response, sample_rate_hz) :], dtype=np.float64)
+    frame = sample_rate_hz // 100
+    if len(energy) < 4 * frame:
+        return None
+    frames = energy[: len(energy) // frame * frame].reshape(-1, frame).mean(axis=1)
+    floor = frames[-max(len(frames) // 10, 1) :].mean()
+    # Beyond the point where the decay meets the floor, integrating adds noise instead of reverberation.
+    above = np.flatnonzero(frames > 4 * floor)
+    end = (above[-1] + 1) * frame if len(above) else len(energy)
+    curve = np.cumsum(energy[:end][::-1])[::-1]
+    with np.errstate(divide="ignore"):
+        decay_db = 10 * np.log10(curve / curve[0])
+    range_db = 10 * np.log10(frames.max() / max(floor, frames.max() * 1e-12))
+    for depth_db in (35, 25, 15):
+        chosen = (decay_db <= -5) & (decay_db >= -depth_db)
+        if range_db >= depth_db + 10 and np.count_nonzero(chosen) >= frame:
+            slope_db_per_s = np.polyfit(np.flatnonzero(chosen) / sample_rate_hz, decay_db[chosen], 1)[0]
+            return float(-60 / slope_db_per_s) if slope_db_per_s < 0 else None
+    return None
+
+
+class RIRSource:
+    """Room impulse responses from files; every channel of a file is a response of its own.
+
+    Args:
+        source: the files. Use :meth:`from_path` or :meth:`from_manifest`.
+        cache_dir: where measured reverberation times are remembered (by path, size and modification time); default
+            ``$XDG_CACHE_HOME/robustdistiller/rt60`` or ``~/.cache/robustdistiller/rt60``.
+
+    >>> import soundfile, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/room.wav", [0.0, 0.0, -0.5, 0.1], 16000, subtype="FLOAT")
+    ...     rirs = RIRSource.from_path(folder)
+    ...     rirs.read("room.wav", channel=0)[rirs.lead :].tolist()
+    [-0.5, 0.10000000149011612]
+    """
+
+    def __init__(self, source: AudioSource, cache_dir: str | Path | None = None):
+        self.source = source
+        default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustdistiller" / "rt60"
+        self.cache_dir = Path(cache_dir) if cache_dir else default
+        self._rt60s: dict[tuple[str, int], float | None] | None = None
+
+    @classmethod
+    def from_path(cls, path: str | Path | Sequence[str | Path], cache_dir=None, **options) -> "RIRSource":
+        """Lists response files as :meth:`AudioSource.from_path` does."""
+        return cls(AudioSource.from_path(path, **options), cache_dir)
+
+    @classmethod
+    def from_manifest(cls, manifest: str | Path, options: dict | None = None, cache_dir=None, **where) -> "RIRSource":
+        """Lists responses in long files as :meth:`AudioSource.from_manifest` does."""
+        return cls(AudioSource.from_manifest(manifest, options, **where), cache_dir)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def lead(self) -> int:
+        """Samples before the direct path in what :meth:`read` returns."""
+        return round(LEAD_S * self.source.sample_rate_hz)
+
+    def read(self, name: str, channel: int = 0) -> np.ndarray:
+        """Reads a response, cut so that its direct path is at index ``lead``.
+
+        Returns:
+            (lead + taps,) float32, level and polarity of the file.
+
+        Raises:
+            ValueError: the response is silent (the file is named), or there is no such channel.
+        """
+        response = self.source.read(name, channel=channel)
+        try:
+            direct = direct_path_index(response, self.source.sample_rate_hz)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.source.piece(name).path} ({name}, channel {channel}): {error}; remove it"
+            ) from None
+        before = response[max(direct - self.lead, 0) : direct]
+        return np.concatenate([np.zeros(self.lead - len(before), np.float32), before, response[direct:]])
+
+    def rt60s(self) -> dict[tuple[str, int], float | None]:
+        """Measured reverberation time in seconds of each (name, channel); None where it cannot be told."""
+        if self._rt60s is None:
+            self._rt60s = self._measure_all()
+        return self._rt60s
+
+    def select(self, rt60_s: float) -> tuple[tuple[str, int], ...]:
+        """The responses, as (name, channel), whose measured reverberation time is within 15 % of ``rt60_s``.
+
+        Raises:
+            ValueError: there is none; the message lists the reverberation times there are.
+        """
+        rt60s = self.rt60s()
+        chosen = tuple(key for key, value in rt60s.items() if value and abs(value / rt60_s - 1) <= RT60_TOLERANCE)
+        if not chosen:
+            known = sorted({round(value, 2) for value in rt60s.values() if value})
+            listed = ", ".join(f"{value:g}" for value in known[:: max(len(known) // 20, 1)]) or "none could be measured"
+            raise ValueError(
+                f"no impulse response within {RT60_TOLERANCE:.0%} of rt60_s={rt60_s:g} among {len(rt60s)}; "
+                f"measured reverberation times (s): {listed}"
+            )
+        return chosen
+
+    def _measure_all(self) -> dict[tuple[str, int], float | None]:
+        pieces = self.source.pieces
+        listing = repr([(str(piece.path.resolve()), piece.frame_offset) for piece in pieces])
+        cache_file = self.cache_dir / f"{hashlib.sha256(listing.encode()).hexdigest()[:16]}.json"
+        remembered = _read_json(cache_file)
+        stats = {path: path.stat() for path in {piece.path for piece in pieces}}
+        facts, measured = {}, {}
+        for piece in pieces:
+            stat = stats[piece.path]
+            position = f"{piece.path.resolve()}|{piece.frame_offset}|{piece.num_frames}"
+            for channel in range(self.source.info(piece.name).num_channels):
+                key = f"{position}|{channel}|{stat.st_size}|{stat.st_mtime_ns}|{self.source.sample_rate_hz}"
+                if key in remembered:
+                    facts[key] = remembered[key]
+                else:
+                    facts[key] = measure_rt60_s(self.read(piece.name, channel), self.source.sample_rate_hz)
+                measured[piece.name, channel] = facts[key]
+        if facts != remembered:
+            _write_json(cache_file, facts)
+        return measured
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("ignoring the unreadable cache %s (%s)", path, error)
+        return {}
+
+
+def _write_json(path: Path, values: dict) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(values))
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("reverberation times are measured again next time: cannot write %s (%s)", path, error)

@@ -1,0 +1,265 @@
+"""Where noise, babble speech and impulse responses come from: folders, files, or pieces of long recordings."""
+
+import csv
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .audio import AudioInfo, audio_info, read_audio
+from .options import refuse_unknown
+
+AUDIO_SUFFIXES = frozenset(
+    f".{suffix}" for suffix in ("flac", "wav", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "w64", "sph")
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One recording: a whole file, or a part of a longer one.
+
+    Attributes:
+        name: what the piece is called in records; the same on every machine.
+        path: the file.
+        frame_offset: first sample, at the file's own rate.
+        num_frames: number of samples at the file's own rate; None means to the end of the file.
+
+    >>> Piece("rain", Path("noise.flac"), 16000, 8000).name
+    'rain'
+    """
+
+    name: str
+    path: Path
+    frame_offset: int = 0
+    num_frames: int | None = None
+
+
+class AudioSource:
+    """A fixed, ordered collection of recordings, read piece by piece as mono at one rate.
+
+    Headers are read when first needed and remembered. Formats without exact seeking (Ogg, MP3) are decoded whole and
+    kept in a cache of bounded size; of the others only the samples asked for are read.
+
+    Args:
+        pieces: the recordings; their names must differ.
+        sample_rate_hz: rate of what ``read`` returns.
+        cache_bytes: upper bound of the decoded audio kept in memory, per process.
+
+    >>> import soundfile, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     soundfile.write(f"{folder}/rain.wav", np.arange(8) / 8, 16000, subtype="FLOAT")
+    ...     source = AudioSource.from_path(folder)
+    ...     source.names, source.read("rain.wav", start=6, num_samples=5).tolist()
+    (('rain.wav',), [0.75, 0.875, 0.0, 0.125, 0.25])
+    """
+
+    def __init__(self, pieces: Iterable[Piece], sample_rate_hz: int = 16000, cache_bytes: int = 256 * 2**20):
+        self.pieces = tuple(pieces)
+        self.sample_rate_hz = sample_rate_hz
+        self.cache_bytes = cache_bytes
+        self.names = tuple(piece.name for piece in self.pieces)
+        self._index = {name: index for index, name in enumerate(self.names)}
+        if not self.pieces:
+            raise ValueError("an audio source needs at least one recording, found none")
+        if len(self._index) < len(self.names):
+            name = next(name for index, name in enumerate(self.names) if self._index[name] != index)
+            raise ValueError(f"{name!r} occurs twice in an audio source; every recording needs a name of its own")
+        self._infos: dict[Path, AudioInfo] = {}
+        self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
+
+    @classmethod
+    def from_path(cls, path: str | Path | Sequence[str | Path], **options) -> "AudioSource":
+        """Lists audio files.
+
+        Args:
+            path: a folder (searched to any depth, sorted by relative path), an audio file, a ``.tsv`` manifest
+                (see :meth:`from_manifest`), or a sequence of these.
+            options: ``sample_rate_hz`` and ``cache_bytes`` of the constructor.
+
+        Raises:
+            FileNotFoundError: a path does not exist, or a folder holds no audio (it is named).
+
+        >>> AudioSource.from_path("/no/such/folder")
+        Traceback (most recent call last):
+        FileNotFoundError: /no/such/folder does not exist; expected a folder of audio, an audio file or a .tsv manifest
+        """
+        if isinstance(path, (str, Path)):
+            return cls(_list_pieces(Path(path)), **options)
+        return cls([piece for one in path for piece in _list_pieces(Path(one))], **options)
+
+    @classmethod
+    def from_manifest(cls, manifest: str | Path, options: dict | None = None, **where: str) -> "AudioSource":
+        """Reads a tab-separated list of pieces of long recordings.
+
+        The header names the columns: ``offset_samples`` and ``num_samples`` (at the file's own rate), ``file`` (beside
+        the manifest or in the folder called like it; without the column, the audio file called like the manifest),
+        ``name`` or ``utterance_id``, and any others.
+
+        Args:
+            manifest: the ``.tsv`` file.
+            options: ``sample_rate_hz`` and ``cache_bytes`` of the constructor.
+            where: keeps the rows whose column has this value, as in ``split="test", kind="noise"``.
+
+        Raises:
+            FileNotFoundError: the manifest or a file it names does not exist.
+            ValueError: a column that is not there, a broken row, or no row left.
+        """
+        return cls(read_manifest(Path(manifest), where), **(options or {}))
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_decoded": OrderedDict()}
+
+    def piece(self, name: str) -> Piece:
+        """The recording called ``name``; ValueError when there is none."""
+        if name not in self._index:
+            raise ValueError(f"no recording called {name!r} among {len(self)} ({', '.join(self.names[:3])}, ...)")
+        return self.pieces[self._index[name]]
+
+    def info(self, name: str) -> AudioInfo:
+        """Header of the file that holds the recording."""
+        path = self.piece(name).path
+        if path not in self._infos:
+            self._infos[path] = audio_info(path)
+        return self._infos[path]
+
+    def num_samples(self, name: str) -> int:
+        """Length of the recording at ``sample_rate_hz``."""
+        return -(-self._num_frames(name) * self.sample_rate_hz // self.info(name).sample_rate_hz)
+
+    def duration_s(self) -> float:
+        """Length of everything, in seconds. Reads every header, so that a broken file is found at once."""
+        return sum(self._num_frames(name) / self.info(name).sample_rate_hz for name in self.names)
+
+    def digest(self) -> str:
+        """SHA-256 over names, file sizes and positions: equal digests, equal listing (samples are not hashed)."""
+        digest = hashlib.sha256()
+        for piece in self.pieces:
+            facts = (piece.name, piece.path.stat().st_size, piece.frame_offset, piece.num_frames)
+            digest.update(repr(facts).encode())
+        return digest.hexdigest()
+
+    def read(self, name: str, start: int = 0, num_samples: int | None = None, channel: int | None = None) -> np.ndarray:
+        """Reads part of a recording, which is continued from its beginning when it is too short.
+
+        Args:
+            name: the recording.
+            start: first sample, at ``sample_rate_hz``.
+            num_samples: length of the result; None means the whole recording from ``start`` around to ``start``.
+            channel: one channel instead of the mean of all.
+
+        Returns:
+            (num_samples,) float32. Do not change it in place.
+        """
+        total = self.num_samples(name)
+        if num_samples is None:
+            num_samples = total
+        if not 0 <= start < total:
+            raise ValueError(f"{name!r} has {total} samples, reading from sample {start} was asked for")
+        if start + num_samples <= total:
+            return self._read_part(name, start, num_samples, channel)
+        whole = self._read_part(name, 0, total, channel)
+        return np.resize(np.concatenate([whole[start:], whole[:start]]), num_samples)
+
+    def _num_frames(self, name: str) -> int:
+        piece, info = self.piece(name), self.info(name)
+        num_frames = info.num_frames - piece.frame_offset if piece.num_frames is None else piece.num_frames
+        if num_frames <= 0 or piece.frame_offset + num_frames > info.num_frames:
+            raise ValueError(
+                f"{name!r} should be frames {piece.frame_offset} to {piece.frame_offset + num_frames} of {piece.path}, "
+                f"which has {info.num_frames}"
+            )
+        return num_frames
+
+    def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
+        piece, info, num_frames = self.piece(name), self.info(name), self._num_frames(name)
+        file_rate_hz = info.sample_rate_hz
+        if not info.exact_seek and channel is None:
+            first = -(-piece.frame_offset * self.sample_rate_hz // file_rate_hz) + start
+            part = self._decode(piece.path)[first : first + num_samples]
+            return np.pad(part, (0, num_samples - len(part)))
+        wanted = min(-(-num_samples * file_rate_hz // self.sample_rate_hz), num_frames)
+        first = min(start * file_rate_hz // self.sample_rate_hz, num_frames - wanted)
+        part = read_audio(piece.path, self.sample_rate_hz, piece.frame_offset + first, wanted, channel)
+        return part[:num_samples]
+
+    def _decode(self, path: Path) -> np.ndarray:
+        if path in self._decoded:
+            self._decoded.move_to_end(path)
+            return self._decoded[path]
+        samples = read_audio(path, self.sample_rate_hz)
+        self._decoded[path] = samples
+        while len(self._decoded) > 1 and sum(kept.nbytes for kept in self._decoded.values()) > self.cache_bytes:
+            self._decoded.popitem(last=False)
+        return samples
+
+
+def read_manifest(manifest: Path, where: dict[str, str]) -> list[Piece]:
+    """The rows of a manifest as pieces; see :meth:`AudioSource.from_manifest`."""
+    if not manifest.is_file():
+        raise FileNotFoundError(f"manifest {manifest} does not exist")
+    with manifest.open(newline="", encoding="utf-8") as lines:
+        table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        columns = table.fieldnames or []
+        refuse_unknown(["offset_samples", "num_samples"], columns, f"{manifest} (as a required column)")
+        refuse_unknown(where, columns, f"the columns of {manifest}")
+        pieces = []
+        for number, row in enumerate(table, start=2):
+            if any(row[column] != str(value) for column, value in where.items()):
+                continue
+            try:
+                offset, length = int(row["offset_samples"]), int(row["num_samples"])
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{manifest}, line {number}: offset_samples and num_samples must be whole numbers, found {row}"
+                ) from None
+            file = _manifest_audio(manifest, row.get("file"))
+            name = row.get("name") or row.get("utterance_id") or f"{file.name}@{offset}"
+            pieces.append(Piece(name, file, offset, length))
+    if not pieces:
+        chosen = ", ".join(f"{column}={value}" for column, value in where.items())
+        raise ValueError(f"{manifest} has no row with {chosen}" if where else f"{manifest} has no rows")
+    return pieces
+
+
+def _manifest_audio(manifest: Path, file: str | None) -> Path:
+    if file:
+        candidates = [manifest.parent / file, manifest.with_suffix("") / file]
+    else:
+        candidates = [manifest.with_suffix(suffix) for suffix in sorted(AUDIO_SUFFIXES)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"audio of {manifest} not found: looked for {', '.join(str(c) for c in candidates[:3])}")
+
+
+def _list_pieces(path: Path) -> list[Piece]:
+    if path.is_dir():
+        files = sorted(_walk(path), key=lambda file: file.relative_to(path).as_posix())
+        if not files:
+            raise FileNotFoundError(
+                f"no audio files in {path} (searched to any depth for {', '.join(sorted(AUDIO_SUFFIXES))})"
+            )
+        return [Piece(file.relative_to(path).as_posix(), file) for file in files]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a folder of audio, an audio file or a .tsv manifest")
+    return read_manifest(path, {}) if path.suffix == ".tsv" else [Piece(path.name, path)]
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that points back up
+            subfolders.clear()
+            continue
+        seen.add(real)
+        for file in files:
+            if not file.startswith(".") and Path(file).suffix.lower() in AUDIO_SUFFIXES:
+                yield Path(folder) / file
