@@ -1,0 +1,124 @@
+"""What a shim reports, and the two ways a shim gets into s3prl: a stand-in module, or a patch after an import."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shim:
+    """One bridge: ``applied`` is False where the real thing works and nothing was touched."""
+
+    name: str
+    applied: bool
+    reason: str
+
+
+def working_import(name: str) -> tuple[bool, str]:
+    """Whether module ``name`` imports here, and why not.
+
+    Example:
+        >>> working_import("json")
+        (True, 'json is installed')
+        >>> working_import("no_such_module")
+        (False, 'no_such_module is not installed')
+    """
+    package = name.partition(".")[0]
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        return False, f"{name} is not installed"
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - a broken install can raise anything, and is then replaced
+        return False, f"{name} is installed but does not import: {type(error).__name__}: {error}"
+    return True, f"{name} is installed"
+
+
+def register_module(name: str, **attributes: object) -> types.ModuleType:
+    """Put a stand-in module (and its parents) where ``import name`` finds it.
+
+    Example:
+        >>> stand_in = register_module("stand_in_package.part", answer=42)
+        >>> from stand_in_package.part import answer
+        >>> answer
+        42
+    """
+    parent_name, _, child = name.rpartition(".")
+    # Other packages probe with find_spec, which refuses a module without a spec.
+    module = types.ModuleType(name, doc=f"Stand-in for {name}, see {__package__}.")
+    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, is_package=True)
+    module.__path__ = []
+    vars(module).update(attributes)
+    sys.modules[name] = module
+    if parent_name:
+        # An import of "a.b" looks up "a.b" in sys.modules before "a": a real parent may still be unimported.
+        parent = sys.modules.get(parent_name)
+        if parent is None and importlib.util.find_spec(parent_name.partition(".")[0]) is None:
+            parent = register_module(parent_name)
+        if parent is not None:
+            setattr(parent, child, module)
+    return module
+
+
+class _PatchingLoader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, patch: Callable[[types.ModuleType], None]) -> None:
+        self._loader = loader
+        self._patch = patch
+
+    def __getattr__(self, name: str) -> object:  # get_source, is_package ... of the real loader
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._patch(module)
+        logger.debug("patched %s", module.__name__)
+
+
+class _PatchFinder(importlib.abc.MetaPathFinder):
+    """Finds the registered modules through the other finders and patches them once they are executed."""
+
+    def __init__(self) -> None:
+        self.patches: dict[str, Callable[[types.ModuleType], None]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        patch = self.patches.get(fullname)
+        if patch is None:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _PatchingLoader(spec.loader, patch)
+                return spec
+        return None
+
+
+_FINDER = _PatchFinder()
+
+
+def patch_after_import(name: str, patch: Callable[[types.ModuleType], None]) -> None:
+    """Run ``patch(module)`` when module ``name`` is imported, or at once if it already is.
+
+    A module is patched when its task is used: the others are not imported for it. Registering a name twice replaces
+    the patch.
+    """
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    already_patched = name in _FINDER.patches
+    _FINDER.patches[name] = patch
+    if name in sys.modules and not already_patched:
+        patch(sys.modules[name])
