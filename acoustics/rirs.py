@@ -46,8 +46,8 @@ def direct_path_index(response: np.ndarray, sample_rate_hz: int = 16000) -> int:
 def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = 16000) -> float | None:
     """Reverberation time by backward integration of the squared response (Schroeder 1965; ISO 3382).
 
-    A line is fitted to the decay curve from -5 dB to -35 dB (T30), -25 dB (T20) or -15 dB (T10), whichever is the
-    longest that ends 10 dB above the noise floor of the response, and extrapolated to 60 dB.
+    A line is fitted to the decay curve from -5 to -25 dB (T20), or from -5 to -15 dB (T10) when the noise floor of the
+    response is less than 10 dB below that, and extrapolated to 60 dB.
 
     Args:
         response: (taps,) one channel.
@@ -73,7 +73,7 @@ def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = 16000) -> float |
     with np.errstate(divide="ignore"):
         decay_db = 10 * np.log10(curve / curve[0])
     range_db = 10 * np.log10(frames.max() / max(floor, frames.max() * 1e-12))
-    for depth_db in (35, 25, 15):
+    for depth_db in (25, 15):
         chosen = (decay_db <= -5) & (decay_db >= -depth_db)
         if range_db >= depth_db + 10 and np.count_nonzero(chosen) >= frame:
             slope_db_per_s = np.polyfit(np.flatnonzero(chosen) / sample_rate_hz, decay_db[chosen], 1)[0]
