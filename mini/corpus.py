@@ -1,0 +1,267 @@
+"""The embedded default: where the shipped data and teacher are, and the corpus built from them.
+
+`build` unpacks the shipped recordings into the folders that distillation reads (clean pool, noise, room responses) and
+the layouts that unchanged s3prl reads (`layouts`).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from . import layouts
+from .bopomofo import parse_syllable
+from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, read_audio, read_pack
+
+logger = logging.getLogger(__name__)
+
+LAYOUT_VERSION = 1  # raise when `build` writes anything else than before
+STAMP = "corpus.json"
+
+
+def data_dir() -> Path:
+    """Folder of the shipped recordings, tables and their LICENSES.md.
+
+    >>> (data_dir() / "LICENSES.md").is_file()
+    True
+    """
+    return Path(__file__).resolve().parent / "data"
+
+
+def teacher_checkpoint() -> Path:
+    """The shipped mini teacher, a checkpoint of this project's own format.
+
+    >>> teacher_checkpoint().name
+    'teacher.ckpt'
+    """
+    return Path(__file__).resolve().parent / "teacher" / "teacher.ckpt"
+
+
+@dataclass(frozen=True)
+class MiniCorpus:
+    """Folders of a built corpus; see `build`.
+
+    Attributes:
+        root: the folder given to `build`.
+    """
+
+    root: Path
+
+    @property
+    def pool(self) -> Path:
+        """Clean training speech (`VOICE/UTTERANCE.flac`), without any dev or test utterance."""
+        return self.root / "pool"
+
+    @property
+    def noise_train(self) -> Path:
+        """Training noise and music (`KIND/NAME.flac`)."""
+        return self.root / "noise" / "train"
+
+    @property
+    def noise_test(self) -> Path:
+        """Test noise, from other sources than the training noise."""
+        return self.root / "noise" / "test" / "noise"
+
+    @property
+    def music_test(self) -> Path:
+        """Test music, from other sources than the training music."""
+        return self.root / "noise" / "test" / "music"
+
+    @property
+    def rir_train(self) -> Path:
+        """Training room responses, with `rir.tsv` describing them."""
+        return self.root / "rir" / "train"
+
+    @property
+    def rir_test(self) -> Path:
+        """Test room responses: other rooms than in training."""
+        return self.root / "rir" / "test"
+
+    @property
+    def syllables(self) -> Path:
+        """Root in the Fluent Speech Commands layout: initial, final and tone of Mandarin syllables."""
+        return self.root / "syllables"
+
+    @property
+    def prompts(self) -> Path:
+        """Root in the LibriSpeech layout: English telephone prompts."""
+        return self.root / "prompts"
+
+    @property
+    def prompts_bucket(self) -> Path:
+        """s3prl's length tables (`SPLIT.csv`) for `prompts`."""
+        return self.root / "prompts" / "len_for_bucket"
+
+    @property
+    def voices(self) -> Path:
+        """Root in the VoxCeleb1 layout: who is speaking."""
+        return self.root / "voices"
+
+    @property
+    def voices_meta(self) -> Path:
+        """s3prl's split list for `voices`."""
+        return self.root / "voices" / "iden_split.txt"
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Utterances (or files) of each part and split, as written by `build`."""
+        return json.loads((self.root / STAMP).read_text(encoding="utf-8"))["counts"]
+
+    def overrides(self, downstream: str) -> dict[str, str]:
+        """The s3prl options (`-o`) that point a downstream task at this corpus.
+
+        Raises:
+            ValueError: the corpus has no layout for that task.
+
+        >>> list(MiniCorpus(Path("mini")).overrides("fluent_commands"))
+        ['config.downstream_expert.datarc.file_path']
+        """
+        prefix = "config.downstream_expert.datarc"
+        options = {
+            "fluent_commands": {"file_path": self.syllables},
+            "asr": {"libri_root": self.prompts, "bucket_file": self.prompts_bucket},
+            "voxceleb1": {"file_path": self.voices, "meta_data": self.voices_meta},
+        }
+        if downstream not in options:
+            raise ValueError(f"the mini corpus has no data for the task {downstream!r}; it has {', '.join(options)}")
+        return {f"{prefix}.{key}": str(path) for key, path in options[downstream].items()}
+
+
+def build(out_dir: Path | str, progress: bool = False) -> MiniCorpus:
+    """Builds the mini corpus in `out_dir`, or returns at once if it is already there.
+
+    The folder is written under another name beside `out_dir` and renamed when complete, so that an interrupted build
+    leaves nothing that looks finished. A corpus built from other data or by another version is replaced.
+
+    Args:
+        out_dir: folder to make (about 250 MB).
+        progress: show a progress bar.
+
+    Raises:
+        FileExistsError: `out_dir` holds something else.
+    """
+    corpus = MiniCorpus(Path(out_dir).resolve())
+    stamp = {"layout_version": LAYOUT_VERSION, "data_digest": data_digest()}
+    if corpus.root.exists():
+        written = corpus.root / STAMP
+        if written.is_file():
+            found = json.loads(written.read_text(encoding="utf-8"))
+            if all(found.get(key) == value for key, value in stamp.items()):
+                return corpus
+        elif any(corpus.root.iterdir()):
+            raise FileExistsError(
+                f"{corpus.root} exists and is not a mini corpus (no {STAMP} in it); give an empty or new folder"
+            )
+    corpus.root.parent.mkdir(parents=True, exist_ok=True)
+    partial = MiniCorpus(corpus.root.with_name(f".{corpus.root.name}.partial-{os.getpid()}"))
+    try:
+        partial.root.mkdir()
+        counts = _write(partial, progress)
+        text = json.dumps({**stamp, "counts": counts}, indent=1)
+        (partial.root / STAMP).write_text(text, encoding="utf-8")
+        shutil.copy(data_dir() / "LICENSES.md", partial.root)
+        if corpus.root.exists():
+            shutil.rmtree(corpus.root)
+        partial.root.replace(corpus.root)
+    finally:
+        shutil.rmtree(partial.root, ignore_errors=True)
+    logger.info("mini corpus: %s", corpus.root)
+    return corpus
+
+
+def data_digest() -> str:
+    """SHA-256 of the shipped tables and of the names and sizes of the recordings."""
+    digest = hashlib.sha256()
+    for path in sorted(data_dir().rglob("*")):
+        if path.suffix == ".tsv":
+            digest.update(path.read_bytes())
+        elif path.is_file():
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def file_stem(utterance: Utterance) -> str:
+    """ASCII file name of an utterance, unique in the corpus.
+
+    >>> from robustdistiller.mini.pack import read_pack
+    >>> file_stem(next(utterance for utterance in read_pack(data_dir()) if utterance.language == "zh"))
+    'b_a_tone1'
+    """
+    return parse_syllable(utterance.text).name if utterance.voice == SYLLABLE_VOICE else utterance.utterance_id
+
+
+def _write(corpus: MiniCorpus, progress: bool) -> dict[str, dict[str, int]]:
+    utterances = read_pack(data_dir())
+    written = {}
+    bar = tqdm(total=len(utterances), desc="mini corpus", unit="utterance", disable=not progress)
+    for utterance, samples in read_audio(utterances):
+        path = corpus.root / "utterances" / utterance.voice / f"{file_stem(utterance)}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, SAMPLE_RATE_HZ, compression_level=0.2)
+        written[utterance] = path
+        bar.update()
+    bar.close()
+    counts = {
+        "pool": _write_pool(corpus.pool, written),
+        "syllables": layouts.write_syllables(corpus.syllables, written),
+        "prompts": layouts.write_prompts(corpus.prompts, corpus.prompts_bucket, written),
+        "voices": layouts.write_voices(corpus.voices, corpus.voices_meta, written),
+        "noise": _write_noise(corpus.root / "noise"),
+        "rir": _write_rirs(corpus.root / "rir"),
+    }
+    shutil.rmtree(corpus.root / "utterances")
+    return counts
+
+
+def _write_pool(folder: Path, written: dict[Utterance, Path]) -> dict[str, int]:
+    kept = [(utterance, path) for utterance, path in written.items() if utterance.split == "train"]
+    for utterance, path in kept:
+        layouts.link(path, folder / utterance.voice / path.name)
+    return {"train": len(kept)}
+
+
+def _write_noise(folder: Path) -> dict[str, int]:
+    counts = {}
+    for row, audio in _pieces(data_dir() / "noise.tsv", data_dir() / "noise"):
+        path = folder / row["split"] / row["kind"] / f"{Path(row['name']).stem}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, audio, SAMPLE_RATE_HZ)
+        name = f"{row['split']} {row['kind']}"
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _write_rirs(folder: Path) -> dict[str, int]:
+    tables: dict[str, list[dict[str, str]]] = {}
+    for row, audio in _pieces(data_dir() / "rir.tsv", data_dir()):
+        rows = tables.setdefault(row["split"], [])
+        name = f"room{len(rows) + 1:03d}_rt60_{row['rt60_measured_s']}s.flac"
+        path = folder / row["split"] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, audio, SAMPLE_RATE_HZ)
+        kept = {key: value for key, value in row.items() if key not in ("file", "offset_samples", "split")}
+        rows.append({"file": name, **kept})
+    for split, rows in tables.items():
+        layouts.write_table(folder / split / "rir.tsv", rows, delimiter="\t")
+    return {split: len(rows) for split, rows in tables.items()}
+
+
+def _pieces(table: Path, folder: Path):
+    """Rows of a table of pieces with their samples, decoding each recording once."""
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows: Sequence[dict[str, str]] = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    decoded: dict[str, object] = {}
+    for row in rows:
+        if row["file"] not in decoded:
+            decoded = {row["file"]: soundfile.read(folder / row["file"], dtype="int16")[0]}
+        start = int(row["offset_samples"])
+        yield row, decoded[row["file"]][start : start + int(row["num_samples"])]
