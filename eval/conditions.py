@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePath
+
+from robustdistiller.acoustics import Condition
 
 _KINDS = ("clean", "noise", "reverb", "noise+reverb")
 
 
-def _split(condition: str) -> tuple[str, dict[str, str]]:
-    kind, _, rest = condition.partition(":")
-    return kind, dict(part.partition("=")[::2] for part in rest.split(",") if "=" in part)
+def _parse(condition: str) -> Condition | None:
+    try:
+        return Condition.parse(condition)
+    except ValueError:  # a record of another release: shown as it is
+        return None
 
 
 def condition_title(condition: str) -> str:
-    """Short human form of a condition's canonical one-line form.
+    """Short human form of a condition's one-line form.
 
     Example:
         >>> condition_title("noise+reverb:snr_db=10,rt60_s=0.6")
@@ -22,14 +25,20 @@ def condition_title(condition: str) -> str:
         >>> condition_title("noise:noise=white,snr_db=-5"), condition_title("reverb"), condition_title("clean")
         ('white noise -5 dB', 'reverb', 'clean')
     """
-    kind, keys = _split(condition)
-    source = PurePath(keys.pop("noise", "")).name
-    snr, rt60, rir = keys.pop("snr_db", ""), keys.pop("rt60_s", ""), PurePath(keys.pop("rir", "")).name
-    noise = " ".join(part for part in (source, "noise", f"{snr} dB" if snr else "") if part)
-    reverb = " ".join(part for part in ("reverb", rir, f"{rt60} s" if rt60 else "") if part)
-    parts = {"noise": noise, "reverb": reverb}
-    rest = "".join(f" {key}={PurePath(value).name}" for key, value in keys.items())
-    return " + ".join(parts.get(part, part) for part in kind.split("+")) + rest
+    parsed = _parse(condition)
+    if parsed is None or parsed.kind == "clean":
+        return condition
+    parts = []
+    if "noise" in parsed.kind:
+        source = PurePath(parsed.noise or "").name
+        sound = source if source == "babble" else f"{source} noise".strip()
+        parts.append(f"{sound} {parsed.snr_db:g} dB" + (f", {parsed.talkers} talkers" if parsed.talkers else ""))
+    if "reverb" in parsed.kind:
+        words = ["reverb", PurePath(parsed.rir or "").name, f"{parsed.rt60_s:g} s" if parsed.rt60_s else ""]
+        parts.append(" ".join(word for word in words if word))
+        if parsed.reverb_level:
+            parts[-1] += f" ({parsed.reverb_level} level)"
+    return " + ".join(parts)
 
 
 def condition_order(condition: str) -> tuple:
@@ -39,11 +48,7 @@ def condition_order(condition: str) -> tuple:
         >>> sorted(["reverb", "noise:snr_db=0", "clean", "noise:snr_db=10"], key=condition_order)
         ['clean', 'noise:snr_db=10', 'noise:snr_db=0', 'reverb']
     """
-    kind, keys = _split(condition)
-    rank = _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
-    return rank, kind, -_first_number(keys.get("snr_db", "")), _first_number(keys.get("rt60_s", "")), condition
-
-
-def _first_number(text: str) -> float:
-    found = re.search(r"-?\d+(\.\d+)?", text)
-    return float(found.group()) if found else 0.0
+    parsed = _parse(condition)
+    if parsed is None:
+        return len(_KINDS), 0.0, 0.0, condition
+    return _KINDS.index(parsed.kind), -(parsed.snr_db or 0.0), parsed.rt60_s or 0.0, condition

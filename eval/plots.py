@@ -59,10 +59,10 @@ def plot_table(table: TaskTable, path: Path | str, reference: str | None = None)
         )
         # A small sideways shift keeps the error bars of different upstreams apart.
         shift = 0.05 * (i - (len(labels) - 1) / 2)
-        errors = [0.0 if math.isnan(e) else e * table.scale for e in table.errors.loc[label]]
+        errors = [0.0 if math.isnan(e) else e for e in table.errors.loc[label]]
         axes.errorbar(
             [x + shift for x in range(len(conditions))],
-            table.values.loc[label] * table.scale,
+            table.values.loc[label],
             yerr=errors if any(errors) else None,
             label=f"{label} ({_millions(table.parameters[label])})",
             capsize=2.5,
@@ -71,7 +71,7 @@ def plot_table(table: TaskTable, path: Path | str, reference: str | None = None)
         )
     axes.set_xticks(range(len(conditions)), [textwrap.fill(c, 14) for c in conditions])
     axes.set_xlim(-0.4, len(conditions) - 0.6)
-    if table.metric.unit in ("fraction", "percent"):
+    if table.metric.unit == "%":
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0.0), min(high, 105.0) if table.metric.higher_is_better else high)
     axes.set_ylabel(table.metric_title)

@@ -31,15 +31,16 @@ class Metric:
     """One number of a cell.
 
     Attributes:
-        name: as the task registry names it, e.g. ``acc`` or ``wer``.
-        value: the number as s3prl computed it, or None when it could not be computed (then `reason` says why).
+        name: as the task registry names it, e.g. ``accuracy`` or ``wer``.
+        value: the number s3prl computed, accuracies and error rates in per cent; None when it could not be computed
+            (then `reason` says why).
         higher_is_better: direction.
-        unit: ``fraction``, ``percent``, ``dB`` or empty.
+        unit: ``%``, ``dB`` or empty.
         reason: why there is no value.
 
     Example:
-        >>> Metric("acc", 0.75, higher_is_better=True, unit="fraction").value
-        0.75
+        >>> Metric("accuracy", 75.0, higher_is_better=True, unit="%").value
+        75.0
     """
 
     name: str
@@ -92,11 +93,11 @@ class Record:
     Example:
         >>> record = Record(upstream="fbank", checkpoint_digest="none", checkpoint_digest_of="none", parameters=0,
         ...     task="IC", downstream="fluent_commands", config_digest="ab" * 32, condition="clean",
-        ...     metrics=[Metric("acc", 0.75, True, "fraction")], items_expected=4, items_scored=4, learning_rate=1e-3,
+        ...     metrics=[Metric("accuracy", 75.0, True, "%")], items_expected=4, items_scored=4, learning_rate=1e-3,
         ...     seed=1337, versions={"torch": "2.11.0"}, device="cpu", start_utc="2025-01-01T00:00:00+00:00",
         ...     duration_s=1.5)
         >>> record.main_metric.value, record.label, record.status
-        (0.75, 'fbank', 'ok')
+        (75.0, 'fbank', 'ok')
         >>> dataclasses.replace(record, items_scored=3)
         Traceback (most recent call last):
         robustdistiller.eval.records.RecordError: a record with 3 of 4 items scored cannot have status 'ok'; expected \
@@ -260,7 +261,7 @@ def example_record(**changes: Any) -> Record:
         downstream="fluent_commands",
         config_digest="ab" * 32,
         condition="clean",
-        metrics=[Metric("acc", 0.75, higher_is_better=True, unit="fraction")],
+        metrics=[Metric("accuracy", 75.0, higher_is_better=True, unit="%")],
         items_expected=4,
         items_scored=4,
         learning_rate=1e-3,

@@ -131,7 +131,7 @@ def find_record(root: Path | str, wanted: Record, *, policy: str = "only-missing
         >>> root = tempfile.mkdtemp()
         >>> _ = write_record(root, example_record())
         >>> find_record(root, example_record()).main_metric.value, find_record(root, example_record(), policy="always")
-        (0.75, None)
+        (75.0, None)
     """
     if policy not in OVERWRITE_POLICIES:
         raise ValueError(f"unknown policy {policy!r}; expected one of {', '.join(OVERWRITE_POLICIES)}")

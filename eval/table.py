@@ -23,7 +23,7 @@ class TaskTable:
         task: registry name of the task.
         split: evaluated split.
         metric: name, direction and unit of the number shown.
-        values: rows are labels, columns condition titles; in the record's own unit, NaN where there is no record.
+        values: rows are labels, columns condition titles; NaN where there is no record.
         errors: standard errors, same shape, NaN where there is none.
         parameters: label to parameter count of the upstream.
         items: label to number of scored items.
@@ -49,21 +49,15 @@ class TaskTable:
     @property
     def metric_title(self) -> str:
         """Name and displayed unit of the metric."""
-        unit = {"fraction": "%", "percent": "%"}.get(self.metric.unit, self.metric.unit)
-        return self.metric.name + (f" ({unit})" if unit else "")
-
-    @property
-    def scale(self) -> float:
-        """What values are multiplied with for display (fractions are shown in percent)."""
-        return 100.0 if self.metric.unit == "fraction" else 1.0
+        return self.metric.name + (f" ({self.metric.unit})" if self.metric.unit else "")
 
     def cell(self, label: str, condition: str) -> str:
         """One value with its standard error, as shown; ``-`` where there is no record."""
         value, error = self.values.loc[label, condition], self.errors.loc[label, condition]
         if math.isnan(value):
             return "-"
-        text = f"{value * self.scale:.1f}"
-        return text if math.isnan(error) else f"{text} ±{error * self.scale:.1f}"
+        text = f"{value:.1f}"
+        return text if math.isnan(error) else f"{text} ±{error:.1f}"
 
     def to_markdown(self) -> str:
         """The table in Markdown, with its title."""
@@ -77,7 +71,7 @@ class TaskTable:
         return "\n".join([f"**{self.title}**", "", *lines, ""])
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per value, in the record's own unit: what the CSV file holds."""
+        """One row per value: what the CSV file holds."""
         rows = [
             {
                 "task": self.task,
@@ -98,26 +92,25 @@ class TaskTable:
         return pd.DataFrame(rows).dropna(subset=["value"])
 
 
-def standard_error(values: Iterable[float], items: int, unit: str, name: str) -> float:
+def standard_error(values: Iterable[float], items: int, metric: str) -> float:
     """Standard error of a score averaged over seeds.
 
-    For accuracies the binomial error ``sqrt(p (1 - p) / n)`` of the shared test items, which averaging over seeds does
-    not shrink, plus the variance of the mean over seeds. For other metrics only the latter, NaN with one seed.
+    For accuracies in per cent the binomial error ``sqrt(p (100 - p) / n)`` of the shared test items, which averaging
+    over seeds does not shrink, plus the variance of the mean over seeds. For other metrics only the latter, NaN with
+    one seed.
 
     Example:
-        >>> round(standard_error([0.5], 100, "fraction", "acc"), 3)
-        0.05
-        >>> standard_error([12.0], 100, "percent", "wer")
+        >>> standard_error([50.0], 100, "accuracy")
+        5.0
+        >>> standard_error([12.0], 100, "wer")
         nan
     """
     values = list(values)
     mean = sum(values) / len(values)
-    accuracy = name == "acc" and unit in ("fraction", "percent")
     between = sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values) if len(values) > 1 else 0.0
-    if not accuracy:
-        return math.sqrt(between) if len(values) > 1 else math.nan
-    whole = 100.0 if unit == "percent" else 1.0
-    return math.sqrt(max(0.0, mean * (whole - mean)) / items + between)
+    if metric == "accuracy":
+        return math.sqrt(max(0.0, mean * (100.0 - mean)) / items + between)
+    return math.sqrt(between) if len(values) > 1 else math.nan
 
 
 def build_tables(records: Iterable[Record]) -> list[TaskTable]:
@@ -132,7 +125,7 @@ def build_tables(records: Iterable[Record]) -> list[TaskTable]:
         >>> from robustdistiller.eval.records import example_record
         >>> table, = build_tables([example_record()])
         >>> print(table.to_markdown())
-        **IC test: acc (%), higher is better, 4 items**
+        **IC test: accuracy (%), higher is better, 4 items**
         <BLANKLINE>
         | upstream | parameters | clean |
         | --- | ---: | ---: |
@@ -215,7 +208,7 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
         if any(score is None for score in scores):
             continue
         values.loc[row, column] = sum(scores) / len(scores)
-        errors.loc[row, column] = standard_error(scores, items, metric.unit, metric.name)
+        errors.loc[row, column] = standard_error(scores, items, metric.name)
     parameters = {rows[r.upstream, r.checkpoint_digest, r.label]: r.parameters for r in records}
     return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())))
 

@@ -1,0 +1,147 @@
+"""Corrupts the batches of an s3prl evaluation loader, utterance by utterance, by utterance id.
+
+The loader's collate function is wrapped, so corruption happens in the loader's own workers and before anything is sent
+to a device. Each utterance is corrupted on its own, from parameters that depend on its id and the seed only: neither
+batch size nor worker count nor order changes a sample. Datasets, targets and training loaders are not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import soundfile
+from torch.utils.data import DataLoader
+
+from robustdistiller.acoustics import Corruptor, corrupt_utterance
+from robustdistiller.eval.tasks import Task
+
+SAMPLE_RATE_HZ = 16_000
+
+
+class CorruptingCollate:
+    """Wraps a collate function: the batch it returns holds corrupted waveforms.
+
+    Called with a list of samples it returns ``(waveforms, others, drawn)``, where ``waveforms, *others`` is what the
+    wrapped function returned and ``drawn`` maps utterance ids to the parameters that were drawn.
+
+    Args:
+        collate: the loader's own function.
+        corruptor: what to do to each utterance; None leaves the audio as it is.
+        task: where the batch keeps its ids, and whether it holds a mixture's spectrogram.
+        dataset: for mixtures, the dataset whose STFT settings apply.
+    """
+
+    def __init__(self, collate: Callable, corruptor: Corruptor | None, task: Task, dataset: Any = None) -> None:
+        self.collate, self.corruptor, self.task, self.dataset = collate, corruptor, task, dataset
+
+    def __call__(self, samples: list) -> tuple[list, list, dict[str, dict]]:
+        drawn: dict[str, dict] = {}
+        if self.corruptor is None:
+            waveforms, *others = self.collate(samples)
+        elif self.task.corruption == "mixture":
+            waveforms, *others = self.collate([self._corrupt_mixture(sample, drawn) for sample in samples])
+        else:
+            waveforms, *others = self.collate(samples)
+            ids = self.task.utterance_ids(others, len(waveforms))
+            waveforms = [self._corrupt(wave, name, drawn) for wave, name in zip(waveforms, ids)]
+        return list(waveforms), others, drawn
+
+    def _corrupt(self, waveform: np.ndarray, utterance_id: str, drawn: dict[str, dict]) -> np.ndarray:
+        drawn[utterance_id] = self.corruptor.draw(utterance_id, len(waveform)).to_dict()
+        return corrupt_utterance(waveform, self.corruptor, utterance_id)
+
+    def _corrupt_mixture(self, sample: tuple, drawn: dict[str, dict]) -> tuple:
+        """A sample ``(id, mixture, mixture STFT, targets...)`` whose mixture and STFT are corrupted, targets untouched.
+
+        The wrapped collate function then derives magnitude, phase and padded mixture from these, as it does from
+        clean ones, so scores are relative to the corrupted mixture's input.
+        """
+        utterance_id, mixture, _, *targets = sample
+        corrupted = np.asarray(self._corrupt(mixture, utterance_id, drawn))
+        settings = {k: getattr(self.dataset, k) for k in ("n_fft", "hop_length", "win_length", "window", "center")}
+        return utterance_id, corrupted, librosa.stft(corrupted, **settings).T, *targets
+
+
+class ConditionLoader:
+    """An evaluation loader seen under one condition: iterates like the loader it wraps, and keeps books.
+
+    Args:
+        loader: s3prl's loader. Its collate function is replaced while this object is iterated, and put back.
+        corruptor: the condition's corruptor; None for clean audio.
+        task: the task's registry entry.
+        dump_dir: folder for the first `dump_count` waveforms, as heard by the upstream (32-bit float WAV).
+        dump_count: number of waveforms to write.
+
+    Attributes:
+        items_scored: items handed out in batches that the caller came back from.
+        drawn: utterance id to drawn corruption parameters.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader,
+        corruptor: Corruptor | None,
+        task: Task,
+        dump_dir: Path | None = None,
+        dump_count: int = 0,
+    ) -> None:
+        self.loader, self.corruptor, self.task = loader, corruptor, task
+        self.dump_dir, self.dump_count = dump_dir, dump_count
+        self.items_scored = 0
+        self.drawn: dict[str, dict] = {}
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list]:
+        stock = self.loader.collate_fn
+        self.loader.collate_fn = CorruptingCollate(stock, self.corruptor, self.task, self.loader.dataset)
+        try:
+            for waveforms, others, drawn in self.loader:
+                self.drawn.update(drawn)
+                self._dump(waveforms, others)
+                yield [waveforms, *others]
+                # Reached only when the caller asks for more: a batch it broke off at is not counted.
+                # A diarization recording arrives as one batch of chunks with one name.
+                named_once = self.task.code == "SD" and isinstance(others[self.task.id_position], str)
+                self.items_scored += 1 if named_once else len(waveforms)
+        finally:
+            self.loader.collate_fn = stock
+
+    @property
+    def items_expected(self) -> int:
+        """Items of the whole split."""
+        dataset = self.loader.dataset
+        if self.task.downstream == "asr":  # one element of this dataset is a batch of files
+            return sum(len(batch) for batch in dataset.X)
+        return len(dataset)
+
+    def manifest_digest(self) -> str:
+        """SHA-256 over the drawn parameters in the order of utterance ids; ``none`` for clean audio."""
+        if self.corruptor is None:
+            return "none"
+        return hashlib.sha256("".join(self.manifest_lines()).encode()).hexdigest()
+
+    def manifest_lines(self) -> list[str]:
+        """The manifest as JSON lines: utterance id and drawn parameters."""
+        return [
+            json.dumps({"utterance_id": name, **parameters}, sort_keys=True) + "\n"
+            for name, parameters in sorted(self.drawn.items())
+        ]
+
+    def _dump(self, waveforms: list, others: list) -> None:
+        if self.dump_dir is None or self.dump_count <= 0:
+            return
+        self.dump_dir.mkdir(parents=True, exist_ok=True)
+        for name, waveform in zip(self.task.utterance_ids(others, len(waveforms)), waveforms):
+            if self.dump_count <= 0:
+                return
+            path = self.dump_dir / f"{Path(name).name}.wav"
+            soundfile.write(path, np.asarray(waveform), SAMPLE_RATE_HZ, subtype="FLOAT")
+            self.dump_count -= 1

@@ -1,0 +1,264 @@
+"""``run_downstream.py``: unchanged s3prl downstreams on this project's upstreams, evaluated under conditions.
+
+The launcher installs the bridge, registers the upstreams, and calls s3prl's own ``main`` with three of its names
+replaced for the duration of the call: the argument parser (s3prl's options plus ours), ``Runner`` (a subclass that
+evaluates under conditions) and ``hack_isinstance`` (which would replace ``builtins.isinstance`` for old PyTorch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+
+from robustdistiller.acoustics import Condition
+from robustdistiller.eval import tasks
+from robustdistiller.eval.heads import LaunchError, check_origin, find_head, write_origin
+from robustdistiller.eval.options import parser_class
+from robustdistiller.eval.records import RecordError
+from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
+from robustdistiller.eval.sources import Sources
+from robustdistiller.eval.task_configs import check_roots, vocabulary_paths, write_config
+from robustdistiller.upstream import s3prl_bridge
+
+logger = logging.getLogger(__name__)
+
+# What -e takes from the checkpoint even when it is typed, and how s3prl lets one change it all the same.
+_TAKEN_FROM_CHECKPOINT = (
+    "upstream",
+    "upstream_ckpt",
+    "upstream_model_config",
+    "downstream",
+    "expdir",
+    "seed",
+    "config",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status.
+
+    Args:
+        argv: the command line without the program's name; default ``sys.argv[1:]``.
+
+    Example:
+        >>> main(["-m", "train", "-u", "fbank", "-d", "fluent_comands", "-p", "exp"])
+        2
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
+    try:
+        Launch(argv).run()
+    except (LaunchError, RecordError, FileNotFoundError) as error:
+        sys.stderr.write(f"run_downstream.py: error: {error}\n")
+        return 2
+    return 0
+
+
+class Launch:
+    """One call of the launcher.
+
+    Args:
+        argv: the command line without the program's name.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = list(argv)
+        self.typed: set[str] = set()
+        self.ours: dict[str, Any] = {}
+        self.conditions: tuple[Condition, ...] = (Condition(),)
+
+    def run(self) -> None:
+        """Parse, check, and hand over to s3prl.
+
+        Raises:
+            LaunchError, FileNotFoundError: the command line cannot run, in one sentence.
+        """
+        _hide_gpu_from_cpu_runs(self.argv)
+        s3prl_bridge.install()
+        from s3prl import hub, run_downstream
+        from s3prl.downstream.runner import Runner
+
+        from robustdistiller.upstream.hub import register
+
+        register()
+        self.hub = hub
+        stock_arguments = run_downstream.get_downstream_args
+
+        def arguments() -> tuple[argparse.Namespace, dict, list]:
+            args, config, backup = stock_arguments()
+            self._check(args, config)
+            return args, config, backup
+
+        runner = type("ConditionRunner", (ConditionRunner, Runner), {})
+        self.runner = runner
+        with _replaced(
+            run_downstream,
+            argparse=SimpleNamespace(ArgumentParser=parser_class(self.argv, self._after_parsing)),
+            get_downstream_args=arguments,
+            hack_isinstance=lambda: None,
+            Runner=runner,
+        ):
+            run_downstream.main()
+
+    def _after_parsing(self, args: argparse.Namespace, typed: set[str], ours: dict[str, Any]) -> None:
+        """Between s3prl's parsing and its reading of configuration or checkpoint."""
+        self.typed, self.ours = typed, ours
+        if args.mode != "evaluate":
+            given = sorted(typed & set(ours))
+            if given:
+                names = ", ".join("--" + name.replace("_", "-") for name in given)
+                raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
+        if ours["condition"]:
+            try:
+                self.conditions = tuple(dict.fromkeys(Condition.parse(text) for text in ours["condition"]))
+            except ValueError as error:
+                raise LaunchError(f"--condition: {error}") from error
+        _choose_device(args, "device" in typed)
+        if args.past_exp:
+            if args.mode == "evaluate":
+                args.past_exp = str(find_head(args.past_exp))
+            elif not Path(args.past_exp).exists():
+                raise LaunchError(f"-e {args.past_exp}: no such file or folder")
+            self._warn_of_ignored(args)
+        else:
+            self._choose_config(args)
+            if args.expname is None and args.expdir is None:
+                raise LaunchError("give the experiment's folder: -p FOLDER (or -n NAME for result/downstream/NAME)")
+            if args.mode == "evaluate" and not args.init_ckpt:
+                logger.warning("Neither -e nor -i: the head that is evaluated has not been trained")
+
+    def _choose_config(self, args: argparse.Namespace) -> None:
+        """Supply -c for known tasks, and s3prl's name for our short task names."""
+        if not args.upstream or not args.downstream:
+            missing = " and ".join(
+                o for o, v in (("-u UPSTREAM", args.upstream), ("-d TASK", args.downstream)) if not v
+            )
+            raise LaunchError(f"a new experiment needs {missing} (or -e CHECKPOINT to go on from one)")
+        stock = Path("downstream") / args.downstream / "config.yaml"
+        try:
+            task = tasks.get(args.downstream)
+        except ValueError as error:
+            if args.config or stock.is_file():  # a downstream of the user's own
+                return
+            raise LaunchError(str(error)) from error
+        args.downstream = task.downstream
+        if args.config is None and not stock.is_file():
+            folder = Path(args.expdir or f"result/downstream/{args.expname}")
+            args.config = str(write_config(task, folder))
+            logger.info("Configuration of %s (%s): %s", task.code, task.title, args.config)
+        elif args.config is not None and not Path(args.config).is_file():
+            raise LaunchError(f"-c {args.config}: no such file")
+
+    def _warn_of_ignored(self, args: argparse.Namespace) -> None:
+        for name in _TAKEN_FROM_CHECKPOINT:
+            if name in self.typed:
+                logger.warning(
+                    "%s is ignored: with -e it comes from the checkpoint. To change it: -o \"args.%s='%s'\"",
+                    *(name, name, getattr(args, name)),
+                )
+
+    def _check(self, args: argparse.Namespace, config: dict[str, Any]) -> None:
+        """Between s3prl's reading of its settings and the start."""
+        task = tasks.identify(args.downstream, config)
+        self._check_upstream(args)
+        if task is not None:
+            _repair_vocabularies(task, config)
+            check_roots(task, config)
+            if args.mode == "evaluate" and "evaluate_split" not in self.typed and "test" not in task.splits:
+                args.evaluate_split = task.splits[0]
+                logger.info("Evaluating split %s (others: -t %s)", task.splits[0], ", -t ".join(task.splits[1:]))
+        elif self.ours["condition"]:
+            raise LaunchError(
+                f"--condition needs a task this project knows ({', '.join(tasks.TASKS)}), found -d {args.downstream}"
+            )
+        if args.mode == "train":
+            write_origin(args)
+        elif args.init_ckpt:
+            check_origin(args)
+        if args.mode == "evaluate":
+            self.runner.plan = self._plan(args, task)
+
+    def _check_upstream(self, args: argparse.Namespace) -> None:
+        if args.hub != "torch":
+            return
+        if not hasattr(self.hub, args.upstream):
+            near = difflib.get_close_matches(args.upstream, dir(self.hub), n=3)
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise LaunchError(f"unknown upstream {args.upstream!r}.{hint} `run_downstream.py -h` lists them under -u")
+        path = args.upstream_ckpt
+        if path and not re.match(r"[a-z]+://", path) and "/" in path + "/" and not Path(path).exists():
+            if args.past_exp:
+                raise FileNotFoundError(
+                    f"the head was trained on the upstream checkpoint {path}, which is not there (seen from "
+                    f"{Path.cwd()}); if it moved: -o \"args.upstream_ckpt='NEW_PATH'\""
+                )
+            if Path(path).suffix or os.sep in path:
+                raise FileNotFoundError(f"-k {path}: no such file (seen from {Path.cwd()})")
+
+    def _plan(self, args: argparse.Namespace, task: tasks.Task | None) -> EvaluationPlan:
+        ours = self.ours
+        return EvaluationPlan(
+            task=task,
+            conditions=self.conditions,
+            sources=Sources(*(tuple(ours[kind] or ()) for kind in ("noise", "rir", "speech"))),
+            corruption_seed=ours["corruption_seed"],
+            records=Path(ours["records"] or Path(args.expdir) / "records"),
+            overwrite=ours["overwrite"],
+            label=ours["label"],
+            dump_audio=ours["dump_audio"],
+        )
+
+
+def _repair_vocabularies(task: tasks.Task, config: dict[str, Any]) -> None:
+    """A head trained elsewhere names the vocabularies of that machine; put this installation's in their place."""
+    for key, here in vocabulary_paths(task).items():
+        *parents, last = key.removeprefix("config.").split(".")
+        node: Any = config
+        for part in parents:
+            node = node.get(part) or {}
+        there = node.get(last)
+        if there and not Path(there).exists() and Path(there).name == Path(here).name:
+            node[last] = here
+
+
+def _choose_device(args: argparse.Namespace, typed: bool) -> None:
+    if str(args.device).startswith("cuda") and not torch.cuda.is_available():
+        if typed:
+            raise LaunchError(f"--device {args.device}, but PyTorch finds no GPU here; use --device cpu")
+        logger.info("PyTorch finds no GPU here: using --device cpu")
+        args.device = "cpu"
+
+
+def _hide_gpu_from_cpu_runs(argv: Sequence[str]) -> None:
+    """s3prl asks torch for a GPU without looking at --device, so `--device cpu` hides it before CUDA starts."""
+    joined = " ".join(argv)
+    if re.search(r"--device[ =]cpu\b", joined) and not torch.cuda.is_initialized():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@contextmanager
+def _replaced(module: ModuleType, **names: Any) -> Iterator[None]:
+    """Names of a module replaced within a ``with`` block."""
+    before = {name: getattr(module, name) for name in names}
+    try:
+        for name, value in names.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The launcher's command line: s3prl's own parser with one more group of options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+EXAMPLES = """\
+examples:
+  train a head on clean audio, as s3prl does (the configuration is chosen by -d unless -c is given):
+    run_downstream.py -m train -u robustdistiller_local -k student.ckpt -d fluent_commands -p exp/ic \\
+        -o "config.downstream_expert.datarc.file_path='/data/fluent_speech_commands_dataset'"
+
+  evaluate it: one JSON record per condition, model and data loaded once:
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --condition clean --condition noise:snr_db=5
+
+  noise and rooms of your own:
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --noise /data/musan/noise --rir /data/RIRS_NOISES \\
+        --condition noise:snr_db=0 --condition reverb:rt60_s=0.6 --condition noise+reverb:snr_db=10,rt60_s=0.6
+
+  all tables and plots come from the records:
+    robustdistiller table exp/ic/records
+"""
+
+
+def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
+    """Add the launcher's own options; returns the names of their values.
+
+    Example:
+        >>> add_our_options(argparse.ArgumentParser())[:2]
+        ['condition', 'noise']
+    """
+    group = parser.add_argument_group("RobustDistiller", "noisy and reverberant evaluation, records (with -m evaluate)")
+    add = group.add_argument
+    actions = [
+        add(
+            "--condition",
+            action="append",
+            metavar="CONDITION",
+            help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=0,noise=white, reverb, "
+            "reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.6 (default: clean)",
+        ),
+        add(
+            "--noise",
+            action="append",
+            metavar="PATH",
+            help="folder, file or .tsv manifest of noise; repeatable (default: the shipped test noises)",
+        ),
+        add(
+            "--rir",
+            action="append",
+            metavar="PATH",
+            help="folder, file or .tsv manifest of room responses; repeatable (default: the shipped test rooms)",
+        ),
+        add(
+            "--speech", action="append", metavar="PATH", help="speech to mix babble from (default: the shipped speech)"
+        ),
+        add("--corruption-seed", type=int, default=0, metavar="N", help="seed of the drawn corruption (default: 0)"),
+        add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),
+        add(
+            "--overwrite",
+            choices=["always", "only-missing"],
+            default="always",
+            help="evaluate a cell that has a finished record again, or reuse the record (default: always)",
+        ),
+        add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)"),
+        add(
+            "--dump-audio",
+            type=int,
+            default=0,
+            metavar="N",
+            help="write the first N waveforms of each condition, as the upstream hears them, below EXPDIR",
+        ),
+    ]
+    return [action.dest for action in actions]
+
+
+def parser_class(argv: Sequence[str], after_parsing: Callable[[argparse.Namespace, set[str], dict[str, Any]], None]):
+    """A drop-in for ``argparse.ArgumentParser`` to hand to s3prl's ``get_downstream_args``.
+
+    Args:
+        argv: the command line without the program's name.
+        after_parsing: called with s3prl's options (to be changed in place), the names of the options that were typed,
+            and our options.
+
+    Example:
+        >>> seen = {}
+        >>> parser = parser_class(["-m", "train", "--label", "x"], lambda *found: seen.update(zip("abc", found)))()
+        >>> _ = parser.add_argument("-m", "--mode"), parser.add_argument("--seed", default=1337)
+        >>> parser.parse_args(), sorted(seen["b"]), seen["c"]["label"]
+        (Namespace(mode='train', seed=1337), ['label', 'mode'], 'x')
+    """
+
+    class Parser(argparse.ArgumentParser):
+        def __init__(self, **options: Any) -> None:
+            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+            super().__init__(
+                prog="run_downstream.py",
+                description="s3prl's run_downstream, unchanged, with noisy and reverberant evaluation and records.",
+                epilog=EXAMPLES,
+                **options,
+            )
+
+        def parse_args(self, *_: Any, **__: Any) -> argparse.Namespace:
+            ours = add_our_options(self)
+            defaults = {action.dest: action.default for action in self._actions if action.dest != "help"}
+            for action in self._actions:
+                action.default = argparse.SUPPRESS  # so that only what was typed is set
+            typed = vars(super().parse_args(list(argv)))
+            values = {**defaults, **typed}
+            stock = argparse.Namespace(**{name: value for name, value in values.items() if name not in ours})
+            after_parsing(stock, set(typed), {name: values[name] for name in ours})
+            return stock
+
+    return Parser

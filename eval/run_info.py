@@ -1,0 +1,127 @@
+"""What identifies a run: digests of configuration and weights, versions, git state, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustdistiller.eval.records import NO_CHECKPOINT
+from robustdistiller.upstream import checkpoint_digest
+
+# Settings that change where data lies or how fast it is read, but not what the head learns.
+_NOT_CONFIGURATION = ("num_workers", "max_workers", "log_step", "max_keep")
+
+
+def config_digest(config: Mapping[str, Any], *extra: Any) -> str:
+    """SHA-256 of a head's configuration, equal wherever the data and the experiment lie.
+
+    Paths are reduced to their last component; worker counts and logging intervals are left out.
+
+    Args:
+        config: the merged s3prl configuration.
+        *extra: further JSON-able settings that change the head, e.g. the feature selection.
+
+    Example:
+        >>> here = {"datarc": {"file_path": "/home/me/fluent", "num_workers": 4, "batch": 32}}
+        >>> there = {"datarc": {"batch": 32, "file_path": "/data/fluent", "num_workers": 0}}
+        >>> config_digest(here) == config_digest(there), config_digest(here) == config_digest(here, "layer 3")
+        (True, False)
+    """
+    plain = json.dumps([_portable(config), *map(_portable, extra)], sort_keys=True, default=str)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _portable(v) for k, v in value.items() if k not in _NOT_CONFIGURATION}
+    if isinstance(value, list | tuple):
+        return [_portable(v) for v in value]
+    if isinstance(value, str | Path) and "/" in str(value):
+        return Path(value).name
+    return value
+
+
+def identify_weights(upstream: nn.Module, checkpoint: str | None) -> tuple[str, str]:
+    """Digest of an upstream's weights and what it was taken of.
+
+    Args:
+        upstream: the loaded upstream.
+        checkpoint: what was given to ``-k``; used when it is a local file.
+
+    Returns:
+        ``(sha256, "file")`` for a local checkpoint file; ``(sha256, "tensors")`` of names, shapes and values for
+        upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters.
+
+    Example:
+        >>> identify_weights(nn.ReLU(), None)
+        ('none', 'none')
+        >>> identify_weights(nn.Linear(2, 2), None)[1]
+        'tensors'
+    """
+    if checkpoint and Path(checkpoint).is_file():
+        return checkpoint_digest(checkpoint), "file"
+    if next(upstream.parameters(), None) is None:
+        return NO_CHECKPOINT, "none"
+    digest = hashlib.sha256()
+    for name, tensor in sorted(upstream.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest(), "tensors"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes a score.
+
+    Example:
+        >>> sorted(versions())
+        ['python', 'robustdistiller', 's3prl', 'torch', 'torchaudio']
+    """
+    found = {"python": platform.python_version()}
+    for package in ("robustdistiller", "s3prl", "torch", "torchaudio"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit and cleanliness of the checkout this package runs from; None when it is not a git checkout.
+
+    Example:
+        >>> git_state(Path("/")) is None
+        True
+    """
+    folder = folder or Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=20
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(status)}
+
+
+def tf32_enabled() -> bool:
+    """Whether float32 products on a GPU may use TF32, which changes scores slightly.
+
+    Example:
+        >>> isinstance(tf32_enabled(), bool)
+        True
+    """
+    on_gpu = torch.cuda.is_available()
+    return on_gpu and (torch.get_float32_matmul_precision() != "highest" or torch.backends.cudnn.allow_tf32)

@@ -1,0 +1,240 @@
+"""s3prl's runner, evaluating under conditions and writing records; everything else is s3prl's."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustdistiller.acoustics import Condition, Corruptor
+from robustdistiller.eval.corrupting import ConditionLoader
+from robustdistiller.eval.records import Metric, Record
+from robustdistiller.eval.run_info import config_digest, git_state, identify_weights, tf32_enabled, versions
+from robustdistiller.eval.sources import Sources
+from robustdistiller.eval.store import find_record, record_path, write_record
+from robustdistiller.eval.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+# What else than its configuration makes a head: how the upstream's output reaches it.
+_HEAD_ARGUMENTS = (
+    "upstream_trainable",
+    "upstream_feature_selection",
+    "upstream_layer_selection",
+    "upstream_feature_normalize",
+    "downstream_variant",
+)
+
+# Attributes of experts that say where predictions are written, and where below an output folder they point.
+_OUTPUT_FOLDERS = {"expdir": "", "score_dir": "scoring"}
+
+
+@dataclass
+class EvaluationPlan:
+    """What an evaluation run is asked to do.
+
+    Attributes:
+        task: registry entry; None for a downstream this project does not know (then stock evaluation, no records).
+        conditions: test conditions, in the order they are evaluated.
+        sources: noise, rooms and speech for all of them.
+        corruption_seed: seed of the drawn corruption.
+        records: folder of records.
+        overwrite: ``always`` or ``only-missing``.
+        label: name of the upstream in tables; empty for the upstream's own.
+        dump_audio: number of waveforms to write per condition.
+    """
+
+    task: Task | None
+    conditions: tuple[Condition, ...] = (Condition(),)
+    sources: Sources = field(default_factory=Sources)
+    corruption_seed: int = 0
+    records: Path = Path("records")
+    overwrite: str = "always"
+    label: str = ""
+    dump_audio: int = 0
+
+
+class ScoreLogger:
+    """Stands where s3prl's experts expect a TensorBoard writer, and keeps the scalars.
+
+    Example:
+        >>> scores = ScoreLogger()
+        >>> scores.add_scalar("fluent_commands/test-acc", 0.5, global_step=0)
+        >>> scores.add_audio("mixture", [0.0])
+        >>> scores.scalars
+        {'fluent_commands/test-acc': 0.5}
+    """
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, float] = {}
+
+    def add_scalar(self, tag: str, value: float, *_: Any, **__: Any) -> None:
+        """Keep one scalar."""
+        self.scalars[tag] = float(value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("add_") or name in ("flush", "close"):
+            return lambda *_, **__: None
+        raise AttributeError(name)
+
+
+class ConditionRunner:
+    """Put before s3prl's ``Runner`` in a class: ``-m evaluate`` runs each condition of `plan` and writes its record.
+
+    Model, head and data are loaded once. Training, and the evaluation of the development set during training, go
+    straight to s3prl.
+    """
+
+    plan: EvaluationPlan
+
+    def __init__(self, args: Any, config: Mapping[str, Any]) -> None:
+        self._config_as_given = copy.deepcopy(config)  # experts change theirs
+        super().__init__(args, config)
+
+    def evaluate(self, split: str | None = None, logger: Any = None, global_step: int = 0) -> list[str]:
+        """Evaluate under each condition when called by the command line; otherwise s3prl's evaluation, unchanged."""
+        if split is not None or self.plan.task is None:
+            return super().evaluate(split, logger, global_step)
+        expert = self.downstream.model
+        stock = {name: getattr(expert, name) for name in ("get_dataloader", *_OUTPUT_FOLDERS) if hasattr(expert, name)}
+        # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
+        loader = expert.get_dataloader(self.args.evaluate_split)
+        corruptors = self.plan.sources.corruptors(self.plan.conditions, self.plan.corruption_seed)
+        try:
+            for condition, corruptor in corruptors.items():
+                self._evaluate_condition(condition, corruptor, loader)
+        finally:
+            for name, value in stock.items():
+                setattr(expert, name, value)
+        return []
+
+    def _evaluate_condition(self, condition: Condition, corruptor: Corruptor | None, loader: Any) -> None:
+        planned = self._blank_record(condition, corruptor)
+        found = find_record(self.plan.records, planned, policy=self.plan.overwrite)
+        if found is not None:
+            logger.info("%s: reusing the record (%s)", condition.label, _describe(found))
+            return
+        folder = Path(self.args.expdir)
+        if corruptor is not None:  # predictions of a condition stand beside those of clean audio, not over them
+            folder = folder / "conditions" / record_path(self.plan.records, planned).parent.name
+            self._write_predictions_to(folder)
+        view = ConditionLoader(loader, corruptor, self.plan.task, folder / "audio", self.plan.dump_audio)
+        self.downstream.model.get_dataloader = lambda *_, **__: view
+        scores, started = ScoreLogger(), time.perf_counter()
+        logger.info("%s: evaluating split %s", condition.label, self.args.evaluate_split)
+        try:
+            super().evaluate(self.args.evaluate_split, scores, 0)
+            outcome = self._outcome(view, scores.scalars)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._write(planned, {"status": "failed", "reason": reason, "items_scored": view.items_scored}, started)
+            raise
+        if corruptor is not None:
+            (folder / "manifest.jsonl").write_text("".join(view.manifest_lines()), encoding="utf-8")
+        self._write(planned, outcome, started)
+
+    def _write_predictions_to(self, folder: Path) -> None:
+        expert = self.downstream.model
+        for name, subfolder in _OUTPUT_FOLDERS.items():
+            if hasattr(expert, name):
+                (folder / subfolder / "predictions" if subfolder else folder).mkdir(parents=True, exist_ok=True)
+                setattr(expert, name, type(getattr(expert, name))(folder / subfolder))
+
+    def _outcome(self, view: ConditionLoader, scalars: Mapping[str, float]) -> dict[str, Any]:
+        """Scores and status of a finished evaluation, as fields of a record."""
+        task = self.plan.task
+        scores = task.scores(scalars, self.args.evaluate_split)
+        metrics, status, reason = [], "ok", ""
+        for metric in task.metrics:
+            value, why = scores.get(metric.name), ""
+            if metric.key is None:
+                why = f"s3prl computes no score: {task.note}"
+            elif value is None:
+                why = "not logged by s3prl"
+            elif not math.isfinite(value):
+                value, why = None, f"s3prl computed {value}"
+                status, reason = "failed", f"{metric.name}: {why}"
+            metrics.append(Metric(metric.name, value, metric.higher_is_better, metric.unit, why))
+        if status == "ok" and view.items_scored != view.items_expected:
+            status = "partial"
+            reason = f"{view.items_scored} of {view.items_expected} items scored (runner.evaluate_ratio below 1?)"
+        return {
+            "metrics": metrics,
+            "status": status,
+            "reason": reason,
+            "items_scored": view.items_scored,
+            "items_expected": view.items_expected,
+            "manifest_digest": view.manifest_digest(),
+        }
+
+    def _write(self, planned: Record, outcome: dict[str, Any], started: float) -> None:
+        values = {**planned.to_dict(), **outcome, "duration_s": round(time.perf_counter() - started, 3)}
+        record = Record.from_dict(values)
+        path = write_record(self.plan.records, record)
+        logger.info("%s: %s, record %s", record.condition, _describe(record), path)
+
+    def _blank_record(self, condition: Condition, corruptor: Corruptor | None) -> Record:
+        """Everything about a cell that is known before it is evaluated."""
+        upstream, task = self.upstream.model, self.plan.task
+        digest, digest_of = self._weights()
+        head = {name: getattr(self.args, name, None) for name in _HEAD_ARGUMENTS}
+        weights = getattr(self.featurizer.model, "weights", None)
+        return Record(
+            upstream=self.args.upstream,
+            label=self.plan.label,
+            checkpoint=Path(self.args.upstream_ckpt).name if self.args.upstream_ckpt else "",
+            checkpoint_digest=digest,
+            checkpoint_digest_of=digest_of,
+            parameters=sum(p.numel() for p in upstream.parameters()),
+            task=task.code,
+            downstream=self.args.downstream,
+            config_digest=config_digest(self._config_as_given, head),
+            condition=condition.label,
+            condition_parameters=condition.to_dict(),
+            sources=self.plan.sources.describe(condition, corruptor),
+            corruption_seed=self.plan.corruption_seed if corruptor is not None else 0,
+            split=self.args.evaluate_split,
+            metrics=[],
+            status="failed",
+            reason="not evaluated",
+            items_expected=None,
+            items_scored=0,
+            learning_rate=(self.config.get("optimizer") or {}).get("lr"),
+            seed=self.args.seed,
+            step=self.init_ckpt.get("Step"),
+            versions=versions(),
+            git=git_state(),
+            device=_device_name(self.args.device),
+            threads=torch.get_num_threads(),
+            tf32=tf32_enabled(),
+            start_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            duration_s=0.0,
+            layer_weights=None if weights is None else torch.softmax(weights.detach().float().cpu(), 0).tolist(),
+        )
+
+    def _weights(self) -> tuple[str, str]:
+        if not hasattr(self, "_identified"):
+            self._identified = identify_weights(self.upstream.model, self.args.upstream_ckpt)
+        return self._identified
+
+
+def _device_name(device: str) -> str:
+    if str(device).startswith("cuda") and torch.cuda.is_available():
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def _describe(record: Record) -> str:
+    scores = ", ".join(f"{m.name} {m.value:.2f}{m.unit}" for m in record.metrics if m.value is not None)
+    count = f"{record.items_scored} items"
+    return f"{scores or 'no score'} ({count})" + (
+        "" if record.status == "ok" else f", {record.status}: {record.reason}"
+    )
