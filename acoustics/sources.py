@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -179,15 +180,20 @@ class AudioSource:
 
     def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
         piece, info, num_frames = self.piece(name), self.info(name), self._num_frames(name)
-        file_rate_hz = info.sample_rate_hz
         if not info.exact_seek and channel is None:
-            first = -(-piece.frame_offset * self.sample_rate_hz // file_rate_hz) + start
+            first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
             part = self._decode(piece.path)[first : first + num_samples]
             return np.pad(part, (0, num_samples - len(part)))
-        wanted = min(-(-num_samples * file_rate_hz // self.sample_rate_hz), num_frames)
-        first = min(start * file_rate_hz // self.sample_rate_hz, num_frames - wanted)
-        part = read_audio(piece.path, self.sample_rate_hz, piece.frame_offset + first, wanted, channel)
-        return part[:num_samples]
+        # Resampling turns every `frames` of the file into `samples`. Starting at a multiple of that, with a margin for
+        # the filter on both sides, gives the samples that resampling the whole recording would give.
+        divisor = math.gcd(info.sample_rate_hz, self.sample_rate_hz)
+        frames, samples = info.sample_rate_hz // divisor, self.sample_rate_hz // divisor
+        margin = 0 if frames == samples else 10 * max(frames, samples) // samples + 1
+        block = max(start // samples - -(-margin // frames), 0)
+        first = block * frames
+        stop = min(-(-(start + num_samples) * frames // samples) + margin, num_frames)
+        part = read_audio(piece.path, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel)
+        return part[start - block * samples :][:num_samples]
 
     def _decode(self, path: Path) -> np.ndarray:
         if path in self._decoded:

@@ -10,7 +10,7 @@ RATE_HZ = 16000
 RT60S = (0.2, 0.3, 0.45, 0.6, 0.8)
 
 
-def make_room(rt60_s, seed=0, delay=50, direct=3.0):
+def _make_room(rt60_s, seed=0, delay=50, direct=8.0):
     """A response with an exactly known reverberation time, and its direct path at ``delay``."""
     n = int(RATE_HZ * rt60_s * 1.2)
     tail = np.random.default_rng(seed).standard_normal(n) * 10 ** (-3 * np.arange(n) / RATE_HZ / rt60_s)
@@ -18,7 +18,7 @@ def make_room(rt60_s, seed=0, delay=50, direct=3.0):
     return (0.1 * np.concatenate([np.zeros(delay), tail])).astype(np.float32)
 
 
-def make_speech(num_samples, seed=0):
+def _make_speech(num_samples, seed=0):
     """Noise with the rhythm of syllables: pauses included, as in speech."""
     rng = np.random.default_rng(seed)
     envelope = np.clip(np.sin(2 * np.pi * 4 * np.arange(num_samples) / RATE_HZ + rng.uniform(0, 6)), 0, None)
@@ -42,14 +42,15 @@ def library(tmp_path_factory):
         soundfile.write(root / name, samples, rate_hz, **options)
 
     write("noise/long.wav", 0.05 * rng.standard_normal(4 * RATE_HZ))
-    write("noise/short.flac", 0.3 * rng.standard_normal(int(0.3 * RATE_HZ)).clip(-3, 3))
+    write("noise/short.flac", 0.1 * rng.standard_normal(3 * RATE_HZ // 10))
     write("noise/deep/stereo.wav", 0.1 * rng.standard_normal((2 * 44100, 2)), 44100)
     write("noise/deep/lossy.ogg", 0.1 * rng.standard_normal(3 * RATE_HZ))
     for talker in range(8):
-        write(f"speech/talker{talker}.wav", make_speech(RATE_HZ * (1 + talker % 3), talker), subtype="FLOAT")
+        write(f"speech/talker{talker}.wav", _make_speech(RATE_HZ * (1 + talker % 3), talker), subtype="FLOAT")
     for rt60_s in RT60S:
-        write(f"rir/room{rt60_s}.wav", make_room(rt60_s, seed=int(100 * rt60_s)), subtype="FLOAT")
-    both = np.stack([make_room(0.3, 1, delay=20), make_room(0.3, 2, delay=400)], axis=1)
+        write(f"rir/room{rt60_s}.wav", _make_room(rt60_s, seed=int(100 * rt60_s)), subtype="FLOAT")
+    early, late = _make_room(0.3, 1, delay=20), _make_room(0.3, 2, delay=400)
+    both = np.stack([np.pad(early, (0, len(late) - len(early))), late], axis=1)
     write("rir/two-channels.wav", both, subtype="FLOAT")
     return root
 
@@ -66,4 +67,14 @@ def sources(library):
 @pytest.fixture(scope="session")
 def utterances():
     """Utterances of different lengths, by id."""
-    return {f"utt-{index}": make_speech(4000 + 3571 * index, 40 + index) for index in range(12)}
+    return {f"utt-{index}": _make_speech(4000 + 3571 * index, 40 + index) for index in range(12)}
+
+
+@pytest.fixture(scope="session")
+def make_room():
+    return _make_room
+
+
+@pytest.fixture(scope="session")
+def make_speech():
+    return _make_speech

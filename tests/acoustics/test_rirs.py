@@ -1,0 +1,95 @@
+"""Impulse responses: direct path, reverberation time, choice of rooms."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from robustdistiller.acoustics import Corruptor, RIRSource, direct_path_index, measure_rt60_s, rirs
+
+RT60S = (0.2, 0.3, 0.45, 0.6, 0.8)
+
+
+@pytest.mark.parametrize("rt60_s", [0.15, 0.3, 0.6, 1.2, 2.0])
+@pytest.mark.parametrize("noise_floor", [0, 1e-4, 1e-3])
+def test_reverberation_time_of_responses_that_decay_at_a_known_rate(rt60_s, noise_floor, make_room):
+    room = make_room(rt60_s, seed=3)
+    room = room + 0.1 * noise_floor * np.random.default_rng(0).standard_normal(len(room))
+    assert measure_rt60_s(room) == pytest.approx(rt60_s, rel=0.05)
+    assert measure_rt60_s(room, 8000) == pytest.approx(2 * rt60_s, rel=0.05)
+
+
+def test_reverberation_time_of_what_hardly_decays_is_unknown():
+    assert measure_rt60_s(np.random.default_rng(0).standard_normal(8000)) is None
+    assert measure_rt60_s(np.ones(10)) is None
+
+
+def test_direct_path_is_found_before_a_stronger_reflection():
+    response = np.zeros(1000)
+    response[[100, 300, 500]] = [0.4, -1.0, 0.3]
+    assert direct_path_index(response) == 100
+    assert int(np.argmax(np.abs(response))) == 300
+    response[97:100] = [0.02, -0.05, 0.1]  # the rising edge of a band-limited direct sound
+    assert direct_path_index(response) == 100
+    with pytest.raises(ValueError, match="silent"):
+        direct_path_index(np.zeros(10))
+
+
+def test_every_channel_is_a_response_aligned_to_its_own_direct_path(sources):
+    rir = sources["rir"]
+    first, second = rir.read("two-channels.wav", 0), rir.read("two-channels.wav", 1)
+    for response in (first, second):
+        assert direct_path_index(response) == rir.lead == 40
+    assert len(first) - len(second) == 380  # the file gives both the same length
+    with pytest.raises(ValueError, match="2 channels"):
+        rir.read("two-channels.wav", 2)
+
+
+def test_rooms_are_chosen_by_their_measured_time(sources):
+    rir = sources["rir"]
+    assert {name for name, _ in rir.select(0.46)} == {"room0.45.wav"}
+    assert set(rir.select(0.3)) == {("room0.3.wav", 0), ("two-channels.wav", 0), ("two-channels.wav", 1)}
+    with pytest.raises(ValueError, match=r"no impulse response within 15% of rt60_s=1.5 among 7; .*0\.2, .*0\.8"):
+        rir.select(1.5)
+    with pytest.raises(ValueError, match=r"rt60_s=1.5"):
+        Corruptor("reverb:rt60_s=1.5", rir=rir)
+
+
+def test_measured_times_are_remembered_until_the_file_changes(tmp_path, monkeypatch, make_room):
+    folder, cache = tmp_path / "rir", tmp_path / "times"
+    folder.mkdir()
+    for rt60_s in RT60S:
+        soundfile.write(folder / f"{rt60_s}.wav", make_room(rt60_s), 16000, subtype="FLOAT")
+    calls = SimpleNamespace(count=0)
+
+    def counted(*arguments):
+        calls.count += 1
+        return measure_rt60_s(*arguments)
+
+    monkeypatch.setattr(rirs, "measure_rt60_s", counted)
+    first = RIRSource.from_path(folder, cache_dir=cache).rt60s()
+    assert calls.count == len(RT60S)
+    assert RIRSource.from_path(folder, cache_dir=cache).rt60s() == first
+    assert calls.count == len(RT60S)
+    soundfile.write(folder / "0.2.wav", make_room(0.5), 16000, subtype="FLOAT")
+    assert RIRSource.from_path(folder, cache_dir=cache).rt60s()["0.2.wav", 0] == pytest.approx(0.5, rel=0.05)
+    assert calls.count == len(RT60S) + 1
+    (cache_file,) = cache.iterdir()
+    assert len(json.loads(cache_file.read_text())) == len(RT60S)
+    cache_file.write_text("{broken")
+    assert len(RIRSource.from_path(folder, cache_dir=cache).rt60s()) == len(RT60S)
+
+
+def test_an_unwritable_cache_is_only_slower(tmp_path, sources, caplog):
+    (tmp_path / "file").touch()
+    rir = RIRSource(sources["rir"].source, cache_dir=tmp_path / "file" / "below")
+    assert len(rir.rt60s()) == 7
+    assert "measured again next time" in caplog.text
+
+
+def test_silent_response_is_named(tmp_path):
+    soundfile.write(tmp_path / "dead.wav", np.zeros(5000), 16000)
+    with pytest.raises(ValueError, match=r"dead\.wav .*silent; remove it"):
+        RIRSource.from_path(tmp_path).rt60s()

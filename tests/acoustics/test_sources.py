@@ -1,0 +1,148 @@
+"""Listing and reading recordings: folders, files, manifests."""
+
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+
+from robustdistiller.acoustics import AudioSource, Piece, load_audio
+
+
+def test_folder_is_listed_sorted_to_any_depth(library):
+    source = AudioSource.from_path(library / "noise")
+    assert source.names == ("deep/lossy.ogg", "deep/stereo.wav", "long.wav", "short.flac")
+    assert source.duration_s() == pytest.approx(3 + 2 + 4 + 0.3)
+    assert [source.num_samples(name) for name in source.names] == [48000, 32000, 64000, 4800]
+
+
+def test_links_are_followed_once_and_hidden_or_foreign_files_left_out(tmp_path, library):
+    (tmp_path / "linked").symlink_to(library / "noise")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "._a.wav").touch()
+    (tmp_path / "notes.txt").touch()
+    assert len(AudioSource.from_path(tmp_path)) == 4
+
+
+def test_files_and_lists(library):
+    paths = [library / "noise" / "short.flac", library / "speech"]
+    names = AudioSource.from_path(paths).names
+    assert names[0] == "short.flac"
+    assert names[1:] == AudioSource.from_path(library / "speech").names
+
+
+def test_listing_errors_name_the_path(tmp_path, library):
+    with pytest.raises(FileNotFoundError, match=f"no audio files in {tmp_path}"):
+        AudioSource.from_path(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"absent does not exist"):
+        AudioSource.from_path([library / "noise", tmp_path / "absent"])
+    with pytest.raises(ValueError, match=r"'long.wav' occurs twice"):
+        AudioSource.from_path([library / "noise" / "long.wav", library / "noise"])
+    with pytest.raises(ValueError, match="at least one recording"):
+        AudioSource.from_path([])
+
+
+def test_broken_file_in_a_folder_is_found_by_the_duration(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(10), 16000)
+    (tmp_path / "b.wav").touch()
+    with pytest.raises(ValueError, match=r"b\.wav is an empty file"):
+        AudioSource.from_path(tmp_path).duration_s()
+
+
+@pytest.mark.parametrize("name", ["deep/lossy.ogg", "deep/stereo.wav", "long.wav"])
+@pytest.mark.parametrize(("start", "length"), [(0, 100), (12345, 7000), (31999, 1)])
+def test_a_part_is_that_part_of_the_whole(library, name, start, length):
+    source = AudioSource.from_path(library / "noise")
+    whole = load_audio(library / "noise" / name).numpy()
+    part = source.read(name, start, length)
+    assert len(part) == length
+    assert np.abs(part - whole[start : start + length]).max() < 1e-6
+    if length > 1:
+        assert np.abs(part - whole[start + 1 : start + 1 + length]).max() > 0.01
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 48000])
+def test_parts_of_resampled_recordings_fit_together(tmp_path, rate_hz):
+    samples = np.random.default_rng(0).standard_normal(rate_hz) / 8
+    soundfile.write(tmp_path / "a.wav", samples, rate_hz, subtype="FLOAT")
+    source = AudioSource.from_path(tmp_path)
+    parts = [source.read("a.wav", start, 1000) for start in range(0, 16000, 1000)]
+    assert np.abs(np.concatenate(parts) - source.read("a.wav")).max() < 1e-6
+
+
+def test_too_short_recordings_go_round(library):
+    source = AudioSource.from_path(library / "noise")
+    whole = load_audio(library / "noise" / "short.flac").numpy()
+    expected = np.tile(whole, 4)[4000 : 4000 + 10000]
+    np.testing.assert_array_equal(source.read("short.flac", 4000, 10000), expected)
+    with pytest.raises(ValueError, match=r"'short\.flac' has 4800 samples"):
+        source.read("short.flac", 4800, 10)
+    with pytest.raises(ValueError, match="no recording called 'none'"):
+        source.read("none")
+
+
+def test_decoded_audio_stays_within_its_bound_and_is_not_pickled(tmp_path):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.ogg", np.zeros(16000), 16000)
+    source = AudioSource.from_path(tmp_path, cache_bytes=2 * 64000)
+    for name in ("a.ogg", "b.ogg", "a.ogg", "c.ogg"):
+        source.read(name, 0, 10)
+    assert [path.name for path in source._decoded] == ["a.ogg", "c.ogg"]
+    assert not pickle.loads(pickle.dumps(source))._decoded
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    (tmp_path / "noise").mkdir()
+    samples = np.arange(16000, dtype=np.float32) / 16384
+    soundfile.write(tmp_path / "noise" / "all.wav", samples, 16000, subtype="FLOAT")
+    rows = ["file\toffset_samples\tnum_samples\tname\tkind\tsplit"]
+    rows += ["all.wav\t0\t4000\train\tnoise\ttrain", 'all.wav\t4000\t4000\twind"\tnoise\ttest']
+    rows += ["all.wav\t8000\t8000\ttune\tmusic\ttest"]
+    (tmp_path / "noise.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "noise.tsv"
+
+
+def test_manifest_pieces(manifest):
+    source = AudioSource.from_manifest(manifest)
+    assert source.names == ("rain", 'wind"', "tune")
+    assert AudioSource.from_path(manifest).names == source.names
+    assert AudioSource.from_manifest(manifest, split="test", kind="noise").names == ('wind"',)
+    np.testing.assert_array_equal(source.read('wind"') * 16384, np.arange(4000, 8000))
+    np.testing.assert_array_equal(source.read("tune", 7998, 4) * 16384, [15998, 15999, 8000, 8001])
+
+
+def test_manifest_without_a_file_column_uses_the_audio_called_like_it(tmp_path):
+    soundfile.write(tmp_path / "rir.flac", np.zeros(100), 16000)
+    (tmp_path / "rir.tsv").write_text("offset_samples\tnum_samples\n0\t50\n50\t50\n")
+    assert AudioSource.from_manifest(tmp_path / "rir.tsv").names == ("rir.flac@0", "rir.flac@50")
+
+
+def test_manifest_mistakes(manifest, tmp_path):
+    with pytest.raises(ValueError, match=r"unknown key 'splitt' .*nearest: 'split'"):
+        AudioSource.from_manifest(manifest, splitt="test")
+    with pytest.raises(ValueError, match=r"no row with split=dev"):
+        AudioSource.from_manifest(manifest, split="dev")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        AudioSource.from_manifest(tmp_path / "none.tsv")
+    text = manifest.read_text()
+    manifest.write_text(text.replace("8000\t8000", "8000\tmany"))
+    with pytest.raises(ValueError, match=r"noise\.tsv, line 4: .*whole numbers"):
+        AudioSource.from_manifest(manifest)
+    manifest.write_text(text.replace("8000\t8000", "8000\t8001"))
+    with pytest.raises(ValueError, match=r"'tune' should be frames 8000 to 16001 of .*which has 16000"):
+        AudioSource.from_manifest(manifest).duration_s()
+    manifest.write_text(text.replace("all.wav", "lost.wav"))
+    with pytest.raises(FileNotFoundError, match=r"audio of .*noise\.tsv not found: looked for .*lost\.wav"):
+        AudioSource.from_manifest(manifest)
+    manifest.write_text(text.replace("offset_samples", "offset"))
+    with pytest.raises(ValueError, match="offset_samples"):
+        AudioSource.from_manifest(manifest)
+
+
+def test_digest_follows_the_listing(library, tmp_path):
+    digest = AudioSource.from_path(library / "noise").digest()
+    assert AudioSource.from_path(library / "noise").digest() == digest
+    assert AudioSource.from_path(library / "speech").digest() != digest
+    path = library / "noise" / "long.wav"
+    assert AudioSource([Piece("a", path, 0, 5)]).digest() != AudioSource([Piece("a", path, 0, 6)]).digest()
