@@ -1,1 +1,23 @@
-"""placeholder"""
+"""Distillation: from a teacher checkpoint and folders of audio to a student checkpoint.
+
+>>> config = load_config("robustdistiller", ["student.num_layers=3", "out_dir=exp/three-layers"])
+>>> config.objectives.enhancement.weight
+2.0
+"""
+
+from .config import DistillConfig, list_recipes, load_config
+from .module import NonFiniteLossError
+from .run import RunInterrupted, distill
+from .settings import SettingsError
+from .student import make_student
+
+__all__ = [
+    "DistillConfig",
+    "NonFiniteLossError",
+    "RunInterrupted",
+    "SettingsError",
+    "distill",
+    "list_recipes",
+    "load_config",
+    "make_student",
+]

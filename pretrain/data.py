@@ -1,0 +1,257 @@
+"""Batches for distillation: an endless, exactly resumable stream of cuts, and the dataset that turns them into audio.
+
+What a batch holds depends on the seed, the epoch and the utterances' ids, never on the number of loader processes or on
+where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
+from lhotse.cut import Cut
+from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from robustdistiller.acoustics import CorruptionBatch, Corruptor
+
+from .manifest import SAMPLE_RATE_HZ
+
+_BUFFER_CUTS = 20_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the stream of batches.
+
+    Attributes:
+        epoch: pass over the data, from 0.
+        batch_in_epoch: batches of this epoch that came before.
+        batches: all batches that came before.
+    """
+
+    epoch: int = 0
+    batch_in_epoch: int = 0
+    batches: int = 0
+
+    def next(self) -> Position:
+        """The place after the batch at this place.
+
+        >>> Position(1, 2, 9).next()
+        Position(epoch=1, batch_in_epoch=3, batches=10)
+        """
+        return replace(self, batch_in_epoch=self.batch_in_epoch + 1, batches=self.batches + 1)
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What a loader process needs to make one batch."""
+
+    position: Position
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean speech, and how it is to be corrupted.
+
+    Attributes:
+        position: of this batch in the stream.
+        ids: of the utterances.
+        waveforms: (B, samples) float32 at 16 kHz, zero past each utterance's end.
+        lengths: (B,) int64, valid samples; always on the CPU.
+        corruption: what `robustdistiller.acoustics.corrupt` needs; `None` leaves the speech clean.
+    """
+
+    position: Position
+    ids: tuple[str, ...]
+    waveforms: Tensor
+    lengths: Tensor
+    corruption: CorruptionBatch | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Audio in the batch, without padding."""
+        return self.lengths.sum().item() / SAMPLE_RATE_HZ
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with its audio on `device`."""
+        corruption = self.corruption and self.corruption.to(device, non_blocking=non_blocking)
+        return replace(self, waveforms=self.waveforms.to(device, non_blocking=non_blocking), corruption=corruption)
+
+    def pin_memory(self) -> Batch:
+        """The batch with its audio in pinned memory."""
+        corruption = self.corruption and self.corruption.pin_memory()
+        return replace(self, waveforms=self.waveforms.pin_memory(), corruption=corruption)
+
+
+class BatchStream(Sampler):
+    """Endless stream of duration-bucketed batches, that can start anywhere.
+
+    Each epoch shuffles the cuts and lets lhotse's `DynamicBucketingSampler` group those of similar length. Resuming
+    replays the sampler of the current epoch, which reads no audio.
+
+    Args:
+        cuts: at 16 kHz.
+        max_samples: longest stretch of a cut; longer ones are cropped at a place drawn from seed, epoch and id.
+        batch_size: most cuts per batch, or `None`.
+        batch_seconds: most padded seconds per batch, or `None`.
+        num_buckets: kinds of length.
+        seed: of everything drawn.
+        start: first batch.
+        rank: this process.
+        world_size: processes; each gets batches of its own from the same buckets.
+    """
+
+    def __init__(
+        self,
+        cuts: Sequence[Cut],
+        max_samples: int,
+        batch_size: int | None = 24,
+        batch_seconds: float | None = None,
+        num_buckets: int = 10,
+        seed: int = 0,
+        start: Position | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.cuts, self.max_samples, self.seed = cuts, max_samples, seed
+        self.start = start or Position()
+        self.options = {
+            "max_cuts": batch_size,
+            "max_duration": batch_seconds,
+            "duration_bins": _duration_bins(cuts, max_samples, num_buckets, batch_size, batch_seconds),
+            "buffer_size": max(_BUFFER_CUTS, 8 * (batch_size or 0) * num_buckets),
+            "sync_buckets": world_size > 1,
+            "rank": rank,
+            "world_size": world_size,
+        }
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        position = self.start
+        while True:
+            made = False
+            for cuts in islice(self._epoch(position.epoch), position.batch_in_epoch, None):
+                yield BatchRequest(position, tuple(cuts))
+                position, made = position.next(), True
+            if not made and position.batch_in_epoch == 0:
+                raise ValueError(
+                    f"{len(self.cuts)} utterances are too few for {self.options['world_size']} processes; use fewer"
+                )
+            position = Position(position.epoch + 1, 0, position.batches)
+
+    def _epoch(self, epoch: int) -> DynamicBucketingSampler:
+        seed = _seed(self.seed, epoch)
+        order = random.Random(seed).sample(range(len(self.cuts)), len(self.cuts))
+        cropped = _Lazy(lambda: (self._crop(self.cuts[index], epoch) for index in order))
+        return DynamicBucketingSampler(cropped, shuffle=True, seed=seed, **self.options)
+
+    def _crop(self, cut: Cut, epoch: int) -> Cut:
+        spare = cut.num_samples - self.max_samples
+        if spare <= 0:
+            return cut
+        start = random.Random(_seed(self.seed, epoch, cut.id)).randint(0, spare)
+        return cut.truncate(offset=start / SAMPLE_RATE_HZ, duration=self.max_samples / SAMPLE_RATE_HZ, preserve_id=True)
+
+
+class _Lazy:
+    """An iterable made anew on each iteration."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __iter__(self):
+        return iter(self.make())
+
+
+class SpeechBatches(Dataset):
+    """Reads the audio of a `BatchRequest` and prepares its corruption; runs in loader processes.
+
+    Args:
+        corruptor: draws by (seed, epoch, utterance id); `None` leaves the speech clean.
+        accumulate: batches per training step, for the corruption's curriculum.
+    """
+
+    def __init__(self, corruptor: Corruptor | None = None, accumulate: int = 1):
+        self.corruptor, self.accumulate = corruptor, accumulate
+
+    def __getitem__(self, request: BatchRequest) -> Batch:
+        audio = [read_cut(cut) for cut in request.cuts]
+        lengths = [len(samples) for samples in audio]
+        waveforms = torch.zeros(len(audio), max(lengths))
+        for row, samples in zip(waveforms, audio):
+            row[: len(samples)] = torch.from_numpy(samples)
+        ids = tuple(cut.id for cut in request.cuts)
+        return Batch(request.position, ids, waveforms, torch.tensor(lengths), self._corruption(request, ids, lengths))
+
+    def _corruption(self, request: BatchRequest, ids: Sequence[str], lengths: list[int]) -> CorruptionBatch | None:
+        if self.corruptor is None:
+            return None
+        epoch, step = request.position.epoch, request.position.batches // self.accumulate
+        drawn = [self.corruptor.draw(name, length, epoch, step) for name, length in zip(ids, lengths)]
+        return self.corruptor.prepare(drawn, lengths)
+
+
+def read_cut(cut: Cut) -> np.ndarray:
+    """The audio of a cut, channels averaged: (samples,) float32.
+
+    Raises:
+        ValueError: it cannot be read, or holds NaN or infinite samples; the file and the utterance are named.
+    """
+    recording = getattr(cut, "recording", None)
+    file = recording.sources[0].source if recording is not None and recording.sources else cut.id
+    try:
+        samples = np.atleast_2d(cut.load_audio()).mean(axis=0, dtype=np.float32)
+    except (AudioLoadingError, DurationMismatchError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot read {file} (utterance {cut.id}): {error}; repair or remove it") from error
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{file} (utterance {cut.id}) has NaN or infinite samples; repair or remove it")
+    return samples
+
+
+def make_loader(stream: BatchStream, dataset: SpeechBatches, num_workers: int, pin_memory: bool = False) -> DataLoader:
+    """A loader over `stream`, whose order and content do not depend on `num_workers`."""
+    return DataLoader(
+        dataset,
+        sampler=stream,
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),  # otherwise the loader would draw from the global generator
+    )
+
+
+def _duration_bins(
+    cuts: Sequence[Cut], max_samples: int, num_buckets: int, batch_size: int | None, batch_seconds: float | None
+) -> list[float]:
+    """Borders, in seconds, of buckets that hold equal amounts of audio; fewer buckets for small sets.
+
+    Each bucket should fill several batches, or else most of an epoch consists of incomplete ones.
+    """
+    durations = sorted(min(cut.num_samples, max_samples) / SAMPLE_RATE_HZ for cut in cuts)
+    per_batch = min(
+        len(durations) if batch_size is None else batch_size,
+        len(durations) if batch_seconds is None else max(batch_seconds / np.mean(durations), 1),
+    )
+    buckets = min(num_buckets, int(len(durations) / (4 * per_batch)))
+    if buckets < 2:
+        return [durations[-1] + 1.0]  # lhotse wants at least one border; this one has everything below it
+    return [float(border) for border in estimate_duration_buckets(map(_Duration, durations), buckets)]
+
+
+@dataclass
+class _Duration:
+    duration: float
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little")

@@ -1,0 +1,94 @@
+"""What a run starts from, checked before the first step: the teacher and every data root."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lhotse.cut import Cut
+
+from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint
+
+from .config import DistillConfig
+from .manifest import RootReport, source_report, speech_cuts
+from .settings import SettingsError
+
+logger = logging.getLogger(__name__)
+
+_MISSING = {
+    "noise": "the corruption adds noise from files and there are none: give data.noise=[FOLDER, ...], or use white "
+    "noise only with corruption.white_noise_probability=1",
+    "rir": "the corruption adds reverberation and there are no impulse responses: give data.rir=[FOLDER, ...], or set "
+    "corruption.reverb_probability=0 and corruption.noise_reverb_probability=0 (the four must add up to 1)",
+    "babble": "the corruption adds babble and there is no speech to mix it from: give data.babble=[FOLDER, ...], or "
+    "set corruption.babble_probability=0",
+}
+
+
+def load_teacher(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
+    """The teacher, and what identifies it: file name, format, SHA-256 and its own metadata.
+
+    Raises:
+        SettingsError: no checkpoint is given.
+        FileNotFoundError: it does not exist.
+        ValueError: it cannot be read as an encoder.
+    """
+    path = config.teacher.checkpoint
+    if not path:
+        raise SettingsError("teacher.checkpoint: which model is to be distilled? give the path of its checkpoint")
+    checkpoint = read_checkpoint(path)
+    notes = {
+        "file": Path(path).name,
+        "format": checkpoint.format,
+        "sha256": checkpoint_digest(Path(path).expanduser()),
+        "metadata": checkpoint.metadata,
+    }
+    logger.info("teacher  %s (%s, sha256 %s...)", path, checkpoint.format, notes["sha256"][:12])
+    return checkpoint.build(), notes
+
+
+def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut], Corruptor | None]:
+    """Look through every data root, say what is there, and refuse what cannot work.
+
+    Returns:
+        The speech, and what corrupts it (`None` for a clean recipe).
+
+    Raises:
+        SettingsError: a root is missing, empty or broken, or the recipe needs one that is not given.
+    """
+    data, policy = config.data, config.corruption
+    if not data.speech:
+        raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
+    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
+    windows = data.max_samples if data.long_files == "windows" else None
+    cuts, reports = speech_cuts(data.speech, manifest_dir, data.min_samples, windows)
+    needed = {
+        "noise": bool(policy and policy.needs_noise_files),
+        "rir": bool(policy and policy.needs_rirs),
+        "babble": bool(policy and policy.needs_speech),
+    }
+    sources: dict[str, AudioSource | None] = {}
+    for kind, wanted in needed.items():
+        roots = getattr(data, kind)
+        if wanted and not roots:
+            raise SettingsError(f"data.{kind}: {_MISSING[kind]}")
+        if roots and not wanted:
+            logger.warning("data.%s is given, but this corruption does not use it", kind)
+        sources[kind] = _open_source(kind, roots, reports) if wanted else None
+    for report in reports:
+        logger.info("%s", report)
+    if policy is None:
+        return cuts, None
+    rir = sources["rir"] and RIRSource(sources["rir"])
+    return cuts, Corruptor(policy, sources["noise"], rir, sources["babble"], seed=config.seed)
+
+
+def _open_source(kind: str, roots: list[str], reports: list[RootReport]) -> AudioSource:
+    try:
+        for root in roots:
+            reports.append(source_report(kind, root, AudioSource.from_path(Path(root).expanduser())))
+        return AudioSource.from_path([Path(root).expanduser() for root in roots])
+    except (FileNotFoundError, ValueError) as error:
+        raise SettingsError(f"data.{kind}: {error}") from error

@@ -1,0 +1,269 @@
+"""A whole distillation run: check, build, train or continue, export."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from robustdistiller.acoustics import Corruptor
+from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
+
+from .callbacks import CheckpointKeeper, History, read_history
+from .config import DistillConfig
+from .data import BatchStream, SpeechBatches, make_loader
+from .inputs import check_data, load_teacher
+from .manifest import cuts_digest
+from .module import Distiller
+from .plot import draw_history
+from .resume import AtomicCheckpointIO, checkpoint_step, latest_checkpoint, read_run, refuse_other_run, write_run
+from .settings import SettingsError
+from .student import make_student
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The run was asked to stop and has saved a checkpoint; the same call continues it."""
+
+
+def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Path:
+    """Train a student, or go on with the run found in `config.out_dir`, and export it.
+
+    Args:
+        config: from `load_config`.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        `out_dir/student.ckpt`, loadable with `robustdistiller.upstream.load_encoder`.
+
+    Raises:
+        SettingsError: the configuration, the data or the run found there does not allow it; before the first step.
+        NonFiniteLossError: the loss became NaN or infinite.
+        RunInterrupted: Ctrl-C, SIGTERM or `trainer.max_hours` stopped it; a checkpoint is saved.
+    """
+    out_dir = _out_dir(config)
+    config = _resolve(config, out_dir)
+    teacher, teacher_notes = load_teacher(config)
+    cuts, corruptor = check_data(config, out_dir)
+    identity = {
+        "teacher": teacher_notes["sha256"],
+        "speech": cuts_digest(cuts),
+        "corruption": corruptor and corruptor.describe(),
+        "versions": _versions(),
+    }
+    resumed = latest_checkpoint(out_dir)
+    if resumed is not None:
+        refuse_other_run(out_dir, config, identity)
+        if _is_finished(config, out_dir, resumed):
+            logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
+            return out_dir / "student.ckpt"
+        logger.info("continuing %s", resumed)
+    write_run(out_dir, config, identity)
+
+    module = build(config, teacher)
+    stopped_by = _fit(config, out_dir, module, cuts, corruptor, resumed, callbacks)
+    if stopped_by:
+        raise RunInterrupted(
+            f"stopped by {stopped_by} at step {module.steps_done} of {config.trainer.max_steps}; "
+            f"everything is saved in {out_dir}: the same command continues"
+        )
+    return _export(config, out_dir, module, teacher_notes, identity)
+
+
+def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool:
+    """Whether the last step's student is already exported: writing it again would change its digest."""
+    step, student = checkpoint_step(checkpoint), out_dir / "student.ckpt"
+    return (
+        step >= config.trainer.max_steps and student.is_file() and read_checkpoint(student).metadata.get("step") == step
+    )
+
+
+def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
+    """The module of a run, before training; heads drawn from `config.seed`, PyTorch's global generator left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        options = config.student
+        student = make_student(
+            teacher,
+            options.num_layers,
+            options.prediction_layers,
+            options.init,
+            options.relative_position,
+            feature_grad_mult=options.feature_grad_mult,
+            dropout=options.dropout,
+            attention_dropout=options.attention_dropout,
+            activation_dropout=options.activation_dropout,
+        )
+        module = Distiller(config, teacher, student)
+    for name, count in count_parameters(module).items():
+        logger.info("%-38s %13s parameters", name, f"{count:,}")
+    return module
+
+
+def count_parameters(module: Distiller) -> dict[str, int]:
+    """Parameters of the parts: what is used where."""
+    student = module.student
+    counts = {
+        "teacher": module.teacher.count_parameters(heads=False),
+        "student without prediction heads": student.count_parameters(heads=False),
+        "student with prediction heads": student.count_parameters(heads=True),
+    }
+    if module.enhancement is not None:
+        counts["enhancement head (training only)"] = sum(weight.numel() for weight in module.enhancement.parameters())
+    return counts
+
+
+def _fit(
+    config: DistillConfig,
+    out_dir: Path,
+    module: Distiller,
+    cuts: list,
+    corruptor: Corruptor | None,
+    resumed: Path | None,
+    callbacks: Sequence[pl.Callback],
+) -> str:
+    """Train to `max_steps`; returns what stopped it before, or an empty string."""
+    settings = config.trainer
+    keeper = CheckpointKeeper(out_dir, settings)
+    with _quiet_lightning(), torch.random.fork_rng():
+        trainer = pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            precision=_PRECISIONS[settings.precision],
+            max_steps=settings.max_steps,
+            max_epochs=-1,
+            accumulate_grad_batches=settings.accumulate,
+            deterministic=settings.deterministic,
+            # The history comes first: the line of a step is written before its checkpoint.
+            callbacks=[History(out_dir, settings), keeper, *callbacks],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=out_dir,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        loader = _LoaderFromPosition(config, cuts, corruptor, module)
+        trainer.fit(module, datamodule=loader, ckpt_path=resumed)
+    module.steps_done = trainer.global_step
+    return keeper.stopped_by if trainer.global_step < settings.max_steps else ""
+
+
+class _LoaderFromPosition(pl.LightningDataModule):
+    """Makes the loader when the module knows its place in the data, that is after a checkpoint has been read."""
+
+    def __init__(self, config: DistillConfig, cuts: list, corruptor: Corruptor | None, module: Distiller):
+        super().__init__()
+        self.settings, self.cuts, self.corruptor, self.module = config, cuts, corruptor, module
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Batches from `module.position` on."""
+        config, settings = self.settings, self.settings.trainer
+        stream = BatchStream(
+            self.cuts,
+            config.data.max_samples,
+            settings.batch_size,
+            settings.batch_seconds,
+            settings.num_buckets,
+            config.seed,
+            self.module.position,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
+        pin = self.module.device.type == "cuda"
+        return make_loader(stream, SpeechBatches(self.corruptor, settings.accumulate), config.data.num_workers, pin)
+
+
+def _out_dir(config: DistillConfig) -> Path:
+    if not config.out_dir:
+        raise SettingsError("out_dir: say where the run goes, for example out_dir=exp/first")
+    if config.trainer.batch_size is None and config.trainer.batch_seconds is None:
+        raise SettingsError("trainer: give batch_size (utterances) or batch_seconds, both are null")
+    return Path(config.out_dir).expanduser()
+
+
+def _resolve(config: DistillConfig, out_dir: Path) -> DistillConfig:
+    """Replace what is left open: precision by device, schedule by the run's first start."""
+    trainer, optim = config.trainer, config.optim
+    on_cuda = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if trainer.precision == "auto":
+        trainer = replace(trainer, precision="fp16" if on_cuda else "fp32")
+    elif trainer.precision == "fp16" and not on_cuda:
+        raise SettingsError("trainer.precision=fp16 needs a CUDA device, found none; give fp32 or auto")
+    steps = optim.schedule_steps
+    if steps is None:
+        steps = trainer.max_steps
+        if latest_checkpoint(out_dir) is not None:
+            steps = read_run(out_dir)[0]["optim"]["schedule_steps"]
+    if optim.schedule == "linear" and trainer.max_steps > steps:
+        raise SettingsError(
+            f"trainer.max_steps={trainer.max_steps} goes beyond optim.schedule_steps={steps}, where the learning rate "
+            f"has fallen to 0; give optim.schedule_steps={trainer.max_steps} too, which stretches the schedule"
+        )
+    return replace(config, trainer=trainer, optim=replace(optim, schedule_steps=steps))
+
+
+def _export(
+    config: DistillConfig, out_dir: Path, module: Distiller, teacher: dict[str, Any], identity: dict[str, Any]
+) -> Path:
+    """Write `student.ckpt` with everything that says where it comes from, and the picture of its losses."""
+    path = out_dir / "student.ckpt"
+    lines = read_history(out_dir / "history.csv")
+    metadata = {
+        "teacher": teacher,
+        "recipe": config.recipe,
+        "corruption": config.corruption and config.corruption.to_dict(),
+        "config": config.to_dict(),
+        "identity": {key: identity[key] for key in ("speech", "corruption")},
+        "step": module.steps_done,
+        "audio_hours": module.audio_s / 3600,
+        "last_losses": lines[-1] if lines else {},
+        "parameters": count_parameters(module),
+        "versions": identity["versions"],
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    save_checkpoint(path, module.student, metadata)
+    draw_history(out_dir / "history.csv", out_dir / "history.png")
+    logger.info("student  %s", path)
+    return path
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": python_version()}
+    for package in ("robustdistiller", "torch", "torchaudio", "lhotse", "lightning"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's start-up talk off the console; its errors pass."""
+    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [one.level for one in noisy]
+    for one in noisy:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for one, level in zip(noisy, levels):
+            one.setLevel(level)
