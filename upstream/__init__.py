@@ -6,14 +6,22 @@ Importing this package does not import s3prl.
 from .checkpoints import Checkpoint, checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 from .config import EncoderConfig
 from .encoder import EncoderOutput, SpeechEncoder
+from .expert import UpstreamExpert
+from .hub import ENTRIES, register
+from .released import mini_teacher, resolve_released
 
 __all__ = [
+    "ENTRIES",
     "Checkpoint",
     "EncoderConfig",
     "EncoderOutput",
     "SpeechEncoder",
+    "UpstreamExpert",
     "checkpoint_digest",
     "load_encoder",
+    "mini_teacher",
     "read_checkpoint",
+    "register",
+    "resolve_released",
     "save_checkpoint",
 ]

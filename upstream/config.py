@@ -162,12 +162,7 @@ class EncoderConfig:
         Raises:
             ValueError: for an unknown option, naming the nearest known one.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(known)}"
-                raise ValueError(f"unknown encoder option {str(name)!r}; {hint}")
+        refuse_unknown(values, cls, "encoder")
         return cls(**values)
 
     def replace(self, **changes: Any) -> EncoderConfig:
@@ -206,6 +201,24 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected 0 to 1")
         _require(self.feature_grad_mult >= 0, f"feature_grad_mult is {self.feature_grad_mult}; expected 0 or more")
+
+
+def refuse_unknown(values: Mapping[str, Any], options: type, kind: str) -> None:
+    """Check that every key of ``values`` is a field of the dataclass ``options``.
+
+    Raises:
+        ValueError: one is not; the message names the nearest field.
+
+    >>> refuse_unknown({"frobnicate": 1}, EncoderConfig, "encoder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: unknown encoder option 'frobnicate'; known options: conv_layers, conv_norm, ...
+    """
+    known = [field.name for field in dataclasses.fields(options)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(known)}"
+            raise ValueError(f"unknown {kind} option {str(name)!r}; {hint}")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -10,6 +10,7 @@ import io
 
 import pytest
 import torch
+
 from robustdistiller.upstream import load_encoder
 
 CONV = "[(24,10,5)] + [(24,3,2)] * 4 + [(24,2,2)] * 2"

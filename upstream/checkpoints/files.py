@@ -42,11 +42,10 @@ def safe_load(path: str | Path) -> dict[str, Any]:
         ValueError: the file is not a ``torch.save`` file, is damaged, or does not hold a dictionary.
 
     >>> import tempfile
-    >>> from argparse import Namespace
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     torch.save({"weight": torch.ones(2), "args": Namespace(lr=1)}, f"{folder}/a.pt")
-    ...     safe_load(f"{folder}/a.pt")["args"].state
-    {'lr': 1}
+    ...     torch.save({"weight": torch.ones(2), "expdir": Path("exp")}, f"{folder}/a.pt")
+    ...     safe_load(f"{folder}/a.pt")["expdir"].args
+    ('exp',)
     """
     path = existing_file(path)
     # Mapping the file leaves what is not used, such as optimizer states, on the disk.
@@ -59,12 +58,15 @@ def safe_load(path: str | Path) -> dict[str, Any]:
             stand_ins = [(_plain_dict if name == "collections.defaultdict" else Inert, name) for name in names]
             with torch.serialization.safe_globals(stand_ins):
                 content = torch.load(path, **options)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        # torch wraps the reason in advice to load the file without protection.
+        wrapped = isinstance(error, pickle.UnpicklingError) and error.__context__
+        cause = error.__context__ if wrapped else error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise ValueError(
             f"{path} cannot be read as a checkpoint: expected a file written by torch.save with tensors and plain "
             f"containers; is the download complete? ({reason})"
-        ) from error
+        ) from cause
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected a checkpoint, which is a dictionary")
     return content

@@ -1,0 +1,115 @@
+"""The named upstreams, and :func:`register`, which makes ``s3prl`` know them.
+
+Each entry takes what s3prl's runner passes (``ckpt``, ``model_config``, ``refresh``) and the options of
+:class:`~robustdistiller.upstream.expert.ExpertOptions`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .expert import UpstreamExpert
+from .released import fetch, mini_teacher, resolve_released
+
+
+def robustdistiller_local(
+    ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
+) -> UpstreamExpert:
+    """The upstream in a local checkpoint (``-k FILE``): a student or a teacher, in any readable format.
+
+    Raises:
+        ValueError: no checkpoint is given.
+
+    >>> robustdistiller_local()
+    Traceback (most recent call last):
+    ValueError: robustdistiller_local needs a checkpoint: give -k FILE (or ckpt=FILE)
+    """
+    if not ckpt:
+        raise ValueError("robustdistiller_local needs a checkpoint: give -k FILE (or ckpt=FILE)")
+    return UpstreamExpert(ckpt, model_config, **options)
+
+
+def robustdistiller_url(
+    ckpt: str | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
+) -> UpstreamExpert:
+    """The upstream in a checkpoint on the web (``-k URL``), kept in s3prl's cache folder.
+
+    Raises:
+        ValueError: no URL is given.
+        FileNotFoundError: it could not be fetched.
+    """
+    if not ckpt or "://" not in str(ckpt):
+        raise ValueError(f"robustdistiller_url needs a URL: give -k URL (or ckpt=URL), found {ckpt!r}")
+    try:
+        path = fetch(ckpt, refresh)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{ckpt} could not be fetched ({error}): download it elsewhere and use robustdistiller_local with -k FILE"
+        ) from error
+    return UpstreamExpert(path, model_config, **options)
+
+
+def _released(
+    name: str,
+    ckpt: str | Path | None = None,
+    model_config: str | None = None,
+    refresh: bool = False,
+    **options: Any,
+) -> UpstreamExpert:
+    return UpstreamExpert(resolve_released(name, ckpt, refresh), model_config, **options)
+
+
+def robustdistiller_hubert(**arguments: Any) -> UpstreamExpert:
+    """RobustDistiller's released student of HuBERT Base; ``-k FILE`` or ``ROBUSTDISTILLER_HUBERT_CKPT`` is a copy."""
+    return _released("robustdistiller_hubert", **arguments)
+
+
+def robustdistiller_wavlm(**arguments: Any) -> UpstreamExpert:
+    """RobustDistiller's released student of WavLM Base+; ``-k FILE`` or ``ROBUSTDISTILLER_WAVLM_CKPT`` is a copy."""
+    return _released("robustdistiller_wavlm", **arguments)
+
+
+def robustdistiller_robust_hubert(**arguments: Any) -> UpstreamExpert:
+    """RobustDistiller's released student of Robust HuBERT; ``-k FILE`` or ``ROBUSTDISTILLER_ROBUST_HUBERT_CKPT``."""
+    return _released("robustdistiller_robust_hubert", **arguments)
+
+
+def robustdistiller_mini(
+    ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
+) -> UpstreamExpert:
+    """The mini teacher that ships with this package, or (``-k FILE``) one of its students."""
+    return UpstreamExpert(ckpt or mini_teacher(), model_config, **options)
+
+
+#: Every entry by its name in s3prl.
+ENTRIES = {
+    entry.__name__: entry
+    for entry in (
+        robustdistiller_local,
+        robustdistiller_url,
+        robustdistiller_hubert,
+        robustdistiller_wavlm,
+        robustdistiller_robust_hubert,
+        robustdistiller_mini,
+    )
+}
+
+
+def register() -> None:
+    """Make ``s3prl.hub`` offer the entries, as ``run_downstream.py -u NAME`` and ``S3PRLUpstream(NAME)`` expect.
+
+    Installs the bridge to current PyTorch first. May be called again.
+
+    >>> register()
+    >>> import s3prl.hub
+    >>> s3prl.hub.robustdistiller_wavlm.__name__
+    'robustdistiller_wavlm'
+    """
+    from . import s3prl_bridge
+
+    s3prl_bridge.install()
+    import s3prl.hub
+
+    for name, entry in ENTRIES.items():
+        setattr(s3prl.hub, name, entry)
