@@ -96,6 +96,17 @@ def _patch_verification_expert(module: types.ModuleType) -> None:
     expert.forward = forward
 
 
+def _patch_ctc_loaders(module: types.ModuleType) -> None:
+    """PR and SF lose their ``num_workers`` with the first loader; the next ones start twelve processes each."""
+    original = module.load_dataset
+
+    @functools.wraps(original)
+    def load_dataset(split, tokenizer, corpus):
+        return original(split, tokenizer, dict(corpus))
+
+    module.load_dataset = load_dataset
+
+
 def _patch_recognition_expert(module: types.ModuleType) -> None:
     """The stock ASR configuration holds ``unk_weight: -math.inf``, evaluated where ``math`` was never imported."""
     if not hasattr(module, "math"):
@@ -125,6 +136,11 @@ def bridge_experts() -> list[Shim]:
             _patch_verification_expert,
             "ASV on CPU",
             "its mask stays on the device of the features",
+        ),
+        "s3prl.downstream.ctc.data": (
+            _patch_ctc_loaders,
+            "PR and SF num_workers",
+            "kept for every data loader; s3prl forgets it after the first and starts twelve processes",
         ),
         "s3prl.downstream.asr.expert": (
             _patch_recognition_expert,

@@ -12,19 +12,23 @@ from .shim import Shim, register_module, working_import
 
 
 def si_sdr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB, without removing means (Le Roux et al. 2019, eq. 5).
+    """Scale-invariant signal-to-distortion ratio in dB of the zero-mean signals (Le Roux et al. 2019, section 3).
 
     Args:
         reference: ``(samples,)``.
         estimate: ``(samples,)``.
 
     Example:
-        >>> tone = np.sin(np.arange(16000) * 0.1)
-        >>> round(si_sdr_db(tone, 3 * tone + 0.3 * np.cos(np.arange(16000) * 0.1)), 1)
+        >>> angle = 2 * np.pi * np.arange(16000) / 160
+        >>> round(si_sdr_db(np.sin(angle), 3 * np.sin(angle) + 0.3 * np.cos(angle) + 0.5), 6)
         20.0
     """
-    projection = np.dot(reference, estimate) / np.dot(reference, reference) * reference
-    return float(10 * np.log10(np.sum(projection**2) / np.sum((estimate - projection) ** 2)))
+    tiny = 1e-8  # the same guard as asteroid: silence gives -80 dB, not a division by zero
+    reference = reference.astype(np.float64) - reference.mean()
+    estimate = estimate.astype(np.float64) - estimate.mean()
+    target = np.dot(reference, estimate) / (np.dot(reference, reference) + tiny) * reference
+    distortion = estimate - target
+    return float(10 * np.log10(np.dot(target, target) / (np.dot(distortion, distortion) + tiny) + tiny))
 
 
 def _stoi(reference: np.ndarray, estimate: np.ndarray, sample_rate_hz: int) -> float:
