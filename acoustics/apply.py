@@ -185,7 +185,7 @@ def _fft_size(minimum: int) -> int:
 
 def _rms(signal: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Root mean square over valid samples; signal (rows, samples) must be zero after them."""
-    return (signal.double().square().sum(dim=1) / lengths).sqrt().float()
+    return torch.linalg.vector_norm(signal, dim=1) / lengths.sqrt()
 
 
 def _stack(rows: list[np.ndarray]) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,8 @@ class AudioSource:
 
         Args:
             path: a folder (searched to any depth, sorted by relative path), an audio file, a ``.tsv`` manifest
-                (see :meth:`from_manifest`), or a sequence of these.
+                (see :meth:`from_manifest`), or a sequence of these. Recordings are named relative to the folder, or,
+                in a sequence, to the folder that all of it lies in.
             options: ``sample_rate_hz`` and ``cache_bytes`` of the constructor.
 
         Raises:
@@ -88,9 +89,16 @@ class AudioSource:
         Traceback (most recent call last):
         FileNotFoundError: /no/such/folder does not exist; expected a folder of audio, an audio file or a .tsv manifest
         """
-        if isinstance(path, (str, Path)):
-            return cls(_list_pieces(Path(path)), **options)
-        return cls([piece for one in path for piece in _list_pieces(Path(one))], **options)
+        paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
+        if len(paths) == 1:
+            return cls(_list_pieces(paths[0]), **options)
+        common = os.path.commonpath([one.absolute().parent for one in paths]) if paths else ""
+        pieces = []
+        for one in paths:
+            prefix = one.absolute().relative_to(common).as_posix()
+            for piece in _list_pieces(one):
+                pieces.append(replace(piece, name=prefix if piece.path == one else f"{prefix}/{piece.name}"))
+        return cls(pieces, **options)
 
     @classmethod
     def from_manifest(cls, manifest: str | Path, options: dict | None = None, **where: str) -> "AudioSource":

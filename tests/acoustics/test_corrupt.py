@@ -167,6 +167,7 @@ def test_colored_noise_has_unit_power_for_any_length():
         power = [np.mean(colored_noise(color, 16000, seed) ** 2) for seed in range(30)]
         assert np.mean(power) == pytest.approx(1, abs=0.1)
         assert [len(colored_noise(color, n, 0)) for n in (1, 2, 3, 997)] == [1, 2, 3, 997]
+        assert color == "white" or abs(colored_noise(color, 16000, 0).mean()) < 1e-6
 
 
 def test_babble_is_a_sum_of_equally_loud_talkers(sources, library, make_speech):
@@ -224,6 +225,17 @@ def test_silent_noise_is_skipped_or_refused(tmp_path, caplog, make_speech):
     for _ in range(2):
         np.testing.assert_array_equal(corrupt_utterance(speech, training, "utt"), speech)
     assert caplog.text.count("is silent") == 1
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 39, 800])
+@pytest.mark.parametrize("text", ["noise:snr_db=3,noise=brown", "noise+reverb:snr_db=3", "noise:snr_db=3,noise=babble"])
+def test_very_short_utterances(sources, make_speech, num_samples, text):
+    speech = make_speech(num_samples + 3000)[3000:] + np.float32(0.01)
+    corruptor = Corruptor(text, **sources)
+    for apply in (corrupt, apply_together):
+        *_, out, _ = corrupted_batch(corruptor, {"utt": speech}, apply=apply)
+        assert torch.isfinite(out).all()
+        assert out[0, :num_samples].any()
 
 
 def test_nothing_is_clipped():

@@ -26,9 +26,18 @@ def test_links_are_followed_once_and_hidden_or_foreign_files_left_out(tmp_path, 
 
 def test_files_and_lists(library):
     paths = [library / "noise" / "short.flac", library / "speech"]
-    names = AudioSource.from_path(paths).names
-    assert names[0] == "short.flac"
-    assert names[1:] == AudioSource.from_path(library / "speech").names
+    source = AudioSource.from_path(paths)
+    assert source.names[:2] == ("noise/short.flac", "speech/talker0.wav")
+    assert len(source) == 9
+    assert AudioSource.from_path([library / "speech"]).names == AudioSource.from_path(library / "speech").names
+
+
+def test_equal_file_names_in_several_folders_stay_apart(tmp_path):
+    for folder in ("musan", "urban"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "a.wav", np.zeros(10), 16000)
+    names = AudioSource.from_path([tmp_path / "musan", tmp_path / "urban"]).names
+    assert names == ("musan/a.wav", "urban/a.wav")
 
 
 def test_listing_errors_name_the_path(tmp_path, library):
@@ -36,7 +45,7 @@ def test_listing_errors_name_the_path(tmp_path, library):
         AudioSource.from_path(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent does not exist"):
         AudioSource.from_path([library / "noise", tmp_path / "absent"])
-    with pytest.raises(ValueError, match=r"'long.wav' occurs twice"):
+    with pytest.raises(ValueError, match=r"'noise/long.wav' occurs twice"):
         AudioSource.from_path([library / "noise" / "long.wav", library / "noise"])
     with pytest.raises(ValueError, match="at least one recording"):
         AudioSource.from_path([])
