@@ -25,6 +25,12 @@ class CorruptionBatch:
         responses: (reverberated rows, lead + taps) float32, direct path at index ``lead``, zero after the last tap.
         num_taps: length of each response, ``lead`` included.
         lead: samples of a response before its direct path.
+
+    >>> from robustdistiller.acoustics import Corruptor
+    >>> corruptor = Corruptor("noise:snr_db=0,noise=white")
+    >>> batch = corruptor.prepare([corruptor.draw("a", 4), corruptor.draw("b", 9)], [4, 9])
+    >>> batch.noise.shape, batch.noise_rows, batch.rir_rows
+    (torch.Size([2, 9]), (0, 1), ())
     """
 
     parameters: tuple[CorruptionParameters, ...]

@@ -168,6 +168,8 @@ class RIRSource:
         listing = repr([(str(piece.path.resolve()), piece.frame_offset) for piece in pieces])
         cache_file = self.cache_dir / f"{hashlib.sha256(listing.encode()).hexdigest()[:16]}.json"
         remembered = _read_json(cache_file)
+        if not remembered:
+            logger.info("measuring the reverberation time of %d responses, once", len(pieces))
         stats = {path: path.stat() for path in {piece.path for piece in pieces}}
         facts, measured = {}, {}
         for piece in pieces:

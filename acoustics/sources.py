@@ -116,6 +116,16 @@ class AudioSource:
         Raises:
             FileNotFoundError: the manifest or a file it names does not exist.
             ValueError: a column that is not there, a broken row, or no row left.
+
+        >>> import soundfile, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     soundfile.write(f"{folder}/all.wav", np.zeros(900), 16000)
+        ...     rows = ["file\\toffset_samples\\tnum_samples\\tname\\tsplit"]
+        ...     rows += ["all.wav\\t0\\t400\\train\\ttrain", "all.wav\\t400\\t500\\twind\\ttest"]
+        ...     _ = Path(folder, "noise.tsv").write_text("\\n".join(rows))
+        ...     source = AudioSource.from_manifest(f"{folder}/noise.tsv", split="test")
+        ...     source.names, source.num_samples("wind")
+        (('wind',), 500)
         """
         return cls(read_manifest(Path(manifest), where), **(options or {}))
 
