@@ -121,7 +121,11 @@ def _patch_helper(module: types.ModuleType) -> None:
 def bridge_experts() -> list[Shim]:
     """Register the patches; each takes effect only in a run that imports the module."""
     patches = {
-        "s3prl.utility.helper": (_patch_helper, "builtins.isinstance", "left alone: only PyTorch before 1.8 needed it"),
+        "s3prl.utility.helper": (
+            _patch_helper,
+            "builtins.isinstance",
+            "s3prl replaces it for the whole process; switched off, only PyTorch before 1.8 needed it",
+        ),
         "s3prl.downstream.voxceleb1.dataset": (
             _patch_speaker_identification,
             "SID file lists",
