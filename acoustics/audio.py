@@ -9,7 +9,7 @@ import scipy.signal
 import soundfile
 import torch
 
-# Seeking inside these is not sample-accurate (encoder delay, packet boundaries): decoded from the start, then sliced.
+# Decoders of these carry a state: samples after a seek differ a little from those of a run from the start.
 _INEXACT_SEEK = {"OGG", "MP3", "MPEG"}
 
 
@@ -99,8 +99,13 @@ def read_audio(
     frame_offset: int = 0,
     num_frames: int | None = None,
     channel: int | None = None,
+    pre_roll_s: float | None = None,
 ) -> np.ndarray:
     """:func:`load_audio` as a NumPy array.
+
+    A part of an Ogg or MP3 file is decoded from the start of the file, so that it equals the slice of the whole. With
+    ``pre_roll_s`` it is decoded from that many seconds before: fast in long files, and right in position, but Opus
+    samples may be off by some 0.5 % of the peak.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +122,10 @@ def read_audio(
         )
     if channel is not None and not 0 <= channel < info.num_channels:
         raise ValueError(f"{path} has {info.num_channels} channels (from 0), channel {channel} was asked for")
-    start = frame_offset if info.exact_seek else 0
+    if info.exact_seek:
+        start = frame_offset
+    else:
+        start = 0 if pre_roll_s is None else max(frame_offset - round(pre_roll_s * info.sample_rate_hz), 0)
     try:
         frames, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError) as error:

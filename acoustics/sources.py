@@ -18,6 +18,9 @@ AUDIO_SUFFIXES = frozenset(
     f".{suffix}" for suffix in ("flac", "wav", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "w64", "sph")
 )
 
+WHOLE_FILE_S = 300.0
+"""Files of formats without exact seeking are decoded whole up to this length."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -42,8 +45,8 @@ class Piece:
 class AudioSource:
     """A fixed, ordered collection of recordings, read piece by piece as mono at one rate.
 
-    Headers are read when first needed and remembered. Formats without exact seeking (Ogg, MP3) are decoded whole and
-    kept in a cache of bounded size; of the others only the samples asked for are read.
+    Headers are read when first needed and remembered. Ogg and MP3 files of up to five minutes are decoded whole and
+    kept in a cache of bounded size; of all others only the samples asked for are read.
 
     Args:
         pieces: the recordings; their names must differ.
@@ -198,7 +201,7 @@ class AudioSource:
 
     def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
         piece, info, num_frames = self.piece(name), self.info(name), self._num_frames(name)
-        if not info.exact_seek and channel is None:
+        if not info.exact_seek and channel is None and info.duration_s <= WHOLE_FILE_S:
             first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
             part = self._decode(piece.path)[first : first + num_samples]
             return np.pad(part, (0, num_samples - len(part)))
@@ -210,7 +213,7 @@ class AudioSource:
         block = max(start // samples - -(-margin // frames), 0)
         first = block * frames
         stop = min(-(-(start + num_samples) * frames // samples) + margin, num_frames)
-        part = read_audio(piece.path, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel)
+        part = read_audio(piece.path, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel, 1.0)
         return part[start - block * samples :][:num_samples]
 
     def _decode(self, path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.acoustics import AudioSource, Piece, load_audio
+from robustdistiller.acoustics import AudioSource, Piece, load_audio, sources
 
 
 def test_folder_is_listed_sorted_to_any_depth(library):
@@ -77,6 +77,18 @@ def test_parts_of_resampled_recordings_fit_together(tmp_path, rate_hz):
     source = AudioSource.from_path(tmp_path)
     parts = [source.read("a.wav", start, 1000) for start in range(0, 16000, 1000)]
     assert np.abs(np.concatenate(parts) - source.read("a.wav")).max() < 1e-6
+
+
+def test_long_compressed_files_are_not_decoded_whole(library, monkeypatch):
+    source = AudioSource.from_path(library / "noise")
+    whole = source.read("deep/lossy.ogg")
+    assert source._decoded
+    monkeypatch.setattr(sources, "WHOLE_FILE_S", 1.0)
+    source = AudioSource.from_path(library / "noise")
+    for start, length in ((0, 5000), (23456, 5000), (40000, 20000)):
+        part = source.read("deep/lossy.ogg", start, length)
+        assert np.abs(part - np.concatenate([whole, whole])[start : start + length]).max() < 1e-3
+    assert not source._decoded
 
 
 def test_too_short_recordings_go_round(library):
