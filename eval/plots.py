@@ -64,7 +64,7 @@ def plot_table(table: TaskTable, path: Path | str, reference: str | None = None)
             [x + shift for x in range(len(conditions))],
             table.values.loc[label],
             yerr=errors if any(errors) else None,
-            label=f"{label} ({_millions(table.parameters[label])})",
+            label=f"{label} ({_size(table, label)})",
             capsize=2.5,
             elinewidth=1.0,
             **style,
@@ -89,5 +89,5 @@ def plot_table(table: TaskTable, path: Path | str, reference: str | None = None)
     return path
 
 
-def _millions(parameters: int) -> str:
-    return "no parameters" if parameters == 0 else f"{parameters / 1e6:.1f} M"
+def _size(table: TaskTable, label: str) -> str:
+    return table.size(label) if table.parameters[label] else "no parameters"

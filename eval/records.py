@@ -60,6 +60,7 @@ class Record:
         checkpoint_digest: SHA-256 of the upstream's checkpoint file (or of its tensors, see `checkpoint_digest_of`);
             ``none`` for upstreams without weights such as fbank.
         checkpoint_digest_of: ``file``, ``tensors`` or ``none``.
+        upstream_options: contents of the upstream's own options file (``-g``), empty without one.
         parameters: parameters of the upstream that are used when features are extracted.
         task: registry name of the task, e.g. ``IC``.
         downstream: s3prl's name of the task, e.g. ``fluent_commands``.
@@ -123,6 +124,7 @@ class Record:
     duration_s: float
     label: str = ""
     checkpoint: str = ""
+    upstream_options: str = ""
     condition_parameters: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     manifest_digest: str = "none"
@@ -158,10 +160,11 @@ class Record:
         heard = [self.condition, self.sources, self.corruption_seed]
         return hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()
 
-    def key(self) -> tuple[str, str, str, str, int, str, str]:
+    def key(self) -> tuple[str, str, str, str, str, int, str, str]:
         """What makes two records the same cell."""
         return (
             self.upstream,
+            self.upstream_options,
             self.checkpoint_digest,
             self.task,
             self.split,

@@ -190,6 +190,7 @@ class ConditionRunner:
         return Record(
             upstream=self.args.upstream,
             label=self.plan.label,
+            upstream_options=_read(self.args.upstream_model_config),
             checkpoint=Path(self.args.upstream_ckpt).name if self.args.upstream_ckpt else "",
             checkpoint_digest=digest,
             checkpoint_digest_of=digest_of,
@@ -222,8 +223,13 @@ class ConditionRunner:
 
     def _weights(self) -> tuple[str, str]:
         if not hasattr(self, "_identified"):
-            self._identified = identify_weights(self.upstream.model, self.args.upstream_ckpt)
+            checkpoint = self.args.upstream_ckpt or getattr(self.upstream.model, "checkpoint_path", None)
+            self._identified = identify_weights(self.upstream.model, checkpoint)
         return self._identified
+
+
+def _read(path: str | None) -> str:
+    return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else str(path or "")
 
 
 def _device_name(device: str) -> str:

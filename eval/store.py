@@ -41,7 +41,9 @@ def record_path(root: Path | str, record: Record) -> Path:
     heard = f"@{record.condition_digest[:8]}" if record.sources or record.corruption_seed else ""
     condition = slug(record.condition) + heard
     name = f"{slug(record.split)}-seed{record.seed}-{record.config_digest[:8]}.json"
-    return Path(root) / slug(record.upstream) / record.checkpoint_digest[:12] / slug(record.task) / condition / name
+    options = hashlib.sha256(record.upstream_options.encode()).hexdigest()[:8] if record.upstream_options else ""
+    weights = record.checkpoint_digest[:12] + (f"@{options}" if options else "")
+    return Path(root) / slug(record.upstream) / weights / slug(record.task) / condition / name
 
 
 def write_record(root: Path | str, record: Record) -> Path:

@@ -59,11 +59,15 @@ class TaskTable:
         text = f"{value:.1f}"
         return text if math.isnan(error) else f"{text} ±{error:.1f}"
 
+    def size(self, label: str) -> str:
+        """Parameters in millions, as shown."""
+        return f"{self.parameters[label] / 1e6:.2f} M" if self.parameters[label] else "-"
+
     def to_markdown(self) -> str:
         """The table in Markdown, with its title."""
         head = ["upstream", "parameters", *self.values.columns]
         rows = [
-            [label, f"{self.parameters[label]:,}", *(self.cell(label, condition) for condition in self.values.columns)]
+            [label, self.size(label), *(self.cell(label, condition) for condition in self.values.columns)]
             for label in self.values.index
         ]
         align = ["---", *["---:"] * (len(head) - 1)]
@@ -95,13 +99,14 @@ class TaskTable:
 def standard_error(values: Iterable[float], items: int, metric: str) -> float:
     """Standard error of a score averaged over seeds.
 
-    For accuracies in per cent the binomial error ``sqrt(p (100 - p) / n)`` of the shared test items, which averaging
-    over seeds does not shrink, plus the variance of the mean over seeds. For other metrics only the latter, NaN with
-    one seed.
+    For accuracies in per cent the binomial error of the shared test items, which averaging over seeds does not shrink,
+    plus the variance of the mean over seeds. The binomial error is taken at Laplace's estimate (one more hit and one
+    more miss), so that it is not zero where nothing or everything was right. For other metrics only the latter, NaN
+    with one seed.
 
     Example:
-        >>> standard_error([50.0], 100, "accuracy")
-        5.0
+        >>> round(standard_error([50.0], 100, "accuracy"), 1), round(standard_error([0.0], 100, "accuracy"), 1)
+        (5.0, 1.0)
         >>> standard_error([12.0], 100, "wer")
         nan
     """
@@ -109,7 +114,8 @@ def standard_error(values: Iterable[float], items: int, metric: str) -> float:
     mean = sum(values) / len(values)
     between = sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values) if len(values) > 1 else 0.0
     if metric == "accuracy":
-        return math.sqrt(max(0.0, mean * (100.0 - mean)) / items + between)
+        share = (mean / 100 * items + 1) / (items + 2)
+        return math.sqrt(100**2 * share * (1 - share) / items + between)
     return math.sqrt(between) if len(values) > 1 else math.nan
 
 
@@ -129,7 +135,7 @@ def build_tables(records: Iterable[Record]) -> list[TaskTable]:
         <BLANKLINE>
         | upstream | parameters | clean |
         | --- | ---: | ---: |
-        | fbank | 0 | 75.0 ±21.7 |
+        | fbank | - | 75.0 ±23.6 |
         <BLANKLINE>
     """
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -186,13 +192,14 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
     _refuse_mixture("the training condition of the head", {r.train_condition: r for r in records}, where)
     _refuse_mixture("the metric", {f"{r.main_metric.name} {r.main_metric.unit}": r for r in records}, where)
     _refuse_mixture("the number of items", {str(r.items_scored): r for r in records}, where)
+    records = sorted(records, key=lambda r: (-r.parameters, r.label))  # the rows' order
     rows, columns = _row_labels(records), _column_titles(records)
 
     cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
     manifests: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
         column = columns[record.condition_digest]
-        cells[rows[record.upstream, record.checkpoint_digest, record.label], column].append(record)
+        cells[rows[_row(record)], column].append(record)
         manifests[column].setdefault(record.manifest_digest, record)
     for column, found in manifests.items():
         _refuse_mixture(f"the noise that was heard under {column!r} (manifest digest)", found, where)
@@ -209,18 +216,23 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
             continue
         values.loc[row, column] = sum(scores) / len(scores)
         errors.loc[row, column] = standard_error(scores, items, metric.name)
-    parameters = {rows[r.upstream, r.checkpoint_digest, r.label]: r.parameters for r in records}
+    parameters = {rows[_row(r)]: r.parameters for r in records}
     return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())))
 
 
-def _row_labels(records: list[Record]) -> dict[tuple[str, str, str], str]:
-    """A distinct label per (upstream, digest, label); the digest is shown where labels collide."""
-    identities = list(dict.fromkeys((r.upstream, r.checkpoint_digest, r.label) for r in records))
-    taken = [label for _, _, label in identities]
-    return {
-        identity: identity[2] if taken.count(identity[2]) == 1 else f"{identity[2]} ({identity[0]} {identity[1][:8]})"
-        for identity in identities
-    }
+def _row(record: Record) -> tuple[str, str, str, str]:
+    return record.label, record.upstream, record.checkpoint_digest, record.upstream_options
+
+
+def _row_labels(records: list[Record]) -> dict[tuple[str, str, str, str], str]:
+    """A distinct label per row; upstream, digest and options are shown where labels collide."""
+    identities = list(dict.fromkeys(map(_row, records)))
+    taken = [identity[0] for identity in identities]
+    named = {}
+    for label, upstream, digest, options in identities:
+        details = " ".join(part for part in (upstream, digest[:8], options.strip()) if part)
+        named[label, upstream, digest, options] = label if taken.count(label) == 1 else f"{label} ({details})"
+    return named
 
 
 def _column_titles(records: list[Record]) -> dict[str, str]:

@@ -1,0 +1,196 @@
+"""The main job as stages: mini corpus, two students, heads trained on clean audio, scores under conditions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from robustdistiller import mini
+from robustdistiller.cli.stages import Stage
+from robustdistiller.eval.store import read_records, record_path
+from robustdistiller.upstream import checkpoint_digest
+
+TASK = "fluent_commands"
+CONDITIONS = ("clean", "noise:snr_db=10", "noise:snr_db=0", "reverb", "noise+reverb:snr_db=10")
+
+# The mini teacher has five layers and the pool 1.2 hours of speech: what the published recipes are scaled down by.
+_DISTILL = (
+    "student.prediction_layers=[2,3,5]",
+    "data.max_samples=48000",
+    "data.num_workers=0",
+    "trainer.batch_size=6",
+    "trainer.log_every_steps=25",
+    "trainer.save_every_steps=50",
+    "trainer.accelerator=cpu",
+    "optim.lr=5e-4",
+)
+_DISTILL_CODE = (
+    "import logging; logging.basicConfig(level='INFO', format='%(message)s'); "
+    "from robustdistiller.pretrain import distill, load_config; distill(load_config(sys.argv[1], sys.argv[2:]))"
+)
+_ROBUST = ("objectives.enhancement.hidden_size=64", "objectives.enhancement.num_layers=1")
+
+
+@dataclass(frozen=True)
+class MainJob:
+    """Settings of the main job.
+
+    Attributes:
+        out: folder that holds everything.
+        distill_steps: training steps of each student.
+        head_steps: training steps of each head.
+        head_lr: learning rate of the heads.
+        device: where heads are trained and evaluated.
+        seed: of distillation and heads.
+        teacher: checkpoint to distil; default the shipped mini teacher.
+    """
+
+    out: Path
+    distill_steps: int = 500
+    head_steps: int = 800
+    head_lr: float = 2e-3
+    device: str = "cpu"
+    seed: int = 1337
+    teacher: Path | None = None
+
+    @property
+    def records(self) -> Path:
+        """Folder of records."""
+        return self.out / "records"
+
+    @property
+    def corpus(self) -> mini.MiniCorpus:
+        """The mini corpus, built or not."""
+        return mini.MiniCorpus(self.out / "corpus")
+
+    @property
+    def teacher_checkpoint(self) -> Path:
+        """The teacher's file."""
+        return self.teacher or mini.teacher_checkpoint()
+
+    def students(self) -> dict[str, Path]:
+        """Label and checkpoint of each student."""
+        return {f"{kind} student": self.out / "students" / kind / "student.ckpt" for kind in ("plain", "robust")}
+
+    def stages(self) -> list[Stage]:
+        """All stages, the long ones first among those that may run side by side."""
+        teacher = self.teacher_checkpoint
+        digest = checkpoint_digest(teacher)
+        plain, robust = self.students()
+        corpus = self.corpus
+        recipes = {
+            robust: (
+                "robustdistiller",
+                *(f"data.noise=[{corpus.noise_train}]", f"data.rir=[{corpus.rir_train}]", *_ROBUST),
+            ),
+            plain: ("distilhubert",),
+        }
+        stages = [
+            Stage(
+                name="mini corpus",
+                command=_python(
+                    "from robustdistiller import mini; mini.build(sys.argv[1], progress=True)", corpus.root
+                ),
+                products=lambda: [corpus.root / "corpus.json"],
+                inputs=(mini.corpus.data_digest(),),
+                folder=corpus.root,
+            )
+        ]
+        for label, recipe in recipes.items():
+            checkpoint = self.students()[label]
+            stages.append(
+                Stage(
+                    name=f"distil {label}",
+                    command=_python(
+                        _DISTILL_CODE,
+                        *recipe,
+                        f"teacher.checkpoint={teacher}",
+                        f"data.speech=[{corpus.pool}]",
+                        *_DISTILL,
+                        f"trainer.max_steps={self.distill_steps}",
+                        f"seed={self.seed}",
+                        f"out_dir={checkpoint.parent}",
+                    ),
+                    products=lambda path=checkpoint: [path],
+                    needs=("mini corpus",),
+                    inputs=(digest,),
+                    folder=checkpoint.parent,
+                    resumable=True,
+                )
+            )
+        upstreams: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+            "teacher": (("-u", "robustdistiller_local", "-k", str(teacher)), (), (digest,)),
+            "fbank": (("-u", "fbank"), (), ()),
+            **{
+                label: (("-u", "robustdistiller_local", "-k", str(path)), (f"distil {label}",), ())
+                for label, path in self.students().items()
+            },
+        }
+        for label, (arguments, needs, inputs) in upstreams.items():
+            stages += self._head_and_scores(label, arguments, needs, inputs)
+        return stages
+
+    def _head_and_scores(
+        self, label: str, upstream: Sequence[str], needs: tuple[str, ...], inputs: tuple[str, ...]
+    ) -> list[Stage]:
+        name = label.replace(" ", "-")
+        folder, records = self.out / "heads" / name, self.records / name
+        evaluate_every = max(1, self.head_steps // 8)
+        settings = {
+            **self.corpus.overrides(TASK),
+            "config.downstream_expert.datarc.num_workers": 0,
+            "config.runner.total_steps": self.head_steps,
+            "config.runner.eval_step": evaluate_every,
+            "config.runner.save_step": evaluate_every,
+            "config.runner.log_step": evaluate_every,
+            "config.runner.eval_dataloaders": ["dev"],  # s3prl's configuration scores the test set at each step too
+            "config.optimizer.lr": self.head_lr,
+        }
+        override = ",,".join(f"{key}={value!r}" for key, value in settings.items())
+        head = Stage(
+            name=f"head of {label}",
+            command=_run_downstream(
+                *("-m", "train", *upstream, "-d", TASK, "-p", str(folder), "--seed", str(self.seed)),
+                *("--device", self.device, "-o", override),
+            ),
+            products=lambda: [folder / f"states-{self.head_steps // evaluate_every * evaluate_every}.ckpt"],
+            needs=("mini corpus", *needs),
+            inputs=inputs,
+            folder=folder,
+        )
+        conditions = [part for condition in CONDITIONS for part in ("--condition", condition)]
+        scores = Stage(
+            name=f"scores of {label}",
+            command=_run_downstream(
+                *("-m", "evaluate", "-e", str(folder), "--device", self.device, "--label", label),
+                *("--records", str(records), "--overwrite", "only-missing", *conditions),
+            ),
+            products=partial(_finished_records, records),
+            needs=(head.name,),
+            folder=records,
+            resumable=True,
+        )
+        return [head, scores]
+
+
+def _finished_records(folder: Path) -> list[Path]:
+    """Paths of the records in a folder once there is one for each condition."""
+    records = [record for record in read_records(folder) if record.status == "ok"] if folder.is_dir() else []
+    return [record_path(folder, r) for r in records] if len(records) == len(CONDITIONS) else []
+
+
+def _python(code: str, *arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-c", f"import sys; {code}", *map(str, arguments))
+
+
+def _run_downstream(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "robustdistiller.eval.launcher", *arguments)
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

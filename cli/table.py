@@ -1,0 +1,97 @@
+"""`robustdistiller table`: tables and plots of a folder of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from robustdistiller.eval.plots import plot_table
+from robustdistiller.eval.records import RecordError
+from robustdistiller.eval.store import read_records, slug
+from robustdistiller.eval.table import TaskTable, build_tables
+
+
+def table(
+    records: Annotated[Path, typer.Argument(help="Folder of records, e.g. EXPDIR/records.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and plots; default: beside the records.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Row to draw as the reference line, e.g. teacher.")] = None,
+) -> None:
+    """Print and draw one table per task from records only; write CSV, Markdown and PNG."""
+    console = Console()
+    try:
+        written = show_tables(records, out or records.parent, console, reference)
+    except (RecordError, FileNotFoundError, ValueError) as error:
+        Console(stderr=True).print(f"robustdistiller table: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print("Written: " + ", ".join(map(str, written)), soft_wrap=True)
+
+
+def show_tables(records: Path, out: Path, console: Console, reference: str | None = None) -> list[Path]:
+    """Print every task's table and write ``table.csv``, ``table.md`` and one ``TASK-SPLIT.png`` each.
+
+    Args:
+        records: folder of records.
+        out: folder to write to.
+        console: where to print.
+        reference: label of the plot's reference line; left out of plots whose table lacks it.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: no such folder of records.
+        RecordError: the records are broken, unfinished or do not belong together.
+        ValueError: no table has the reference.
+    """
+    tables = build_tables(read_records(records))
+    if reference is not None and not any(reference in one.values.index for one in tables):
+        labels = sorted({label for one in tables for label in one.values.index})
+        raise ValueError(f"no row is called {reference!r}; there are {', '.join(labels)}")
+    out.mkdir(parents=True, exist_ok=True)
+    written = [out / "table.csv", out / "table.md"]
+    pd.concat([one.to_frame() for one in tables]).to_csv(written[0], index=False)
+    written[1].write_text("\n".join(one.to_markdown() for one in tables), encoding="utf-8")
+    for one in tables:
+        console.print(rich_table(one))
+        line = reference if reference in one.values.index else None
+        written.append(plot_table(one, out / f"{slug(one.task)}-{slug(one.split)}.png", line))
+    return written
+
+
+def rich_table(one: TaskTable) -> Table:
+    """A task's table for the terminal; the best value of each condition is bold.
+
+    >>> from robustdistiller.eval.records import example_record
+    >>> rich_table(build_tables([example_record()])[0]).title
+    'IC test: accuracy (%), higher is better, 4 items'
+    """
+    shown = Table(
+        title=one.title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    if one.errors.notna().to_numpy().any():
+        shown.caption = "± one standard error; bold: best of the column"
+    shown.add_column("upstream", no_wrap=True)
+    shown.add_column("size", justify="right", no_wrap=True)
+    for condition in one.values.columns:
+        width = max(len(one.cell(label, condition)) for label in one.values.index)
+        shown.add_column(condition.replace(" + ", " +\n"), justify="right", min_width=width)
+    best = one.values.max() if one.metric.higher_is_better else one.values.min()
+    for label in one.values.index:
+        cells = [
+            f"[bold]{one.cell(label, c)}[/bold]" if one.values.loc[label, c] == best[c] else one.cell(label, c)
+            for c in one.values.columns
+        ]
+        shown.add_row(label, one.size(label), *cells)
+    return shown
