@@ -267,7 +267,7 @@ def _find_recipe(recipe: str | Path, near: Path | None = None) -> Path:
     path = _recipe_dir() / f"{recipe}.yaml"
     if not path.is_file():
         names = [path.stem for path in _recipe_dir().glob("*.yaml")]
-        raise SettingsError(f"unknown recipe {str(recipe)!r}: {nearest(str(recipe), names)}; or give a .yaml file")
+        raise SettingsError(f"unknown recipe {str(recipe)!r} ({nearest(str(recipe), names)}); a file must end in .yaml")
     return path
 
 

@@ -36,7 +36,15 @@ _PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved a checkpoint; the same call continues it."""
+    """The run was asked to stop and has saved a checkpoint; the same call continues it.
+
+    Attributes:
+        exit_code: for a command: 0 when its own time limit stopped it, 130 for a signal.
+    """
+
+    def __init__(self, message: str, exit_code: int = 130):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Path:
@@ -53,6 +61,21 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
         SettingsError: the configuration, the data or the run found there does not allow it; before the first step.
         NonFiniteLossError: the loss became NaN or infinite.
         RunInterrupted: Ctrl-C, SIGTERM or `trainer.max_hours` stopped it; a checkpoint is saved.
+
+    >>> import numpy as np, soundfile, tempfile
+    >>> from robustdistiller.pretrain import load_config
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> teacher = SpeechEncoder(EncoderConfig(conv_layers=((8, 10, 5), (8, 8, 8), (8, 8, 8)), embed_dim=16,
+    ...                                       num_layers=2, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/teacher.ckpt", teacher, {"name": "untrained"})
+    ...     soundfile.write(f"{folder}/noise.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    ...     config = load_config("distilhubert", [
+    ...         f"teacher.checkpoint={folder}/teacher.ckpt", f"data.speech={folder}/noise.wav", "data.num_workers=0",
+    ...         "student.num_layers=1", "student.prediction_layers=[2]", "trainer.max_steps=1",
+    ...         "trainer.accelerator=cpu", f"out_dir={folder}/run"])
+    ...     distill(config).name
+    'student.ckpt'
     """
     out_dir = _out_dir(config)
     config = _resolve(config, out_dir)
@@ -78,7 +101,8 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     if stopped_by:
         raise RunInterrupted(
             f"stopped by {stopped_by} at step {module.steps_done} of {config.trainer.max_steps}; "
-            f"everything is saved in {out_dir}: the same command continues"
+            f"everything is saved in {out_dir}: the same command continues",
+            exit_code=0 if stopped_by.startswith("trainer.") else 130,
         )
     return _export(config, out_dir, module, teacher_notes, identity)
 
