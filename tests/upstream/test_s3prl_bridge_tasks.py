@@ -103,6 +103,30 @@ def test_stock_s3prl_trains_and_evaluates(code, entry, scalars, tmp_path: Path, 
     assert tasks.identify(task.downstream, runners[-1].config) is task
 
 
+def test_an_asr_head_is_decoded_with_a_language_model(entry, scalars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for package in tasks.get("ASR-LM").packages:
+        pytest.importorskip(package)
+
+    def run(code: str, *arguments: object, **overrides: object) -> None:
+        task = tasks.get(code)
+        option = toy_corpora.as_option(
+            {**corpus, **{f"config.{k.replace('__', '.')}": v for k, v in overrides.items()}}
+        )
+        config = task_configs.write_config(task, tmp_path / code)
+        words = ("-u", "fbank", "-d", "asr", "-c", config, "-p", tmp_path / code, "-o", option, "--device", "cpu")
+        monkeypatch.setattr(sys, "argv", ["run_downstream.py", *map(str, (*arguments, *words))])
+        entry.main()
+
+    corpus = toy_corpora.build("ASR", tmp_path / "data")
+    run("ASR", "-m", "train", runner__total_steps=2, runner__eval_step=2, runner__save_step=2)
+    corpus |= toy_corpora.asr_language_model(tmp_path / "lm")
+    scalars.clear()
+    run("ASR-LM", "-m", "evaluate", "-t", "test-clean", "-i", tmp_path / "ASR" / "states-2.ckpt")
+    assert tasks.get("ASR-LM").scores(scalars, "test-clean").keys() == {"wer", "cer"}
+    hypotheses = (tmp_path / "ASR-LM" / "test-clean-LM-hyp.ark").read_text().split()
+    assert {word for word in hypotheses if not word.startswith("13-7-")} <= {"A", "CAT", "IT'S", "MAT", "SAT", "THE"}
+
+
 def test_the_kept_worker_count_reaches_every_ctc_loader(entry, tmp_path: Path):
     """Without the shim the second loader has twelve workers, because the setting was popped by the first."""
     from s3prl.downstream.ctc import data
