@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from . import layouts
 from .bopomofo import parse_syllable
-from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, read_audio, read_pack
+from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack
 
 logger = logging.getLogger(__name__)
 
@@ -204,11 +204,13 @@ def _write(corpus: MiniCorpus, progress: bool) -> dict[str, dict[str, int]]:
     written = {}
     bar = tqdm(total=len(utterances), desc="mini corpus", unit="utterance", disable=not progress)
     for utterance, samples in read_audio(utterances):
+        bar.update()
+        if not is_speech(utterance, samples):
+            continue
         path = corpus.root / "utterances" / utterance.voice / f"{file_stem(utterance)}.flac"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, samples, SAMPLE_RATE_HZ, compression_level=0.2)
         written[utterance] = path
-        bar.update()
     bar.close()
     counts = {
         "pool": _write_pool(corpus.pool, written),

@@ -50,7 +50,7 @@ def write_table(path: Path, rows: list[dict], delimiter: str = ",", index: bool 
 def write_syllables(root: Path, written: dict[Utterance, Path]) -> dict[str, int]:
     """Fluent Speech Commands layout: action is the initial, object the final, location the tone.
 
-    The eight syllables in the neutral tone are left out: too few for a class. Every label of dev and test occurs in
+    The syllables in the neutral tone are left out: too few for a class. Every label of dev and test occurs in
     train, because the expert takes its label sets from the training table.
     """
     tables = {"train": [], "dev": [], "test": []}

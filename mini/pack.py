@@ -97,6 +97,12 @@ def read_pack(folder: Path | str) -> list[Utterance]:
     ]
 
 
+def is_speech(utterance: Utterance, samples: np.ndarray) -> bool:
+    """False for the few rows of the shipped table that are beeps or (nearly) silent, peak below 1 % of full scale."""
+    beep = utterance.utterance_id.endswith(("confbridge-join", "confbridge-leave"))
+    return not beep and int(np.abs(samples.astype(np.int32)).max(initial=0)) >= 328
+
+
 def read_audio(utterances: list[Utterance]) -> Iterator[tuple[Utterance, np.ndarray]]:
     """Yields each utterance with its samples (int16), decoding every recording once from its start.
 
