@@ -278,6 +278,10 @@ def require(task: Task) -> None:
 
     Raises:
         ModuleNotFoundError: naming everything that is missing and the commands to type.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> require(tasks.get("IC"))
     """
     check = check_task(task)
     if not check.ok:

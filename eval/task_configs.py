@@ -113,6 +113,14 @@ def check_roots(task: Task, config: Mapping[str, Any]) -> None:
 
     Raises:
         FileNotFoundError: naming each missing root, what belongs there, what was given, and the ``-o`` to type.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> check_roots(tasks.get("IC"), load_config(tasks.get("IC")))
+        Traceback (most recent call last):
+        FileNotFoundError: IC (intent classification, Fluent Speech Commands) needs data that is not there:
+          config.downstream_expert.datarc.file_path is not given; expected data/{train,valid,test}_data.csv and wavs/
+        Add: -o "config.downstream_expert.datarc.file_path='PATH'"
     """
     missing = missing_roots(task, config)
     if not missing:

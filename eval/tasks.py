@@ -19,6 +19,11 @@ class Metric:
 
     ``key`` is how s3prl names it: the scalar ``.../{split}-{key}`` handed to the logger, or None where s3prl computes
     no score itself. ``scale`` turns s3prl's value into the reported one (accuracies and error rates become per cent).
+
+    Example:
+        >>> wer = get("ASR").metric
+        >>> wer.key, wer.higher_is_better, wer.unit
+        ('wer', False, '%')
     """
 
     name: str
@@ -30,7 +35,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class DataRoot:
-    """A path the user must give: its ``-o`` key and what has to be there."""
+    """A path the user must give: its ``-o`` key and what has to be there.
+
+    Example:
+        >>> get("IC").roots[0].key
+        'config.downstream_expert.datarc.file_path'
+    """
 
     key: str
     what: str
@@ -58,6 +68,11 @@ class Task:
         tools: system tools needed.
         item_counts: scored items of the official test split, where published.
         note: what a reader of the number must know.
+
+    Example:
+        >>> task = get("IC")
+        >>> task.downstream, task.splits[0], task.item_counts["test"]
+        ('fluent_commands', 'test', 3793)
     """
 
     code: str

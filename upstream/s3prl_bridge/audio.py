@@ -13,7 +13,12 @@ from .shim import Shim, working_import
 
 
 class AudioMetaData(NamedTuple):
-    """What ``torchaudio.info`` used to return."""
+    """What ``torchaudio.info`` used to return.
+
+    Example:
+        >>> AudioMetaData(16000, 1600, 1, 16, "PCM_S").num_frames
+        1600
+    """
 
     sample_rate: int
     num_frames: int
@@ -44,6 +49,14 @@ def load(
 
     Raises:
         ValueError: ``normalize`` is False.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, [0.0, 0.5, -0.5], 16000, format="WAV")
+        >>> _ = file.seek(0)
+        >>> load(file)
+        (tensor([[ 0.0000,  0.5000, -0.5000]]), 16000)
     """
     if not normalize:
         raise ValueError("torchaudio.load(normalize=False) is not supported: found False, expected True.")
@@ -55,7 +68,16 @@ def load(
 
 
 def info(uri: str | os.PathLike | BinaryIO, **_ignored: object) -> AudioMetaData:
-    """Read an audio file's header as ``torchaudio.info`` did; ``bits_per_sample`` is 0 for compressed formats."""
+    """Read an audio file's header as ``torchaudio.info`` did; ``bits_per_sample`` is 0 for lossy formats.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, [0.0, 0.5, -0.5], 16000, format="FLAC")
+        >>> _ = file.seek(0)
+        >>> info(file)
+        AudioMetaData(sample_rate=16000, num_frames=3, num_channels=1, bits_per_sample=16, encoding='FLAC')
+    """
     header = soundfile.info(uri)
     kind, _, bits = header.subtype.partition("_")
     encodings = {"PCM": "PCM_S", "FLOAT": "PCM_F", "DOUBLE": "PCM_F", "VORBIS": "VORBIS"}

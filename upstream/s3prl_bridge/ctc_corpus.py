@@ -47,6 +47,13 @@ def read_lexicon(paths: Sequence[str | Path], phonemes: Mapping[str, Any]) -> di
     Raises:
         FileNotFoundError: a lexicon is missing or none was given.
         ValueError: a line uses an unknown phoneme (file, line and symbol are named).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        ...     print("THE DH AH0\\nTHE DH IY1", file=file, flush=True)
+        ...     read_lexicon([file.name], {"DH": 0, "AH0": 1, "IY1": 2})
+        {'THE': ['DH', 'AH0']}
     """
     if not paths:
         raise FileNotFoundError(
@@ -71,7 +78,15 @@ def read_lexicon(paths: Sequence[str | Path], phonemes: Mapping[str, Any]) -> di
 
 
 def read_transcripts(folder: Path) -> dict[str, str]:
-    """All LibriSpeech transcripts below ``folder``: utterance id to text."""
+    """All LibriSpeech transcripts below ``folder``: utterance id to text.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "11-7.trans.txt").write_text("11-7-0000 THE CAT\\n")
+        ...     read_transcripts(Path(folder))
+        {'11-7-0000': 'THE CAT'}
+    """
     transcripts = {}
     for path in sorted(folder.rglob("*.trans.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -17,7 +17,12 @@ from .shim import Shim, patch_after_import
 
 
 def default_cache_dir() -> Path:
-    """Where s3prl's file lists go: ``$XDG_CACHE_HOME/robustdistiller/s3prl``, by default below ``~/.cache``."""
+    """Where s3prl's file lists go: ``$XDG_CACHE_HOME/robustdistiller/s3prl``, by default below ``~/.cache``.
+
+    Example:
+        >>> default_cache_dir().parts[-2:]
+        ('robustdistiller', 's3prl')
+    """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "robustdistiller" / "s3prl"
 

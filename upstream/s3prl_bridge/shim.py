@@ -17,7 +17,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shim:
-    """One bridge: ``applied`` is False where the real thing works and nothing was touched."""
+    """One bridge: ``applied`` is False where the real thing works and nothing was touched.
+
+    Example:
+        >>> Shim("torchaudio.info", False, "torchaudio still has it").applied
+        False
+    """
 
     name: str
     applied: bool
@@ -115,6 +120,9 @@ def patch_after_import(name: str, patch: Callable[[types.ModuleType], None]) -> 
 
     A module is patched when its task is used: the others are not imported for it. Registering a name twice replaces
     the patch.
+
+    Example:
+        >>> patch_after_import("this", lambda module: None)  # imports nothing
     """
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)

@@ -26,7 +26,12 @@ INSTALL_SOX = "install it with `apt-get install sox` (Debian, Ubuntu), `brew ins
 
 
 def sox_path() -> str | None:
-    """Path of the ``sox`` program, None if it is not installed."""
+    """Path of the ``sox`` program, None if it is not installed.
+
+    Example:
+        >>> sox_path() is None or sox_path().endswith(("sox", "sox.exe", "sox.EXE"))
+        True
+    """
     return shutil.which("sox")
 
 
@@ -53,6 +58,15 @@ def apply_effects_file(
         FileNotFoundError: no such audio file.
         RuntimeError: sox is missing and the chain needs it, or sox failed (its message is included).
         ValueError: ``normalize`` is False.
+
+    Example:
+        >>> import tempfile
+        >>> import soundfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        ...     soundfile.write(file.name, [0.5] * 160, 16000)
+        ...     waveform, rate = apply_effects_file(file.name, [["channels", "1"], ["rate", "16000"], ["gain", "-3.0"]])
+        >>> waveform.shape, rate, round(waveform[0, 0].item(), 3)
+        (torch.Size([1, 160]), 16000, 0.354)
     """
     if not normalize:
         raise ValueError("apply_effects_file(normalize=False) is not supported: found False, expected True.")
