@@ -21,6 +21,7 @@ _CHOICES = {
     "activation": ("gelu", "gelu_tanh", "relu"),
     "padding": ("masked", "reference"),
     "reference_mask": ("conv", "block"),
+    "first_state": ("auto", "projected", "layer_input"),
 }
 
 
@@ -33,9 +34,11 @@ class EncoderConfig:
         conv_norm: ``"group"`` normalises each channel over time after the first layer (Base models); ``"layer"``
             normalises the channels of each frame after every layer (Large models).
         conv_bias: whether the extractor's convolutions have biases.
+        feature_scale: one factor per channel on the extractor's output, what DPHuBERT keeps of its last gates.
         feature_norm: layer norm between the extractor and the projection. Distiller students have none.
+        projection: linear map to ``embed_dim``; ``None`` has it only where the last conv layer has another width.
         normalize_waveform: scale each utterance to zero mean and unit variance first (Large models).
-        embed_dim: width of the transformer. The projection exists only where it differs from the last conv width.
+        embed_dim: width of the transformer.
         num_layers: number of transformer layers.
         num_heads: attention heads, one number for all layers or one per layer (0: the layer has no attention).
         head_dim: width of one head; ``None`` is ``embed_dim // num_heads``. Needed when head counts differ.
@@ -44,6 +47,10 @@ class EncoderConfig:
         norm_first: pre-norm layers, with one more layer norm after the last layer.
         position_kernel: width in frames of the convolution that encodes position.
         position_groups: its groups.
+        position_depth: 1 is one weight-normalised convolution (wav2vec 2.0); more is as many plain ones, each with a
+            layer norm without weights (data2vec, https://arxiv.org/abs/2202.03555).
+        attention_reuse: layers, counted from 0, that take the attention weights of the layer before them and so have
+            no queries and keys (ARMHuBERT, https://arxiv.org/abs/2305.11685).
         relative_position: add WavLM's bucketed relative position bias (https://arxiv.org/abs/2110.13900, eq. 2-6).
         gated_relative_position: scale that bias per head and query frame.
         num_buckets: rows of the bias table.
@@ -62,6 +69,8 @@ class EncoderConfig:
             s3prl and fairseq compute (group norm statistics over the padded row).
         reference_mask: how ``"reference"`` counts frames: ``"conv"`` (wav2vec 2.0, Distiller) or ``"block"`` (HuBERT,
             WavLM).
+        first_state: hidden state 0 of the upstream: ``"projected"`` (Distiller, DPHuBERT) or ``"layer_input"``
+            (HuBERT, WavLM); ``"auto"`` is the former for encoders with heads.
 
     Raises:
         ValueError: a value is outside its range, or the values contradict each other.
@@ -77,7 +86,9 @@ class EncoderConfig:
     conv_layers: tuple[tuple[int, int, int], ...] = WAV2VEC2_CONV_LAYERS
     conv_norm: str = "group"
     conv_bias: bool = False
+    feature_scale: bool = False
     feature_norm: bool = True
+    projection: bool | None = None
     normalize_waveform: bool = False
     embed_dim: int = 768
     num_layers: int = 12
@@ -88,6 +99,8 @@ class EncoderConfig:
     norm_first: bool = False
     position_kernel: int = 128
     position_groups: int = 16
+    position_depth: int = 1
+    attention_reuse: tuple[int, ...] = ()
     relative_position: bool = False
     gated_relative_position: bool = False
     num_buckets: int = 320
@@ -104,6 +117,7 @@ class EncoderConfig:
     feature_grad_mult: float = 1.0
     padding: str = "masked"
     reference_mask: str = "conv"
+    first_state: str = "auto"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -124,6 +138,21 @@ class EncoderConfig:
     def width_per_head(self) -> int:
         """Width of one attention head."""
         return self.head_dim or self.embed_dim // max(self.heads, default=1)
+
+    @property
+    def has_projection(self) -> bool:
+        """Whether a linear map stands between the extractor and the transformer."""
+        return self.conv_layers[-1][0] != self.embed_dim if self.projection is None else self.projection
+
+    @property
+    def total_heads(self) -> int:
+        """Heads of a layer before any was pruned: the columns of WavLM's table and its gates."""
+        return self.embed_dim // self.width_per_head
+
+    @property
+    def starts_projected(self) -> bool:
+        """Whether hidden state 0 of the upstream is the projection's output (see ``first_state``)."""
+        return self.first_state == "projected" or (self.first_state == "auto" and bool(self.prediction_layers))
 
     @property
     def bias_columns(self) -> tuple[tuple[int, ...], ...]:
@@ -180,7 +209,8 @@ class EncoderConfig:
             len(self.conv_layers) > 0 and all(len(layer) == 3 and min(layer) > 0 for layer in self.conv_layers),
             f"conv_layers is {self.conv_layers}; expected (channels, kernel, stride) triples of positive integers",
         )
-        for name in ("embed_dim", "position_kernel", "position_groups", "num_buckets", "max_distance"):
+        positive = ("embed_dim", "position_kernel", "position_groups", "position_depth", "num_buckets", "max_distance")
+        for name in positive:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive integer")
         _require(self.num_layers >= 0, f"num_layers is {self.num_layers}; expected 0 or more")
         _require(
@@ -197,6 +227,24 @@ class EncoderConfig:
         _require(
             tuple(map(len, self.bias_columns)) == heads,
             f"position_bias_heads must list {heads} columns per layer, found {tuple(map(len, self.bias_columns))}",
+        )
+        width = self.conv_layers[-1][0]
+        _require(
+            self.projection is not False or width == self.embed_dim,
+            f"without a projection embed_dim is {self.embed_dim}; expected {width}, the last conv width",
+        )
+        _require(
+            not self.relative_position or all(column < self.total_heads for c in self.bias_columns for column in c),
+            f"position_bias_heads go beyond the {self.total_heads} heads of width {self.width_per_head}",
+        )
+        for layer in self.attention_reuse:
+            _require(
+                0 < layer < self.num_layers and 0 < heads[layer] == heads[layer - 1],
+                f"attention_reuse lists layer {layer}; expected a layer after one with as many heads",
+            )
+        _require(
+            not self.attention_reuse or self.layerdrop == 0,
+            f"layerdrop is {self.layerdrop}; expected 0 where attention is reused",
         )
         for name in ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected 0 to 1")

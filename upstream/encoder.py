@@ -55,7 +55,7 @@ class SpeechEncoder(nn.Module):
         channels = config.conv_layers[-1][0]
         self.extractor = ConvExtractor(config)
         self.feature_norm = nn.LayerNorm(channels) if config.feature_norm else nn.Identity()
-        self.projection = nn.Linear(channels, config.embed_dim) if channels != config.embed_dim else nn.Identity()
+        self.projection = nn.Linear(channels, config.embed_dim) if config.has_projection else nn.Identity()
         self.feature_dropout = nn.Dropout(config.feature_dropout)
         self.transformer = Transformer(config)
         self.heads = PredictionHeads(config) if config.prediction_layers else None

@@ -116,7 +116,7 @@ class UpstreamExpert(nn.Module):
         """
         waveforms, lengths = self._batch(wavs)
         output = self.encoder(waveforms, lengths, predict=not no_pred)
-        first = output.projected if self.is_student else output.hidden_states[0]
+        first = output.projected if self.encoder.config.starts_projected else output.hidden_states[0]
         states = [first, *output.hidden_states[1:], *output.predictions]
         index = self._frame_index([len(wav) for wav in wavs], output.frame_lengths)
         if index is not None:
@@ -135,7 +135,7 @@ class UpstreamExpert(nn.Module):
         config = self.encoder.config
         heads = () if no_pred or self.encoder.heads is None else config.prediction_layers
         layers = range(1, config.num_layers + 1)
-        first = "projected" if self.is_student else "layer_input"
+        first = "projected" if config.starts_projected else "layer_input"
         return (first, *(f"layer_{number}" for number in layers), *(f"prediction_{number}" for number in heads))
 
     def _batch(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

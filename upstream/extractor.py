@@ -25,6 +25,7 @@ class ConvExtractor(nn.Module):
             layers.append(_ConvLayer(inputs, channels, kernel, stride, config, config.conv_norm if normalise else None))
             inputs = channels
         self.layers = nn.ModuleList(layers)
+        self.scale = nn.Parameter(torch.ones(inputs)) if config.feature_scale else None
 
     def forward(self, waveforms: Tensor, lengths: list[int] | None = None) -> Tensor:
         """Extract features.
@@ -42,7 +43,8 @@ class ConvExtractor(nn.Module):
             if lengths is not None:
                 lengths = [layer.num_frames(length) for length in lengths]
             x = layer(x, lengths)
-        return x.transpose(1, 2)
+        x = x.transpose(1, 2)
+        return x if self.scale is None else x * self.scale
 
     def num_frames(self, num_samples):
         """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""

@@ -16,19 +16,43 @@ _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")
 
 
 class PositionalConv(nn.Module):
-    """Grouped, weight-normalised convolution over frames whose output is added to them (wav2vec 2.0, section 2)."""
+    """Convolutions over frames whose output is added to them, to encode position.
 
-    def __init__(self, dim: int, kernel: int, groups: int):
+    One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a stack of plain ones, each followed by a
+    layer norm without weights (data2vec).
+    """
+
+    def __init__(self, config: EncoderConfig):
         super().__init__()
-        self.conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
-        nn.init.normal_(self.conv.weight, std=math.sqrt(4 / (kernel * dim)))
-        nn.init.zeros_(self.conv.bias)
-        self.conv = weight_norm(self.conv, dim=2)
+        self.leaks = config.padding == "reference"
+        dim, kernel = config.embed_dim, config.position_kernel
+        convs = [
+            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=config.position_groups)
+            for _ in range(config.position_depth)
+        ]
+        if len(convs) > 1:
+            self.convs = nn.ModuleList(convs)
+            return
+        self.convs = None
+        nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
+        nn.init.zeros_(convs[0].bias)
+        self.conv = weight_norm(convs[0], dim=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, frames, dim)`` to the same shape."""
-        y = self.conv(x.transpose(1, 2))[..., : x.shape[1]]  # an even kernel gives one frame too many
-        return F.gelu(y).transpose(1, 2)
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
+
+        In a stack the layers after the first would see what the first made of the padding. The implementations of
+        data2vec let that happen (``padding="reference"``).
+        """
+        frames, x = x.shape[1], x.transpose(1, 2)
+        if self.convs is None:
+            return F.gelu(self.conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
+        for conv in self.convs:
+            if valid is not None and not self.leaks:
+                x = x.masked_fill(~valid.unsqueeze(1), 0.0)
+            y = conv(x)[..., :frames].transpose(1, 2)
+            x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
+        return x.transpose(1, 2)
 
 
 class RelativePositionBias(nn.Module):
@@ -68,43 +92,69 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads, self.head_dim = config.heads[layer], config.width_per_head
         self.dropout = config.attention_dropout
+        self.reuses, self.lends = layer in config.attention_reuse, layer + 1 in config.attention_reuse
         inner = self.num_heads * self.head_dim
-        self.q_proj = nn.Linear(config.embed_dim, inner)
-        self.k_proj = nn.Linear(config.embed_dim, inner)
+        if not self.reuses:
+            self.q_proj = nn.Linear(config.embed_dim, inner)
+            self.k_proj = nn.Linear(config.embed_dim, inner)
         self.v_proj = nn.Linear(config.embed_dim, inner)
         self.out_proj = nn.Linear(inner, config.embed_dim)
         self.gate = None
-        if config.relative_position:
+        if config.relative_position and not self.reuses:
             columns = torch.tensor(config.bias_columns[layer])
             self.register_buffer("bias_columns", columns, persistent=False)
             if config.gated_relative_position:
                 self.gate = PositionGate(config, layer)
 
-    def forward(self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend over ``x`` ``(batch, frames, dim)``.
 
         Args:
             x: queries, keys and values.
             key_mask: ``(batch, 1, 1, frames)``, true where a frame may be attended to; ``None`` is everywhere.
             bias: ``(table heads, frames, frames)`` added to the logits.
+            weights: ``(batch, heads, frames, frames)``, attention weights of the layer before; used by layers that
+                reuse them.
+
+        Returns:
+            The output, and the attention weights if the next layer reuses them.
         """
+        v = self._split(self.v_proj(x))
+        if self.reuses:
+            y = weights @ v
+        else:
+            q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
+            mask = self._mask(x, key_mask, bias)
+            dropout = self.dropout if self.training else 0.0
+            if self.lends:
+                weights = _attention_weights(q, k, mask)
+                y = F.dropout(weights, dropout) @ v
+            else:
+                y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(y.transpose(1, 2).flatten(2)), weights if self.lends else None
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def _mask(self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
         batch, frames, _ = x.shape
-        q, k, v = (
-            projection(x).view(batch, frames, self.num_heads, self.head_dim).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mask = key_mask
         if bias is not None:
             if bias.shape[0] != self.num_heads:
                 bias = bias[self.bias_columns]
             mask = bias.unsqueeze(0) if self.gate is None else self.gate(x) * bias
             if key_mask is not None:
                 mask = mask.masked_fill(~key_mask, float("-inf"))
-            mask = mask.to(q.dtype).expand(batch, -1, -1, -1)
-        elif key_mask is not None:
-            mask = key_mask.expand(batch, 1, frames, frames)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(y.transpose(1, 2).reshape(batch, frames, -1))
+            return mask.to(x.dtype).expand(batch, -1, -1, -1)
+        return None if key_mask is None else key_mask.expand(batch, 1, frames, frames)
+
+
+def _attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+    return logits.softmax(-1)
 
 
 class PositionGate(nn.Module):
@@ -118,16 +168,17 @@ class PositionGate(nn.Module):
         self.heads = config.bias_columns[layer]
         self.head_dim = config.width_per_head
         self.linear = nn.Linear(self.head_dim, 8)
-        self.scale = nn.Parameter(torch.ones(1, len(self.heads), 1, 1))
+        # The gates of pruned heads stay in the file: parameters are counted, and written back, as they were.
+        self.scale = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Gates ``(batch, heads, frames, 1)`` for the layer input ``x`` ``(batch, frames, dim)``."""
-        slices = x.unflatten(-1, (-1, self.head_dim))
+        slices, scale = x.unflatten(-1, (-1, self.head_dim)), self.scale
         if slices.shape[2] != len(self.heads):
-            slices = slices[:, :, list(self.heads)]
+            slices, scale = slices[:, :, list(self.heads)], scale[:, list(self.heads)]
         gates = self.linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2)
         a, b = gates.chunk(2, dim=-1)
-        return a * (b * self.scale - 1) + 2
+        return a * (b * scale - 1) + 2
 
 
 class TransformerLayer(nn.Module):
@@ -146,16 +197,22 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
-    def forward(self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None) -> Tensor:
-        """Map ``(batch, frames, dim)`` to the same shape; the other arguments as in :class:`SelfAttention`."""
+    def forward(
+        self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map ``(batch, frames, dim)`` to the same shape; the rest as in :class:`SelfAttention`."""
+        attended, weights = self._attend(self.attention_norm(x) if self.norm_first else x, key_mask, bias, weights)
+        x = x + attended
         if self.norm_first:
-            x = x + self._attend(self.attention_norm(x), key_mask, bias)
-            return x + self._feed_forward(self.ffn_norm(x))
-        x = self.attention_norm(x + self._attend(x, key_mask, bias))
-        return self.ffn_norm(x + self._feed_forward(x))
+            return x + self._feed_forward(self.ffn_norm(x)), weights
+        x = self.attention_norm(x)
+        return self.ffn_norm(x + self._feed_forward(x)), weights
 
-    def _attend(self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None) -> Tensor | float:
-        return 0.0 if self.attention is None else self.dropout(self.attention(x, key_mask, bias))
+    def _attend(self, x: Tensor, *context: Tensor | None) -> tuple[Tensor | float, Tensor | None]:
+        if self.attention is None:
+            return 0.0, None
+        attended, weights = self.attention(x, *context)
+        return self.dropout(attended), weights
 
     def _feed_forward(self, x: Tensor) -> Tensor | float:
         if self.up is None:
@@ -175,14 +232,13 @@ class Transformer(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.norm_first, self.layerdrop = config.norm_first, config.layerdrop
-        self.position = PositionalConv(config.embed_dim, config.position_kernel, config.position_groups)
+        self.position = PositionalConv(config)
         self.norm = nn.LayerNorm(config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(TransformerLayer(config, index) for index in range(config.num_layers))
         self.position_bias = None
         if config.relative_position:
-            table_heads = 1 + max((column for columns in config.bias_columns for column in columns), default=0)
-            self.position_bias = RelativePositionBias(config.num_buckets, config.max_distance, table_heads)
+            self.position_bias = RelativePositionBias(config.num_buckets, config.max_distance, config.total_heads)
         self.apply(_init_weights)
 
     def forward(self, x: Tensor, valid: Tensor | None = None, max_layer: int | None = None) -> list[Tensor]:
@@ -200,15 +256,18 @@ class Transformer(nn.Module):
         if valid is not None:
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)  # what the position encoder sees past an utterance's end
             key_mask = valid[:, None, None, :]
-        x = x + self.position(x)
+        x = x + self.position(x, valid)
         if not self.norm_first:
             x = self.norm(x)
         states = [self.dropout(x)]
         layers = self.layers[:max_layer]
         bias = self.position_bias(x.shape[1]) if self.position_bias is not None and layers else None
+        weights = None
         for layer in layers:
             skip = self.training and self.layerdrop > 0 and torch.rand(()).item() < self.layerdrop
-            states.append(states[-1] if skip else layer(states[-1], key_mask, bias))
+            if not skip:
+                x, weights = layer(states[-1], key_mask, bias, weights)
+            states.append(states[-1] if skip else x)
         if self.norm_first and len(states) == len(self.layers) + 1:
             states[-1] = self.norm(states[-1])
         return states

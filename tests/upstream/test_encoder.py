@@ -32,6 +32,10 @@ VARIANTS = {
     "layer": {"conv_norm": "layer", "conv_bias": True, "norm_first": True, "normalize_waveform": True},
     "wavlm": {"relative_position": True, "gated_relative_position": True, "num_buckets": 32, "max_distance": 40},
     "student": {"feature_norm": False, "prediction_layers": (4, 8), "prediction_dim": 40},
+    "data2vec": {"conv_norm": "layer", "position_depth": 3, "position_kernel": 7},
+    "reuse": {"attention_reuse": (1,)},
+    "reuse-relative": {"attention_reuse": (1, 2), "relative_position": True, "gated_relative_position": True},
+    "scaled": {"feature_scale": True, "embed_dim": 32, "projection": True},
 }
 
 
@@ -151,6 +155,38 @@ def test_random_initialisation_is_well_scaled():
 
 
 @torch.no_grad()
+def test_reused_attention_is_the_attention_of_the_layer_before():
+    """A layer with its neighbour's weights computes what it would with a copy of the neighbour's queries and keys."""
+    reuse, full = make(attention_reuse=(1,)), make()
+    state = {name: value.clone() for name, value in reuse.state_dict().items()}
+    full.load_state_dict(state, strict=False)
+    attention = full.transformer.layers[1].attention
+    inputs = []
+    hook = full.transformer.layers[0].attention.register_forward_hook(lambda module, args, output: inputs.append(args))
+    full(noise(1, 4000))
+    hook.remove()
+    x = inputs[0][0]
+    q, k = (
+        projection(x).unflatten(-1, (4, 12)).transpose(1, 2)
+        for projection in (full.transformer.layers[0].attention.q_proj, full.transformer.layers[0].attention.k_proj)
+    )
+    weights = (q @ k.transpose(2, 3) / 12**0.5).softmax(-1)
+    y = noise(1, x.shape[1], 48, seed=3)
+    expected = attention.out_proj((weights @ attention._split(attention.v_proj(y))).transpose(1, 2).flatten(2))
+    assert "transformer.layers.1.attention.q_proj.weight" not in reuse.state_dict()
+    torch.testing.assert_close(reuse.transformer.layers[1].attention(y, None, None, weights)[0], expected)
+
+
+@torch.no_grad()
+def test_feature_scale_scales_the_features():
+    encoder, waveforms = make(feature_scale=True), noise(1, 4000)
+    before = encoder(waveforms).extractor_features
+    encoder.extractor.scale[3] = 0.5
+    after = encoder(waveforms).extractor_features
+    assert torch.equal(after[..., 3], before[..., 3] * 0.5) and torch.equal(after[..., 4], before[..., 4])
+
+
+@torch.no_grad()
 def test_pruned_layers_are_a_configuration():
     encoder = make(
         num_heads=(3, 0, 1),
@@ -183,9 +219,6 @@ def test_pruning_a_silent_head_changes_nothing():
             state[key] = state[key][kept]
     state["transformer.layers.0.attention.out_proj.weight"] = full.transformer.layers[0].attention.out_proj.weight[
         :, kept
-    ]
-    state["transformer.layers.0.attention.gate.scale"] = state["transformer.layers.0.attention.gate.scale"][
-        :, [0, 2, 3]
     ]
     pruned.load_state_dict(state)
     a, b = (encoder(noise(1, 4000)).hidden_states[-1] for encoder in (full, pruned))
@@ -226,6 +259,10 @@ def test_config_survives_json():
         ({"position_groups": 7}, "embed_dim 768 is not divisible by position_groups 7"),
         ({"conv_layers": ((512, 10),)}, "conv_layers is"),
         ({"relative_position": True, "position_bias_heads": ((0,),)}, "position_bias_heads must list"),
+        ({"attention_reuse": (0,)}, "attention_reuse lists layer 0; expected a layer after one with as many heads"),
+        ({"attention_reuse": (1,), "layerdrop": 0.1}, "layerdrop is 0.1; expected 0 where attention is reused"),
+        ({"projection": False}, "without a projection embed_dim is 768; expected 512, the last conv width"),
+        ({"first_state": "none"}, "first_state is 'none'; expected one of"),
     ],
 )
 def test_bad_configurations_are_refused(options, message):
