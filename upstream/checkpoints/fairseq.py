@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import EncoderConfig
-from .files import Inert
 from .names import from_fairseq
+from .unpickle import Inert
 
 _DEFAULT_CONV = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 _ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"}

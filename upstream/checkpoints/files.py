@@ -4,72 +4,63 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-
-class Inert:
-    """Stands for an object of a class that is not needed, such as the ``argparse.Namespace`` in s3prl's checkpoints.
-
-    Keeps what the file gave to the class; calls nothing.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        self.args, self.kwargs = args, kwargs
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-def _plain_dict(*_: Any) -> dict:
-    return {}
+from .archive import read_archive
+from .unpickle import HostilePickle
 
 
 def safe_load(path: str | Path) -> dict[str, Any]:
-    """Load a ``torch.save`` file that holds a dictionary; classes other than tensors and containers become inert.
+    """Load a ``torch.save`` or safetensors file that holds a dictionary, without running anything it says.
 
-    torch's own restricted unpickler does the work: what it does not allow by itself is mapped by name to
-    :class:`Inert`, so neither the class nor any function named in the file is looked up, imported or called.
+    Objects of classes other than tensors, plain containers and numpy arrays become
+    :class:`~robustdistiller.upstream.checkpoints.unpickle.Inert`. Tensors are views of the file, in its dtypes.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a ``torch.save`` file, is damaged, or does not hold a dictionary.
+        ValueError: the file is of another kind, is damaged, asks for code to be run, or does not hold a dictionary.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     torch.save({"weight": torch.ones(2), "expdir": Path("exp")}, f"{folder}/a.pt")
-    ...     safe_load(f"{folder}/a.pt")["expdir"].args
-    ('exp',)
+    ...     safe_load(f"{folder}/a.pt")
+    {'weight': tensor([1., 1.]), 'expdir': <pathlib.PosixPath, not built>}
     """
+    return load_with_names(path)[0]
+
+
+def load_with_names(path: str | Path) -> tuple[dict[str, Any], set[str]]:
+    """:func:`safe_load`, and the names of the classes in the file that were not built."""
     path = existing_file(path)
-    # Mapping the file leaves what is not used, such as optimizer states, on the disk.
-    options = {"map_location": "cpu", "weights_only": True, "mmap": zipfile.is_zipfile(path)}
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path), set()
     try:
-        try:
-            content = torch.load(path, **options)
-        except pickle.UnpicklingError:
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            stand_ins = [(_plain_dict if name == "collections.defaultdict" else Inert, name) for name in names]
-            with torch.serialization.safe_globals(stand_ins):
-                content = torch.load(path, **options)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        # torch wraps the reason in advice to load the file without protection.
-        wrapped = isinstance(error, pickle.UnpicklingError) and error.__context__
-        cause = error.__context__ if wrapped else error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        content, named = read_archive(path)
+    except HostilePickle as error:
+        raise ValueError(f"{path} is not safe and was not read: {error}. Nothing in it was run.") from error
+    except (ValueError, OSError, RuntimeError) as error:
         raise ValueError(
             f"{path} cannot be read as a checkpoint: expected a file written by torch.save with tensors and plain "
-            f"containers; is the download complete? ({reason})"
-        ) from cause
+            f"containers; is the download complete? ({error})"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected a checkpoint, which is a dictionary")
-    return content
+    return content, named
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError(f"{path} needs the package safetensors: pip install safetensors") from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors; is the download complete? ({error})") from error
 
 
 def existing_file(path: str | Path) -> Path:
