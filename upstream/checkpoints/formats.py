@@ -1,19 +1,13 @@
 """Whose file it is, reading it, and writing our own.
 
-A file is recognised by the keys of the dictionary it holds:
-
-- ``robustdistiller``, ours: ``format``, ``config``, ``state_dict``
-- ``distiller``, by s3prl (DistilHuBERT) and the released RobustDistiller: ``Config``, ``Distiller``
-- ``wavlm``, by Microsoft: ``cfg``, ``model``
-- ``hubert``, by s3prl's converter: ``task_cfg``, ``model_cfg``, ``model_weight``, ``dictionaries_symbols``
-- ``wav2vec2``, by s3prl's converter: ``task_cfg``, ``model_cfg``, ``model_weight``
+A file is recognised by the keys of the dictionary it holds; see :data:`FORMATS`.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +18,12 @@ from torch import Tensor
 
 from ..config import EncoderConfig
 from ..encoder import SpeechEncoder
-from .fairseq import read_distiller, read_hubert, read_wav2vec2, read_wavlm
-from .files import safe_load, write_atomically
+from .distiller import read_distiller
+from .fairseq import read_converted, read_fairseq, read_wavlm
+from .files import existing_file, load_with_names, write_atomically
+from .huggingface import load_huggingface, read_huggingface
 from .names import check_own
+from .torchaudio import read_armhubert, read_dphubert, read_torchaudio
 
 FORMAT, FORMAT_VERSION = "robustdistiller", 1
 
@@ -36,7 +33,7 @@ class Checkpoint:
     """A checkpoint of any readable format, brought to ours.
 
     Attributes:
-        format: whose file it was: a name of the list above.
+        format: whose file it was: a name of :data:`FORMATS`.
         config: the encoder it describes.
         state_dict: float32 tensors on the CPU under our names, checked against ``config``.
         metadata: what the writer noted; empty for foreign files.
@@ -54,27 +51,35 @@ class Checkpoint:
         return encoder.eval()
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, **config_overrides: Any) -> Checkpoint:
     """Read a checkpoint of any known format. Nothing in the file is executed.
+
+    Args:
+        path: a file, or a Hugging Face folder.
+        config_overrides: options of :class:`EncoderConfig` to replace; ``num_heads`` is also told to the readers of
+            files that do not say it.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the format is unknown, a key is missing or unknown (all are listed), or the file is damaged.
     """
-    content = safe_load(path)
+    found = open_source(path)
+    hints = {"num_heads": config_overrides["num_heads"]} if "num_heads" in config_overrides else {}
     try:
-        name, read = _detect(content)
-        config, weights = read(content)
+        format_ = detect(found.content)
+        config, weights = format_.read(found.content, **(hints if format_.takes_heads else {}))
+        config = config.replace(**config_overrides)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(name, config, weights, content.get("metadata", {}) if name == FORMAT else {})
+    metadata = found.content.get("metadata", {}) if format_.name == FORMAT else {}
+    return Checkpoint(format_.name, config, weights, metadata)
 
 
 def load_encoder(path: str | Path, **config_overrides: Any) -> SpeechEncoder:
     """Load an encoder, in eval mode, from a checkpoint of any known format.
 
     Args:
-        path: the file.
+        path: the file, or a Hugging Face folder.
         config_overrides: options of :class:`EncoderConfig` to replace, such as ``padding="reference"``.
 
     >>> import tempfile
@@ -84,7 +89,7 @@ def load_encoder(path: str | Path, **config_overrides: Any) -> SpeechEncoder:
     ...     load_encoder(f"{folder}/student.ckpt", padding="reference").config.padding
     'reference'
     """
-    return read_checkpoint(path).build(**config_overrides)
+    return read_checkpoint(path, **config_overrides).build()
 
 
 def save_checkpoint(
@@ -130,26 +135,141 @@ def _read_own(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict[str, Tens
     return config, check_own(content["state_dict"], config)
 
 
-_READERS = [
-    (FORMAT, {"format", "config", "state_dict"}, _read_own),
-    ("distiller", {"Config", "Distiller"}, read_distiller),
-    ("hubert", {"task_cfg", "model_cfg", "model_weight", "dictionaries_symbols"}, read_hubert),
-    ("wav2vec2", {"task_cfg", "model_cfg", "model_weight"}, read_wav2vec2),
-    ("wavlm", {"cfg", "model"}, read_wavlm),
-]
+@dataclass(frozen=True)
+class Source:
+    """An opened file, nothing of it translated yet.
+
+    Attributes:
+        content: what it holds; of a Hugging Face folder, what :func:`load_huggingface` returns.
+        named: classes in it that were not built.
+    """
+
+    content: dict[str, Any]
+    named: set[str]
 
 
-def _detect(content: Mapping[str, Any]):
-    if {"model", "optimizer_history"} <= content.keys() or {"model", "args"} <= content.keys():
-        raise ValueError(
-            "this is fairseq's own file; use the one that s3prl converted from it, at "
-            "https://huggingface.co/s3prl/converted_ckpts"
-        )
-    for name, keys, read in _READERS:
-        if keys <= content.keys() and (name != FORMAT or content["format"] == FORMAT):
-            return name, read
-    known = "; ".join(f"{name}: {', '.join(sorted(keys))}" for name, keys, _ in _READERS)
-    raise ValueError(f"unknown checkpoint format with the keys {', '.join(map(str, content))}; known: {known}")
+def open_source(path: str | Path) -> Source:
+    """Open a file or a Hugging Face folder.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``, or a folder of another kind.
+        ValueError: it is damaged, not safe, or of another kind.
+    """
+    content = load_huggingface(path)
+    if content is not None:
+        return Source(content, set())
+    return Source(*load_with_names(existing_file(path)))
+
+
+@dataclass(frozen=True)
+class Format:
+    """One layout of checkpoint files.
+
+    Attributes:
+        name: what :class:`Checkpoint` calls it.
+        about: whose it is, and the keys by which it is recognised.
+        matches: whether a dictionary has this layout.
+        read: translates it to a configuration and weights.
+        takes_heads: whether ``read`` can be told ``num_heads``.
+    """
+
+    name: str
+    about: str
+    matches: Callable[[Mapping[str, Any]], bool]
+    read: Callable[..., tuple[EncoderConfig, dict[str, Tensor]]]
+    takes_heads: bool = False
+
+
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda content: content.keys() >= set(keys)
+
+
+def _is_wavlm(content: Mapping[str, Any]) -> bool:
+    return {"cfg", "model"} <= content.keys() and isinstance(content["cfg"], Mapping) and "model" not in content["cfg"]
+
+
+def _is_lightning_student(content: Mapping[str, Any]) -> bool:
+    weights = content.get("state_dict")
+    return isinstance(weights, Mapping) and any(str(name).startswith("student_model.") for name in weights)
+
+
+def _is_torchaudio(content: Mapping[str, Any]) -> bool:
+    return any(str(name).endswith("feature_extractor.conv_layers.0.conv.weight") for name in content) and any(
+        ".transformer.layers." in str(name) or "encoder.transformer.layer_norm." in str(name) for name in content
+    )
+
+
+#: Every layout, in the order in which they are tried.
+FORMATS = (
+    Format(
+        FORMAT,
+        "this package's: format, config, state_dict",
+        lambda content: _has("format", "config", "state_dict")(content) and content["format"] == FORMAT,
+        _read_own,
+    ),
+    Format(
+        "distiller",
+        "s3prl's Distiller and RobustDistiller: Config, Distiller",
+        _has("Config", "Distiller"),
+        read_distiller,
+    ),
+    Format(
+        "hubert",
+        "s3prl's conversion of HuBERT: task_cfg, model_cfg, model_weight, dictionaries_symbols",
+        _has("task_cfg", "model_cfg", "model_weight", "dictionaries_symbols"),
+        read_converted,
+    ),
+    Format(
+        "wav2vec2",
+        "s3prl's conversion of wav2vec 2.0 or data2vec: task_cfg, model_cfg, model_weight",
+        _has("task_cfg", "model_cfg", "model_weight"),
+        read_converted,
+    ),
+    Format("dphubert", "DPHuBERT and DPWavLM: config, state_dict", _has("config", "state_dict"), read_dphubert),
+    Format(
+        "armhubert",
+        "ARMHuBERT and STaRHuBERT: state_dict with a student_model",
+        _is_lightning_student,
+        read_armhubert,
+        takes_heads=True,
+    ),
+    Format("wavlm", "Microsoft's WavLM: cfg (options of the model), model", _is_wavlm, read_wavlm),
+    Format(
+        "fairseq",
+        "fairseq's own: model, and args or cfg",
+        lambda content: "model" in content and not content.keys().isdisjoint(("args", "cfg")),
+        read_fairseq,
+    ),
+    Format(
+        "huggingface",
+        "Hugging Face's: config.json beside the weights",
+        _has("hf_config", "hf_weights"),
+        read_huggingface,
+    ),
+    Format(
+        "torchaudio", "torchaudio's state dict: the weights alone", _is_torchaudio, read_torchaudio, takes_heads=True
+    ),
+)
+
+
+def detect(content: Mapping[str, Any]) -> Format:
+    """The layout of an opened file.
+
+    Raises:
+        ValueError: it is none of :data:`FORMATS`; the message says what was looked for.
+
+    >>> detect({"Config": {}, "Distiller": {}, "Optimizer": {}}).name
+    'distiller'
+    """
+    for known in FORMATS:
+        if known.matches(content):
+            return known
+    keys = [str(key) for key in content]
+    listed = ", ".join(keys[:12]) + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
+    if any(key.endswith("feature_projection.projection.weight") for key in keys):
+        raise ValueError(f"a Hugging Face state dict without its config.json: put it beside the file (keys: {listed})")
+    looked_for = "; ".join(f"{known.name} ({known.about})" for known in FORMATS)
+    raise ValueError(f"unknown checkpoint format with the keys {listed or '(none)'}. Looked for: {looked_for}")
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,84 @@
+"""Options as plain dictionaries, from whatever objects a checkpoint keeps them in."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from .unpickle import Inert
+
+_DEEPEST = 30
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Plain containers and values for ``value``, in which classes were not built.
+
+    Knows ``argparse.Namespace``, dataclasses and other objects that are their attributes; omegaconf's ``DictConfig``,
+    ``ListConfig`` and value nodes; enumerations. What else there is stays as it is.
+
+    >>> namespace = Inert("argparse.Namespace")
+    >>> namespace.state = {"arch": "hubert", "mode": Inert("fairseq.dataclass.constants.Mode", ("default",))}
+    >>> plain({"args": namespace})
+    {'args': {'arch': 'hubert', 'mode': 'default'}}
+    """
+    if depth > _DEEPEST:
+        raise ValueError("its options are nested too deeply")
+    if isinstance(value, Mapping):
+        return {key: plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item, depth + 1) for item in value)
+    if not isinstance(value, Inert):
+        return value
+    state = value.state
+    if isinstance(state, Mapping):
+        for holder in ("_content", "_val"):  # omegaconf's containers and values
+            if holder in state:
+                return plain(state[holder], depth + 1)
+        return plain(state, depth + 1)
+    if value.name == "builtins.getattr" and len(value.args) == 2:
+        return value.args[1]
+    return plain(value.args[0], depth + 1) if len(value.args) == 1 and state is None else value
+
+
+def options_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The options under ``key``.
+
+    Raises:
+        ValueError: there is no dictionary of options.
+    """
+    options = plain(content.get(key))
+    if not isinstance(options, dict):
+        found = f"an object of the class {options.name}" if isinstance(options, Inert) else type(options).__name__
+        raise ValueError(f"the checkpoint's {key!r} should be a dictionary of options, found {found}")
+    return options
+
+
+def parse_conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:
+    """Read fairseq's description of the conv layers, a Python expression of lists, ``+`` and ``*``, without ``eval``.
+
+    >>> parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 2")
+    ((512, 10, 5), (512, 3, 2), (512, 3, 2))
+    """
+
+    def value(node: ast.AST):
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return tuple(value(item) for item in items)
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(times))) if times <= 100:
+                return value(left) * times
+        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
+
+    if len(text) > 2000:
+        raise ValueError("conv layers: the description is too long")
+    try:
+        layers = value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)") from error
+    if not isinstance(layers, tuple) or not all(isinstance(layer, tuple) and len(layer) == 3 for layer in layers):
+        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
+    return layers
