@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class CheckpointKeeper(pl.Callback):
     """Saves every so many steps, at the end, and when asked to stop by Ctrl-C, SIGTERM or the time limit.
 
-    The first signal lets the current step finish; a second one interrupts at once.
+    The first signal lets the current step finish; a second one interrupts at once. Use it as a context around the
+    training, so that the signals are given back whatever happens.
 
     Args:
         out_dir: folder of the run.
@@ -40,15 +41,24 @@ class CheckpointKeeper(pl.Callback):
         self.folder, self.settings = out_dir / "checkpoints", settings
         self.stopped_by = ""
         self._saved_step = -1
-        self._replaced: dict[int, object] = {}
+        self._handlers: dict[int, object] = {}
+
+    def __enter__(self) -> CheckpointKeeper:
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if _in_main_thread():
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for signals and start the clock."""
+        """Listen for signals (not earlier: Lightning sets handlers of its own before) and start the clock."""
         self._start_s = time.monotonic()
         self._saved_step = trainer.global_step
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._replaced[number] = signal.signal(number, self._on_signal)
+        if _in_main_thread():
+            for number in self._handlers:
+                signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         """Save and stop where due; only between optimizer steps."""
@@ -68,12 +78,6 @@ class CheckpointKeeper(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last step."""
         self._save(trainer)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back; also after an exception."""
-        while self._replaced:
-            number, handler = self._replaced.popitem()
-            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self.stopped_by:
@@ -95,7 +99,7 @@ class History(pl.Callback):
     """Writes `history.csv`, TensorBoard scalars and the progress bar.
 
     A line holds the means over the batches since the line before. After a resume the lines past the resumed step are
-    removed, so that each step is there once.
+    removed, so that each step is there once. Use it as a context around the training.
 
     Args:
         out_dir: folder of the run.
@@ -104,6 +108,15 @@ class History(pl.Callback):
 
     def __init__(self, out_dir: Path, settings: TrainerConfig):
         self.path, self.settings = out_dir / "history.csv", settings
+        self._bar = self._board = None
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for closable in (self._bar, self._board):
+            if closable is not None:
+                closable.close()
         self._bar = self._board = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -140,13 +153,6 @@ class History(pl.Callback):
         if self._batches:
             self._write_line(trainer, pl_module)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close bar and board; also after an exception."""
-        for closable in (self._bar, self._board):
-            if closable is not None:
-                closable.close()
-        self._bar = self._board = None
-
     def _restart_interval(self, pl_module: pl.LightningModule) -> None:
         self._sums: dict[str, Tensor | float] = {}
         self._batches = 0
@@ -176,6 +182,11 @@ class History(pl.Callback):
                 )
                 logger.info("step %d of %d: %s; %.0f s audio/s", line["step"], trainer.max_steps, terms, rate)
         self._restart_interval(pl_module)
+
+
+def _in_main_thread() -> bool:
+    """Whether signal handlers may be set here."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:

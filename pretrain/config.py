@@ -156,7 +156,8 @@ class TrainerConfig:
     Attributes:
         max_steps: optimizer steps.
         batch_size: utterances per batch and device; null is no limit.
-        batch_seconds: padded seconds per batch and device; null is no limit. With both, the one reached first counts.
+        batch_seconds: about so many padded seconds per batch and device; null is no limit. With both, the one reached
+            first counts.
         accumulate: batches per optimizer step.
         num_buckets: batches are made of utterances of similar length; this many kinds.
         accelerator: Lightning's: auto, cpu, gpu, mps.

@@ -130,7 +130,9 @@ class BatchStream(Sampler):
             "max_duration": batch_seconds,
             "duration_bins": _duration_bins(cuts, max_samples, num_buckets, batch_size, batch_seconds),
             "buffer_size": max(_BUFFER_CUTS, 8 * (batch_size or 0) * num_buckets),
-            "sync_buckets": world_size > 1,
+            # Also with one process: without it, lhotse ends an epoch when it happens to choose an empty bucket, and
+            # loses what the others still hold.
+            "sync_buckets": True,
             "rank": rank,
             "world_size": world_size,
         }

@@ -40,6 +40,9 @@ class RunInterrupted(KeyboardInterrupt):
 
     Attributes:
         exit_code: for a command: 0 when its own time limit stopped it, 130 for a signal.
+
+    >>> RunInterrupted("stopped by SIGINT at step 7 of 10").exit_code
+    130
     """
 
     def __init__(self, message: str, exit_code: int = 130):
@@ -49,6 +52,8 @@ class RunInterrupted(KeyboardInterrupt):
 
 def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Path:
     """Train a student, or go on with the run found in `config.out_dir`, and export it.
+
+    PyTorch's global generator is left as it was found.
 
     Args:
         config: from `load_config`.
@@ -77,6 +82,11 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     ...     distill(config).name
     'student.ckpt'
     """
+    with torch.random.fork_rng(devices=[]):
+        return _distill(config, callbacks)
+
+
+def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
     out_dir = _out_dir(config)
     config = _resolve(config, out_dir)
     teacher, teacher_notes = load_teacher(config)
@@ -117,7 +127,7 @@ def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool
 
 def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
     """The module of a run, before training; heads drawn from `config.seed`, PyTorch's global generator left alone."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         options = config.student
         student = make_student(
@@ -161,8 +171,7 @@ def _fit(
 ) -> str:
     """Train to `max_steps`; returns what stopped it before, or an empty string."""
     settings = config.trainer
-    keeper = CheckpointKeeper(out_dir, settings)
-    with _quiet_lightning(), torch.random.fork_rng():
+    with _quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -173,7 +182,7 @@ def _fit(
             accumulate_grad_batches=settings.accumulate,
             deterministic=settings.deterministic,
             # The history comes first: the line of a step is written before its checkpoint.
-            callbacks=[History(out_dir, settings), keeper, *callbacks],
+            callbacks=[history, keeper, *callbacks],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=out_dir,
             logger=False,

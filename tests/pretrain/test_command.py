@@ -1,0 +1,54 @@
+"""The distill command: help, lists, and errors in one sentence with a nonzero exit code."""
+
+from __future__ import annotations
+
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from robustdistiller.cli.distill import distill
+from robustdistiller.pretrain import load_config
+
+APP = typer.Typer()
+APP.command()(distill)
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(APP, arguments)
+
+
+def test_help_teaches_by_example() -> None:
+    text = run("--help").stdout
+    for part in ("distill robustdistiller out_dir=exp/robust", "data.noise=[UrbanSound8K,musan/noise]", "--list"):
+        assert part in text
+
+
+def test_examples_in_the_help_are_accepted() -> None:
+    words = distill.__doc__.replace("\\\n", " ").split()
+    overrides = [word for word in words if "=" in word and word.partition("=")[0].replace(".", "").islower()]
+    assert len(overrides) > 10
+    assert load_config("robustdistiller", overrides).trainer.max_hours == 11.5
+
+
+def test_recipes_are_listed_with_their_sources() -> None:
+    text = run("--list").stdout
+    for part in ("distilhubert\n", "robustdistiller\n", "2110.01900", "2302.09437"):
+        assert part in text
+
+
+def test_show_prints_the_merged_settings() -> None:
+    shown = yaml.safe_load(run("robustdistiller", "optim.lr=3e-4", "--show").stdout)
+    assert shown == load_config("robustdistiller", ["optim.lr=3e-4"]).to_dict()
+
+
+def test_errors_are_one_sentence_with_an_exit_code() -> None:
+    for arguments, code, message in [
+        ((), 2, "error: which recipe?"),
+        (("robustdistler",), 2, "did you mean 'robustdistiller'?"),
+        (("distilhubert", "optm.lr=1"), 2, "error: unknown key 'optm': did you mean 'optim'?"),
+        (("distilhubert", "out_dir=x"), 2, "error: teacher.checkpoint: which model"),
+        (("distilhubert", "out_dir=x", "teacher.checkpoint=/no/such.pt"), 1, "/no/such.pt"),
+    ]:
+        result = run(*arguments)
+        assert result.exit_code == code
+        assert message in result.stderr and "Traceback" not in result.output

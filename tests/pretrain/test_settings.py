@@ -1,0 +1,105 @@
+"""Settings: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robustdistiller import pretrain
+from robustdistiller.pretrain import DistillConfig, SettingsError, list_recipes, load_config
+from robustdistiller.pretrain.settings import build, flatten, parse_override
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lrr=1", "unknown key 'optim.lrr': did you mean 'lr'?"),
+        ("trainr.max_steps=1", "unknown key 'trainr': did you mean 'trainer'?"),
+        ("objectives.enhancement.wait=1", "unknown key 'objectives.enhancement.wait': did you mean 'weight'?"),
+        ("corruption.snr=[0,20]", "unknown key 'corruption.snr': did you mean 'snr_db'?"),
+        ("corruption.clean_probability=0.5", "corruption: the probabilities .* must add up to 1, found 1.25"),
+        ("trainer.max_steps=many", "trainer.max_steps: found 'many', expected a whole number"),
+        ("trainer.max_steps=1.5", "trainer.max_steps: found 1.5, expected a whole number"),
+        ("trainer.progress=1", "trainer.progress: found 1, expected true or false"),
+        ("student.init=copy", "student.init: found 'copy', expected one of 'distilhubert', 'truncated', 'random'"),
+        ("optim.betas=[0.9]", r"optim.betas: found \[0.9\], expected 2 values"),
+        ("optim=fast", "optim: expected keys and values, found 'fast'"),
+        ("seed", "override 'seed': expected key=value"),
+        ("data.speech=[a", "override .* not valid YAML"),
+    ],
+)
+def test_bad_override_is_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_config("robustdistiller", [override])
+
+
+def test_precedence_is_command_line_then_file_then_base_then_default(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("base: robustdistiller\noptim: {lr: 1e-3, clip_norm: 3}\nseed: 5\n")
+    (tmp_path / "high.yaml").write_text("base: low.yaml\noptim: {clip_norm: 4}\n")
+    config = load_config(tmp_path / "high.yaml", ["seed=6", "optim.eps=1e-8"])
+    assert config.optim.lr == 1e-3  # low.yaml, and 1e-3 is a number although YAML says text
+    assert config.optim.clip_norm == 4.0  # high.yaml over low.yaml
+    assert config.seed == 6  # command line over low.yaml
+    assert config.optim.eps == 1e-8
+    assert config.objectives.enhancement.weight == 2.0  # robustdistiller
+    assert config.trainer.num_buckets == DistillConfig().trainer.num_buckets  # default
+    assert config.recipe == "high"
+
+
+def test_circular_base_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(SettingsError, match="is its own base"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(SettingsError, match=r"unknown recipe 'robustdistiler' \(did you mean 'robustdistiller'\?\)"):
+        load_config("robustdistiler")
+    with pytest.raises(SettingsError, match=r"recipe file nowhere\.yaml does not exist"):
+        load_config("nowhere.yaml")
+
+
+def test_saved_configuration_is_a_recipe(tmp_path: Path) -> None:
+    config = load_config("robustdistiller", ["optim.lr=3e-4", "data.noise=[a, b]", "student.num_layers=3"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_one_folder_is_a_list_of_one() -> None:
+    assert load_config("distilhubert", ["data.speech=LibriSpeech"]).data.speech == ["LibriSpeech"]
+    assert parse_override("a.b={c: 1}") == {"a": {"b": {"c": 1}}}
+
+
+def test_recipes_hold_the_published_settings() -> None:
+    recipes = list_recipes()
+    robust = recipes["robustdistiller"]
+    assert robust.student.prediction_layers == (4, 8, 12)
+    assert (robust.student.num_layers, robust.student.feature_grad_mult) == (2, 0.1)
+    assert (robust.objectives.l1, robust.objectives.cosine, robust.objectives.feature_penalty) == (1.0, 1.0, 0.0)
+    head = robust.objectives.enhancement
+    assert (head.weight, head.loss, head.input) == (2.0, "l1", "extractor")
+    assert (head.hidden_size, head.num_layers, head.dropout) == (256, 3, 0.1)
+    policy = robust.corruption
+    assert policy.clean_probability == policy.noise_probability == policy.reverb_probability == 0.25
+    assert (policy.noise_reverb_probability, policy.snr_db, policy.white_noise_probability) == (0.25, (0, 20), 0.3)
+    optim, trainer = robust.optim, robust.trainer
+    assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (2e-4, (0.9, 0.98), 1e-6, 1e-6)
+    assert (optim.warmup_fraction, optim.schedule, optim.clip_norm) == (0.07, "linear", 15.0)
+    assert (trainer.max_steps, trainer.batch_size, robust.data.max_samples) == (200_000, 24, 250_000)
+    plain = recipes["distilhubert"]
+    assert (plain.corruption, plain.objectives.enhancement.weight, plain.optim.clip_norm) == (None, 0.0, 5.0)
+    for recipe in recipes.values():
+        assert recipe.about and recipe.source
+
+
+def test_every_option_is_read_somewhere() -> None:
+    folder = Path(pretrain.__file__).parent
+    code = "\n".join(path.read_text() for path in folder.glob("*.py") if path.name not in ("config.py", "settings.py"))
+    settings = flatten(dataclasses.asdict(build(DistillConfig, {})))
+    unread = [key for key in settings if not re.search(rf"[.\"]{key.rsplit('.', 1)[-1]}\b", code)]
+    assert [key for key in unread if key not in ("about", "source")] == []
