@@ -210,7 +210,9 @@ def test_unreadable_files(tmp_path):
     with pytest.raises(ValueError, match="holds a list; expected a checkpoint"):
         read_checkpoint(tmp_path / "list.pt")
     torch.save({"weights": 1}, tmp_path / "keys.pt")
-    with pytest.raises(ValueError, match="unknown checkpoint format with the keys weights. Looked for: robustdistiller"):
+    with pytest.raises(
+        ValueError, match=r"unknown checkpoint format with the keys weights. Looked for: robustdistiller"
+    ):
         read_checkpoint(tmp_path / "keys.pt")
     torch.save({"args": None, "model": {}, "optimizer_history": []}, tmp_path / "fairseq.pt")
     with pytest.raises(ValueError, match="'args' should be a dictionary of options, found NoneType"):
