@@ -2,9 +2,62 @@
 
 from __future__ import annotations
 
-import typer
+import difflib
+from importlib import import_module
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+import click
+import typer
+from typer.core import TyperGroup
+
+#: Sub-command to the function `robustdistiller.cli.NAME:NAME` and what it does; imported when it is called.
+COMMANDS = {
+    "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
+    "distill": "Distil a small student from a large teacher, by a recipe.",
+    "table": "Make tables and plots from records.",
+    "doctor": "Say what works on this machine, and how to get what does not.",
+}
+
+
+class _Commands(TyperGroup):
+    """Lists sub-commands without importing them: `--help` should not wait for PyTorch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return click.Command(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command '{args[0]}': {hint}")
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name), rest
+
+
+def load(name: str) -> click.Command:
+    """The sub-command of that name.
+
+    >>> load("doctor").name
+    'doctor'
+    """
+    single = typer.Typer(add_completion=False)
+    single.command(name)(getattr(import_module(f"robustdistiller.cli.{name}"), name))
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Small speech encoders that survive noise and reverberation: distil them, score them on SUPERB, compare them.",
+)
+
+
+@app.callback()
+def _options() -> None:
+    pass
 
 
 def main() -> None:

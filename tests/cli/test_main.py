@@ -1,0 +1,34 @@
+"""The command line as a whole: names, help without heavy imports, hints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from robustdistiller.cli.main import COMMANDS, app, load
+from typer.testing import CliRunner
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert load(name).name == name
+    assert len(result.output.splitlines()) > 8
+
+
+def test_an_unknown_command_is_refused_with_the_nearest_one() -> None:
+    result = CliRunner().invoke(app, ["quickstat"])
+    assert result.exit_code == 2
+    assert "quickstart" in result.output
+
+
+def test_help_does_not_wait_for_pytorch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from robustdistiller.cli.main import app; "
+        "print(CliRunner().invoke(app, ['--help']).output); sys.exit('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(name in result.stdout for name in COMMANDS)
