@@ -53,6 +53,7 @@ setup(
         "rich",
         "typer",
         "tqdm",
+        "packaging",
         # training
         "lightning>=2.5",
         "lhotse>=1.28",
