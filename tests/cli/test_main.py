@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from robustdistiller.cli.main import COMMANDS, app, load
 from typer.testing import CliRunner
+
+from robustdistiller.cli.main import COMMANDS, app, load
 
 
 @pytest.mark.parametrize("name", COMMANDS)
