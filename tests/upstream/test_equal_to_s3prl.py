@@ -18,6 +18,7 @@ SMALL = {"encoder_layers": 3, "encoder_embed_dim": 36, "encoder_ffn_embed_dim": 
 SMALL |= {"conv_pos": 17, "conv_pos_groups": 4, "conv_feature_layers": CONV}
 LARGE_STYLE = {"extractor_mode": "layer_norm", "layer_norm_first": True, "conv_bias": True}
 RELATIVE = {"relative_position_embedding": True, "gru_rel_pos": True, "num_buckets": 32, "max_distance": 40}
+HEADLESS = {"task_emb_type": "self-hidden", "out_layer_type": "self-hidden"}
 LENGTHS = (24077, 16000, 9311)
 TOLERANCE = 1e-5
 
@@ -69,6 +70,18 @@ def build_wav2vec2(path, **options):
     return model
 
 
+def build_data2vec(path, **options):
+    from s3prl.upstream.data2vec.data2vec_model import Data2VecAudioConfig, Data2VecAudioModel
+
+    # The real ones have 5 convolutions of width 95 // 5; these have 3 of an even width.
+    cfg = {**SMALL, "extractor_mode": "layer_norm", "pos_conv_depth": 3, "conv_pos": 24, **options}
+    model = Data2VecAudioModel(Data2VecAudioConfig(**cfg))
+    model.remove_pretraining_modules()
+    weights = {**randomise(model).state_dict(), "_ema": {"encoder.layers.0.fc1.bias": torch.zeros(50)}}
+    torch.save({"task_cfg": {"normalize": False}, "model_cfg": cfg, "model_weight": weights}, path)
+    return model
+
+
 def build_distiller(path, heads=(4, 8, 12), final_dim=44, **options):
     from s3prl.upstream.distiller.model import DistillerConfig, DistillerModel
 
@@ -108,7 +121,8 @@ def distiller_states(model, waveforms, lengths):
     """Hidden states in the order of s3prl's Distiller expert."""
     mask = (~padding_mask(lengths)).float()
     _, projected, predictions, _, layers = model(waveforms, mask, get_hidden=True)
-    return [projected, *layers, *predictions.unbind(1)]
+    predictions = [] if model.output_layer is None else predictions.unbind(1)
+    return [projected, *layers, *predictions]
 
 
 def batch(lengths, seed=7):
@@ -146,7 +160,10 @@ CASES = {
     "hubert-tanh-gelu": (build_hubert, {"activation_fn": "gelu_accurate"}),
     "wav2vec2": (build_wav2vec2, {}),
     "wav2vec2-large-style": (build_wav2vec2, LARGE_STYLE),
+    "data2vec": (build_data2vec, {}),
+    "data2vec-large": (build_data2vec, {"layer_norm_first": True, "conv_bias": True}),
     "distiller": (build_distiller, {}),
+    "distiller-headless": (build_distiller, {"heads": (0, 1, 2), **HEADLESS}),
     "distiller-one-head": (build_distiller, {"heads": (12,)}),
     "distiller-narrow-heads": (build_distiller, {"heads": (1, 5), "out_layer_inter_dim": 20}),
 }
@@ -199,7 +216,7 @@ def test_masked_mode_equals_each_utterance_alone(name, tmp_path):
         assert max_relative_error(model, encoder, (length,)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["wavlm", "hubert", "wav2vec2", "distiller"])
+@pytest.mark.parametrize("name", ["wavlm", "hubert", "wav2vec2", "data2vec", "distiller"])
 def test_every_weight_matters_to_the_comparison(name, tmp_path):
     """Change one weight after another: the comparison must notice each."""
     build, options = CASES[name]

@@ -96,7 +96,7 @@ def fairseq_family(model: Mapping[str, Any], weights: Mapping[str, Any]) -> str:
     Raises:
         ValueError: another one.
     """
-    name = str(model.get("_name") or model.get("arch") or "")
+    name = str(model.get("arch") or model.get("_name") or "")
     for family in _MASKS:
         if name.startswith(family):
             return family

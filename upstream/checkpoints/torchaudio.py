@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -128,9 +128,12 @@ def read_armhubert(content: Mapping[str, Any], num_heads: int | None = None) -> 
     return config, from_foreign(weights, config, fairseq_name, ("proj_head.", "final_proj.", "mask_emb", "specaug"))
 
 
-def _shapes(weights: Mapping[str, Any], rename):
+def _shapes(weights: Mapping[str, Any], rename: Callable[[str], str]) -> Callable[[str], tuple[int, ...] | None]:
     def shape(ours: str) -> tuple[int, ...] | None:
-        value = weights.get(rename(ours))
+        try:
+            value = weights.get(rename(ours))
+        except ValueError:  # they have no such parameter
+            return None
         return tuple(value.shape) if isinstance(value, Tensor) else None
 
     return shape
