@@ -48,6 +48,7 @@ setup(
         "scipy",
         "pandas",
         "soundfile>=0.12",
+        "safetensors",
         "PyYAML",
         "matplotlib",
         "rich",

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 COMMANDS = {
     "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
     "distill": "Distil a small student from a large teacher, by a recipe.",
+    "convert": "Write a checkpoint for s3prl, transformers or torchaudio, or for this package.",
     "table": "Make tables and plots from records.",
     "doctor": "Say what works on this machine, and how to get what does not.",
 }

@@ -24,6 +24,7 @@ from .files import existing_file, load_with_names, write_atomically
 from .huggingface import load_huggingface, read_huggingface
 from .names import check_own
 from .torchaudio import read_armhubert, read_dphubert, read_torchaudio
+from .torchaudio_options import read_factory_file
 
 FORMAT, FORMAT_VERSION = "robustdistiller", 1
 
@@ -224,6 +225,12 @@ FORMATS = (
         "s3prl's conversion of wav2vec 2.0 or data2vec: task_cfg, model_cfg, model_weight",
         _has("task_cfg", "model_cfg", "model_weight"),
         read_converted,
+    ),
+    Format(
+        "torchaudio-factory",
+        "this package's export for torchaudio: factory, config, state_dict",
+        _has("factory", "config", "state_dict"),
+        read_factory_file,
     ),
     Format("dphubert", "DPHuBERT and DPWavLM: config, state_dict", _has("config", "state_dict"), read_dphubert),
     Format(

@@ -1,0 +1,83 @@
+"""`robustdistiller convert`: write a checkpoint for other software."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Target(str, Enum):
+    """What `--to` takes."""
+
+    native = "native"
+    s3prl = "s3prl"
+    huggingface = "huggingface"
+    torchaudio = "torchaudio"
+
+
+HELP = """
+Write a checkpoint of any readable format as another one, with the very same weights.
+
+\b
+  native       one file for this package: configuration, weights, metadata
+  s3prl        one file for s3prl alone: -u distiller_local, hubert_local,
+               wav2vec2_local, data2vec_local or wavlm_local
+  huggingface  a folder for transformers.AutoModel, with a model card
+  torchaudio   one file for torchaudio.models.wav2vec2_model or wavlm_model:
+               their arguments and a state dict
+
+\b
+Examples:
+  robustdistiller convert student.ckpt student-hf --to huggingface
+  robustdistiller convert student.ckpt student-hf --to huggingface \\
+      --records exp/records
+  robustdistiller convert WavLM-Base+.pt wavlm.ckpt --to native
+  robustdistiller convert hubert-base-ls960/ hubert.pt --to s3prl
+
+What cannot be expressed is refused, with the property that prevents it.
+"""
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Checkpoint of any readable format.", metavar="IN")],
+    target: Annotated[Path, typer.Argument(help="File, or for huggingface folder, to write.", metavar="OUT")],
+    to: Annotated[Target, typer.Option("--to", help="Format to write.")],
+    drop_heads: Annotated[bool, typer.Option("--drop-heads", help="Leave the prediction heads out.")] = False,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder of result records to show in the model card (huggingface).")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+) -> None:
+    # The docstring is the help text, set below: it holds examples.
+    from robustdistiller.upstream.checkpoints.export import export_checkpoint  # slow to import
+
+    try:
+        if records is not None and to is not Target.huggingface:
+            raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
+        results = "" if records is None else results_markdown(records)
+        exported = export_checkpoint(source, target, to.value, drop_heads, overwrite, results)
+    except (OSError, ValueError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    for note in exported.notes:
+        typer.secho(f"note: {note}", fg="yellow", err=True)
+    typer.echo(f"{exported.path}  ({exported.model})")
+
+
+convert.__doc__ = HELP
+
+
+def results_markdown(records: Path) -> str:
+    """The tables of a folder of records, for a model card.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: the records are broken, or do not belong together.
+    """
+    from robustdistiller.eval.store import read_records
+    from robustdistiller.eval.table import build_tables
+
+    return "\n".join(table.to_markdown() for table in build_tables(read_records(records)))

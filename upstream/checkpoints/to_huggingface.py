@@ -1,0 +1,182 @@
+"""Folders for Hugging Face's transformers, which is not needed to write them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..config import EncoderConfig
+from .formats import Checkpoint
+from .model_card import model_card
+from .names import huggingface_name
+from .obstacles import refuse, require_regular
+
+_MODELS = {
+    "hubert": "HubertModel",
+    "wav2vec2": "Wav2Vec2Model",
+    "wavlm": "WavLMModel",
+    "data2vec-audio": "Data2VecAudioModel",
+}
+_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+
+
+def write_huggingface(
+    checkpoint: Checkpoint, path: Path, notes: tuple[str, ...] = (), results: str = ""
+) -> tuple[str, tuple[str, ...]]:
+    """Write ``config.json``, ``model.safetensors``, ``preprocessor_config.json`` and ``README.md`` into a folder.
+
+    The folder appears when it is complete; one that was there is replaced.
+
+    Args:
+        checkpoint: an encoder without prediction heads.
+        path: the folder.
+        notes: what was left out so far, for the model card.
+        results: Markdown for the model card's section of results.
+
+    Returns:
+        The class of transformers that reads it, and notes on what differs there.
+
+    Raises:
+        NotExportable: transformers has no such model.
+
+    >>> from robustdistiller.upstream import SpeechEncoder
+    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict())
+    ...     write_huggingface(checkpoint, Path(folder) / "model")[0], len(list(Path(folder, "model").iterdir()))
+    ('Wav2Vec2Model', 4)
+    """
+    from safetensors.torch import save_file
+
+    config = checkpoint.config
+    model_type = _model_type(config)
+    _require_expressible(config, model_type)
+    model = _MODELS[model_type]
+    more = _differences(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        weights = {huggingface_name(name, config): value.contiguous() for name, value in checkpoint.state_dict.items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        _write_json(folder / "config.json", _options(config, model_type))
+        _write_json(folder / "preprocessor_config.json", _preprocessor(config))
+        card = model_card(checkpoint, path.name, model, (*notes, *more), results)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        for file in (folder, *folder.iterdir()):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        _replace_folder(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return model, more
+
+
+def _differences(config: EncoderConfig) -> tuple[str, ...]:
+    notes = ()
+    if config.conv_norm == "group":
+        notes += ("in batches of different lengths transformers normalises the first conv layer over the padding too",)
+    if config.norm_first:
+        notes += ("transformers 5 gives the last of hidden_states before the final norm, last_hidden_state after it",)
+    return notes
+
+
+def _model_type(config: EncoderConfig) -> str:
+    if config.position_depth > 1:
+        return "data2vec-audio"
+    if config.relative_position:
+        return "wavlm"
+    return "hubert" if config.reference_mask == "block" or not config.feature_norm else "wav2vec2"
+
+
+def _require_expressible(config: EncoderConfig, model_type: str) -> None:
+    require_regular(config)
+    model = _MODELS[model_type]
+    refuse(
+        not config.feature_norm and model_type != "hubert",
+        f"it has no layer norm between the conv extractor and the projection, which {model} always has",
+    )
+    refuse(not config.has_projection, f"it has no projection after the conv extractor, which {model} always has")
+    refuse(
+        config.relative_position and not config.gated_relative_position,
+        f"its relative position bias has no gates, which {model} always has",
+    )
+    refuse(
+        model_type == "data2vec-audio" and (config.conv_norm != "layer" or config.norm_first),
+        f"{model} has layer norms in its conv extractor and after the transformer's parts, not "
+        f"conv_norm {config.conv_norm!r} and norm_first {config.norm_first}",
+    )
+
+
+def _options(config: EncoderConfig, model_type: str) -> dict[str, Any]:
+    """``config.json``. What is not said has no influence on features."""
+    channels, kernels, strides = zip(*config.conv_layers)
+    options = {
+        "architectures": [_MODELS[model_type]],
+        "model_type": model_type,
+        "torch_dtype": "float32",
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.heads[0],
+        "intermediate_size": config.ffn_dims[0],
+        "hidden_act": _ACTIVATIONS[config.activation],
+        "do_stable_layer_norm": config.norm_first,
+        "feat_extract_norm": config.conv_norm,
+        "feat_extract_activation": "gelu",
+        "conv_dim": channels,
+        "conv_kernel": kernels,
+        "conv_stride": strides,
+        "conv_bias": config.conv_bias,
+        "num_feat_extract_layers": len(channels),
+        "num_conv_pos_embeddings": config.position_kernel,
+        "num_conv_pos_embedding_groups": config.position_groups,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": config.activation_dropout,
+        "feat_proj_dropout": config.feature_dropout,
+        "layerdrop": config.layerdrop,
+        "mask_time_prob": 0.0,  # the network was not trained to see masked frames
+        "mask_feature_prob": 0.0,
+        "apply_spec_augment": False,
+    }
+    if model_type == "hubert":
+        options |= {"feat_proj_layer_norm": config.feature_norm, "conv_pos_batch_norm": False}
+    elif model_type == "wavlm":
+        options |= {"num_buckets": config.num_buckets, "max_bucket_distance": config.max_distance}
+    elif model_type == "data2vec-audio":
+        options |= {"num_conv_pos_embeddings": config.position_depth, "conv_pos_kernel_size": config.position_kernel}
+    return options
+
+
+def _preprocessor(config: EncoderConfig) -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": 16000,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "do_normalize": config.normalize_waveform,
+        "return_attention_mask": True,
+    }
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; a folder cannot be renamed over one with files in it, so that one steps aside."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.")) / path.name
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
