@@ -22,6 +22,9 @@ class AudioInfo:
         num_frames: samples per channel, at the file's own rate.
         num_channels: channels.
         exact_seek: whether a part can be read without decoding the file from its start.
+
+    >>> AudioInfo(sample_rate_hz=8000, num_frames=12000, num_channels=2, exact_seek=True).duration_s
+    1.5
     """
 
     sample_rate_hz: int

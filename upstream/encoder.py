@@ -24,6 +24,11 @@ class EncoderOutput:
             ``(batch, frames, dim)``. In a pre-norm encoder the last layer's is layer-normed, as in HuBERT Large.
         predictions: one ``(batch, frames, prediction_dim)`` per entry of ``config.prediction_layers``.
         frame_lengths: ``(batch,)`` int64, valid frames of each utterance.
+
+    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> output = encoder(torch.zeros(1, 16000))
+    >>> output.extractor_features.shape, len(output.hidden_states), output.predictions
+    (torch.Size([1, 49, 512]), 2, [])
     """
 
     extractor_features: Tensor

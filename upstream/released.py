@@ -90,6 +90,9 @@ def mini_teacher() -> Path:
 
     Raises:
         FileNotFoundError: this installation lacks it.
+
+    >>> mini_teacher().name
+    'teacher.ckpt'
     """
     with as_file(files("robustdistiller.mini") / "teacher" / "teacher.ckpt") as path:
         return existing_file(path)

@@ -38,6 +38,11 @@ class Checkpoint:
         config: the encoder it describes.
         state_dict: float32 tensors on the CPU under our names, checked against ``config``.
         metadata: what the writer noted; empty for foreign files.
+
+    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> checkpoint = Checkpoint("example", config, SpeechEncoder(config).state_dict())
+    >>> checkpoint.build(padding="reference").config.padding
+    'reference'
     """
 
     format: str
@@ -63,6 +68,11 @@ def read_checkpoint(path: str | Path, **config_overrides: Any) -> Checkpoint:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the format is unknown, a key is missing or unknown (all are listed), or the file is damaged.
+
+    >>> from robustdistiller.upstream import mini_teacher
+    >>> checkpoint = read_checkpoint(mini_teacher())
+    >>> checkpoint.format, checkpoint.config.num_layers
+    ('robustdistiller', 5)
     """
     found = open_source(path)
     hints = {"num_heads": config_overrides["num_heads"]} if "num_heads" in config_overrides else {}
@@ -107,6 +117,13 @@ def save_checkpoint(
 
     Raises:
         ValueError: ``metadata`` is not JSON-able, or a weight is not finite or does not fit ``dtype``.
+
+    >>> import tempfile
+    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/student.ckpt", encoder, {"recipe": "distilhubert"}, dtype=torch.float16)
+    ...     read_checkpoint(f"{folder}/student.ckpt").metadata["recipe"]
+    'distilhubert'
     """
     try:
         metadata = json.loads(json.dumps({"versions": _versions(), **metadata}))
