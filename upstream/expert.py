@@ -27,6 +27,7 @@ class ExpertOptions:
             them, see :class:`EncoderConfig`.
         feature_grad_mult: factor on the gradient into the conv extractor when s3prl fine-tunes the upstream (``-f``).
             ``None``: the checkpoint's for students; 0, which freezes it, for encoders without heads (as s3prl does).
+        num_heads: attention heads of each layer, for files that do not say (torchaudio's state dicts).
 
     >>> ExpertOptions.from_dict({"no_preds": True})
     Traceback (most recent call last):
@@ -36,6 +37,7 @@ class ExpertOptions:
     no_pred: bool = False
     padding: str = "masked"
     feature_grad_mult: float | None = None
+    num_heads: int | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ExpertOptions:
@@ -64,7 +66,7 @@ class UpstreamExpert(nn.Module):
     does not depend on what else is in the batch. Waveforms shorter than one frame (400 samples) are padded with zeros.
 
     Args:
-        ckpt: a checkpoint of any format that :func:`read_checkpoint` knows.
+        ckpt: a checkpoint (a file, or a Hugging Face folder) of any format that :func:`read_checkpoint` knows.
         model_config: YAML file with :class:`ExpertOptions`.
         options: the same options as keyword arguments; they win over the file.
 
@@ -84,7 +86,8 @@ class UpstreamExpert(nn.Module):
     def __init__(self, ckpt: str | Path, model_config: str | Path | None = None, **options: Any):
         super().__init__()
         settings = ExpertOptions.from_dict({**_read_yaml(model_config), **options})
-        checkpoint = read_checkpoint(ckpt)
+        hints = {} if settings.num_heads is None else {"num_heads": settings.num_heads}
+        checkpoint = read_checkpoint(ckpt, **hints)
         self.is_student = bool(checkpoint.config.prediction_layers)
         factor = settings.feature_grad_mult
         if factor is None:

@@ -1,0 +1,84 @@
+"""``robustdistiller inspect``: says what a checkpoint is, without running anything in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from robustdistiller.upstream.checkpoints.inspection import Inspection
+
+_SAFE = {True: "yes", False: "NO", None: "not known"}
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Checkpoint of any kind, or a Hugging Face folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    num_heads: Annotated[
+        int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
+    ] = None,
+) -> None:
+    """Say what a checkpoint is: format, architecture, sizes, what else it holds, whether it is safe, how to use it.
+
+    Nothing in the file is run. The exit status is 1 if no encoder can be loaded from it.
+    """
+    from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint  # slow to import
+
+    found = inspect_checkpoint(path, num_heads)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2, default=str))
+    else:
+        show(found, Console())
+    raise typer.Exit(0 if found.readable else 1)
+
+
+def show(found: Inspection, console: Console) -> None:
+    """Print what was found."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(found):
+        table.add_row(name, Text(value))
+    console.print(table)
+    if found.error:
+        console.print(Text(f"\nCannot be used: {found.error}"), style="red", soft_wrap=True)
+    if found.looked_for:
+        console.print("Looked for:")
+    for layout in found.looked_for:
+        console.print(f"  {layout}", markup=False, highlight=False, soft_wrap=True)
+    for command in found.commands:
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rows(found: Inspection):
+    yield "path", f"{found.path} ({found.size_bytes / 1e6:,.1f} MB)"
+    yield "format", f"{found.format} ({found.about})" if found.format else "unknown"
+    safe = _SAFE[found.safe]
+    if found.safe and found.not_built:
+        safe += f"; {len(found.not_built)} classes in it were left unbuilt: {', '.join(found.not_built)}"
+    yield "safe", safe
+    if found.config is not None:
+        yield "architecture", found.architecture
+        heads = f", of which {found.head_parameters:,} in prediction heads" if found.head_parameters else ""
+        yield "parameters", f"{found.parameters:,}{heads}"
+        yield "layers", f"{found.layers}, hidden size {found.hidden_size}"
+        yield "heads", _each(found.heads)
+        yield "feed-forward", _each(found.config["ffn_dim"])
+        if found.prediction_layers:
+            yield "predicts", f"teacher layers {', '.join(map(str, found.prediction_layers))}"
+        yield "input", "16 kHz, " + ("normalised per utterance" if found.normalizes_input else "as it is")
+    for number, sentence in enumerate(found.holds):
+        yield "" if number else "also holds", sentence
+    for number, (key, value) in enumerate(found.metadata.items()):
+        yield "" if number else "metadata", f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _each(values) -> str:
+    values = values if isinstance(values, (list, tuple)) else [values]
+    return str(values[0]) if len(set(values)) == 1 else ", ".join(map(str, values))

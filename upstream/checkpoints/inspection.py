@@ -1,0 +1,219 @@
+"""What a checkpoint is, in words and numbers, without building or running anything in it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import EncoderConfig
+from ..encoder import SpeechEncoder
+from .formats import FORMATS, Source, detect, open_source, read_checkpoint
+from .plain import plain
+from .unpickle import HostilePickle, Inert
+
+_DEEPEST = 20
+_WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
+_OPTIONS = (
+    "Config",
+    "cfg",
+    "config",
+    "format",
+    "format_version",
+    "hf_config",
+    "hf_preprocessor",
+    "model_cfg",
+    "task_cfg",
+)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What :func:`inspect_checkpoint` found. Fields of the encoder are ``None`` if the file cannot be read.
+
+    Attributes:
+        path: the file or folder.
+        format: name of its layout, ``None`` if it is unknown.
+        about: whose layout that is.
+        error: why it cannot be read, ``None`` if it can.
+        safe: whether it can be opened without danger. ``False``: it asks for code to be run. ``None``: not known.
+        not_built: classes in it that this package does not build.
+        size_bytes: of the file, or of the files in the folder.
+        architecture: the encoder in a few words.
+        config: all its options.
+        parameters: number of parameters, heads included.
+        head_parameters: number of parameters in its prediction heads.
+        layers: transformer layers.
+        hidden_size: width of the hidden states.
+        heads: attention heads of each layer.
+        prediction_layers: teacher layers that its prediction heads regress.
+        normalizes_input: whether each utterance is scaled to zero mean and unit variance first.
+        holds: what else is in the file, one sentence each.
+        metadata: notes of this package's own format.
+        commands: what can be typed to use it.
+        looked_for: the layouts that it is none of, if it is of unknown kind.
+    """
+
+    path: str
+    format: str | None = None
+    about: str | None = None
+    error: str | None = None
+    safe: bool | None = None
+    not_built: tuple[str, ...] = ()
+    size_bytes: int = 0
+    architecture: str | None = None
+    config: dict[str, Any] | None = None
+    parameters: int | None = None
+    head_parameters: int | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    heads: tuple[int, ...] | None = None
+    prediction_layers: tuple[int, ...] | None = None
+    normalizes_input: bool | None = None
+    holds: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    looked_for: tuple[str, ...] = ()
+
+    @property
+    def readable(self) -> bool:
+        """Whether an encoder can be loaded from it."""
+        return self.error is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values."""
+        return {"readable": self.readable, **asdict(self)}
+
+
+def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspection:
+    """Look into a file or a Hugging Face folder. Does not raise for a bad one: ``error`` says what is wrong.
+
+    Args:
+        path: the file or folder.
+        num_heads: attention heads, for files that do not say how many there are.
+
+    >>> import tempfile
+    >>> from robustdistiller.upstream import save_checkpoint
+    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/a.ckpt", encoder, {"teacher": "none"})
+    ...     found = inspect_checkpoint(f"{folder}/a.ckpt")
+    >>> found.format, found.layers, found.heads, found.safe, found.metadata["teacher"]
+    ('robustdistiller', 1, (2,), True, 'none')
+    >>> inspect_checkpoint("/nowhere.pt").error
+    'checkpoint /nowhere.pt: expected a file, found nothing there'
+    """
+    facts: dict[str, Any] = {"path": str(path), "size_bytes": _size(Path(path).expanduser())}
+    try:
+        source = open_source(path)
+        facts |= {"safe": True, "not_built": tuple(sorted(source.named))}
+        layout = detect(source.content)
+        facts |= {"format": layout.name, "about": layout.about, "holds": tuple(_besides(source))}
+        checkpoint = read_checkpoint(path, **({} if num_heads is None else {"num_heads": num_heads}))
+    except (ValueError, OSError) as error:
+        facts |= {"safe": False} if isinstance(error.__cause__, HostilePickle) else {}
+        known = "format" in facts or facts.get("safe") is False
+        message = str(error).partition(". Looked for:")[0]
+        return Inspection(**facts, error=message, looked_for=() if known else tuple(looked_for()))
+    with torch.device("meta"):
+        encoder = SpeechEncoder(checkpoint.config)
+    config, total = checkpoint.config, encoder.count_parameters()
+    return Inspection(
+        **facts,
+        architecture=describe(config),
+        config=config.to_dict(),
+        parameters=total,
+        head_parameters=total - encoder.count_parameters(heads=False),
+        layers=config.num_layers,
+        hidden_size=config.embed_dim,
+        heads=config.heads,
+        prediction_layers=config.prediction_layers,
+        normalizes_input=config.normalize_waveform,
+        metadata=checkpoint.metadata,
+        commands=tuple(_commands(str(path), config)),
+    )
+
+
+def looked_for() -> list[str]:
+    """Every layout that is recognised, with whose it is.
+
+    >>> looked_for()[0]
+    "robustdistiller: this package's: format, config, state_dict"
+    """
+    return [f"{layout.name}: {layout.about}" for layout in FORMATS]
+
+
+def describe(config: EncoderConfig) -> str:
+    """The traits of an encoder, in a few words.
+
+    >>> describe(EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)))
+    '7 conv layers (group norm), 2 post-norm layers 768 wide, 3 prediction heads'
+    """
+    heads, ffn = set(config.heads), set(config.ffn_dims)
+    traits = [
+        f"{len(config.conv_layers)} conv layers ({config.conv_norm} norm)",
+        f"{config.num_layers} {'pre' if config.norm_first else 'post'}-norm layers {config.embed_dim} wide",
+    ]
+    if config.position_depth > 1:
+        traits.append(f"position from {config.position_depth} convolutions")
+    if config.relative_position:
+        traits.append(f"{'gated ' if config.gated_relative_position else ''}relative position bias")
+    if len(heads) > 1 or len(ffn) > 1 or 0 in heads | ffn:
+        traits.append("pruned (sizes differ by layer)")
+    if config.attention_reuse:
+        traits.append(f"attention reused in {len(config.attention_reuse)} layers")
+    if config.prediction_layers:
+        traits.append(f"{len(config.prediction_layers)} prediction heads")
+    return ", ".join(traits)
+
+
+def _commands(path: str, config: EncoderConfig) -> Iterator[str]:
+    quoted = shlex.quote(path)
+    yield f"run_downstream.py -m train -u robustdistiller_local -k {quoted} -d TASK -n NAME"
+    if not config.prediction_layers:
+        yield f"robustdistiller distill robustdistiller teacher.checkpoint={quoted}"
+    yield f"robustdistiller convert {quoted} OUT --to native"
+
+
+def _besides(source: Source) -> Iterator[str]:
+    """One sentence about each entry that is neither the weights nor the options."""
+    content = source.content
+    if any(isinstance(value, Tensor) for value in content.values()):  # the weights alone
+        return
+    for key, value in content.items():
+        if key not in (*_WEIGHTS, *_OPTIONS, "metadata") and value is not None:
+            yield f"{key}: {_summary(value)}"
+
+
+def _summary(value: Any) -> str:
+    if isinstance(value, Inert):
+        inner = plain(value)
+        return f"an object of {value.name}" + (f" with {len(inner)} entries" if isinstance(inner, dict) else "")
+    if isinstance(value, (Mapping, list, tuple)):
+        tensors = list(_tensors(value))
+        numbers = sum(tensor.numel() for tensor in tensors)
+        return f"{len(value)} entries" + (f", {len(tensors)} tensors with {numbers:,} numbers" if tensors else "")
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif depth < _DEEPEST:
+        items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        for item in items:
+            yield from _tensors(item, depth + 1)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return path.stat().st_size if path.is_file() else 0
