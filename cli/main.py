@@ -15,6 +15,7 @@ COMMANDS = {
     "distill": "Distil a small student from a large teacher, by a recipe.",
     "convert": "Write a checkpoint for s3prl, transformers or torchaudio, or for this package.",
     "table": "Make tables and plots from records.",
+    "inspect": "Say what a checkpoint is, of whatever kind, without running anything in it.",
     "doctor": "Say what works on this machine, and how to get what does not.",
 }
 
