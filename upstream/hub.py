@@ -16,7 +16,7 @@ from .released import fetch, mini_teacher, resolve_released
 def robustdistiller_local(
     ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
-    """The upstream in a local checkpoint (``-k FILE``): a student or a teacher, in any readable format.
+    """The upstream in a local checkpoint (``-k FILE``), of any readable format; Hugging Face's may be a folder.
 
     Raises:
         ValueError: no checkpoint is given.
@@ -75,6 +75,21 @@ def robustdistiller_robust_hubert(**arguments: Any) -> UpstreamExpert:
     return _released("robustdistiller_robust_hubert", **arguments)
 
 
+def robustdistiller_dpwavlm(**arguments: Any) -> UpstreamExpert:
+    """RobustDistiller's released student of WavLM Base+ in DPWavLM's shape; ``ROBUSTDISTILLER_DPWAVLM_CKPT``."""
+    return _released("robustdistiller_dpwavlm", **arguments)
+
+
+def dphubert(**arguments: Any) -> UpstreamExpert:
+    """DPHuBERT, pruned and distilled from HuBERT Base; ``-k FILE`` or ``DPHUBERT_CKPT`` is a copy."""
+    return _released("dphubert", **arguments)
+
+
+def dpwavlm(**arguments: Any) -> UpstreamExpert:
+    """DPWavLM, pruned and distilled from WavLM Base+; ``-k FILE`` or ``DPWAVLM_CKPT`` is a copy."""
+    return _released("dpwavlm", **arguments)
+
+
 def robustdistiller_mini(
     ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
@@ -91,6 +106,9 @@ ENTRIES = {
         robustdistiller_hubert,
         robustdistiller_wavlm,
         robustdistiller_robust_hubert,
+        robustdistiller_dpwavlm,
+        dphubert,
+        dpwavlm,
         robustdistiller_mini,
     )
 }

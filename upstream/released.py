@@ -1,4 +1,4 @@
-"""The checkpoints that RobustDistiller's authors released, and the mini teacher that ships with this package."""
+"""Released checkpoints (RobustDistiller, DPHuBERT), and the mini teacher that ships with this package."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from .checkpoints.files import existing_file, write_atomically
+from .checkpoints.files import checkpoint_digest, existing_file, write_atomically
 
 logger = logging.getLogger(__name__)
 
 _BASE_URL = "https://huggingface.co/Hguimaraes/robustdistiller/resolve/main"
-#: Students of HuBERT Base, WavLM Base+ and Robust HuBERT (https://arxiv.org/abs/2302.09437), about 363 MB each.
+_DPHUBERT_URL = "https://huggingface.co/pyf98/DPHuBERT/resolve/main"
+#: Students of HuBERT Base, WavLM Base+ and Robust HuBERT (https://arxiv.org/abs/2302.09437), about 363 MB each; of the
+#: pruned WavLM Base+ (https://arxiv.org/abs/2403.08654), 99 MB; and DPHuBERT's own (https://arxiv.org/abs/2305.17651).
 URLS = {
     "robustdistiller_hubert": f"{_BASE_URL}/rd_hubert.ckpt",
     "robustdistiller_wavlm": f"{_BASE_URL}/rd_wavlm.ckpt",
     "robustdistiller_robust_hubert": f"{_BASE_URL}/rd_rhubert.ckpt",
+    "robustdistiller_dpwavlm": f"{_BASE_URL}/RDDPWavLM-sp0.75.pth",
+    "dphubert": f"{_DPHUBERT_URL}/DPHuBERT-sp0.75.pth",
+    "dpwavlm": f"{_DPHUBERT_URL}/DPWavLM-sp0.75.pth",
+}
+#: SHA-256 of released files, where their publisher states it.
+CHECKSUMS = {
+    "dphubert": "384d72429163b79cd9f4deaf41aa2cbc990e7526b4430f2a22d40c5e70c14be7",
+    "dpwavlm": "932dff02604b20dc3392ea8962f5940b9ac52b01948db68afae036dd6eaa94c1",
 }
 _TIMEOUT_S = 30
 
@@ -53,7 +63,7 @@ def resolve_released(name: str, ckpt: str | Path | None = None, refresh: bool = 
         return existing_file(local)
     url, path = URLS[name], cached_path(URLS[name])
     try:
-        return fetch(url, refresh)
+        return fetch(url, refresh, CHECKSUMS.get(name))
     except OSError as error:
         raise FileNotFoundError(
             f"{name} needs {url}, which could not be fetched ({error}): download it elsewhere and put it at {path}, "
@@ -61,16 +71,21 @@ def resolve_released(name: str, ckpt: str | Path | None = None, refresh: bool = 
         ) from error
 
 
-def fetch(url: str, refresh: bool = False) -> Path:
+def fetch(url: str, refresh: bool = False, sha256: str | None = None) -> Path:
     """Download ``url`` into s3prl's cache folder unless it is there; the file appears when it is complete.
 
+    Args:
+        url: the file.
+        refresh: download it again.
+        sha256: what its SHA-256 has to be, in hexadecimal.
+
     Raises:
-        OSError: the download failed.
+        OSError: the download failed, or it has another checksum.
     """
     path = cached_path(url)
     if refresh or not path.is_file():
         logger.info("downloading %s to %s", url, path)
-        write_atomically(path, lambda file: _download(url, file))
+        write_atomically(path, lambda file: _download(url, file, sha256))
     return path
 
 
@@ -98,7 +113,7 @@ def mini_teacher() -> Path:
         return existing_file(path)
 
 
-def _download(url: str, file: Path) -> None:
+def _download(url: str, file: Path, sha256: str | None) -> None:
     request = Request(url, headers={"User-Agent": "robustdistiller"})
     with urlopen(request, timeout=_TIMEOUT_S) as response, file.open("wb") as output:
         expected = int(response.headers.get("Content-Length") or 0)
@@ -108,3 +123,5 @@ def _download(url: str, file: Path) -> None:
                 bar.update(len(block))
         if expected and output.tell() != expected:
             raise URLError(f"the connection ended after {output.tell()} of {expected} bytes")
+    if sha256 and (found := checkpoint_digest(file)) != sha256:
+        raise URLError(f"its SHA-256 is {found}, expected {sha256}")

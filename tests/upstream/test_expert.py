@@ -9,7 +9,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from robustdistiller.upstream import ENTRIES, EncoderConfig, SpeechEncoder, UpstreamExpert, released, save_checkpoint
+from robustdistiller.upstream import (
+    ENTRIES,
+    EncoderConfig,
+    SpeechEncoder,
+    UpstreamExpert,
+    checkpoint_digest,
+    released,
+    save_checkpoint,
+)
 from robustdistiller.upstream.released import cached_path, fetch, resolve_released
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
@@ -232,6 +240,9 @@ def test_download_is_cached_refreshed_and_whole_or_absent(student, cache, tmp_pa
         assert fetch(f"{url}/student.ckpt").read_bytes() == student.read_bytes() and Server.requests == 1
         fetch(f"{url}/student.ckpt", refresh=True)
         assert Server.requests == 2
+        with pytest.raises(OSError, match=r"its SHA-256 is .*, expected 00"):
+            fetch(f"{url}/student.ckpt?again", sha256="00")
+        assert fetch(f"{url}/student.ckpt", refresh=True, sha256=checkpoint_digest(student)).is_file()
         for broken in ("absent.ckpt", "short.ckpt"):
             with pytest.raises(OSError):
                 fetch(f"{url}/{broken}")
