@@ -92,5 +92,7 @@ def _set_up_logging() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    if "Traceback" in message:  # what a loader process raised arrives with its traceback
+        message = message.strip().splitlines()[-1].partition("Error: ")[2]
     typer.secho(f"error: {message}", fg="red", err=True)
     raise typer.Exit(code)

@@ -128,15 +128,15 @@ class History(pl.Callback):
 
         step = trainer.global_step
         _forget_after(self.path, step)
-        self._board = SummaryWriter(self.path.parent / "tensorboard", purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(self.path.parent / "tensorboard", purge_step=step + 1)
         if self.settings.progress and sys.stderr.isatty():
             self._bar = tqdm(total=trainer.max_steps, initial=step, desc="distil", unit="step", dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         """Collect the step's values; write a line when one is due."""
         for name, value in pl_module.values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._batches += 1
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if trainer.global_step % self.settings.log_every_steps == 0:
@@ -150,19 +150,18 @@ class History(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is left."""
-        if self._batches:
+        if self._sums:
             self._write_line(trainer, pl_module)
 
     def _restart_interval(self, pl_module: pl.LightningModule) -> None:
-        self._sums: dict[str, Tensor | float] = {}
-        self._batches = 0
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
         self._since_s, self._since_audio_s = time.monotonic(), pl_module.audio_s
 
     def _audio_rate(self, pl_module: pl.LightningModule) -> float:
         return (pl_module.audio_s - self._since_audio_s) / max(time.monotonic() - self._since_s, 1e-9)
 
     def _write_line(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        means = {name: float(total) / self._batches for name, total in self._sums.items()}
+        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
         rate = self._audio_rate(pl_module)
         line = {
             "step": trainer.global_step,
@@ -208,6 +207,8 @@ def _append(path: Path, line: Mapping[str, float]) -> None:
 
 
 def _forget_after(path: Path, step: int) -> None:
+    if not step:
+        path.unlink(missing_ok=True)
     if not path.is_file():
         return
     header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

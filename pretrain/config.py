@@ -65,6 +65,7 @@ class DataConfig:
     Attributes:
         speech: folders of clean speech (flac, wav, ogg, opus, mp3), audio files, or lhotse cut manifests (.jsonl[.gz]).
         noise: folders of noise recordings.
+        noise_exclude: patterns (`*`, `?`) of noise files to leave out, matched against the path below the folder.
         rir: folders of room impulse responses.
         babble: folders of speech to mix babble noise from.
         max_samples: longest stretch used at once, at 16 kHz.
@@ -77,6 +78,7 @@ class DataConfig:
 
     speech: list[str] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
+    noise_exclude: list[str] = field(default_factory=list)
     rir: list[str] = field(default_factory=list)
     babble: list[str] = field(default_factory=list)
     max_samples: int = 250_000

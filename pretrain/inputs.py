@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource
+from robustdistiller.acoustics import AudioSource, Corruptor, Piece, RIRSource
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint
 
 from .config import DistillConfig
@@ -76,7 +78,8 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut], Corrupt
             raise SettingsError(f"data.{kind}: {_MISSING[kind]}")
         if roots and not wanted:
             logger.warning("data.%s is given, but this corruption does not use it", kind)
-        sources[kind] = _open_source(kind, roots, reports) if wanted else None
+        exclude = data.noise_exclude if kind == "noise" else []
+        sources[kind] = _open_source(kind, roots, exclude, reports) if wanted else None
     for report in reports:
         logger.info("%s", report)
     if policy is None:
@@ -85,10 +88,19 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut], Corrupt
     return cuts, Corruptor(policy, sources["noise"], rir, sources["babble"], seed=config.seed)
 
 
-def _open_source(kind: str, roots: list[str], reports: list[RootReport]) -> AudioSource:
+def _open_source(kind: str, roots: list[str], exclude: list[str], reports: list[RootReport]) -> AudioSource:
+    pieces: list[Piece] = []
     try:
         for root in roots:
-            reports.append(source_report(kind, root, AudioSource.from_path(Path(root).expanduser())))
-        return AudioSource.from_path([Path(root).expanduser() for root in roots])
+            path = Path(root).expanduser()
+            found = AudioSource.from_path(path).pieces
+            kept = [piece for piece in found if not any(fnmatchcase(piece.name, pattern) for pattern in exclude)]
+            if not kept:
+                raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
+            left_out = tuple(f"{piece.name} by data.{kind}_exclude" for piece in found if piece not in kept)
+            reports.append(source_report(kind, root, AudioSource(kept), left_out))
+            # Several folders may hold files of the same name.
+            pieces += kept if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in kept]
+        return AudioSource(pieces)
     except (FileNotFoundError, ValueError) as error:
         raise SettingsError(f"data.{kind}: {error}") from error

@@ -48,8 +48,9 @@ class RootReport:
     left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        length = f"{self.hours:.1f} h" if self.hours >= 1 else f"{self.hours * 60:.1f} min"
-        found = f"{self.kind:<8} {self.path}: {self.files:,} files, {length}"
+        units = ((self.hours, "h"), (self.hours * 60, "min"), (self.hours * 3600, "s"))
+        amount, unit = next((one for one in units if one[0] >= 1), units[-1])
+        found = f"{self.kind:<8} {self.path}: {self.files:,} file{'s' * (self.files != 1)}, {amount:.1f} {unit}"
         if not self.left_out:
             return found
         return f"{found} ({len(self.left_out)} left out: {self.left_out[0]}{', ...' * (len(self.left_out) > 1)})"
@@ -99,9 +100,9 @@ def cuts_digest(cuts: Iterable[Cut]) -> str:
     return digest.hexdigest()
 
 
-def source_report(kind: str, path: str, source: AudioSource) -> RootReport:
+def source_report(kind: str, path: str, source: AudioSource, left_out: tuple[str, ...] = ()) -> RootReport:
     """Counts what a noise, rir or babble root holds, reading every header."""
-    return RootReport(kind, path, len(source), source.duration_s() / 3600)
+    return RootReport(kind, path, len(source), source.duration_s() / 3600, left_out)
 
 
 def _root_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut], list[str]]:

@@ -84,8 +84,9 @@ class Distiller(pl.LightningModule):
     def teach(self, batch: Batch) -> list[Tensor]:
         """Teacher layers for the clean speech: per predicted layer (B, T, D). Layers above the last are not run."""
         layers = self.student.config.prediction_layers
-        autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(self.device.type)
-        with torch.autocast(self.device.type, enabled=autocast):
+        device = self.device.type
+        autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(device)
+        with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
             output = self.teacher(batch.waveforms, batch.lengths, max_layer=max(layers), predict=False)
         return [output.hidden_states[layer] for layer in layers]
 

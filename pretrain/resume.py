@@ -34,6 +34,7 @@ FREE_KEYS = frozenset(
         "teacher.checkpoint",
         "data.speech",
         "data.noise",
+        "data.noise_exclude",
         "data.rir",
         "data.babble",
         "data.num_workers",

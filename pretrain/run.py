@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
@@ -82,6 +83,8 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     ...     distill(config).name
     'student.ckpt'
     """
+    if not _is_main_process():
+        logging.getLogger("robustdistiller").setLevel(logging.WARNING)
     with torch.random.fork_rng(devices=[]):
         return _distill(config, callbacks)
 
@@ -104,7 +107,8 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
             logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
             return out_dir / "student.ckpt"
         logger.info("continuing %s", resumed)
-    write_run(out_dir, config, identity)
+    if _is_main_process():
+        write_run(out_dir, config, identity)
 
     module = build(config, teacher)
     stopped_by = _fit(config, out_dir, module, cuts, corruptor, resumed, callbacks)
@@ -114,7 +118,14 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
             f"everything is saved in {out_dir}: the same command continues",
             exit_code=0 if stopped_by.startswith("trainer.") else 130,
         )
-    return _export(config, out_dir, module, teacher_notes, identity)
+    if _is_main_process():
+        _export(config, out_dir, module, teacher_notes, identity)
+    return out_dir / "student.ckpt"
+
+
+def _is_main_process() -> bool:
+    """False in all but one process of a distributed run; known before training, from the launcher's variables."""
+    return rank_zero_only.rank == 0
 
 
 def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool:
@@ -253,7 +264,7 @@ def _resolve(config: DistillConfig, out_dir: Path) -> DistillConfig:
 
 def _export(
     config: DistillConfig, out_dir: Path, module: Distiller, teacher: dict[str, Any], identity: dict[str, Any]
-) -> Path:
+) -> None:
     """Write `student.ckpt` with everything that says where it comes from, and the picture of its losses."""
     path = out_dir / "student.ckpt"
     lines = read_history(out_dir / "history.csv")
@@ -273,7 +284,6 @@ def _export(
     save_checkpoint(path, module.student, metadata)
     draw_history(out_dir / "history.csv", out_dir / "history.png")
     logger.info("student  %s", path)
-    return path
 
 
 def _versions() -> dict[str, str]:

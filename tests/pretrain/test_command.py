@@ -6,6 +6,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from robustdistiller import pretrain
 from robustdistiller.cli.distill import distill
 from robustdistiller.pretrain import load_config
 
@@ -39,6 +40,17 @@ def test_recipes_are_listed_with_their_sources() -> None:
 def test_show_prints_the_merged_settings() -> None:
     shown = yaml.safe_load(run("robustdistiller", "optim.lr=3e-4", "--show").stdout)
     assert shown == load_config("robustdistiller", ["optim.lr=3e-4"]).to_dict()
+
+
+def test_what_a_loader_process_raised_is_one_sentence_too(monkeypatch) -> None:
+    def fail(config):
+        raise ValueError(
+            "Caught ValueError in DataLoader worker\nTraceback (...):\n  x\nValueError: cannot read a.wav\n"
+        )
+
+    monkeypatch.setattr(pretrain, "distill", fail)
+    result = run("distilhubert")
+    assert (result.exit_code, result.stderr) == (1, "error: cannot read a.wav\n")
 
 
 def test_errors_are_one_sentence_with_an_exit_code() -> None:

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
+import soundfile
 import torch
 import typer
 import yaml
@@ -134,6 +136,9 @@ def test_accumulated_steps_resume_exactly(make_config, tmp_path: Path) -> None:
     distill(make_config(tmp_path / "b", *options, "trainer.max_steps=4"))
     assert last_checkpoint(tmp_path / "a")["progress"]["position"]["batches"] == 8
     assert_same_run(tmp_path / "b", tmp_path / "a")
+    for line in read_history(tmp_path / "a" / "history.csv"):
+        expected = [2e-4 * (1 - step / 4) / 0.93 for step in (line["step"] - 1, line["step"])]
+        assert line["lr"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("lost", ["generators", "place in the data", "optimizer"])
@@ -387,8 +392,50 @@ def test_data_roots_are_counted(make_config, tmp_path: Path, caplog) -> None:
     lines = [record.getMessage() for record in caplog.records]
     found = [line for line in lines if line.startswith(("speech ", "noise ", "rir "))]
     assert [line.split(": ")[1].split(",")[0] for line in found] == ["26 files", "3 files", "2 files"]
-    assert found[1].endswith("6.0 s") or found[1].endswith("0.1 min")
+    assert found[1].endswith("3 files, 6.0 s")
     assert any("student with prediction heads" in line for line in lines)
+
+
+def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, tmp_path: Path) -> None:
+    from robustdistiller.pretrain.inputs import check_data
+
+    both = f"data.noise=[{corpus.noise},{corpus.rir.parent / 'noise'}]"
+    with pytest.raises(SettingsError, match="occurs twice"):
+        check_data(make_config(tmp_path, both), tmp_path)
+    (tmp_path / "other").symlink_to(corpus.noise)
+    config = make_config(tmp_path, f"data.noise=[{corpus.noise},{tmp_path / 'other'}]", "data.noise_exclude=['*0.wav']")
+    _, corruptor = check_data(config, tmp_path)
+    assert corruptor.noise.names == ("noise/noise1.wav", "noise/noise2.wav", "other/noise1.wav", "other/noise2.wav")
+    with pytest.raises(SettingsError, match=r"data\.noise_exclude=\['\*'\] leaves none of the 3 files"):
+        check_data(make_config(tmp_path, "data.noise_exclude=['*']"), tmp_path)
+
+
+def test_urbansound_voices_and_music_are_excluded() -> None:
+    from fnmatch import fnmatchcase
+
+    from robustdistiller.pretrain import load_config
+
+    patterns = load_config("robustdistiller").data.noise_exclude
+    kept = ["fold1/101415-3-0-2.wav", "audio/fold10/2937-1-0-0.wav", "free-sound/noise-free-sound-0002.wav"]
+    excluded = ["fold1/102106-2-0-0.wav", "audio/fold10/100795-9-1-0.wav"]
+    matched = [name for name in kept + excluded if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    assert matched == excluded
+
+
+def test_audio_that_vanishes_stops_with_its_name(make_config, corpus, tmp_path: Path) -> None:
+    root = tmp_path / "speech"
+    root.mkdir()
+    for index in range(8):
+        soundfile.write(root / f"{index}.wav", np.random.default_rng(index).normal(0, 0.1, 8000), 16000)
+
+    class Remove(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            for path in root.iterdir():
+                path.unlink()
+
+    config = make_config(tmp_path / "run", f"data.speech={root}", "trainer.max_steps=60", "optim.schedule_steps=60")
+    with pytest.raises(ValueError, match=r"cannot read .*speech/\d\.wav \(utterance speech/\d\.wav\)"):
+        distill(config, callbacks=[Remove()])
 
 
 def test_last_hidden_state_and_other_terms_train(make_config, tmp_path: Path) -> None:
