@@ -14,6 +14,7 @@ COMMANDS = {
     "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
     "distill": "Distil a small student from a large teacher, by a recipe.",
     "convert": "Write a checkpoint for s3prl, transformers or torchaudio, or for this package.",
+    "extract": "Write the features of a folder of audio, one file each.",
     "table": "Make tables and plots from records.",
     "inspect": "Say what a checkpoint is, of whatever kind, without running anything in it.",
     "doctor": "Say what works on this machine, and how to get what does not.",

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import TARGETS, export_checkpoint
 from robustdistiller.upstream.checkpoints.obstacles import NotExportable
 
@@ -403,3 +403,17 @@ def test_transformers_is_not_needed_to_write():
 
 def test_every_target_is_tested():
     assert set(TARGETS) == {"native", *READ}
+
+
+def test_the_digest_of_a_folder_changes_with_its_weights_and_configuration(tmp_path):
+    folder = write(build(STUDENT), tmp_path, "huggingface").path
+    before = checkpoint_digest(folder)
+    (folder / "README.md").write_text("changed")
+    assert checkpoint_digest(folder) == before
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_dropout": 0.3}))
+    changed = checkpoint_digest(folder)
+    write(build(STUDENT, seed=9), tmp_path, "huggingface")
+    assert len({before, changed, checkpoint_digest(folder)}) == 3
+    with pytest.raises(FileNotFoundError, match="expected a file, found a folder there"):
+        checkpoint_digest(tmp_path)

@@ -11,7 +11,6 @@ import torch
 
 from .files import checkpoint_digest, write_atomically
 from .formats import Checkpoint, read_checkpoint, save_checkpoint
-from .huggingface import WEIGHT_FILES
 from .obstacles import NotExportable
 from .to_huggingface import write_huggingface
 from .to_s3prl import s3prl_content
@@ -149,16 +148,6 @@ def _heads_dropped(checkpoint: Checkpoint) -> tuple[str, ...]:
     return (f"the prediction heads (teacher layers {', '.join(map(str, layers))}) are left out",)
 
 
-def weight_file(source: Path) -> Path | None:
-    """The file that holds the weights: ``source``, or in a Hugging Face folder the one in it, if it is one file.
-
-    >>> weight_file(Path("nowhere")) is None
-    True
-    """
-    candidates = [source] if not source.is_dir() else [source / name for name in WEIGHT_FILES]
-    return next((file for file in candidates if file.is_file()), None)
-
-
 def _check_place(source: Path, path: Path, folder: bool, overwrite: bool) -> None:
     if path.exists() and path.resolve() == source.resolve():
         raise ValueError(f"{path} is the checkpoint to convert; give another place for the result")
@@ -174,7 +163,5 @@ def _note_origin(checkpoint: Checkpoint, source: Path) -> Checkpoint:
     """Add to the metadata what was converted; a conversion of a conversion keeps the first origin."""
     if "converted_from" in checkpoint.metadata:
         return checkpoint
-    origin = {"name": source.name, "format": checkpoint.format}
-    if (weights := weight_file(source)) is not None:
-        origin["sha256"] = checkpoint_digest(weights)
+    origin = {"name": source.name, "format": checkpoint.format, "sha256": checkpoint_digest(source)}
     return dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, "converted_from": origin})

@@ -103,13 +103,24 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
 def checkpoint_digest(path: str | Path) -> str:
     """SHA-256 of the file, in hexadecimal: the identity of a checkpoint in result records.
 
+    Of a Hugging Face folder it is that of the names and digests of its configuration and weights.
+
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     checkpoint_digest(file.name)[:8]
     'e3b0c442'
     """
+    path = Path(path).expanduser()
+    if not path.is_dir() or not (path / "config.json").is_file():
+        return file_digest(existing_file(path))
+    parts = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return hashlib.sha256("".join(f"{part.name} {file_digest(part)}\n" for part in parts).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with existing_file(path).open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

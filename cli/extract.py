@@ -1,0 +1,103 @@
+"""`robustdistiller extract`: features of audio files on disk."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class FeatureFormat(str, Enum):
+    """What `--format` takes."""
+
+    npy = "npy"
+    safetensors = "safetensors"
+
+
+class StoredType(str, Enum):
+    """What `--dtype` takes."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+HELP = """
+Write the features of audio files and folders, one file for each recording.
+
+\b
+UPSTREAM is one of
+  robustdistiller_mini, robustdistiller_hubert, robustdistiller_wavlm,
+  robustdistiller_robust_hubert, a checkpoint of any readable format, or the
+  URL of one.
+
+\b
+--layer is
+  a number       0 is what the transformer starts from, 4 the output of its
+                 layer 4; as s3prl's -l
+  a name         layer_4, prediction_8
+  all            every hidden state and prediction
+  weighted       their sum with the weights that a head learned: --head FILE
+
+\b
+Examples:
+  robustdistiller extract student.ckpt speech/ --layer 2 --out features
+  robustdistiller extract student.ckpt speech/ --layer weighted \\
+      --head result/downstream/ic/dev-best.ckpt --out features
+
+\b
+DIR then holds
+  NAME.npy         (frames, dim); with --layer all (states, frames, dim)
+  manifest.jsonl   one line each: audio, output, frames, rates, layers, digests
+  extraction.json  what decided the features
+
+Run it again to continue: recordings whose features are there, and unchanged, are skipped. Recordings that cannot be
+read are listed at the end, and the exit code is then 1.
+"""
+
+
+def extract(
+    upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
+    audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO...")],
+    out: Annotated[Path, typer.Option(help="Folder for the features.", metavar="DIR")],
+    layer: Annotated[str, typer.Option(help="Number or name of a hidden state, all, or weighted.")] = "all",
+    head: Annotated[Path | None, typer.Option(help="s3prl's head checkpoint, for --layer weighted.")] = None,
+    format_: Annotated[FeatureFormat, typer.Option("--format", help="Kind of file.")] = FeatureFormat.npy,
+    dtype: Annotated[StoredType, typer.Option(help="Type stored.")] = StoredType.float32,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU if there is one.")] = None,
+    batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
+) -> None:
+    # The docstring is the help text, set below: it holds examples.
+    from robustdistiller.eval import extraction  # slow to import
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = {"format_": format_.value, "dtype": dtype.value, "device": device, "batch_s": batch_s}
+    try:
+        report = extraction.extract(upstream, audio, out, layer, head, progress=True, overwrite=overwrite, **options)
+    except (OSError, ValueError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    for line in summary(report):
+        typer.echo(line)
+    for path, reason in report.failed:
+        typer.secho(f"failed: {reason if str(path) in reason else f'{path}: {reason}'}", fg="red", err=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+extract.__doc__ = HELP
+
+
+def summary(report) -> list[str]:
+    """What was done, in a line or two."""
+    counts = [f"{report.written} written"]
+    counts += [f"{report.skipped} there already"] if report.skipped else []
+    counts += [f"{len(report.failed)} failed"] if report.failed else []
+    lines = [f"{', '.join(counts)}: {report.manifest}"]
+    if report.resampled:
+        rates = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(report.resampled.items()))
+        lines.append(f"resampled to 16000 Hz: {rates}")
+    return lines
