@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from robustdistiller.pretrain import DistillConfig, load_config
+from robustdistiller.pretrain import DistillConfig, distill, load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 TEACHER = EncoderConfig(
@@ -101,3 +101,32 @@ def run_overrides(corpus: Corpus, teacher_path: Path, out_dir: Path) -> list[str
         "trainer.log_every_steps=2",
         "optim.schedule_steps=6",
     ]
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory, corpus, teacher_path) -> Path:
+    """Six steps without interruption; the second epoch begins in the last one."""
+    out_dir = tmp_path_factory.mktemp("straight")
+    distill(load_config("robustdistiller", run_overrides(corpus, teacher_path, out_dir)))
+    return out_dir
+
+
+def last_checkpoint(out_dir: Path) -> dict:
+    return torch.load(max((out_dir / "checkpoints").iterdir()), weights_only=True)
+
+
+def assert_equal_states(found: object, expected: object, place: str = "") -> None:
+    """Bit for bit, through nested containers."""
+    assert type(found) is type(expected), place
+    if isinstance(found, torch.Tensor):
+        assert torch.equal(found, expected), place
+    elif isinstance(found, dict):
+        assert found.keys() == expected.keys(), place
+        for key in found:
+            assert_equal_states(found[key], expected[key], f"{place}/{key}")
+    elif isinstance(found, (list, tuple)):
+        assert len(found) == len(expected), place
+        for index, (one, other) in enumerate(zip(found, expected)):
+            assert_equal_states(one, other, f"{place}/{index}")
+    else:
+        assert found == expected, place
