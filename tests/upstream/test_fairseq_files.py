@@ -5,8 +5,8 @@ import enum
 import importlib.util
 import subprocess
 import sys
-import textwrap
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -250,67 +250,32 @@ def test_students_that_shorten_time_are_refused(tmp_path, equality):
         read_checkpoint(tmp_path / "student.ckpt")
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("fairseq"), reason="fairseq is not installed (pip install fairseq-fixed)"
-)
-@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2-large", "hubert", "data2vec_audio"])
-def test_equal_to_fairseq_itself(name, tmp_path, equality):
-    """The real fairseq builds and saves the model in a process of its own; only this test ever imports it."""
-    program = """
-        import sys, torch
-        from omegaconf import OmegaConf
-        from dataclasses import asdict
-        from fairseq.models.wav2vec import Wav2Vec2Config, Wav2Vec2Model
-        from fairseq.models.hubert import HubertConfig, HubertModel
-        from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
-        from fairseq.data import Dictionary
-        name, folder = sys.argv[1:]
-        options = torch.load(folder + "/options.pt", weights_only=True)
-        arch = name.removesuffix("-large")
-        if arch == "hubert":
-            cfg = OmegaConf.structured(HubertConfig(**options, label_rate=50.0))
-            model = HubertModel(cfg, HubertPretrainingConfig(), [Dictionary()])
-        elif arch == "wav2vec2":
-            cfg = OmegaConf.structured(Wav2Vec2Config(**options, quantize_targets=True, latent_dim=32, final_dim=32))
-            model = Wav2Vec2Model(cfg)
-        else:
-            sys.path.insert(0, fairseq.__path__[0])
-            from fairseq.examples.data2vec.models.data2vec_audio import Data2VecAudioConfig, Data2VecAudioModel
-            cfg = OmegaConf.structured(Data2VecAudioConfig(**options))
-            model = Data2VecAudioModel(cfg)
-        torch.manual_seed(0)
-        for key, value in model.named_parameters():
-            value.data.add_(torch.randn_like(value) * (0.3 if value.dim() == 1 else 0.02))
-        model.eval()
-        waveforms, lengths = torch.load(folder + "/input.pt", weights_only=True)
-        found = []
-        for layer in model.encoder.layers:
-            layer.register_forward_pre_hook(lambda _, args: found.append(args[0].transpose(0, 1)))
-        model.encoder.register_forward_hook(lambda _, args, output: found.append(output[0]))
+DATA2VEC = {"extractor_mode": "layer_norm", "pos_conv_depth": 3, "conv_pos": 24}
+REAL = {
+    "wav2vec2": ("wav2vec2", SMALL),
+    "wav2vec2-large": ("wav2vec2", SMALL | LARGE),
+    "hubert": ("hubert", SMALL),
+    "hubert-large": ("hubert", SMALL | LARGE),
+    "data2vec": ("data2vec_audio", SMALL | DATA2VEC),
+}
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("fairseq"), reason="fairseq is missing (pip install fairseq-fixed)")
+def test_equal_to_fairseq_itself(tmp_path, equality):
+    """The real fairseq builds and saves the models in a process of its own: only there is it ever imported."""
+    waveforms, lengths = equality.batch(equality.LENGTHS), torch.tensor(equality.LENGTHS)
+    torch.save((REAL, waveforms, lengths), tmp_path / "cases.pt")
+    script = Path(__file__).with_name("build_with_fairseq.py")
+    result = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for name in REAL:
+        encoder = load_encoder(tmp_path / f"{name}.pt", padding="reference")
+        theirs = torch.load(tmp_path / f"{name}.states.pt", weights_only=True)
         with torch.no_grad():
-            mask = torch.arange(waveforms.shape[1]) >= lengths[:, None]
-            model.extract_features(waveforms, mask, mask=False)
-        frames = found[-1].shape[1]
-        torch.save([state[:, :frames].clone() for state in found], folder + "/states.pt")
-        whole = OmegaConf.create({"model": cfg, "task": {"normalize": False}})
-        OmegaConf.set_struct(whole, False)
-        whole["model"]["_name"] = arch
-        state = {"args": None, "cfg": whole, "model": model.state_dict()}
-        state["task_state"] = {"dictionaries": [Dictionary()]}
-        torch.save(state, folder + "/model.pt")
-    """
-    options = {**SMALL, **(LARGE if "large" in name else {})}
-    if name.startswith("data2vec"):
-        pytest.importorskip("fairseq.examples.data2vec", reason="this fairseq comes without its examples")
-        options |= {"extractor_mode": "layer_norm", "pos_conv_depth": 3, "conv_pos": 24}
-    lengths = torch.tensor(equality.LENGTHS)
-    torch.save(options, tmp_path / "options.pt")
-    torch.save((equality.batch(equality.LENGTHS), lengths), tmp_path / "input.pt")
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program), name, str(tmp_path)], check=True)
-    encoder = load_encoder(tmp_path / "model.pt", padding="reference", layerdrop=0.0)
-    theirs = torch.load(tmp_path / "states.pt", weights_only=True)
-    with torch.no_grad():
-        ours = encoder(equality.batch(equality.LENGTHS), lengths).hidden_states
-    worst = equality.worst_error(ours, theirs, encoder.num_frames(lengths).tolist())
-    print(f"real fairseq {name}: padded {worst:.1e}")
-    assert worst <= equality.TOLERANCE
+            ours = encoder(waveforms, lengths).hidden_states
+            worst = equality.worst_error(ours, theirs, encoder.num_frames(lengths).tolist())
+            print(f"real fairseq {name}: padded {worst:.1e}, {encoder.count_parameters()} parameters")
+            encoder.transformer.layers[1].up.weight[0] += 0.5
+            ours = encoder(waveforms, lengths).hidden_states
+            mutated = equality.worst_error(ours, theirs, encoder.num_frames(lengths).tolist())
+        assert worst <= equality.TOLERANCE < mutated, name
