@@ -1,0 +1,75 @@
+"""Shared by the evaluation tests: toy corpora, a toy student, s3prl imported through the bridge."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, s3prl_bridge, save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def toy_corpora() -> ModuleType:
+    """The builders of tiny corpora in the official layouts."""
+    path = Path(__file__).with_name("toy_corpora.py")
+    spec = importlib.util.spec_from_file_location("toy_corpora", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def bridge(tmp_path_factory) -> None:
+    """s3prl can be imported."""
+    s3prl_bridge.install(tmp_path_factory.mktemp("s3prl"))
+
+
+@pytest.fixture(scope="session")
+def toy_student(tmp_path_factory) -> Path:
+    """A checkpoint of a tiny random student."""
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        conv_layers=((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2),
+        embed_dim=16,
+        num_layers=1,
+        num_heads=2,
+        ffn_dim=32,
+        position_groups=4,
+        prediction_layers=(2,),
+    )
+    path = tmp_path_factory.mktemp("student") / "student.ckpt"
+    save_checkpoint(path, SpeechEncoder(config), {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def noise_folder(tmp_path_factory) -> Path:
+    """Two noise files."""
+    folder = tmp_path_factory.mktemp("noise")
+    for number in range(2):
+        samples = 0.1 * np.random.default_rng(number).standard_normal(16000)
+        soundfile.write(folder / f"noise{number}.wav", samples, 16000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rir_folder(tmp_path_factory) -> Path:
+    """One room: exponentially decaying noise after a direct path."""
+    folder = tmp_path_factory.mktemp("rir")
+    decay = 0.2 * np.random.default_rng(0).standard_normal(6400) * 10 ** (-3 * np.arange(6400) / 6400)
+    decay[:40], decay[40] = 0.0, 0.9
+    soundfile.write(folder / "room.wav", decay, 16000)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_in_tmp(tmp_path_factory, monkeypatch) -> None:
+    """Nothing is written to the user's cache."""
+    monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,255 @@
+"""The launcher runs real s3prl: the same training, the same clean score, one record per condition."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustdistiller.eval.heads import LaunchError, find_head
+from robustdistiller.eval.launcher import main
+from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
+from robustdistiller.eval.store import read_records
+
+pytestmark = pytest.mark.usefixtures("bridge")
+
+STOCK = (
+    "import sys; from robustdistiller.upstream.hub import register; register(); "
+    "from s3prl import run_downstream; run_downstream.main()"
+)
+RUNNER = {"total_steps": 4, "eval_step": 2, "save_step": 2, "log_step": 2, "max_keep": 1}
+
+
+@pytest.fixture(scope="module")
+def option(toy_corpora, tmp_path_factory) -> str:
+    """The ``-o`` of a four-step training on the toy intent corpus."""
+    corpus = toy_corpora.build("IC", tmp_path_factory.mktemp("ic"))
+    runner = {f"config.runner.{key}": value for key, value in RUNNER.items()}
+    return toy_corpora.as_option({**corpus, **runner, "config.optimizer.lr": 0.01})
+
+
+@pytest.fixture(scope="module")
+def head(option, toy_student, tmp_path_factory, bridge) -> Path:
+    """A head trained by the launcher."""
+    folder = tmp_path_factory.mktemp("exp") / "ic"
+    command = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "IC", "-p", str(folder)]
+    assert main([*command, "-o", option]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(option, toy_student, head, tmp_path_factory) -> tuple[Path, str]:
+    """The same training and evaluation by s3prl's own main, and what it printed at the evaluation."""
+    folder = tmp_path_factory.mktemp("stock") / "ic"
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", STOCK, *arguments, "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    train = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "fluent_commands"]
+    run(*train, "-c", str(head / "ic.yaml"), "-p", str(folder), "-o", option)
+    return folder, run("-m", "evaluate", "-e", str(folder / "states-4.ckpt"))
+
+
+def evaluate(head: Path, *arguments: str) -> int:
+    return main(["-m", "evaluate", "-e", str(head / "states-4.ckpt"), *arguments])
+
+
+def states(folder: Path) -> dict:
+    return torch.load(folder / "states-4.ckpt", weights_only=False)
+
+
+def test_training_is_s3prls_own_to_the_last_bit(head, stock):
+    ours, theirs = states(head), states(stock[0])
+    for part in ("Downstream", "Featurizer"):
+        assert ours[part].keys() == theirs[part].keys()
+        assert all(torch.equal(ours[part][name], theirs[part][name]) for name in ours[part])
+    assert ours["Config"] == theirs["Config"]
+    untrained = torch.nn.Linear(256, 7).weight  # the comparison can fail
+    assert not torch.equal(ours["Downstream"]["model.post_net.linear.weight"], untrained)
+
+
+def test_clean_record_is_what_stock_s3prl_prints(head, stock, tmp_path):
+    printed = float(re.search(r"test acc: (\S+)", stock[1])[1])
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    (record,) = read_records(tmp_path)
+    assert record.main_metric.value == printed * 100
+    assert (record.main_metric.name, record.main_metric.unit) == ("accuracy", "%")
+    assert (record.condition, record.items_expected, record.items_scored, record.status) == ("clean", 3, 3, "ok")
+    assert (record.task, record.split, record.seed, record.step, record.learning_rate) == ("IC", "test", 1337, 4, 0.01)
+    assert record.train_condition == "clean" and record.manifest_digest == "none"
+    assert record.parameters == sum(p.numel() for p in _load_student(head).parameters())
+    assert sum(record.layer_weights) == pytest.approx(1)
+
+
+def _load_student(head: Path):
+    from robustdistiller.upstream.expert import UpstreamExpert
+
+    return UpstreamExpert(json.loads((head / "upstream.json").read_text())["checkpoint"])
+
+
+def test_one_record_per_condition_and_predictions_side_by_side(head, noise_folder, rir_folder, tmp_path):
+    conditions = ["clean", "noise:snr_db=0", "reverb", "noise+reverb:snr_db=10"]
+    options = [part for condition in conditions for part in ("--condition", condition)]
+    options += ["--noise", str(noise_folder), "--rir", str(rir_folder), "--label", "toy", "--dump-audio", "1"]
+    isinstance_before = builtins.isinstance
+    assert evaluate(head, "--records", str(tmp_path), *options) == 0
+    assert builtins.isinstance is isinstance_before
+    records = {record.condition: record for record in read_records(tmp_path)}
+    assert sorted(records) == sorted(conditions)
+    assert {record.label for record in records.values()} == {"toy"}
+    assert len({record.manifest_digest for record in records.values()}) == 4
+    assert records["noise+reverb:snr_db=10"].sources.keys() == {"noise", "rir"}
+    folders = sorted(path.name for path in (head / "conditions").iterdir())
+    assert len(folders) == 3
+    for folder in (head / "conditions").iterdir():
+        assert len((folder / "manifest.jsonl").read_text().splitlines()) == 3
+        assert (folder / "test_predict.csv").is_file() and len(list((folder / "audio").iterdir())) == 1
+    # The same again gives the same noise.
+    digests = {c: record.manifest_digest for c, record in records.items()}
+    assert evaluate(head, "--records", str(tmp_path / "again"), *options) == 0
+    assert {r.condition: r.manifest_digest for r in read_records(tmp_path / "again")} == digests
+
+
+def test_only_missing_reuses_a_planted_score_and_always_replaces_it(head, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    (path,) = tmp_path.rglob("*.json")
+    data = json.loads(path.read_text())
+    honest = data["metrics"][0]["value"]
+    data["metrics"][0]["value"] = 999.0
+    path.write_text(json.dumps(data))
+    assert evaluate(head, "--records", str(tmp_path), "--overwrite", "only-missing") == 0
+    assert read_records(tmp_path)[0].main_metric.value == 999.0
+    assert "clean: reusing the record" in caplog.text
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    assert read_records(tmp_path)[0].main_metric.value == honest
+
+
+def test_part_of_a_split_is_a_partial_record(head, tmp_path):
+    assert evaluate(head, "--records", str(tmp_path), "-o", "config.runner.evaluate_ratio=0.0") == 0
+    (record,) = read_records(tmp_path)
+    assert record.status == "partial" and "2 of 3 items scored" in record.reason
+
+
+def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkeypatch):
+    from s3prl.downstream.fluent_commands.expert import DownstreamExpert
+
+    def broken(self, *_, **__):
+        raise RuntimeError("a file vanished")
+
+    monkeypatch.setattr(DownstreamExpert, "forward", broken)
+    with pytest.raises(RuntimeError, match="a file vanished"):
+        evaluate(head, "--records", str(tmp_path))
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
+
+
+def test_development_evaluation_during_training_goes_straight_to_s3prl():
+    calls = []
+
+    class Stock:
+        def evaluate(self, *arguments):
+            calls.append(arguments)
+            return ["dev-best.ckpt"]
+
+    runner = type("Runner", (ConditionRunner, Stock), {"plan": EvaluationPlan(task=None)}).__new__
+    instance = runner(type("Runner", (ConditionRunner, Stock), {}))
+    writer = object()
+    assert instance.evaluate("dev", writer, 2) == ["dev-best.ckpt"]
+    assert calls == [("dev", writer, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["-m", "train", "-u", "fbank", "-d", "fluent_comands", "-p", "x"],
+            "Unknown task 'fluent_comands'. Did you mean",
+        ),
+        (["-m", "train", "-u", "fbank", "-d", "ctc", "-p", "x"], "serves several tasks: say -d PR or -d SF"),
+        (["-m", "train", "-u", "robustdistiler_local", "-d", "IC", "-p", "x"], "Did you mean robustdistiller_local"),
+        (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x"], "datarc.file_path is not given; expected data/"),
+        (["-m", "train", "-u", "fbank", "-d", "IC"], "give the experiment's folder: -p FOLDER"),
+        (["-m", "train", "-u", "fbank", "-p", "x"], "a new experiment needs -d TASK"),
+        (
+            ["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "--condition", "clean"],
+            "--condition belong to -m evaluate",
+        ),
+        (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
+        (
+            ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x"],
+            "-k no.ckpt: no such file",
+        ),
+        (["-m", "evaluate", "-e", "nowhere"], "-e nowhere: no such file or folder"),
+        (["-m", "evaluate", "-e", "nowhere", "--condition", "noise:snr=5"], "unknown key 'snr'.*nearest: 'snr_db'"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error
+
+
+def test_noise_that_is_not_there(head, capsys):
+    assert evaluate(head, "--condition", "noise:snr_db=5", "--noise", "/no/noise") == 2
+    assert "/no/noise does not exist" in capsys.readouterr().err
+
+
+def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, capsys):
+    moved = tmp_path / "moved.ckpt"
+    shutil.copy(toy_student, moved)
+    copy = tmp_path / "ic"
+    shutil.copytree(head, copy)
+    checkpoint = states(copy)
+    checkpoint["Args"].upstream_ckpt = str(tmp_path / "old" / "student.ckpt")
+    torch.save(checkpoint, copy / "states-4.ckpt")
+    assert evaluate(copy) == 2
+    error = capsys.readouterr().err
+    assert "old/student.ckpt, which is not there" in error and "args.upstream_ckpt='NEW_PATH'" in error
+    option = f"args.upstream_ckpt='{moved}',,args.expdir='{copy}'"
+    assert evaluate(copy, "-o", option) == 0
+    moved.write_bytes(moved.read_bytes() + b" ")  # another file at the same path
+    assert evaluate(copy, "-o", option) == 2
+    assert "train the head again" in capsys.readouterr().err
+
+
+def test_ignored_options_are_named(head, caplog, tmp_path):
+    assert evaluate(head, "-u", "fbank", "--records", str(tmp_path)) == 0
+    assert "upstream is ignored: with -e it comes from the checkpoint" in caplog.text
+    assert read_records(tmp_path)[0].upstream == "robustdistiller_local"
+
+
+def test_folder_means_best_on_dev(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(LaunchError, match="no checkpoint"):
+        find_head(tmp_path)
+    for name in ("states-90.ckpt", "states-100.ckpt", "test-best.ckpt"):
+        (tmp_path / name).touch()
+    assert find_head(tmp_path).name == "states-100.ckpt"
+    assert "evaluating the newest" in caplog.text
+    (tmp_path / "best-states-dev.ckpt").touch()
+    assert find_head(tmp_path).name == "best-states-dev.ckpt"
+    (tmp_path / "dev-clean-best.ckpt").touch()
+    with pytest.raises(LaunchError, match="several best checkpoints"):
+        find_head(tmp_path)
+    assert find_head(tmp_path / "states-90.ckpt").name == "states-90.ckpt"
+
+
+def test_help_shows_s3prls_options_and_ours(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    for option in ("--upstream_layer_selection", "--auto_resume", "--condition", "--records", "examples:"):
+        assert option in shown
