@@ -49,6 +49,12 @@ def convert(
     records: Annotated[
         Path | None, typer.Option(help="Folder of result records to show in the model card (huggingface).")
     ] = None,
+    license_: Annotated[
+        str, typer.Option("--license", help="Licence to note, such as cc-by-4.0.", metavar="NAME")
+    ] = "",
+    num_heads: Annotated[
+        int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
@@ -58,7 +64,7 @@ def convert(
         if records is not None and to is not Target.huggingface:
             raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
         results = "" if records is None else results_markdown(records)
-        exported = export_checkpoint(source, target, to.value, drop_heads, overwrite, results)
+        exported = export_checkpoint(source, target, to.value, drop_heads, overwrite, results, license_, num_heads)
     except (OSError, ValueError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None

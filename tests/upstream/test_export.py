@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.checkpoints.export import TARGETS, export_checkpoint
+from robustdistiller.upstream.checkpoints.export import TARGETS, export_checkpoint, obstacle
 from robustdistiller.upstream.checkpoints.obstacles import NotExportable
 
 SHAPE = {"embed_dim": 36, "num_layers": 2, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
@@ -181,6 +181,12 @@ def test_equal_in_the_library_and_back(to, name, options, reader, equality, tmp_
         assert error <= equality.TOLERANCE
 
 
+@pytest.mark.parametrize(("to", "name", "options", "reader"), ALL, ids=lambda value: str(value)[:20])
+def test_obstacles_are_known_without_writing(to, name, options, reader):
+    found = obstacle(EncoderConfig(**{**SHAPE, **options}), to)
+    assert found is None if " " not in reader else reader in found
+
+
 @pytest.mark.parametrize(("to", "name", "options", "reason"), REFUSED, ids=lambda value: str(value)[:20])
 def test_refused_with_the_property_that_prevents_it(to, name, options, reason, tmp_path):
     with pytest.raises(NotExportable) as error:
@@ -269,7 +275,7 @@ def test_what_is_left_out_is_said(tmp_path):
     notes = write(build(STUDENT), tmp_path, "huggingface").notes
     assert any("prediction heads (teacher layers 4, 8) are left out" in note for note in notes)
     assert any("over the padding too" in note for note in notes)
-    (tmp_path / "out" / "README.md").unlink()
+    assert any("input of the first layer, not the projection" in note for note in notes)
     large = write(build({**LARGE, **RELATIVE}), tmp_path / "large", "torchaudio")
     assert any("several of equal length" in note for note in large.notes)
     assert any("do not normalise the waveform" in note for note in large.notes)
@@ -357,6 +363,25 @@ def test_model_card_says_where_it_comes_from(tmp_path):
     bare = export_checkpoint(tmp_path / "bare.ckpt", tmp_path / "bare", "huggingface")
     text = (bare.path / "README.md").read_text()
     assert "Recipe: not recorded in the checkpoint" in text and "license:" not in text
+
+
+def test_licence_and_heads_can_be_told(tmp_path):
+    import torchaudio
+
+    kwargs = {"extractor_mode": "group_norm", "extractor_conv_layer_config": SHAPE["conv_layers"], "aux_num_out": None}
+    kwargs |= {"extractor_conv_bias": False, "encoder_embed_dim": 36, "encoder_projection_dropout": 0.0}
+    kwargs |= {"encoder_pos_conv_kernel": 17, "encoder_pos_conv_groups": 4, "encoder_num_layers": 2}
+    kwargs |= {"encoder_num_heads": 3, "encoder_attention_dropout": 0.1, "encoder_ff_interm_features": 50}
+    kwargs |= {"encoder_ff_interm_dropout": 0.0, "encoder_dropout": 0.1, "encoder_layer_norm_first": False}
+    model = torchaudio.models.wav2vec2_model(**kwargs, encoder_layer_drop=0.0)
+    torch.save(model.state_dict(), tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match="give num_heads"):
+        export_checkpoint(tmp_path / "bare.pt", tmp_path / "out", "huggingface")
+    exported = export_checkpoint(
+        tmp_path / "bare.pt", tmp_path / "out", "huggingface", license_="cc-by-4.0", num_heads=3
+    )
+    assert "license: cc-by-4.0" in (exported.path / "README.md").read_text()
+    assert json.loads((exported.path / "config.json").read_text())["num_attention_heads"] == 3
 
 
 def test_folder_of_transformers_is_complete(tmp_path):

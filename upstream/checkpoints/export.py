@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
+from ..config import EncoderConfig
 from .files import checkpoint_digest, write_atomically
 from .formats import Checkpoint, read_checkpoint, save_checkpoint
 from .obstacles import NotExportable
-from .to_huggingface import write_huggingface
-from .to_s3prl import s3prl_content
-from .to_torchaudio import torchaudio_content
+from .to_huggingface import huggingface_type, write_huggingface
+from .to_s3prl import s3prl_content, s3prl_upstream
+from .to_torchaudio import require_torchaudio, torchaudio_content
 
 #: What a checkpoint can be written as, with what reads the result.
 TARGETS = {
@@ -47,6 +48,8 @@ def export_checkpoint(
     drop_heads: bool = False,
     overwrite: bool = False,
     results: str = "",
+    license_: str = "",
+    num_heads: int | None = None,
 ) -> Exported:
     """Write a checkpoint of any readable format as one of :data:`TARGETS`, with the very same weights.
 
@@ -59,6 +62,8 @@ def export_checkpoint(
         drop_heads: leave the prediction heads out. Formats without a place for them do so anyway, and say so.
         overwrite: replace what is there.
         results: Markdown for the model card's section of results.
+        license_: licence to note in metadata and model card, such as ``"cc-by-4.0"``.
+        num_heads: attention heads, for files that do not say (torchaudio's state dicts).
 
     Raises:
         FileExistsError: something is there, and ``overwrite`` is false.
@@ -66,7 +71,7 @@ def export_checkpoint(
         ValueError: ``to`` is unknown, ``path`` is ``source``, or ``source`` is unreadable.
 
     >>> import tempfile
-    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+    >>> from robustdistiller.upstream import SpeechEncoder
     >>> student = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
     ...                                       feature_norm=False, prediction_layers=(4, 8)))
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -78,9 +83,11 @@ def export_checkpoint(
     if to not in TARGETS:
         raise ValueError(f"{to!r} is no format to convert to; there are {', '.join(TARGETS)}")
     source, path = Path(source).expanduser(), Path(path).expanduser()
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, **({} if num_heads is None else {"num_heads": num_heads}))
     _check_place(source, path, folder=to == "huggingface", overwrite=overwrite)
     checkpoint = _note_origin(checkpoint, source)
+    if license_:
+        checkpoint = dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, "license": license_})
     if drop_heads:
         checkpoint = without_heads(checkpoint)
     try:
@@ -89,10 +96,24 @@ def export_checkpoint(
         raise NotExportable(f"{source} cannot be written for {_READERS[to]}: {error}") from error
 
 
+def obstacle(config: EncoderConfig, to: str) -> str | None:
+    """The property that prevents an encoder from being written as one of :data:`TARGETS`; ``None`` if it can be.
+
+    >>> obstacle(EncoderConfig(), "torchaudio")
+    >>> obstacle(EncoderConfig(feature_scale=True), "torchaudio")
+    'it scales the channels of the conv extractor (feature_scale)'
+    """
+    try:
+        _CHECKS[to](config)
+    except NotExportable as error:
+        return str(error)
+    return None
+
+
 def without_heads(checkpoint: Checkpoint) -> Checkpoint:
     """The same encoder without prediction heads; the first hidden state stays what it was.
 
-    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+    >>> from robustdistiller.upstream import SpeechEncoder
     >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
     ...                        prediction_layers=(4, 8))
     >>> checkpoint = without_heads(Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()))
@@ -137,6 +158,12 @@ _WRITERS: dict[str, Callable[[Checkpoint, Path, str], Exported]] = {
     "s3prl": _s3prl,
     "huggingface": _huggingface,
     "torchaudio": _torchaudio,
+}
+_CHECKS: dict[str, Callable[[EncoderConfig], object]] = {
+    "native": lambda config: None,
+    "s3prl": s3prl_upstream,
+    "huggingface": huggingface_type,
+    "torchaudio": require_torchaudio,
 }
 _READERS = {"native": "this package", "s3prl": "s3prl", "huggingface": "transformers", "torchaudio": "torchaudio"}
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import EncoderConfig
 from ..encoder import SpeechEncoder
+from .export import TARGETS, obstacle
 from .formats import FORMATS, Source, detect, open_source, read_checkpoint
 from .plain import plain
 from .unpickle import HostilePickle, Inert
@@ -177,7 +178,10 @@ def _commands(path: str, config: EncoderConfig) -> Iterator[str]:
     yield f"run_downstream.py -m train -u robustdistiller_local -k {quoted} -d TASK -n NAME"
     if not config.prediction_layers:
         yield f"robustdistiller distill robustdistiller teacher.checkpoint={quoted}"
-    yield f"robustdistiller convert {quoted} OUT --to native"
+    yield f"robustdistiller extract {quoted} AUDIO --out DIR"
+    for target in TARGETS:
+        if obstacle(config, target) is None:
+            yield f"robustdistiller convert {quoted} OUT --to {target}"
 
 
 def _besides(source: Source) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from .model_card import model_card
 from .names import huggingface_name
 from .obstacles import refuse, require_regular
 
-_MODELS = {
+#: ``model_type`` to the class that reads it.
+MODELS = {
     "hubert": "HubertModel",
     "wav2vec2": "Wav2Vec2Model",
     "wavlm": "WavLMModel",
@@ -52,29 +52,62 @@ def write_huggingface(
     from safetensors.torch import save_file
 
     config = checkpoint.config
-    model_type = _model_type(config)
-    _require_expressible(config, model_type)
-    model = _MODELS[model_type]
-    more = _differences(config)
+    model_type = huggingface_type(config)
+    model, more = MODELS[model_type], _differences(config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as workplace:
+        folder = Path(workplace) / "new"
+        folder.mkdir()
         weights = {huggingface_name(name, config): value.contiguous() for name, value in checkpoint.state_dict.items()}
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         _write_json(folder / "config.json", _options(config, model_type))
         _write_json(folder / "preprocessor_config.json", _preprocessor(config))
         card = model_card(checkpoint, path.name, model, (*notes, *more), results)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        for file in (folder, *folder.iterdir()):
-            file.chmod(0o755 if file.is_dir() else 0o644)
-        _replace_folder(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _replace_folder(folder, path, aside=Path(workplace) / "old")
     return model, more
+
+
+def huggingface_type(config: EncoderConfig) -> str:
+    """The ``model_type`` of transformers that is this encoder, its prediction heads aside.
+
+    Raises:
+        NotExportable: there is none.
+
+    >>> huggingface_type(EncoderConfig(feature_norm=False, num_layers=2))
+    'hubert'
+    """
+    require_regular(config)
+    if config.position_depth > 1:
+        model_type = "data2vec-audio"
+    elif config.relative_position:
+        model_type = "wavlm"
+    else:
+        model_type = "hubert" if config.reference_mask == "block" or not config.feature_norm else "wav2vec2"
+    model = MODELS[model_type]
+    refuse(
+        not config.feature_norm and model_type != "hubert",
+        f"it has no layer norm between the conv extractor and the projection, which {model} always has",
+    )
+    refuse(not config.has_projection, f"it has no projection after the conv extractor, which {model} always has")
+    stack = model_type == "data2vec-audio"
+    refuse(stack and config.relative_position, f"it has a relative position bias, which {model} lacks")
+    refuse(
+        config.relative_position and not config.gated_relative_position,
+        f"its relative position bias has no gates, which {model} always has",
+    )
+    refuse(
+        stack and (config.conv_norm != "layer" or config.norm_first),
+        f"{model} has layer norms in its conv extractor and after the transformer's parts, not "
+        f"conv_norm {config.conv_norm!r} and norm_first {config.norm_first}",
+    )
+    return model_type
 
 
 def _differences(config: EncoderConfig) -> tuple[str, ...]:
     notes = ()
+    if config.starts_projected:
+        notes += ("the first of transformers' hidden states is the input of the first layer, not the projection",)
     if config.conv_norm == "group":
         notes += ("in batches of different lengths transformers normalises the first conv layer over the padding too",)
     if config.norm_first:
@@ -82,38 +115,11 @@ def _differences(config: EncoderConfig) -> tuple[str, ...]:
     return notes
 
 
-def _model_type(config: EncoderConfig) -> str:
-    if config.position_depth > 1:
-        return "data2vec-audio"
-    if config.relative_position:
-        return "wavlm"
-    return "hubert" if config.reference_mask == "block" or not config.feature_norm else "wav2vec2"
-
-
-def _require_expressible(config: EncoderConfig, model_type: str) -> None:
-    require_regular(config)
-    model = _MODELS[model_type]
-    refuse(
-        not config.feature_norm and model_type != "hubert",
-        f"it has no layer norm between the conv extractor and the projection, which {model} always has",
-    )
-    refuse(not config.has_projection, f"it has no projection after the conv extractor, which {model} always has")
-    refuse(
-        config.relative_position and not config.gated_relative_position,
-        f"its relative position bias has no gates, which {model} always has",
-    )
-    refuse(
-        model_type == "data2vec-audio" and (config.conv_norm != "layer" or config.norm_first),
-        f"{model} has layer norms in its conv extractor and after the transformer's parts, not "
-        f"conv_norm {config.conv_norm!r} and norm_first {config.norm_first}",
-    )
-
-
 def _options(config: EncoderConfig, model_type: str) -> dict[str, Any]:
     """``config.json``. What is not said has no influence on features."""
     channels, kernels, strides = zip(*config.conv_layers)
     options = {
-        "architectures": [_MODELS[model_type]],
+        "architectures": [MODELS[model_type]],
         "model_type": model_type,
         "torch_dtype": "float32",
         "hidden_size": config.embed_dim,
@@ -166,17 +172,13 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _replace_folder(new: Path, path: Path) -> None:
+def _replace_folder(new: Path, path: Path, aside: Path) -> None:
     """Rename ``new`` to ``path``; a folder cannot be renamed over one with files in it, so that one steps aside."""
-    if not path.exists():
-        new.rename(path)
-        return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.")) / path.name
-    path.rename(old)
+    if path.exists():
+        path.rename(aside)
     try:
         new.rename(path)
     except OSError:
-        old.rename(path)
+        if aside.exists():
+            aside.rename(path)
         raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)

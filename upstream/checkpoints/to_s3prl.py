@@ -17,11 +17,53 @@ _FINAL_DIM = 1
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_accurate", "relu": "relu"}
 
 
+def s3prl_upstream(config: EncoderConfig) -> str:
+    """The upstream of s3prl that is this encoder.
+
+    Students (with prediction heads, or without a layer norm after the conv extractor) are Distillers; others are of
+    the WavLM, data2vec, HuBERT or wav2vec 2.0 family by their architecture.
+
+    Raises:
+        NotExportable: there is none.
+
+    >>> s3prl_upstream(EncoderConfig(feature_norm=False, prediction_layers=(4, 8, 12)))
+    'distiller_local'
+    """
+    require_regular(config)
+    channels, stack = config.conv_layers[-1][0], config.position_depth > 1
+    student = bool(config.prediction_layers) or not config.feature_norm
+    if student:
+        refuse(
+            config.feature_norm,
+            "it has prediction heads and a layer norm after the conv extractor, and s3prl's Distiller has no such norm "
+            "(without its heads it can be written: --drop-heads)",
+        )
+        refuse(config.relative_position, "it has relative position biases, which s3prl's Distiller lacks")
+        refuse(stack, "its position encoding is a stack of convolutions, unlike s3prl's Distiller")
+        refuse(config.conv_bias, "its conv extractor has biases, which s3prl's Distiller lacks")
+        refuse(config.normalize_waveform, "it normalises the waveform, which s3prl's Distiller does not")
+    refuse(
+        stack and config.position_kernel < 3,
+        f"s3prl's data2vec has position kernels of 3 or more, not {config.position_kernel}",
+    )
+    refuse(stack and config.relative_position, "it has both a stack of position convolutions and relative positions")
+    found, expected = config.has_projection, stack or channels != config.embed_dim
+    refuse(
+        found != expected,
+        f"it has {'a' if found else 'no'} projection from the conv extractor's {channels} channels to "
+        f"{config.embed_dim} dimensions, and s3prl has {'one' if expected else 'none'} there",
+    )
+    if student:
+        return "distiller_local"
+    if config.relative_position:
+        return "wavlm_local"
+    if stack:
+        return "data2vec_local"
+    return "hubert_local" if config.reference_mask == "block" else "wav2vec2_local"
+
+
 def s3prl_content(checkpoint: Checkpoint) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """The dictionary to ``torch.save`` for s3prl.
-
-    Students (with prediction heads, or without a layer norm after the conv extractor) become Distiller files; others
-    are of the WavLM, data2vec, HuBERT or wav2vec 2.0 family by their architecture.
 
     Returns:
         The name of s3prl's upstream that reads it, the dictionary, and notes on what it has no place for.
@@ -35,31 +77,23 @@ def s3prl_content(checkpoint: Checkpoint) -> tuple[str, dict[str, Any], tuple[st
     >>> upstream, list(content)
     ('wav2vec2_local', ['task_cfg', 'model_cfg', 'model_weight'])
     """
-    config = checkpoint.config
-    require_regular(config)
-    if config.prediction_layers or not config.feature_norm:
-        return _distiller(config, checkpoint.state_dict)
-    if config.relative_position:
-        family = _wavlm
-    elif config.position_depth > 1:
-        family = _data2vec
-    else:
-        family = _hubert if config.reference_mask == "block" else _wav2vec2
-    _refuse_projection(config, expected=family is _data2vec or config.conv_layers[-1][0] != config.embed_dim)
-    return family(config, checkpoint.state_dict)
+    config, upstream = checkpoint.config, s3prl_upstream(checkpoint.config)
+    weights = {fairseq_name(name, config): value for name, value in checkpoint.state_dict.items()}
+    notes = _differences(config) if upstream == "distiller_local" else ()
+    return upstream, _CONTENTS[upstream](config, weights), notes
 
 
-def _distiller(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    refuse(
-        config.feature_norm,
-        "it has prediction heads and a layer norm after the conv extractor, and s3prl's Distiller has no such norm "
-        "(without its heads it can be written: --drop-heads)",
-    )
-    refuse(config.relative_position, "it has relative position biases, which s3prl's Distiller lacks")
-    refuse(config.position_depth > 1, "its position encoding is a stack of convolutions, unlike s3prl's Distiller")
-    refuse(config.conv_bias, "its conv extractor has biases, which s3prl's Distiller lacks")
-    refuse(config.normalize_waveform, "it normalises the waveform, which s3prl's Distiller does not")
-    _refuse_projection(config, expected=config.conv_layers[-1][0] != config.embed_dim)
+def _differences(config: EncoderConfig) -> tuple[str, ...]:
+    """What s3prl's Distiller does not do as the encoder does."""
+    notes = lost(config, ("feature_dropout",))
+    if config.norm_first:
+        notes += ("s3prl gives the last layer's hidden state as it is before the final layer norm",)
+    if not config.prediction_layers:
+        notes += ("s3prl lists the hidden states of a Distiller without heads twice",)
+    return notes
+
+
+def _distiller(config: EncoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     options = _shared_options(config)
     options["extractor_conv_feature_layers"] = options.pop("conv_feature_layers")
     del options["conv_bias"]
@@ -75,13 +109,7 @@ def _distiller(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, 
         "out_layer_type": kind,
         "feature_grad_mult": config.feature_grad_mult,
     }
-    notes = lost(config, ("feature_dropout",))
-    if config.norm_first:
-        notes += ("s3prl gives the last layer's hidden state as it is before the final layer norm",)
-    if not layers:
-        notes += ("s3prl lists the hidden states of a Distiller without heads twice",)
-    theirs = _heads_for_s3prl(_rename(weights, config))
-    return "distiller_local", {"Config": {"distiller": options}, "Distiller": theirs}, notes
+    return {"Config": {"distiller": options}, "Distiller": _heads_for_s3prl(weights)}
 
 
 def _heads_for_s3prl(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -98,16 +126,7 @@ def _heads_for_s3prl(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**weights, "output_layer.2.weight": matrix, "output_layer.2.bias": bias[None, None]}
 
 
-def _refuse_projection(config: EncoderConfig, expected: bool) -> None:
-    found, channels = config.has_projection, config.conv_layers[-1][0]
-    refuse(
-        found != expected,
-        f"it has {'a' if found else 'no'} projection from the conv extractor's {channels} channels to "
-        f"{config.embed_dim} dimensions, and s3prl has {'one' if expected else 'none'} there",
-    )
-
-
-def _wavlm(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def _wavlm(config: EncoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     cfg = {
         **_pretraining_options(config),
         "normalize": config.normalize_waveform,
@@ -116,35 +135,38 @@ def _wavlm(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, dict
         "num_buckets": config.num_buckets,
         "max_distance": config.max_distance,
     }
-    model = {**_rename(weights, config), "mask_emb": torch.zeros(config.embed_dim)}
-    return "wavlm_local", {"cfg": cfg, "model": model}, ()
+    return {"cfg": cfg, "model": {**weights, "mask_emb": torch.zeros(config.embed_dim)}}
 
 
-def _hubert(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def _hubert(config: EncoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     cfg = {"label_rate": 16000 / config.downsample_rate, "final_dim": _FINAL_DIM}
-    content = _converted(config, weights, cfg, ("final_proj",))
-    return "hubert_local", {**content, "dictionaries_symbols": [None]}, ()
+    return {**_converted(config, weights, cfg, ("final_proj",)), "dictionaries_symbols": [None]}
 
 
-def _wav2vec2(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def _wav2vec2(config: EncoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     cfg = {"quantize_targets": False, "final_dim": _FINAL_DIM}
-    return "wav2vec2_local", _converted(config, weights, cfg, ("final_proj", "project_q")), ()
+    return _converted(config, weights, cfg, ("final_proj", "project_q"))
 
 
-def _data2vec(config: EncoderConfig, weights: dict[str, Tensor]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+def _data2vec(config: EncoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     depth = config.position_depth
-    cfg = {"pos_conv_depth": depth, "conv_pos": config.position_kernel * depth}
-    refuse(
-        config.position_kernel < 3, f"s3prl's data2vec has position kernels of 3 or more, not {config.position_kernel}"
-    )
-    content = _converted(config, weights, cfg, ())
+    content = _converted(config, weights, {"pos_conv_depth": depth, "conv_pos": config.position_kernel * depth}, ())
     content["model_weight"]["_ema"] = {}  # s3prl deletes the averaged teacher, which must therefore be there
-    return "data2vec_local", content, ()
+    return content
+
+
+_CONTENTS = {
+    "distiller_local": _distiller,
+    "wavlm_local": _wavlm,
+    "data2vec_local": _data2vec,
+    "hubert_local": _hubert,
+    "wav2vec2_local": _wav2vec2,
+}
 
 
 def _converted(config: EncoderConfig, weights: dict[str, Tensor], cfg: dict[str, Any], unused: tuple[str, ...]) -> dict:
     """The layout of s3prl's converter; ``unused`` are linear layers of pre-training, to be filled with zeros."""
-    model: dict[str, Any] = {**_rename(weights, config), "mask_emb": torch.zeros(config.embed_dim)}
+    model: dict[str, Any] = {**weights, "mask_emb": torch.zeros(config.embed_dim)}
     for name in unused:
         inputs = config.conv_layers[-1][0] if name == "project_q" else config.embed_dim
         model |= {f"{name}.weight": torch.zeros(_FINAL_DIM, inputs), f"{name}.bias": torch.zeros(_FINAL_DIM)}
@@ -153,10 +175,6 @@ def _converted(config: EncoderConfig, weights: dict[str, Tensor], cfg: dict[str,
         "model_cfg": {**_pretraining_options(config), **cfg},
         "model_weight": model,
     }
-
-
-def _rename(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
-    return {fairseq_name(name, config): value for name, value in weights.items()}
 
 
 def _pretraining_options(config: EncoderConfig) -> dict[str, Any]:

@@ -7,10 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import EncoderConfig
 from .formats import Checkpoint
 from .names import torchaudio_name
 from .obstacles import refuse, require_regular
 from .torchaudio_options import factory_arguments
+
+
+def require_torchaudio(config: EncoderConfig) -> None:
+    """Refuse what torchaudio has no model for.
+
+    Raises:
+        NotExportable: naming the first such property.
+
+    >>> require_torchaudio(EncoderConfig())
+    """
+    require_regular(config)
+    refuse(
+        not config.feature_norm,
+        "it has no layer norm between the conv extractor and the projection, which torchaudio's models always have",
+    )
+    refuse(not config.has_projection, "it has no projection after the conv extractor, which torchaudio's models have")
+    refuse(config.activation != "gelu", f"its activation is {config.activation}, and torchaudio knows only gelu")
+    refuse(config.position_depth > 1, "its position encoding is a stack of convolutions (data2vec)")
+    refuse(
+        config.relative_position and not config.gated_relative_position,
+        "its relative position bias has no gates, which torchaudio's wavlm_model always has",
+    )
 
 
 def torchaudio_content(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -24,7 +47,7 @@ def torchaudio_content(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[st
     Raises:
         NotExportable: torchaudio has no such model.
 
-    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+    >>> from robustdistiller.upstream import SpeechEncoder
     >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
     >>> content, notes = torchaudio_content(
     ...     Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()))
@@ -32,18 +55,7 @@ def torchaudio_content(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[st
     ('wav2vec2_model', 2)
     """
     config = checkpoint.config
-    require_regular(config)
-    refuse(
-        not config.feature_norm,
-        "it has no layer norm between the conv extractor and the projection, which torchaudio's models always have",
-    )
-    refuse(not config.has_projection, "it has no projection after the conv extractor, which torchaudio's models have")
-    refuse(config.activation != "gelu", f"its activation is {config.activation}, and torchaudio knows only gelu")
-    refuse(config.position_depth > 1, "its position encoding is a stack of convolutions (data2vec)")
-    refuse(
-        config.relative_position and not config.gated_relative_position,
-        "its relative position bias has no gates, which torchaudio's wavlm_model always has",
-    )
+    require_torchaudio(config)
     notes = ()
     if config.normalize_waveform:
         notes = ("torchaudio's models do not normalise the waveform: apply layer_norm(x, x.shape) to each utterance",)
