@@ -3,7 +3,14 @@
 Importing this package does not import s3prl.
 """
 
-from .checkpoints import Checkpoint, checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
+from .checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    checkpoint_digest,
+    load_encoder,
+    read_checkpoint,
+    save_checkpoint,
+)
 from .config import EncoderConfig
 from .encoder import EncoderOutput, SpeechEncoder
 from .expert import UpstreamExpert
@@ -13,6 +20,7 @@ from .released import mini_teacher, resolve_released
 __all__ = [
     "ENTRIES",
     "Checkpoint",
+    "CheckpointError",
     "EncoderConfig",
     "EncoderOutput",
     "SpeechEncoder",

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, register
+from robustdistiller.upstream import CheckpointError, EncoderConfig, SpeechEncoder, register
 from robustdistiller.upstream.checkpoints.names import fairseq_name, huggingface_name, torchaudio_name
 from tests.eval import toy_corpora
 
@@ -108,7 +108,7 @@ def test_runner_with_its_options(name, tmp_path):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "model").write_text("hello")
-    with pytest.raises(ValueError, match=r"model cannot be read as a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"model cannot be read as a checkpoint"):
         register()
         import s3prl.hub
 

@@ -13,6 +13,14 @@ from .archive import read_archive
 from .unpickle import HostilePickle
 
 
+class CheckpointError(ValueError):
+    """A file cannot be used as a checkpoint; the message says why, with the path, and can be shown to a user.
+
+    >>> issubclass(CheckpointError, ValueError)
+    True
+    """
+
+
 def safe_load(path: str | Path) -> dict[str, Any]:
     """Load a ``torch.save`` or safetensors file that holds a dictionary, without running anything it says.
 

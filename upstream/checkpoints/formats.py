@@ -20,7 +20,7 @@ from ..config import EncoderConfig
 from ..encoder import SpeechEncoder
 from .distiller import read_distiller
 from .fairseq import read_converted, read_fairseq, read_wavlm
-from .files import existing_file, load_with_names, write_atomically
+from .files import CheckpointError, existing_file, load_with_names, write_atomically
 from .huggingface import load_huggingface, read_huggingface
 from .names import check_own
 from .torchaudio import read_armhubert, read_dphubert, read_torchaudio
@@ -67,21 +67,24 @@ def read_checkpoint(path: str | Path, **config_overrides: Any) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the format is unknown, a key is missing or unknown (all are listed), or the file is damaged.
+        CheckpointError: the format is unknown, a key is missing or unknown (all are listed), or the file is damaged.
 
     >>> from robustdistiller.upstream import mini_teacher
     >>> checkpoint = read_checkpoint(mini_teacher())
     >>> checkpoint.format, checkpoint.config.num_layers
     ('robustdistiller', 5)
     """
-    found = open_source(path)
+    try:
+        found = open_source(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     hints = {"num_heads": config_overrides["num_heads"]} if "num_heads" in config_overrides else {}
     try:
         format_ = detect(found.content)
         config, weights = format_.read(found.content, **(hints if format_.takes_heads else {}))
         config = config.replace(**config_overrides)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
     metadata = found.content.get("metadata", {}) if format_.name == FORMAT else {}
     return Checkpoint(format_.name, config, weights, metadata)
 
