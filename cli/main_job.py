@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from robustdistiller import mini
 from robustdistiller.cli.stages import Stage
 from robustdistiller.eval.store import read_records, record_path
@@ -27,10 +29,6 @@ _DISTILL = (
     "trainer.save_every_steps=50",
     "trainer.accelerator=cpu",
     "optim.lr=5e-4",
-)
-_DISTILL_CODE = (
-    "import logging; logging.basicConfig(level='INFO', format='%(message)s'); "
-    "from robustdistiller.pretrain import distill, load_config; distill(load_config(sys.argv[1], sys.argv[2:]))"
 )
 _ROBUST = ("objectives.enhancement.hidden_size=64", "objectives.enhancement.num_layers=1")
 
@@ -105,12 +103,12 @@ class MainJob:
             stages.append(
                 Stage(
                     name=f"distil {label}",
-                    command=_python(
-                        _DISTILL_CODE,
-                        *recipe,
+                    command=_robustdistiller(
+                        *("distill", *recipe),
                         f"teacher.checkpoint={teacher}",
                         f"data.speech=[{corpus.pool}]",
                         *_DISTILL,
+                        *_precision(),
                         f"trainer.max_steps={self.distill_steps}",
                         f"seed={self.seed}",
                         f"out_dir={checkpoint.parent}",
@@ -183,8 +181,18 @@ def _finished_records(folder: Path) -> list[Path]:
     return [record_path(folder, r) for r in records] if len(records) == len(CONDITIONS) else []
 
 
+def _precision() -> tuple[str, ...]:
+    """bfloat16 where the processor computes in it (twice as fast there), float32 elsewhere."""
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return ("trainer.precision=bf16", "teacher.autocast=true") if native else ("trainer.precision=fp32",)
+
+
 def _python(code: str, *arguments: object) -> tuple[str, ...]:
     return (sys.executable, "-c", f"import sys; {code}", *map(str, arguments))
+
+
+def _robustdistiller(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "robustdistiller.cli", *arguments)
 
 
 def _run_downstream(*arguments: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ class Job:
         self._signatures: dict[str, str] = {}
         for stage in self.stages:
             made_from = [self._signatures[name] for name in stage.needs]
-            command = [part.replace(str(self.root), "ROOT") for part in stage.command]
+            command = [part.replace(str(self.root), "ROOT") for part in stage.command if part != sys.executable]
             text = json.dumps([command, stage.inputs, made_from])
             self._signatures[stage.name] = hashlib.sha256(text.encode()).hexdigest()
 
@@ -260,7 +261,7 @@ def readable(command: Sequence[str]) -> str:
     >>> readable(["/usr/bin/python3", "-m", "robustdistiller.eval.launcher", "-m", "train", "-o", "a='b'"])
     'run_downstream.py -m train -o "a=\\'b\\'"'
     """
-    names = {"robustdistiller.eval.launcher": "run_downstream.py", "robustdistiller.cli.main": "robustdistiller"}
+    names = {"robustdistiller.eval.launcher": "run_downstream.py", "robustdistiller.cli": "robustdistiller"}
     parts = list(command)
     if len(parts) > 2 and parts[1] == "-m" and parts[2] in names:
         parts[:3] = [names[parts[2]]]

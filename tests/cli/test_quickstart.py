@@ -1,0 +1,150 @@
+"""The main job in a tiny setting: stopped, continued, its table and picture; then `table` on its records."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from robustdistiller.cli.main import app
+from robustdistiller.cli.main_job import CONDITIONS, MainJob
+from robustdistiller.eval.store import read_records
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+
+LABELS = ["teacher", "plain student", "robust student", "fbank"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A tiny random teacher with as many layers as the shipped one."""
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        conv_layers=((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2),
+        embed_dim=16,
+        num_layers=5,
+        num_heads=2,
+        ffn_dim=32,
+        position_groups=4,
+    )
+    path = tmp_path_factory.mktemp("teacher") / "teacher.ckpt"
+    save_checkpoint(path, SpeechEncoder(config), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
+    """The job's folder after it was stopped once and continued, and what both calls printed."""
+    out = tmp_path_factory.mktemp("job") / "quickstart"
+    options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "8", "--jobs", "2"]
+    command = [sys.executable, "-m", "robustdistiller.cli", "quickstart", *options]
+    log = out.parent / "first.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+        _wait_for(out / "logs" / "head-of-teacher.log", process, log)  # corpus and one student are there
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(90) == 130, log.read_text()
+    corpus = (out / "corpus" / "corpus.json").stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / "corpus" / "corpus.json").stat().st_mtime_ns == corpus
+    return out, log.read_text(), done.stdout
+
+
+def _wait_for(path: Path, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(6000):
+        if path.exists():
+            return
+        if process.poll() is not None:
+            pytest.fail(log.read_text())
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail(f"{path} did not appear")
+
+
+def test_stopping_is_announced_and_what_was_finished_is_reused(finished):
+    _, first, second = finished
+    assert "mini corpus: done" in first and "the same command continues" in first
+    assert "mini corpus: reused" in second
+    assert "head of teacher: running" in second
+
+
+def test_one_record_per_upstream_and_condition(finished):
+    out, _, _ = finished
+    records = read_records(out / "records")
+    assert sorted((r.label, r.condition) for r in records) == sorted((u, c) for u in LABELS for c in CONDITIONS)
+    assert {(r.status, r.items_scored, r.items_expected) for r in records} == {("ok", 346, 346)}
+    for condition in CONDITIONS:  # everybody heard the same
+        assert len({r.manifest_digest for r in records if r.condition == condition}) == 1
+    digests = {r.label: r.checkpoint_digest for r in records}
+    assert len(set(digests.values())) == 4 and digests["fbank"] == "none"
+
+
+def test_table_and_picture(finished):
+    out, _, printed = finished
+    assert "IC test: accuracy (%), higher is better, 346 items" in printed
+    positions = [re.search(rf"^{label}\s", printed, re.MULTILINE).start() for label in LABELS]
+    assert positions == sorted(positions)
+    assert (out / "IC-test.png").stat().st_size > 20_000
+    assert len((out / "table.csv").read_text().splitlines()) == 1 + len(LABELS) * len(CONDITIONS)
+    assert str(out / "records") in printed and "Everything is in" in printed
+
+
+def test_started_once_more_it_only_shows_the_table(finished, teacher):
+    out, _, _ = finished
+    options = ["--teacher", str(teacher), "--steps", "3", "--head-steps", "8", "--jobs", "2"]
+    started = time.monotonic()
+    result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
+    assert result.exit_code == 0, result.output
+    assert result.output.count(": reused") == 11 and ": running" not in result.output
+    assert time.monotonic() - started < 30
+
+
+def test_table_command(finished, tmp_path):
+    out, _, _ = finished
+    result = CliRunner().invoke(app, ["table", str(out / "records"), "--out", str(tmp_path), "--reference", "teacher"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "table.csv").read_bytes() == (out / "table.csv").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["IC-test.png", "table.csv", "table.md"]
+
+
+def test_table_command_refuses_in_one_sentence(finished, tmp_path):
+    out, _, _ = finished
+    result = CliRunner().invoke(app, ["table", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1 and "no folder of records" in result.output
+    result = CliRunner().invoke(app, ["table", str(out / "records"), "--reference", "tacher", "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "no row is called 'tacher'" in result.output
+    copy = tmp_path / "records"
+    shutil.copytree(out / "records", copy)
+    next(copy.rglob("*.json")).write_text("{")
+    result = CliRunner().invoke(app, ["table", str(copy)])
+    assert result.exit_code == 1 and "is not a valid record" in result.output
+
+
+def test_a_missing_teacher_is_said_at_once(tmp_path):
+    result = CliRunner().invoke(
+        app, ["quickstart", "--out", str(tmp_path / "q"), "--teacher", str(tmp_path / "no.ckpt")]
+    )
+    assert result.exit_code == 1 and "no teacher at" in result.output and not (tmp_path / "q").exists()
+
+
+def test_other_settings_make_other_students_but_the_same_corpus(tmp_path, teacher):
+    from robustdistiller.cli.stages import Job
+
+    def signatures(**settings):
+        stages = MainJob(tmp_path, teacher=teacher, **settings).stages()
+        return Job(stages, tmp_path)._signatures
+
+    few, many = signatures(distill_steps=3), signatures(distill_steps=4)
+    changed = {name for name in few if few[name] != many[name]}
+    assert changed == {
+        f"{what} {kind} student" for what in ("distil", "head of", "scores of") for kind in ("plain", "robust")
+    }

@@ -1,0 +1,158 @@
+"""Stages run in order and side by side, are reused when nothing changed, and survive being stopped anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robustdistiller.cli.stages import Job, JobLocked, Stage, StageFailed, readable, tail
+
+
+def stage(root: Path, name: str, code: str = "", needs=(), inputs=(), resumable=False) -> Stage:
+    """A stage that notes its run in root/runs and then writes its product."""
+    folder = root / name
+    note = f"open(r'{root}/runs', 'a').write('{name}\\n'); "
+    product = (
+        f"; import pathlib as p; p.Path(r'{folder}').mkdir(exist_ok=True); p.Path(r'{folder}/out').write_text('x')"
+    )
+    command = (sys.executable, "-c", note + (code or "0") + product)
+    return Stage(name, command, lambda: [folder / "out"], tuple(needs), tuple(inputs), folder, resumable)
+
+
+def runs(root: Path) -> list[str]:
+    return (root / "runs").read_text().split() if (root / "runs").exists() else []
+
+
+def test_order_reuse_and_what_a_change_repeats(tmp_path):
+    def job(inputs=()):
+        a, b = stage(tmp_path, "a", inputs=inputs), stage(tmp_path, "b", needs=["a"])
+        return Job([a, b, stage(tmp_path, "c")], tmp_path, workers=2)
+
+    job().run()
+    assert sorted(runs(tmp_path)) == ["a", "b", "c"] and runs(tmp_path).index("a") < runs(tmp_path).index("b")
+    again = job()
+    again.run()
+    assert len(runs(tmp_path)) == 3
+    assert {progress.state for progress in again.progress.values()} == {"reused"}
+    job(inputs=["new data"]).run()  # a is made differently, so b is too; c is not
+    assert sorted(runs(tmp_path)[3:]) == ["a", "b"]
+    (tmp_path / "b" / "out").unlink()
+    job(inputs=["new data"]).run()
+    assert runs(tmp_path)[5:] == ["b"]
+
+
+def test_a_moved_folder_is_still_finished(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    Job([stage(first, "a")], first).run()
+    first.rename(second)
+    Job([stage(second, "a")], second).run()
+    assert runs(second) == ["a"]
+
+
+def test_stages_run_side_by_side(tmp_path):
+    # Each waits until the other has started: one after the other they would never end.
+    seen = f"len(set(open(r'{tmp_path}/runs').read().split()))"
+    wait = f"import time; [time.sleep(0.02) for _ in range(500) if {seen} < 2]"
+    started = time.monotonic()
+    Job([stage(tmp_path, "a", wait), stage(tmp_path, "b", wait)], tmp_path, workers=2).run()
+    assert time.monotonic() - started < 8
+
+
+def test_failure_shows_the_end_of_the_log_and_lets_the_other_stage_finish(tmp_path):
+    slow = "import time; time.sleep(1)"
+    bad = stage(tmp_path, "bad", "print('reading'); raise SystemExit('the disk is on fire')")
+    job = Job([bad, stage(tmp_path, "good", slow), stage(tmp_path, "later", needs=["bad"])], tmp_path, workers=2)
+    with pytest.raises(StageFailed) as failure:
+        job.run()
+    message = str(failure.value)
+    assert "stage 'bad' failed" in message and "the disk is on fire" in message and "logs/bad.log" in message
+    assert sorted(runs(tmp_path)) == ["bad", "good"]
+    assert job.progress["good"].state == "done" and job.progress["later"].state == "waiting"
+
+
+def test_a_missing_product_is_a_failure(tmp_path):
+    silent = Stage("silent", (sys.executable, "-c", "0"), lambda: [tmp_path / "nothing"])
+    with pytest.raises(StageFailed, match="stage 'silent' failed"):
+        Job([silent], tmp_path).run()
+
+
+def test_unfinished_folders_are_emptied_unless_the_stage_resumes(tmp_path):
+    for name, resumable, kept in (("fresh", False, False), ("resumed", True, True)):
+        one = stage(tmp_path, name, resumable=resumable)
+        job = Job([one], tmp_path)
+        job.run()
+        note = tmp_path / "logs" / f"{name}.json"
+        note.write_text(json.dumps({**json.loads(note.read_text()), "state": "started"}))
+        (tmp_path / name / "half").touch()
+        job.run()
+        assert (tmp_path / name / "half").exists() is kept
+
+
+RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_stages import stage
+from robustdistiller.cli.stages import Job
+root = Path({root!r})
+slow = "import time; open(r'{root}/started', 'w'); time.sleep(float(open(r'{root}/seconds').read()))"
+try:
+    Job([stage(root, "a"), stage(root, "b", slow, needs=["a"])], root).run()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_and_started_again(tmp_path, number):
+    script = tmp_path / "run.py"
+    script.write_text(RUN.format(tests=str(Path(__file__).parent), root=str(tmp_path)))
+    (tmp_path / "seconds").write_text("4" if number == signal.SIGKILL else "60")
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    _wait_for(tmp_path / "started")
+    os.kill(process.pid, number)
+    assert process.wait(20) == (-9 if number == signal.SIGKILL else 130)
+    assert runs(tmp_path) == ["a", "b"]
+    again = [sys.executable, str(script)]
+    if number == signal.SIGKILL:  # the stage outlived its parent and keeps others out until it ends
+        root = tmp_path
+        with pytest.raises(JobLocked, match="in use by another run, or by a stage of one that was killed"):
+            Job([stage(root, "a")], root).run()
+        time.sleep(5)
+    (tmp_path / "seconds").write_text("0")
+    assert subprocess.run(again, timeout=60).returncode == 0
+    assert runs(tmp_path) == ["a", "b", "b"]
+
+
+def _wait_for(path: Path) -> None:
+    for _ in range(1200):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{path} did not appear")
+
+
+def test_a_need_must_come_first(tmp_path):
+    with pytest.raises(KeyError):
+        Job([stage(tmp_path, "b", needs=["a"]), stage(tmp_path, "a")], tmp_path)
+
+
+def test_log_begins_with_the_command_and_progress_bars_show_their_latest_state(tmp_path):
+    job = Job([stage(tmp_path, "a", "print('10%\\r\\x1b[32m90%\\r', end='')")], tmp_path, threads=3)
+    job.run()
+    log = (tmp_path / "logs" / "a.log").read_text()
+    assert log.startswith("$ ")
+    assert tail(tmp_path / "logs" / "a.log", 1) == ["90%"]
+    assert job.progress["a"].state == "done"
+
+
+def test_commands_are_shown_as_typed():
+    command = (sys.executable, "-m", "robustdistiller.cli", "distill", "robustdistiller", "data.speech=[a]")
+    assert readable(command) == 'robustdistiller distill robustdistiller "data.speech=[a]"'
