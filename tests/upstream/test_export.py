@@ -394,6 +394,7 @@ def test_folder_of_transformers_is_complete(tmp_path):
         "model.safetensors",
         "preprocessor_config.json",
     ]
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1  # all as readable as each other
     assert json.loads((path / "config.json").read_text())["architectures"] == ["Wav2Vec2Model"]
     assert AutoConfig.from_pretrained(path).do_stable_layer_norm
     extractor = AutoFeatureExtractor.from_pretrained(path)

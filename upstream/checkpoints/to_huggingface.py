@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import EncoderConfig
+from .files import write_atomically
 from .formats import Checkpoint
 from .model_card import model_card
 from .names import huggingface_name
@@ -59,7 +60,8 @@ def write_huggingface(
         folder = Path(workplace) / "new"
         folder.mkdir()
         weights = {huggingface_name(name, config): value.contiguous() for name, value in checkpoint.state_dict.items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        # Written by itself, safetensors would make the file private.
+        write_atomically(folder / "model.safetensors", lambda file: save_file(weights, file, {"format": "pt"}))
         _write_json(folder / "config.json", _options(config, model_type))
         _write_json(folder / "preprocessor_config.json", _preprocessor(config))
         card = model_card(checkpoint, path.name, model, (*notes, *more), results)
