@@ -35,6 +35,7 @@ Examples:
   robustdistiller convert student.ckpt student-hf --to huggingface \\
       --records exp/records
   robustdistiller convert WavLM-Base+.pt wavlm.ckpt --to native
+  robustdistiller convert robustdistiller_hubert rd_hubert --to huggingface
   robustdistiller convert hubert-base-ls960/ hubert.pt --to s3prl
 
 What cannot be expressed is refused, with the property that prevents it.
@@ -42,7 +43,7 @@ What cannot be expressed is refused, with the property that prevents it.
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint of any readable format.", metavar="IN")],
+    source: Annotated[str, typer.Argument(help="Checkpoint of any readable format, name or URL.", metavar="IN")],
     target: Annotated[Path, typer.Argument(help="File, or for huggingface folder, to write.", metavar="OUT")],
     to: Annotated[Target, typer.Option("--to", help="Format to write.")],
     drop_heads: Annotated[bool, typer.Option("--drop-heads", help="Leave the prediction heads out.")] = False,
@@ -58,13 +59,16 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
-    from robustdistiller.upstream.checkpoints.export import export_checkpoint  # slow to import
+    from robustdistiller.eval.extraction import find_checkpoint  # slow to import
+    from robustdistiller.upstream import export_checkpoint
 
     try:
         if records is not None and to is not Target.huggingface:
             raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
         results = "" if records is None else results_markdown(records)
-        exported = export_checkpoint(source, target, to.value, drop_heads, overwrite, results, license_, num_heads)
+        exported = export_checkpoint(
+            find_checkpoint(source), target, to.value, drop_heads, overwrite, results, license_, num_heads
+        )
     except (OSError, ValueError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None

@@ -29,9 +29,9 @@ Write the features of audio files and folders, one file for each recording.
 
 \b
 UPSTREAM is one of
-  robustdistiller_mini, robustdistiller_hubert, robustdistiller_wavlm,
-  robustdistiller_robust_hubert, a checkpoint of any readable format, or the
-  URL of one.
+  a checkpoint   of any readable format, or a Hugging Face folder
+  a name         robustdistiller_mini, robustdistiller_wavlm, dphubert, ...
+  a URL          of a checkpoint
 
 \b
 --layer is
@@ -50,17 +50,16 @@ Examples:
 \b
 DIR then holds
   NAME.npy         (frames, dim); with --layer all (states, frames, dim)
-  manifest.jsonl   one line each: audio, output, frames, rates, layers, digests
+  manifest.jsonl   one line each: audio, output, frames, layers, digests
   extraction.json  what decided the features
 
-Run it again to continue: recordings whose features are there, and unchanged, are skipped. Recordings that cannot be
-read are listed at the end, and the exit code is then 1.
+Run it again to continue: what is there, and unchanged, is skipped. What cannot be read is listed at the end.
 """
 
 
 def extract(
     upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
-    audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO...")],
+    audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO")],
     out: Annotated[Path, typer.Option(help="Folder for the features.", metavar="DIR")],
     layer: Annotated[str, typer.Option(help="Number or name of a hidden state, all, or weighted.")] = "all",
     head: Annotated[Path | None, typer.Option(help="s3prl's head checkpoint, for --layer weighted.")] = None,

@@ -35,6 +35,11 @@ def test_convert_says_what_reads_the_result_and_what_is_left_out(student, tmp_pa
     assert all(torch.equal(value, read_checkpoint(student).state_dict[name]) for name, value in weights.items())
 
 
+def test_an_entry_is_a_source(tmp_path):
+    result = run("robustdistiller_mini", tmp_path / "mini.pt", "--to", "s3prl", "--license", "apache-2.0")
+    assert result.exit_code == 0 and "wav2vec2_local" in result.output
+
+
 def test_records_reach_the_model_card(student, tmp_path):
     write_record(tmp_path / "records", example_record())
     result = run(student, tmp_path / "hf", "--to", "huggingface", "--records", tmp_path / "records")
