@@ -60,15 +60,14 @@ def convert(
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
     from robustdistiller.eval.extraction import find_checkpoint  # slow to import
-    from robustdistiller.upstream import export_checkpoint
+    from robustdistiller.upstream import checkpoint_digest, export_checkpoint
 
     try:
         if records is not None and to is not Target.huggingface:
             raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
-        results = "" if records is None else results_markdown(records)
-        exported = export_checkpoint(
-            find_checkpoint(source), target, to.value, drop_heads, overwrite, results, license_, num_heads
-        )
+        path = find_checkpoint(source)
+        results = "" if records is None else results_markdown(records, checkpoint_digest(path))
+        exported = export_checkpoint(path, target, to.value, drop_heads, overwrite, results, license_, num_heads)
     except (OSError, ValueError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from None
@@ -80,14 +79,23 @@ def convert(
 convert.__doc__ = HELP
 
 
-def results_markdown(records: Path) -> str:
-    """The tables of a folder of records, for a model card.
+def results_markdown(folder: Path, digest: str) -> str:
+    """The tables of a folder of records, for a model card, and which of their rows is the checkpoint.
+
+    Args:
+        folder: records.
+        digest: the checkpoint's SHA-256.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: the records are broken, or do not belong together.
+        ValueError: the records are broken, do not belong together, or none is of this checkpoint.
     """
     from robustdistiller.eval.store import read_records
     from robustdistiller.eval.table import build_tables
 
-    return "\n".join(table.to_markdown() for table in build_tables(read_records(records)))
+    records = read_records(folder)
+    rows = sorted({record.label for record in records if record.checkpoint_digest == digest})
+    if not rows:
+        raise ValueError(f"no record in {folder} is of this checkpoint (SHA-256 {digest[:12]})")
+    tables = [table.to_markdown() for table in build_tables(records)]
+    return "\n".join([f"This model is the row {', '.join(rows)}.", "", *tables])

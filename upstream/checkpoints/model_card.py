@@ -67,7 +67,7 @@ def _summary(checkpoint: Checkpoint) -> str:
 
 
 def _usage(model_class: str, normalize: bool) -> str:
-    scaled = "(waveform - waveform.mean()) / waveform.std()" if normalize else "waveform"
+    scaled = "((waveform - waveform.mean()) / waveform.std())" if normalize else "waveform"
     return "\n".join(
         [
             "```python",
@@ -77,7 +77,7 @@ def _usage(model_class: str, normalize: bool) -> str:
             f'model = AutoModel.from_pretrained("PATH").eval()  # {model_class}',
             "waveform = torch.randn(16000)  # one second at 16 kHz, as float",
             "with torch.no_grad():",
-            f"    output = model(({scaled})[None], output_hidden_states=True)",
+            f"    output = model({scaled}[None], output_hidden_states=True)",
             "output.hidden_states  # input of the first layer, then the output of each layer",
             "```",
         ]
