@@ -207,17 +207,24 @@ class EncoderConfig:
             _require(getattr(self, name) in allowed, f"{name} is {getattr(self, name)!r}; expected one of {allowed}")
         _require(
             len(self.conv_layers) > 0 and all(len(layer) == 3 and min(layer) > 0 for layer in self.conv_layers),
-            f"conv_layers is {self.conv_layers}; expected (channels, kernel, stride) triples of positive integers",
+            f"conv_layers is {str(self.conv_layers)[:200]}; expected triples of positive (channels, kernel, stride)",
         )
         positive = ("embed_dim", "position_kernel", "position_groups", "position_depth", "num_buckets", "max_distance")
         for name in positive:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive integer")
+        # Far above any model, and low enough that a damaged or hostile file cannot make us build without end.
+        for name, most in (("num_layers", 1000), ("embed_dim", 100_000), ("position_depth", 100)):
+            _require(getattr(self, name) <= most, f"{name} is {getattr(self, name)}; expected at most {most}")
+        _require(
+            len(self.conv_layers) <= 100, f"conv_layers lists {len(self.conv_layers)} layers; expected at most 100"
+        )
         _require(self.num_layers >= 0, f"num_layers is {self.num_layers}; expected 0 or more")
         _require(
             self.embed_dim % self.position_groups == 0,
             f"embed_dim {self.embed_dim} is not divisible by position_groups {self.position_groups}",
         )
         heads, _ = self.heads, self.ffn_dims
+        _require(max(heads, default=0) <= 1000, f"num_heads is {max(heads, default=0)}; expected at most 1000")
         if self.head_dim is None:
             _require(len(set(heads)) <= 1, f"num_heads is {heads}; give head_dim when layers differ")
             _require(

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+from robustdistiller.upstream import CheckpointError, EncoderConfig, SpeechEncoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.checkpoints.files import load_with_names, safe_load
+from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Inert, Unpickler
 
 
@@ -303,3 +305,56 @@ def test_not_a_checkpoint_at_all(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
     with pytest.raises(ValueError, match="TorchScript program, not a checkpoint"):
         safe_load(tmp_path / "program.pt")
+
+
+def _laughs(levels=60, width=10):
+    """A list that takes a few bytes and, written out, more than any memory."""
+    value = ["ha"] * width
+    for _ in range(levels):
+        value = [value] * width
+    return value
+
+
+OWN = {"format": "robustdistiller", "format_version": 1, "state_dict": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"args": argparse.Namespace(arch="hubert", activation_fn=_laughs()), "model": {"a": torch.ones(1)}},
+        {"args": argparse.Namespace(arch="hubert", encoder_layers=_laughs(20)), "model": {"a": torch.ones(1)}},
+        {"Config": {"distiller": {"pred_layer_id": _laughs(), "n_tasks": 10}}, "Distiller": {"a": torch.ones(1)}},
+        {"Config": {"distiller": {"pred_layer_id": [[1]], "n_tasks": 1}}, "Distiller": {"a": torch.ones(1)}},
+        {"config": {"encoder_num_layers": 2, "encoder_embed_dim": _laughs(5)}, "state_dict": {"a": torch.ones(1)}},
+        {"cfg": {"encoder_layers": 10**9}, "model": {"a": torch.ones(1)}},
+        {"cfg": {"encoder_embed_dim": 10**9, "encoder_attention_heads": 10**9}, "model": {"a": torch.ones(1)}},
+        {"cfg": {"encoder_layers": "two"}, "model": {"a": torch.ones(1)}},
+        {**OWN, "config": {"num_layers": 10**9}},
+        {**OWN, "config": {"num_heads": [10**9] * 12, "head_dim": 1}},
+        {**OWN, "config": {"conv_layers": _laughs(3)}},
+        {**OWN, "config": {"conv_layers": _laughs()}},
+        {**OWN, "config": {"num_layers": "many"}},
+        {**OWN, "config": {"dropout": None}},
+        {**OWN, "config": [1]},
+    ],
+)
+def test_options_that_would_expand_without_end_or_have_a_wrong_type(content, tmp_path):
+    _save(content, tmp_path / "a.pt", False)
+    with pytest.raises(CheckpointError, match=r"a\.pt: ") as caught:
+        read_checkpoint(tmp_path / "a.pt")
+    assert len(str(caught.value)) < 20_000
+
+
+def test_options_that_contain_themselves(tmp_path):
+    options = {"arch": "hubert"}
+    options["self"] = options
+    _save({"args": options, "model": {"a": torch.ones(1)}}, tmp_path / "a.pt", False)
+    with pytest.raises(CheckpointError, match="its options are nested too deeply"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_what_else_a_file_holds_is_counted_once(tmp_path):
+    save_checkpoint(tmp_path / "a.ckpt", SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=0, num_heads=1)), {})
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True) | {"laughs": _laughs()}
+    _save(content, tmp_path / "a.ckpt", False)
+    assert "laughs: 10 entries" in inspect_checkpoint(tmp_path / "a.ckpt").holds

@@ -23,6 +23,7 @@ from .fairseq import read_converted, read_fairseq, read_wavlm
 from .files import CheckpointError, existing_file, load_with_names, write_atomically
 from .huggingface import load_huggingface, read_huggingface
 from .names import check_own
+from .plain import options_of
 from .torchaudio import read_armhubert, read_dphubert, read_torchaudio
 from .torchaudio_options import read_factory_file
 
@@ -85,6 +86,9 @@ def read_checkpoint(path: str | Path, **config_overrides: Any) -> Checkpoint:
         config = config.replace(**config_overrides)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except (TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        kind = type(error).__name__
+        raise CheckpointError(f"{path}: an option has an unexpected type or shape ({kind}: {error})") from error
     metadata = found.content.get("metadata", {}) if format_.name == FORMAT else {}
     return Checkpoint(format_.name, config, weights, metadata)
 
@@ -152,7 +156,7 @@ def _read_own(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict[str, Tens
     found = content.get("format_version")
     if found != FORMAT_VERSION:
         raise ValueError(f"format_version is {found!r}, this package reads {FORMAT_VERSION}; update robustdistiller")
-    config = EncoderConfig.from_dict(content["config"])
+    config = EncoderConfig.from_dict(options_of(content, "config"))
     return config, check_own(content["state_dict"], config)
 
 

@@ -18,7 +18,6 @@ from .formats import FORMATS, Source, detect, open_source, read_checkpoint
 from .plain import plain
 from .unpickle import HostilePickle, Inert
 
-_DEEPEST = 20
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (
     "Config",
@@ -199,7 +198,7 @@ def _summary(value: Any) -> str:
         inner = plain(value)
         return f"an object of {value.name}" + (f" with {len(inner)} entries" if isinstance(inner, dict) else "")
     if isinstance(value, (Mapping, list, tuple)):
-        tensors = list(_tensors(value))
+        tensors = _tensors(value)
         numbers = sum(tensor.numel() for tensor in tensors)
         return f"{len(value)} entries" + (f", {len(tensors)} tensors with {numbers:,} numbers" if tensors else "")
     if isinstance(value, Tensor):
@@ -208,13 +207,17 @@ def _summary(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif depth < _DEEPEST:
-        items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-        for item in items:
-            yield from _tensors(item, depth + 1)
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in nested containers, each container looked into once."""
+    tensors, seen, waiting = [], set(), [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            tensors.append(item)
+        elif isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
+    return tensors
 
 
 def _size(path: Path) -> int:

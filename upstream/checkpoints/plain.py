@@ -8,37 +8,58 @@ from typing import Any
 
 from .unpickle import Inert
 
-_DEEPEST = 30
+_DEEPEST, _LARGEST = 30, 1_000_000
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """Plain containers and values for ``value``, in which classes were not built.
 
     Knows ``argparse.Namespace``, dataclasses and other objects that are their attributes; omegaconf's ``DictConfig``,
     ``ListConfig`` and value nodes; enumerations. What else there is stays as it is.
+
+    Raises:
+        ValueError: it contains itself, or, written out, would be too deep or too large.
 
     >>> namespace = Inert("argparse.Namespace")
     >>> namespace.state = {"arch": "hubert", "mode": Inert("fairseq.dataclass.constants.Mode", ("default",))}
     >>> plain({"args": namespace})
     {'args': {'arch': 'hubert', 'mode': 'default'}}
     """
-    if depth > _DEEPEST:
-        raise ValueError("its options are nested too deeply")
-    if isinstance(value, Mapping):
-        return {key: plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(plain(item, depth + 1) for item in value)
-    if not isinstance(value, Inert):
-        return value
-    state = value.state
-    if isinstance(state, Mapping):
-        for holder in ("_content", "_val"):  # omegaconf's containers and values
-            if holder in state:
-                return plain(state[holder], depth + 1)
-        return plain(state, depth + 1)
-    if value.name == "builtins.getattr" and len(value.args) == 2:
-        return value.args[1]
-    return plain(value.args[0], depth + 1) if len(value.args) == 1 and state is None else value
+    return _Translation().translate(value, 0)[0]
+
+
+class _Translation:
+    """Translates each object once, and counts what the result would take if nothing in it were shared."""
+
+    def __init__(self):
+        self.done: dict[int, tuple[Any, int]] = {}
+
+    def translate(self, value: Any, depth: int) -> tuple[Any, int]:
+        if not isinstance(value, (Mapping, list, tuple, Inert)):
+            return value, 1
+        if id(value) not in self.done:
+            if depth > _DEEPEST:
+                raise ValueError("its options are nested too deeply")
+            found, size = self._translate(value, depth + 1)
+            if size > _LARGEST:
+                raise ValueError("its options are too large")
+            self.done[id(value)] = found, size
+        return self.done[id(value)]
+
+    def _translate(self, value: Any, depth: int) -> tuple[Any, int]:
+        if isinstance(value, Mapping):
+            items = [(key, *self.translate(item, depth)) for key, item in value.items()]
+            return {key: item for key, item, _ in items}, 1 + sum(size for *_, size in items)
+        if isinstance(value, (list, tuple)):
+            pairs = [self.translate(item, depth) for item in value]
+            return type(value)(item for item, _ in pairs), 1 + sum(size for _, size in pairs)
+        state = value.state
+        if isinstance(state, Mapping):
+            holder = next((name for name in ("_content", "_val") if name in state), None)  # omegaconf's
+            return self.translate(state if holder is None else state[holder], depth)
+        if value.name == "builtins.getattr" and len(value.args) == 2:
+            return value.args[1], 1
+        return self.translate(value.args[0], depth) if len(value.args) == 1 and state is None else (value, 1)
 
 
 def options_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
