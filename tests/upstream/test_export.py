@@ -365,6 +365,21 @@ def test_model_card_says_where_it_comes_from(tmp_path):
     assert "Recipe: not recorded in the checkpoint" in text and "license:" not in text
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"teacher": None, "corruption": None, "step": None},
+        {"teacher": ["x"], "step": "many", "audio_hours": "?", "corruption": "noise\n# Not a title"},
+        {"config": [1], "versions": "1", "license": ["a"], "converted_from": 3, "recipe": {"a": 1}},
+        {"config": {"data": {"speech": 5, "noise": {}}}, "corruption": {"snr_db": [1, 2, 3]}, "audio_hours": None},
+    ],
+)
+def test_model_card_of_odd_metadata(metadata, tmp_path):
+    save_checkpoint(tmp_path / "odd.ckpt", build({}), metadata)
+    path = export_checkpoint(tmp_path / "odd.ckpt", tmp_path / "odd", "huggingface").path
+    assert [line for line in (path / "README.md").read_text().splitlines() if line.startswith("# ")] == ["# odd"]
+
+
 def test_licence_and_heads_can_be_told(tmp_path):
     import torchaudio
 

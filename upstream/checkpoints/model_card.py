@@ -89,9 +89,10 @@ def _origin(metadata: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     data = _mapping(config.get("data"))
     yield "Teacher", _teacher(teacher)
     yield "Recipe", str(metadata.get("recipe") or _UNKNOWN)
-    if "step" in metadata:
-        hours = f", {metadata['audio_hours']:.1f} hours of audio" if "audio_hours" in metadata else ""
-        yield "Training", f"{metadata['step']:,} steps{hours}"
+    step, hours = metadata.get("step"), metadata.get("audio_hours")
+    if isinstance(step, int):
+        audio = f", {hours:.1f} hours of audio" if isinstance(hours, (int, float)) else ""
+        yield "Training", f"{step:,} steps{audio}"
     yield "Training speech", _names(data.get("speech"))
     if "corruption" in metadata:
         yield "Corruption of the training speech", _corruption(metadata["corruption"])
@@ -149,7 +150,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _bullets(entries: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"- {': '.join(entry)}" for entry in entries)
+    """One line per entry, whatever line breaks its text has."""
+    return "\n".join("- " + " ".join(": ".join(entry).split()) for entry in entries)
 
 
 def _section(title: str, body: str) -> str:
