@@ -46,7 +46,7 @@ def quickstart(
         raise typer.Exit(1)
     workers = jobs or min(4, cores())
     hide_gpu = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    job = Job(settings.stages(), out, workers, max(1, cores() // workers), hide_gpu)
+    job = Job(settings.stages(), out, workers, min(4, max(1, cores() // workers)), hide_gpu)
     console.print(
         f"Main job in {out}: {len(job.stages)} stages, {workers} side by side, {job.threads} thread(s) each.",
         highlight=False,
@@ -62,7 +62,7 @@ def quickstart(
         errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     try:
-        written = show_tables(settings.records, out, console, reference="teacher")
+        written = show_tables([settings.records], out, console, reference="teacher")
     except RecordError as error:
         errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -18,25 +18,25 @@ from robustdistiller.eval.table import TaskTable, build_tables
 
 
 def table(
-    records: Annotated[Path, typer.Argument(help="Folder of records, e.g. EXPDIR/records.")],
+    records: Annotated[list[Path], typer.Argument(help="Folders with records at any depth, e.g. EXPDIR/records.")],
     out: Annotated[Path | None, typer.Option(help="Folder for tables and plots; default: beside the records.")] = None,
     reference: Annotated[str | None, typer.Option(help="Row to draw as the reference line, e.g. teacher.")] = None,
 ) -> None:
     """Print and draw one table per task from records only; write CSV, Markdown and PNG."""
     console = Console()
     try:
-        written = show_tables(records, out or records.parent, console, reference)
+        written = show_tables(records, out or records[0].parent, console, reference)
     except (RecordError, FileNotFoundError, ValueError) as error:
         Console(stderr=True).print(f"robustdistiller table: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print("Written: " + ", ".join(map(str, written)), soft_wrap=True)
 
 
-def show_tables(records: Path, out: Path, console: Console, reference: str | None = None) -> list[Path]:
+def show_tables(records: list[Path], out: Path, console: Console, reference: str | None = None) -> list[Path]:
     """Print every task's table and write ``table.csv``, ``table.md`` and one ``TASK-SPLIT.png`` each.
 
     Args:
-        records: folder of records.
+        records: folders of records.
         out: folder to write to.
         console: where to print.
         reference: label of the plot's reference line; left out of plots whose table lacks it.
@@ -49,7 +49,7 @@ def show_tables(records: Path, out: Path, console: Console, reference: str | Non
         RecordError: the records are broken, unfinished or do not belong together.
         ValueError: no table has the reference.
     """
-    tables = build_tables(read_records(records))
+    tables = build_tables([record for folder in records for record in read_records(folder)])
     if reference is not None and not any(reference in one.values.index for one in tables):
         labels = sorted({label for one in tables for label in one.values.index})
         raise ValueError(f"no row is called {reference!r}; there are {', '.join(labels)}")

@@ -35,6 +35,14 @@ class CorruptingCollate:
         corruptor: what to do to each utterance; None leaves the audio as it is.
         task: where the batch keeps its ids, and whether it holds a mixture's spectrogram.
         dataset: for mixtures, the dataset whose STFT settings apply.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
+        >>> collate = CorruptingCollate(lambda samples: zip(*samples), corruptor, tasks.get("IC"))
+        >>> waveforms, others, drawn = collate([(np.ones(8, np.float32), 0, "utt-1")])
+        >>> others, drawn["utt-1"]["snr_db"]
+        ([(0,), ('utt-1',)], 5.0)
     """
 
     def __init__(self, collate: Callable, corruptor: Corruptor | None, task: Task, dataset: Any = None) -> None:
@@ -81,6 +89,14 @@ class ConditionLoader:
     Attributes:
         items_scored: items handed out in batches that the caller came back from.
         drawn: utterance id to drawn corruption parameters.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> samples = [(np.ones(8, np.float32), 0, f"utt-{i}") for i in range(3)]
+        >>> loader = DataLoader(samples, batch_size=2, collate_fn=lambda samples: zip(*samples))
+        >>> view = ConditionLoader(loader, Corruptor("noise:snr_db=5,noise=white"), tasks.get("IC"))
+        >>> [len(waveforms) for waveforms, *_ in view], view.items_scored, len(view.drawn)
+        ([2, 1], 3, 3)
     """
 
     def __init__(

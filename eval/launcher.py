@@ -197,21 +197,27 @@ class Launch:
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise LaunchError(f"unknown upstream {args.upstream!r}.{hint} `run_downstream.py -h` lists them under -u")
         path = args.upstream_ckpt
-        if path and not re.match(r"[a-z]+://", path) and "/" in path + "/" and not Path(path).exists():
-            if args.past_exp:
-                raise FileNotFoundError(
-                    f"the head was trained on the upstream checkpoint {path}, which is not there (seen from "
-                    f"{Path.cwd()}); if it moved: -o \"args.upstream_ckpt='NEW_PATH'\""
-                )
-            if Path(path).suffix or os.sep in path:
-                raise FileNotFoundError(f"-k {path}: no such file (seen from {Path.cwd()})")
+        is_file_name = path and "://" not in path and (Path(path).suffix or os.sep in path)
+        if not is_file_name or Path(path).exists():
+            return
+        if args.past_exp:
+            raise FileNotFoundError(
+                f"the head was trained on the upstream checkpoint {path}, which is not there (seen from {Path.cwd()}); "
+                "if it moved: -o \"args.upstream_ckpt='NEW_PATH'\""
+            )
+        raise FileNotFoundError(f"-k {path}: no such file (seen from {Path.cwd()})")
 
     def _plan(self, args: argparse.Namespace, task: tasks.Task | None) -> EvaluationPlan:
         ours = self.ours
+        sources = Sources(*(tuple(ours[kind] or ()) for kind in ("noise", "rir", "speech")))
+        try:
+            corruptors = sources.corruptors(self.conditions, ours["corruption_seed"])
+        except ValueError as error:
+            raise LaunchError(f"--condition: {error}") from error
         return EvaluationPlan(
             task=task,
-            conditions=self.conditions,
-            sources=Sources(*(tuple(ours[kind] or ()) for kind in ("noise", "rir", "speech"))),
+            corruptors=corruptors,
+            sources=sources,
             corruption_seed=ours["corruption_seed"],
             records=Path(ours["records"] or Path(args.expdir) / "records"),
             overwrite=ours["overwrite"],

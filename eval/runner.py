@@ -16,6 +16,7 @@ import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.corrupting import ConditionLoader
+from robustdistiller.eval.heads import LaunchError
 from robustdistiller.eval.records import Metric, Record
 from robustdistiller.eval.run_info import config_digest, git_state, identify_weights, tf32_enabled, versions
 from robustdistiller.eval.sources import Sources
@@ -43,17 +44,21 @@ class EvaluationPlan:
 
     Attributes:
         task: registry entry; None for a downstream this project does not know (then stock evaluation, no records).
-        conditions: test conditions, in the order they are evaluated.
+        corruptors: test conditions in the order they are evaluated, each with what carries it out (None for clean).
         sources: noise, rooms and speech for all of them.
         corruption_seed: seed of the drawn corruption.
         records: folder of records.
         overwrite: ``always`` or ``only-missing``.
         label: name of the upstream in tables; empty for the upstream's own.
         dump_audio: number of waveforms to write per condition.
+
+    Example:
+        >>> [str(condition) for condition in EvaluationPlan(task=None).corruptors]
+        ['clean']
     """
 
     task: Task | None
-    conditions: tuple[Condition, ...] = (Condition(),)
+    corruptors: Mapping[Condition, Corruptor | None] = field(default_factory=lambda: {Condition(): None})
     sources: Sources = field(default_factory=Sources)
     corruption_seed: int = 0
     records: Path = Path("records")
@@ -99,6 +104,12 @@ class ConditionRunner:
         self._config_as_given = copy.deepcopy(config)  # experts change theirs
         super().__init__(args, config)
 
+    def _get_upstream(self) -> Any:
+        try:
+            return super()._get_upstream()
+        except ValueError as error:
+            raise LaunchError(f"upstream {self.args.upstream}: {error}") from error
+
     def evaluate(self, split: str | None = None, logger: Any = None, global_step: int = 0) -> list[str]:
         """Evaluate under each condition when called by the command line; otherwise s3prl's evaluation, unchanged."""
         if split is not None or self.plan.task is None:
@@ -107,9 +118,8 @@ class ConditionRunner:
         stock = {name: getattr(expert, name) for name in ("get_dataloader", *_OUTPUT_FOLDERS) if hasattr(expert, name)}
         # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
         loader = expert.get_dataloader(self.args.evaluate_split)
-        corruptors = self.plan.sources.corruptors(self.plan.conditions, self.plan.corruption_seed)
         try:
-            for condition, corruptor in corruptors.items():
+            for condition, corruptor in self.plan.corruptors.items():
                 self._evaluate_condition(condition, corruptor, loader)
         finally:
             for name, value in stock.items():

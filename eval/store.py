@@ -85,7 +85,7 @@ def read_record(path: Path | str) -> Record:
 
 
 def read_records(root: Path | str) -> list[Record]:
-    """Read all records below a folder, in path order.
+    """Read all records below a folder, in path order. Other JSON files there are left alone.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -103,7 +103,7 @@ def read_records(root: Path | str) -> list[Record]:
     if not root.is_dir():
         raise FileNotFoundError(f"no folder of records at {root}; records are written by run_downstream.py -m evaluate")
     records, broken = [], []
-    for path in sorted(p for p in root.rglob("*.json") if not p.name.startswith(".")):
+    for path in sorted(p for p in root.rglob("*-seed*-*.json") if not p.name.startswith(".")):
         try:
             records.append(read_record(path))
         except RecordError as error:

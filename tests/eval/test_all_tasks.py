@@ -1,0 +1,65 @@
+"""Every SUPERB task of s3prl, on a toy corpus in its official layout: trained, scored clean and corrupted, recorded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.launcher import main
+from robustdistiller.eval.store import read_records
+from robustdistiller.upstream.s3prl_bridge import sox_path
+
+pytestmark = pytest.mark.usefixtures("bridge")
+
+RUNNER = {f"config.runner.{key}": 2 for key in ("total_steps", "eval_step", "save_step", "log_step")}
+CONDITIONS = ["clean", "noise:snr_db=0,noise=white", "noise+reverb:snr_db=5"]
+# What s3prl prints of the headline metric, and what it is multiplied with in the record.
+PRINTED = {
+    "KS": (r"test acc: (\S+)", 100),
+    "IC": (r"test acc: (\S+)", 100),
+    "SID": (r"test acc: (\S+)", 100),
+    "ER": (r"test acc: (\S+)", 100),
+    "ASR": (r"test-clean wer: (\S+)", 1),
+    "PR": (r"test per: (\S+)", 100),
+    "SF": (r"test slot_type_f1: (\S+)", 100),
+    "ASV": (r"sv-voxceleb1/test-EER: (\S+)", 100),
+    "SD": (r"mode test acc \S+ der (\S+)", 100),
+    "SE": (r"Average pesq of 2 utts is (\S+)", 1),
+    "SE2": (r"Average pesq of 2 utts is (\S+)", 1),
+    "SS": (r"Average si_sdr of 2 utts: (\S+)", 1),
+    "SS2": (r"Average si_sdr of 2 utts: (\S+)", 1),
+}
+
+
+@pytest.mark.parametrize("code", [*PRINTED, "QbE"])
+def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_path, capsys):
+    task = tasks.get(code)
+    if "sox" in task.tools and code in ("ASV", "QbE") and sox_path() is None:
+        pytest.skip("sox is not installed: s3prl trims silence and resamples with it")
+    settings = {**toy_corpora.build(code, tmp_path / "data"), **RUNNER}
+    folder = tmp_path / "exp"
+    new = ["-u", "robustdistiller_local", "-k", str(toy_student), "-d", code, "-p", str(folder)]
+    new += ["-o", toy_corpora.as_option(settings)]
+    conditions = [part for condition in CONDITIONS for part in ("--condition", condition)] + ["--rir", str(rir_folder)]
+    if task.trainable:
+        assert main(["-m", "train", *new]) == 0
+        workers = toy_corpora.as_option({key: value for key, value in settings.items() if "num_workers" in key})
+        capsys.readouterr()
+        assert main(["-m", "evaluate", "-e", str(folder), "-o", workers, *conditions]) == 0
+    else:
+        assert main(["-m", "evaluate", *new, *conditions]) == 0
+    printed = capsys.readouterr().out
+    records = {record.condition: record for record in read_records(folder / "records")}
+    assert set(records) == {"clean", "noise:snr_db=0,noise=white", "noise+reverb:snr_db=5"}
+    assert {(r.status, r.split, r.task) for r in records.values()} == {("ok", task.splits[0], code)}
+    assert len({r.items_scored for r in records.values()}) == 1 and records["clean"].items_scored > 1
+    assert len({r.manifest_digest for r in records.values()}) == 3
+    if code in PRINTED:
+        pattern, scale = PRINTED[code]
+        values = [float(value) * scale for value in re.findall(pattern, printed)]  # in the order of the conditions
+        recorded = [records[condition].main_metric.value for condition in ("clean", *CONDITIONS[1:])]
+        assert recorded == pytest.approx(values, abs=1e-4 if code in ("SE", "SE2", "SS", "SS2") else 1e-9)
+    else:
+        assert records["clean"].main_metric.value is None and "scoring scripts" in records["clean"].main_metric.reason
