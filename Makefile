@@ -32,15 +32,15 @@ $(VENV)/bin/python:
 	  { echo "RobustDistiller needs Python 3.10, 3.11 or 3.12; found: $$("$(PYTHON)" --version 2>&1 || echo none)."; \
 	    echo "Install one of them and call: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -qq --upgrade pip
 
 $(VENV)/.installed: setup.py | $(VENV)/bin/python
 	@echo "Installing PyTorch, s3prl and the rest into $(VENV) (a few minutes the first time)"
-	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -qq -e .
 	@touch $@
 
 $(VENV)/.installed-dev: setup.py $(VENV)/.installed
-	$(BIN)/python -m pip install -q -e '.[dev,metrics]'
+	$(BIN)/python -m pip install -qq -e '.[dev,metrics]'
 	@touch $@
 
 # sox is the one system tool: s3prl reads Speech Commands, VoxCeleb verification and QUESST audio through it.
