@@ -43,6 +43,8 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--mask-probability", type=float, default=0.05, help="share of frames at which a masked span starts"
     )
+    parser.add_argument("--spectral-weight", type=float, default=1.0, help="of the spectral targets of stage 2")
+    parser.add_argument("--init", type=Path, help="start stage 2 from this checkpoint instead of at random")
     parser.add_argument("--batch-samples", type=int, default=288_000, help="samples per step (18 s)")
     parser.add_argument("--crop-samples", type=int, default=48_000, help="samples per crop (3 s)")
     parser.add_argument("--short-share", type=float, default=0.1, help="share of batches made of isolated syllables")

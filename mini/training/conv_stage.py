@@ -1,8 +1,10 @@
 """Stage 2: the waveform model, the project's own encoder, taught by the log-mel model.
 
-It regresses two layers of the frozen log-mel model and predicts cluster labels on every frame, with spans of its input
+It regresses layers of the frozen log-mel model and predicts cluster labels on every frame, with spans of its input
 masked, so that masked frames are predicted from their context and the others from the waveform. Labels are the MFCC
-clusters of stage 1 and clusters of the log-mel model's own features (HuBERT's second iteration).
+clusters of stage 1 and clusters of the log-mel model's own features (HuBERT's second iteration). Two spectral targets
+keep the lower layers from losing what clusters do not tell: the log-mel frames themselves, from the projected features,
+and the input of the log-mel model's first layer, from the first layer.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
-from robustdistiller.upstream.checkpoints import save_checkpoint
+from robustdistiller.upstream.checkpoints import read_checkpoint, save_checkpoint
 
 from .labels import fit_clusters
 from .mel_stage import MelModel
@@ -26,7 +28,8 @@ from .steps import LogFile, mask_spans, scheduled_lr
 
 logger = logging.getLogger(__name__)
 
-TARGET_LAYERS = (3, 5)
+# (layer of this encoder, layer of the log-mel model that it regresses); the first is a spectral target.
+REGRESSED = ((1, 0), (5, 3), (5, 5))
 CLUSTER_LAYER = 4
 CLUSTER_SECONDS = 2880  # of speech for the feature clusters
 EMA_DECAY = 0.999
@@ -49,12 +52,13 @@ def teacher_config() -> EncoderConfig:
 class TrainedEncoder(nn.Module):
     """The encoder with what only training needs: mask embedding, regression and cluster heads."""
 
-    def __init__(self, num_mfcc_clusters: int, num_feature_clusters: int):
+    def __init__(self, num_mfcc_clusters: int, num_feature_clusters: int, mel_dim: int = 160):
         super().__init__()
         self.encoder = SpeechEncoder(teacher_config())
         width = self.encoder.config.embed_dim
         self.mask_embedding = nn.Parameter(torch.randn(width) * 0.1)
-        self.regression = nn.ModuleList(nn.Linear(width, width) for _ in TARGET_LAYERS)
+        self.regression = nn.ModuleList(nn.Linear(width, width) for _ in REGRESSED)
+        self.mel_head = nn.Linear(width, mel_dim)
         self.mfcc_head = nn.Linear(width, num_mfcc_clusters)
         self.feature_head = nn.Linear(width, num_feature_clusters)
         self._mask = None
@@ -66,11 +70,13 @@ class TrainedEncoder(nn.Module):
         return torch.where(self._mask[..., None], self.mask_embedding.to(projected.dtype), projected)
 
     def forward(self, waveforms: torch.Tensor, mask: torch.Tensor):
-        """Regressed layers, MFCC-cluster logits and feature-cluster logits of waveforms with hidden frames."""
+        """Log-mel frames, regressed layers, MFCC-cluster and feature-cluster logits of waveforms with hidden frames."""
         self._mask = mask
-        last = self.encoder(waveforms).hidden_states[-1]
+        output = self.encoder(waveforms)
         self._mask = None
-        return [head(last) for head in self.regression], self.mfcc_head(last), self.feature_head(last)
+        states = output.hidden_states
+        regressed = [head(states[layer]) for head, (layer, _) in zip(self.regression, REGRESSED)]
+        return self.mel_head(output.projected), regressed, self.mfcc_head(states[-1]), self.feature_head(states[-1])
 
 
 def feature_centres(pool: Pool, mel: MelModel, options) -> torch.Tensor:
@@ -90,12 +96,12 @@ def feature_centres(pool: Pool, mel: MelModel, options) -> torch.Tensor:
 
 
 def targets_of(mel: MelModel, centres: torch.Tensor, waveforms: torch.Tensor):
-    """Layer-normed target layers and feature-cluster labels (batch, frames) of clean, unmasked waveforms."""
+    """Log-mel frames, layer-normed target layers and feature-cluster labels (batch, frames) of unmasked waveforms."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         states = [state.float() for state in mel(waveforms)]
     normed = {layer: functional.layer_norm(states[layer], states[layer].shape[-1:]) for layer in range(len(states))}
     distances = centres.square().sum(1) - 2 * normed[CLUSTER_LAYER] @ centres.T
-    return [normed[layer] for layer in TARGET_LAYERS], distances.argmin(-1)
+    return mel.frames(waveforms), [normed[layer] for _, layer in REGRESSED], distances.argmin(-1)
 
 
 def train_conv(pool: Pool, labels: torch.Tensor, mel: MelModel, options, log: LogFile) -> Path:
@@ -107,6 +113,8 @@ def train_conv(pool: Pool, labels: torch.Tensor, mel: MelModel, options, log: Lo
     centres = feature_centres(pool, mel, options)
     model = TrainedEncoder(options.num_clusters, options.feature_clusters)
     average = SpeechEncoder(teacher_config())
+    if options.init:
+        model.encoder.load_state_dict(read_checkpoint(options.init).state_dict)
     average.load_state_dict(model.encoder.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.conv_lr, betas=(0.9, 0.98), weight_decay=0.01)
     state_path, first_step, spent = options.work / "conv_state.pt", 0, 0.0
@@ -127,7 +135,12 @@ def train_conv(pool: Pool, labels: torch.Tensor, mel: MelModel, options, log: Lo
                 slow.lerp_(fast, 1 - decay)
         last = step == options.conv_steps - 1
         if step % 50 == 0 or last:
-            log.write(stage="conv", step=step, seconds=round(time.monotonic() - started), **values)
+            log.write(
+                stage="continued" if options.init else "conv",
+                step=step,
+                seconds=round(time.monotonic() - started),
+                **values,
+            )
         if (step + 1) % options.save_every == 0 or last:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
@@ -143,17 +156,17 @@ def _train_step(model, optimizer, pool, labels, mel, centres, options, step) -> 
     frames = num_frames(waveforms.shape[1])
     mask = mask_spans(generator, len(first), frames, options.mask_probability)
     mfcc_targets = labels[first[:, None] + torch.arange(frames)].flatten()
-    layers, feature_targets = targets_of(mel, centres, waveforms)
+    mel_frames, layers, feature_targets = targets_of(mel, centres, waveforms)
     with torch.autocast("cpu", torch.bfloat16):
-        regressed, mfcc_logits, feature_logits = model(waveforms, mask)
-    l1 = sum(functional.l1_loss(output.float(), target) for output, target in zip(regressed, layers))
-    cosines = [
-        functional.cosine_similarity(output.float(), target, dim=-1) for output, target in zip(regressed, layers)
-    ]
-    similarity = -sum(functional.logsigmoid(cosine).mean() for cosine in cosines)
+        mel_output, regressed, mfcc_logits, feature_logits = model(waveforms, mask)
+    mel_loss = functional.l1_loss(mel_output.float(), mel_frames)
+    l1 = [functional.l1_loss(output.float(), target) for output, target in zip(regressed, layers)]
+    cosines = [functional.cosine_similarity(out.float(), target, dim=-1) for out, target in zip(regressed, layers)]
+    similarity = [distance - functional.logsigmoid(cosine).mean() for distance, cosine in zip(l1, cosines)]
     mfcc_losses = functional.cross_entropy(mfcc_logits.float().flatten(0, 1), mfcc_targets, reduction="none")
     feature_loss = functional.cross_entropy(feature_logits.float().flatten(0, 1), feature_targets.flatten())
-    loss = l1 + similarity + mfcc_losses.mean() + feature_loss
+    spectral = mel_loss + similarity[0]
+    loss = sum(similarity[1:]) + mfcc_losses.mean() + feature_loss + options.spectral_weight * spectral
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -165,8 +178,9 @@ def _train_step(model, optimizer, pool, labels, mel, centres, options, step) -> 
         "masked_accuracy": correct[hidden].float().mean().item(),
         "unmasked_accuracy": correct[~hidden].float().mean().item(),
         "feature_loss": feature_loss.item(),
-        "regression_l1": l1.item() / len(layers),
-        "regression_cosine": torch.stack([cosine.mean() for cosine in cosines]).mean().item(),
+        "mel_loss": mel_loss.item(),
+        "regression_l1": torch.stack(l1[1:]).mean().item(),
+        "regression_cosine": torch.stack([cosine.mean() for cosine in cosines[1:]]).mean().item(),
         "gradient_norm": norm.item(),
     }
 

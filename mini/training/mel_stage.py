@@ -53,12 +53,16 @@ class MelModel(nn.Module):
         self.mean.copy_(frames.mean((0, 1)))
         self.scale.copy_(frames.std((0, 1)))
 
-    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Hidden states [0..num_layers], each (batch, frames, width); `mask` (batch, frames) hides input frames."""
+    def frames(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Normalised log-mel frames in pairs, (batch, frames, 2 * num_mels)."""
         mel = (self.log_mel(waveforms) - self.mean) / self.scale
         frames = num_frames(waveforms.shape[1])
         mel = functional.pad(mel, (0, 0, 0, max(0, 2 * frames - mel.shape[1])), mode="replicate")
-        hidden = self.project(mel[:, : 2 * frames].reshape(mel.shape[0], frames, -1))
+        return mel[:, : 2 * frames].reshape(mel.shape[0], frames, -1)
+
+    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Hidden states [0..num_layers], each (batch, frames, width); `mask` (batch, frames) hides input frames."""
+        hidden = self.project(self.frames(waveforms))
         if mask is not None:
             hidden = torch.where(mask[..., None], self.mask_embedding.to(hidden.dtype), hidden)
         hidden = hidden + functional.gelu(self.position(hidden.transpose(1, 2)).transpose(1, 2))

@@ -21,6 +21,7 @@ LOG_FIELDS = (
     "masked_accuracy",
     "unmasked_accuracy",
     "feature_loss",
+    "mel_loss",
     "regression_l1",
     "regression_cosine",
     "gradient_norm",

@@ -134,5 +134,6 @@ def test_file_names_are_ascii_and_unique():
 
 
 def test_a_task_without_data_is_refused(corpus):
-    with pytest.raises(ValueError, match="fluent_commands"):
-        corpus.overrides("emotion")
+    for options in (corpus.overrides, corpus.head_options):
+        with pytest.raises(ValueError, match="fluent_commands"):
+            options("emotion")

@@ -39,8 +39,8 @@ def train(pack, monkeypatch):
     monkeypatch.setattr(train_teacher, "data_dir", lambda: pack)
     monkeypatch.setattr(conv_stage, "CLUSTER_SECONDS", 9)
 
-    def run(folder):
-        return train_teacher.main([f"--work={folder / 'work'}", f"--out={folder / 'out'}", *SIZES, *BATCH])
+    def run(folder, *more):
+        return train_teacher.main([f"--work={folder / 'work'}", f"--out={folder / 'out'}", *SIZES, *BATCH, *more])
 
     return run
 
@@ -92,9 +92,9 @@ def test_masked_input_changes_only_through_the_mask():
     waveforms, mask = torch.randn(1, 12000), torch.zeros(1, num_frames(12000), dtype=torch.bool)
     with torch.no_grad():
         plain = model.encoder(waveforms).hidden_states[-1]
-        assert torch.equal(model(waveforms, mask)[1], model.mfcc_head(plain))
+        assert torch.equal(model(waveforms, mask)[2], model.mfcc_head(plain))
         mask[0, 5:15] = True
-        assert not torch.allclose(model(waveforms, mask)[1], model.mfcc_head(plain), atol=1e-3)
+        assert not torch.allclose(model(waveforms, mask)[2], model.mfcc_head(plain), atol=1e-3)
 
 
 def test_script_writes_a_teacher_and_its_log(train, tmp_path):
@@ -112,6 +112,19 @@ def test_script_writes_a_teacher_and_its_log(train, tmp_path):
         rows = list(csv.DictReader(stream))
     assert [(row["stage"], row["step"]) for row in rows] == [("mel", "0"), ("mel", "2"), ("conv", "0"), ("conv", "3")]
     assert all(float(row["loss"]) > 0 for row in rows)
+
+
+def test_a_second_run_starts_from_a_checkpoint(train, tmp_path):
+    first = torch.load(train(tmp_path), weights_only=True)["state_dict"]
+    (tmp_path / "work" / "conv_state.pt").unlink()
+    path = tmp_path / "out" / "teacher.ckpt"
+    path.rename(tmp_path / "first.ckpt")
+    second = torch.load(train(tmp_path, f"--init={tmp_path / 'first.ckpt'}"), weights_only=True)["state_dict"]
+    name = "transformer.layers.0.up.weight"
+    random = SpeechEncoder(conv_stage.teacher_config()).state_dict()[name]
+    assert 0 < (second[name] - first[name]).abs().mean() < 0.1 * (random - first[name]).abs().mean()
+    with (tmp_path / "out" / "log.csv").open() as stream:
+        assert [row["stage"] for row in csv.DictReader(stream)][-1] == "continued"
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(train, tmp_path, monkeypatch):
