@@ -28,7 +28,11 @@ _DISTILL = (
     "trainer.log_every_steps=25",
     "trainer.save_every_steps=50",
     "trainer.accelerator=cpu",
-    "optim.lr=5e-4",
+    "optim.lr=1e-3",
+    # Few steps over little speech: no need to regularise.
+    "student.dropout=0",
+    "student.attention_dropout=0",
+    "student.activation_dropout=0",
 )
 _ROBUST = ("objectives.enhancement.hidden_size=64", "objectives.enhancement.num_layers=1")
 
@@ -40,8 +44,7 @@ class MainJob:
     Attributes:
         out: folder that holds everything.
         distill_steps: training steps of each student.
-        head_steps: training steps of each head.
-        head_lr: learning rate of the heads.
+        head_steps: training steps of each head; 0: as many as the mini corpus recommends.
         device: where heads are trained and evaluated.
         seed: of distillation and heads.
         teacher: checkpoint to distil; default the shipped mini teacher.
@@ -49,8 +52,7 @@ class MainJob:
 
     out: Path
     distill_steps: int = 500
-    head_steps: int = 800
-    head_lr: float = 2e-3
+    head_steps: int = 0
     device: str = "cpu"
     seed: int = 1337
     teacher: Path | None = None
@@ -122,7 +124,9 @@ class MainJob:
             )
         upstreams: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
             "teacher": (("-u", "robustdistiller_local", "-k", str(teacher)), (), (digest,)),
-            "fbank": (("-u", "fbank"), (), ()),
+            # s3prl's fbank subtracts the utterance's mean, which is all that the head of this task looks at; without
+            # that normalisation it is a baseline that can be wrong.
+            **{name: (("-u", name), (), ()) for name in ("fbank", "fbank_no_cmvn")},
             **{
                 label: (("-u", "robustdistiller_local", "-k", str(path)), (f"distil {label}",), ())
                 for label, path in self.students().items()
@@ -137,16 +141,19 @@ class MainJob:
     ) -> list[Stage]:
         name = label.replace(" ", "-")
         folder, records = self.out / "heads" / name, self.records / name
-        evaluate_every = max(1, self.head_steps // 8)
+        options = self.corpus.head_options(TASK)
+        steps = self.head_steps or options["config.runner.total_steps"]
+        evaluate_every = max(1, steps // 8)
         settings = {
             **self.corpus.overrides(TASK),
+            **options,
+            "config.scheduler": {**options["config.scheduler"], "num_warmup_steps": steps // 15},
             "config.downstream_expert.datarc.num_workers": 0,
-            "config.runner.total_steps": self.head_steps,
+            "config.runner.total_steps": steps,
             "config.runner.eval_step": evaluate_every,
             "config.runner.save_step": evaluate_every,
             "config.runner.log_step": evaluate_every,
             "config.runner.eval_dataloaders": ["dev"],  # s3prl's configuration scores the test set at each step too
-            "config.optimizer.lr": self.head_lr,
         }
         override = ",,".join(f"{key}={value!r}" for key, value in settings.items())
         head = Stage(
@@ -155,7 +162,7 @@ class MainJob:
                 *("-m", "train", *upstream, "-d", TASK, "-p", str(folder), "--seed", str(self.seed)),
                 *("--device", self.device, "-o", override),
             ),
-            products=lambda: [folder / f"states-{self.head_steps // evaluate_every * evaluate_every}.ckpt"],
+            products=lambda: [folder / f"states-{steps // evaluate_every * evaluate_every}.ckpt"],
             needs=("mini corpus", *needs),
             inputs=inputs,
             folder=folder,

@@ -27,7 +27,9 @@ def quickstart(
         "quickstart"
     ),
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each student.")] = MainJob.distill_steps,
-    head_steps: Annotated[int, typer.Option(min=1, help="Training steps of each head.")] = MainJob.head_steps,
+    head_steps: Annotated[
+        int, typer.Option(min=0, help="Training steps of each head; 0: recommended.")
+    ] = MainJob.head_steps,
     jobs: Annotated[int, typer.Option(min=0, help="Stages side by side; 0: one per CPU core, at most 4.")] = 0,
     device: Annotated[str, typer.Option(help="Device for heads and scores.")] = MainJob.device,
     seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = MainJob.seed,

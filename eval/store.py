@@ -20,14 +20,14 @@ def slug(text: str) -> str:
     """A readable file name for any text; different texts give different names.
 
     Example:
-        >>> slug("noise:snr_db=10"), slug("clean")
-        ('noise_snr_db=10', 'clean')
-        >>> slug("noise:noise=/data/musan,snr_db=5").startswith("noise_noise=_data_musan_snr_db=5-")
+        >>> slug("noise:snr_db=10"), slug("robustdistiller_local")
+        ('noise~snr_db=10', 'robustdistiller_local')
+        >>> slug("noise:noise=/data/musan,snr_db=5").startswith("noise~noise=_data_musan,snr_db=5-")
         True
     """
-    name = re.sub(r"[^A-Za-z0-9.+=-]+", "_", text)
-    plain = re.fullmatch(r"[A-Za-z0-9.+=-]+(:[A-Za-z0-9_.+=-]+)?", text)
-    return name if plain and len(name) <= 80 else f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    name = re.sub(r"[^A-Za-z0-9_.,+=~-]", "_", text.replace(":", "~")).lstrip(".")
+    faithful = name.replace("~", ":") == text and len(name) <= 80
+    return name if faithful else f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def record_path(root: Path | str, record: Record) -> Path:

@@ -20,7 +20,7 @@ from robustdistiller.cli.main_job import CONDITIONS, MainJob
 from robustdistiller.eval.store import read_records
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
-LABELS = ["teacher", "plain student", "robust student", "fbank"]
+LABELS = ["teacher", "plain student", "robust student", "fbank", "fbank_no_cmvn"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_one_record_per_upstream_and_condition(finished):
     for condition in CONDITIONS:  # everybody heard the same
         assert len({r.manifest_digest for r in records if r.condition == condition}) == 1
     digests = {r.label: r.checkpoint_digest for r in records}
-    assert len(set(digests.values())) == 4 and digests["fbank"] == "none"
+    assert len(set(digests.values())) == 4 and digests["fbank"] == digests["fbank_no_cmvn"] == "none"
 
 
 def test_table_and_picture(finished):
@@ -104,7 +104,7 @@ def test_started_once_more_it_only_shows_the_table(finished, teacher):
     started = time.monotonic()
     result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
-    assert result.output.count(": reused") == 11 and ": running" not in result.output
+    assert result.output.count(": reused") == 13 and ": running" not in result.output
     assert time.monotonic() - started < 30
 
 

@@ -143,10 +143,22 @@ def test_unfinished_broken_and_foreign_records_are_not_reused(tmp_path, caplog):
 
 
 def test_slugs_differ_and_are_file_names():
-    texts = ["clean", "noise:snr_db=5", "noise_snr_db=5", 'noise:noise="a, b",snr_db=5', "a/b", "a_b", "x" * 200]
+    texts = [
+        "clean",
+        "noise:snr_db=5",
+        "noise_snr_db=5",
+        'noise:noise="a, b",snr_db=5',
+        "a/b",
+        "a_b",
+        "a~b",
+        "a:b",
+        "..",
+        ".",
+        "x" * 200,
+    ]
     slugs = [slug(text) for text in texts]
     assert len(set(slugs)) == len(texts)
-    assert all("/" not in one and len(one) < 100 for one in slugs)
+    assert all("/" not in one and not one.startswith(".") and 0 < len(one) < 100 for one in slugs)
 
 
 def test_paths_stay_below_the_root(tmp_path):
