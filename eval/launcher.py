@@ -29,7 +29,7 @@ from robustdistiller.eval.records import RecordError
 from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
 from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.task_configs import check_roots, vocabulary_paths, write_config
-from robustdistiller.upstream import s3prl_bridge
+from robustdistiller.upstream import CheckpointError, s3prl_bridge
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
     try:
         Launch(argv).run()
-    except (LaunchError, RecordError, FileNotFoundError) as error:
+    except (LaunchError, RecordError, CheckpointError, FileNotFoundError) as error:
         sys.stderr.write(f"run_downstream.py: error: {error}\n")
         return 2
     return 0
