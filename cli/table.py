@@ -58,10 +58,21 @@ def show_tables(records: list[Path], out: Path, console: Console, reference: str
     pd.concat([one.to_frame() for one in tables]).to_csv(written[0], index=False)
     written[1].write_text("\n".join(one.to_markdown() for one in tables), encoding="utf-8")
     for one in tables:
-        console.print(rich_table(one))
+        _print_whole(rich_table(one), console)
         line = reference if reference in one.values.index else None
         written.append(plot_table(one, out / f"{slug(one.task)}-{slug(one.split)}.png", line))
     return written
+
+
+def _print_whole(shown: Table, console: Console) -> None:
+    """Print a table wider than the terminal rather than cut: no digit is ever lost."""
+    needed = console.measure(shown, options=console.options.update(width=1000)).minimum
+    terminal = console.width
+    try:
+        console.width = max(terminal, needed)
+        console.print(shown)
+    finally:
+        console.width = terminal
 
 
 def rich_table(one: TaskTable) -> Table:
@@ -79,11 +90,12 @@ def rich_table(one: TaskTable) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
+        collapse_padding=True,
     )
     if one.errors.notna().to_numpy().any():
         shown.caption = "± one standard error; bold: best of the column"
-    shown.add_column("upstream", no_wrap=True)
-    shown.add_column("size", justify="right", no_wrap=True)
+    shown.add_column("upstream", min_width=max(map(len, one.values.index)))
+    shown.add_column("size", justify="right", min_width=max(len(one.size(label)) for label in one.values.index))
     for condition in one.values.columns:
         width = max(len(one.cell(label, condition)) for label in one.values.index)
         shown.add_column(condition.replace(" + ", " +\n"), justify="right", min_width=width)
