@@ -66,7 +66,7 @@ def show_tables(records: list[Path], out: Path, console: Console, reference: str
 
 def _print_whole(shown: Table, console: Console) -> None:
     """Print a table wider than the terminal rather than cut: no digit is ever lost."""
-    needed = console.measure(shown, options=console.options.update(width=1000)).minimum
+    needed = console.measure(shown, options=console.options.update(width=1000)).maximum
     terminal = console.width
     try:
         console.width = max(terminal, needed)
@@ -98,7 +98,7 @@ def rich_table(one: TaskTable) -> Table:
     shown.add_column("size", justify="right", min_width=max(len(one.size(label)) for label in one.values.index))
     for condition in one.values.columns:
         width = max(len(one.cell(label, condition)) for label in one.values.index)
-        shown.add_column(condition.replace(" + ", " +\n"), justify="right", min_width=width)
+        shown.add_column(condition.replace("noise ", "noise\n").replace(" + ", " +\n"), justify="right", min_width=width)
     best = one.values.max() if one.metric.higher_is_better else one.values.min()
     for label in one.values.index:
         cells = [
