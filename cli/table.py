@@ -98,7 +98,9 @@ def rich_table(one: TaskTable) -> Table:
     shown.add_column("size", justify="right", min_width=max(len(one.size(label)) for label in one.values.index))
     for condition in one.values.columns:
         width = max(len(one.cell(label, condition)) for label in one.values.index)
-        shown.add_column(condition.replace("noise ", "noise\n").replace(" + ", " +\n"), justify="right", min_width=width)
+        shown.add_column(
+            condition.replace("noise ", "noise\n").replace(" + ", " +\n"), justify="right", min_width=width
+        )
     best = one.values.max() if one.metric.higher_is_better else one.values.min()
     for label in one.values.index:
         cells = [
