@@ -54,7 +54,10 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             help="folder, file or .tsv manifest of room responses; repeatable (default: the shipped test rooms)",
         ),
         add(
-            "--speech", action="append", metavar="PATH", help="speech to mix babble from (default: the shipped speech)"
+            "--speech",
+            action="append",
+            metavar="PATH",
+            help="speech to mix babble from (default: the shipped training speech)",
         ),
         add("--corruption-seed", type=int, default=0, metavar="N", help="seed of the drawn corruption (default: 0)"),
         add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.acoustics import AudioSource, Condition, Corruptor, RIRSource
+from robustdistiller.acoustics import AudioSource, Condition, Corruptor, Piece, RIRSource
 
 logger = logging.getLogger(__name__)
+
+_SHIPPED = {"noise": "test noise", "rir": "test rir", "speech": "training speech"}
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,20 @@ class Sources:
     def _name(self, condition: Condition, kind: str) -> str:
         inside = getattr(condition, kind)  # describe() names noise only where it is read from files
         paths = [inside] if inside else getattr(self, kind)
-        return ", ".join(Path(path).name for path in paths) or f"shipped test {kind}"
+        return ", ".join(Path(path).name for path in paths) or f"shipped {_SHIPPED[kind]}"
 
 
 def _shipped(kind: str) -> AudioSource | RIRSource:
-    """The mini corpus's test noise, test rooms or speech."""
+    """The mini corpus's test noise, test rooms or training speech."""
     # The only use of `mini` in this package, and late: a default for users who have no noise at hand.
     from robustdistiller.mini import data_dir
+    from robustdistiller.mini.pack import read_pack
 
-    logger.info("No %s given: using the shipped test %s (give your own with --%s FOLDER)", kind, kind, kind)
+    logger.info("No %s given: using the shipped %s (give your own with --%s FOLDER)", kind, _SHIPPED[kind], kind)
     if kind == "noise":
         return AudioSource.from_manifest(data_dir() / "noise.tsv", split="test", kind="noise")
     if kind == "rir":
         return RIRSource.from_manifest(data_dir() / "rir.tsv", split="test")
-    return AudioSource.from_manifest(data_dir() / "speech.tsv")
+    # Babble is mixed from training utterances: nobody may be heard behind themselves.
+    spoken = [utterance for utterance in read_pack(data_dir()) if utterance.split == "train"]
+    return AudioSource([Piece(one.utterance_id, one.path, one.offset_samples, one.num_samples) for one in spoken])

@@ -15,6 +15,8 @@ from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
 from robustdistiller.eval.corrupting import ConditionLoader
 from robustdistiller.eval.sources import Sources
+from robustdistiller.mini import data_dir
+from robustdistiller.mini.pack import read_pack
 
 pytestmark = pytest.mark.usefixtures("bridge")
 
@@ -176,6 +178,15 @@ def test_shipped_sources_are_the_default_and_are_announced(caplog):
         "noise": "shipped test noise",
         "rir": "shipped test rir",
     }
+
+
+def test_shipped_babble_is_mixed_from_training_utterances_only():
+    condition = Condition.parse("noise:snr_db=5,noise=babble")
+    corruptor = Sources().corruptors([condition])[condition]
+    splits = {utterance.utterance_id: utterance.split for utterance in read_pack(data_dir())}
+    assert len(corruptor.speech) > 1000
+    assert {splits[name] for name in corruptor.speech.names} == {"train"}
+    assert Sources().describe(condition, corruptor)["speech"]["name"] == "shipped training speech"
 
 
 def test_named_sources_are_described_without_their_folders(noise_folder):
