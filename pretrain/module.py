@@ -16,7 +16,7 @@ from robustdistiller.upstream import EncoderOutput, SpeechEncoder
 
 from .config import DistillConfig
 from .data import Batch, Position
-from .enhancement import EnhancementHead, magnitude_spectrum, num_spectra
+from .objectives.enhancement import EnhancementHead, magnitude_spectrum, num_spectra
 from .objectives import feature_penalty, layer_cosine, layer_l1, spectral_distance, valid_frames
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .objectives import valid_frames
+from .layerwise import valid_frames
 
 N_FFT = 512
 HOP_SAMPLES = 160  # 10 ms: two spectra per 20 ms feature frame
