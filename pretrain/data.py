@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from robustdistiller.acoustics import CorruptionBatch, Corruptor
 
 from .manifest import SAMPLE_RATE_HZ
+from .unreadable import UnreadableAudio, UnreadableAudioError
 
 _BUFFER_CUTS = 20_000
 
@@ -69,6 +70,8 @@ class Batch:
         waveforms: (B, samples) float32 at 16 kHz, zero past each utterance's end.
         lengths: (B,) int64, valid samples; always on the CPU.
         corruption: what `robustdistiller.acoustics.corrupt` needs; `None` leaves the speech clean.
+        second: another, independently drawn corruption of the same utterances, if one was asked for.
+        skipped: what is missing because it cannot be read: (key, reason) each.
     """
 
     position: Position
@@ -76,6 +79,8 @@ class Batch:
     waveforms: Tensor
     lengths: Tensor
     corruption: CorruptionBatch | None = None
+    second: CorruptionBatch | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -84,13 +89,16 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its audio on `device`."""
-        corruption = self.corruption and self.corruption.to(device, non_blocking=non_blocking)
-        return replace(self, waveforms=self.waveforms.to(device, non_blocking=non_blocking), corruption=corruption)
+        return self._moved(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch with its audio in pinned memory."""
-        corruption = self.corruption and self.corruption.pin_memory()
-        return replace(self, waveforms=self.waveforms.pin_memory(), corruption=corruption)
+        return self._moved(lambda part: part.pin_memory())
+
+    def _moved(self, move: Callable) -> Batch:
+        views = {name: getattr(self, name) for name in ("corruption", "second")}
+        moved = {name: view and move(view) for name, view in views.items()}
+        return replace(self, waveforms=move(self.waveforms), **moved)
 
 
 class BatchStream(Sampler):
@@ -177,29 +185,65 @@ class _Lazy:
 class SpeechBatches(Dataset):
     """Reads the audio of a `BatchRequest` and prepares its corruption; runs in loader processes.
 
+    An utterance that cannot be read, or whose noise or room cannot, is left out of its batch and named in
+    `Batch.skipped`; a batch of which nothing is left has no rows.
+
     Args:
-        corruptor: draws by (seed, epoch, utterance id); `None` leaves the speech clean.
+        corruptor: draws by (seed, epoch, utterance id, view); `None` leaves the speech clean.
         accumulate: batches per training step, for the corruption's curriculum.
+        second_view: draw a second corruption too.
     """
 
-    def __init__(self, corruptor: Corruptor | None = None, accumulate: int = 1):
+    def __init__(self, corruptor: Corruptor | None = None, accumulate: int = 1, second_view: bool = False):
         self.corruptor, self.accumulate = corruptor, accumulate
+        self.views = 0 if corruptor is None else 1 + second_view
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        audio = [read_cut(cut) for cut in request.cuts]
-        lengths = [len(samples) for samples in audio]
-        waveforms = torch.zeros(len(audio), max(lengths))
-        for row, samples in zip(waveforms, audio):
+        rows, skipped = [], []
+        for cut in request.cuts:
+            try:
+                rows.append((cut.id, read_cut(cut)))
+            except ValueError as error:
+                skipped.append((cut.id, str(error)))
+        views = self._views(request.position, rows)
+        if views is None:
+            rows, broken = self._without_broken_corruption(request.position, rows)
+            views = self._views(request.position, rows)
+            skipped += broken
+        lengths = [len(samples) for _, samples in rows]
+        waveforms = torch.zeros(len(rows), max(lengths, default=0))
+        for row, (_, samples) in zip(waveforms, rows):
             row[: len(samples)] = torch.from_numpy(samples)
-        ids = tuple(cut.id for cut in request.cuts)
-        return Batch(request.position, ids, waveforms, torch.tensor(lengths), self._corruption(request, ids, lengths))
+        ids = tuple(name for name, _ in rows)
+        return Batch(request.position, ids, waveforms, torch.tensor(lengths, dtype=torch.int64), *views, tuple(skipped))
 
-    def _corruption(self, request: BatchRequest, ids: Sequence[str], lengths: list[int]) -> CorruptionBatch | None:
-        if self.corruptor is None:
+    def _views(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> list | None:
+        """Both corruptions, `None` in place of one that is not wanted; `None` altogether if a file cannot be read."""
+        try:
+            return self._read_views(position, rows)
+        except (OSError, ValueError):
             return None
-        epoch, step = request.position.epoch, request.position.batches // self.accumulate
-        drawn = [self.corruptor.draw(name, length, epoch, step) for name, length in zip(ids, lengths)]
-        return self.corruptor.prepare(drawn, lengths)
+
+    def _read_views(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> list[CorruptionBatch | None]:
+        views: list[CorruptionBatch | None] = [None, None]
+        step = position.batches // self.accumulate
+        lengths = [len(samples) for _, samples in rows]
+        for view in range(self.views if rows else 0):
+            extra = {"view": view} if view else {}
+            drawn = [self.corruptor.draw(name, len(row), position.epoch, step, **extra) for name, row in rows]
+            views[view] = self.corruptor.prepare(drawn, lengths)
+        return views
+
+    def _without_broken_corruption(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> tuple:
+        good, broken = [], []
+        for row in rows:
+            try:
+                self._read_views(position, [row])
+                good.append(row)
+            except (OSError, ValueError) as error:
+                # The file is what is counted, not the many utterances that will meet it.
+                broken.append((f"corruption: {error}", f"{error} (drawn for utterance {row[0]})"))
+        return good, broken
 
 
 def read_cut(cut: Cut) -> np.ndarray:
@@ -219,9 +263,26 @@ def read_cut(cut: Cut) -> np.ndarray:
     return samples
 
 
-def make_loader(stream: BatchStream, dataset: SpeechBatches, num_workers: int, pin_memory: bool = False) -> DataLoader:
-    """A loader over `stream`, whose order and content do not depend on `num_workers`."""
-    return DataLoader(
+def make_loader(
+    stream: BatchStream,
+    dataset: SpeechBatches,
+    num_workers: int,
+    pin_memory: bool = False,
+    unreadable: UnreadableAudio | None = None,
+) -> DataLoader:
+    """A loader over `stream`, whose order and content do not depend on `num_workers`.
+
+    Args:
+        stream: what comes when.
+        dataset: reads it.
+        num_workers: processes that read.
+        pin_memory: for fast copies to a GPU.
+        unreadable: keeps count of what cannot be read; by default nothing may be missing.
+
+    Raises:
+        UnreadableAudioError: while iterating, when more cannot be read than allowed.
+    """
+    loader = _Loader(
         dataset,
         sampler=stream,
         batch_size=None,
@@ -230,6 +291,24 @@ def make_loader(stream: BatchStream, dataset: SpeechBatches, num_workers: int, p
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),  # otherwise the loader would draw from the global generator
     )
+    loader.unreadable = unreadable or UnreadableAudio(budget=0)
+    return loader
+
+
+class _Loader(DataLoader):
+    """Counts what cannot be read, and passes over batches of which nothing is left."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        empty_since = None
+        for batch in super().__iter__():
+            self.unreadable.add(batch.skipped)
+            if batch.ids:
+                empty_since = None
+                yield batch
+                continue
+            empty_since = batch.position.epoch if empty_since is None else empty_since
+            if batch.position.epoch > empty_since + 1:  # the stream never ends by itself
+                raise UnreadableAudioError(f"nothing of the speech can be read: {self.unreadable.describe()}")
 
 
 def _duration_bins(
