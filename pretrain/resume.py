@@ -39,6 +39,7 @@ FREE_KEYS = frozenset(
         "data.babble",
         "data.num_workers",
         "data.manifest_dir",
+        "data.unreadable_budget",
         "optim.schedule_steps",
         "trainer.max_steps",
         "trainer.accelerator",
