@@ -13,8 +13,8 @@ class KeywordsConfig:
     """Keyword spotting: a linear head on the mean over time, trained with cross-entropy.
 
     Attributes:
-        data: a folder `LABEL/file.wav` with `validation_list.txt` and `testing_list.txt` as in Speech Commands, a folder
-            `train/LABEL/...`, `dev/...`, `test/...`, or a `.tsv` with columns `path` (or `file`, `offset_samples`,
+        data: a folder `LABEL/file.wav` with `validation_list.txt` and `testing_list.txt` as in Speech Commands, folders
+            `train/LABEL/...`, `dev/...` and `test/...`, or a `.tsv` with columns `path` (or `file`, `offset_samples`,
             `num_samples`), `label` and `split` (train, dev or test).
         words: the labels to tell apart; empty takes all. With a list, all other labels together are `_unknown_`, and
             the recordings in `_background_noise_` make `_silence_` (the 12 classes of Speech Commands are ten words and
