@@ -115,18 +115,39 @@ def _root_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut], lis
         pieces = AudioSource.from_path(path).pieces
     except (FileNotFoundError, ValueError) as error:
         raise SettingsError(f"data.speech: {error}") from error
-    manifest = manifest_dir / f"{name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}.jsonl.gz"
+    return piece_cuts(pieces, name, path, manifest_dir)
+
+
+def piece_cuts(
+    pieces: Sequence[Piece], name: str, root: Path, manifest_dir: Path, key: str = "data.speech"
+) -> tuple[list[Cut], list[str]]:
+    """Cuts at 16 kHz of listed recordings, `NAME/PIECE` each, from headers that are read once and kept.
+
+    Args:
+        pieces: what to make cuts of.
+        name: first part of the ids.
+        root: where the pieces come from.
+        manifest_dir: where the list is kept.
+        key: of the settings, for messages.
+
+    Returns:
+        The cuts, and what could not be read.
+
+    Raises:
+        SettingsError: more than 1 % of the files are unreadable.
+    """
+    manifest = manifest_dir / f"{name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}.jsonl.gz"
     notes = manifest.with_suffix(".json")
     fingerprint = _fingerprint(name, pieces)
     known = json.loads(notes.read_text()) if notes.is_file() and manifest.is_file() else {}
     if known.get("fingerprint") != fingerprint:
-        logger.info("reading the headers of %d files in %s", len(pieces), path)
-        known = {"fingerprint": fingerprint, "left_out": _write_manifest(manifest, name, pieces, path)}
+        logger.info("reading the headers of %d files in %s", len(pieces), root)
+        known = {"fingerprint": fingerprint, "left_out": _write_manifest(manifest, name, pieces, root, key)}
         write_atomically(notes, lambda file: file.write_text(json.dumps(known)))
     return [_at_16_khz(cut) for cut in CutSet.from_file(manifest)], known["left_out"]
 
 
-def _write_manifest(manifest: Path, name: str, pieces: Sequence[Piece], root: Path) -> list[str]:
+def _write_manifest(manifest: Path, name: str, pieces: Sequence[Piece], root: Path, key: str) -> list[str]:
     """Read headers and write the cuts; returns what could not be read."""
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda piece: _piece_cut(name, piece), pieces))
@@ -134,7 +155,7 @@ def _write_manifest(manifest: Path, name: str, pieces: Sequence[Piece], root: Pa
     unreadable = [result for result in results if isinstance(result, str)]
     if len(unreadable) > max(_UNREADABLE_LIMIT * len(pieces), 1) or not cuts:
         raise SettingsError(
-            f"data.speech: {len(unreadable)} of {len(pieces)} files in {root} cannot be read; first: {unreadable[0]}"
+            f"{key}: {len(unreadable)} of {len(pieces)} files in {root} cannot be read; first: {unreadable[0]}"
         )
     write_atomically(manifest, lambda file: _write_cuts(cuts, file))
     return unreadable
