@@ -71,21 +71,38 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut], Corrupt
         "rir": bool(policy and policy.needs_rirs),
         "babble": bool(policy and policy.needs_speech),
     }
-    sources: dict[str, AudioSource | None] = {}
-    for kind, wanted in needed.items():
-        roots = getattr(data, kind)
-        if wanted and not roots:
-            raise SettingsError(f"data.{kind}: {_MISSING[kind]}")
-        if roots and not wanted:
-            logger.warning("data.%s is given, but this corruption does not use it", kind)
-        exclude = data.noise_exclude if kind == "noise" else []
-        sources[kind] = _open_source(kind, roots, exclude, reports) if wanted else None
-    for report in reports:
+    sources, found = open_sources(config, needed)
+    for report in reports + found:
         logger.info("%s", report)
     if policy is None:
         return cuts, None
     rir = sources["rir"] and RIRSource(sources["rir"])
     return cuts, Corruptor(policy, sources["noise"], rir, sources["babble"], seed=config.seed)
+
+
+def open_sources(
+    config: DistillConfig, needed: dict[str, bool]
+) -> tuple[dict[str, AudioSource | None], list[RootReport]]:
+    """Noise, rooms and babble speech: what of the section `data` is needed.
+
+    Args:
+        config: of the run.
+        needed: whether `noise`, `rir` and `babble` are.
+
+    Raises:
+        SettingsError: one that is needed is not given, empty or broken.
+    """
+    sources: dict[str, AudioSource | None] = {}
+    reports: list[RootReport] = []
+    for kind, wanted in needed.items():
+        roots = getattr(config.data, kind)
+        if wanted and not roots:
+            raise SettingsError(f"data.{kind}: {_MISSING[kind]}")
+        if roots and not wanted:
+            logger.warning("data.%s is given, but this corruption does not use it", kind)
+        exclude = config.data.noise_exclude if kind == "noise" else []
+        sources[kind] = _open_source(kind, roots, exclude, reports) if wanted else None
+    return sources, reports
 
 
 def _open_source(kind: str, roots: list[str], exclude: list[str], reports: list[RootReport]) -> AudioSource:
