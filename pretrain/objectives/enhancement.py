@@ -6,10 +6,18 @@ dereverberation together, because the target is the dry clean utterance).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from .layerwise import valid_frames
+from robustdistiller.upstream import EncoderConfig, EncoderOutput
+
+from ..settings import SettingsError
+from .base import Objective, Step
+from .spectra import inverse_spectrum, mrstft_distance, si_snr_db, spectral_distance, spectrum
+from .tensors import valid_frames
 
 N_FFT = 512
 HOP_SAMPLES = 160  # 10 ms: two spectra per 20 ms feature frame
@@ -17,11 +25,26 @@ WINDOW_SAMPLES = 400
 NUM_BINS = N_FFT // 2 + 1
 
 
-def magnitude_spectrum(waveforms: Tensor) -> Tensor:
-    """Magnitudes of a centred short-time Fourier transform (512 points, hop 160, Hann window of 400).
+def noisy_spectrum(waveforms: Tensor) -> Tensor:
+    """Centred short-time Fourier transform: 512 points, hop 160, Hann window of 400 samples.
 
     The ends are padded with zeros where the released code reflects the signal: an utterance then has the same spectrum
     alone and in a padded batch. It makes a difference in the first and last two frames.
+
+    Args:
+        waveforms: (B, samples), zero past each utterance's end.
+
+    Returns:
+        (B, samples // 160 + 1, 257) complex64.
+
+    >>> noisy_spectrum(torch.zeros(2, 16000)).dtype
+    torch.complex64
+    """
+    return spectrum(waveforms, N_FFT, HOP_SAMPLES, WINDOW_SAMPLES)
+
+
+def magnitude_spectrum(waveforms: Tensor) -> Tensor:
+    """Magnitudes of `noisy_spectrum`.
 
     Args:
         waveforms: (B, samples).
@@ -32,11 +55,7 @@ def magnitude_spectrum(waveforms: Tensor) -> Tensor:
     >>> magnitude_spectrum(torch.zeros(2, 16000)).shape
     torch.Size([2, 101, 257])
     """
-    window = torch.hann_window(WINDOW_SAMPLES, device=waveforms.device)
-    spectrum = torch.stft(
-        waveforms.float(), N_FFT, HOP_SAMPLES, WINDOW_SAMPLES, window, pad_mode="constant", return_complex=True
-    )
-    return spectrum.abs().transpose(1, 2)
+    return noisy_spectrum(waveforms).abs()
 
 
 def num_spectra(lengths: Tensor) -> Tensor:
@@ -88,7 +107,7 @@ class BiLSTM(nn.Module):
 
 
 class EnhancementHead(nn.Module):
-    """Estimates the clean magnitude spectrum: sigmoid mask from a BiLSTM over features, times the noisy magnitude.
+    """Estimates the clean spectrum: a sigmoid mask from a BiLSTM over features, times the noisy spectrum.
 
     Args:
         input_size: width of the features (512 for conv features, 768 for a hidden state of a Base model).
@@ -112,7 +131,7 @@ class EnhancementHead(nn.Module):
     ):
         super().__init__()
         if samples_per_frame % HOP_SAMPLES:
-            raise ValueError(
+            raise SettingsError(
                 f"the enhancement head needs feature frames of a multiple of {HOP_SAMPLES} samples, "
                 f"found {samples_per_frame}: set objectives.enhancement.weight=0 for this encoder"
             )
@@ -122,16 +141,16 @@ class EnhancementHead(nn.Module):
         self.linear = nn.Linear(2 * hidden_size, NUM_BINS)
 
     def forward(self, features: Tensor, frame_lengths: Tensor, noisy: Tensor, spectrum_lengths: Tensor) -> Tensor:
-        """Estimate clean magnitudes.
+        """Estimate the clean spectrum.
 
         Args:
             features: (B, T, input_size) of the student.
             frame_lengths: (B,) valid frames.
-            noisy: (B, S, 257) magnitudes of what the student heard.
+            noisy: (B, S, 257) magnitudes of what the student heard, or its complex spectrum.
             spectrum_lengths: (B,) valid spectra.
 
         Returns:
-            (B, S, 257) magnitudes, between 0 and `noisy`.
+            (B, S, 257) magnitudes between 0 and `noisy`, or such magnitudes with the phase of `noisy`.
         """
         valid = valid_frames(frame_lengths, features.shape[1])
         features = features.masked_fill(~valid.unsqueeze(-1), 0.0).repeat_interleave(self.repeats, dim=1)
@@ -140,3 +159,83 @@ class EnhancementHead(nn.Module):
         features = nn.functional.pad(features, (0, 0, 0, missing))  # a negative number cuts
         mask = torch.sigmoid(self.linear(self.dropout(self.lstm(features, spectrum_lengths))).float())
         return mask * noisy
+
+
+@dataclass
+class EnhancementConfig:
+    """The head that estimates the clean magnitude spectrum from the student's features of corrupted speech.
+
+    Attributes:
+        weight: of its loss in the sum; 0 leaves the head out.
+        loss: `l1` or `l2` distance of magnitudes; or, of the waveform with the noisy phase, `si_snr` (minus the
+            scale-invariant signal-to-noise ratio in dB: tens of times larger than the others) or `mrstft`
+            (multi-resolution STFT distance).
+        input: `extractor` feeds the conv features (as in the released code), `last_hidden` the last transformer layer,
+            a number that layer's output (0: the input of the first).
+        hidden_size: LSTM units per direction.
+        num_layers: bidirectional LSTM layers.
+        dropout: between LSTM layers and before the output layer.
+    """
+
+    weight: float = 0.0
+    loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1"
+    input: int | Literal["extractor", "last_hidden"] = "extractor"
+    hidden_size: int = 256
+    num_layers: int = 3
+    dropout: float = 0.1
+
+
+class Enhancement(Objective):
+    """The enhancement term of RobustDistiller (arXiv 2302.09437, 2403.08654), with its head.
+
+    Args:
+        student: shape of the student.
+        loss: see `EnhancementConfig`, also for the other options.
+
+    Raises:
+        SettingsError: the student has no such layer, or frames that do not fit the spectrum.
+
+    >>> Enhancement(EncoderConfig(num_layers=2), loss="si_snr", input=2).head.linear.out_features
+    257
+    """
+
+    has_head = True
+
+    def __init__(
+        self,
+        student: EncoderConfig,
+        loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1",
+        input: int | Literal["extractor", "last_hidden"] = "extractor",
+        hidden_size: int = 256,
+        num_layers: int = 3,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if isinstance(input, int) and not 0 <= input <= student.num_layers:
+            raise SettingsError(
+                f"input: found layer {input}, expected 0 to {student.num_layers}, extractor or last_hidden"
+            )
+        self.loss, self.input = loss, input
+        width = student.conv_layers[-1][0] if input == "extractor" else student.embed_dim
+        self.head = EnhancementHead(width, hidden_size, num_layers, dropout, student.downsample_rate)
+
+    def forward(self, step: Step) -> Tensor:
+        """Scalar. `l1`, `l2`, `mrstft`: >= 0; `si_snr`: from -80 to 80 dB."""
+        clean, lengths = step.batch.waveforms, step.batch.lengths.to(step.heard.device)
+        noisy = noisy_spectrum(step.heard)
+        spectrum_lengths = num_spectra(lengths)
+        valid = valid_frames(spectrum_lengths, noisy.shape[1])
+        features, frame_lengths = self._features(step.output), step.output.frame_lengths
+        if self.loss in ("l1", "l2"):
+            estimate = self.head(features, frame_lengths, noisy.abs(), spectrum_lengths)
+            return spectral_distance(estimate, magnitude_spectrum(clean), valid, self.loss)
+        estimate = self.head(features, frame_lengths, noisy, spectrum_lengths)
+        waveforms = inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, clean.shape[1])
+        if self.loss == "mrstft":
+            return mrstft_distance(waveforms, clean, lengths)
+        return -si_snr_db(waveforms, clean, lengths).mean()
+
+    def _features(self, output: EncoderOutput) -> Tensor:
+        if self.input == "extractor":
+            return output.extractor_features
+        return output.hidden_states[-1 if self.input == "last_hidden" else self.input]

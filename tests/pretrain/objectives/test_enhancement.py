@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from robustdistiller.pretrain.objectives.enhancement import BiLSTM, EnhancementHead, magnitude_spectrum, num_spectra
 from robustdistiller.pretrain.objectives import spectral_distance, valid_frames
+from robustdistiller.pretrain.objectives.enhancement import BiLSTM, EnhancementHead, magnitude_spectrum, num_spectra
 
 
 def numpy_magnitudes(samples: np.ndarray) -> np.ndarray:

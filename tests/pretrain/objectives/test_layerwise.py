@@ -1,4 +1,4 @@
-"""Loss terms against values worked out in NumPy, on padded batches."""
+"""Distances per target against values worked out in NumPy, on padded batches."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from robustdistiller.pretrain.module import learning_rate_factor
+from robustdistiller.pretrain import SettingsError
 from robustdistiller.pretrain.objectives import (
     feature_penalty,
     layer_cosine,
     layer_l1,
+    layer_l2,
     masked_mean,
-    spectral_distance,
     valid_frames,
 )
+from robustdistiller.pretrain.objectives.layerwise import L1, L2, Cosine, FeaturePenalty
 
 LENGTHS = (7, 3, 1)
 
@@ -50,6 +51,13 @@ def test_l1_equals_numpy_over_valid_frames(tensors) -> None:
     assert not np.allclose(found.numpy(), everywhere, rtol=1e-3), "the padding does not matter in this test"
 
 
+def test_l2_equals_numpy_over_valid_frames(tensors) -> None:
+    predictions, targets = tensors
+    expected = [np.square(_valid_rows(p) - _valid_rows(t)).mean() for p, t in zip(predictions, targets)]
+    found = layer_l2(_torch(predictions, 1e3), _torch(targets, -3.0), VALID)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
 def test_cosine_equals_numpy_over_valid_frames(tensors) -> None:
     predictions, targets = tensors
     expected = []
@@ -58,17 +66,14 @@ def test_cosine_equals_numpy_over_valid_frames(tensors) -> None:
         expected.append(np.log1p(np.exp(-(prediction * target).sum(1) / norms)).mean())
     found = layer_cosine(_torch(predictions, 1e6), _torch(targets, -3.0), VALID)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    raw = [
+        1 - ((p * t).sum(1) / np.linalg.norm(p, axis=1) / np.linalg.norm(t, axis=1)).mean()
+        for p, t in zip(map(_valid_rows, predictions), map(_valid_rows, targets))
+    ]
+    found = layer_cosine(_torch(predictions, 1e6), _torch(targets, -3.0), VALID, "raw")
+    np.testing.assert_allclose(found.numpy(), raw, rtol=1e-6)
     swapped = layer_cosine(_torch(predictions), _torch(targets[::-1]), VALID)
     assert not np.allclose(swapped.numpy(), expected, rtol=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["l1", "l2"])
-def test_spectral_distance_equals_numpy(tensors, kind: str) -> None:
-    estimate, target = np.abs(tensors[0][0]), np.abs(tensors[1][0])
-    difference = _valid_rows(estimate) - _valid_rows(target)
-    expected = np.abs(difference).mean() if kind == "l1" else np.square(difference).mean()
-    found = spectral_distance(*_torch([estimate], 9.0), *_torch([target], 1e3), VALID, kind)
-    assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_feature_penalty_equals_numpy(tensors) -> None:
@@ -83,6 +88,9 @@ def test_known_limits() -> None:
     assert layer_cosine([x], [x], valid).item() == pytest.approx(np.log1p(np.exp(-1)), rel=1e-6)
     assert layer_cosine([x], [x.roll(1, -1)], valid).item() == pytest.approx(np.log(2), rel=1e-6)
     assert layer_cosine([x], [-x], valid).item() == pytest.approx(np.log1p(np.exp(1)), rel=1e-6)
+    for other, distance in ((x, 0), (x.roll(1, -1), 1), (-x, 2)):
+        assert layer_cosine([x], [other], valid, "raw").item() == pytest.approx(distance, abs=1e-6)
+    assert layer_l2([x], [-x], valid).item() == 1
     assert masked_mean(torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.bool)).item() == 0
 
 
@@ -104,10 +112,39 @@ def test_gradients_are_those_of_the_formula() -> None:
     torch.testing.assert_close(prediction.grad, expected)
 
 
-def test_schedule_equals_s3prl() -> None:
-    from s3prl.optimizers import WarmupLinearSchedule
+@pytest.mark.parametrize("distance", [layer_l1, layer_l2, layer_cosine, lambda *x: layer_cosine(*x, "raw")])
+def test_gradients_equal_finite_differences(distance) -> None:
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    prediction = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    valid = valid_frames(torch.tensor([3, 2]), 3)
+    assert torch.autograd.gradcheck(lambda x: distance([x], [target], valid), [prediction])
 
-    schedule = WarmupLinearSchedule(warmup=0.07, t_total=200)
-    for step in range(1, 201):
-        assert learning_rate_factor(step, 200, 0.07) == pytest.approx(schedule.get_lr(step), abs=1e-12)
-    assert learning_rate_factor(150, 200, 0.07, decay=False) == 1.0
+
+@pytest.mark.parametrize("objective", [L1, L2, Cosine])
+def test_target_weights_scale_each_value(make_step, objective) -> None:
+    step = make_step()
+    plain, weighted = objective()(step), objective(target_weights=(0.1, 1.0))(step)
+    torch.testing.assert_close(weighted, plain * torch.tensor([0.1, 1.0]))
+    with pytest.raises(SettingsError, match="found 3 values for 2 targets"):
+        objective(target_weights=(1, 1, 1))(step)
+
+
+def test_objectives_pass_on_what_they_should(make_step) -> None:
+    step = make_step()
+    x = step.predictions, step.targets, step.valid
+    torch.testing.assert_close(L1()(step), layer_l1(*x))
+    torch.testing.assert_close(L2()(step), layer_l2(*x))
+    torch.testing.assert_close(Cosine()(step), layer_cosine(*x))
+    torch.testing.assert_close(Cosine(form="raw")(step), layer_cosine(*x, "raw"))
+    torch.testing.assert_close(FeaturePenalty()(step), feature_penalty(step.output.extractor_features, step.valid))
+
+
+def test_half_precision_input_is_computed_in_float32(make_step) -> None:
+    step = make_step()
+    half = make_step(predictions=[x.bfloat16() for x in step.predictions])
+    exact = make_step(predictions=[x.float() for x in half.predictions])
+    with torch.autocast("cpu", torch.bfloat16):
+        for objective in (L1(), L2(), Cosine(), Cosine("raw")):
+            assert objective(half).dtype == torch.float32
+            torch.testing.assert_close(objective(half), objective(exact), rtol=0, atol=0)

@@ -1,0 +1,192 @@
+"""Distances between magnitude spectra and between waveforms, over the valid part of each utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .tensors import at_least_float32, full_precision, masked_mean, valid_frames
+
+#: (FFT size, hop, window) in samples, as in Parallel WaveGAN (arXiv 1910.11480) at 24 kHz.
+MRSTFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+
+
+def spectrum(waveforms: Tensor, n_fft: int, hop: int, window_samples: int) -> Tensor:
+    """Centred short-time Fourier transform with a Hann window; both ends are padded with zeros.
+
+    Zeros, unlike reflections of the signal, give an utterance the same spectrum alone and in a padded batch.
+
+    Args:
+        waveforms: (B, samples), zero past each utterance's end.
+        n_fft: FFT size in samples.
+        hop: in samples.
+        window_samples: length of the window.
+
+    Returns:
+        (B, samples // hop + 1, n_fft // 2 + 1) complex64 (complex128 for float64).
+
+    >>> spectrum(torch.zeros(2, 16000), 512, 160, 400).shape
+    torch.Size([2, 101, 257])
+    """
+    waveforms = at_least_float32(waveforms)
+    window = torch.hann_window(window_samples, dtype=waveforms.dtype, device=waveforms.device)
+    with full_precision(waveforms):
+        result = torch.stft(waveforms, n_fft, hop, window_samples, window, pad_mode="constant", return_complex=True)
+    return result.transpose(1, 2)
+
+
+def inverse_spectrum(spectra: Tensor, valid: Tensor, hop: int, window_samples: int, num_samples: int) -> Tensor:
+    """Waveforms whose spectra are nearest to the given ones, each utterance as if it were alone.
+
+    `torch.istft`, which is the same for an utterance without padding, would let the padded frames take part in the last
+    samples of shorter utterances.
+
+    Args:
+        spectra: (B, S, n_fft // 2 + 1) complex, of `spectrum` or changed.
+        valid: (B, S) bool.
+        hop: in samples.
+        window_samples: length of the window.
+        num_samples: of the result.
+
+    Returns:
+        (B, num_samples), zero where no valid frame reaches.
+
+    >>> waveforms = torch.sin(torch.arange(1000.0)).reshape(1, -1)
+    >>> spectra = spectrum(waveforms, 512, 160, 400)
+    >>> valid = torch.ones(spectra.shape[:2], dtype=torch.bool)
+    >>> torch.allclose(inverse_spectrum(spectra, valid, 160, 400, 1000), waveforms, atol=1e-5)
+    True
+    """
+    n_fft = 2 * (spectra.shape[2] - 1)
+    window = torch.hann_window(window_samples, dtype=spectra.real.dtype, device=spectra.device)
+    left = (n_fft - window_samples) // 2
+    window = torch.nn.functional.pad(window, (left, n_fft - window_samples - left))
+    mask = valid.unsqueeze(-1).to(window.dtype)
+    size = (1, hop * (spectra.shape[1] - 1) + n_fft)
+
+    def overlap_add(pieces: Tensor) -> Tensor:
+        summed = torch.nn.functional.fold(pieces.transpose(1, 2), size, (1, n_fft), stride=(1, hop))
+        return summed.reshape(len(pieces), -1)[:, n_fft // 2 :][:, :num_samples]
+
+    with full_precision(window):
+        waveforms = overlap_add(torch.fft.irfft(spectra, n_fft, dim=-1) * (window * mask))
+        envelope = overlap_add(window.square() * mask)
+    covered = envelope > 1e-8
+    waveforms = torch.where(covered, waveforms / envelope.where(covered, 1.0), 0.0)
+    return torch.nn.functional.pad(waveforms, (0, num_samples - waveforms.shape[1]))
+
+
+def spectral_distance(estimate: Tensor, target: Tensor, valid: Tensor, kind: Literal["l1", "l2"] = "l1") -> Tensor:
+    """Mean distance of magnitude spectra: (1 / (V K)) sum |e_bsk - y_bsk| (`l1`) or its square (`l2`).
+
+    The enhancement term of RobustDistiller: e is mask x noisy magnitude, y the magnitude of the clean utterance.
+
+    Args:
+        estimate: (B, S, K) magnitudes >= 0.
+        target: (B, S, K) magnitudes >= 0.
+        valid: (B, S) bool.
+        kind: `l1` or `l2`.
+
+    >>> spectral_distance(torch.zeros(1, 2, 3), torch.full((1, 2, 3), 2.0), torch.ones(1, 2, dtype=torch.bool), "l2")
+    tensor(4.)
+    """
+    difference = at_least_float32(estimate) - at_least_float32(target)
+    return masked_mean((difference.abs() if kind == "l1" else difference.square()).mean(-1), valid)
+
+
+def si_snr_db(estimate: Tensor, target: Tensor, lengths: Tensor, eps: float = 1e-8) -> Tensor:
+    """Scale-invariant signal-to-noise ratio of each utterance over its valid samples, in dB.
+
+    With both signals made zero-mean, s = (<e, y> / ||y||^2) y is the part of the estimate e along the target y, and
+
+        SI-SNR = 10 log10(||s||^2 / ||e - s||^2)
+
+    (Le Roux et al., arXiv 1811.02508, called SI-SDR there). `eps` times ||e||^2 is added to both powers: the range is
+    -80 to 80 dB at the default, whatever the level, and a perfect estimate keeps a finite gradient.
+
+    Args:
+        estimate: (B, samples).
+        target: (B, samples).
+        lengths: (B,) valid samples.
+        eps: limits the range to -10 log10(eps) on either side.
+
+    Returns:
+        (B,) float32; 0 where one of the two signals is silent.
+
+    >>> target = torch.tensor([[1.0, -1.0, 1.0, -1.0, 9.0]])
+    >>> noise = torch.tensor([[0.1, 0.1, -0.1, -0.1, 9.0]])
+    >>> round(si_snr_db(3 * (target + noise), target, torch.tensor([4])).item(), 3)  # noise of a tenth of the amplitude
+    20.0
+    """
+    valid = torch.arange(target.shape[1], device=target.device) < lengths.to(target.device).unsqueeze(1)
+    count = valid.sum(1, keepdim=True).clamp(min=1)
+
+    def centred(x: Tensor) -> Tensor:
+        x = at_least_float32(x).masked_fill(~valid, 0.0)
+        return (x - x.sum(1, keepdim=True) / count).masked_fill(~valid, 0.0)
+
+    e, y = centred(estimate), centred(target)
+    tiny = torch.finfo(e.dtype).tiny
+    y = y / y.square().sum(1, keepdim=True).clamp(min=tiny).sqrt()
+    along = (e * y).sum(1, keepdim=True) * y
+    floor = eps * e.square().sum(1) + tiny
+    signal, noise = along.square().sum(1) + floor, (e - along).square().sum(1) + floor
+    heard = y.square().sum(1) > 0
+    return torch.where(heard, 10 * (torch.log10(signal) - torch.log10(noise)), 0.0)
+
+
+def mrstft_distance(
+    estimate: Tensor,
+    target: Tensor,
+    lengths: Tensor,
+    resolutions: Sequence[tuple[int, int, int]] = MRSTFT_RESOLUTIONS,
+    convergence_weight: float = 0.5,
+    log_magnitude_weight: float = 0.5,
+) -> Tensor:
+    """Multi-resolution STFT distance of waveforms (arXiv 1910.11480, eq. 3-6), over each utterance's valid part.
+
+    With magnitudes E and Y = sqrt(max(re^2 + im^2, 1e-7)), the mean over resolutions of
+
+        convergence_weight ||Y - E||_F / ||Y||_F + log_magnitude_weight mean |log Y - log E|
+
+    The first ratio is that of an utterance, averaged over utterances; the second mean runs over all valid spectra of
+    the batch.
+
+    Args:
+        estimate: (B, samples).
+        target: (B, samples).
+        lengths: (B,) valid samples.
+        resolutions: (FFT size, hop, window) in samples.
+        convergence_weight: of the spectral convergence.
+        log_magnitude_weight: of the log magnitudes.
+
+    Returns:
+        Scalar, >= 0; 0 at a perfect match.
+
+    >>> target = torch.sin(torch.arange(4000.0)).reshape(1, -1)
+    >>> mrstft_distance(target, target, torch.tensor([4000]))
+    tensor(0.)
+    >>> mrstft_distance(0.1 * target, target, torch.tensor([4000]), log_magnitude_weight=0.0)  # 0.5 x 0.9
+    tensor(0.4500)
+    """
+    lengths = lengths.to(target.device)
+    samples = valid_frames(lengths, target.shape[1])
+    total = 0.0
+    for n_fft, hop, window in resolutions:
+        e, y = (
+            _floored_magnitudes(spectrum(x.masked_fill(~samples, 0.0), n_fft, hop, window)) for x in (estimate, target)
+        )
+        valid = valid_frames(lengths // hop + 1, y.shape[1])
+        norms = [x.square().sum(-1).masked_fill(~valid, 0.0).sum(1) for x in (y - e, y)]
+        spread = norms[0] > 0  # at a perfect match the slope of the root is infinite
+        convergence = (norms[0] / norms[1]).where(spread, 1.0).sqrt() * spread
+        log_magnitude = masked_mean((y.log() - e.log()).abs().mean(-1), valid)
+        total = total + convergence_weight * convergence.mean() + log_magnitude_weight * log_magnitude
+    return total / len(resolutions)
+
+
+def _floored_magnitudes(spectra: Tensor) -> Tensor:
+    return (spectra.real.square() + spectra.imag.square()).clamp(min=1e-7).sqrt()

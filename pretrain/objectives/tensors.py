@@ -1,0 +1,84 @@
+"""What the objectives share: padded batches, precision, and pooling of time over valid frames."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+
+def valid_frames(frame_lengths: Tensor, num_frames: int) -> Tensor:
+    """Which frames of a padded batch are real.
+
+    Args:
+        frame_lengths: (B,) int64, valid frames of each utterance.
+        num_frames: T.
+
+    Returns:
+        (B, T) bool.
+
+    >>> valid_frames(torch.tensor([1, 3]), 3)
+    tensor([[ True, False, False],
+            [ True,  True,  True]])
+    """
+    return torch.arange(num_frames, device=frame_lengths.device) < frame_lengths.unsqueeze(1)
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of `values` where `valid`, of the same shape, is true; 0 if it never is.
+
+    >>> masked_mean(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[True, True, False]]))
+    tensor(2.)
+    """
+    return values.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision to float32; float64 stays.
+
+    >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+    """Context in which autocast leaves matrix products on the device of `x` in the precision of their inputs.
+
+    >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.ones(2, 2)):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def pool_frames(x: Tensor, valid: Tensor, frames: int) -> Tensor:
+    """Adaptive average pooling of time over the valid frames of each utterance.
+
+    With n valid frames, output f is the mean of the frames from floor(f n / frames) up to, not including,
+    ceil((f + 1) n / frames): `torch.nn.functional.adaptive_avg_pool1d` of the utterance without its padding. Utterances
+    shorter than `frames` have frames repeated.
+
+    Args:
+        x: (B, T, D).
+        valid: (B, T) bool, padding last.
+        frames: of the result.
+
+    Returns:
+        (B, frames, D) in float32 (float64 stays); zeros for an utterance without valid frames.
+
+    >>> x = torch.tensor([[[1.0], [3.0], [5.0], [7.0]], [[1.0], [3.0], [99.0], [99.0]]])
+    >>> pool_frames(x, valid_frames(torch.tensor([4, 2]), 4), 2).squeeze(-1)
+    tensor([[2., 6.],
+            [1., 3.]])
+    """
+    lengths = valid.sum(1).reshape(-1, 1, 1)
+    index = torch.arange(frames, device=x.device).reshape(1, -1, 1)
+    start = torch.div(index * lengths, frames, rounding_mode="floor")
+    end = -torch.div(-(index + 1) * lengths, frames, rounding_mode="floor")
+    time = torch.arange(x.shape[1], device=x.device)
+    x = at_least_float32(x).masked_fill(~valid.unsqueeze(-1), 0.0)
+    with full_precision(x):
+        weights = ((time >= start) & (time < end)).to(x.dtype) / (end - start).clamp(min=1)
+        return weights @ x
