@@ -127,7 +127,7 @@ class History(pl.Callback):
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         step = trainer.global_step
-        _forget_after(self.path, step)
+        forget_after(self.path, step)
         self._board = SummaryWriter(self.path.parent / "tensorboard", purge_step=step + 1)
         if self.settings.progress and sys.stderr.isatty():
             self._bar = tqdm(total=trainer.max_steps, initial=step, desc="distil", unit="step", dynamic_ncols=True)
@@ -171,7 +171,7 @@ class History(pl.Callback):
             "audio_s_per_s": round(rate, 1),
         }
         if trainer.is_global_zero:
-            _append(self.path, line)
+            append_line(self.path, line)
             for name, value in line.items():
                 if name != "step":
                     self._board.add_scalar(name, value, trainer.global_step)
@@ -197,7 +197,8 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
         return []
 
 
-def _append(path: Path, line: Mapping[str, float]) -> None:
+def append_line(path: Path, line: Mapping[str, float]) -> None:
+    """Add a line of numbers to a CSV file, with a header if the file is new."""
     new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(line))
@@ -206,7 +207,8 @@ def _append(path: Path, line: Mapping[str, float]) -> None:
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()})
 
 
-def _forget_after(path: Path, step: int) -> None:
+def forget_after(path: Path, step: int) -> None:
+    """Remove the lines of a CSV file, whose first column is the step, that are past `step` or cut short."""
     if not step:
         path.unlink(missing_ok=True)
     if not path.is_file():
