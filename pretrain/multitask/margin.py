@@ -15,8 +15,8 @@ def margin_logits(
     """Logits for cross-entropy: cosines with a handicap on the right class, scaled.
 
     AM-softmax (https://arxiv.org/abs/1801.05599) lowers the right class's cosine, cos t - m; AAM-softmax
-    (https://arxiv.org/abs/1801.07698) widens its angle, cos(t + m), and beyond t = pi - m goes on as cos t - m sin m, so
-    that the logit never rises with the angle. With `margin=0` both are the plain softmax over scaled cosines.
+    (https://arxiv.org/abs/1801.07698) widens its angle, cos(t + m), and beyond t = pi - m goes on as cos t - m sin m,
+    so that the logit never rises with the angle. With `margin=0` both are the plain softmax over scaled cosines.
 
     Args:
         cosines: (B, classes) between embedding and class centre, -1 to 1.

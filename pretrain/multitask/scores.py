@@ -10,8 +10,8 @@ def equal_error_rate(scores: ArrayLike, same: ArrayLike) -> float:
     """The error rate at which as many impostors are accepted as same-speaker trials are refused.
 
     Every distinct score is tried as the threshold; trials of equal score are accepted together. Between the two
-    thresholds where the curves of the two error rates cross, both are taken as straight lines: the exact crossing of the
-    ROC polygon with its anti-diagonal.
+    thresholds where the curves of the two error rates cross, both are taken as straight lines: the exact crossing of
+    the ROC polygon with its anti-diagonal.
 
     Args:
         scores: (trials,) higher means more alike.

@@ -1,0 +1,169 @@
+"""What the tasks train on and are measured on: cuts with labels, endless paired batches, finite test batches."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from lhotse.cut import Cut
+from torch.utils.data import DataLoader
+
+from robustdistiller.acoustics import Corruptor
+
+from ..config import DistillConfig
+from ..data import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
+from ..manifest import piece_cuts
+from ..settings import SettingsError
+from .keywords import keyword_utterances
+from .speakers import Trial, speaker_utterances
+from .utterances import SPLITS, Utterance, check_classes
+
+logger = logging.getLogger(__name__)
+
+_TEST_BATCH_SAMPLES = 60 * 16_000
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The recordings of one task.
+
+    Attributes:
+        labels: classes, in the order of the head's outputs: those of the training split.
+        cuts: per split, at 16 kHz.
+        label_of: label of each cut, by id.
+        trials: of dev and test, by id; speakers only.
+    """
+
+    labels: list[str]
+    cuts: dict[str, list[Cut]]
+    label_of: dict[str, str]
+    trials: dict[str, list[Trial]] = field(default_factory=dict)
+
+    def targets(self, ids: tuple[str, ...]) -> torch.Tensor:
+        """Class indices (B,) int64 of training utterances."""
+        return torch.tensor([self.labels.index(self.label_of[name]) for name in ids])
+
+    def digest(self) -> str:
+        """SHA-256 of utterances, lengths, labels, splits and trials: the same data in another place has the same."""
+        digest = hashlib.sha256()
+        for split, cuts in self.cuts.items():
+            for cut in cuts:
+                digest.update(repr((split, cut.id, cut.num_samples, self.label_of[cut.id])).encode())
+        digest.update(repr(self.trials).encode())
+        return digest.hexdigest()
+
+    def summary(self) -> str:
+        """How much there is, in one line."""
+        hours = {split: sum(cut.duration for cut in cuts) / 3600 for split, cuts in self.cuts.items()}
+        parts = [f"{split} {len(self.cuts[split]):,} ({hours[split]:.2f} h)" for split in SPLITS]
+        trials = [f"{len(found):,} {split} trials" for split, found in self.trials.items()]
+        return ", ".join([f"{len(self.labels):,} classes", *parts, *trials])
+
+
+def load_tasks(config: DistillConfig, out_dir: Path) -> dict[str, TaskData]:
+    """The data of the tasks of a run, checked.
+
+    Raises:
+        SettingsError: data are missing, or cannot be learnt from or measured on.
+    """
+    options, data = config.multitask, config.data
+    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
+    tasks = {}
+    for task in options.tasks:
+        section = getattr(options, task)
+        if task == "keywords":
+            utterances, trials = keyword_utterances(section, config.seed), {}
+        else:
+            utterances, trials = speaker_utterances(section, config.seed)
+        tasks[task] = _task_data(task, section.data, utterances, trials, manifest_dir, data.min_samples)
+        logger.info("%-8s %s: %s", task, section.data, tasks[task].summary())
+    return tasks
+
+
+def _task_data(
+    task: str,
+    root: str,
+    utterances: list[Utterance],
+    trials: Mapping[str, list[Trial]],
+    manifest_dir: Path,
+    min_samples: int,
+) -> TaskData:
+    key = f"multitask.{task}.data"
+    path = Path(root).expanduser()
+    name = path.resolve().name
+    found, unreadable = piece_cuts([one.piece for one in utterances], name, path, manifest_dir / task, key)
+    by_id = {cut.id: cut for cut in found}
+    kept, short = [], []
+    for one in utterances:
+        cut = by_id.get(f"{name}/{one.piece.name}")
+        if cut is None and one.split != "train":
+            raise SettingsError(f"{key}: {one.piece.path} is for {one.split} and cannot be read: {unreadable[0]}")
+        if cut is not None and one.split == "train" and cut.num_samples < min_samples:
+            short.append(cut.id)
+        elif cut is not None:
+            kept.append((one, cut))
+    for what, left_out in ((f"shorter than {min_samples} samples", short), ("unreadable", unreadable)):
+        if left_out:
+            logger.info("%-8s %d recordings left out, %s; first: %s", task, len(left_out), what, left_out[0])
+    check_classes([one for one, _ in kept], key, closed=task == "keywords")
+    return TaskData(
+        labels=sorted({one.label for one, _ in kept if one.split == "train"}),
+        cuts={split: [cut for one, cut in kept if one.split == split] for split in SPLITS},
+        label_of={cut.id: one.label for one, cut in kept},
+        trials={
+            split: [Trial(one.same, f"{name}/{one.first}", f"{name}/{one.second}") for one in chosen]
+            for split, chosen in trials.items()
+        },
+    )
+
+
+class PairedBatches:
+    """One batch of each task at a time, without end, from a place in each task's stream on.
+
+    Args:
+        config: of the run.
+        tasks: their data.
+        positions: of the first batch of each task.
+        corruptor: of the training audio; `None` leaves it clean.
+        pin_memory: for fast copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        tasks: Mapping[str, TaskData],
+        positions: Mapping[str, Position],
+        corruptor: Corruptor | None = None,
+        pin_memory: bool = False,
+    ):
+        self.loaders = {}
+        for task, data in tasks.items():
+            stream = BatchStream(
+                data.cuts["train"],
+                config.data.max_samples,
+                getattr(config.multitask, task).batch_size,
+                num_buckets=config.trainer.num_buckets,
+                seed=config.seed,
+                start=positions[task],
+            )
+            self.loaders[task] = make_loader(stream, SpeechBatches(corruptor), config.data.num_workers, pin_memory)
+
+    def __iter__(self) -> Iterator[dict[str, Batch]]:
+        for batches in zip(*self.loaders.values()):
+            yield dict(zip(self.loaders, batches))
+
+
+def whole_batches(cuts: list[Cut], corruptor: Corruptor | None = None, num_workers: int = 0) -> DataLoader:
+    """Every cut once, whole, those of similar length together; about a minute of padded audio per batch."""
+    requests, rows = [], []
+    for cut in sorted(cuts, key=lambda cut: (cut.num_samples, cut.id)):
+        if rows and (len(rows) + 1) * cut.num_samples > _TEST_BATCH_SAMPLES:
+            requests.append(BatchRequest(Position(), tuple(rows)))
+            rows = []
+        rows.append(cut)
+    requests.append(BatchRequest(Position(), tuple(rows)))
+    return make_loader(requests, SpeechBatches(corruptor), num_workers)

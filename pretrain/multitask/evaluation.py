@@ -1,0 +1,160 @@
+"""Measuring the tasks, clean or under a test condition, and choosing the best step on the dev splits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from robustdistiller.acoustics import Corruptor
+from robustdistiller.upstream.checkpoints.files import write_atomically
+
+from ..callbacks import append_line, forget_after
+from .data import TaskData, whole_batches
+from .module import MultitaskTuner
+from .scores import cosine_scores, equal_error_rate
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    module: MultitaskTuner, split: str, corruptor: Corruptor | None = None, num_workers: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Scores of every task on a split; whole utterances, without dropout, in float32.
+
+    Args:
+        module: encoder and heads, with the tasks' data.
+        split: dev or test.
+        corruptor: of the audio; `None` leaves it clean.
+        num_workers: processes that read.
+
+    Returns:
+        Per task, its score and the counts it rests on; accuracy and equal error rate in percent.
+    """
+    was_training = module.training
+    module.eval()
+    scores = {task: _SCORERS[task](module, data, split, corruptor, num_workers) for task, data in module.tasks.items()}
+    module.train(was_training)
+    return scores
+
+
+def mean_error(scores: dict[str, dict[str, Any]]) -> float:
+    """Mean over the tasks of their error in percent: 100 - accuracy for keywords, equal error rate for speakers.
+
+    >>> mean_error({"keywords": {"accuracy": 90.0}, "speakers": {"eer": 4.0}})
+    7.0
+    """
+    errors = {"keywords": lambda one: 100 - one["accuracy"], "speakers": lambda one: one["eer"]}
+    return sum(errors[task](one) for task, one in scores.items()) / len(scores)
+
+
+@torch.no_grad()
+def _outputs(
+    module: MultitaskTuner, task: str, cuts: list, corruptor: Corruptor | None, num_workers: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Id and head output of every cut, on the CPU."""
+    for batch in whole_batches(cuts, corruptor, num_workers):
+        output = module.heads[task](module.encode(batch.to(module.device))).cpu()
+        yield from zip(batch.ids, output)
+
+
+def _keywords(
+    module: MultitaskTuner, data: TaskData, split: str, corruptor: Corruptor | None, num_workers: int
+) -> dict[str, Any]:
+    found = _outputs(module, "keywords", data.cuts[split], corruptor, num_workers)
+    right = [data.labels[logits.argmax()] == data.label_of[name] for name, logits in found]
+    return {
+        "accuracy": 100 * sum(right) / len(right),
+        "num_correct": sum(right),
+        "num_utterances": len(right),
+        "num_classes": len(data.labels),
+    }
+
+
+def _speakers(
+    module: MultitaskTuner, data: TaskData, split: str, corruptor: Corruptor | None, num_workers: int
+) -> dict[str, Any]:
+    trials, cuts = data.trials[split], data.cuts[split]
+    embeddings = {name: one.numpy() for name, one in _outputs(module, "speakers", cuts, corruptor, num_workers)}
+    scores = cosine_scores([embeddings[one.first] for one in trials], [embeddings[one.second] for one in trials])
+    same = [one.same for one in trials]
+    speakers = {data.label_of[cut.id] for cut in cuts}
+    return {
+        "eer": 100 * equal_error_rate(scores, same),
+        "num_trials": len(trials),
+        "num_same_speaker": sum(same),
+        "num_utterances": len(cuts),
+        "num_speakers": len(speakers),
+        "num_speakers_also_in_training": len(speakers & set(data.labels)),
+    }
+
+
+_SCORERS = {"keywords": _keywords, "speakers": _speakers}
+_SCORES = {"keywords": "accuracy", "speakers": "eer"}
+
+
+class DevEvaluation(pl.Callback):
+    """Evaluates on the dev splits every so many steps and at the end; keeps the weights of the best step.
+
+    Put it before the `CheckpointKeeper`, so that a checkpoint knows of the evaluation of its own step. Scores go to
+    `dev.csv` and TensorBoard.
+
+    Args:
+        out_dir: folder of the run.
+        every_steps: interval.
+        num_workers: processes that read.
+    """
+
+    def __init__(self, out_dir: Path, every_steps: int, num_workers: int = 0):
+        self.folder, self.table = out_dir / "checkpoints", out_dir / "dev.csv"
+        self.every_steps, self.num_workers = every_steps, num_workers
+        self._evaluated_step = -1
+        self._saved_best: float | None = None  # best step as of the latest checkpoint
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: MultitaskTuner) -> None:
+        """Forget what was evaluated after the step that is resumed from."""
+        forget_after(self.table, trainer.global_step)
+        self._saved_best = pl_module.best.get("step")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """Evaluate where due."""
+        if trainer.global_step % self.every_steps == 0 or trainer.global_step == trainer.max_steps:
+            self._evaluate(trainer.global_step, pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: MultitaskTuner, checkpoint: dict) -> None:
+        """Remember which best weights the checkpoint refers to."""
+        self._saved_best = pl_module.best.get("step")
+
+    def _evaluate(self, step: int, module: MultitaskTuner) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        scores = evaluate(module, "dev", num_workers=self.num_workers)
+        measured = {f"{task}_{score}": scores[task][score] for task, score in _SCORES.items() if task in scores}
+        line = {"step": step, **measured, "mean_error": mean_error(scores)}
+        if line["mean_error"] < module.best.get("mean_error", float("inf")):
+            module.best = {"step": step, "mean_error": line["mean_error"]}
+            weights = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+            write_atomically(best_path(self.folder, step), lambda file: torch.save(weights, file))
+            for old in self.folder.glob("best-*.ckpt"):
+                if old not in (best_path(self.folder, step), best_path(self.folder, self._saved_best or 0)):
+                    old.unlink()
+        append_line(self.table, line)
+        with SummaryWriter(self.table.parent / "tensorboard", filename_suffix=".dev") as board:
+            for name, value in line.items():
+                if name != "step":
+                    board.add_scalar(f"dev_{name}", value, step)
+        logger.info("dev at step %d: %s", step, ", ".join(f"{k} {v:.2f}" for k, v in line.items() if k != "step"))
+
+
+def best_path(folder: Path, step: float) -> Path:
+    """File of the weights of the best step.
+
+    >>> best_path(Path("checkpoints"), 500).name
+    'best-00000500.ckpt'
+    """
+    return folder / f"best-{int(step):08d}.ckpt"

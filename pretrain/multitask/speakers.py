@@ -1,0 +1,197 @@
+"""The splits and trials of speaker verification."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, combinations
+from pathlib import Path
+
+from ..settings import SettingsError
+from .config import SpeakersConfig
+from .utterances import Utterance, check_classes, read_utterances
+
+TRIAL_LIST = "veri_test.txt"
+_KEY = "multitask.speakers.data"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Two recordings to compare, by name.
+
+    >>> Trial(True, "ann/1.wav", "ann/2.wav").same
+    True
+    """
+
+    same: bool
+    first: str
+    second: str
+
+
+def speaker_utterances(config: SpeakersConfig, seed: int) -> tuple[list[Utterance], dict[str, list[Trial]]]:
+    """The utterances of the task, each with its split, and the trials of dev and test.
+
+    Args:
+        config: of the task.
+        seed: of the held-out utterances and of drawn trials.
+
+    Raises:
+        SettingsError: no data, a missing split, a trial list that does not fit, or classes that cannot be learnt.
+
+    >>> speaker_utterances(SpeakersConfig(), seed=0)
+    Traceback (most recent call last):
+    robustdistiller.pretrain.settings.SettingsError: multitask.speakers.data: which recordings? give a folder or a .tsv
+    """
+    if not config.data:
+        raise SettingsError(f"{_KEY}: which recordings? give a folder or a .tsv")
+    utterances, root = read_utterances(config.data, _KEY)
+    path = Path(config.trials).expanduser() if config.trials else root / TRIAL_LIST
+    test_trials = None
+    if config.trials or path.is_file():
+        test_trials = read_trials(path, utterances)
+    if any(one.split is None for one in utterances):
+        if test_trials is None:
+            raise SettingsError(
+                f"{_KEY}: {root} does not say which speakers are for testing; give multitask.speakers.trials=LIST, put "
+                f"{TRIAL_LIST} there, or put the speakers into folders train and test"
+            )
+        utterances = _split_by_trials(utterances, test_trials)
+    if test_trials is not None:
+        utterances = _keep_tested(utterances, test_trials, path)
+    if not any(one.split == "dev" for one in utterances):
+        utterances = _hold_out(utterances, config.dev_share, seed)
+    check_classes(utterances, _KEY, closed=False)
+    trials = {"dev": _draw(utterances, "dev", config.max_trials, seed)}
+    trials["test"] = test_trials or _draw(utterances, "test", config.max_trials, seed)
+    return utterances, trials
+
+
+def read_trials(path: Path, utterances: Sequence[Utterance]) -> list[Trial]:
+    """A trial list whose files are named as the utterances are, or from the speaker's folder on.
+
+    Raises:
+        SettingsError: the list does not exist, a line is not `1|0 FILE FILE`, a file is not among the utterances, a
+            line contradicts the labels, or trials of one of the two kinds are missing.
+    """
+    if not path.is_file():
+        raise SettingsError(f"multitask.speakers.trials: {path} does not exist")
+    known = {}
+    for one in utterances:
+        known[one.piece.name] = one
+        folders = one.piece.name.split("/")
+        if one.label in folders:
+            known.setdefault("/".join(folders[folders.index(one.label) :]), one)
+    trials, missing = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        parts = line.split("\t") if "\t" in line else line.split()
+        if len(parts) != 3 or parts[0] not in ("0", "1"):
+            raise SettingsError(f"{path}, line {number}: found {line!r}, expected `1 FILE FILE` or `0 FILE FILE`")
+        missing += [name for name in parts[1:] if name not in known]
+        if missing:
+            continue
+        first, second = (known[name] for name in parts[1:])
+        if (first.label == second.label) != (parts[0] == "1"):
+            raise SettingsError(
+                f"{path}, line {number} says {parts[0]}, but the files belong to {first.label} and {second.label}"
+            )
+        trials.append(Trial(parts[0] == "1", first.piece.name, second.piece.name))
+    if missing:
+        raise SettingsError(
+            f"{path} names {len(set(missing))} files that are not in the data (first: {missing[0]}); add them, or give "
+            "multitask.speakers.trials a list of files that are there"
+        )
+    return _both_kinds(trials, str(path))
+
+
+def draw_trials(speaker_of: Mapping[str, str], max_trials: int, seed: int) -> list[Trial]:
+    """Pairs of utterances: all of them, or a draw, half of the same speaker as far as there are so many.
+
+    Args:
+        speaker_of: speaker of each utterance, by name.
+        max_trials: most pairs.
+        seed: of the draw.
+
+    >>> speakers = {"a1": "ann", "a2": "ann", "b1": "bob"}
+    >>> [(trial.first, trial.second, trial.same) for trial in draw_trials(speakers, 10, seed=0)]
+    [('a1', 'a2', True), ('a1', 'b1', False), ('a2', 'b1', False)]
+    """
+    names = sorted(speaker_of)
+    num_pairs = len(names) * (len(names) - 1) // 2
+    if num_pairs <= max_trials:
+        return [Trial(speaker_of[one] == speaker_of[other], one, other) for one, other in combinations(names, 2)]
+    generator = random.Random(f"{seed} trials")
+    by_speaker: dict[str, list[str]] = {}
+    for name in names:
+        by_speaker.setdefault(speaker_of[name], []).append(name)
+    same = [pair for group in by_speaker.values() for pair in combinations(group, 2)]
+    num_same = min(len(same), max(max_trials // 2, max_trials - (num_pairs - len(same))))
+    trials = [Trial(True, *pair) for pair in generator.sample(same, num_same)]
+    # An utterance is drawn as often as it has partners, then a partner: all pairs are equally likely.
+    partners = list(accumulate(len(names) - len(by_speaker[speaker_of[name]]) for name in names))
+    others: set[tuple[str, str]] = set()
+    if (num_pairs - len(same)) <= 2 * (max_trials - num_same):
+        every = [pair for pair in combinations(names, 2) if speaker_of[pair[0]] != speaker_of[pair[1]]]
+        others.update(generator.sample(every, max_trials - num_same))
+    while len(others) < max_trials - num_same:
+        first = second = generator.choices(names, cum_weights=partners)[0]
+        while speaker_of[first] == speaker_of[second]:
+            second = generator.choice(names)
+        others.add((min(first, second), max(first, second)))
+    return trials + [Trial(False, *pair) for pair in sorted(others)]
+
+
+def _draw(utterances: Sequence[Utterance], split: str, max_trials: int, seed: int) -> list[Trial]:
+    speaker_of = {one.piece.name: one.label for one in utterances if one.split == split}
+    return _both_kinds(draw_trials(speaker_of, max_trials, seed), f"the {split} split of {_KEY}")
+
+
+def _both_kinds(trials: list[Trial], where: str) -> list[Trial]:
+    num_same = sum(trial.same for trial in trials)
+    if not 0 < num_same < len(trials):
+        raise SettingsError(
+            f"{where} makes {num_same} trials of one speaker and {len(trials) - num_same} of two; an equal error rate "
+            "needs both: two or more speakers, with two or more utterances each"
+        )
+    return trials
+
+
+def _split_by_trials(utterances: Sequence[Utterance], trials: Sequence[Trial]) -> list[Utterance]:
+    """Speakers in the trials are for testing, all others for training."""
+    tested = {name for trial in trials for name in (trial.first, trial.second)}
+    speakers = {one.label for one in utterances if one.piece.name in tested}
+    return [replace(one, split="test" if one.label in speakers else "train") for one in utterances]
+
+
+def _keep_tested(utterances: Sequence[Utterance], trials: Sequence[Trial], path: Path) -> list[Utterance]:
+    """Drop test utterances that no trial names."""
+    tested = {name for trial in trials for name in (trial.first, trial.second)}
+    wrong = sorted(one.piece.name for one in utterances if one.piece.name in tested and one.split != "test")
+    if wrong:
+        raise SettingsError(
+            f"{path} names {len(wrong)} files that the data put into another split than test (first: {wrong[0]}); test "
+            "trials must not be trained on"
+        )
+    return [one for one in utterances if one.split != "test" or one.piece.name in tested]
+
+
+def _hold_out(utterances: Sequence[Utterance], share: float, seed: int) -> list[Utterance]:
+    """Make a dev split of some training utterances, two or more per chosen speaker, leaving each speaker two."""
+    train = sorted((one for one in utterances if one.split == "train"), key=lambda one: one.piece.name)
+    by_speaker: dict[str, list[Utterance]] = {}
+    for one in random.Random(f"{seed} dev").sample(train, len(train)):
+        by_speaker.setdefault(one.label, []).append(one)
+    # In rounds of two per speaker, so that small sets make same-speaker pairs too.
+    pairs = [
+        (place, group[place : place + 2]) for group in by_speaker.values() for place in range(0, len(group) - 3, 2)
+    ]
+    pairs.sort(key=lambda pair: pair[0])
+    target = max(round(share * len(train)), 4)
+    held_out: set[str] = set()
+    for _, pair in pairs:
+        if len(held_out) >= target:
+            break
+        held_out.update(one.piece.name for one in pair)
+    return [replace(one, split="dev") if one.piece.name in held_out else one for one in utterances]
