@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from .config import EncoderConfig
 
@@ -223,6 +224,10 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.Module):
     """Position encoding, layers, and the layer norm that stands before (post-norm) or after them (pre-norm).
 
+    Attributes:
+        recompute_layers: keep only the inputs of the layers for the backward pass, and compute the rest again there:
+            less memory, more time, the same gradients.
+
     >>> config = EncoderConfig(embed_dim=16, num_layers=3, num_heads=2, ffn_dim=32, position_groups=4)
     >>> states = Transformer(config)(torch.zeros(1, 5, 16))
     >>> len(states), states[0].shape
@@ -232,6 +237,7 @@ class Transformer(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.norm_first, self.layerdrop = config.norm_first, config.layerdrop
+        self.recompute_layers = False
         self.position = PositionalConv(config)
         self.norm = nn.LayerNorm(config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -266,11 +272,16 @@ class Transformer(nn.Module):
         for layer in layers:
             skip = self.training and self.layerdrop > 0 and torch.rand(()).item() < self.layerdrop
             if not skip:
-                x, weights = layer(states[-1], key_mask, bias, weights)
+                x, weights = self._run(layer, states[-1], key_mask, bias, weights)
             states.append(states[-1] if skip else x)
         if self.norm_first and len(states) == len(self.layers) + 1:
             states[-1] = self.norm(states[-1])
         return states
+
+    def _run(self, layer: TransformerLayer, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.recompute_layers and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)  # dropout is drawn the same again
+        return layer(*inputs)
 
 
 def _init_weights(module: nn.Module) -> None:
