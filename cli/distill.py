@@ -25,7 +25,7 @@ A student of WavLM Base+ for noise and reverberation (one GPU, some days):
 \b
 Variations:
   three layers             student.num_layers=3
-  other teacher layers     student.prediction_layers=[3,6,9]
+  other teacher layers     targets.layers=[3,6,9]
   enhance from last layer  objectives.enhancement.input=last_hidden
   no enhancement head      objectives.enhancement.weight=0
   batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null

@@ -21,7 +21,7 @@ CONDITIONS = ("clean", "noise:snr_db=10", "noise:snr_db=0", "reverb", "noise+rev
 
 # The mini teacher has five layers and the pool 1.2 hours of speech: what the published recipes are scaled down by.
 _DISTILL = (
-    "student.prediction_layers=[2,3,5]",
+    "targets.layers=[2,3,5]",
     "data.max_samples=48000",
     "data.num_workers=0",
     "trainer.batch_size=6",

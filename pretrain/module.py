@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 
 import lightning.pytorch as pl
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from robustdistiller.acoustics import corrupt
-from robustdistiller.upstream import EncoderOutput, SpeechEncoder
+from robustdistiller.acoustics import CorruptionBatch, corrupt
+from robustdistiller.upstream import SpeechEncoder
 
 from .config import DistillConfig
 from .data import Batch, Position
-from .objectives.enhancement import EnhancementHead, magnitude_spectrum, num_spectra
-from .objectives import feature_penalty, layer_cosine, layer_l1, spectral_distance, valid_frames
+from .objectives import Step, make_objectives, valid_frames
+from .pruning import Gates
+from .targets import Targets
 
 
 class NonFiniteLossError(RuntimeError):
@@ -25,21 +27,26 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Distiller(pl.LightningModule):
-    """Student, training-only heads, objectives, optimizer and schedule.
+    """Student, training-only parts, objectives, optimizer and schedule.
 
     The teacher is no submodule: it is neither trained, nor switched to train mode, nor saved.
 
     Args:
-        config: of the run; `optim.schedule_steps` must be set.
+        config: of the run; `optim.schedule_steps` must be set and `targets.layers` be explicit.
         teacher: frozen model.
-        student: trained model, with one prediction head per `config.student.prediction_layers`.
+        student: trained model, with one prediction head per target if `config.targets.match` is `heads`.
+
+    Raises:
+        SettingsError: targets that teacher or student does not have, or an objective that does not fit them.
     """
 
     def __init__(self, config: DistillConfig, teacher: SpeechEncoder, student: SpeechEncoder):
         super().__init__()
         self.settings = config
         self.student = student
-        self.enhancement = _enhancement_head(config, student)
+        self.targets = Targets(config.targets, student.config, teacher.config)
+        self.objectives = make_objectives(config.objectives, student.config)
+        self.gates = Gates(student, config.pruning) if config.pruning else None
         self._teacher = (teacher.eval().requires_grad_(False),)
         self.position = Position()  # of the next batch
         self.audio_s = 0.0  # heard so far
@@ -50,6 +57,12 @@ class Distiller(pl.LightningModule):
     def teacher(self) -> SpeechEncoder:
         """The frozen model, on the device of the student."""
         return self._teacher[0]
+
+    @property
+    def needs_second_view(self) -> bool:
+        """Whether batches must bring a second corruption of each utterance."""
+        independent = self.settings.teacher.hears == "independent"
+        return independent or any(objective.needs_second_view for objective in self.objectives.values())
 
     def on_fit_start(self) -> None:
         """Put the teacher beside the student."""
@@ -65,83 +78,104 @@ class Distiller(pl.LightningModule):
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
-        # Dropout depends on the seed and the place in the data only, so that a resumed run repeats it.
+        # Dropout and gates depend on the seed and the place in the data only, so that a resumed run repeats them.
         torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
-        targets = self.teach(batch)
-        heard = self.hear(batch)
-        output = self.student(heard, batch.lengths)
-        terms = self.terms(batch, heard, output, targets)
+        step = self.step_of(batch)
+        terms = {name: objective(step) for name, objective in self.objectives.items()}
         loss = sum(self.weight(name) * value.mean() for name, value in terms.items())
-        self.values = {"loss": loss.detach(), **self._log_values(terms)}
+        self.values = self._log_values(terms)
+        if self.gates is not None:
+            penalty = self.gates.penalty(self.global_step)
+            loss = loss + penalty
+            self.values |= {
+                "sparsity_penalty": penalty.detach(),
+                "sparsity": self.gates.sparsity().detach(),
+                "target_sparsity": self.gates.target_sparsity(self.global_step),
+            }
+        self.values = {"loss": loss.detach(), **self.values}
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(self._describe_failure("the loss", batch, heard, output, targets))
+            raise NonFiniteLossError(self._describe_failure("the loss", step))
         self._latest = (batch.ids, batch.position)
         self.position = batch.position.next()
         self.audio_s += batch.seconds * self.trainer.world_size
         return loss
 
+    def step_of(self, batch: Batch) -> Step:
+        """Let teacher and student hear a batch: everything that objectives and validation look at."""
+        targets = self.teach(batch)
+        heard = self.hear(batch, batch.corruption)
+        output = self.student(heard, batch.lengths)
+        second = None
+        if any(objective.needs_second_view for objective in self.objectives.values()):
+            second = self.student(self.hear(batch, batch.second), batch.lengths)
+        own = batch.second if self.settings.teacher.hears == "independent" else None
+        return Step(
+            batch=batch,
+            heard=heard,
+            output=output,
+            predictions=self.targets.of_student(output),
+            targets=targets,
+            valid=valid_frames(output.frame_lengths, targets[0].shape[1]),
+            snr_db=self._snr_db(batch, batch.corruption),
+            teacher_snr_db=self._snr_db(batch, own),
+            second=second,
+            global_step=self.global_step,
+        )
+
     @torch.no_grad()
     def teach(self, batch: Batch) -> list[Tensor]:
-        """Teacher layers for the clean speech: per predicted layer (B, T, D). Layers above the last are not run."""
-        layers = self.student.config.prediction_layers
+        """The targets: per target (B, T, D). Teacher layers above the last one needed are not run."""
+        own = batch.second if self.settings.teacher.hears == "independent" else None
         device = self.device.type
         autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(device)
         with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
-            output = self.teacher(batch.waveforms, batch.lengths, max_layer=max(layers), predict=False)
-        return [output.hidden_states[layer] for layer in layers]
+            heard = self.hear(batch, own)
+            output = self.teacher(heard, batch.lengths, max_layer=self.targets.max_layer, predict=False)
+        return self.targets.of_teacher(output.hidden_states)
 
     @torch.no_grad()
-    def hear(self, batch: Batch) -> Tensor:
-        """What the student hears: (B, samples), corrupted as drawn."""
-        if batch.corruption is None:
+    def hear(self, batch: Batch, corruption: CorruptionBatch | None) -> Tensor:
+        """The speech of a batch under a corruption: (B, samples)."""
+        if corruption is None:
             return batch.waveforms
         with torch.autocast(self.device.type, enabled=False):
-            return corrupt(batch.waveforms, batch.lengths, batch.corruption)
-
-    def terms(self, batch: Batch, heard: Tensor, output: EncoderOutput, targets: list[Tensor]) -> dict[str, Tensor]:
-        """The terms of the loss, unweighted, each a scalar or one value per layer; those of weight 0 are left out."""
-        frame_lengths = output.frame_lengths
-        valid = valid_frames(frame_lengths, targets[0].shape[1])
-        makers = {
-            "l1": lambda: layer_l1(output.predictions, targets, valid),
-            "cosine": lambda: layer_cosine(output.predictions, targets, valid),
-            "feature_penalty": lambda: feature_penalty(output.extractor_features, valid),
-            "enhancement": lambda: self._enhancement(batch, heard, output),
-        }
-        return {name: make() for name, make in makers.items() if self.weight(name) > 0}
+            return corrupt(batch.waveforms, batch.lengths, corruption)
 
     def weight(self, name: str) -> float:
-        """Weight of a term in the loss."""
-        weight = getattr(self.settings.objectives, name)
-        return weight if isinstance(weight, float) else weight.weight
+        """Weight of an objective in the loss."""
+        return getattr(self.settings.objectives, name).weight
 
-    def _enhancement(self, batch: Batch, heard: Tensor, output: EncoderOutput) -> Tensor:
-        settings = self.settings.objectives.enhancement
-        features = output.extractor_features if settings.input == "extractor" else output.hidden_states[-1]
-        with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            noisy, clean = magnitude_spectrum(heard), magnitude_spectrum(batch.waveforms)
-        lengths = num_spectra(batch.lengths.to(self.device))
-        estimate = self.enhancement(features, output.frame_lengths, noisy, lengths)
-        return spectral_distance(estimate, clean, valid_frames(lengths, clean.shape[1]), settings.loss)
+    def export_student(self) -> SpeechEncoder:
+        """What the run is for: the student, dense and small if it was pruned."""
+        return self.student if self.gates is None else self.gates.make_dense()
+
+    def _snr_db(self, batch: Batch, corruption: CorruptionBatch | None) -> Tensor:
+        if corruption is None:
+            return torch.full((len(batch.ids),), torch.inf, device=self.device)
+        return corruption.snr_db.to(self.device)
 
     def _log_values(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         values = {name: value.detach().mean() for name, value in terms.items()}
         for name, value in terms.items():
             if value.ndim:
-                layers = self.student.config.prediction_layers
-                values |= {f"{name}_layer{layer}": one for layer, one in zip(layers, value.detach())}
+                values |= {f"{name}_layer{which}": one for which, one in zip(self.targets.names, value.detach())}
         return values
 
     def configure_optimizers(self) -> dict:
-        """AdamW, with the schedule stepped after every optimizer step."""
+        """AdamW, with the schedule stepped after every optimizer step; gates and multipliers have their own groups."""
         settings = self.settings.optim
-        named = [(name, weight) for name, weight in self.named_parameters() if weight.requires_grad]
+        named = [(name, weight) for name, weight in self._named_weights() if weight.requires_grad]
         decayed = [weight for name, weight in named if _is_decayed(name, weight)]
         others = [weight for name, weight in named if not _is_decayed(name, weight)]
         groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        if self.gates is not None:
+            groups += self.gates.optimizer_groups()
         optimizer = AdamW(groups, settings.lr, tuple(settings.betas), settings.eps, settings.weight_decay)
         scheduler = LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, weight) for name, weight in self.named_parameters() if not name.startswith("gates."))
 
     def _rate(self, steps_done: int) -> float:
         settings = self.settings.optim
@@ -150,12 +184,13 @@ class Distiller(pl.LightningModule):
         )
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip the norm of all gradients together, and refuse to step on NaN.
+        """Clip the norm of all gradients but the gates' together, and refuse to step on NaN.
 
         Raises:
             NonFiniteLossError: the norm is NaN or infinite (in fp16 the scaler skips such steps instead).
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.optim.clip_norm)
+        weights = [weight for _, weight in self._named_weights()]
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.optim.clip_norm)
         self.values |= {"grad_norm": norm.detach(), "lr": optimizer.param_groups[0]["lr"]}
         if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
             ids, position = self._latest
@@ -173,14 +208,13 @@ class Distiller(pl.LightningModule):
         self.position = Position(**checkpoint["progress"]["position"])
         self.audio_s = checkpoint["progress"]["audio_s"]
 
-    def _describe_failure(
-        self, what: str, batch: Batch, heard: Tensor, output: EncoderOutput, targets: list[Tensor]
-    ) -> str:
+    def _describe_failure(self, what: str, step: Step) -> str:
+        batch = step.batch
         places = {
             "the speech": batch.waveforms,
-            "the corrupted speech": heard,
-            "the teacher's layers": torch.cat(targets, -1),
-            "the student's predictions": torch.cat([*output.predictions, output.hidden_states[-1]], -1),
+            "the corrupted speech": step.heard,
+            "the teacher's layers": torch.cat(step.targets, -1),
+            "the student's predictions": torch.cat([*step.predictions, step.output.hidden_states[-1]], -1),
         }
         where = "only in the loss itself"
         for place, values in places.items():
@@ -220,15 +254,6 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float, de
     if progress < warmup_fraction:
         return progress / warmup_fraction
     return max((1 - progress) / (1 - warmup_fraction), 0.0) if decay and warmup_fraction < 1 else 1.0
-
-
-def _enhancement_head(config: DistillConfig, student: SpeechEncoder) -> EnhancementHead | None:
-    settings = config.objectives.enhancement
-    if settings.weight <= 0:
-        return None
-    shape = student.config
-    width = shape.conv_layers[-1][0] if settings.input == "extractor" else shape.embed_dim
-    return EnhancementHead(width, settings.hidden_size, settings.num_layers, settings.dropout, shape.downsample_rate)
 
 
 def _is_decayed(name: str, weight: Tensor) -> bool:

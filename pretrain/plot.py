@@ -6,6 +6,8 @@ from pathlib import Path
 
 from .callbacks import read_history
 
+_NO_TERMS = {"step", "epoch", "audio_h", "audio_s_per_s", "grad_norm", "lr"}
+
 
 def draw_history(history: str | Path, picture: str | Path) -> None:
     """Draw every term of the loss over steps.
@@ -17,7 +19,7 @@ def draw_history(history: str | Path, picture: str | Path) -> None:
     from matplotlib.figure import Figure  # no pyplot: its state is global
 
     lines = read_history(history)
-    names = [name for name in ("loss", "l1", "cosine", "feature_penalty", "enhancement") if lines and name in lines[0]]
+    names = [name for name in (lines[0] if lines else ()) if name not in _NO_TERMS and "_layer" not in name]
     figure = Figure(figsize=(3.2 * max(len(names), 1), 2.6), layout="constrained")
     for index, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), index + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,18 +19,21 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
-from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
+from .assemble import SHAPE_KEYS, build, count_parameters
 from .callbacks import CheckpointKeeper, History, read_history
 from .config import DistillConfig
 from .data import BatchStream, SpeechBatches, make_loader
+from .groups import LayerGroups, find_groups
 from .inputs import check_data, load_teacher
 from .manifest import cuts_digest
 from .module import Distiller
 from .plot import draw_history
 from .resume import AtomicCheckpointIO, checkpoint_step, latest_checkpoint, read_run, refuse_other_run, write_run
-from .settings import SettingsError
-from .student import make_student
+from .sections import StudentConfig
+from .settings import SettingsError, merge, to_plain
+from .settings import build as build_settings
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +82,7 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     ...     soundfile.write(f"{folder}/noise.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
     ...     config = load_config("distilhubert", [
     ...         f"teacher.checkpoint={folder}/teacher.ckpt", f"data.speech={folder}/noise.wav", "data.num_workers=0",
-    ...         "student.num_layers=1", "student.prediction_layers=[2]", "trainer.max_steps=1",
+    ...         "student.num_layers=1", "targets.layers=[2]", "trainer.max_steps=1",
     ...         "trainer.accelerator=cpu", f"out_dir={folder}/run"])
     ...     distill(config).name
     'student.ckpt'
@@ -86,16 +90,51 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     if not _is_main_process():
         logging.getLogger("robustdistiller").setLevel(logging.WARNING)
     with torch.random.fork_rng(devices=[]):
-        return _distill(config, callbacks)
+        if not config.then:
+            return _distill(config, callbacks)
+        first = replace(config, then=None, out_dir=str(_out_dir(config) / "first"))
+        student = _distill(first, callbacks)
+        _wait_for(student)
+        return _distill(second_stage(config, student), callbacks)
+
+
+def second_stage(config: DistillConfig, student: Path) -> DistillConfig:
+    """The run that goes on with what the first stage of `config` made: its settings with those of `then` over them.
+
+    The student keeps its shape and is not pruned again.
+
+    >>> second_stage(load_config("dphubert", ["out_dir=exp"]), Path("exp/first/student.ckpt")).optim.lr
+    0.0001
+    """
+    defaults = to_plain(StudentConfig())
+    values = {
+        **to_plain(replace(config, then=None)),
+        "pruning": None,
+    }
+    values = merge(values, {"student": {key: defaults[key] for key in SHAPE_KEYS} | {"checkpoint": str(student)}})
+    return build_settings(DistillConfig, merge(values, config.then))
+
+
+def _wait_for(path: Path, seconds: float = 600.0) -> None:
+    """Let the other processes of a distributed run wait until the main one has written `path`."""
+    end = time.monotonic() + seconds
+    while not path.is_file() and time.monotonic() < end:
+        time.sleep(0.2)
 
 
 def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
     out_dir = _out_dir(config)
     config = _resolve(config, out_dir)
+    if config.multitask is not None:
+        from .multitask.run import run_multitask  # imports this module
+
+        return run_multitask(config, out_dir, callbacks)
     teacher, teacher_notes = load_teacher(config)
     cuts, corruptor = check_data(config, out_dir)
+    config = _find_groups(config, out_dir, teacher, cuts)
     identity = {
         "teacher": teacher_notes["sha256"],
+        "student": config.student.checkpoint and checkpoint_digest(Path(config.student.checkpoint).expanduser()),
         "speech": cuts_digest(cuts),
         "corruption": corruptor and corruptor.describe(),
         "versions": _versions(),
@@ -134,41 +173,6 @@ def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool
     return (
         step >= config.trainer.max_steps and student.is_file() and read_checkpoint(student).metadata.get("step") == step
     )
-
-
-def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
-    """The module of a run, before training; heads drawn from `config.seed`, PyTorch's global generator left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        options = config.student
-        student = make_student(
-            teacher,
-            options.num_layers,
-            options.prediction_layers,
-            options.init,
-            options.relative_position,
-            feature_grad_mult=options.feature_grad_mult,
-            dropout=options.dropout,
-            attention_dropout=options.attention_dropout,
-            activation_dropout=options.activation_dropout,
-        )
-        module = Distiller(config, teacher, student)
-    for name, count in count_parameters(module).items():
-        logger.info("%-38s %13s parameters", name, f"{count:,}")
-    return module
-
-
-def count_parameters(module: Distiller) -> dict[str, int]:
-    """Parameters of the parts: what is used where."""
-    student = module.student
-    counts = {
-        "teacher": module.teacher.count_parameters(heads=False),
-        "student without prediction heads": student.count_parameters(heads=False),
-        "student with prediction heads": student.count_parameters(heads=True),
-    }
-    if module.enhancement is not None:
-        counts["enhancement head (training only)"] = sum(weight.numel() for weight in module.enhancement.parameters())
-    return counts
 
 
 def _fit(
@@ -230,7 +234,8 @@ class _LoaderFromPosition(pl.LightningDataModule):
             self.trainer.world_size,
         )
         pin = self.module.device.type == "cuda"
-        return make_loader(stream, SpeechBatches(self.corruptor, settings.accumulate), config.data.num_workers, pin)
+        dataset = SpeechBatches(self.corruptor, settings.accumulate, second_view=self.module.needs_second_view)
+        return make_loader(stream, dataset, config.data.num_workers, pin)
 
 
 def _out_dir(config: DistillConfig) -> Path:
@@ -262,6 +267,22 @@ def _resolve(config: DistillConfig, out_dir: Path) -> DistillConfig:
     return replace(config, trainer=trainer, optim=replace(optim, schedule_steps=steps))
 
 
+def _find_groups(config: DistillConfig, out_dir: Path, teacher: SpeechEncoder, cuts: list) -> DistillConfig:
+    """Replace `targets.layers: auto` by groups of similar teacher layers, found once and kept in the run's folder."""
+    if config.targets.layers != "auto":
+        return config
+    path = out_dir / "groups.json"
+    if path.is_file():
+        found = LayerGroups.load(path)
+    else:
+        found = find_groups(teacher, cuts, config.targets.groups, seed=config.seed, progress=config.trainer.progress)
+        if _is_main_process():
+            found.save(path)
+    logger.info("teacher layers in groups: %s", ", ".join(map(str, found.groups)))
+    layers = tuple(tuple(group) for group in found.groups)
+    return replace(config, targets=replace(config.targets, layers=layers))
+
+
 def _export(
     config: DistillConfig, out_dir: Path, module: Distiller, teacher: dict[str, Any], identity: dict[str, Any]
 ) -> None:
@@ -281,7 +302,7 @@ def _export(
         "versions": identity["versions"],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    save_checkpoint(path, module.student, metadata)
+    save_checkpoint(path, module.export_student(), metadata)
     draw_history(out_dir / "history.csv", out_dir / "history.png")
     logger.info("student  %s", path)
 

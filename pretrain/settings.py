@@ -87,6 +87,8 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
             return value
         raise SettingsError(f"{key}: found {value!r}, expected one of " + ", ".join(map(repr, arguments)))
     if dataclasses.is_dataclass(kind):
+        if _is_number(value) and any(one.name == "weight" for one in dataclasses.fields(kind)):
+            value = {"weight": value}  # `objectives.l1=1` means its weight
         return value if isinstance(value, kind) else build(kind, value, prefix=key + ".")
     if origin in (list, tuple):
         return _convert_sequence(origin, arguments, value, key)
@@ -165,14 +167,27 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `top` laid over it, key by key, nested; neither argument is changed.
 
+    A number beside a mapping is the mapping's `weight`, so that `objectives.cosine=0.5` keeps the term's other options.
+
     >>> merge({"optim": {"lr": 1, "clip": 5}}, {"optim": {"lr": 2}})
     {'optim': {'lr': 2, 'clip': 5}}
+    >>> merge({"cosine": {"weight": 1, "form": "raw"}}, {"cosine": 0.5})
+    {'cosine': {'weight': 0.5, 'form': 'raw'}}
     """
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
+        below = merged.get(key)
+        if isinstance(below, Mapping) and _is_number(value) and "weight" in below:
+            value = {"weight": value}
+        elif isinstance(value, Mapping) and _is_number(below):
+            below = {"weight": below}
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = merge(below, value) if both else value
     return merged
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -45,9 +45,11 @@ class Objective(nn.Module):
 
     Attributes:
         needs_second_view: whether `Step.second` must be there.
+        has_head: whether it has parameters, made for the student's shape: the first argument of its constructor.
     """
 
     needs_second_view = False
+    has_head = False
 
     def forward(self, step: Step) -> Tensor:
         """The unweighted term: a scalar, or one value per target."""

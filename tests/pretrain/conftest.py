@@ -92,7 +92,7 @@ def run_overrides(corpus: Corpus, teacher_path: Path, out_dir: Path) -> list[str
         "data.num_workers=0",
         "data.max_samples=24000",
         "student.num_layers=2",
-        "student.prediction_layers=[2,4]",
+        "targets.layers=[2,4]",
         "objectives.enhancement.hidden_size=8",
         "objectives.enhancement.num_layers=2",
         "trainer.accelerator=cpu",

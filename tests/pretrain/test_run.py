@@ -140,7 +140,7 @@ def test_non_finite_gradient_stops(make_config, tmp_path: Path) -> None:
         (["teacher.checkpoint=null"], r"teacher\.checkpoint: which model"),
         (["out_dir=null"], r"out_dir: say where"),
         (["trainer.batch_size=null"], r"give batch_size .* or batch_seconds"),
-        (["student.prediction_layers=[2,9]"], r"the teacher has layers 0 to 5, found \[9\]"),
+        (["targets.layers=[2,9]"], r"the teacher has layers 0 to 5, found \[9\]"),
         (["trainer.precision=fp16"], "needs a CUDA device"),
     ],
 )

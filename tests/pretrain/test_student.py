@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from robustdistiller.pretrain import SettingsError, load_config, make_student
-from robustdistiller.pretrain.run import build, count_parameters
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+from robustdistiller.pretrain.assemble import build, count_parameters
+from robustdistiller.pretrain.student import copied_weights, load_student
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 WAVLM_BASE_PLUS = EncoderConfig(relative_position=True, gated_relative_position=True)
 SMALL = EncoderConfig(
@@ -47,7 +48,7 @@ def test_student_of_wavlm_base_plus_has_the_published_size() -> None:
         counts = count_parameters(build(config, teacher))
     assert counts["student without prediction heads"] == 23_491_200
     assert counts["student with prediction heads"] == 27_034_752
-    assert counts["enhancement head (training only)"] == 4_862_721
+    assert counts["enhancement (training only)"] == 4_862_721
 
 
 def test_released_initialisation_tensor_by_tensor(teacher: SpeechEncoder) -> None:
@@ -91,6 +92,55 @@ def test_truncated_student_computes_the_teachers_layers(teacher: SpeechEncoder) 
     assert (plain[1] - expected[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("chosen", "sources"), [("every_other", [1, 3]), ((4, 2), [4, 2]), ("first", [1, 2])])
+def test_layers_start_from_the_chosen_teacher_layers(teacher: SpeechEncoder, chosen, sources: list[int]) -> None:
+    student = make_student(teacher, 2, (4,), source_layers=chosen, relative_position="keep")
+    theirs, mine = teacher.state_dict(), student.state_dict()
+    for layer, source in enumerate(sources):
+        for name, value in mine.items():
+            if name.startswith(f"transformer.layers.{layer}."):
+                origin = name.replace(f"layers.{layer}.", f"layers.{source - 1}.")
+                assert torch.equal(value, theirs[origin]), name
+    assert torch.equal(mine["transformer.position_bias.table.weight"], theirs["transformer.position_bias.table.weight"])
+
+
+def test_thin_and_deep_student_keeps_the_extractor_only(teacher: SpeechEncoder) -> None:
+    student = make_student(teacher, None, (4,), init="truncated", embed_dim=8, num_heads=2, ffn_dim=12)
+    assert (student.config.num_layers, student.config.heads) == (4, (2, 2, 2, 2))
+    theirs = teacher.state_dict()
+    copied = {name for name, value in student.state_dict().items() if torch.equal(value, theirs.get(name, value[:0]))}
+    extractor = {name for name in theirs if name.startswith("extractor.")}
+    assert extractor <= copied
+    # Biases and norms start as zeros and ones everywhere else, the teacher's were moved.
+    assert copied <= extractor | {"feature_norm.weight", "feature_norm.bias"}
+    prediction = student(torch.randn(1, 400)).predictions[0]
+    assert prediction.shape[-1] == teacher.config.embed_dim
+
+
+def test_fewer_heads_leave_attention_at_random_and_keep_the_rest(teacher: SpeechEncoder) -> None:
+    student = make_student(teacher, 2, (4,), num_heads=2, ffn_dim=8)
+    copied = copied_weights(teacher, student, [1, 2], with_norm=False)
+    in_layers = {
+        name.removeprefix("transformer.layers.0.") for name in copied if name.startswith("transformer.layers.0")
+    }
+    assert in_layers == {
+        *("attention_norm.weight", "attention_norm.bias", "ffn_norm.weight", "ffn_norm.bias", "down.bias"),
+    }
+
+
+def test_student_from_a_file_keeps_its_shape_and_fitting_heads(teacher: SpeechEncoder, tmp_path) -> None:
+    first = make_student(teacher, 1, (2, 4), ffn_dim=20)
+    save_checkpoint(tmp_path / "student.ckpt", first, {})
+    again = load_student(str(tmp_path / "student.ckpt"), (2, 4), 16, dropout=0.3)
+    assert again.config == first.config.replace(dropout=0.3)
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    other = load_student(str(tmp_path / "student.ckpt"), (1, 3), 16)
+    assert other.config.prediction_layers == (1, 3)
+    assert not torch.equal(other.heads.weight, first.heads.weight)
+    assert load_student(str(tmp_path / "student.ckpt"), (), 16).heads is None
+
+
 def test_random_student_takes_nothing(teacher: SpeechEncoder) -> None:
     torch.manual_seed(2)
     student = make_student(teacher, 2, (2,), init="random")
@@ -116,9 +166,10 @@ def test_pruned_teacher_shapes_are_followed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prediction_layers": (2, 5)}, r"prediction_layers: the teacher has layers 0 to 4, found \[5\].*\[1, 3, 4\]"),
-        ({"prediction_layers": ()}, "expected one or more different layers"),
-        ({"prediction_layers": (2, 2)}, "expected one or more different layers"),
+        ({"prediction_layers": (2, 5)}, r"prediction_layers: the teacher has layers 0 to 4, found \[5\]"),
+        ({"num_layers": 3, "source_layers": "every_other"}, "every other of the teacher's 4 layers makes at most 2"),
+        ({"num_layers": 2, "source_layers": (1, 5)}, r"a list of 2 teacher layers from 1 to 4, found \(1, 5\)"),
+        ({"embed_dim": 18}, "embed_dim 18 is not divisible by"),
         ({"num_layers": 5}, "student.num_layers: found 5, expected 0 to 4"),
         ({"init": "copy"}, "student.init: found 'copy'"),
         ({"relative_position": "maybe"}, "student.relative_position: found 'maybe'"),

@@ -1,0 +1,85 @@
+"""Putting a run's module together: student, targets, objectives."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from robustdistiller.upstream import SpeechEncoder
+
+from .config import DistillConfig
+from .module import Distiller
+from .sections import StudentConfig
+from .settings import SettingsError
+from .student import load_student, make_student
+from .targets import as_groups
+
+logger = logging.getLogger(__name__)
+
+#: What a student from a file brings along.
+SHAPE_KEYS = ("num_layers", "source_layers", "init", "relative_position", "embed_dim", "num_heads", "ffn_dim")
+
+
+def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
+    """The module of a run, before training; what is random comes from `config.seed`, the global generator left alone.
+
+    Raises:
+        SettingsError: student, targets or objectives that do not fit the teacher.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = Distiller(config, teacher, build_student(config, teacher))
+    for name, count in count_parameters(module).items():
+        logger.info("%-38s %13s parameters", name, f"{count:,}")
+    return module
+
+
+def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncoder:
+    """The untrained student of a run, from its teacher or from `student.checkpoint`.
+
+    Raises:
+        SettingsError: options that do not fit the teacher, or a shape given beside `student.checkpoint`.
+    """
+    options, targets = config.student, config.targets
+    trained = {
+        "feature_grad_mult": options.feature_grad_mult,
+        "dropout": options.dropout,
+        "attention_dropout": options.attention_dropout,
+        "activation_dropout": options.activation_dropout,
+    }
+    groups = as_groups(targets.layers, teacher.config.num_layers, "targets.layers", "teacher")
+    heads = [max(group) for group in groups] if targets.match == "heads" else []
+    if options.checkpoint:
+        changed = [key for key in SHAPE_KEYS if getattr(options, key) != getattr(StudentConfig(), key)]
+        if changed:
+            names = ", ".join(f"student.{key}" for key in changed)
+            raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
+        return load_student(options.checkpoint, heads, teacher.config.embed_dim, **trained)
+    return make_student(
+        teacher,
+        options.num_layers,
+        heads,
+        options.init,
+        options.relative_position,
+        options.source_layers,
+        options.embed_dim,
+        options.num_heads,
+        options.ffn_dim,
+        **trained,
+    )
+
+
+def count_parameters(module: Distiller) -> dict[str, int]:
+    """Parameters of the parts: what is used where."""
+    student = module.student
+    counts = {
+        "teacher": module.teacher.count_parameters(heads=False),
+        "student without prediction heads": student.count_parameters(heads=False),
+        "student with prediction heads": student.count_parameters(heads=True),
+    }
+    for name, part in (("maps to the targets", module.targets), *module.objectives.items()):
+        count = sum(weight.numel() for weight in part.parameters())
+        if count:
+            counts[f"{name} (training only)"] = count
+    return counts
