@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -9,8 +11,17 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from robustdistiller.pretrain.objectives import spectral_distance, valid_frames
-from robustdistiller.pretrain.objectives.enhancement import BiLSTM, EnhancementHead, magnitude_spectrum, num_spectra
+from robustdistiller.pretrain import SettingsError
+from robustdistiller.pretrain.objectives import Step, si_snr_db, spectral_distance, valid_frames
+from robustdistiller.pretrain.objectives.enhancement import (
+    BiLSTM,
+    Enhancement,
+    EnhancementHead,
+    magnitude_spectrum,
+    num_spectra,
+)
+from robustdistiller.pretrain.objectives.spectra import mrstft_distance
+from robustdistiller.upstream import EncoderConfig
 
 
 def numpy_magnitudes(samples: np.ndarray) -> np.ndarray:
@@ -98,3 +109,120 @@ def test_mask_lies_between_nothing_and_all() -> None:
 def test_odd_frame_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 160 samples, found 240"):
         EnhancementHead(4, samples_per_frame=240)
+
+
+STUDENT = EncoderConfig(  # of the shape that `make_step` draws
+    conv_layers=((5, 10, 5), *((5, 3, 2),) * 4, *((5, 2, 2),) * 2),
+    embed_dim=4,
+    num_layers=2,
+    num_heads=2,
+    ffn_dim=8,
+    position_groups=2,
+)
+
+
+def _objective(**options) -> Enhancement:
+    torch.manual_seed(0)
+    return Enhancement(STUDENT, hidden_size=3, num_layers=1, **options).eval()
+
+
+def _cut(step: Step, index: int) -> Step:
+    """One utterance of a step, without padding."""
+    samples, frames = int(step.batch.lengths[index]), int(step.valid[index].sum())
+    rows = slice(index, index + 1)
+    batch = dataclasses.replace(
+        step.batch,
+        ids=step.batch.ids[rows],
+        waveforms=step.batch.waveforms[rows, :samples],
+        lengths=step.batch.lengths[rows],
+    )
+    output = dataclasses.replace(
+        step.output,
+        extractor_features=step.output.extractor_features[rows, :frames],
+        hidden_states=[x[rows, :frames] for x in step.output.hidden_states],
+        frame_lengths=step.output.frame_lengths[rows],
+    )
+    return dataclasses.replace(step, batch=batch, output=output, heard=step.heard[rows, :samples])
+
+
+@pytest.mark.parametrize("kind", ["si_snr", "mrstft"])
+def test_waveform_losses_are_those_of_torch_utterance_by_utterance(make_step, kind: str) -> None:
+    step = make_step((9, 5))
+    objective, estimates = _objective(loss=kind), []
+    for index, length in enumerate(step.batch.lengths.tolist()):
+        one = _cut(step, index)
+        window = torch.hann_window(400)
+        noisy = torch.stft(one.heard, 512, 160, 400, window, pad_mode="constant", return_complex=True)
+        frames, spectra = one.output.frame_lengths, torch.tensor([noisy.shape[-1]])
+        magnitudes = objective.head(one.output.extractor_features, frames, noisy.abs().transpose(1, 2), spectra)
+        changed = torch.polar(magnitudes.transpose(1, 2), noisy.angle())
+        estimate = torch.istft(changed, 512, 160, 400, window, length=length)[0]
+        estimates.append(torch.nn.functional.pad(estimate, (0, step.heard.shape[1] - length)))
+    estimates = torch.stack(estimates)
+    if kind == "si_snr":
+        expected = -si_snr_db(estimates, step.batch.waveforms, step.batch.lengths).mean()
+    else:
+        expected = mrstft_distance(estimates, step.batch.waveforms, step.batch.lengths)
+    torch.testing.assert_close(objective(step), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "si_snr", "mrstft"])
+def test_every_loss_is_blind_to_padding(make_step, kind: str) -> None:
+    step, objective = make_step((9, 5)), _objective(loss=kind)
+    alone = [objective(_cut(step, index)) for index in range(2)]
+    if kind == "si_snr":
+        torch.testing.assert_close(objective(step), sum(alone) / 2, rtol=1e-5, atol=1e-5)
+    padded, short = make_step((9, 5)), _cut(step, 1)
+    for tensor in (padded.output.extractor_features, *padded.output.hidden_states):
+        tensor[1, 5:] = 1e3
+    torch.testing.assert_close(objective(padded), objective(step), rtol=0, atol=0)
+    longer = dataclasses.replace(
+        short,
+        heard=torch.nn.functional.pad(short.heard, (0, 2000)),
+        batch=dataclasses.replace(short.batch, waveforms=torch.nn.functional.pad(short.batch.waveforms, (0, 2000))),
+        output=dataclasses.replace(
+            short.output, extractor_features=torch.nn.functional.pad(short.output.extractor_features, (0, 0, 0, 6))
+        ),
+    )
+    torch.testing.assert_close(objective(longer), alone[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "si_snr", "mrstft"])
+def test_losses_reward_the_clean_utterance(make_step, kind: str) -> None:
+    """With nothing to remove, an open mask is better than a closed one and the best there is."""
+    step = make_step((9, 5))
+    step = dataclasses.replace(step, heard=step.batch.waveforms)
+    objective, values = _objective(loss=kind), []
+    for bias in (30.0, 0.0, -30.0):
+        objective.head.linear.weight.data.zero_()
+        objective.head.linear.bias.data.fill_(0.0)
+        objective.head.linear.bias.data[: 257 if bias else 128] = bias or -30.0  # 0: half the bins are removed
+        values.append(objective(step).item())
+    assert values[0] == pytest.approx(-80 if kind == "si_snr" else 0, abs=1 if kind == "si_snr" else 1e-5)
+    assert values[0] < values[1]
+    if kind != "si_snr":  # which does not see the level
+        assert values[1] < values[2]
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "si_snr", "mrstft"])
+@pytest.mark.parametrize(("chosen", "hidden"), [("extractor", None), ("last_hidden", 2), (0, 0), (1, 1)])
+def test_gradient_reaches_the_chosen_features(make_step, kind: str, chosen: str | int, hidden: int | None) -> None:
+    step = make_step()
+    every = [step.output.extractor_features, *step.output.hidden_states]
+    for tensor in every:
+        tensor.requires_grad_()
+    objective = _objective(loss=kind, input=chosen)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = objective(step)
+    assert value.dtype == torch.float32
+    assert value.ndim == 0
+    value.backward()
+    reached = [index for index, tensor in enumerate(every) if tensor.grad is not None]
+    assert reached == [0 if hidden is None else hidden + 1]
+    assert torch.isfinite(every[reached[0]].grad).all()
+    assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in objective.parameters())
+
+
+def test_absent_layer_is_refused() -> None:
+    with pytest.raises(SettingsError, match="found layer 3, expected 0 to 2"):
+        Enhancement(STUDENT, input=3)
