@@ -16,6 +16,7 @@ class Target(str, Enum):
     s3prl = "s3prl"
     huggingface = "huggingface"
     torchaudio = "torchaudio"
+    dphubert = "dphubert"
 
 
 HELP = """
@@ -28,6 +29,7 @@ Write a checkpoint of any readable format as another one, with the very same wei
   huggingface  a folder for transformers.AutoModel, with a model card
   torchaudio   one file for torchaudio.models.wav2vec2_model or wavlm_model:
                their arguments and a state dict
+  dphubert     one file for DPHuBERT's code; pruned encoders too
 
 \b
 Examples:

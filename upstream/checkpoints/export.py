@@ -13,6 +13,7 @@ from ..config import EncoderConfig
 from .files import checkpoint_digest, write_atomically
 from .formats import Checkpoint, read_checkpoint, save_checkpoint
 from .obstacles import NotExportable
+from .to_dphubert import dphubert_content, require_dphubert
 from .to_huggingface import huggingface_type, write_huggingface
 from .to_s3prl import s3prl_content, s3prl_upstream
 from .to_torchaudio import require_torchaudio, torchaudio_content
@@ -23,6 +24,7 @@ TARGETS = {
     "s3prl": "s3prl alone: -u distiller_local, hubert_local, wav2vec2_local, data2vec_local or wavlm_local",
     "huggingface": "transformers.AutoModel.from_pretrained: a folder with model card",
     "torchaudio": "torchaudio.models.wav2vec2_model or wavlm_model: one file with their arguments and a state dict",
+    "dphubert": "DPHuBERT's code: one file with the arguments of its wav2vec2_model and a state dict, pruned or not",
 }
 
 
@@ -147,6 +149,13 @@ def _torchaudio(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
     return Exported(path, f"torchaudio.models.{content['factory']}", (*notes, *more))
 
 
+def _dphubert(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
+    notes = _heads_dropped(checkpoint)
+    content, more = dphubert_content(without_heads(checkpoint))
+    write_atomically(path, lambda file: torch.save(content, file))
+    return Exported(path, "DPHuBERT's wav2vec2_model", (*notes, *more))
+
+
 def _huggingface(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
     notes = _heads_dropped(checkpoint)
     model, more = write_huggingface(without_heads(checkpoint), path, notes, results)
@@ -158,14 +167,22 @@ _WRITERS: dict[str, Callable[[Checkpoint, Path, str], Exported]] = {
     "s3prl": _s3prl,
     "huggingface": _huggingface,
     "torchaudio": _torchaudio,
+    "dphubert": _dphubert,
 }
 _CHECKS: dict[str, Callable[[EncoderConfig], object]] = {
     "native": lambda config: None,
     "s3prl": s3prl_upstream,
     "huggingface": huggingface_type,
     "torchaudio": require_torchaudio,
+    "dphubert": require_dphubert,
 }
-_READERS = {"native": "this package", "s3prl": "s3prl", "huggingface": "transformers", "torchaudio": "torchaudio"}
+_READERS = {
+    "native": "this package",
+    "s3prl": "s3prl",
+    "huggingface": "transformers",
+    "torchaudio": "torchaudio",
+    "dphubert": "DPHuBERT's code",
+}
 
 
 def _heads_dropped(checkpoint: Checkpoint) -> tuple[str, ...]:

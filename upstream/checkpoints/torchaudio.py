@@ -15,9 +15,14 @@ from .shapes import options_from_shapes
 
 #: Parameters of pre-training losses and task heads (name prefixes).
 _TRAINING_ONLY = ("aux.", "mask_generator.", "logit_generator.")
-#: What DPHuBERT's configuration may ask for besides the network.
-_GATES = ("extractor_prune_conv_channels", "encoder_prune_attention_heads", "encoder_prune_attention_layer")
-_GATES += ("encoder_prune_feed_forward_intermediate", "encoder_prune_feed_forward_layer")
+#: What DPHuBERT's configuration may ask for besides the network: gates that prune it.
+PRUNING_OPTIONS = (
+    "extractor_prune_conv_channels",
+    "encoder_prune_attention_heads",
+    "encoder_prune_attention_layer",
+    "encoder_prune_feed_forward_intermediate",
+    "encoder_prune_feed_forward_layer",
+)
 
 
 def read_torchaudio(content: Mapping[str, Any], num_heads: int | None = None) -> tuple[EncoderConfig, dict]:
@@ -56,7 +61,7 @@ def read_dphubert(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
     """
     cfg = options_of(content, "config")
     weights = older_spelling(weights_of(content, "state_dict"))
-    if gates := [name for name in _GATES if cfg.get(name)]:
+    if gates := [name for name in PRUNING_OPTIONS if cfg.get(name)]:
         raise ValueError(f"this model is not pruned yet ({', '.join(gates)}): run DPHuBERT's prune.py on it first")
     try:
         config = _dphubert_config(cfg, weights)

@@ -35,16 +35,27 @@ def factory_arguments(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
     >>> name, arguments["encoder_num_heads"], arguments["extractor_mode"]
     ('wav2vec2_model', 12, 'group_norm')
     """
-    options = {**_SAME, **_RELATIVE} if config.relative_position else _SAME
-    arguments = {theirs: getattr(config, ours) for theirs, ours in options.items()}
-    arguments |= {
-        "extractor_mode": f"{config.conv_norm}_norm",
-        "extractor_conv_layer_config": [list(layer) for layer in config.conv_layers],
+    arguments = {
+        **shared_arguments(config),
         "encoder_num_heads": config.heads[0],
         "encoder_ff_interm_features": config.ffn_dims[0],
-        "aux_num_out": None,
     }
     return ("wavlm_model" if config.relative_position else "wav2vec2_model"), arguments
+
+
+def shared_arguments(config: EncoderConfig) -> dict[str, Any]:
+    """The arguments that do not differ from layer to layer, which torchaudio's and DPHuBERT's factories share.
+
+    >>> shared_arguments(EncoderConfig(conv_norm="layer"))["extractor_mode"]
+    'layer_norm'
+    """
+    options = {**_SAME, **_RELATIVE} if config.relative_position else _SAME
+    return {
+        **{theirs: getattr(config, ours) for theirs, ours in options.items()},
+        "extractor_mode": f"{config.conv_norm}_norm",
+        "extractor_conv_layer_config": [list(layer) for layer in config.conv_layers],
+        "aux_num_out": None,
+    }
 
 
 def read_factory_file(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
