@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 COMMANDS = {
     "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
     "distill": "Distil a small student from a large teacher, by a recipe.",
+    "groups": "Find groups of similar layers in a teacher, to distil from their means.",
     "convert": "Write a checkpoint for s3prl, transformers or torchaudio, or for this package.",
     "extract": "Write the features of a folder of audio, one file each.",
     "table": "Make tables and plots from records.",
