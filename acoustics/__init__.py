@@ -2,9 +2,11 @@
 
 from .apply import CorruptionBatch, corrupt
 from .audio import AudioInfo, audio_info, load_audio, resample
+from .band import band_reject_filter
 from .condition import Condition
 from .corruptor import Corruptor, corrupt_utterance
 from .parameters import CorruptionParameters, NoiseParameters, RIRParameters
+from .pitch import pitch_shift
 from .policy import CorruptionPolicy
 from .rirs import RIRSource, direct_path_index, measure_rt60_s
 from .sources import AudioSource, Piece
@@ -23,11 +25,13 @@ __all__ = [
     "RIRParameters",
     "RIRSource",
     "audio_info",
+    "band_reject_filter",
     "colored_noise",
     "corrupt",
     "corrupt_utterance",
     "direct_path_index",
     "load_audio",
     "measure_rt60_s",
+    "pitch_shift",
     "resample",
 ]

@@ -1,5 +1,6 @@
 """Applies prepared corruption to a batch of waveforms: pure, vectorised, on any device."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import scipy.signal
 import torch
 
 from .parameters import CorruptionParameters
+from .pitch import shift_row, shift_together
 from .synthesis import rms
 
 
@@ -21,26 +23,28 @@ class CorruptionBatch:
         num_samples: valid samples of each row.
         noise_rows: rows that get noise.
         noise: (noise rows, samples) float32, root mean square 1 over the row's valid samples (or all zero), zero after.
-        rir_rows: rows that are reverberated.
-        responses: (reverberated rows, lead + taps) float32, direct path at index ``lead``, zero after the last tap.
-        num_taps: length of each response, ``lead`` included.
-        lead: samples of a response before its direct path.
+        snr_db: (batch,) float32, the drawn ratio; infinite where no noise is added (nor where it is silent).
+        filter_rows: rows that are filtered: reverberated, or without a band.
+        responses: (filtered rows, samples) float32, impulse responses, zero after the last tap.
+        num_taps: length of each response.
+        leads: samples of each response before its time zero: the direct path, or the middle of a linear-phase filter.
 
     >>> from robustdistiller.acoustics import Corruptor
     >>> corruptor = Corruptor("noise:snr_db=0,noise=white")
     >>> batch = corruptor.prepare([corruptor.draw("a", 4), corruptor.draw("b", 9)], [4, 9])
-    >>> batch.noise.shape, batch.noise_rows, batch.rir_rows
-    (torch.Size([2, 9]), (0, 1), ())
+    >>> batch.noise.shape, batch.noise_rows, batch.filter_rows, batch.snr_db
+    (torch.Size([2, 9]), (0, 1), (), tensor([0., 0.]))
     """
 
     parameters: tuple[CorruptionParameters, ...]
     num_samples: tuple[int, ...]
     noise_rows: tuple[int, ...]
     noise: torch.Tensor
-    rir_rows: tuple[int, ...]
+    snr_db: torch.Tensor
+    filter_rows: tuple[int, ...]
     responses: torch.Tensor
     num_taps: tuple[int, ...]
-    lead: int
+    leads: tuple[int, ...]
 
     @classmethod
     def from_rows(
@@ -48,21 +52,23 @@ class CorruptionBatch:
         parameters: Sequence[CorruptionParameters],
         num_samples: Sequence[int],
         noises: Sequence[np.ndarray | None],
-        responses: Sequence[np.ndarray | None],
-        lead: int,
+        responses: Sequence[tuple[np.ndarray, int] | None],
     ) -> "CorruptionBatch":
-        """Stacks the rows' noises and responses (None where a row has none)."""
+        """Stacks the rows' noises, and their responses with the samples before time zero (None where there is none)."""
         noise_rows = tuple(row for row, noise in enumerate(noises) if noise is not None)
-        rir_rows = tuple(row for row, response in enumerate(responses) if response is not None)
+        filter_rows = tuple(row for row, response in enumerate(responses) if response is not None)
+        audible = [noise is not None and bool(noise.any()) for noise in noises]
+        snr_db = [one.snr_db if is_noisy else math.inf for one, is_noisy in zip(parameters, audible)]
         return cls(
             parameters=tuple(parameters),
             num_samples=tuple(int(length) for length in num_samples),
             noise_rows=noise_rows,
             noise=_stack([noises[row] for row in noise_rows]),
-            rir_rows=rir_rows,
-            responses=_stack([responses[row] for row in rir_rows]),
-            num_taps=tuple(len(responses[row]) for row in rir_rows),
-            lead=lead,
+            snr_db=torch.tensor(snr_db, dtype=torch.float32),
+            filter_rows=filter_rows,
+            responses=_stack([responses[row][0] for row in filter_rows]),
+            num_taps=tuple(len(responses[row][0]) for row in filter_rows),
+            leads=tuple(responses[row][1] for row in filter_rows),
         )
 
     def __len__(self) -> int:
@@ -73,27 +79,36 @@ class CorruptionBatch:
         return replace(
             self,
             noise=self.noise.to(device, non_blocking=non_blocking),
+            snr_db=self.snr_db.to(device, non_blocking=non_blocking),
             responses=self.responses.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "CorruptionBatch":
         """The batch with its tensors in pinned memory."""
-        return replace(self, noise=self.noise.pin_memory(), responses=self.responses.pin_memory())
+        return replace(
+            self,
+            noise=self.noise.pin_memory(),
+            snr_db=self.snr_db.pin_memory(),
+            responses=self.responses.pin_memory(),
+        )
 
 
 def corrupt(waveforms: torch.Tensor, lengths: torch.Tensor | None, batch: CorruptionBatch) -> torch.Tensor:
-    """Reverberates and adds noise.
+    """Distorts the speech (reverberation, pitch shift or band rejection, at most one of them), then adds noise.
 
-    Reverberation first: the waveform is convolved with the response, whose direct path acts at lag 0, and cut to its
-    own length. The level of the result depends on ``RIRParameters.level``:
+    Reverberation: the waveform is convolved with the response, whose direct path acts at lag 0, and cut to its own
+    length. The level of the result depends on ``RIRParameters.level``:
 
     - ``rms`` (default): scaled to the root mean square of the dry waveform, so that loudness tells nothing;
     - ``direct``: the direct sound keeps the level of the dry waveform, reflections come on top;
     - ``file``: the response is used at the level it has in its file.
 
-    Then noise, scaled so that the ratio of the energy of the (reverberated) waveform to that of the noise is
-    ``snr_db``. Every energy is summed over the valid samples of a row, pauses included; padding takes no part and is
-    zero in the result. Nothing is clipped or renormalised: samples may leave -1..1. A silent waveform stays silent.
+    Pitch shift: see ``pitch_shift``. Band rejection: convolution with ``band_reject_filter``, its middle tap at lag 0.
+
+    Then noise, scaled so that the ratio of the energy of the (distorted) waveform to that of the noise is ``snr_db``;
+    the noise itself is not distorted. Every energy is summed over the valid samples of a row, pauses included; padding
+    takes no part and is zero in the result. Nothing is clipped or renormalised: samples may leave -1..1. A silent
+    waveform stays silent.
 
     On the CPU a row's bytes do not depend on the rows around it, nor on the number of threads. Other devices compute
     rows together and agree with the CPU within float32 rounding.
@@ -125,15 +140,17 @@ def _corrupt_row_by_row(waveforms: torch.Tensor, batch: CorruptionBatch) -> torc
     # it is also the faster one here.
     corrupted = torch.zeros_like(waveforms)
     noise_index = {row: index for index, row in enumerate(batch.noise_rows)}
-    rir_index = {row: index for index, row in enumerate(batch.rir_rows)}
+    filter_index = {row: index for index, row in enumerate(batch.filter_rows)}
     noise, responses = batch.noise.numpy(), batch.responses.numpy()
     for row, (length, parameters) in enumerate(zip(batch.num_samples, batch.parameters)):
         signal = waveforms[row, :length].numpy()
-        if row in rir_index:
-            index = rir_index[row]
+        if parameters.pitch_cents is not None:
+            signal = shift_row(signal, parameters.pitch_cents)
+        if row in filter_index:
+            index = filter_index[row]
             wet = scipy.signal.oaconvolve(signal, responses[index, : batch.num_taps[index]])
-            wet = wet[batch.lead : batch.lead + length]
-            if parameters.rir.level == "rms":
+            wet = wet[batch.leads[index] : batch.leads[index] + length]
+            if _keeps_rms(parameters):
                 wet = wet * np.float32(rms(signal) / (rms(wet) or 1.0))
             signal = wet
         if row in noise_index:
@@ -148,39 +165,48 @@ def _corrupt_together(waveforms: torch.Tensor, batch: CorruptionBatch) -> torch.
     lengths = torch.tensor(batch.num_samples, device=device)
     valid = torch.arange(width, device=device) < lengths[:, None]
     corrupted = torch.where(valid, waveforms, 0.0)
-    for group in _groups_by_fft_size(batch):
-        _reverberate(corrupted, batch, *group)
+    shifted = [row for row, one in enumerate(batch.parameters) if one.pitch_cents is not None]
+    if shifted:
+        cents = [batch.parameters[row].pitch_cents for row in shifted]
+        rows = torch.tensor(shifted, device=device)
+        corrupted[rows] = shift_together(corrupted[rows], [batch.num_samples[row] for row in shifted], cents)
+    for (fft_size, lead), indices in _filter_groups(batch).items():
+        _filter(corrupted, batch, fft_size, lead, indices)
     if batch.noise_rows:
         rows = torch.tensor(batch.noise_rows, device=device)
-        snr_db = torch.tensor([batch.parameters[row].snr_db for row in batch.noise_rows], device=device)
-        gain = _rms(corrupted[rows], lengths[rows]) * 10 ** (-snr_db / 20)
+        gain = _rms(corrupted[rows], lengths[rows]) * 10 ** (-batch.snr_db[rows] / 20)
         samples = batch.noise.shape[1]
         corrupted[rows, :samples] += gain[:, None] * batch.noise
     return corrupted
 
 
-def _reverberate(dry: torch.Tensor, batch: CorruptionBatch, fft_size: int, indices: list[int]) -> None:
-    """Reverberates, in place, the rows whose responses are ``indices``."""
+def _filter(dry: torch.Tensor, batch: CorruptionBatch, fft_size: int, lead: int, indices: list[int]) -> None:
+    """Filters, in place, the rows whose responses are ``indices``."""
     device = dry.device
-    rows = [batch.rir_rows[index] for index in indices]
+    rows = [batch.filter_rows[index] for index in indices]
     lengths = torch.tensor([batch.num_samples[row] for row in rows], device=device)
     longest = max(batch.num_samples[row] for row in rows)
     signal = dry[torch.tensor(rows, device=device), :longest]
     response = batch.responses[torch.tensor(indices, device=device)]
     spectrum = torch.fft.rfft(signal, fft_size) * torch.fft.rfft(response, fft_size)
-    wet = torch.fft.irfft(spectrum, fft_size)[:, batch.lead : batch.lead + longest]
+    wet = torch.fft.irfft(spectrum, fft_size)[:, lead : lead + longest]
     wet = wet * (torch.arange(longest, device=device) < lengths[:, None])
-    by_rms = torch.tensor([batch.parameters[row].rir.level == "rms" for row in rows], device=device)
+    by_rms = torch.tensor([_keeps_rms(batch.parameters[row]) for row in rows], device=device)
     wet_rms = _rms(wet, lengths)
     gain = torch.where(by_rms & (wet_rms > 0), _rms(signal, lengths) / wet_rms.clamp_min(1e-30), 1.0)
     dry[torch.tensor(rows, device=device), :longest] = wet * gain[:, None]
 
 
-def _groups_by_fft_size(batch: CorruptionBatch) -> list[tuple[int, list[int]]]:
+def _keeps_rms(parameters: CorruptionParameters) -> bool:
+    return parameters.rir is not None and parameters.rir.level == "rms"
+
+
+def _filter_groups(batch: CorruptionBatch) -> dict[tuple[int, int], list[int]]:
+    """Indices of the responses, by size of the FFT and lead."""
     groups = defaultdict(list)
-    for index, row in enumerate(batch.rir_rows):
-        groups[_fft_size(batch.num_samples[row] + batch.num_taps[index])].append(index)
-    return list(groups.items())
+    for index, (row, lead) in enumerate(zip(batch.filter_rows, batch.leads)):
+        groups[_fft_size(batch.num_samples[row] + batch.num_taps[index]), lead].append(index)
+    return groups
 
 
 def _fft_size(minimum: int) -> int:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from .options import check_range, dataclass_from_dict, nearest, refuse_unknown
-from .plan import COLORS, OPERATIONS, REVERB_LEVELS, Plan
+from .plan import COLORS, REVERB_LEVELS, Plan
 
 _NOISE_KEYS = ("snr_db", "noise", "speech", "talkers")
 _REVERB_KEYS = ("rt60_s", "rir", "reverb_level")
@@ -29,7 +29,7 @@ class Condition:
     input of the model.)
 
     Attributes:
-        kind: ``clean``, ``noise``, ``reverb`` or ``noise+reverb``.
+        kind: ``clean``, ``noise``, ``reverb`` or ``noise+reverb`` (the other operations are for training).
         snr_db: signal-to-noise ratio in dB (-40 to 100) over the whole utterance, pauses included.
         rt60_s: reverberation time in seconds; rooms measured within 15 % of it are used. None uses every room.
         noise: ``white``, ``pink``, ``brown``, ``babble``, or a path of noise audio (see ``AudioSource.from_path``).
@@ -57,10 +57,8 @@ class Condition:
     reverb_level: str | None = None
 
     def __post_init__(self):
-        if self.kind not in OPERATIONS:
-            raise ValueError(
-                f"unknown condition {self.kind!r}{nearest(self.kind, OPERATIONS)}; known: {', '.join(OPERATIONS)}"
-            )
+        if self.kind not in _KEYS:
+            raise ValueError(f"unknown condition {self.kind!r}{nearest(self.kind, _KEYS)}; known: {', '.join(_KEYS)}")
         given = [f.name for f in dataclasses.fields(self) if f.name != "kind" and getattr(self, f.name) is not None]
         refuse_unknown(given, _KEYS[self.kind], f"condition {self.kind!r}")
         if "noise" in self.kind and self.snr_db is None:
@@ -91,10 +89,8 @@ class Condition:
         'rain, heavy.wav'
         """
         kind, _, options = text.strip().partition(":")
-        if kind not in OPERATIONS:
-            raise ValueError(
-                f"unknown condition {kind!r} in {text!r}{nearest(kind, OPERATIONS)}; known: {', '.join(OPERATIONS)}"
-            )
+        if kind not in _KEYS:
+            raise ValueError(f"unknown condition {kind!r} in {text!r}{nearest(kind, _KEYS)}; known: {', '.join(_KEYS)}")
         values: dict[str, object] = {}
         position = 0
         while position < len(options):

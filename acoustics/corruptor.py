@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .apply import CorruptionBatch, corrupt
+from .band import band_reject_filter
 from .condition import Condition
 from .parameters import CorruptionParameters, NoiseParameters, RIRParameters, private_generator
 from .plan import COLORS
@@ -70,13 +71,15 @@ class Corruptor:
         for source in (self.noise, self.speech, self.rir and self.rir.source):
             if source is not None and source.sample_rate_hz != sample_rate_hz:
                 raise ValueError(f"a source at {source.sample_rate_hz} Hz cannot be used at {sample_rate_hz} Hz")
+        if isinstance(self.what, CorruptionPolicy):
+            self.what.check_sample_rate(sample_rate_hz)
         self._rooms = None
         if isinstance(self.what, Condition) and self.what.rt60_s is not None:
             self._rooms = self.rir.select(self.what.rt60_s)
         self._reported: set[str] = set()
 
     def draw(
-        self, utterance_id: str, num_samples: int, epoch: int = 0, step: int | None = None
+        self, utterance_id: str, num_samples: int, epoch: int = 0, step: int | None = None, view: int = 0
     ) -> CorruptionParameters:
         """Draws what happens to one utterance.
 
@@ -85,17 +88,31 @@ class Corruptor:
             num_samples: its length, at the working rate.
             epoch: a new epoch brings a new draw.
             step: training step, for the curriculum of a policy; None means that the curriculum is over.
+            view: 0, 1, ...: each is an independent draw for the same utterance and epoch, for recipes in which the
+                teacher hears a corruption of its own, or the student hears two of one utterance.
+
+        Raises:
+            ValueError: no samples, or a negative view.
+
+        >>> corruptor = Corruptor(CorruptionPolicy(0, 1, 0, 0, white_noise_probability=1.0))
+        >>> [corruptor.draw("utt-1", 16000, view=view).snr_db for view in (0, 1, 0)]
+        [2.0, 19.0, 2.0]
         """
         if num_samples <= 0:
             raise ValueError(f"utterance {utterance_id!r} has no samples; remove it")
-        key = (self.seed, epoch, utterance_id)
-        plan = self.what.plan(private_generator(*key, "operation"), step)
+        if view < 0:
+            raise ValueError(f"view must be 0, 1, ..., found {view!r}")
+
+        def generator(purpose: str) -> np.random.Generator:
+            return private_generator(self.seed, epoch, utterance_id, f"{purpose}/{view}" if view else purpose)
+
+        plan = self.what.plan(generator("operation"), step)
         noise = rir = None
         if plan.has_noise:
-            noise = self._draw_noise(private_generator(*key, "noise"), plan.noise_kind, plan.talkers, num_samples)
+            noise = self._draw_noise(generator("noise"), plan.noise_kind, plan.talkers, num_samples)
         if plan.has_reverb:
-            rir = RIRParameters(*self._draw_room(private_generator(*key, "rir")), plan.reverb_level)
-        return CorruptionParameters(plan.operation, plan.snr_db, noise, rir)
+            rir = RIRParameters(*self._draw_room(generator("rir")), plan.reverb_level)
+        return CorruptionParameters(plan.operation, plan.snr_db, noise, rir, plan.pitch_cents, plan.band_hz)
 
     def prepare(self, parameters: Sequence[CorruptionParameters], num_samples: Sequence[int]) -> CorruptionBatch:
         """Reads and synthesises what the utterances of a batch need; meant to run in a data loading worker.
@@ -117,8 +134,7 @@ class Corruptor:
             parameters=parameters,
             num_samples=num_samples,
             noises=[self._noise_signal(one.noise, length) if one.noise else None for one, length in rows],
-            responses=[self._response(one.rir, length) if one.rir else None for one, length in rows],
-            lead=self.rir.lead if self.rir else 0,
+            responses=[self._response(one, length) for one, length in rows],
         )
 
     def describe(self) -> dict:
@@ -179,13 +195,21 @@ class Corruptor:
             logger.warning("%s (its utterances stay without noise)", message)
         return np.zeros(num_samples, np.float32)
 
-    def _response(self, rir: RIRParameters, num_samples: int) -> np.ndarray:
+    def _response(self, parameters: CorruptionParameters, num_samples: int) -> tuple[np.ndarray, int] | None:
+        """What the utterance is convolved with, and how many of its samples come before time zero."""
+        if parameters.band_hz is not None:
+            response = band_reject_filter(*parameters.band_hz, self.sample_rate_hz)
+            lead = len(response) // 2
+            return response[: num_samples + lead], lead
+        rir = parameters.rir
+        if rir is None:
+            return None
         if self.rir is None:
             raise ValueError(f"parameters name the impulse response {rir.name!r}, no rir source was given")
         response = self.rir.read(rir.name, rir.channel)
         if rir.level != "file":
             response = response / response[self.rir.lead]
-        return response[: num_samples + self.rir.lead]
+        return response[: num_samples + self.rir.lead], self.rir.lead
 
 
 def corrupt_utterance(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .options import dataclass_from_dict, nearest
+from .options import check_range, dataclass_from_dict, nearest
+from .pitch import MAX_CENTS
 from .plan import NOISE_KINDS, OPERATIONS, REVERB_LEVELS
 
 
@@ -78,10 +79,13 @@ class CorruptionParameters:
     Recordings are named relative to their source, so the parameters mean the same on every machine.
 
     Attributes:
-        operation: ``clean``, ``noise``, ``reverb`` or ``noise+reverb``.
+        operation: ``clean``, ``noise``, one of ``reverb``, ``pitch_shift`` and ``band_reject``, or one of these after
+            ``noise+``.
         snr_db: signal-to-noise ratio in dB; with noise only.
         noise: which noise; with noise only.
         rir: which impulse response; with reverberation only.
+        pitch_cents: pitch shift, -1200 to 1200; with a pitch shift only.
+        band_hz: lowest and highest frequency of the rejected band; with band rejection only.
 
     >>> parameters = CorruptionParameters("noise", snr_db=5.0, noise=NoiseParameters("white", seed=7))
     >>> CorruptionParameters.from_dict(parameters.to_dict()) == parameters
@@ -92,14 +96,22 @@ class CorruptionParameters:
     snr_db: float | None = None
     noise: NoiseParameters | None = None
     rir: RIRParameters | None = None
+    pitch_cents: float | None = None
+    band_hz: tuple[float, float] | None = None
 
     def __post_init__(self):
         _check_name("operation", self.operation, OPERATIONS)
-        has_noise, has_reverb = "noise" in self.operation, "reverb" in self.operation
+        has_noise = "noise" in self.operation
         if has_noise != (self.noise is not None) or has_noise != (self.snr_db is not None):
             raise ValueError(f"operation {self.operation!r} {'needs' if has_noise else 'excludes'} snr_db and noise")
-        if has_reverb != (self.rir is not None):
-            raise ValueError(f"operation {self.operation!r} {'needs' if has_reverb else 'excludes'} rir")
+        for distortion, key in (("reverb", "rir"), ("pitch_shift", "pitch_cents"), ("band_reject", "band_hz")):
+            needed = distortion in self.operation
+            if needed != (getattr(self, key) is not None):
+                raise ValueError(f"operation {self.operation!r} {'needs' if needed else 'excludes'} {key}")
+        if self.pitch_cents is not None:
+            check_range("pitch_cents", self.pitch_cents, -MAX_CENTS, MAX_CENTS)
+        if self.band_hz is not None and (len(self.band_hz) != 2 or not 0 <= self.band_hz[0] <= self.band_hz[1]):
+            raise ValueError(f"band_hz must be (lowest, highest) in Hz, found {self.band_hz!r}")
 
     def to_dict(self) -> dict:
         """What is set, JSON-able.
@@ -114,7 +126,7 @@ class CorruptionParameters:
         """The inverse of :meth:`to_dict`; unknown keys are refused.
 
         >>> CorruptionParameters.from_dict({"operation": "clean"})
-        CorruptionParameters(operation='clean', snr_db=None, noise=None, rir=None)
+        CorruptionParameters(operation='clean', snr_db=None, noise=None, rir=None, pitch_cents=None, band_hz=None)
         """
         values = dict(values)
         for key, part in (("noise", NoiseParameters), ("rir", RIRParameters)):

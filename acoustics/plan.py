@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-OPERATIONS = ("clean", "noise", "reverb", "noise+reverb")
+DISTORTIONS = ("reverb", "pitch_shift", "band_reject")
+"""What changes the speech itself, at most one of them, before noise is added."""
+
+OPERATIONS = ("clean", "noise", *(prefix + name for name in DISTORTIONS for prefix in ("", "noise+")))
 COLORS = ("white", "pink", "brown")
 NOISE_KINDS = (*COLORS, "babble", "file")
 REVERB_LEVELS = ("rms", "direct", "file")
@@ -19,6 +22,8 @@ class Plan:
         talkers: voices in babble.
         rt60_s: wanted reverberation time in seconds, None for any room.
         reverb_level: one of ``REVERB_LEVELS``; see ``corrupt``.
+        pitch_cents: pitch shift in cents, None without one.
+        band_hz: lowest and highest frequency of the rejected band, None without one.
 
     >>> Plan("noise", snr_db=5.0, noise_kind="white").has_noise
     True
@@ -30,6 +35,8 @@ class Plan:
     talkers: int = 5
     rt60_s: float | None = None
     reverb_level: str = "rms"
+    pitch_cents: float | None = None
+    band_hz: tuple[float, float] | None = None
 
     @property
     def has_noise(self) -> bool:
