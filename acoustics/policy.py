@@ -72,7 +72,7 @@ class CorruptionPolicy:
         band_range_hz: what the rejected bands lie in.
 
     >>> CorruptionPolicy(snr_db=(5, 15)).plan(np.random.default_rng(1)).operation
-    'noise'
+    'reverb'
     >>> CorruptionPolicy.from_dict({"snr_db": [0, 20], "white_noise_prob": 0.5})
     Traceback (most recent call last):
     ValueError: unknown key 'white_noise_prob' in corruption policy (nearest: 'white_noise_probability'); known ...
