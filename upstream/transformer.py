@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from .config import EncoderConfig
 
@@ -227,6 +227,8 @@ class Transformer(nn.Module):
     Attributes:
         recompute_layers: keep only the inputs of the layers for the backward pass, and compute the rest again there:
             less memory, more time, the same gradients.
+        recompute_context: ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`, for those whose hooks on the
+            layers need to know which forward pass is computed again.
 
     >>> config = EncoderConfig(embed_dim=16, num_layers=3, num_heads=2, ffn_dim=32, position_groups=4)
     >>> states = Transformer(config)(torch.zeros(1, 5, 16))
@@ -237,7 +239,7 @@ class Transformer(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.norm_first, self.layerdrop = config.norm_first, config.layerdrop
-        self.recompute_layers = False
+        self.recompute_layers, self.recompute_context = False, noop_context_fn
         self.position = PositionalConv(config)
         self.norm = nn.LayerNorm(config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -280,7 +282,8 @@ class Transformer(nn.Module):
 
     def _run(self, layer: TransformerLayer, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.recompute_layers and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)  # dropout is drawn the same again
+            # Dropout is drawn the same again.
+            return checkpoint(layer, *inputs, use_reentrant=False, context_fn=self.recompute_context)
         return layer(*inputs)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import noop_context_fn
 
 from robustdistiller.upstream import SpeechEncoder
 
@@ -70,8 +72,10 @@ would be smaller by 0.002; prune more kinds of units or demand less
         self._dense_shape = shape.replace(feature_scale=scaled)
         self._check_reach()
         self._values: Values = self.resolve()
-        self._handles = [encoder.extractor.register_forward_pre_hook(self._draw)]
+        # Functions, not bound methods: a deep copy of the encoder stays with these gates.
+        self._handles = [encoder.extractor.register_forward_pre_hook(lambda module, _: self._draw(module.training))]
         self._handles += attach(encoder, lambda: self._values)
+        encoder.transformer.recompute_context = lambda: (contextlib.nullcontext(), self._again(self._values))
 
     @property
     def encoder(self) -> SpeechEncoder:
@@ -83,6 +87,7 @@ would be smaller by 0.002; prune more kinds of units or demand less
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.encoder.transformer.recompute_context = noop_context_fn
 
     def expected_parameters(self) -> Tensor:
         """Expected number of parameters of the pruned encoder without prediction heads, a differentiable scalar.
@@ -165,9 +170,9 @@ would be smaller by 0.002; prune more kinds of units or demand less
         rate = config.initial_ffn_drop_rate if kind == "ffn" else config.initial_drop_rate
         return HardConcrete(size, rate, config.initial_std, config.temperature, config.stretch, kind == "conv")
 
-    def _draw(self, extractor: nn.Module, arguments: tuple) -> None:
+    def _draw(self, training: bool) -> None:
         """Gates for one forward pass. The extractor may run without gradients, the other gates still need theirs."""
-        if not extractor.training:
+        if not training:
             self._values = self.resolve()
             return
         with torch.enable_grad():
@@ -175,6 +180,15 @@ would be smaller by 0.002; prune more kinds of units or demand less
                 kind: {int(index): vector.sample() for index, vector in layers.items()}
                 for kind, layers in self.vectors.items()
             }
+
+    @contextlib.contextmanager
+    def _again(self, values: Values) -> Iterator[None]:
+        """While layers are computed again in the backward pass: with the gates of their own forward pass."""
+        latest, self._values = self._values, values
+        try:
+            yield
+        finally:
+            self._values = latest
 
     def _precise(self, value: Tensor) -> Tensor:
         """Counts of parameters go beyond the whole numbers of float32."""

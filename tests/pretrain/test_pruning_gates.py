@@ -183,6 +183,35 @@ def test_a_closed_layer_gives_finite_gradients():
     assert all(value.grad.isfinite().all() for value in parameters if value.grad is not None)
 
 
+def test_recomputed_layers_take_the_gates_of_their_own_pass():
+    """Two views, then one backward pass that computes the layers of both again."""
+
+    def gradients(recompute):
+        encoder, gates = gated(initial_drop_rate=0.3)
+        encoder.train().transformer.recompute_layers = recompute
+        torch.manual_seed(6)
+        speech = torch.randn(2, 2, 2000)
+        one, two = encoder(speech[0]).hidden_states[-1], encoder(speech[1]).hidden_states[-1]
+        (one - two).square().mean().backward()
+        return {name: value.grad for name, value in [*encoder.named_parameters(), *gates.vectors.named_parameters()]}
+
+    plain, again = gradients(False), gradients(True)
+    assert plain["heads.0.log_alpha"].any() and plain["transformer.layers.0.up.weight"].any()
+    for name, gradient in plain.items():
+        assert torch.allclose(gradient, again[name], atol=1e-8), name
+
+
+def test_a_copy_of_the_encoder_stays_gated():
+    encoder, gates = gated(initial_drop_rate=0.6)
+    other = copy.deepcopy(encoder).eval()
+    encoder.eval()
+    speech = torch.randn(1, 2000)
+    assert torch.equal(other(speech).hidden_states[-1], encoder(speech).hidden_states[-1])
+    before = encoder(speech).hidden_states[-1]
+    gates.detach()
+    assert not torch.equal(encoder(speech).hidden_states[-1], before)
+
+
 def test_lagrangian_against_numpy():
     for s, t, a, b in np.random.default_rng(0).normal(0, 1, (20, 4)):
         found = lagrangian(torch.tensor(s), t, torch.tensor([a, b]))
