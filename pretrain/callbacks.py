@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -98,8 +99,8 @@ class CheckpointKeeper(pl.Callback):
 class History(pl.Callback):
     """Writes `history.csv`, TensorBoard scalars and the progress bar.
 
-    A line holds the means over the batches since the line before. After a resume the lines past the resumed step are
-    removed, so that each step is there once. Use it as a context around the training.
+    A line holds the means over the batches, of all processes, since the line before. After a resume the lines past the
+    resumed step are removed, so that each step is there once. Use it as a context around the training.
 
     Args:
         out_dir: folder of the run.
@@ -153,6 +154,16 @@ class History(pl.Callback):
         if self._sums:
             self._write_line(trainer, pl_module)
 
+    def pause(self, duration_s: float) -> None:
+        """Leave a time that did not go into training out of the speed."""
+        self._since_s += duration_s
+
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Add to the TensorBoard log; nothing in processes that keep none."""
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
     def _restart_interval(self, pl_module: pl.LightningModule) -> None:
         self._sums: dict[str, tuple[Tensor | float, int]] = {}
         self._since_s, self._since_audio_s = time.monotonic(), pl_module.audio_s
@@ -161,7 +172,7 @@ class History(pl.Callback):
         return (pl_module.audio_s - self._since_audio_s) / max(time.monotonic() - self._since_s, 1e-9)
 
     def _write_line(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
+        means = self._means(trainer, pl_module)
         rate = self._audio_rate(pl_module)
         line = {
             "step": trainer.global_step,
@@ -172,15 +183,20 @@ class History(pl.Callback):
         }
         if trainer.is_global_zero:
             append_line(self.path, line)
-            for name, value in line.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, trainer.global_step)
+            self.add_scalars({name: value for name, value in line.items() if name != "step"}, trainer.global_step)
             if self._bar is None:
                 terms = ", ".join(
                     f"{name} {means[name]:.4f}" for name in means if name != "lr" and "_layer" not in name
                 )
                 logger.info("step %d of %d: %s; %.0f s audio/s", line["step"], trainer.max_steps, terms, rate)
         self._restart_interval(pl_module)
+
+    def _means(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        means = {name: float(total) / count for name, (total, count) in self._sums.items()}
+        if trainer.world_size > 1:
+            values = torch.tensor(list(means.values()), dtype=torch.float32, device=pl_module.device)
+            means = dict(zip(means, trainer.strategy.reduce(values, reduce_op="mean").tolist()))
+        return means
 
 
 def _in_main_thread() -> bool:
@@ -197,8 +213,8 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
         return []
 
 
-def append_line(path: Path, line: Mapping[str, float]) -> None:
-    """Add a line of numbers to a CSV file, with a header if the file is new."""
+def append_line(path: Path, line: Mapping[str, object]) -> None:
+    """Add a line to a CSV file, with a header if the file is new; `None` leaves a cell empty."""
     new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(line))

@@ -28,6 +28,7 @@ from .sections import (
     TrainerConfig,
 )
 from .settings import SettingsError, build, merge, nearest, parse_override, to_plain
+from .validation import ValidationConfig
 
 
 @dataclass
@@ -62,6 +63,7 @@ class DistillConfig:
     pruning: PruningConfig | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     then: dict[str, Any] | None = None
     multitask: MultitaskConfig | None = None
 

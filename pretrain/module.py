@@ -19,6 +19,7 @@ from .config import DistillConfig
 from .data import Batch, Position
 from .objectives import Step, make_objectives, valid_frames
 from .pruning import Gates
+from .step_time import StepClock
 from .targets import Targets
 
 
@@ -51,7 +52,8 @@ class Distiller(pl.LightningModule):
         self.position = Position()  # of the next batch
         self.audio_s = 0.0  # heard so far
         self.steps_done = 0  # when training is over
-        self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log
+        self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log; their mean over all processes
+        self.clock = StepClock()
 
     @property
     def teacher(self) -> SpeechEncoder:
@@ -82,6 +84,8 @@ class Distiller(pl.LightningModule):
         torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
         step = self.step_of(batch)
         terms = {name: objective(step) for name, objective in self.objectives.items()}
+        share = self._share(step.valid)
+        terms = {name: share * value for name, value in terms.items()}
         loss = sum(self.weight(name) * value.mean() for name, value in terms.items())
         self.values = self._log_values(terms)
         if self.gates is not None:
@@ -103,11 +107,14 @@ class Distiller(pl.LightningModule):
     def step_of(self, batch: Batch) -> Step:
         """Let teacher and student hear a batch: everything that objectives and validation look at."""
         targets = self.teach(batch)
+        self.clock.lap("teacher")
         heard = self.hear(batch, batch.corruption)
+        self.clock.lap("corruption")
         output = self.student(heard, batch.lengths)
         second = None
         if any(objective.needs_second_view for objective in self.objectives.values()):
             second = self.student(self.hear(batch, batch.second), batch.lengths)
+        self.clock.lap("student")
         own = batch.second if self.settings.teacher.hears == "independent" else None
         return Step(
             batch=batch,
@@ -140,6 +147,26 @@ class Distiller(pl.LightningModule):
             return batch.waveforms
         with torch.autocast(self.device.type, enabled=False):
             return corrupt(batch.waveforms, batch.lengths, corruption)
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """The callbacks are done; what comes now is waiting for the next batch."""
+        self.clock.skip()
+
+    @property
+    def can_be_best(self) -> bool:
+        """Whether the student may be the best one yet: not before a pruned one is as small as it has to be."""
+        return self.gates is None or self.global_step >= self.settings.pruning.ramp_steps
+
+    def _share(self, valid: Tensor) -> Tensor | float:
+        """What the means over this process's valid frames count, beside those of the other processes.
+
+        DDP takes the plain mean of the gradients. With this factor it becomes that of the mean over all frames,
+        whichever process they are in. The factors' mean is 1.
+        """
+        if self.trainer.world_size == 1:
+            return 1.0
+        frames = valid.sum().float()
+        return frames / self.trainer.strategy.reduce(frames.clone(), reduce_op="mean")
 
     def weight(self, name: str) -> float:
         """Weight of an objective in the loss."""

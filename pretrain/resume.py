@@ -3,9 +3,13 @@
 out_dir/config.yaml            merged configuration
 out_dir/run.json               digests of teacher and data, versions
 out_dir/checkpoints/           step-00010000.ckpt ...
+out_dir/checkpoints/best.ckpt  the best one by validation
 out_dir/history.csv            loss and its terms
+out_dir/validation.csv         distances to the teacher, if there is validation
+out_dir/cost.json              size, work, and where the time goes
 out_dir/tensorboard/
 out_dir/student.ckpt           the student, once the run is over
+out_dir/student_best.ckpt      the student at the best checkpoint, if there is validation
 """
 
 from __future__ import annotations
@@ -47,12 +51,17 @@ FREE_KEYS = frozenset(
         "optim.schedule_steps",
         "trainer.max_steps",
         "trainer.accelerator",
+        "trainer.activation_checkpointing",
+        "trainer.strategy",
         "trainer.deterministic",
         "trainer.log_every_steps",
         "trainer.save_every_steps",
         "trainer.keep_checkpoints",
         "trainer.max_hours",
         "trainer.progress",
+        "validation.speech",
+        "validation.noise",
+        "validation.rir",
     }
 )
 
@@ -115,7 +124,7 @@ def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str
     changes = differing_keys(old_config, config.to_dict())
     changes |= {
         key: (old_identity.get(key), identity.get(key))
-        for key in ("teacher", "speech", "corruption")
+        for key in ("teacher", "speech", "corruption", "validation")
         if old_identity.get(key) != identity.get(key)
     }
     if changes:

@@ -21,9 +21,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
+from .acceleration import check_compiler, check_launcher, compile_layers
 from .assemble import SHAPE_KEYS, build, count_parameters
 from .callbacks import CheckpointKeeper, History, read_history
 from .config import DistillConfig
+from .cost import encoder_cost
 from .data import BatchStream, SpeechBatches, make_loader
 from .groups import LayerGroups, find_groups
 from .inputs import check_data, load_teacher
@@ -34,6 +36,9 @@ from .resume import AtomicCheckpointIO, checkpoint_step, latest_checkpoint, read
 from .sections import StudentConfig
 from .settings import SettingsError, merge, to_plain
 from .settings import build as build_settings
+from .step_time import CostReport
+from .validation_speech import ValidationSpeech, prepare_validation
+from .validator import Validator, best_of, load_best
 
 logger = logging.getLogger(__name__)
 
@@ -131,12 +136,14 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
         return run_multitask(config, out_dir, callbacks)
     teacher, teacher_notes = load_teacher(config)
     cuts, corruptor = check_data(config, out_dir)
+    cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
     config = _find_groups(config, out_dir, teacher, cuts)
     identity = {
         "teacher": teacher_notes["sha256"],
         "student": config.student.checkpoint and checkpoint_digest(Path(config.student.checkpoint).expanduser()),
         "speech": cuts_digest(cuts),
         "corruption": corruptor and corruptor.describe(),
+        "validation": validation and validation.describe(),
         "versions": _versions(),
     }
     resumed = latest_checkpoint(out_dir)
@@ -150,7 +157,7 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
         write_run(out_dir, config, identity)
 
     module = build(config, teacher)
-    stopped_by = _fit(config, out_dir, module, cuts, corruptor, resumed, callbacks)
+    stopped_by = _fit(config, out_dir, module, cuts, corruptor, validation, resumed, callbacks)
     if stopped_by:
         raise RunInterrupted(
             f"stopped by {stopped_by} at step {module.steps_done} of {config.trainer.max_steps}; "
@@ -181,23 +188,36 @@ def _fit(
     module: Distiller,
     cuts: list,
     corruptor: Corruptor | None,
+    validation: ValidationSpeech | None,
     resumed: Path | None,
     callbacks: Sequence[pl.Callback],
 ) -> str:
     """Train to `max_steps`; returns what stopped it before, or an empty string."""
     settings = config.trainer
+    costs = {"teacher": encoder_cost(module.teacher), "student": encoder_cost(module.student)}
+    module.student.transformer.recompute_layers = settings.activation_checkpointing
+    if settings.compile:
+        check_compiler("cuda" if _on_cuda(config) else "cpu")
+        compile_layers(module.student)
+        compile_layers(module.teacher)
     with _quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
+        # The cost comes first, so that it does not measure the others. The history's line of a step and the best
+        # value are there before the step's checkpoint.
+        own: list[pl.Callback] = [CostReport(out_dir, costs, history), history]
+        if validation is not None:
+            own.append(Validator(out_dir, config.validation, validation, history))
+        own.append(keeper)
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
             precision=_PRECISIONS[settings.precision],
             max_steps=settings.max_steps,
             max_epochs=-1,
             accumulate_grad_batches=settings.accumulate,
             deterministic=settings.deterministic,
-            # The history comes first: the line of a step is written before its checkpoint.
-            callbacks=[history, keeper, *callbacks],
+            callbacks=[*own, *callbacks],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=out_dir,
             logger=False,
@@ -246,10 +266,15 @@ def _out_dir(config: DistillConfig) -> Path:
     return Path(config.out_dir).expanduser()
 
 
+def _on_cuda(config: DistillConfig) -> bool:
+    return config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
 def _resolve(config: DistillConfig, out_dir: Path) -> DistillConfig:
     """Replace what is left open: precision by device, schedule by the run's first start."""
     trainer, optim = config.trainer, config.optim
-    on_cuda = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    check_launcher(trainer.devices, trainer.num_nodes)
+    on_cuda = _on_cuda(config)
     if trainer.precision == "auto":
         trainer = replace(trainer, precision="fp16" if on_cuda else "fp32")
     elif trainer.precision == "fp16" and not on_cuda:
@@ -286,7 +311,7 @@ def _find_groups(config: DistillConfig, out_dir: Path, teacher: SpeechEncoder, c
 def _export(
     config: DistillConfig, out_dir: Path, module: Distiller, teacher: dict[str, Any], identity: dict[str, Any]
 ) -> None:
-    """Write `student.ckpt` with everything that says where it comes from, and the picture of its losses."""
+    """Write the last and the best student with all that says where they come from, and the picture of the losses."""
     path = out_dir / "student.ckpt"
     lines = read_history(out_dir / "history.csv")
     metadata = {
@@ -302,7 +327,15 @@ def _export(
         "versions": identity["versions"],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    best_path = out_dir / "checkpoints" / "best.ckpt"
+    best = best_of(best_path) if config.validation.every_steps is not None else None
+    if best is not None:
+        metadata["best"] = best
     save_checkpoint(path, module.export_student(), metadata)
+    if best is not None:
+        load_best(module, best_path)
+        progress = {"step": best["step"], "audio_hours": module.audio_s / 3600}
+        save_checkpoint(out_dir / "student_best.ckpt", module.export_student(), {**metadata, **progress})
     draw_history(out_dir / "history.csv", out_dir / "history.png")
     logger.info("student  %s", path)
 

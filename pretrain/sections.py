@@ -161,8 +161,13 @@ class TrainerConfig:
         accelerator: Lightning's: auto, cpu, gpu, mps.
         devices: devices per node.
         num_nodes: machines.
+        strategy: how several processes train: `auto` is DDP for several devices; `ddp_find_unused_parameters_true` is
+            needed where a part of the student has no part in the loss, such as layers above the last matched one.
         precision: `auto` is fp16 on CUDA and fp32 elsewhere.
         deterministic: refuse GPU kernels that are not reproducible.
+        compile: compile the layers of teacher and student (torch.compile); takes minutes at the start.
+        activation_checkpointing: compute the student's transformer layers again in the backward pass instead of
+            keeping what is inside them: less memory, the same gradients.
         log_every_steps: one line of history.csv and TensorBoard per so many steps.
         save_every_steps: checkpoint interval.
         keep_checkpoints: how many to keep.
@@ -178,8 +183,11 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     deterministic: bool = False
+    compile: bool = False
+    activation_checkpointing: bool = False
     log_every_steps: int = 50
     save_every_steps: int = 10_000
     keep_checkpoints: int = 2

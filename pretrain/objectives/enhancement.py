@@ -229,11 +229,18 @@ class Enhancement(Objective):
         if self.loss in ("l1", "l2"):
             estimate = self.head(features, frame_lengths, noisy.abs(), spectrum_lengths)
             return spectral_distance(estimate, magnitude_spectrum(clean), valid, self.loss)
-        estimate = self.head(features, frame_lengths, noisy, spectrum_lengths)
-        waveforms = inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, clean.shape[1])
+        waveforms = self.estimate_waveforms(step)
         if self.loss == "mrstft":
             return mrstft_distance(waveforms, clean, lengths)
         return -si_snr_db(waveforms, clean, lengths).mean()
+
+    def estimate_waveforms(self, step: Step) -> Tensor:
+        """The clean speech as the head estimates it, with the phase of what was heard: (B, samples)."""
+        noisy = noisy_spectrum(step.heard)
+        lengths = num_spectra(step.batch.lengths.to(step.heard.device))
+        estimate = self.head(self._features(step.output), step.output.frame_lengths, noisy, lengths)
+        valid = valid_frames(lengths, noisy.shape[1])
+        return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.heard.shape[1])
 
     def _features(self, output: EncoderOutput) -> Tensor:
         if self.input == "extractor":

@@ -1,0 +1,90 @@
+"""Compiled layers, and whether compilers and launchers here are what the settings expect."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from torch import nn
+
+from robustdistiller.upstream import SpeechEncoder
+
+from .settings import SettingsError
+
+# One compiled version per shape of layer, training or not, with or without padding: pruned models have many.
+_RECOMPILE_LIMIT = 128
+
+
+def compile_layers(encoder: SpeechEncoder, backend: str = "inductor") -> None:
+    """Compile the transformer layers, the prediction heads and the convolutions, each by itself, for any length.
+
+    What depends on the lengths of the utterances as numbers (group norm over the valid frames) is left alone, so that
+    batches of new lengths compile nothing new. Names and values of the weights stay as they are. Compiled dropout
+    draws other random numbers than dropout that is not compiled.
+
+    Args:
+        encoder: changed in place.
+        backend: of `torch.compile`.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> compile_layers(SpeechEncoder(config), backend="eager")
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT)
+    parts: list[nn.Module] = list(encoder.transformer.layers)
+    parts += [layer for layer in encoder.extractor.layers if not isinstance(layer.norm, nn.GroupNorm)]
+    if encoder.heads is not None:
+        parts.append(encoder.heads)
+    for part in parts:
+        part.compile(dynamic=True, backend=backend)
+
+
+def check_compiler(device: str) -> None:
+    """Compile something small, to know before the first step.
+
+    Args:
+        device: its type, `cpu` or `cuda`.
+
+    Raises:
+        SettingsError: it fails; the message says what is missing.
+    """
+    try:
+        torch.compile(lambda x: torch.nn.functional.gelu(x) * 2)(torch.ones(8, device=device))
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        needed = "a C++ compiler (g++ or clang++)" if device == "cpu" else "Triton and a C compiler"
+        raise SettingsError(
+            f"trainer.compile: compiling for {device} does not work here and needs {needed}; set "
+            f"trainer.compile=false. The compiler said: {reason[0] if reason else type(error).__name__}"
+        ) from error
+    finally:
+        torch._dynamo.reset()
+
+
+def check_launcher(devices: int, num_nodes: int) -> None:
+    """Make sure that as many processes were started as will train together.
+
+    Under torchrun or srun each process would otherwise train a student of its own, all in the same folder.
+
+    Args:
+        devices: per node.
+        num_nodes: machines.
+
+    Raises:
+        SettingsError: the launcher started another number.
+
+    >>> check_launcher(devices=1, num_nodes=1)
+    """
+    if TorchElasticEnvironment.detect():
+        launcher, started = "torchrun", int(os.environ["WORLD_SIZE"])
+    elif SLURMEnvironment.detect():
+        launcher, started = "SLURM", int(os.environ.get("SLURM_NTASKS", 1))
+    else:
+        return
+    if started != devices * num_nodes:
+        raise SettingsError(
+            f"{launcher} started {started} process{'es' * (started != 1)}, but trainer.devices={devices} on "
+            f"trainer.num_nodes={num_nodes} need {devices * num_nodes}: one process per device; change the one or the "
+            "other (torchrun --nproc_per_node, srun --ntasks-per-node, trainer.devices, trainer.num_nodes)"
+        )

@@ -1,0 +1,156 @@
+"""The speech that validation during training uses: what it is, how it is corrupted, and that it can be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lhotse.cut import Cut
+
+from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource
+
+from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
+from .manifest import cuts_digest, speech_cuts
+from .settings import SettingsError
+from .validation import choose_by_hash, choose_conditions, hold_out
+
+if TYPE_CHECKING:
+    from .config import DistillConfig
+
+logger = logging.getLogger(__name__)
+
+_BATCH_UTTERANCES = 8
+
+
+class ValidationSpeech:
+    """The utterances of the validation in batches of similar length, each with a fixed corruption per condition.
+
+    Audio is read anew each time, so that a large set needs no memory.
+
+    Args:
+        cuts: at 16 kHz.
+        corruptors: by condition, in its one-line form without paths.
+        max_samples: of longer utterances the beginning is used.
+    """
+
+    def __init__(self, cuts: Sequence[Cut], corruptors: dict[str, Corruptor], max_samples: int):
+        most_s = max_samples / SAMPLE_RATE_HZ
+        cuts = [
+            cut.truncate(duration=most_s, preserve_id=True) if cut.num_samples > max_samples else cut for cut in cuts
+        ]
+        cuts = sorted(cuts, key=lambda cut: (cut.num_samples, cut.id))
+        self.corruptors = corruptors
+        self.requests = [
+            BatchRequest(Position(), tuple(cuts[start : start + _BATCH_UTTERANCES]))
+            for start in range(0, len(cuts), _BATCH_UTTERANCES)
+        ]
+        self._reader = SpeechBatches()
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def read(self, index: int) -> tuple[Batch, dict[str, CorruptionBatch]]:
+        """Clean speech of one batch, and what each condition does to it.
+
+        Raises:
+            ValueError: audio that cannot be read; the file is named.
+        """
+        batch = self._reader[self.requests[index]]
+        if batch.skipped:
+            raise ValueError(batch.skipped[0][1])
+        lengths = batch.lengths.tolist()
+        corruptions = {}
+        for label, corruptor in self.corruptors.items():
+            drawn = [corruptor.draw(name, length) for name, length in zip(batch.ids, lengths)]
+            corruptions[label] = corruptor.prepare(drawn, lengths)
+        return batch, corruptions
+
+    def describe(self) -> dict:
+        """What defines it, to recognise the same validation after a restart."""
+        cuts = [cut for request in self.requests for cut in request.cuts]
+        conditions = {label: corruptor.describe()["sources"] for label, corruptor in self.corruptors.items()}
+        return {"speech": cuts_digest(cuts), "conditions": conditions}
+
+
+def prepare_validation(
+    config: DistillConfig, out_dir: Path, cuts: list[Cut], corruptor: Corruptor | None
+) -> tuple[list[Cut], ValidationSpeech | None]:
+    """Divide the speech, and make sure that everything the validation needs can be read.
+
+    Args:
+        config: of the run.
+        out_dir: its folder.
+        cuts: all of `data.speech`.
+        corruptor: of the training.
+
+    Returns:
+        What remains to be trained on, and what to validate on (`None` without validation).
+
+    Raises:
+        SettingsError: speech, noise or rooms are missing or broken.
+    """
+    settings = config.validation
+    if settings.every_steps is None:
+        return cuts, None
+    try:
+        training, held = _divide(config, out_dir, cuts)
+        corruptors = _corruptors(config, corruptor)
+        speech = ValidationSpeech(held, corruptors, config.data.max_samples)
+        for index in range(len(speech)):
+            speech.read(index)
+    except (OSError, ValueError) as error:
+        raise error if isinstance(error, SettingsError) else SettingsError(f"validation: {error}") from error
+    logger.info(
+        "validation on %d utterances%s, every %d steps: %s",
+        len(held),
+        "" if settings.speech else " held out of data.speech",
+        settings.every_steps,
+        "; ".join(corruptors),
+    )
+    return training, speech
+
+
+def _divide(config: DistillConfig, out_dir: Path, cuts: list[Cut]) -> tuple[list[Cut], list[Cut]]:
+    settings, data = config.validation, config.data
+    if not settings.speech:
+        return hold_out(cuts, settings.utterances)
+    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
+    found, _ = speech_cuts(settings.speech, manifest_dir, data.min_samples)
+    files = {_file_of(cut) for cut in found} - {None}
+    training = [cut for cut in cuts if _file_of(cut) not in files]
+    if len(training) < len(cuts):
+        logger.info("%d utterances of validation.speech are left out of data.speech", len(cuts) - len(training))
+    if not training:
+        raise ValueError("validation.speech holds all of data.speech, nothing is left to train on")
+    return training, choose_by_hash(found, settings.utterances)
+
+
+def _file_of(cut: Cut) -> str | None:
+    recording = getattr(cut, "recording", None)
+    return str(Path(recording.sources[0].source).resolve()) if recording is not None and recording.sources else None
+
+
+def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
+    settings = config.validation
+    noise_roots, rir_roots = settings.noise or config.data.noise, settings.rir or config.data.rir
+    noise = None if settings.noise or training is None else training.noise
+    rir = None if settings.rir or training is None else training.rir
+    if noise is None and noise_roots:
+        noise = _open(noise_roots)
+    if rir is None and rir_roots:
+        rir = RIRSource(_open(rir_roots))
+    speech = training.speech if training else None
+    conditions = choose_conditions(settings, noise is not None, rir is not None)
+    return {one.label: Corruptor(one, noise, rir, speech, seed=settings.seed) for one in conditions}
+
+
+def _open(roots: Sequence[str]) -> AudioSource:
+    pieces = []
+    for root in roots:
+        path = Path(root).expanduser()
+        found = AudioSource.from_path(path).pieces
+        pieces += found if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in found]
+    return AudioSource(pieces)
