@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
-from ..callbacks import append_line, forget_after
+from ..callbacks import History, append_line, forget_after
 from .data import TaskData, whole_batches
 from .module import MultitaskTuner
 from .scores import cosine_scores, equal_error_rate
@@ -51,6 +52,15 @@ def mean_error(scores: dict[str, dict[str, Any]]) -> float:
     """
     errors = {"keywords": lambda one: 100 - one["accuracy"], "speakers": lambda one: one["eer"]}
     return sum(errors[task](one) for task, one in scores.items()) / len(scores)
+
+
+def describe_scores(scores: dict[str, dict[str, Any]]) -> str:
+    """The scores in one line.
+
+    >>> describe_scores({"keywords": {"accuracy": 90.0}, "speakers": {"eer": 4.0}})
+    'keywords accuracy 90.00 %, speakers eer 4.00 %'
+    """
+    return ", ".join(f"{task} {name} {scores[task][name]:.2f} %" for task, name in _SCORES.items() if task in scores)
 
 
 @torch.no_grad()
@@ -106,14 +116,14 @@ class DevEvaluation(pl.Callback):
 
     Args:
         out_dir: folder of the run.
+        history: the run's log.
         every_steps: interval.
         num_workers: processes that read.
     """
 
-    def __init__(self, out_dir: Path, every_steps: int, num_workers: int = 0):
-        self.folder, self.table = out_dir / "checkpoints", out_dir / "dev.csv"
+    def __init__(self, out_dir: Path, history: History, every_steps: int, num_workers: int = 0):
+        self.folder, self.table, self.history = out_dir / "checkpoints", out_dir / "dev.csv", history
         self.every_steps, self.num_workers = every_steps, num_workers
-        self._evaluated_step = -1
         self._saved_best: float | None = None  # best step as of the latest checkpoint
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: MultitaskTuner) -> None:
@@ -131,8 +141,7 @@ class DevEvaluation(pl.Callback):
         self._saved_best = pl_module.best.get("step")
 
     def _evaluate(self, step: int, module: MultitaskTuner) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
+        start_s = time.monotonic()
         scores = evaluate(module, "dev", num_workers=self.num_workers)
         measured = {f"{task}_{score}": scores[task][score] for task, score in _SCORES.items() if task in scores}
         line = {"step": step, **measured, "mean_error": mean_error(scores)}
@@ -144,11 +153,9 @@ class DevEvaluation(pl.Callback):
                 if old not in (best_path(self.folder, step), best_path(self.folder, self._saved_best or 0)):
                     old.unlink()
         append_line(self.table, line)
-        with SummaryWriter(self.table.parent / "tensorboard", filename_suffix=".dev") as board:
-            for name, value in line.items():
-                if name != "step":
-                    board.add_scalar(f"dev_{name}", value, step)
-        logger.info("dev at step %d: %s", step, ", ".join(f"{k} {v:.2f}" for k, v in line.items() if k != "step"))
+        self.history.add_scalars({f"dev_{name}": value for name, value in line.items() if name != "step"}, step)
+        self.history.pause(time.monotonic() - start_s)
+        logger.info("dev at step %d: %s", step, describe_scores(scores))
 
 
 def best_path(folder: Path, step: float) -> Path:

@@ -52,6 +52,7 @@ class MultitaskTuner(pl.LightningModule):
         self.steps_done = 0  # when training is over
         self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log
         self._turn = ""
+        self.train()  # Lightning leaves the mode as it is, and an encoder that was read from a file may be in eval mode
 
     @property
     def position(self) -> Position:
@@ -74,7 +75,8 @@ class MultitaskTuner(pl.LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer, optimizer_closure=None) -> None:
         """One update per task, in their order; the closure runs `training_step`, the backward pass and the clipping."""
         self.values = {}
-        for self._turn in self.tasks:
+        for task in self.tasks:
+            self._turn = task
             optimizer.step(closure=optimizer_closure)
         self.values = {"loss": sum(self.values[f"{task}_loss"] for task in self.tasks), **self.values}
 
