@@ -1,45 +1,20 @@
 """Where noise, babble speech and impulse responses come from: folders, files, or pieces of long recordings."""
 
-import csv
 import hashlib
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .audio import AudioInfo, audio_info, read_audio
-from .options import refuse_unknown
-
-AUDIO_SUFFIXES = frozenset(
-    f".{suffix}" for suffix in ("flac", "wav", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "w64", "sph")
-)
+from .listing import Piece, list_pieces, read_manifest
 
 WHOLE_FILE_S = 300.0
 """Files of formats without exact seeking are decoded whole up to this length."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One recording: a whole file, or a part of a longer one.
-
-    Attributes:
-        name: what the piece is called in records; the same on every machine.
-        path: the file.
-        frame_offset: first sample, at the file's own rate.
-        num_frames: number of samples at the file's own rate; None means to the end of the file.
-
-    >>> Piece("rain", Path("noise.flac"), 16000, 8000).name
-    'rain'
-    """
-
-    name: str
-    path: Path
-    frame_offset: int = 0
-    num_frames: int | None = None
 
 
 class AudioSource:
@@ -52,6 +27,7 @@ class AudioSource:
         pieces: the recordings; their names must differ.
         sample_rate_hz: rate of what ``read`` returns.
         cache_bytes: upper bound of the decoded audio kept in memory, per process.
+        infos: headers that are known already, by file name.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +37,13 @@ class AudioSource:
     (('rain.wav',), [0.75, 0.875, 0.0, 0.125, 0.25])
     """
 
-    def __init__(self, pieces: Iterable[Piece], sample_rate_hz: int = 16000, cache_bytes: int = 256 * 2**20):
+    def __init__(
+        self,
+        pieces: Iterable[Piece],
+        sample_rate_hz: int = 16000,
+        cache_bytes: int = 256 * 2**20,
+        infos: Mapping[str, AudioInfo] | None = None,
+    ):
         self.pieces = tuple(pieces)
         self.sample_rate_hz = sample_rate_hz
         self.cache_bytes = cache_bytes
@@ -72,7 +54,7 @@ class AudioSource:
         if len(self._index) < len(self.names):
             name = next(name for index, name in enumerate(self.names) if self._index[name] != index)
             raise ValueError(f"{name!r} occurs twice in an audio source; every recording needs a name of its own")
-        self._infos: dict[Path, AudioInfo] = {}
+        self._infos = dict(infos or {})
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     @classmethod
@@ -94,13 +76,13 @@ class AudioSource:
         """
         paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
         if len(paths) == 1:
-            return cls(_list_pieces(paths[0]), **options)
+            return cls(list_pieces(paths[0]), **options)
         common = os.path.commonpath([one.absolute().parent for one in paths]) if paths else ""
         pieces = []
         for one in paths:
             prefix = one.absolute().relative_to(common).as_posix()
-            for piece in _list_pieces(one):
-                pieces.append(replace(piece, name=prefix if piece.path == one else f"{prefix}/{piece.name}"))
+            for piece in list_pieces(one):
+                pieces.append(replace(piece, name=prefix if piece.file == one else f"{prefix}/{piece.name}"))
         return cls(pieces, **options)
 
     @classmethod
@@ -146,24 +128,24 @@ class AudioSource:
 
     def info(self, name: str) -> AudioInfo:
         """Header of the file that holds the recording."""
-        path = self.piece(name).path
-        if path not in self._infos:
-            self._infos[path] = audio_info(path)
-        return self._infos[path]
+        return self._info(self.piece(name))
 
     def num_samples(self, name: str) -> int:
         """Length of the recording at ``sample_rate_hz``."""
-        return -(-self._num_frames(name) * self.sample_rate_hz // self.info(name).sample_rate_hz)
+        piece = self.piece(name)
+        info = self._info(piece)
+        return -(-_num_frames(piece, info) * self.sample_rate_hz // info.sample_rate_hz)
 
     def duration_s(self) -> float:
         """Length of everything, in seconds. Reads every header, so that a broken file is found at once."""
-        return sum(self._num_frames(name) / self.info(name).sample_rate_hz for name in self.names)
+        infos = ((piece, self._info(piece)) for piece in self.pieces)
+        return sum(_num_frames(piece, info) / info.sample_rate_hz for piece, info in infos)
 
     def digest(self) -> str:
         """SHA-256 over names, file sizes and positions: equal digests, equal listing (samples are not hashed)."""
         digest = hashlib.sha256()
         for piece in self.pieces:
-            facts = (piece.name, piece.path.stat().st_size, piece.frame_offset, piece.num_frames)
+            facts = (piece.name, os.stat(piece.file).st_size, piece.frame_offset, piece.num_frames)  # noqa: PTH116
             digest.update(repr(facts).encode())
         return digest.hexdigest()
 
@@ -189,18 +171,16 @@ class AudioSource:
         whole = self._read_part(name, 0, total, channel)
         return np.resize(np.concatenate([whole[start:], whole[:start]]), num_samples)
 
-    def _num_frames(self, name: str) -> int:
-        piece, info = self.piece(name), self.info(name)
-        num_frames = info.num_frames - piece.frame_offset if piece.num_frames is None else piece.num_frames
-        if num_frames <= 0 or piece.frame_offset + num_frames > info.num_frames:
-            raise ValueError(
-                f"{name!r} should be frames {piece.frame_offset} to {piece.frame_offset + num_frames} of {piece.path}, "
-                f"which has {info.num_frames}"
-            )
-        return num_frames
+    def _info(self, piece: Piece) -> AudioInfo:
+        file = str(piece.file)
+        if file not in self._infos:
+            self._infos[file] = audio_info(file)
+        return self._infos[file]
 
     def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
-        piece, info, num_frames = self.piece(name), self.info(name), self._num_frames(name)
+        piece = self.piece(name)
+        info = self._info(piece)
+        num_frames = _num_frames(piece, info)
         if not info.exact_seek and channel is None and info.duration_s <= WHOLE_FILE_S:
             first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
             part = self._decode(piece.path)[first : first + num_samples]
@@ -227,66 +207,11 @@ class AudioSource:
         return samples
 
 
-def read_manifest(manifest: Path, where: dict[str, str]) -> list[Piece]:
-    """The rows of a manifest as pieces; see :meth:`AudioSource.from_manifest`."""
-    if not manifest.is_file():
-        raise FileNotFoundError(f"manifest {manifest} does not exist")
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        columns = table.fieldnames or []
-        refuse_unknown(["offset_samples", "num_samples"], columns, f"{manifest} (as a required column)")
-        refuse_unknown(where, columns, f"the columns of {manifest}")
-        pieces = []
-        for number, row in enumerate(table, start=2):
-            if any(row[column] != str(value) for column, value in where.items()):
-                continue
-            try:
-                offset, length = int(row["offset_samples"]), int(row["num_samples"])
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"{manifest}, line {number}: offset_samples and num_samples must be whole numbers, found {row}"
-                ) from None
-            file = _manifest_audio(manifest, row.get("file"))
-            name = row.get("name") or row.get("utterance_id") or f"{file.name}@{offset}"
-            pieces.append(Piece(name, file, offset, length))
-    if not pieces:
-        chosen = ", ".join(f"{column}={value}" for column, value in where.items())
-        raise ValueError(f"{manifest} has no row with {chosen}" if where else f"{manifest} has no rows")
-    return pieces
-
-
-def _manifest_audio(manifest: Path, file: str | None) -> Path:
-    if file:
-        candidates = [manifest.parent / file, manifest.with_suffix("") / file]
-    else:
-        candidates = [manifest.with_suffix(suffix) for suffix in sorted(AUDIO_SUFFIXES)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"audio of {manifest} not found: looked for {', '.join(str(c) for c in candidates[:3])}")
-
-
-def _list_pieces(path: Path) -> list[Piece]:
-    if path.is_dir():
-        files = sorted(_walk(path), key=lambda file: file.relative_to(path).as_posix())
-        if not files:
-            raise FileNotFoundError(
-                f"no audio files in {path} (searched to any depth for {', '.join(sorted(AUDIO_SUFFIXES))})"
-            )
-        return [Piece(file.relative_to(path).as_posix(), file) for file in files]
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected a folder of audio, an audio file or a .tsv manifest")
-    return read_manifest(path, {}) if path.suffix == ".tsv" else [Piece(path.name, path)]
-
-
-def _walk(root: Path) -> Iterable[Path]:
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that points back up
-            subfolders.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(folder) / file
+def _num_frames(piece: Piece, info: AudioInfo) -> int:
+    num_frames = info.num_frames - piece.frame_offset if piece.num_frames is None else piece.num_frames
+    if num_frames <= 0 or piece.frame_offset + num_frames > info.num_frames:
+        raise ValueError(
+            f"{piece.name!r} should be frames {piece.frame_offset} to {piece.frame_offset + num_frames} of "
+            f"{piece.file}, which has {info.num_frames}"
+        )
+    return num_frames

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustdistiller.acoustics.sources import AUDIO_SUFFIXES
+from robustdistiller.acoustics.listing import AUDIO_SUFFIXES
 from robustdistiller.upstream.checkpoints.files import file_digest, write_atomically
 
 MANIFEST, SETTINGS = "manifest.jsonl", "extraction.json"

@@ -1,63 +1,26 @@
-"""Batches for distillation: an endless, exactly resumable stream of cuts, and the dataset that turns them into audio.
+"""Batches for distillation: the dataset that turns cuts into audio and corruption, and its loader.
 
-What a batch holds depends on the seed, the epoch and the utterances' ids, never on the number of loader processes or on
-where a run was interrupted.
+What a batch holds depends on the seed, the epoch and the utterances' ids, never on the number of loader processes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
 from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler
-from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics import CorruptionBatch, Corruptor
 
-from .manifest import SAMPLE_RATE_HZ
+from .cuts import SAMPLE_RATE_HZ
+from .shards import shard_place, with_audio
+from .stream import BatchRequest, BatchStream, Position
 from .unreadable import UnreadableAudio, UnreadableAudioError
-
-_BUFFER_CUTS = 20_000
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in the stream of batches.
-
-    Attributes:
-        epoch: pass over the data, from 0.
-        batch_in_epoch: batches of this epoch that came before.
-        batches: all batches that came before.
-    """
-
-    epoch: int = 0
-    batch_in_epoch: int = 0
-    batches: int = 0
-
-    def next(self) -> Position:
-        """The place after the batch at this place.
-
-        >>> Position(1, 2, 9).next()
-        Position(epoch=1, batch_in_epoch=3, batches=10)
-        """
-        return replace(self, batch_in_epoch=self.batch_in_epoch + 1, batches=self.batches + 1)
-
-
-@dataclass(frozen=True)
-class BatchRequest:
-    """What a loader process needs to make one batch."""
-
-    position: Position
-    cuts: tuple[Cut, ...]
 
 
 @dataclass(frozen=True)
@@ -99,87 +62,6 @@ class Batch:
         views = {name: getattr(self, name) for name in ("corruption", "second")}
         moved = {name: view and move(view) for name, view in views.items()}
         return replace(self, waveforms=move(self.waveforms), **moved)
-
-
-class BatchStream(Sampler):
-    """Endless stream of duration-bucketed batches, that can start anywhere.
-
-    Each epoch shuffles the cuts and lets lhotse's `DynamicBucketingSampler` group those of similar length. Resuming
-    replays the sampler of the current epoch, which reads no audio.
-
-    Args:
-        cuts: at 16 kHz.
-        max_samples: longest stretch of a cut; longer ones are cropped at a place drawn from seed, epoch and id.
-        batch_size: most cuts per batch, or `None`.
-        batch_seconds: most padded seconds per batch, or `None`.
-        num_buckets: kinds of length.
-        seed: of everything drawn.
-        start: first batch.
-        rank: this process.
-        world_size: processes; each gets batches of its own from the same buckets.
-    """
-
-    def __init__(
-        self,
-        cuts: Sequence[Cut],
-        max_samples: int,
-        batch_size: int | None = 24,
-        batch_seconds: float | None = None,
-        num_buckets: int = 10,
-        seed: int = 0,
-        start: Position | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.cuts, self.max_samples, self.seed = cuts, max_samples, seed
-        self.start = start or Position()
-        self.options = {
-            "max_cuts": batch_size,
-            "max_duration": batch_seconds,
-            "duration_bins": _duration_bins(cuts, max_samples, num_buckets, batch_size, batch_seconds),
-            "buffer_size": max(_BUFFER_CUTS, 8 * (batch_size or 0) * num_buckets),
-            # Also with one process: without it, lhotse ends an epoch when it happens to choose an empty bucket, and
-            # loses what the others still hold.
-            "sync_buckets": True,
-            "rank": rank,
-            "world_size": world_size,
-        }
-
-    def __iter__(self) -> Iterator[BatchRequest]:
-        position = self.start
-        while True:
-            made = False
-            for cuts in islice(self._epoch(position.epoch), position.batch_in_epoch, None):
-                yield BatchRequest(position, tuple(cuts))
-                position, made = position.next(), True
-            if not made and position.batch_in_epoch == 0:
-                raise ValueError(
-                    f"{len(self.cuts)} utterances are too few for {self.options['world_size']} processes; use fewer"
-                )
-            position = Position(position.epoch + 1, 0, position.batches)
-
-    def _epoch(self, epoch: int) -> DynamicBucketingSampler:
-        seed = _seed(self.seed, epoch)
-        order = random.Random(seed).sample(range(len(self.cuts)), len(self.cuts))
-        cropped = _Lazy(lambda: (self._crop(self.cuts[index], epoch) for index in order))
-        return DynamicBucketingSampler(cropped, shuffle=True, seed=seed, **self.options)
-
-    def _crop(self, cut: Cut, epoch: int) -> Cut:
-        spare = cut.num_samples - self.max_samples
-        if spare <= 0:
-            return cut
-        start = random.Random(_seed(self.seed, epoch, cut.id)).randint(0, spare)
-        return cut.truncate(offset=start / SAMPLE_RATE_HZ, duration=self.max_samples / SAMPLE_RATE_HZ, preserve_id=True)
-
-
-class _Lazy:
-    """An iterable made anew on each iteration."""
-
-    def __init__(self, make):
-        self.make = make
-
-    def __iter__(self):
-        return iter(self.make())
 
 
 class SpeechBatches(Dataset):
@@ -229,8 +111,7 @@ class SpeechBatches(Dataset):
         step = position.batches // self.accumulate
         lengths = [len(samples) for _, samples in rows]
         for view in range(self.views if rows else 0):
-            extra = {"view": view} if view else {}
-            drawn = [self.corruptor.draw(name, len(row), position.epoch, step, **extra) for name, row in rows]
+            drawn = [self.corruptor.draw(name, len(row), position.epoch, step, view=view) for name, row in rows]
             views[view] = self.corruptor.prepare(drawn, lengths)
         return views
 
@@ -252,10 +133,13 @@ def read_cut(cut: Cut) -> np.ndarray:
     Raises:
         ValueError: it cannot be read, or holds NaN or infinite samples; the file and the utterance are named.
     """
-    recording = getattr(cut, "recording", None)
-    file = recording.sources[0].source if recording is not None and recording.sources else cut.id
+    place, recording = shard_place(cut), getattr(cut, "recording", None)
+    if place is not None:
+        file = f"{place[0]} (byte {place[1]})"
+    else:
+        file = recording.sources[0].source if recording is not None and recording.sources else cut.id
     try:
-        samples = np.atleast_2d(cut.load_audio()).mean(axis=0, dtype=np.float32)
+        samples = np.atleast_2d(with_audio(cut).load_audio()).mean(axis=0, dtype=np.float32)
     except (AudioLoadingError, DurationMismatchError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"cannot read {file} (utterance {cut.id}): {error}; repair or remove it") from error
     if not np.isfinite(samples).all():
@@ -309,30 +193,3 @@ class _Loader(DataLoader):
             empty_since = batch.position.epoch if empty_since is None else empty_since
             if batch.position.epoch > empty_since + 1:  # the stream never ends by itself
                 raise UnreadableAudioError(f"nothing of the speech can be read: {self.unreadable.describe()}")
-
-
-def _duration_bins(
-    cuts: Sequence[Cut], max_samples: int, num_buckets: int, batch_size: int | None, batch_seconds: float | None
-) -> list[float]:
-    """Borders, in seconds, of buckets that hold equal amounts of audio; fewer buckets for small sets.
-
-    Each bucket should fill several batches, or else most of an epoch consists of incomplete ones.
-    """
-    durations = sorted(min(cut.num_samples, max_samples) / SAMPLE_RATE_HZ for cut in cuts)
-    per_batch = min(
-        len(durations) if batch_size is None else batch_size,
-        len(durations) if batch_seconds is None else max(batch_seconds / np.mean(durations), 1),
-    )
-    buckets = min(num_buckets, int(len(durations) / (4 * per_batch)))
-    if buckets < 2:
-        return [durations[-1] + 1.0]  # lhotse wants at least one border; this one has everything below it
-    return [float(border) for border in estimate_duration_buckets(map(_Duration, durations), buckets)]
-
-
-@dataclass
-class _Duration:
-    duration: float
-
-
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little")

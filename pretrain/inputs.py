@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,12 +11,15 @@ from typing import Any
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, Corruptor, Piece, RIRSource
+from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource
+from robustdistiller.acoustics.listing import list_pieces
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint
 
 from .config import DistillConfig
+from .headers import read_headers
 from .manifest import RootReport, source_report, speech_cuts
 from .settings import SettingsError
+from .shards import StreamedCuts
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ def load_teacher(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
     return checkpoint.build(), notes
 
 
-def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut], Corruptor | None]:
+def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut] | StreamedCuts, Corruptor | None]:
     """Look through every data root, say what is there, and refuse what cannot work.
 
     Returns:
@@ -63,9 +67,8 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut], Corrupt
     data, policy = config.data, config.corruption
     if not data.speech:
         raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
-    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
     windows = data.max_samples if data.long_files == "windows" else None
-    cuts, reports = speech_cuts(data.speech, manifest_dir, data.min_samples, windows)
+    cuts, reports = speech_cuts(data.speech, _manifest_dir(config, out_dir), data.min_samples, windows)
     needed = {
         "noise": bool(policy and policy.needs_noise_files),
         "rir": bool(policy and policy.needs_rirs),
@@ -101,23 +104,38 @@ def open_sources(
         if roots and not wanted:
             logger.warning("data.%s is given, but this corruption does not use it", kind)
         exclude = config.data.noise_exclude if kind == "noise" else []
-        sources[kind] = _open_source(kind, roots, exclude, reports) if wanted else None
+        folder = _manifest_dir(config, Path(config.out_dir or "."))
+        sources[kind] = _open_source(kind, roots, exclude, folder, reports) if wanted else None
     return sources, reports
 
 
-def _open_source(kind: str, roots: list[str], exclude: list[str], reports: list[RootReport]) -> AudioSource:
+def _manifest_dir(config: DistillConfig, out_dir: Path) -> Path:
+    given = config.data.manifest_dir
+    return Path(given).expanduser() if given else out_dir.expanduser() / "manifests"
+
+
+def _open_source(
+    kind: str, roots: list[str], exclude: list[str], manifest_dir: Path, reports: list[RootReport]
+) -> AudioSource:
     pieces: list[Piece] = []
+    infos: dict[str, AudioInfo] = {}
     try:
         for root in roots:
             path = Path(root).expanduser()
-            found = AudioSource.from_path(path).pieces
-            kept = [piece for piece in found if not any(fnmatchcase(piece.name, pattern) for pattern in exclude)]
+            found = list_pieces(path)
+            excluded = {piece.name for piece in found if any(fnmatchcase(piece.name, pattern) for pattern in exclude)}
+            kept = [piece for piece in found if piece.name not in excluded]
             if not kept:
                 raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
-            left_out = tuple(f"{piece.name} by data.{kind}_exclude" for piece in found if piece not in kept)
-            reports.append(source_report(kind, root, AudioSource(kept), left_out))
+            place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+            headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.json")
+            kept = [piece for piece in kept if str(piece.file) not in unreadable]
+            left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
+            source = AudioSource(kept, infos=headers)
+            reports.append(source_report(kind, root, source, (*left_out, *unreadable.values())))
+            infos |= headers
             # Several folders may hold files of the same name.
             pieces += kept if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in kept]
-        return AudioSource(pieces)
+        return source if len(roots) == 1 else AudioSource(pieces, infos=infos)
     except (FileNotFoundError, ValueError) as error:
         raise SettingsError(f"data.{kind}: {error}") from error

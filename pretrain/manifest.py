@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from lhotse import CutSet, Recording
 from lhotse.audio import AudioSource as RecordingFile
 from lhotse.cut import Cut
@@ -18,11 +19,13 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioSource, Piece, audio_info
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
+from .cuts import SAMPLE_RATE_HZ, at_16_khz, id_digest, windows
 from .settings import SettingsError
+from .shard_index import find_shards, index_shards
+from .shards import ShardedSpeech, StreamedCuts
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE_HZ = 16_000
 _UNREADABLE_LIMIT = 0.01  # beyond this share a folder is broken, not a file
 
 
@@ -58,59 +61,77 @@ class RootReport:
 
 def speech_cuts(
     roots: Sequence[str], manifest_dir: Path, min_samples: int = 1, windows_of: int | None = None
-) -> tuple[list[Cut], list[RootReport]]:
+) -> tuple[list[Cut] | StreamedCuts, list[RootReport]]:
     """All speech of some roots as cuts at 16 kHz.
 
     Headers are read once: the list is kept in `manifest_dir` and made anew when a file's name, size or time changes.
     A cut's id is the root's name and the path below it, so that it survives moving the data.
 
     Args:
-        roots: folders (searched recursively), audio files, `.tsv` manifests of pieces, or lhotse cut manifests.
+        roots: folders (searched recursively), audio files, `.tsv` manifests of pieces, lhotse cut manifests, or shards
+            (see `pretrain.shard_index.find_shards`).
         manifest_dir: where the lists are kept.
         min_samples: shorter recordings are left out, at 16 kHz.
         windows_of: cut longer recordings into pieces of so many samples; `None` leaves them whole.
 
+    Returns:
+        The cuts, as a list unless some of them are in shards, and what each root holds.
+
     Raises:
         SettingsError: a root is missing, empty, or holds more than 1 % of unreadable files; the root is named.
     """
-    cuts, reports = [], []
+    listed, sharded, reports = [], [], []
     for index, root in enumerate(roots):
-        name = Path(root).expanduser().resolve().name
-        if any(Path(other).expanduser().resolve().name == name for other in roots[:index]):
+        name = _root_name(root)
+        if any(_root_name(other) == name for other in roots[:index]):
             name = f"{name}-{index}"
-        found, left_out = _root_cuts(root, name, manifest_dir)
-        kept = [cut for cut in found if cut.num_samples >= min_samples]
-        left_out += [
-            f"{cut.id} is shorter than {min_samples} samples" for cut in found if cut.num_samples < min_samples
-        ]
-        if not kept:
+        found, left_out = _root_cuts(root, name, manifest_dir, min_samples, windows_of)
+        if not len(found):
             raise SettingsError(f"data.speech: {root} holds no usable speech: {'; '.join(left_out[:3])}")
-        reports.append(RootReport("speech", str(root), len(kept), _hours(kept), tuple(left_out)))
-        cuts += kept
-    if windows_of:
-        cuts = [piece for cut in cuts for piece in _windows(cut, windows_of, min_samples)]
-    return cuts, reports
+        if isinstance(found, ShardedSpeech):
+            hours = float(found.lengths.sum(dtype=np.int64)) / SAMPLE_RATE_HZ / 3600
+            sharded.append(found)
+        else:
+            hours = _hours(found)
+            listed += (
+                [piece for cut in found for piece in windows(cut, windows_of, min_samples)] if windows_of else found
+            )
+        reports.append(RootReport("speech", str(root), len(found), hours, tuple(left_out)))
+    return StreamedCuts(listed, sharded) if sharded else listed, reports
 
 
-def cuts_digest(cuts: Iterable[Cut]) -> str:
+def cuts_digest(cuts: Iterable[Cut] | StreamedCuts) -> str:
     """SHA-256 of ids and lengths: the same speech in another place has the same digest."""
-    digest = hashlib.sha256()
-    for cut in cuts:
-        digest.update(f"{cut.id}\t{cut.num_samples}\n".encode())
-    return digest.hexdigest()
+    return cuts.digest() if isinstance(cuts, StreamedCuts) else id_digest(cuts)
 
 
 def source_report(kind: str, path: str, source: AudioSource, left_out: tuple[str, ...] = ()) -> RootReport:
-    """Counts what a noise, rir or babble root holds, reading every header."""
+    """Counts what a noise, rir or babble root holds; reads the headers that are not known yet."""
     return RootReport(kind, path, len(source), source.duration_s() / 3600, left_out)
 
 
-def _root_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut], list[str]]:
+def _root_name(root: str) -> str:
+    return Path(str(root).removeprefix("shar:")).expanduser().resolve().name
+
+
+def _root_cuts(
+    root: str, name: str, manifest_dir: Path, min_samples: int, windows_of: int | None
+) -> tuple[list[Cut] | ShardedSpeech, list[str]]:
+    shards = find_shards(root)
+    if shards:
+        place = hashlib.sha256(str(shards[0].tar.resolve()).encode()).hexdigest()[:8]
+        return index_shards(shards, name, manifest_dir / f"{name}-{place}", min_samples, windows_of)
+    found, left_out = _listed_cuts(root, name, manifest_dir)
+    short = [f"{cut.id} is shorter than {min_samples} samples" for cut in found if cut.num_samples < min_samples]
+    return [cut for cut in found if cut.num_samples >= min_samples], left_out + short
+
+
+def _listed_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut], list[str]]:
     path = Path(root).expanduser()
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         if not path.is_file():
             raise SettingsError(f"data.speech: {path} does not exist")
-        return [_at_16_khz(cut) for cut in CutSet.from_file(path)], []
+        return [at_16_khz(cut) for cut in CutSet.from_file(path)], []
     try:
         pieces = AudioSource.from_path(path).pieces
     except (FileNotFoundError, ValueError) as error:
@@ -144,7 +165,7 @@ def piece_cuts(
         logger.info("reading the headers of %d files in %s", len(pieces), root)
         known = {"fingerprint": fingerprint, "left_out": _write_manifest(manifest, name, pieces, root, key)}
         write_atomically(notes, lambda file: file.write_text(json.dumps(known)))
-    return [_at_16_khz(cut) for cut in CutSet.from_file(manifest)], known["left_out"]
+    return [at_16_khz(cut) for cut in CutSet.from_file(manifest)], known["left_out"]
 
 
 def _write_manifest(manifest: Path, name: str, pieces: Sequence[Piece], root: Path, key: str) -> list[str]:
@@ -188,25 +209,6 @@ def _piece_cut(name: str, piece: Piece) -> Cut | str:
             preserve_id=True,
         )
     return cut.with_id(recording.id)
-
-
-def _at_16_khz(cut: Cut) -> Cut:
-    return cut if cut.sampling_rate == SAMPLE_RATE_HZ else cut.resample(SAMPLE_RATE_HZ)
-
-
-def _windows(cut: Cut, num_samples: int, min_samples: int) -> list[Cut]:
-    """Consecutive pieces of at most `num_samples`, the last one left out if it is too short."""
-    starts = range(0, cut.num_samples, num_samples)
-    if len(starts) == 1:
-        return [cut]
-    lengths = [min(num_samples, cut.num_samples - start) for start in starts]
-    return [
-        cut.truncate(offset=start / SAMPLE_RATE_HZ, duration=length / SAMPLE_RATE_HZ, preserve_id=True).with_id(
-            f"{cut.id}@{start}"
-        )
-        for start, length in zip(starts, lengths)
-        if length >= min_samples
-    ]
 
 
 def _fingerprint(name: str, pieces: Sequence[Piece]) -> str:

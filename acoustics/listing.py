@@ -1,0 +1,122 @@
+"""Which recordings there are: audio files in folders, and lists of pieces of long recordings."""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .options import refuse_unknown
+
+AUDIO_SUFFIXES = frozenset(
+    f".{suffix}" for suffix in ("flac", "wav", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "w64", "sph")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One recording: a whole file, or a part of a longer one.
+
+    Attributes:
+        name: what the piece is called in records; the same on every machine.
+        file: the file; a string costs less than a `Path`, which matters for some 100,000 of them.
+        frame_offset: first sample, at the file's own rate.
+        num_frames: number of samples at the file's own rate; None means to the end of the file.
+
+    >>> Piece("rain", Path("noise.flac"), 16000, 8000).name
+    'rain'
+    """
+
+    name: str
+    file: str | Path
+    frame_offset: int = 0
+    num_frames: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.file)
+
+
+def read_manifest(manifest: Path, where: dict[str, str]) -> list[Piece]:
+    """The rows of a manifest as pieces; see :meth:`AudioSource.from_manifest`."""
+    if not manifest.is_file():
+        raise FileNotFoundError(f"manifest {manifest} does not exist")
+    with manifest.open(newline="", encoding="utf-8") as lines:
+        table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        columns = table.fieldnames or []
+        refuse_unknown(["offset_samples", "num_samples"], columns, f"{manifest} (as a required column)")
+        refuse_unknown(where, columns, f"the columns of {manifest}")
+        pieces = []
+        for number, row in enumerate(table, start=2):
+            if any(row[column] != str(value) for column, value in where.items()):
+                continue
+            try:
+                offset, length = int(row["offset_samples"]), int(row["num_samples"])
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{manifest}, line {number}: offset_samples and num_samples must be whole numbers, found {row}"
+                ) from None
+            file = _manifest_audio(manifest, row.get("file"))
+            name = row.get("name") or row.get("utterance_id") or f"{file.name}@{offset}"
+            pieces.append(Piece(name, file, offset, length))
+    if not pieces:
+        chosen = ", ".join(f"{column}={value}" for column, value in where.items())
+        raise ValueError(f"{manifest} has no row with {chosen}" if where else f"{manifest} has no rows")
+    return pieces
+
+
+def _manifest_audio(manifest: Path, file: str | None) -> Path:
+    if file:
+        candidates = [manifest.parent / file, manifest.with_suffix("") / file]
+    else:
+        candidates = [manifest.with_suffix(suffix) for suffix in sorted(AUDIO_SUFFIXES)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"audio of {manifest} not found: looked for {', '.join(str(c) for c in candidates[:3])}")
+
+
+def list_pieces(path: Path) -> list[Piece]:
+    """What a folder, an audio file or a ``.tsv`` manifest holds; see :meth:`AudioSource.from_path`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "rain.wav").touch()
+    ...     [piece.name for piece in list_pieces(Path(folder))]
+    ['rain.wav']
+    """
+    if path.is_dir():
+        files = sorted(walk_audio(path))
+        if not files:
+            raise FileNotFoundError(
+                f"no audio files in {path} (searched to any depth for {', '.join(sorted(AUDIO_SUFFIXES))})"
+            )
+        return [Piece(name, f"{path}/{name}") for name in files]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a folder of audio, an audio file or a .tsv manifest")
+    return read_manifest(path, {}) if path.suffix == ".tsv" else [Piece(path.name, path)]
+
+
+def walk_audio(root: str | Path) -> Iterator[str]:
+    """The audio files below a folder, links followed, as paths relative to it with forward slashes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "a").mkdir()
+    ...     Path(folder, "a", "rain.wav").touch()
+    ...     list(walk_audio(folder))
+    ['a/rain.wav']
+    """
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that points back up
+            subfolders.clear()
+            continue
+        seen.add(real)
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        for file in files:
+            if not file.startswith(".") and file[file.rfind(".") :].lower() in AUDIO_SUFFIXES:
+                yield prefix + file
