@@ -217,6 +217,9 @@ class CrossCorrelationConfig:
 class SelfCorrelationConfig:
     """Correlation among the student's own features over the batch, towards none: `self_correlation`.
 
+    The constants of `old` make it small beside the other terms: 2.7e-6 for random features of width 768 and a batch of
+    24, while the cross-correlation is 80. Choose `weight` with that in mind.
+
     Attributes:
         weight: in the loss; 0 leaves it out.
         variant: constants of the released code, for what is null below: `old` is that of the published numbers (eps
