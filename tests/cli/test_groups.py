@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
+from robustdistiller.pretrain import load_config
 from robustdistiller.pretrain.groups import LayerGroups
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
@@ -47,8 +48,9 @@ def test_what_is_written_and_printed_agrees():
 
     line = next(line for line in result.output.splitlines() if line.startswith("targets.layers="))
     assert json.loads(line.partition("=")[2]) == found.groups
-    recipe = yaml.safe_load(Path("found/groups.yaml").read_text(encoding="utf-8"))
-    assert recipe["targets"] == {"layers": found.groups} and recipe["base"] == "distilhubert"
+    config = load_config("found/groups.yaml")
+    assert [list(group) for group in config.targets.layers] == found.groups
+    assert config.optim == load_config("distilhubert").optim and "2 groups" in config.about
     table = pd.read_csv("found/similarity.csv", index_col="layer")
     assert list(table.index) == [1, 2, 3, 4] and list(table.columns) == ["1", "2", "3", "4"]
     np.testing.assert_allclose(table.to_numpy(), found.similarity, atol=1e-6)
