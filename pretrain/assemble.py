@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from robustdistiller.upstream import SpeechEncoder
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest
 
 from .config import DistillConfig
+from .cost import EncoderCost, encoder_cost
+from .inputs import load_teacher
 from .module import Distiller
 from .sections import StudentConfig
 from .settings import SettingsError
@@ -35,6 +39,25 @@ def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
     return module
 
 
+def student_digest(config: DistillConfig) -> str | None:
+    """Digest of the file that the student starts from; `None` if it is built from the teacher.
+
+    Raises:
+        SettingsError: it does not exist, or a shape is given beside it.
+    """
+    options = config.student
+    if not options.checkpoint:
+        return None
+    changed = [key for key in SHAPE_KEYS if getattr(options, key) != getattr(StudentConfig(), key)]
+    if changed:
+        names = ", ".join(f"student.{key}" for key in changed)
+        raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
+    try:
+        return checkpoint_digest(Path(options.checkpoint).expanduser())
+    except FileNotFoundError as error:
+        raise SettingsError(f"student.checkpoint: {error}") from error
+
+
 def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncoder:
     """The untrained student of a run, from its teacher or from `student.checkpoint`.
 
@@ -51,10 +74,6 @@ def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncode
     groups = as_groups(targets.layers, teacher.config.num_layers, "targets.layers", "teacher")
     heads = [max(group) for group in groups] if targets.match == "heads" else []
     if options.checkpoint:
-        changed = [key for key in SHAPE_KEYS if getattr(options, key) != getattr(StudentConfig(), key)]
-        if changed:
-            names = ", ".join(f"student.{key}" for key in changed)
-            raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
         return load_student(options.checkpoint, heads, teacher.config.embed_dim, **trained)
     return make_student(
         teacher,
@@ -68,6 +87,32 @@ def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncode
         options.ffn_dim,
         **trained,
     )
+
+
+def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
+    """Size and work of the teacher and the student of a run, without data and without training.
+
+    A student that is to be pruned is counted as it begins; its name says so.
+
+    Raises:
+        SettingsError: no teacher, or a student that does not fit it.
+
+    >>> import tempfile
+    >>> from robustdistiller.pretrain import load_config
+    >>> from robustdistiller.upstream import EncoderConfig, save_checkpoint
+    >>> teacher = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=12, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/teacher.ckpt", teacher, {"name": "untrained"})
+    ...     costs = planned_costs(load_config("distilhubert", [f"teacher.checkpoint={folder}/teacher.ckpt"]))
+    >>> costs["teacher"].parameters_used, costs["student"].parameters_used
+    (4256320, 4232544)
+    """
+    teacher, _ = load_teacher(config)
+    if config.targets.layers == "auto":  # which layers does not matter here
+        config = replace(config, targets=replace(config.targets, layers=(teacher.config.num_layers,)))
+    student = build_student(config, teacher)
+    name = "student" if config.pruning is None else f"student before {config.pruning.sparsity:.0%} are pruned"
+    return {"teacher": encoder_cost(teacher), name: encoder_cost(student)}
 
 
 def count_parameters(module: Distiller) -> dict[str, int]:

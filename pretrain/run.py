@@ -19,10 +19,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
-from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
 
 from .acceleration import check_compiler, check_launcher, compile_layers
-from .assemble import SHAPE_KEYS, build, count_parameters
+from .assemble import SHAPE_KEYS, build, count_parameters, student_digest
 from .callbacks import CheckpointKeeper, History, read_history
 from .config import DistillConfig
 from .cost import encoder_cost
@@ -140,7 +140,7 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
     config = _find_groups(config, out_dir, teacher, cuts)
     identity = {
         "teacher": teacher_notes["sha256"],
-        "student": config.student.checkpoint and checkpoint_digest(Path(config.student.checkpoint).expanduser()),
+        "student": student_digest(config),
         "speech": cuts_digest(cuts),
         "corruption": corruptor and corruptor.describe(),
         "validation": validation and validation.describe(),
@@ -255,7 +255,9 @@ class _LoaderFromPosition(pl.LightningDataModule):
         )
         pin = self.module.device.type == "cuda"
         dataset = SpeechBatches(self.corruptor, settings.accumulate, second_view=self.module.needs_second_view)
-        return make_loader(stream, dataset, config.data.num_workers, pin)
+        if self.trainer.is_global_zero:
+            self.module.unreadable.list_path = Path(self.trainer.default_root_dir) / "unreadable.txt"
+        return make_loader(stream, dataset, config.data.num_workers, pin, self.module.unreadable)
 
 
 def _out_dir(config: DistillConfig) -> Path:

@@ -1,0 +1,148 @@
+"""Every shipped recipe trains on the tiny corpus, gives a student that loads, and resumes exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from robustdistiller.pretrain import SettingsError, distill, list_recipes, load_config
+from robustdistiller.pretrain.callbacks import read_history
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
+
+from .conftest import TEACHER, assert_equal_states, last_checkpoint
+
+DISTILLING = sorted(name for name, recipe in list_recipes().items() if recipe.multitask is None)
+PRUNING = sorted(name for name in DISTILLING if list_recipes()[name].pruning is not None)
+RESUMED = ["correlation", "robustdistiller_curriculum", "robustdistiller_dpwavlm", "skill_heads"]
+
+
+def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: int = 3) -> list[str]:
+    """A recipe on the tiny teacher of five layers, as short as it can be."""
+    config = load_config(recipe)
+    short = [
+        f"teacher.checkpoint={teacher_path}",
+        f"data.speech={corpus.speech}",
+        f"out_dir={out_dir}",
+        *("data.num_workers=0", "data.max_samples=16000", "data.min_samples=1600"),
+        *("trainer.accelerator=cpu", "trainer.batch_size=6", "trainer.batch_seconds=null", "trainer.accumulate=1"),
+        *(f"trainer.max_steps={steps}", "optim.schedule_steps=3", "trainer.log_every_steps=1", "optim.lr=1e-3"),
+    ]
+    if config.corruption is not None:
+        short += [f"data.noise={corpus.noise}", f"data.rir={corpus.rir}"]
+    if config.objectives.enhancement.weight:
+        short += ["objectives.enhancement.hidden_size=8", "objectives.enhancement.num_layers=1"]
+    if config.objectives.cross_correlation.weight:
+        short += ["objectives.cross_correlation.frames=10", "objectives.self_correlation.frames=10"]
+    if config.targets.layers == "auto":
+        short += ["targets.groups.count=2", "targets.groups.calibration_utterances=8"]
+    else:
+        short += ["targets.layers=[0,2,5]" if config.targets.match == "layers" else "targets.layers=[2,5]"]
+    if config.pruning is not None:
+        short += ["pruning.sparsity=0.4", "pruning.ramp_steps=2", "pruning.gate_lr=0.5"]
+    if config.then is not None:
+        short += ["then.trainer.max_steps=2", "then.optim.schedule_steps=2"]
+    return short
+
+
+@pytest.fixture(scope="module")
+def straight_runs(tmp_path_factory, corpus, teacher_path) -> dict[str, Path]:
+    """One uninterrupted run of every recipe; those that only train need no more than two steps."""
+    root = tmp_path_factory.mktemp("recipes")
+    for name in DISTILLING:
+        steps = 3 if name in (*RESUMED, *PRUNING) else 2
+        distill(load_config(name, _overrides(name, teacher_path, corpus, root / name, steps)))
+    return {name: root / name for name in DISTILLING}
+
+
+@pytest.mark.parametrize("recipe", DISTILLING)
+def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_runs, teacher_path: Path) -> None:
+    out_dir = straight_runs[recipe]
+    student = load_encoder(out_dir / "student.ckpt").eval()
+    assert read_checkpoint(out_dir / "student.ckpt").metadata["recipe"] == recipe
+    states = student(torch.randn(2, 4000)).hidden_states
+    assert all(torch.isfinite(state).all() for state in states)
+    lines = read_history(out_dir / "history.csv")
+    weights = list_recipes()[recipe].objectives
+    for name in vars(weights):
+        assert (name in lines[-1]) == (getattr(weights, name).weight > 0), name
+    if recipe in PRUNING:
+        before = load_encoder(teacher_path).count_parameters()
+        assert student.count_parameters() < 0.95 * before
+        assert "sparsity" in read_history(out_dir / "first" / "history.csv")[-1] and "sparsity" not in lines[-1]
+
+
+class Stop(pl.Callback):
+    """Breaks a run in the middle of a step."""
+
+    def __init__(self, step: int, second_stage: bool = False):
+        self.step, self.second_stage = step, second_stage
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        in_second = pl_module.settings.student.checkpoint is not None
+        if trainer.global_step + 1 == self.step and in_second == self.second_stage:
+            raise OSError("the power went out")
+
+
+@pytest.mark.parametrize("recipe", RESUMED)
+@pytest.mark.parametrize("second_stage", [False, True])
+def test_recipe_resumes_exactly(recipe, second_stage, straight_runs, corpus, teacher_path, tmp_path: Path) -> None:
+    if second_stage and recipe not in PRUNING:
+        pytest.skip("one stage only")
+    overrides = [*_overrides(recipe, teacher_path, corpus, tmp_path), "trainer.save_every_steps=1"]
+    with pytest.raises(OSError, match="power"):
+        distill(load_config(recipe, overrides), callbacks=[Stop(2, second_stage)])
+    distill(load_config(recipe, overrides))
+    folders = [tmp_path, straight_runs[recipe]]
+    for part in ("first", ".") if recipe in PRUNING else (".",):
+        one, other = (last_checkpoint(folder / part) for folder in folders)
+        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "progress"):
+            assert_equal_states(one[key], other[key], key)
+        students = [read_checkpoint(folder / part / "student.ckpt").state_dict for folder in folders]
+        assert_equal_states(*students)
+        if part == "first":
+            assert any("log_alpha" in name or "gates." in name for name in one["state_dict"])
+
+
+def test_wavlm_position_bias_is_kept_or_dropped_by_choice(corpus, tmp_path: Path) -> None:
+    teacher = SpeechEncoder(TEACHER.replace(relative_position=True, gated_relative_position=True, num_buckets=8))
+    save_checkpoint(tmp_path / "wavlm.ckpt", teacher, {})
+    for recipe, kept in (("robustdistiller", False), ("robustdistiller_dpwavlm", True)):
+        overrides = _overrides(recipe, tmp_path / "wavlm.ckpt", corpus, tmp_path / recipe)
+        distill(load_config(recipe, overrides))
+        assert load_encoder(tmp_path / recipe / "student.ckpt").config.relative_position == kept
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("dphubert", ["pruning.sparsity=0.999"], "sparsity"),
+        ("skill", ["targets.groups.count=9"], "9 groups of 5 layers"),
+        ("skill", ["targets.layers=[[1,2],[7]]"], r"targets.layers: the teacher has layers 0 to 5, found \[7\]"),
+        ("dphubert", ["targets.student_layers=[0,2]"], "targets.student_layers: found 2 entries for 3 targets"),
+        ("dphubert", ["student.checkpoint=x.ckpt"], "student.checkpoint brings its own shape"),
+        ("distilhubert", ["objectives.l1=0", "objectives.cosine=0"], "objectives: none has a weight"),
+        ("distilhubert", ["objectives.l1=-1"], "objectives.l1: the weight is -1"),
+        ("distilhubert", ["student.source_layers=every_other", "student.num_layers=4"], "makes at most 3"),
+        ("correlation", ["data.noise=[]"], "data.noise: the corruption adds noise from files and there are none"),
+        ("robustdistiller", ["objectives.enhancement.input=7"], "objectives.enhancement"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(
+    recipe: str, overrides: list[str], message: str, corpus, teacher_path: Path, tmp_path: Path
+) -> None:
+    config = load_config(recipe, [*_overrides(recipe, teacher_path, corpus, tmp_path), *overrides])
+    with pytest.raises(SettingsError, match=message):
+        distill(config)
+    assert not list(tmp_path.rglob("step-*.ckpt"))
+
+
+def test_published_sizes_of_the_pruning_recipes() -> None:
+    """0.75 of HuBERT Base: 23.59 M in the paper."""
+    with torch.device("meta"):
+        base = SpeechEncoder(EncoderConfig()).count_parameters()
+    config = load_config("dphubert")
+    assert config.pruning.sparsity == 0.75
+    assert base * (1 - config.pruning.sparsity) == pytest.approx(23.59e6, rel=0.005)
