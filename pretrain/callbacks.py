@@ -217,7 +217,7 @@ def append_line(path: Path, line: Mapping[str, object]) -> None:
     """Add a line to a CSV file, with a header if the file is new; `None` leaves a cell empty."""
     new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(line))
+        writer = csv.DictWriter(file, list(line), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()})

@@ -1,0 +1,265 @@
+"""Validation during training: what it measures, that it disturbs nothing, and what it keeps."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt_utterance
+from robustdistiller.pretrain import RunInterrupted, SettingsError, callbacks, distill, load_config, validator
+from robustdistiller.pretrain.objectives.enhancement import Enhancement
+from robustdistiller.pretrain.validation import feature_distances, hold_out
+from robustdistiller.upstream import load_encoder, read_checkpoint
+
+from .conftest import assert_equal_states, last_checkpoint, run_overrides
+
+EVERY_TWO = "validation.every_steps=2"
+
+
+def read_lines(out_dir: Path) -> list[dict[str, str]]:
+    with (out_dir / "validation.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def other_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three utterances of different length that are not trained on; one is longer than data.max_samples."""
+    root = tmp_path_factory.mktemp("other")
+    generator = np.random.default_rng(5)
+    for index, samples in enumerate((5_000, 16_000, 30_000)):
+        soundfile.write(root / f"{index}.wav", generator.normal(0, 0.1, samples), 16_000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory, corpus, teacher_path, other_speech) -> Path:
+    """The run of `straight`, with validation on other speech."""
+    out_dir = tmp_path_factory.mktemp("validated")
+    overrides = [*run_overrides(corpus, teacher_path, out_dir), EVERY_TWO, f"validation.speech={other_speech}"]
+    distill(load_config("robustdistiller", overrides))
+    return out_dir
+
+
+def test_training_is_the_same_with_and_without_validation(validated: Path, straight: Path) -> None:
+    one, other = last_checkpoint_of_steps(validated), last_checkpoint(straight)
+    for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "progress"):
+        assert_equal_states(one[part], other[part], part)
+
+
+def last_checkpoint_of_steps(out_dir: Path) -> dict:
+    return torch.load(max((out_dir / "checkpoints").glob("step-*")), weights_only=True)
+
+
+class Fail(pl.Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        if trainer.global_step + 1 == 6:
+            raise OSError("the power went out")
+
+
+def test_a_resumed_run_writes_the_same_lines(make_config, validated: Path, other_speech, tmp_path: Path) -> None:
+    config = make_config(tmp_path, EVERY_TWO, f"validation.speech={other_speech}", "trainer.save_every_steps=3")
+    with pytest.raises(OSError, match="power"):
+        distill(config, callbacks=[Fail()])  # step 4 is validated, but the last checkpoint is that of step 3
+    assert read_lines(tmp_path)[-1]["step"] == "4"
+    distill(config)
+    assert (tmp_path / "validation.csv").read_bytes() == (validated / "validation.csv").read_bytes()
+    best = [read_checkpoint(path / "student_best.ckpt") for path in (tmp_path, validated)]
+    assert best[0].metadata["best"] == best[1].metadata["best"]
+    assert_equal_states(best[0].state_dict, best[1].state_dict)
+
+
+def test_values_are_those_of_each_utterance_alone(validated: Path, teacher_path, other_speech, corpus) -> None:
+    lines = {line["condition"]: line for line in read_lines(validated) if line["step"] == "6"}
+    assert list(lines) == ["clean", "noise:snr_db=5", "reverb", "noise+reverb:snr_db=10"]
+    teacher, student = load_encoder(teacher_path).eval(), load_encoder(validated / "student.ckpt").eval()
+    noise, rooms = AudioSource.from_path(corpus.noise), RIRSource.from_path(corpus.rir)
+    for condition, line in lines.items():
+        corruptor = Corruptor(condition, noise, rooms)
+        sums, frames = torch.zeros(2, 2), 0
+        for index in range(3):
+            samples = soundfile.read(other_speech / f"{index}.wav", dtype="float32")[0][:24_000]
+            clean = torch.from_numpy(samples)
+            heard = corrupt_utterance(clean, corruptor, f"{other_speech.name}/{index}.wav")
+            with torch.no_grad():
+                target, found = teacher(clean[None]), student(heard[None])
+            for row, (layer, p) in enumerate(zip((2, 4), found.predictions)):
+                t = target.hidden_states[layer]
+                sums[0, row] += (p - t).abs().mean(-1).sum()
+                sums[1, row] += (1 - torch.nn.functional.cosine_similarity(p, t, dim=-1)).sum()
+            frames += p.shape[1]
+        for values, measure in zip(sums / frames, ("l1", "cosine")):
+            assert float(line[measure]) == pytest.approx(float(values.mean()), rel=1e-4)
+            for value, layer in zip(values, (2, 4)):
+                assert float(line[f"{measure}_layer{layer}"]) == pytest.approx(float(value), rel=1e-4)
+    assert len({line["cosine"] for line in lines.values()}) == 4
+
+
+def test_best_checkpoint_is_kept_and_exported(make_config, other_speech, tmp_path: Path) -> None:
+    class Spoil(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            if batch_idx == 4:
+                with torch.no_grad():
+                    pl_module.student.heads.bias += 3.0
+
+    options = (EVERY_TWO, f"validation.speech={other_speech}", "validation.criterion=l1", "trainer.keep_checkpoints=3")
+    distill(make_config(tmp_path, *options, "trainer.save_every_steps=2"), callbacks=[Spoil()])
+    means = {
+        step: np.mean([float(line["l1"]) for line in read_lines(tmp_path) if line["step"] == step]) for step in "246"
+    }
+    assert min(means, key=means.get) == "4" and means["6"] > 2 * means["4"]
+    best, last = (read_checkpoint(tmp_path / name) for name in ("student_best.ckpt", "student.ckpt"))
+    assert best.metadata["step"] == 4 and last.metadata["step"] == 6
+    assert best.metadata["best"]["distance"] == pytest.approx(means["4"], rel=1e-5)
+    at_four = torch.load(tmp_path / "checkpoints" / "step-00000004.ckpt", weights_only=True)["state_dict"]
+    weights = dict(load_encoder(tmp_path / "student_best.ckpt").state_dict())
+    assert_equal_states(weights, {name: at_four[f"student.{name}"] for name in weights})
+    assert best.metadata["audio_hours"] < last.metadata["audio_hours"]
+
+
+def test_enhancement_gains_nothing_over_what_was_heard(make_config, other_speech, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step: step.heard)
+    options = ("validation.every_steps=1", f"validation.speech={other_speech}", "trainer.max_steps=1")
+    distill(make_config(tmp_path, *options))
+    lines = {line["condition"]: line for line in read_lines(tmp_path)}
+    assert lines["clean"]["si_snr_improvement_db"] == "" and float(lines["clean"]["si_snr_db"]) > 60
+    noisy = lines["noise:snr_db=5"]
+    assert float(noisy["si_snr_improvement_db"]) == 0 and float(noisy["si_snr_db"]) == pytest.approx(5, abs=0.5)
+
+
+def test_enhancement_estimates_count(make_config, other_speech, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step: step.batch.waveforms)
+    options = ("validation.every_steps=1", f"validation.speech={other_speech}", "trainer.max_steps=1")
+    distill(make_config(tmp_path, *options, "validation.conditions=['noise:snr_db=5,noise=pink']"))
+    (line,) = read_lines(tmp_path)
+    assert float(line["si_snr_improvement_db"]) == pytest.approx(float(line["si_snr_db"]) - 5, abs=0.5)
+    assert line["condition"] == "noise:snr_db=5,noise=pink" and float(line["si_snr_db"]) > 60
+
+
+def test_speech_is_held_out_by_recording(make_config, tmp_path: Path, caplog) -> None:
+    class Listen(pl.Callback):
+        def __init__(self):
+            self.ids = set()
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            self.ids.update(batch.ids)
+
+    with caplog.at_level("INFO"):
+        heard = Listen()
+        distill(make_config(tmp_path, "validation.every_steps=6", recipe="distilhubert"), callbacks=[heard])
+    assert len(heard.ids) == 24  # of 26; all of them in six steps
+    messages = [record.getMessage() for record in caplog.records]
+    assert "validation on 2 utterances held out of data.speech, every 6 steps" in "\n".join(messages)
+    assert [line["condition"] for line in read_lines(tmp_path)] == [
+        "clean",
+        "noise:snr_db=5",
+        "reverb",
+        "noise+reverb:snr_db=10",
+    ]
+    assert "si_snr_db" not in read_lines(tmp_path)[0]
+
+
+def test_hold_out_depends_on_names_only() -> None:
+    cuts = [SimpleNamespace(id=f"{n}@{part}", recording_id=str(n)) for n in range(50) for part in range(3)]
+    training, held = hold_out(cuts, 9)
+    shuffled = random.Random(0).sample(cuts, len(cuts))
+    assert {cut.id for cut in hold_out(shuffled, 9)[1]} == {cut.id for cut in held} and len(held) == 9
+    assert not {cut.recording_id for cut in training} & {cut.recording_id for cut in held}
+    assert training == [cut for cut in cuts if cut in training]
+    assert len(hold_out(cuts, 1000)[1]) == 15
+    with pytest.raises(ValueError, match="all one recording"):
+        hold_out(cuts[:3], 1)
+
+
+def test_distances_are_summed_over_valid_frames() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p, t = torch.randn(2, 2, 3, 5, generator=generator)
+    valid = torch.tensor([[True, True, False], [True, False, False]])
+    found = feature_distances([p, 2 * p], [t, 2 * p], valid)
+    chosen, other = p[valid].numpy(), t[valid].numpy()
+    cosine = (chosen * other).sum(1) / np.linalg.norm(chosen, axis=1) / np.linalg.norm(other, axis=1)
+    expected = [[np.abs(chosen - other).mean(1).sum(), 0], [(1 - cosine).sum(), 0]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_path: Path) -> None:
+    from robustdistiller.pretrain.inputs import check_data
+    from robustdistiller.pretrain.validation_speech import prepare_validation
+
+    config = make_config(tmp_path, EVERY_TWO, f"validation.speech={corpus.speech / 'speaker1'}")
+    cuts, corruptor = check_data(config, tmp_path)
+    training, speech = prepare_validation(config, tmp_path, cuts, corruptor)
+    assert len(cuts) == 26 and len(training) == 18
+    assert not any("speaker1" in cut.id for cut in training)
+    assert len([cut for request in speech.requests for cut in request.cuts]) == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["validation.every_steps=0"], r"validation: every_steps is 0, expected 1 or more or null"),
+        (["validation.conditions=['noise:snr=5']"], r"validation: unknown key 'snr'"),
+        (["validation.conditions=[clean,clean]"], r"one or more different conditions"),
+    ],
+)
+def test_settings_are_checked(make_config, tmp_path: Path, overrides, message) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_config(tmp_path, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["validation.conditions=['reverb']", "data.rir=[]"],
+            r"validation: .*room impulse responses.*rir=PATH",
+        ),
+        (["validation.speech=/no/such/folder"], r"/no/such/folder does not exist"),
+        (["validation.noise=/no/such/folder"], r"validation: /no/such/folder does not exist"),
+    ],
+)
+def test_what_is_missing_is_named_before_the_first_step(make_config, tmp_path: Path, overrides, message) -> None:
+    with pytest.raises(SettingsError, match=message):
+        distill(make_config(tmp_path, EVERY_TWO, *overrides, recipe="distilhubert"))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_another_validation_in_the_same_folder_is_refused(make_config, validated, other_speech, corpus) -> None:
+    for speech, message in (
+        (other_speech, r"validation\.utterances: 64 there, 2 now"),
+        (corpus.speech / "speaker0", "validation: "),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            distill(make_config(validated, EVERY_TWO, f"validation.speech={speech}", "validation.utterances=2"))
+
+
+def test_time_of_the_validation_counts_for_the_limit_but_not_for_the_speed(
+    make_config, other_speech, tmp_path: Path, monkeypatch
+) -> None:
+    clock = SimpleNamespace(now_s=0.0)
+    fake = SimpleNamespace(monotonic=lambda: clock.now_s)
+    monkeypatch.setattr(callbacks, "time", fake)
+    monkeypatch.setattr(validator, "time", fake)
+    measure = validator.Validator._measure
+
+    def slow_measure(self, trainer, module):
+        clock.now_s += 3600
+        return measure(self, trainer, module)
+
+    class Tick(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            clock.now_s += 1
+
+    monkeypatch.setattr(validator.Validator, "_measure", slow_measure)
+    options = (EVERY_TWO, f"validation.speech={other_speech}", "trainer.log_every_steps=3")
+    with pytest.raises(RunInterrupted, match=r"stopped by trainer\.max_hours=1\.5 at step 4"):
+        distill(make_config(tmp_path, *options, "trainer.max_hours=1.5"), callbacks=[Tick()])
+    line = callbacks.read_history(tmp_path / "history.csv")[0]
+    assert line["audio_s_per_s"] > 1  # an hour's pause would leave nearly 0
