@@ -141,10 +141,17 @@ def read_cut(cut: Cut) -> np.ndarray:
     try:
         samples = np.atleast_2d(with_audio(cut).load_audio()).mean(axis=0, dtype=np.float32)
     except (AudioLoadingError, DurationMismatchError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot read {file} (utterance {cut.id}): {error}; repair or remove it") from error
+        raise ValueError(f"cannot read {file} (utterance {cut.id}): {_reason(error)}; repair or remove it") from error
     if not np.isfinite(samples).all():
         raise ValueError(f"{file} (utterance {cut.id}) has NaN or infinite samples; repair or remove it")
     return samples
+
+
+def _reason(error: Exception) -> str:
+    """In one line; lhotse lists what each of its audio libraries says, the first of which is libsndfile."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    line = next((line for line in lines if line.startswith("Exception #0")), lines[0])
+    return line.rpartition("'>: ")[2].rstrip(".")
 
 
 def make_loader(
@@ -175,7 +182,7 @@ def make_loader(
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),  # otherwise the loader would draw from the global generator
     )
-    loader.unreadable = unreadable or UnreadableAudio(budget=0)
+    loader.unreadable = UnreadableAudio(budget=0) if unreadable is None else unreadable
     return loader
 
 

@@ -21,6 +21,7 @@ from .objectives import Step, make_objectives, valid_frames
 from .pruning import Gates
 from .step_time import StepClock
 from .targets import Targets
+from .unreadable import UnreadableAudio
 
 
 class NonFiniteLossError(RuntimeError):
@@ -51,6 +52,7 @@ class Distiller(pl.LightningModule):
         self._teacher = (teacher.eval().requires_grad_(False),)
         self.position = Position()  # of the next batch
         self.audio_s = 0.0  # heard so far
+        self.unreadable = UnreadableAudio(config.data.unreadable_budget)
         self.steps_done = 0  # when training is over
         self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log; their mean over all processes
         self.clock = StepClock()
@@ -227,13 +229,28 @@ class Distiller(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the place in the data."""
-        checkpoint["progress"] = {"position": dataclasses.asdict(self.position), "audio_s": self.audio_s}
+        """Add the place in the data, and what of it cannot be read."""
+        # Processes pass over different unreadable batches, so that their places may differ.
+        states = [(self.position, self.unreadable.state_dict())] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(states, states[0])
+        for _, reasons in states:
+            self.unreadable.load_state_dict(reasons)
+        checkpoint["progress"] = {
+            "position": dataclasses.asdict(self.position),
+            "positions": [dataclasses.asdict(position) for position, _ in states],
+            "audio_s": self.audio_s,
+            "unreadable": self.unreadable.state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Take up the place in the data."""
-        self.position = Position(**checkpoint["progress"]["position"])
-        self.audio_s = checkpoint["progress"]["audio_s"]
+        progress = checkpoint["progress"]
+        everywhere = progress.get("positions", [])
+        known = len(everywhere) == self.trainer.world_size
+        self.position = Position(**(everywhere[self.global_rank] if known else progress["position"]))
+        self.audio_s = progress["audio_s"]
+        self.unreadable.load_state_dict(progress.get("unreadable", {}))
 
     def _describe_failure(self, what: str, step: Step) -> str:
         batch = step.batch
