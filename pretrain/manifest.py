@@ -16,7 +16,7 @@ from lhotse import CutSet, Recording
 from lhotse.audio import AudioSource as RecordingFile
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, Piece, audio_info
+from robustdistiller.acoustics import AudioInfo, AudioSource, Piece, audio_info
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .cuts import SAMPLE_RATE_HZ, at_16_khz, id_digest, windows
@@ -170,8 +170,10 @@ def piece_cuts(
 
 def _write_manifest(manifest: Path, name: str, pieces: Sequence[Piece], root: Path, key: str) -> list[str]:
     """Read headers and write the cuts; returns what could not be read."""
+    files = list({piece.path: None for piece in pieces})  # pieces may be many in one file
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda piece: _piece_cut(name, piece), pieces))
+        headers = dict(zip(files, pool.map(_header, files)))
+    results = [_piece_cut(name, piece, headers[piece.path]) for piece in pieces]
     cuts = [result for result in results if not isinstance(result, str)]
     unreadable = [result for result in results if isinstance(result, str)]
     if len(unreadable) > max(_UNREADABLE_LIMIT * len(pieces), 1) or not cuts:
@@ -187,12 +189,18 @@ def _write_cuts(cuts: list[Cut], file: Path) -> None:
         lines.writelines(json.dumps(cut.to_dict()) + "\n" for cut in cuts)
 
 
-def _piece_cut(name: str, piece: Piece) -> Cut | str:
-    """A cut, or the reason why there is none."""
+def _header(path: Path) -> AudioInfo | str:
+    """A header, or the reason why there is none."""
     try:
-        info = audio_info(piece.path)
+        return audio_info(path)
     except (ValueError, OSError) as error:
         return str(error)
+
+
+def _piece_cut(name: str, piece: Piece, info: AudioInfo | str) -> Cut | str:
+    """A cut, or the reason why there is none."""
+    if isinstance(info, str):
+        return info
     recording = Recording(
         id=f"{name}/{piece.name}",
         sources=[RecordingFile("file", list(range(info.num_channels)), str(piece.path.resolve()))],
