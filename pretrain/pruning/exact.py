@@ -38,16 +38,20 @@ def to_target(
     found, changed = count(numbers), True
     while changed:  # each round ends nearer to the target than it began, or is the last
         changed, closing = False, found > target
+        useless: set[Hashable] = set()  # vectors one unit of which would lead away from the target
         for key, index in _doubtful_first(masks, logits, closing):
             if (found > target) != closing or found == target:
                 break
-            if closing and key in keep_one and numbers[key] == 1:
+            if key in useless or (closing and key in keep_one and numbers[key] == 1):
                 continue
             trial = {**numbers, key: numbers[key] + (-1 if closing else 1)}
             after = count(trial)
             if abs(after - target) < abs(found - target):
                 masks[key][index] = not closing
                 numbers, found, changed = trial, after, True
+                useless.clear()
+            else:
+                useless.add(key)
     return {key: mask.to(logits[key].device) for key, mask in masks.items()}
 
 

@@ -149,21 +149,18 @@ would be smaller by 0.002; prune more kinds of units or demand less
 
     def size(self) -> Sizes:
         """Parameters of the encoder, and of what :meth:`make_dense` returns now, without prediction heads."""
-        values = self.resolve(self.config.exact)
-        numbers = {(kind, i): int((z > 0).sum()) for kind, layers in values.items() for i, z in layers.items()}
-        return Sizes(self._before, self._count(numbers))
+        return self._size(self.resolve(self.config.exact))
 
     def summary(self) -> dict[str, Any]:
         """JSON-able: `kept` and `total` units by kind and layer, and parameters `before` and `after`."""
-        report: dict[str, Any] = {}
-        for kind, layers in self.resolve(self.config.exact).items():
+        values, report = self.resolve(self.config.exact), {}
+        for kind, layers in values.items():
             kept = [int((gates > 0).sum()) for gates in layers.values()]
             total = [len(gates) for gates in layers.values()]
             report[kind] = {"layers": list(layers), "kept": kept, "total": total}
-        size = self.size()
+        size = self._size(values)
         parameters = {"before": size.before, "after": size.after, "sparsity": size.sparsity}
-        with torch.no_grad():
-            return {**report, "parameters": parameters, "expected_sparsity": float(self.sparsity())}
+        return {**report, "parameters": parameters, "expected_sparsity": self.sparsity().item()}
 
     def _vector(self, kind: str, size: int) -> HardConcrete:
         config = self.config
@@ -220,6 +217,10 @@ would be smaller by 0.002; prune more kinds of units or demand less
         """Parameters when so many units are open, by kind and layer."""
         by_vector = {self.vectors[kind][str(index)]: number for (kind, index), number in numbers.items()}
         return self._cost(self._units(lambda v: by_vector[v], lambda v: int(by_vector[v] > 0)))
+
+    def _size(self, values: Values) -> Sizes:
+        numbers = {(kind, i): int((z > 0).sum()) for kind, layers in values.items() for i, z in layers.items()}
+        return Sizes(self._before, self._count(numbers))
 
     def _check_reach(self) -> None:
         smallest = self._cost(self._units(lambda v: int(v.at_least_one), lambda v: int(v.at_least_one)))
