@@ -14,7 +14,9 @@ out_dir/student_best.ckpt      the student at the best checkpoint, if there is v
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .config import DistillConfig
 from .settings import SettingsError, flatten
+
+_FULL_BYTES = 2**20  # less than this is nothing
 
 #: Keys that do not decide what comes out. Data and teacher may move: their digests are compared instead.
 FREE_KEYS = frozenset(
@@ -141,6 +145,27 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+class DiskFullError(OSError):
+    """A checkpoint does not fit on the disk; the message names it and the free space.
+
+    >>> issubclass(DiskFullError, OSError)
+    True
+    """
+
+
+def _save(checkpoint: dict[str, Any], file: Path, path: Path) -> None:
+    try:
+        torch.save(checkpoint, file)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError
+        free, written = shutil.disk_usage(file.parent).free, file.stat().st_size
+        if getattr(error, "errno", None) != errno.ENOSPC and free > _FULL_BYTES:
+            raise
+        raise DiskFullError(
+            f"cannot save {path}: the disk is full ({free / 2**20:.1f} MiB free, with {written / 2**20:.1f} MiB of it "
+            "written); the checkpoint before it is untouched: free some space and give the same command again"
+        ) from error
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a full disk leaves the previous one valid.
 
@@ -148,8 +173,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options=None) -> None:
-        """Write `checkpoint` to `path`."""
-        write_atomically(path, lambda file: torch.save(checkpoint, file))
+        """Write `checkpoint` to `path`.
+
+        Raises:
+            DiskFullError: there is not enough space.
+        """
+        write_atomically(path, lambda file: _save(checkpoint, file, Path(path)))
 
     def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
         """Read a checkpoint; anything but tensors and plain containers is refused."""
