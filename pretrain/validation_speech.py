@@ -15,6 +15,7 @@ from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, R
 from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
 from .manifest import cuts_digest, speech_cuts
 from .settings import SettingsError
+from .shards import StreamedCuts
 from .validation import choose_by_hash, choose_conditions, hold_out
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class ValidationSpeech:
 
 
 def prepare_validation(
-    config: DistillConfig, out_dir: Path, cuts: list[Cut], corruptor: Corruptor | None
-) -> tuple[list[Cut], ValidationSpeech | None]:
+    config: DistillConfig, out_dir: Path, cuts: list[Cut] | StreamedCuts, corruptor: Corruptor | None
+) -> tuple[list[Cut] | StreamedCuts, ValidationSpeech | None]:
     """Divide the speech, and make sure that everything the validation needs can be read.
 
     Args:
@@ -113,24 +114,33 @@ def prepare_validation(
     return training, speech
 
 
-def _divide(config: DistillConfig, out_dir: Path, cuts: list[Cut]) -> tuple[list[Cut], list[Cut]]:
+def _divide(
+    config: DistillConfig, out_dir: Path, cuts: list[Cut] | StreamedCuts
+) -> tuple[list[Cut] | StreamedCuts, list[Cut]]:
+    """What to train on and what to validate on; speech in shards is trained on as it is."""
+    listed, sharded = (cuts.listed, cuts.sharded) if isinstance(cuts, StreamedCuts) else (cuts, ())
     settings, data = config.validation, config.data
-    if not settings.speech:
-        return hold_out(cuts, settings.utterances)
-    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
-    found, _ = speech_cuts(settings.speech, manifest_dir, data.min_samples)
-    files = {_file_of(cut) for cut in found} - {None}
-    training = [cut for cut in cuts if _file_of(cut) not in files]
-    if len(training) < len(cuts):
-        logger.info("%d utterances of validation.speech are left out of data.speech", len(cuts) - len(training))
-    if not training:
-        raise ValueError("validation.speech holds all of data.speech, nothing is left to train on")
-    return training, choose_by_hash(found, settings.utterances)
+    if settings.speech:
+        manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
+        found, _ = speech_cuts(settings.speech, manifest_dir, data.min_samples)
+        files = {_file_of(cut) for cut in found} - {None}
+        training = [cut for cut in listed if _file_of(cut) not in files]
+        held = choose_by_hash(found, settings.utterances)
+        if len(training) < len(listed):
+            logger.info("%d utterances of validation.speech are left out of data.speech", len(listed) - len(training))
+    elif listed:
+        training, held = hold_out(listed, settings.utterances)
+    else:
+        raise ValueError("nothing can be held out of data.speech in shards; give validation.speech=[FOLDER, ...]")
+    if not training and not sharded:
+        raise ValueError("nothing of data.speech is left to train on; give another validation.speech")
+    return StreamedCuts(training, sharded) if sharded else training, held
 
 
 def _file_of(cut: Cut) -> str | None:
     recording = getattr(cut, "recording", None)
-    return str(Path(recording.sources[0].source).resolve()) if recording is not None and recording.sources else None
+    files = [source.source for source in recording.sources if source.type == "file"] if recording is not None else []
+    return str(Path(files[0]).resolve()) if files else None
 
 
 def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:

@@ -201,6 +201,19 @@ def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_
     assert len([cut for request in speech.requests for cut in request.cuts]) == 8
 
 
+def test_speech_in_shards_is_trained_on_as_it_is(make_config, corpus, tmp_path: Path) -> None:
+    from robustdistiller.pretrain.inputs import check_data
+    from robustdistiller.pretrain.shards import StreamedCuts
+    from robustdistiller.pretrain.validation_speech import prepare_validation
+
+    config = make_config(tmp_path, EVERY_TWO, "validation.conditions=[clean]")
+    cuts, _ = check_data(config, tmp_path)
+    with pytest.raises(SettingsError, match=r"held out of data\.speech in shards; give validation\.speech"):
+        prepare_validation(config, tmp_path, StreamedCuts([], [cuts]), None)
+    training, _ = prepare_validation(config, tmp_path, StreamedCuts(cuts[:20], [cuts[20:]]), None)
+    assert isinstance(training, StreamedCuts) and len(training.listed) == 18 and len(training) == 24
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
