@@ -12,9 +12,10 @@ HELP = """
 Distil a small student from a big speech model. Every setting of a recipe can be changed with KEY=VALUE.
 
 \b
-What there is, and what a recipe sets:
+What there is, what a recipe sets, and how large its student is:
   robustdistiller distill --list
   robustdistiller distill robustdistiller --show
+  robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt --cost
 
 \b
 A student of WavLM Base+ for noise and reverberation (one GPU, some days):
@@ -31,6 +32,16 @@ Variations:
   batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
   stop after a while       trainer.max_hours=11.5
   a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
+  validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
+  less memory              trainer.activation_checkpointing=true
+  compiled layers          trainer.compile=true
+
+\b
+Several GPUs (trainer.batch_size is per GPU); several machines under SLURM:
+  robustdistiller distill robustdistiller trainer.devices=4 ...
+  torchrun --nproc_per_node 4 -m robustdistiller.cli distill robustdistiller trainer.devices=4 ...
+  srun -K --nodes 2 --ntasks-per-node 4 \\
+      robustdistiller distill robustdistiller trainer.devices=4 trainer.num_nodes=2 ...
 
 Stop with Ctrl-C; the same command continues exactly where it stopped.
 
@@ -39,6 +50,8 @@ out_dir then holds
   student.ckpt     for run_downstream.py -u robustdistiller_local -k ...
   config.yaml      all settings, as merged from recipe and command line
   history.csv, history.png, tensorboard/
+  cost.json        parameters, MACs, and where the time of a step goes
+  validation.csv, student_best.ckpt   with validation: distances to the teacher, the best student
   checkpoints/     to continue from
 
 RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and write what differs.
@@ -52,6 +65,7 @@ def distill(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes with their sources.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the merged settings and stop.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Print parameters and MACs, and stop.")] = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
     from robustdistiller import pretrain  # slow to import
@@ -65,6 +79,9 @@ def distill(
         config = pretrain.load_config(recipe, overrides or [])
         if show:
             typer.echo(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=100), nl=False)
+            return
+        if cost:
+            typer.echo(pretrain.cost_table(pretrain.planned_costs(config)))
             return
         _set_up_logging()
         path = pretrain.distill(config)

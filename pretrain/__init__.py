@@ -5,7 +5,9 @@
 2.0
 """
 
+from .assemble import planned_costs
 from .config import DistillConfig, list_recipes, load_config
+from .cost import cost_table
 from .module import NonFiniteLossError
 from .run import RunInterrupted, distill
 from .settings import SettingsError
@@ -16,8 +18,10 @@ __all__ = [
     "NonFiniteLossError",
     "RunInterrupted",
     "SettingsError",
+    "cost_table",
     "distill",
     "list_recipes",
     "load_config",
     "make_student",
+    "planned_costs",
 ]

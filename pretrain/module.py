@@ -86,7 +86,7 @@ class Distiller(pl.LightningModule):
         torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
         step = self.step_of(batch)
         terms = {name: objective(step) for name, objective in self.objectives.items()}
-        share = self._share(step.valid)
+        share, audio_s = self._share(batch, step.valid)
         terms = {name: share * value for name, value in terms.items()}
         loss = sum(self.weight(name) * value.mean() for name, value in terms.items())
         self.values = self._log_values(terms)
@@ -103,7 +103,7 @@ class Distiller(pl.LightningModule):
             raise NonFiniteLossError(self._describe_failure("the loss", step))
         self._latest = (batch.ids, batch.position)
         self.position = batch.position.next()
-        self.audio_s += batch.seconds * self.trainer.world_size
+        self.audio_s += audio_s
         return loss
 
     def step_of(self, batch: Batch) -> Step:
@@ -159,16 +159,17 @@ class Distiller(pl.LightningModule):
         """Whether the student may be the best one yet: not before a pruned one is as small as it has to be."""
         return self.gates is None or self.global_step >= self.settings.pruning.ramp_steps
 
-    def _share(self, valid: Tensor) -> Tensor | float:
-        """What the means over this process's valid frames count, beside those of the other processes.
+    def _share(self, batch: Batch, valid: Tensor) -> tuple[Tensor | float, float]:
+        """What the means over this process's valid frames count, and how much audio all processes hear in this step.
 
         DDP takes the plain mean of the gradients. With this factor it becomes that of the mean over all frames,
         whichever process they are in. The factors' mean is 1.
         """
         if self.trainer.world_size == 1:
-            return 1.0
-        frames = valid.sum().float()
-        return frames / self.trainer.strategy.reduce(frames.clone(), reduce_op="mean")
+            return 1.0, batch.seconds
+        own = torch.tensor([float(valid.sum()), batch.seconds], device=self.device)
+        mean = self.trainer.strategy.reduce(own.clone(), reduce_op="mean")
+        return own[0] / mean[0], float(mean[1]) * self.trainer.world_size
 
     def weight(self, name: str) -> float:
         """Weight of an objective in the loss."""
