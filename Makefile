@@ -1,4 +1,5 @@
 # make quickstart   install into .venv and run the main job on the embedded data (about ten minutes on two cores)
+# make study POOL=FOLDER JOBS=2   train and compare every recipe on the mini teacher (hours; see mini/study)
 # make test         install what the tests need, lint, run the whole default suite
 
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.10 python3,$(shell command -v $(v) 2>/dev/null)))
@@ -7,7 +8,7 @@ BIN    := $(VENV)/bin
 # One thread per process: the tests and the quickstart run two processes side by side, and threads that fight over cores are slower than none.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install quickstart test lint sox doctor clean
+.PHONY: help install quickstart study test lint sox doctor clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -16,6 +17,10 @@ install: $(VENV)/.installed sox
 
 quickstart: install
 	$(BIN)/robustdistiller quickstart
+
+study: install
+	@test -n "$(POOL)" || { echo "Give the folder of the speech to distil on: make study POOL=FOLDER"; exit 1; }
+	$(BIN)/python -m robustdistiller.mini.study --pool "$(POOL)" --jobs $(or $(JOBS),1)
 
 test: $(VENV)/.installed-dev sox lint
 	$(BIN)/pytest

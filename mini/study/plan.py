@@ -1,0 +1,219 @@
+"""What is compared with what: the students, the settings that scale the recipes down, and the questions.
+
+All students have about the size of the two-layer one and see the same number of batches of the same speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .pool import StudyData
+
+_COMMON = (
+    "student.dropout=0",  # few steps: no need to regularise
+    "student.attention_dropout=0",
+    "student.activation_dropout=0",
+    "data.max_samples=48000",
+    "data.num_workers=0",
+    "trainer.batch_size=null",
+    "trainer.batch_seconds=12",
+    "trainer.accumulate=1",
+    "trainer.accelerator=cpu",
+    "trainer.progress=false",
+    "optim.lr=1e-3",
+)
+"""What all recipes are scaled down by: the teacher has five layers of width 256, a run a few hundred steps of 12 s."""
+
+_HEADS = ("targets.layers=[2,3,5]",)
+_LAYERS = ("targets.layers=[0,2,3,5]",)
+_ENHANCEMENT = ("objectives.enhancement.hidden_size=64", "objectives.enhancement.num_layers=1")
+_PRUNED_SPARSITY = 0.53  # what leaves the mini teacher with as many parameters as the two-layer student has
+_FINAL_SHARE = 1 / 3  # of the steps of a pruning recipe come after pruning, as in DPHuBERT
+
+
+@dataclass(frozen=True)
+class Student:
+    """One recipe of the study.
+
+    Attributes:
+        name: in file names and tables.
+        label: for people.
+        recipe: of `robustdistiller distill`.
+        overrides: settings besides those that all students have.
+        corrupted: whether it is trained on corrupted speech.
+        pruned: whether a part of its steps prunes and the rest trains what is left.
+        tests: what it is there for.
+
+    >>> STUDENTS["distilhubert"].corrupted
+    False
+    """
+
+    name: str
+    label: str
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    corrupted: bool = False
+    pruned: bool = False
+    tests: str = ""
+
+    def arguments(self, data: StudyData, teacher: Path, seed: int, steps: int, out_dir: Path) -> list[str]:
+        """Arguments of `robustdistiller distill` that train this student.
+
+        Args:
+            data: prepared audio.
+            teacher: checkpoint.
+            seed: of initialisation, order and corruption.
+            steps: all optimizer steps, of both stages where there are two.
+            out_dir: the run's folder.
+        """
+        corpus = data.corpus
+        settings = [
+            f"teacher.checkpoint={teacher}",
+            f"data.speech=[{data.speech},{corpus.pool}]",
+            f"data.manifest_dir={data.work / 'manifests'}",
+            *_COMMON,
+            *precision(),
+            f"seed={seed}",
+            f"out_dir={out_dir}",
+        ]
+        if self.corrupted:
+            settings += [f"data.noise=[{data.noise_train},{corpus.noise_train}]", f"data.rir=[{corpus.rir_train}]"]
+        if self.pruned:
+            final = round(steps * _FINAL_SHARE)
+            settings += [
+                f"trainer.max_steps={steps - final}",
+                f"then.trainer.max_steps={final}",
+                "then.optim.lr=5e-4",
+                f"pruning.ramp_steps={(steps - final) // 3}",
+                f"pruning.sparsity={_PRUNED_SPARSITY}",
+            ]
+        else:
+            settings.append(f"trainer.max_steps={steps}")
+        settings.append(f"trainer.save_every_steps={max(1, steps // 4)}")
+        return [self.recipe, *settings, *self.overrides]
+
+
+STUDENTS = {
+    student.name: student
+    for student in (
+        Student("distilhubert", "plain distillation", "distilhubert", _HEADS, tests="the reference: clean speech only"),
+        Student(
+            "robust_plain",
+            "noise and rooms, no enhancement",
+            "robustdistiller",
+            (*_HEADS, *_ENHANCEMENT, "objectives.enhancement.weight=0"),
+            corrupted=True,
+            tests="what corrupted input alone brings",
+        ),
+        Student(
+            "robustdistiller",
+            "RobustDistiller, as released",
+            "robustdistiller",
+            (*_HEADS, *_ENHANCEMENT),
+            corrupted=True,
+            tests="the recipe, with enhancement from the conv features",
+        ),
+        Student(
+            "robustdistiller_paper",
+            "RobustDistiller, as drawn",
+            "robustdistiller_paper",
+            (*_HEADS, *_ENHANCEMENT),
+            corrupted=True,
+            tests="the recipe, with enhancement from the last layer",
+        ),
+        Student(
+            "correlation",
+            "correlation, setup 2",
+            "correlation",
+            _HEADS,
+            corrupted=True,
+            tests="cross- and self-correlation, teacher and student under corruptions of their own",
+        ),
+        Student("skill_heads", "layer groups", "skill_heads", tests="means of similar layers as targets"),
+        Student("dphubert", "pruned, clean", "dphubert", _LAYERS, pruned=True, tests="pruning, clean speech only"),
+        Student("skill", "pruned, layer groups", "skill", pruned=True, tests="SKILL: pruning towards groups"),
+        Student(
+            "robustdistiller_dpwavlm",
+            "pruned, noise and rooms",
+            "robustdistiller_dpwavlm",
+            (*_LAYERS, *_ENHANCEMENT),
+            corrupted=True,
+            pruned=True,
+            tests="pruning with the robust recipe",
+        ),
+    )
+}
+
+REFERENCE = "distilhubert"
+BASELINES = {
+    "teacher": "teacher",
+    "random": "untrained student",
+    "fbank": "log-mel spectrum with deltas",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that the difference between two upstreams answers.
+
+    Attributes:
+        text: the question.
+        treatment: the upstream it is about.
+        reference: what it is compared with.
+
+    >>> QUESTIONS[0].reference
+    'distilhubert'
+    """
+
+    text: str
+    treatment: str
+    reference: str
+
+
+QUESTIONS = (
+    Question("Does the robust recipe beat plain distillation?", "robustdistiller", REFERENCE),
+    Question("Does our recipe beat plain distillation?", "ours", REFERENCE),
+    Question("Does our recipe beat the robust one?", "ours", "robustdistiller"),
+    Question("What does corrupted input alone add?", "robust_plain", REFERENCE),
+    Question("What does enhancement from the conv features add?", "robustdistiller", "robust_plain"),
+    Question("What does enhancement from the last layer add?", "robustdistiller_paper", "robust_plain"),
+    Question("What does correlation add to corrupted input?", "correlation", "robust_plain"),
+    Question("What do layer groups add?", "skill_heads", REFERENCE),
+    Question("What do layer groups add to pruning?", "skill", "dphubert"),
+    Question("What does pruning add?", "dphubert", REFERENCE),
+    Question("What does pruning add to the robust recipe?", "robustdistiller_dpwavlm", "robustdistiller"),
+)
+
+
+def choose(names: Sequence[str] | None) -> list[Student]:
+    """Students by name, all of them by default.
+
+    Raises:
+        ValueError: a name is unknown.
+
+    >>> choose(["plain"])
+    Traceback (most recent call last):
+    ValueError: unknown student 'plain'; known: distilhubert, robust_plain, robustdistiller, ...
+    """
+    for name in names or ():
+        if name not in STUDENTS:
+            raise ValueError(f"unknown student {name!r}; known: {', '.join(STUDENTS)}")
+    return [student for name, student in STUDENTS.items() if not names or name in names]
+
+
+def precision() -> tuple[str, ...]:
+    """bfloat16 where the processor computes in it (twice as fast there), float32 elsewhere."""
+    return ("trainer.precision=bf16", "teacher.autocast=true") if native_bfloat16() else ("trainer.precision=fp32",)
+
+
+def native_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16.
+
+    >>> native_bfloat16() in (True, False)
+    True
+    """
+    import torch
+
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
