@@ -33,7 +33,10 @@ def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        module = Distiller(config, teacher, build_student(config, teacher))
+        student = build_student(config, teacher)
+        if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
+            student.extractor.requires_grad_(False)
+        module = Distiller(config, teacher, student)
     for name, count in count_parameters(module).items():
         logger.info("%-38s %13s parameters", name, f"{count:,}")
     return module

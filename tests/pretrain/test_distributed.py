@@ -15,9 +15,10 @@ import torch
 
 from robustdistiller.pretrain import SettingsError, acceleration, distill, run
 from robustdistiller.pretrain.acceleration import check_compiler, check_launcher, compile_layers
+from robustdistiller.pretrain.assemble import build
 from robustdistiller.pretrain.callbacks import read_history
 from robustdistiller.pretrain.data import BatchRequest, BatchStream
-from robustdistiller.upstream import SpeechEncoder, read_checkpoint
+from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
 
 from .conftest import TEACHER, assert_equal_states, last_checkpoint, run_overrides
 
@@ -213,3 +214,10 @@ def test_processes_that_would_train_apart_are_refused(make_config, tmp_path, mon
     with pytest.raises(SettingsError, match=message):
         distill(make_config(tmp_path))
     check_launcher(devices=2, num_nodes=int(variables.get("SLURM_NTASKS", "2")) // 2)
+
+
+def test_a_frozen_extractor_waits_for_no_gradient(make_config, teacher_path, tmp_path: Path) -> None:
+    for factor in (0.0, 0.1):
+        config = make_config(tmp_path, f"student.feature_grad_mult={factor}")
+        module = build(config, load_encoder(teacher_path))
+        assert {weight.requires_grad for weight in module.student.extractor.parameters()} == {factor > 0}
