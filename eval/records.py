@@ -16,7 +16,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Fields that older versions of the schema lack, and what they mean by it.
+_ADDED_IN: dict[int, dict[str, Any]] = {2: {"outcomes": None, "selection": None}}
+OUTCOMES_VERSION = 1
 STATUSES = ("ok", "partial", "failed")
 NO_CHECKPOINT = "none"
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -87,6 +90,10 @@ class Record:
         train_condition: condition of the head's training audio.
         macs: multiply-accumulate operations, where measured; otherwise `macs_note` says why not.
         layer_weights: learned softmax weights of the hidden states, where there are any.
+        outcomes: where the results of the single items are (see `eval.outcomes`): ``{"version": 1, "file": name of a
+            file beside the record, "sha256": ..., "items": ...}``; None where there are none.
+        selection: how the head was chosen on the development set (see `eval.selection`); None for a head that was
+            trained with one learning rate, by hand.
 
     Raises:
         RecordError: a field is missing, has the wrong type, or contradicts another.
@@ -140,6 +147,8 @@ class Record:
     macs: int | None = None
     macs_note: str = "not measured"
     layer_weights: list[float] | None = None
+    outcomes: dict[str, Any] | None = None
+    selection: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -179,7 +188,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
-        """Build a record from plain data; unknown and missing keys are refused.
+        """Build a record from plain data; unknown and missing keys are refused. Older schemas are brought up to date.
 
         Raises:
             RecordError: with the offending keys.
@@ -187,11 +196,13 @@ class Record:
         if not isinstance(data, dict):
             raise RecordError(f"a record is a JSON object, found {type(data).__name__}")
         version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
             raise RecordError(
-                f"schema_version is {version!r}, this release reads {SCHEMA_VERSION}; "
+                f"schema_version is {version!r}, this release reads 1 to {SCHEMA_VERSION}; "
                 "use the release of robustdistiller that wrote the record"
             )
+        for later in range(version + 1, SCHEMA_VERSION + 1):
+            data = {**_ADDED_IN[later], **data, "schema_version": later}
         names = {f.name for f in dataclasses.fields(cls)}
         for key in data:
             if key not in names:
@@ -237,10 +248,28 @@ def _find_problem(record: Record) -> str:
             f"a record with {scored}{of_expected} items scored cannot have status 'ok'; "
             "expected 'partial' or 'failed' with a reason"
         )
+    if record.outcomes is not None and (problem := _find_pointer_problem(record.outcomes)):
+        return f"outcomes {problem}"
     try:
         json.dumps(record.to_dict(), allow_nan=False)
     except (TypeError, ValueError) as error:
         return f"a record must be plain JSON: {error}"
+    return ""
+
+
+def _find_pointer_problem(pointer: object) -> str:
+    """What is wrong with the field `outcomes`, or an empty string."""
+    keys = {"version", "file", "sha256", "items"}
+    if not isinstance(pointer, dict) or set(pointer) != keys:
+        return f"must hold {', '.join(sorted(keys))}, found {pointer!r}"
+    if pointer["version"] != OUTCOMES_VERSION:
+        return f"have version {pointer['version']!r}, this release reads {OUTCOMES_VERSION}"
+    if not isinstance(pointer["file"], str) or not re.fullmatch(r"[^/\\.][^/\\]*\.npz", pointer["file"]):
+        return f"must name an .npz file beside the record, found {pointer['file']!r}"
+    if not _HEX64.fullmatch(str(pointer["sha256"])):
+        return f"need a sha256 of 64 hexadecimal digits, found {pointer['sha256']!r}"
+    if not isinstance(pointer["items"], int) or pointer["items"] < 1:
+        return f"need a positive number of items, found {pointer['items']!r}"
     return ""
 
 

@@ -49,6 +49,8 @@ def record_path(root: Path | str, record: Record) -> Path:
 def write_record(root: Path | str, record: Record) -> Path:
     """Write a record at its place, through a temporary file and a rename; an older record of the cell is replaced.
 
+    The file also holds the digest of its content, so that a number changed by hand is noticed.
+
     Example:
         >>> import tempfile
         >>> from robustdistiller.eval.records import example_record
@@ -60,18 +62,24 @@ def write_record(root: Path | str, record: Record) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        data = record.to_dict()
+        text = json.dumps({**data, "digest": _digest(data)}, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
 
 
+def _digest(data: dict) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
 def read_record(path: Path | str) -> Record:
     """Read and validate one record.
 
     Raises:
-        RecordError: with the path, when the file is not JSON or not a valid record.
+        RecordError: with the path, when the file is not JSON, not a valid record, or was changed since it was written.
 
     Example:
         >>> read_record("missing.json")
@@ -79,7 +87,16 @@ def read_record(path: Path | str) -> Record:
         FileNotFoundError: ...
     """
     try:
-        return Record.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        has_digest = isinstance(data, dict) and data.get("schema_version") != 1  # the first schema had none
+        digest = data.pop("digest", None) if has_digest else None
+        record = Record.from_dict(data)
+        if has_digest and digest != _digest(data):
+            raise RecordError(
+                "it was changed after it was written, its digest does not match its content; "
+                "bring the file back or evaluate the cell again"
+            )
+        return record
     except (json.JSONDecodeError, UnicodeDecodeError, RecordError) as error:
         raise RecordError(f"{path} is not a valid record: {error}") from error
 

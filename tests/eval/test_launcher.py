@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import torch
 from robustdistiller.eval.heads import LaunchError, find_head
 from robustdistiller.eval.launcher import main
 from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.store import read_records, write_record
 
 pytestmark = pytest.mark.usefixtures("bridge")
 
@@ -123,11 +124,10 @@ def test_one_record_per_condition_and_predictions_side_by_side(head, noise_folde
 def test_only_missing_reuses_a_planted_score_and_always_replaces_it(head, tmp_path, caplog):
     caplog.set_level("INFO")
     assert evaluate(head, "--records", str(tmp_path)) == 0
-    (path,) = tmp_path.rglob("*.json")
-    data = json.loads(path.read_text())
-    honest = data["metrics"][0]["value"]
-    data["metrics"][0]["value"] = 999.0
-    path.write_text(json.dumps(data))
+    (record,) = read_records(tmp_path)
+    honest = record.main_metric.value
+    planted = dataclasses.replace(record.main_metric, value=999.0)
+    write_record(tmp_path, dataclasses.replace(record, metrics=[planted]))
     assert evaluate(head, "--records", str(tmp_path), "--overwrite", "only-missing") == 0
     assert read_records(tmp_path)[0].main_metric.value == 999.0
     assert "clean: reusing the record" in caplog.text

@@ -31,7 +31,31 @@ def test_round_trip_keeps_every_field(tmp_path):
     assert read_records(tmp_path) == [record]
     assert path.parts[-5:-2] == ("fbank", "0123456789ab", "IC")
     # Every field is in the file, so that a reader needs nothing else.
-    assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(Record)}
+    assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(Record)} | {"digest"}
+
+
+def test_a_record_of_the_first_schema_is_read(tmp_path):
+    path = write_record(tmp_path, example_record())
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("digest", "outcomes")}
+    path.write_text(json.dumps({**old, "schema_version": 1}))
+    assert read_record(path) == example_record()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 9}, "outcomes have version 9, this release reads 1"),
+        ({"file": "../elsewhere.npz"}, "beside the record"),
+        ({"sha256": "x"}, "64 hexadecimal digits"),
+        ({"items": 0}, "positive number of items"),
+        ({"more": 1}, "outcomes must hold file, items, sha256, version"),
+    ],
+)
+def test_a_wrong_pointer_to_outcomes_is_refused(change, message):
+    pointer = {"version": 1, "file": "a.npz", "sha256": "ab" * 32, "items": 4}
+    assert example_record(outcomes=pointer).outcomes == pointer
+    with pytest.raises(RecordError, match=message):
+        example_record(outcomes={**pointer, **change})
 
 
 def test_each_difference_between_cells_has_a_file_of_its_own(tmp_path):
@@ -95,7 +119,10 @@ def test_contradictions_are_refused(changes, message):
     [
         (lambda d: d.update(metrcis=[]), "unknown key 'metrcis', did you mean 'metrics'"),
         (lambda d: d.pop("seed"), "missing keys: seed"),
-        (lambda d: d.update(schema_version=2), "schema_version is 2, this release reads 1"),
+        (lambda d: d.update(schema_version=3), "schema_version is 3, this release reads 1 to 2"),
+        (lambda d: d.update(schema_version=1), "unknown key 'digest'"),
+        (lambda d: d["metrics"][0].update(value=75.1), "changed after it was written"),
+        (lambda d: d.pop("digest"), "changed after it was written"),
         (lambda d: d["metrics"][0].update(valeu=1), "malformed record"),
         (lambda d: d.update(items_scored=2), "2 of 4 items"),
     ],
@@ -120,10 +147,7 @@ def test_truncated_file_and_missing_folder(tmp_path):
 
 
 def test_an_impossible_score_comes_back_so_it_was_reused(tmp_path):
-    path = write_record(tmp_path, example_record())
-    data = json.loads(path.read_text())
-    data["metrics"][0]["value"] = 999.0
-    path.write_text(json.dumps(data))
+    write_record(tmp_path, example_record(metrics=[Metric("accuracy", 999.0, True, "%")]))
     assert find_record(tmp_path, example_record()).main_metric.value == 999.0
     assert find_record(tmp_path, example_record(), policy="always") is None
     with pytest.raises(ValueError, match="expected one of always, only-missing"):
