@@ -108,7 +108,7 @@ def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
     ...     save_checkpoint(f"{folder}/teacher.ckpt", teacher, {"name": "untrained"})
     ...     costs = planned_costs(load_config("distilhubert", [f"teacher.checkpoint={folder}/teacher.ckpt"]))
     >>> costs["teacher"].parameters_used, costs["student"].parameters_used
-    (4256320, 4232544)
+    (4244736, 4221472)
     """
     teacher, _ = load_teacher(config)
     if config.targets.layers == "auto":  # which layers does not matter here
