@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from robustdistiller.eval.store import REUSE_POLICIES
+
 EXAMPLES = """\
 examples:
   train a head on clean audio, as s3prl does (the configuration is chosen by -d unless -c is given):
@@ -63,9 +65,11 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
         add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),
         add(
             "--overwrite",
-            choices=["always", "only-missing"],
+            choices=list(REUSE_POLICIES),
             default="always",
-            help="evaluate a cell that has a finished record again, or reuse the record (default: always)",
+            help="what becomes of cells that have a record; "
+            + "; ".join(f"{name}: {what}" for name, what in REUSE_POLICIES.items())
+            + " (default: always)",
         ),
         add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)"),
         add(

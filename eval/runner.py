@@ -19,8 +19,9 @@ from robustdistiller.eval.corrupting import ConditionLoader
 from robustdistiller.eval.heads import LaunchError
 from robustdistiller.eval.records import Metric, Record
 from robustdistiller.eval.run_info import config_digest, git_state, identify_weights, tf32_enabled, versions
+from robustdistiller.eval.selection import append_scores, protocol, read_selection
 from robustdistiller.eval.sources import Sources
-from robustdistiller.eval.store import find_record, record_path, write_record
+from robustdistiller.eval.store import decide, look_up, record_path, write_record
 from robustdistiller.eval.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class EvaluationPlan:
         sources: noise, rooms and speech for all of them.
         corruption_seed: seed of the drawn corruption.
         records: folder of records.
-        overwrite: ``always`` or ``only-missing``.
+        overwrite: one of `store.REUSE_POLICIES`.
         label: name of the upstream in tables; empty for the upstream's own.
         dump_audio: number of waveforms to write per condition.
 
@@ -70,6 +71,9 @@ class EvaluationPlan:
 class ScoreLogger:
     """Stands where s3prl's experts expect a TensorBoard writer, and keeps the scalars.
 
+    Args:
+        writer: the TensorBoard writer behind it, which everything is handed on to; None without one.
+
     Example:
         >>> scores = ScoreLogger()
         >>> scores.add_scalar("fluent_commands/test-acc", 0.5, global_step=0)
@@ -78,16 +82,19 @@ class ScoreLogger:
         {'fluent_commands/test-acc': 0.5}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, writer: Any = None) -> None:
         self.scalars: dict[str, float] = {}
+        self._writer = writer
 
-    def add_scalar(self, tag: str, value: float, *_: Any, **__: Any) -> None:
-        """Keep one scalar."""
+    def add_scalar(self, tag: str, value: float, *args: Any, **options: Any) -> None:
+        """Keep one scalar and hand it on."""
         self.scalars[tag] = float(value)
+        if self._writer is not None:
+            self._writer.add_scalar(tag, value, *args, **options)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("add_") or name in ("flush", "close"):
-            return lambda *_, **__: None
+            return (lambda *_, **__: None) if self._writer is None else getattr(self._writer, name)
         raise AttributeError(name)
 
 
@@ -110,17 +117,32 @@ class ConditionRunner:
         except ValueError as error:
             raise LaunchError(f"upstream {self.args.upstream}: {error}") from error
 
-    def evaluate(self, split: str | None = None, logger: Any = None, global_step: int = 0) -> list[str]:
-        """Evaluate under each condition when called by the command line; otherwise s3prl's evaluation, unchanged."""
-        if split is not None or self.plan.task is None:
-            return super().evaluate(split, logger, global_step)
+    def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
+        """Evaluate under each condition when called by the command line.
+
+        During training it is s3prl's evaluation, unchanged; its scores are kept in a file beside the head.
+        """
+        if split is not None:  # during training
+            scores = ScoreLogger(writer)
+            saved = super().evaluate(split, scores, global_step)
+            append_scores(self.args.expdir, split, global_step, scores.scalars, saved)
+            return saved
+        if self.plan.task is None:
+            return super().evaluate(split, writer, global_step)
         expert = self.downstream.model
         stock = {name: getattr(expert, name) for name in ("get_dataloader", *_OUTPUT_FOLDERS) if hasattr(expert, name)}
         # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
         loader = expert.get_dataloader(self.args.evaluate_split)
         try:
+            failures = []
             for condition, corruptor in self.plan.corruptors.items():
-                self._evaluate_condition(condition, corruptor, loader)
+                try:
+                    self._evaluate_condition(condition, corruptor, loader)
+                except Exception as error:  # noqa: BLE001 - raised again after the other conditions
+                    logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
+                    failures.append(error)  # its record says so; the other conditions go on
+            if failures:
+                raise failures[0]
         finally:
             for name, value in stock.items():
                 setattr(expert, name, value)
@@ -128,9 +150,9 @@ class ConditionRunner:
 
     def _evaluate_condition(self, condition: Condition, corruptor: Corruptor | None, loader: Any) -> None:
         planned = self._blank_record(condition, corruptor)
-        found = find_record(self.plan.records, planned, policy=self.plan.overwrite)
-        if found is not None:
-            logger.info("%s: reusing the record (%s)", condition.label, _describe(found))
+        decision = decide(look_up(self.plan.records, planned), self.plan.overwrite)
+        logger.info("%s: %s", condition.label, decision.why)
+        if not decision.run:
             return
         folder = Path(self.args.expdir)
         if corruptor is not None:  # predictions of a condition stand beside those of clean audio, not over them
@@ -197,6 +219,7 @@ class ConditionRunner:
         digest, digest_of = self._weights()
         head = {name: getattr(self.args, name, None) for name in _HEAD_ARGUMENTS}
         weights = getattr(self.featurizer.model, "weights", None)
+        selection = read_selection(Path(self.args.init_ckpt).parent) if self.args.init_ckpt else None
         return Record(
             upstream=self.args.upstream,
             label=self.plan.label,
@@ -207,7 +230,8 @@ class ConditionRunner:
             parameters=sum(p.numel() for p in upstream.parameters()),
             task=task.code,
             downstream=self.args.downstream,
-            config_digest=config_digest(self._config_as_given, head),
+            config_digest=config_digest(protocol(self._config_as_given, selection), head),
+            selection=selection,
             condition=condition.label,
             condition_parameters=condition.to_dict(),
             sources=self.plan.sources.describe(condition, corruptor),

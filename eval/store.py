@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.eval.records import Record, RecordError
 
-logger = logging.getLogger(__name__)
-
-OVERWRITE_POLICIES = ("always", "only-missing")
+#: What may happen to a cell that has a record, and to one that has none.
+REUSE_POLICIES = {
+    "only-missing": "reuse finished records, run everything else",
+    "always": "run every cell again",
+    "never": "never run a cell twice: what has a record, failed ones included, is left alone",
+    "only-cache": "run nothing, show what there is",
+}
 
 
 def slug(text: str) -> str:
@@ -130,38 +134,92 @@ def read_records(root: Path | str) -> list[Record]:
     return records
 
 
-def find_record(root: Path | str, wanted: Record, *, policy: str = "only-missing") -> Record | None:
-    """The finished record of a cell, if it may be reused.
+@dataclass(frozen=True)
+class Decision:
+    """Whether a cell is run, and why, in words.
+
+    Attributes:
+        run: the cell is evaluated now.
+        reused: the finished record that stands for it; None when it is run, or left without a number.
+        why: one line.
+    """
+
+    run: bool
+    reused: Record | None
+    why: str
+
+
+def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
+    """The record of a cell, whatever its status; the error when its file is broken, None when there is none.
 
     Args:
         root: folder of records.
         wanted: a record of the same cell; its scores do not matter.
-        policy: ``only-missing`` reuses a record with status ``ok``; ``always`` never reuses (always evaluate again).
-
-    Returns:
-        The record, or None when the cell has to be evaluated. Partial, failed and broken records are not reused.
-
-    Raises:
-        ValueError: unknown policy.
 
     Example:
         >>> import tempfile
         >>> from robustdistiller.eval.records import example_record
         >>> root = tempfile.mkdtemp()
+        >>> look_up(root, example_record()) is None
+        True
         >>> _ = write_record(root, example_record())
-        >>> find_record(root, example_record()).main_metric.value, find_record(root, example_record(), policy="always")
-        (75.0, None)
+        >>> look_up(root, example_record()).main_metric.value
+        75.0
     """
-    if policy not in OVERWRITE_POLICIES:
-        raise ValueError(f"unknown policy {policy!r}; expected one of {', '.join(OVERWRITE_POLICIES)}")
-    if policy == "always":
-        return None
     path = record_path(root, wanted)
     if not path.exists():
         return None
     try:
         record = read_record(path)
     except RecordError as error:
-        logger.warning("%s; the cell is evaluated again", error)
-        return None
-    return record if record.key() == wanted.key() and record.status == "ok" else None
+        return error
+    return record if record.key() == wanted.key() else None
+
+
+def decide(found: Record | RecordError | None, policy: str = "only-missing") -> Decision:
+    """Whether a cell is run, given what `look_up` found of it.
+
+    Args:
+        found: the cell's record, the error in reading it, or None.
+        policy: one of `REUSE_POLICIES`.
+
+    Raises:
+        ValueError: unknown policy.
+
+    Example:
+        >>> from robustdistiller.eval.records import example_record
+        >>> done, failed = example_record(), example_record(status="failed", reason="disk full")
+        >>> [decide(done, policy).run for policy in REUSE_POLICIES]
+        [False, True, False, False]
+        >>> [decide(failed, policy).run for policy in REUSE_POLICIES]
+        [True, True, False, False]
+        >>> [decide(None, policy).run for policy in REUSE_POLICIES]
+        [True, True, True, False]
+        >>> decide(failed).why
+        'runs: its record is failed, disk full'
+    """
+    if policy not in REUSE_POLICIES:
+        raise ValueError(f"unknown policy {policy!r}; expected one of {', '.join(REUSE_POLICIES)}")
+    finished = isinstance(found, Record) and found.status == "ok"
+    if found is None:
+        state = "it has no record"
+    elif isinstance(found, RecordError):
+        state = f"its record cannot be read ({found})"
+    else:
+        state = f"its record is {'finished' if finished else f'{found.status}, {found.reason}'}"
+    if policy == "always":
+        return Decision(True, None, f"runs: everything is run again ({state})")
+    if finished:
+        return Decision(False, found, f"reused: {_one_line(found)}")
+    if policy == "only-cache":
+        return Decision(False, None, f"skipped: {state}, and only-cache runs nothing")
+    if policy == "never" and found is not None:
+        return Decision(False, None, f"skipped: {state}, and never runs nothing twice")
+    return Decision(True, None, f"runs: {state}")
+
+
+def _one_line(record: Record) -> str:
+    """The headline number of a finished record and its date."""
+    metric = record.main_metric
+    score = "no score" if metric.value is None else f"{metric.name} {metric.value:.2f}{metric.unit}"
+    return f"{score} of {record.start_utc[:10]}"

@@ -9,14 +9,17 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
+from robustdistiller.eval import tasks
 from robustdistiller.eval.heads import LaunchError, find_head
 from robustdistiller.eval.launcher import main
-from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
+from robustdistiller.eval.runner import ConditionRunner
+from robustdistiller.eval.selection import dev_score
 from robustdistiller.eval.store import read_records, write_record
 
 pytestmark = pytest.mark.usefixtures("bridge")
@@ -130,7 +133,7 @@ def test_only_missing_reuses_a_planted_score_and_always_replaces_it(head, tmp_pa
     write_record(tmp_path, dataclasses.replace(record, metrics=[planted]))
     assert evaluate(head, "--records", str(tmp_path), "--overwrite", "only-missing") == 0
     assert read_records(tmp_path)[0].main_metric.value == 999.0
-    assert "clean: reusing the record" in caplog.text
+    assert "clean: reused: accuracy 999.00%" in caplog.text
     assert evaluate(head, "--records", str(tmp_path)) == 0
     assert read_records(tmp_path)[0].main_metric.value == honest
 
@@ -154,19 +157,26 @@ def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkey
     assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
 
 
-def test_development_evaluation_during_training_goes_straight_to_s3prl():
-    calls = []
+def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kept(tmp_path):
+    calls, written = [], []
+
+    class Writer:
+        def add_scalar(self, *arguments, **options):
+            written.append((arguments, options))
 
     class Stock:
-        def evaluate(self, *arguments):
-            calls.append(arguments)
+        args = Namespace(expdir=str(tmp_path))
+
+        def evaluate(self, split, writer, global_step):
+            calls.append((split, global_step))
+            writer.add_scalar("fluent_commands/dev-acc", 0.25, global_step=global_step)
             return ["dev-best.ckpt"]
 
-    runner = type("Runner", (ConditionRunner, Stock), {"plan": EvaluationPlan(task=None)}).__new__
-    instance = runner(type("Runner", (ConditionRunner, Stock), {}))
-    writer = object()
-    assert instance.evaluate("dev", writer, 2) == ["dev-best.ckpt"]
-    assert calls == [("dev", writer, 2)]
+    runner = object.__new__(type("Runner", (ConditionRunner, Stock), {}))
+    assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
+    assert calls == [("dev", 2)]
+    assert written == [(("fluent_commands/dev-acc", 0.25), {"global_step": 2})]
+    assert dev_score(tmp_path, tasks.get("IC")) == (25.0, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ import pytest
 
 from robustdistiller.eval import store
 from robustdistiller.eval.records import Metric, Record, RecordError, example_record
-from robustdistiller.eval.store import find_record, read_record, read_records, record_path, slug, write_record
+from robustdistiller.eval.store import (
+    Decision,
+    decide,
+    look_up,
+    read_record,
+    read_records,
+    record_path,
+    slug,
+    write_record,
+)
 
 
 def test_round_trip_keeps_every_field(tmp_path):
@@ -146,24 +155,29 @@ def test_truncated_file_and_missing_folder(tmp_path):
         read_records(tmp_path / "nowhere")
 
 
+def reuse(root, policy="only-missing", **changes):
+    return decide(look_up(root, example_record(**changes)), policy)
+
+
 def test_an_impossible_score_comes_back_so_it_was_reused(tmp_path):
     write_record(tmp_path, example_record(metrics=[Metric("accuracy", 999.0, True, "%")]))
-    assert find_record(tmp_path, example_record()).main_metric.value == 999.0
-    assert find_record(tmp_path, example_record(), policy="always") is None
-    with pytest.raises(ValueError, match="expected one of always, only-missing"):
-        find_record(tmp_path, example_record(), policy="sometimes")
+    for policy in ("only-missing", "never", "only-cache"):
+        assert reuse(tmp_path, policy).reused.main_metric.value == 999.0 and not reuse(tmp_path, policy).run
+    assert reuse(tmp_path, "always").run and reuse(tmp_path, "always").reused is None
+    with pytest.raises(ValueError, match="expected one of only-missing, always, never, only-cache"):
+        reuse(tmp_path, "sometimes")
 
 
-def test_unfinished_broken_and_foreign_records_are_not_reused(tmp_path, caplog):
-    partial = example_record(status="partial", reason="stopped", items_scored=2)
-    path = write_record(tmp_path, partial)
-    assert find_record(tmp_path, example_record()) is None
+def test_unfinished_broken_and_foreign_records_are_not_reused(tmp_path):
+    assert reuse(tmp_path).run and reuse(tmp_path, "never").run and not reuse(tmp_path, "only-cache").run
+    path = write_record(tmp_path, example_record(status="partial", reason="stopped", items_scored=2))
+    assert reuse(tmp_path) == Decision(True, None, "runs: its record is partial, stopped")
+    assert not reuse(tmp_path, "never").run and "nothing twice" in reuse(tmp_path, "never").why
     path.write_text("{")
-    assert find_record(tmp_path, example_record()) is None
-    assert "evaluated again" in caplog.text
+    assert reuse(tmp_path).run and "cannot be read" in reuse(tmp_path).why and str(path) in reuse(tmp_path).why
     # A file in the right place whose content belongs to another head with the same first digits.
     write_record(tmp_path, example_record(config_digest="abababab" + "0" * 56))
-    assert find_record(tmp_path, example_record()) is None
+    assert reuse(tmp_path).why == "runs: it has no record"
 
 
 def test_slugs_differ_and_are_file_names():
