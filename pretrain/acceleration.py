@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -78,7 +79,7 @@ def check_launcher(devices: int, num_nodes: int) -> None:
     """
     if TorchElasticEnvironment.detect():
         launcher, started = "torchrun", int(os.environ["WORLD_SIZE"])
-    elif SLURMEnvironment.detect():
+    elif _under_slurm():
         launcher, started = "SLURM", int(os.environ.get("SLURM_NTASKS", 1))
     else:
         return
@@ -88,3 +89,9 @@ def check_launcher(devices: int, num_nodes: int) -> None:
             f"trainer.num_nodes={num_nodes} need {devices * num_nodes}: one process per device; change the one or the "
             "other (torchrun --nproc_per_node, srun --ntasks-per-node, trainer.devices, trainer.num_nodes)"
         )
+
+
+def _under_slurm() -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it recommends srun wherever that is installed
+        return SLURMEnvironment.detect()
