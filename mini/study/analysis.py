@@ -109,14 +109,19 @@ class Results:
         return crossed_test(blocks) if blocks else None
 
     def missing(self) -> list[str]:
-        """One line for each upstream that has cells, but not with every seed."""
+        """One line for each upstream that has cells, but not all of them with every seed."""
         lines = []
         for name in self.names:
+            lacking: dict[tuple[int, ...], list[str]] = {}
             for task in self.tasks:
                 for condition in self.conditions:
                     found = self.seeds_of(name, task, condition)
                     if found != self.seeds:
-                        lines.append(f"{name}, {task}, {condition}: seeds {list(found)} of {list(self.seeds)}")
+                        lacking.setdefault(found, []).append(f"{task} {condition}")
+            for found, cells in lacking.items():
+                every = len(cells) == len(self.tasks) * len(self.conditions)
+                where = "all cells" if every else ", ".join(cells)
+                lines.append(f"{name}: seeds {list(found)} of {list(self.seeds)} in {where}")
         return lines
 
 

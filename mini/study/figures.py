@@ -108,7 +108,7 @@ def _scores(results: Results):
 
 
 def _unit(task: str) -> str:
-    return "accuracy, %" if TASKS[task].metric == "accuracy" else "character error rate, % (lower is better)"
+    return "accuracy, %" if TASKS[task].metric == "accuracy" else "CER, % (lower is better)"
 
 
 def _gains(results: Results, table: pd.DataFrame):
@@ -126,7 +126,7 @@ def _gains(results: Results, table: pd.DataFrame):
         image = axis.imshow(values, cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
         for row, column in np.ndindex(values.shape):
             value = values.iat[row, column]
-            text = "missing" if np.isnan(value) else f"{value:+.1f}{'*' if sure.iat[row, column] else ''}"
+            text = "-" if np.isnan(value) else f"{value:+.1f}{'*' if sure.iat[row, column] else ''}"
             color = "white" if abs(value) > 0.65 * largest else "black"
             axis.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
         axis.set_xticks(range(len(results.conditions)), [CONDITIONS[c].title for c in results.conditions])
@@ -136,7 +136,7 @@ def _gains(results: Results, table: pd.DataFrame):
         axis.set_yticks(range(len(names)), [label_of(name) for name in names])
         axis.set_title(f"{TASKS[task].title} ({TASKS[task].metric})")
     figure.colorbar(image, ax=axes, shrink=0.6, label="points better (+) or worse (-) than plain distillation")
-    figure.suptitle("Gain over plain distillation; * adjusted p < 0.05", fontsize=11)
+    figure.suptitle("Gain over plain distillation; * adjusted p < 0.05; - missing", fontsize=11)
     return figure
 
 

@@ -104,7 +104,7 @@ def read_outcomes(folder: Path) -> list[Outcome]:
     """All outcomes of a results folder, which must have been measured on the same items with the same teacher.
 
     Raises:
-        OutcomeError: there are none, or they differ in teacher, number of steps, test items or conditions.
+        OutcomeError: there are none, or they differ in teacher, steps, settings of a recipe, test items or conditions.
     """
     found = [load_outcome(path) for path in sorted((folder / "outcomes").glob("*.npz"))]
     if not found:
@@ -120,6 +120,7 @@ def refuse_mixture(outcomes: Iterable[Outcome]) -> None:
         facts: dict[str, Any] = {"teacher": outcome.notes["teacher"], **outcome.notes["digests"]}
         if outcome.notes.get("steps") is not None:
             facts["steps"] = outcome.notes["steps"]
+            facts[f"settings of {outcome.name}"] = outcome.notes.get("config")
         for what, value in facts.items():
             other, where = seen.setdefault(what, (value, outcome))
             if other != value:

@@ -135,6 +135,7 @@ def run_cell(study: Study, name: str, seeds: Sequence[int]) -> None:
                 "tests": student.tests,
                 "settings": [a for a in arguments[1:] if not a.startswith(("data.speech", "data.noise", "data.rir",
                                                                            "data.manifest_dir", "out_dir"))],
+                "config": student.config_digest(study.steps),
                 "steps": study.steps,
                 "training_seconds": training_seconds(checkpoint),
             }  # fmt: skip
@@ -161,12 +162,13 @@ def run_cell(study: Study, name: str, seeds: Sequence[int]) -> None:
 
 
 def _is_done(study: Study, name: str, seed: int, teacher_digest: str) -> bool:
-    """Whether the outcome is there, was made from this teacher with these steps, and has every cell."""
+    """Whether the outcome is there, was made from this teacher with these settings, and has every cell."""
     path = outcome_path(study.out, name, seed)
     if not path.is_file():
         return False
     known = load_outcome(path)
-    same = known.notes["teacher"] == teacher_digest and known.notes["steps"] in (None, study.steps)
+    config = STUDENTS[name].config_digest(study.steps) if name in STUDENTS else None
+    same = known.notes["teacher"] == teacher_digest and known.notes.get("config") == config
     wanted = {(task, c) for task in study.evaluation.tasks for c in study.evaluation.conditions}
     return same and wanted <= set(known.cells)
 

@@ -16,6 +16,7 @@ from robustdistiller.pretrain import make_student
 from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, load_encoder, register, save_checkpoint
 
 from .files import replace_file
+from .outcomes import digest
 from .plan import Student
 from .pool import StudyData
 
@@ -26,6 +27,12 @@ _LISTED_LINES = 8
 
 class DistillationFailed(RuntimeError):
     """`robustdistiller distill` ended with an error."""
+
+
+def student_folder(student: Student, data: StudyData, teacher: Path, seed: int, steps: int) -> Path:
+    """Folder of a run; other settings or another teacher are another run."""
+    key = digest(student.config_digest(steps), checkpoint_digest(teacher))[:8]
+    return data.work / "students" / f"{student.name}-seed{seed}-{key}"
 
 
 def train_student(student: Student, data: StudyData, teacher: Path, seed: int, steps: int, lock: int) -> Path:
@@ -46,7 +53,7 @@ def train_student(student: Student, data: StudyData, teacher: Path, seed: int, s
     Raises:
         DistillationFailed: with the last lines that it printed.
     """
-    out_dir = data.work / "students" / f"{student.name}-seed{seed}-{steps}steps"
+    out_dir = student_folder(student, data, teacher, seed, steps)
     checkpoint, log = out_dir / "student.ckpt", out_dir / "log.txt"
     arguments = student.arguments(data, teacher, seed, steps, out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)

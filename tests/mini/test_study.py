@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from robustdistiller.mini.study.files import Busy, locked
 from robustdistiller.mini.study.heads import HeadOptions
 from robustdistiller.mini.study.outcomes import OutcomeError, load_outcome, outcome_path, read_outcomes
 from robustdistiller.mini.study.plan import STUDENTS
-from robustdistiller.mini.study.pool import BABBLE_VOICES, HELD_OUT_RANKS, prepare, rank, read_table
+from robustdistiller.mini.study.pool import BABBLE_VOICES, HELD_OUT_RANKS, StudyData, prepare, rank, read_table
 from robustdistiller.mini.study.report import write_report
 from robustdistiller.mini.study.run import Study, run_study
 from robustdistiller.mini.study.tasks import TASKS, build_tasks
@@ -227,13 +228,21 @@ def test_outcomes_of_another_teacher_are_refused(finished, tmp_path):
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_every_recipe_takes_its_settings(name, data, teacher, tmp_path):
-    recipe, *settings = STUDENTS[name].arguments(data, teacher, 1, 90, tmp_path)
+def test_every_recipe_takes_its_settings(name):
+    places = StudyData(Path("work"), Path("pool"))
+    recipe, *settings = STUDENTS[name].arguments(places, Path("teacher.ckpt"), 1, 90, Path("out"))
     config = load_config(recipe, settings)
     second = (config.then or {}).get("trainer", {}).get("max_steps", 0)
     assert config.trainer.max_steps + second == 90
     assert (config.corruption is not None) == STUDENTS[name].corrupted == bool(config.data.noise)
     assert (config.pruning is not None) == STUDENTS[name].pruned == bool(second)
+
+
+def test_other_settings_are_another_run():
+    student = STUDENTS["robustdistiller"]
+    changed = dataclasses.replace(student, overrides=(*student.overrides, "optim.lr=5e-4"))
+    assert student.config_digest(90) == student.config_digest(90)
+    assert len({student.config_digest(90), student.config_digest(91), changed.config_digest(90)}) == 3
 
 
 def test_training_labels_cover_the_others(data):

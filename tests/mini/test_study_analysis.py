@@ -112,7 +112,10 @@ def test_a_missing_seed_makes_the_cell_missing(results):
     assert line.count("missing (2 of 3 seeds)") == len(CONDITIONS)
     line = next(line for line in text.splitlines() if line.startswith("| pruned, clean"))
     assert line.count("missing") == 1
-    assert any("correlation, words, clean: seeds [0, 1] of [0, 1, 2]" in line for line in results.missing())
+    assert results.missing() == [
+        "correlation: seeds [0, 1] of [0, 1, 2] in all cells",
+        "dphubert: seeds [0, 1] of [0, 1, 2] in words noise0, prompts noise0",
+    ]
 
 
 def test_gains_are_positive_where_better_for_error_rates_too(results):
