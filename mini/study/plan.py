@@ -19,13 +19,13 @@ _COMMON = (
     "data.max_samples=48000",
     "data.num_workers=0",
     "trainer.batch_size=null",
-    "trainer.batch_seconds=12",
+    "trainer.batch_seconds=10",
     "trainer.accumulate=1",
     "trainer.accelerator=cpu",
     "trainer.progress=false",
     "optim.lr=1e-3",
 )
-"""What all recipes are scaled down by: the teacher has five layers of width 256, a run a few hundred steps of 12 s."""
+"""What all recipes are scaled down by: the teacher has five layers of width 256, a run a few hundred steps of 10 s."""
 
 _HEADS = ("targets.layers=[2,3,5]",)
 _LAYERS = ("targets.layers=[0,2,3,5]",)
