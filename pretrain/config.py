@@ -97,8 +97,8 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillCon
 def list_recipes() -> dict[str, DistillConfig]:
     """The shipped recipes by name.
 
-    >>> sorted(list_recipes())
-    ['distilhubert', 'robustdistiller']
+    >>> list_recipes()["dphubert"].pruning.sparsity
+    0.75
     """
     return {path.stem: load_config(path) for path in sorted(_recipe_dir().glob("*.yaml"))}
 

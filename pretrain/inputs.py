@@ -24,12 +24,25 @@ from .shards import StreamedCuts
 logger = logging.getLogger(__name__)
 
 _MISSING = {
-    "noise": "the corruption adds noise from files and there are none: give data.noise=[FOLDER, ...], or use white "
-    "noise only with corruption.white_noise_probability=1",
+    "noise": "the corruption adds noise from files and there are none: give data.noise=[FOLDER, ...], or use no files "
+    "with {noise}",
     "rir": "the corruption adds reverberation and there are no impulse responses: give data.rir=[FOLDER, ...], or set "
-    "corruption.reverb_probability=0 and corruption.noise_reverb_probability=0 (the four must add up to 1)",
+    "{rir}",
     "babble": "the corruption adds babble and there is no speech to mix it from: give data.babble=[FOLDER, ...], or "
-    "set corruption.babble_probability=0",
+    "set {babble}",
+}
+#: What leaves a kind of source out, by mode of the corruption.
+_WITHOUT = {
+    "single": {
+        "noise": "corruption.white_noise_probability=1",
+        "rir": "corruption.reverb_probability=0 and corruption.noise_reverb_probability=0 (the four must add up to 1)",
+        "babble": "corruption.babble_probability=0",
+    },
+    "double": {
+        "noise": "corruption.file_noise_weight=0",
+        "rir": "corruption.reverb_weight=0",
+        "babble": "corruption.babble_weight=0",
+    },
 }
 
 
@@ -100,7 +113,8 @@ def open_sources(
     for kind, wanted in needed.items():
         roots = getattr(config.data, kind)
         if wanted and not roots:
-            raise SettingsError(f"data.{kind}: {_MISSING[kind]}")
+            mode = config.corruption.mode if config.corruption else "single"
+            raise SettingsError(f"data.{kind}: {_MISSING[kind].format_map(_WITHOUT[mode])}")
         if roots and not wanted:
             logger.warning("data.%s is given, but this corruption does not use it", kind)
         exclude = config.data.noise_exclude if kind == "noise" else []

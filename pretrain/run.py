@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,10 +25,11 @@ from .cost import encoder_cost
 from .data import BatchStream, SpeechBatches, make_loader
 from .groups import LayerGroups, find_groups
 from .inputs import check_data, load_teacher
+from .lightning_run import RunInterrupted, make_trainer, quiet_lightning, versions
 from .manifest import cuts_digest
 from .module import Distiller
 from .plot import draw_history
-from .resume import AtomicCheckpointIO, checkpoint_step, latest_checkpoint, read_run, refuse_other_run, write_run
+from .resume import checkpoint_step, latest_checkpoint, read_run, refuse_other_run, write_run
 from .sections import StudentConfig
 from .settings import SettingsError, merge, to_plain
 from .settings import build as build_settings
@@ -41,23 +38,6 @@ from .validation_speech import ValidationSpeech, prepare_validation
 from .validator import Validator, best_of, load_best
 
 logger = logging.getLogger(__name__)
-
-_PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
-
-
-class RunInterrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved a checkpoint; the same call continues it.
-
-    Attributes:
-        exit_code: for a command: 0 when its own time limit stopped it, 130 for a signal.
-
-    >>> RunInterrupted("stopped by SIGINT at step 7 of 10").exit_code
-    130
-    """
-
-    def __init__(self, message: str, exit_code: int = 130):
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Path:
@@ -108,6 +88,7 @@ def second_stage(config: DistillConfig, student: Path) -> DistillConfig:
 
     The student keeps its shape and is not pruned again.
 
+    >>> from robustdistiller.pretrain import load_config
     >>> second_stage(load_config("dphubert", ["out_dir=exp"]), Path("exp/first/student.ckpt")).optim.lr
     0.0001
     """
@@ -144,7 +125,7 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
         "speech": cuts_digest(cuts),
         "corruption": corruptor and corruptor.describe(),
         "validation": validation and validation.describe(),
-        "versions": _versions(),
+        "versions": versions(),
     }
     resumed = latest_checkpoint(out_dir)
     if resumed is not None:
@@ -200,32 +181,14 @@ def _fit(
         check_compiler("cuda" if _on_cuda(config) else "cpu")
         compile_layers(module.student)
         compile_layers(module.teacher)
-    with _quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
+    with quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
         # The cost comes first, so that it does not measure the others. The history's line of a step and the best
         # value are there before the step's checkpoint.
         own: list[pl.Callback] = [CostReport(out_dir, costs, history), history]
         if validation is not None:
             own.append(Validator(out_dir, config.validation, validation, history))
         own.append(keeper)
-        trainer = pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
-            precision=_PRECISIONS[settings.precision],
-            max_steps=settings.max_steps,
-            max_epochs=-1,
-            accumulate_grad_batches=settings.accumulate,
-            deterministic=settings.deterministic,
-            callbacks=[*own, *callbacks],
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=out_dir,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        trainer = make_trainer(settings, out_dir, [*own, *callbacks])
         loader = _LoaderFromPosition(config, cuts, corruptor, module)
         trainer.fit(module, datamodule=loader, ckpt_path=resumed)
     module.steps_done = trainer.global_step
@@ -302,7 +265,8 @@ def _find_groups(config: DistillConfig, out_dir: Path, teacher: SpeechEncoder, c
     if path.is_file():
         found = LayerGroups.load(path)
     else:
-        found = find_groups(teacher, cuts, config.targets.groups, seed=config.seed, progress=config.trainer.progress)
+        device = "cuda" if _on_cuda(config) else None
+        found = find_groups(teacher, cuts, config.targets.groups, config.seed, device, progress=config.trainer.progress)
         if _is_main_process():
             found.save(path)
     logger.info("teacher layers in groups: %s", ", ".join(map(str, found.groups)))
@@ -340,29 +304,3 @@ def _export(
         save_checkpoint(out_dir / "student_best.ckpt", module.export_student(), {**metadata, **progress})
     draw_history(out_dir / "history.csv", out_dir / "history.png")
     logger.info("student  %s", path)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": python_version()}
-    for package in ("robustdistiller", "torch", "torchaudio", "lhotse", "lightning"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's start-up talk off the console; its errors pass."""
-    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [one.level for one in noisy]
-    for one in noisy:
-        one.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for one, level in zip(noisy, levels):
-            one.setLevel(level)

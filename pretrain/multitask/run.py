@@ -19,9 +19,9 @@ from robustdistiller.upstream.checkpoints.files import write_atomically
 from ..callbacks import CheckpointKeeper, History
 from ..config import DistillConfig
 from ..inputs import open_sources
+from ..lightning_run import RunInterrupted, make_trainer, quiet_lightning, versions
 from ..plot import draw_history
-from ..resume import AtomicCheckpointIO, checkpoint_step, latest_checkpoint, refuse_other_run, write_run
-from ..run import _PRECISIONS, RunInterrupted, _quiet_lightning, _versions
+from ..resume import checkpoint_step, latest_checkpoint, refuse_other_run, write_run
 from ..settings import SettingsError, flatten
 from .data import PairedBatches, load_tasks
 from .evaluation import DevEvaluation, best_path, describe_scores, evaluate
@@ -70,7 +70,7 @@ def run_multitask(config: DistillConfig, out_dir: Path, callbacks: Sequence[pl.C
         "teacher": start["sha256"],
         "speech": {task: data.digest() for task, data in tasks.items()},
         "corruption": training and training.describe(),
-        "versions": _versions(),
+        "versions": versions(),
     }
     resumed = latest_checkpoint(out_dir)
     if resumed is not None:
@@ -198,24 +198,10 @@ def _fit(
 ) -> str:
     """Train to `max_steps`; returns what stopped it before, or an empty string."""
     settings = config.trainer
-    with _quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
+    with quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
         dev = DevEvaluation(out_dir, history, config.multitask.dev_every_steps, config.data.num_workers)
-        trainer = pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=1,
-            precision=_PRECISIONS[settings.precision],
-            max_steps=settings.max_steps,
-            max_epochs=-1,
-            deterministic=settings.deterministic,
-            # What is logged and found out about a step comes before its checkpoint.
-            callbacks=[history, dev, keeper, *callbacks],
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=out_dir,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        # What is logged and found out about a step comes before its checkpoint.
+        trainer = make_trainer(settings, out_dir, [history, dev, keeper, *callbacks])
         trainer.fit(module, datamodule=_PairsFromPosition(config, module, corruptor), ckpt_path=resumed)
     module.steps_done = trainer.global_step
     return keeper.stopped_by if trainer.global_step < settings.max_steps else ""
