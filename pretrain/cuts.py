@@ -21,7 +21,7 @@ def windows(cut: Cut, num_samples: int, min_samples: int) -> list[Cut]:
 
     >>> from lhotse.testing.dummies import dummy_cut
     >>> [(piece.id, piece.num_samples) for piece in windows(dummy_cut(0, duration=1.0), 7000, 1600)]
-    [('dummy-mono-cut-0000', 7000), ('dummy-mono-cut-0000@7000', 7000), ('dummy-mono-cut-0000@14000', 2000)]
+    [('dummy-mono-cut-0000@0', 7000), ('dummy-mono-cut-0000@7000', 7000), ('dummy-mono-cut-0000@14000', 2000)]
     """
     starts = range(0, cut.num_samples, num_samples)
     if len(starts) == 1:

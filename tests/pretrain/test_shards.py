@@ -15,11 +15,13 @@ import soundfile
 import torch
 from lhotse import CutSet, Recording
 
-from robustdistiller.pretrain import SettingsError
+from robustdistiller.pretrain import SettingsError, distill
 from robustdistiller.pretrain import shards as shards_module
 from robustdistiller.pretrain.data import BatchStream, SpeechBatches, make_loader, read_cut
 from robustdistiller.pretrain.manifest import cuts_digest, speech_cuts
 from robustdistiller.pretrain.shards import StreamedCuts
+
+from .conftest import assert_equal_states, last_checkpoint
 
 MAX_SAMPLES = 24_000
 
@@ -224,3 +226,13 @@ def test_a_recording_that_goes_missing_names_its_shard(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"")
     with pytest.raises(ValueError, match=r"cannot read .*a\.tar \(byte 512\) \(utterance a\.tar/a\.wav\)"):
         read_cut(cut)
+
+
+def test_a_run_on_shards_is_continued_exactly(make_config, shar: Path, tmp_path: Path) -> None:
+    options = [f"data.speech={shar}", "data.num_workers=1", "trainer.batch_size=4"]
+    distill(make_config(tmp_path / "straight", *options))
+    distill(make_config(tmp_path / "stopped", *options, "trainer.max_steps=3", "optim.schedule_steps=6"))
+    distill(make_config(tmp_path / "stopped", *options))
+    for part in ("state_dict", "optimizer_states", "progress"):
+        one, other = (last_checkpoint(tmp_path / name)[part] for name in ("stopped", "straight"))
+        assert_equal_states(one, other)
