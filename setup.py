@@ -38,6 +38,7 @@ setup(
     packages=packages,
     package_data={
         "robustdistiller.pretrain": ["recipes/*.yaml"],
+        "robustdistiller.eval.leaderboard": ["page.html", "*.css", "*.js"],
         "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*", "recipes/*.yaml"],
         **{f"robustdistiller.{room}": patterns for room, patterns in DATA_ROOMS.items()},
     },
@@ -63,6 +64,7 @@ setup(
     ],
     extras_require={
         "metrics": ["pesq", "pystoi"],  # SE, SS
+        "slurm": ["submitit>=1.5"],  # sweeps on a cluster
         "rooms": ["pyroomacoustics"],  # simulate new rooms
         "dev": ["pytest>=8", "pytest-xdist", "ruff"],
     },

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from robustdistiller.eval.contract import Finding, check_upstream
 from robustdistiller.eval.doctor import Check, Report, TaskCheck, examine
 from robustdistiller.upstream.s3prl_bridge import Shim
 
@@ -15,16 +17,49 @@ _GOOD, _BAD, _ADVICE = "[green]ok[/]", "[red]no[/]", "[yellow]--[/]"
 
 
 def doctor(
+    upstream: str | None = typer.Option(None, "--upstream", "-u", help="Look at this upstream only, with two noises."),
+    checkpoint: str | None = typer.Option(None, "--checkpoint", "-k", help="Its weights."),
+    options: str | None = typer.Option(None, "--options", "-g", help="Its own options file."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     shims: bool = typer.Option(True, "--shims/--no-shims", help="List what the bridge to s3prl changes here."),
 ) -> None:
-    """Say what works here: versions, audio, s3prl, every SUPERB task, and what to type for what is missing."""
+    """Say what works here: versions, audio, s3prl, every SUPERB task, and what to type for what is missing.
+
+    With --upstream: whether s3prl's heads can be trained on that upstream.
+    """
+    if upstream is not None:
+        raise typer.Exit(show_upstream(check_upstream(upstream, checkpoint, options), upstream, as_json, Console()))
+    if checkpoint is not None or options is not None:
+        raise typer.BadParameter("--checkpoint and --options belong to --upstream NAME")
     report = examine()
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
         show(report, Console(), shims)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def show_upstream(findings: list[Finding], name: str, as_json: bool, console: Console) -> int:
+    """Print what was found about an upstream; returns the exit status.
+
+    Example:
+        >>> show_upstream([Finding("50 ms", False, "no frame")], "mine", False, Console(width=80))
+        <BLANKLINE>
+        The upstream mine
+        no 50 ms no frame
+        s3prl's heads cannot be trained on it.
+        1
+    """
+    broken = any(not finding.ok and finding.required for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": not broken, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        return int(broken)
+    table = _table(f"\nThe upstream {name}")
+    for finding in findings:
+        table.add_row(_GOOD if finding.ok else _BAD if finding.required else _ADVICE, finding.name, finding.found)
+    console.print(table)
+    console.print("s3prl's heads cannot be trained on it." if broken else "s3prl's heads can be trained on it.")
+    return int(broken)
 
 
 def show(report: Report, console: Console, shims: bool = True) -> None:

@@ -14,9 +14,12 @@ COMMANDS = {
     "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
     "distill": "Distil a small student from a large teacher, by a recipe.",
     "groups": "Find groups of similar layers in a teacher, to distil from their means.",
-    "convert": "Write a checkpoint for s3prl, transformers or torchaudio, or for this package.",
+    "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",
     "extract": "Write the features of a folder of audio, one file each.",
+    "sweep": "Run a benchmark sweep: upstreams x tasks x conditions x seeds, continued where it stopped.",
     "table": "Make tables and plots from records.",
+    "leaderboard": "Show measured systems beside published ones: tables, CSV, LaTeX, one HTML page.",
+    "compare": "Compare two systems cell by cell, with intervals and paired tests.",
     "inspect": "Say what a checkpoint is, of whatever kind, without running anything in it.",
     "doctor": "Say what works on this machine, and how to get what does not.",
 }

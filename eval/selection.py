@@ -31,6 +31,7 @@ class Tried:
             reported (accuracies and error rates in per cent); None when there is none, then `reason` says why.
         step: training step of that checkpoint.
         reason: why there is no score.
+        trained: its training ran to the end.
         resumed_at: steps at which the training went on after it had been stopped.
 
     Example:
@@ -42,6 +43,7 @@ class Tried:
     dev_score: float | None
     step: int | None = None
     reason: str = ""
+    trained: bool = True
     resumed_at: tuple[int, ...] = ()
 
 

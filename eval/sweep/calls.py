@@ -1,0 +1,107 @@
+"""What a sweep asks of the launcher: its jobs as command lines of ``run_downstream.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustdistiller.eval.sweep.cells import Cell, Group, Head
+from robustdistiller.eval.sweep.config import SweepConfig, UpstreamEntry
+from robustdistiller.eval.sweep.jobs import Job
+from robustdistiller.eval.sweep.plan import job_folder
+
+
+def contract_job(group: Group, device: str) -> Job:
+    """Look at an upstream with two short noises."""
+    entry = group.upstream
+    work = {
+        "name": entry.name,
+        "checkpoint": _absolute(entry.checkpoint),
+        "options": _absolute(entry.options),
+        "device": device,
+    }
+    folder = group.root / "jobs" / group.place.split("/")[0] / "contract"
+    return Job("contract", f"{entry.label}: looking at the upstream", folder, work)
+
+
+def train_job(head: Head, device: str, fresh: bool) -> Job:
+    """Train one head on clean audio.
+
+    Args:
+        head: the head.
+        device: where.
+        fresh: even where it can go on from a checkpoint.
+    """
+    group = head.group
+    work = {
+        "task": group.task.registry.code,
+        "arguments": [*_upstream(group), "-d", group.task.registry.code, "--seed", str(group.seed), "--device", device],
+        "config": head.config,
+        "folder": str(head.folder),
+        "total_steps": int(head.config["runner"]["total_steps"]),
+        "device": device,
+    }
+    title = f"{group.title}: training, learning rate {head.learning_rate:g}"
+    return Job("train", title, job_folder(head), work, fresh)
+
+
+def evaluate_job(sweep: SweepConfig, group: Group, cells: list[Cell], checkpoint: Path | None) -> Job:
+    """Evaluate the chosen head, all conditions of a split in one call.
+
+    Args:
+        sweep: for the sources of the conditions.
+        group: whose head.
+        cells: of the group, those to evaluate.
+        checkpoint: of the head; None for a task without one.
+    """
+    calls = []
+    for split in dict.fromkeys(cell.split for cell in cells):
+        call = ["-m", "evaluate", *_head(group, checkpoint), "-t", split, "--device", sweep.device]
+        call += ["--label", group.upstream.label, "--records", str(group.records), "--overwrite", "only-missing"]
+        for option, paths in (("--noise", sweep.noise), ("--rir", sweep.rir), ("--speech", sweep.speech)):
+            call += [part for path in paths for part in (option, path)]
+        call += ["--corruption-seed", str(sweep.corruption_seed)]
+        call += [part for cell in cells if cell.split == split for part in ("--condition", cell.condition.label)]
+        calls.append(call)
+    folder = group.root / "jobs" / group.place / "evaluate"
+    return Job("evaluate", f"{group.title}: evaluating", folder, {"calls": calls})
+
+
+def _head(group: Group, checkpoint: Path | None) -> list[str]:
+    if checkpoint is not None:
+        return ["-e", str(checkpoint), "-o", _moved(group, checkpoint)]
+    folder = group.root / "heads" / group.place / "untrained"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "head.yaml"
+    config.write_text(yaml.safe_dump(dict(group.config), sort_keys=False), encoding="utf-8")
+    task = group.task.registry.code
+    return [*_upstream(group), "-d", task, "-c", str(config), "-p", str(folder), "--seed", str(group.seed)]
+
+
+def _moved(group: Group, checkpoint: Path) -> str:
+    """Where things are now: a head remembers the paths of the day it was trained."""
+    settings: dict[str, Any] = {"args.expdir": str(checkpoint.parent)}
+    if group.digest != "none":
+        settings["args.upstream_ckpt"] = _absolute(group.upstream.checkpoint)
+    for root in group.task.registry.roots:
+        node: Any = group.config
+        for part in root.key.removeprefix("config.").split("."):
+            node = node[part]
+        settings[root.key] = node
+    texts = [f"{key}={value!r}" for key, value in settings.items()]
+    # s3prl cannot be told of a path with its own separators in it; such data has to stay where it was.
+    return ",,".join(text for text in texts if text.count("=") == 1 and ",," not in text)
+
+
+def _upstream(group: Group) -> list[str]:
+    entry: UpstreamEntry = group.upstream
+    arguments = ["-u", entry.name, "-s", entry.feature_selection]
+    for option, value in (("-k", _absolute(entry.checkpoint)), ("-g", _absolute(entry.options)), ("-l", entry.layer)):
+        arguments += [] if value is None else [option, str(value)]
+    return arguments
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).absolute()) if path and Path(path).is_file() else path

@@ -1,0 +1,241 @@
+"""A sweep taken apart: groups (one upstream on one task with one seed), their heads and their cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from robustdistiller.acoustics import Condition
+from robustdistiller.eval.records import NO_CHECKPOINT, Metric, Record
+from robustdistiller.eval.run_info import config_digest, versions
+from robustdistiller.eval.store import slug
+from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
+from robustdistiller.eval.sweep.reading import SweepError
+from robustdistiller.upstream import checkpoint_digest
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What shares heads: one upstream on one task with one seed.
+
+    Attributes:
+        upstream, task, seed: as in the sweep's file.
+        config: configuration of the heads; its learning rate is the task's default.
+        digest: SHA-256 of the checkpoint; ``none`` without a file.
+        learning_rates: tried, the largest first; empty for a task without a trained head.
+        conditions: test conditions, in the order of evaluation.
+        root: folder of the sweep.
+    """
+
+    upstream: UpstreamEntry
+    task: TaskEntry
+    seed: int
+    config: Mapping[str, Any]
+    digest: str
+    learning_rates: tuple[float, ...]
+    conditions: tuple[Condition, ...]
+    root: Path
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.upstream.label} / {self.task.name} / seed {self.seed}"
+
+    @cached_property
+    def place(self) -> str:
+        """Its folder below ``heads/``, ``records/`` and ``jobs/``: another checkpoint or configuration, another place.
+
+        The learning rates are no part of it, so that a longer list reuses the heads of a shorter one.
+        """
+        entry = self.upstream
+        shared = {**self.config, "optimizer": {**(self.config.get("optimizer") or {}), "lr": None}}
+        identity = [
+            *(entry.name, self.digest, _text(entry.options), entry.feature_selection, entry.layer),
+            *(entry.checkpoint if self.digest == NO_CHECKPOINT else "", self.task.registry.code, self.seed),
+            config_digest(shared),
+        ]
+        short = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+        return f"{slug(entry.name)}-{self.digest[:12]}/{slug(self.task.name)}-seed{self.seed}-{short}"
+
+    @property
+    def records(self) -> Path:
+        """Folder of its records."""
+        return self.root / "records" / self.place
+
+    @property
+    def heads(self) -> list[Head]:
+        """One per learning rate."""
+        return [Head(self, rate) for rate in self.learning_rates]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """One per split and condition."""
+        return [Cell(self, split, condition) for split in self.task.splits for condition in self.conditions]
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head to train."""
+
+    group: Group
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """Of its folders."""
+        return f"lr-{self.learning_rate:g}"
+
+    @property
+    def folder(self) -> Path:
+        """Where s3prl writes it."""
+        return self.group.root / "heads" / self.group.place / self.name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its s3prl configuration."""
+        return {**self.group.config, "optimizer": {**self.group.config["optimizer"], "lr": self.learning_rate}}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number to measure: a group's chosen head on a split under a condition."""
+
+    group: Group
+    split: str
+    condition: Condition
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        split = f" / {self.split}" if len(self.group.task.splits) > 1 else ""
+        return f"{self.group.title}{split} / {self.condition.label}"
+
+    def failed_record(self, reason: str, start_utc: str, device: str) -> Record:
+        """The record of a cell for which there is no head to evaluate.
+
+        Args:
+            reason: why, in a sentence.
+            start_utc: ISO 8601.
+            device: where it was tried.
+        """
+        group, task = self.group, self.group.task.registry
+        return Record(
+            upstream=group.upstream.name,
+            label=group.upstream.label,
+            upstream_options=_text(group.upstream.options),
+            checkpoint=Path(group.upstream.checkpoint).name if group.upstream.checkpoint else "",
+            checkpoint_digest=group.digest,
+            checkpoint_digest_of="file" if group.digest != NO_CHECKPOINT else "none",
+            parameters=0,
+            task=task.code,
+            downstream=task.downstream,
+            config_digest=config_digest(group.config),
+            condition=self.condition.label,
+            condition_parameters=self.condition.to_dict(),
+            split=self.split,
+            metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
+            items_expected=None,
+            items_scored=0,
+            learning_rate=None,
+            seed=group.seed,
+            versions=versions(),
+            device=device,
+            start_utc=start_utc,
+            duration_s=0.0,
+            status="failed",
+            reason=reason,
+        )
+
+
+def expand(sweep: SweepConfig) -> list[Group]:
+    """All groups of a sweep, tasks outermost, so that a table fills row by row.
+
+    Raises:
+        SweepError: missing data or checkpoints, keys that do not exist, a grid of learning rates on a task without a
+            development set.
+
+    Example:
+        >>> expand(SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("QbE")]))
+        Traceback (most recent call last):
+        robustdistiller.eval.sweep.reading.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
+    """
+    digests = {entry.label: _digest(entry) for entry in sweep.upstreams}
+    groups = []
+    for task in sweep.tasks:
+        config = task.compose()
+        rates = learning_rates(sweep, task, config)
+        conditions = conditions_of(sweep, task)
+        for entry in sweep.upstreams:
+            groups += [
+                Group(entry, task, seed, config, digests[entry.label], rates, conditions, sweep.root)
+                for seed in sweep.seeds
+            ]
+    places: dict[str, Group] = {}
+    for group in groups:
+        other = places.setdefault(group.place, group)
+        if other is not group:
+            raise SweepError(f"{other.title} and {group.title} are the same upstream on the same task; drop one")
+    return groups
+
+
+def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any]) -> tuple[float, ...]:
+    """The learning rates to try on a task, the largest first.
+
+    Raises:
+        SweepError: a rate that is not positive, one set by `override`, or several where s3prl scores no development
+            set while it trains.
+
+    Example:
+        >>> sweep = SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("ASV")])
+        >>> asv = {"runner": {"eval_dataloaders": []}, "optimizer": {"lr": 1e-4}}
+        >>> learning_rates(sweep, sweep.tasks[0], asv)
+        (0.0001,)
+    """
+    if not task.registry.trainable:
+        return ()
+    if any(key.removeprefix("config.") == "optimizer.lr" for key in task.override):
+        raise SweepError(f"task {task.name}: override sets optimizer.lr; give learning_rates: [RATE] instead")
+    rates = task.learning_rates if task.learning_rates is not None else sweep.learning_rates
+    if not config["runner"]["eval_dataloaders"]:
+        if task.learning_rates is not None and len(rates) > 1:
+            raise SweepError(
+                f"task {task.name}: s3prl scores no development set of it while it trains, so there is nothing to "
+                f"choose among {len(rates)} learning rates by; give one"
+            )
+        rates = rates if task.learning_rates else [config["optimizer"]["lr"]]
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise SweepError(f"task {task.name}: learning_rates must be positive numbers, found {rates}")
+    return tuple(sorted(set(map(float, rates)), reverse=True))
+
+
+def conditions_of(sweep: SweepConfig, task: TaskEntry) -> tuple[Condition, ...]:
+    """The test conditions of a task, each once.
+
+    Example:
+        >>> fbank, ks = UpstreamEntry("fbank"), TaskEntry("KS")
+        >>> sweep = SweepConfig("o", [fbank], [ks], conditions=["clean", "reverb", "clean"])
+        >>> [str(condition) for condition in conditions_of(sweep, ks)]
+        ['clean', 'reverb']
+    """
+    texts = task.conditions if task.conditions is not None else sweep.conditions
+    return tuple(dict.fromkeys(Condition.parse(text) for text in texts))
+
+
+def _digest(entry: UpstreamEntry) -> str:
+    if not entry.checkpoint:
+        return NO_CHECKPOINT
+    path = Path(entry.checkpoint)
+    if path.is_file():
+        return checkpoint_digest(path)
+    if "://" in entry.checkpoint or not path.suffix:  # something that the upstream fetches itself
+        return NO_CHECKPOINT
+    raise SweepError(f"upstream {entry.label}: checkpoint {path} does not exist (seen from {Path.cwd()})")
+
+
+def _text(options: str | None) -> str:
+    return Path(options).read_text(encoding="utf-8") if options and Path(options).is_file() else str(options or "")

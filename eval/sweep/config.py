@@ -1,0 +1,311 @@
+"""What a sweep is asked to do: the YAML file as dataclasses, read strictly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustdistiller.acoustics import Condition
+from robustdistiller.eval import task_configs, tasks
+from robustdistiller.eval.store import REUSE_POLICIES
+from robustdistiller.eval.sweep.reading import SweepError, read, unknown_key
+
+EXECUTORS = ("local", "pool", "slurm")
+LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+# Settings that s3prl reads where they are given, though no shipped configuration has them.
+_EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.evaluate_ratio", "runner.train_dataloader")
+
+
+@dataclass
+class UpstreamEntry:
+    """An upstream under test; in the file, its name alone or a mapping.
+
+    Attributes:
+        name: entry of s3prl's hub (``-u``).
+        checkpoint: its weights (``-k``).
+        options: its own options file (``-g``).
+        label: name in tables; default: the name, or the checkpoint's file name where there is one.
+        feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
+        layer: a single hidden state instead of the weighted sum (``-l``).
+
+    Example:
+        >>> UpstreamEntry.from_text("fbank").label
+        'fbank'
+    """
+
+    name: str
+    checkpoint: str | None = None
+    options: str | None = None
+    label: str = ""
+    feature_selection: str = "hidden_states"
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        self.label = self.label or (Path(self.checkpoint).stem if self.checkpoint else self.name)
+
+    @classmethod
+    def from_text(cls, text: str) -> UpstreamEntry:
+        """An upstream without a checkpoint."""
+        return cls(name=text)
+
+
+@dataclass
+class TaskEntry:
+    """A task; in the file, its code alone or a mapping.
+
+    Attributes:
+        task: code (``IC``) or s3prl's name.
+        name: tells two entries of the same task apart, e.g. the folds of ER; default: the code.
+        data: where its data is, by the last part of the key in the task's configuration, e.g. ``file_path``.
+        override: settings of s3prl's configuration, by dotted key.
+        splits: evaluated splits; default: the task's first.
+        learning_rates: instead of the sweep's.
+        conditions: instead of the sweep's conditions and suites.
+
+    Example:
+        >>> TaskEntry.from_text("ic").name
+        'IC'
+    """
+
+    task: str
+    name: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    override: dict[str, Any] = field(default_factory=dict)
+    splits: list[str] = field(default_factory=list)
+    learning_rates: list[float] | None = None
+    conditions: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.registry = tasks.get(self.task)
+        except ValueError as error:
+            raise SweepError(str(error)) from error
+        self.name = self.name or self.registry.code
+        self.splits = self.splits or [self.registry.splits[0]]
+
+    @classmethod
+    def from_text(cls, text: str) -> TaskEntry:
+        """A task without settings of its own."""
+        return cls(task=text)
+
+    def compose(self) -> dict[str, Any]:
+        """The configuration of the task's heads, without the learning rate's choice.
+
+        During training only the development set is scored, not the test set as some of s3prl's configurations do.
+
+        Raises:
+            SweepError: a key that does not exist, missing data, or a training without a score on the development set.
+
+        Example:
+            >>> TaskEntry("IC", override={"runner.total_stepz": 10}).compose()
+            Traceback (most recent call last):
+            robustdistiller.eval.sweep.reading.SweepError: task IC: unknown key 'runner.total_stepz', nearest: \
+total_steps; there are total_steps, gradient_clipping, gradient_accumulate_steps, log_step, eval_step, save_step, \
+max_keep, eval_dataloaders
+        """
+        config = task_configs.load_config(self.registry)
+        runner = config.get("runner") or {}
+        developing = [s for s in runner.get("eval_dataloaders") or [] if s.startswith(("dev", "valid"))]
+        runner["eval_dataloaders"] = developing
+        for key, value in self._settings().items():
+            _set(config, key.removeprefix("config."), value, self.name)
+        try:
+            task_configs.check_roots(self.registry, config)
+        except FileNotFoundError as error:
+            raise SweepError(f"{error}\nIn the sweep's file: data: {self._data_hint()}") from error
+        self._check_steps(config)
+        return config
+
+    def _settings(self) -> dict[str, Any]:
+        roots = {root.key.rsplit(".", 1)[-1]: root.key for root in self.registry.roots}
+        settings = {}
+        for key, value in self.data.items():
+            if key not in roots and key not in roots.values():
+                raise SweepError(f"task {self.name}: {unknown_key(f'data.{key}', key, roots)}")
+            settings[roots.get(key, key)] = _absolute(value)
+        return {**settings, **self.override}
+
+    def _data_hint(self) -> str:
+        return "{" + ", ".join(f"{root.key.rsplit('.', 1)[-1]}: PATH" for root in self.registry.roots) + "}"
+
+    def _check_steps(self, config: Mapping[str, Any]) -> None:
+        if not self.registry.trainable:
+            return
+        runner = config["runner"]
+        for name in ("eval_step", "save_step"):
+            scored = runner["eval_dataloaders"] or name == "save_step"
+            if scored and runner[name] > runner["total_steps"]:
+                raise SweepError(
+                    f"task {self.name}: runner.{name} is {runner[name]} and runner.total_steps only "
+                    f"{runner['total_steps']}, so nothing would be {'saved' if name == 'save_step' else 'scored'}; "
+                    f"override runner.{name} too"
+                )
+
+
+@dataclass
+class ExecutorConfig:
+    """Where the work is done.
+
+    Attributes:
+        kind: ``local`` (in this process, one after the other), ``pool`` (processes on this machine) or ``slurm``.
+        workers: processes of a pool at most; 0: as many as devices and memory allow.
+        devices: of a pool, e.g. ``[cuda:0, cuda:1]``; default: the sweep's device.
+        per_device: processes of a pool that share a device (cores, for ``cpu``, are shared evenly among them).
+        memory_gb: memory of one process; a pool starts no process that would not fit. On SLURM, what is asked for.
+        threads: CPU threads of one process; 0: a fair share.
+        partition, account, qos, constraint: as SLURM calls them.
+        time_limit_min: SLURM's time limit of one job, minutes.
+        gpus: GPUs of one SLURM job.
+        array_parallelism: jobs of one SLURM array that may run at a time.
+        max_requeues: times a SLURM job is put back into the queue after its time limit or a preemption; a head goes on
+            from its last checkpoint.
+        setup: shell lines before a SLURM job, e.g. ``module load cuda``.
+        slurm: any other option of sbatch, by its long name.
+
+    Example:
+        >>> ExecutorConfig(kind="pool", workers=2).devices
+        []
+    """
+
+    kind: str = "local"
+    workers: int = 0
+    devices: list[str] = field(default_factory=list)
+    per_device: int = 1
+    memory_gb: float = 4.0
+    threads: int = 0
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time_limit_min: int = 1440
+    gpus: int = 0
+    array_parallelism: int = 64
+    max_requeues: int = 10
+    setup: list[str] = field(default_factory=list)
+    slurm: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in EXECUTORS:
+            raise SweepError(f"executor.kind must be one of {', '.join(EXECUTORS)}, found {self.kind!r}")
+        for name in ("per_device", "time_limit_min", "array_parallelism"):
+            if getattr(self, name) < 1:
+                raise SweepError(f"executor.{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("workers", "memory_gb", "threads", "gpus", "max_requeues"):
+            if getattr(self, name) < 0:
+                raise SweepError(f"executor.{name} must not be negative, found {getattr(self, name)}")
+
+
+@dataclass
+class SweepConfig:
+    """A sweep.
+
+    Attributes:
+        out: folder of everything the sweep writes.
+        upstreams, tasks: what is measured on what.
+        conditions: test conditions; default: clean.
+        suites: named sets of conditions, added to `conditions`.
+        seeds: of the heads' training.
+        learning_rates: of the heads, tried on each; the best on the development set is evaluated.
+        noise, rir, speech: sources of the conditions; default: the shipped ones.
+        corruption_seed: of the drawn corruption.
+        policy: one of `store.REUSE_POLICIES`.
+        device: ``cpu`` or ``cuda``.
+        check_upstreams: look at each upstream with two short noises first.
+        executor: where the work is done.
+
+    Example:
+        >>> SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
+        0.1
+    """
+
+    out: str
+    upstreams: list[UpstreamEntry]
+    tasks: list[TaskEntry]
+    conditions: list[str] = field(default_factory=list)
+    suites: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [1337])
+    learning_rates: list[float] = field(default_factory=lambda: list(LEARNING_RATES))
+    noise: list[str] = field(default_factory=list)
+    rir: list[str] = field(default_factory=list)
+    speech: list[str] = field(default_factory=list)
+    corruption_seed: int = 0
+    policy: str = "only-missing"
+    device: str = "cpu"
+    check_upstreams: bool = True
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("upstreams", "tasks", "seeds", "learning_rates"):
+            if not getattr(self, name):
+                raise SweepError(f"{name} is empty; give at least one")
+        if self.policy not in REUSE_POLICIES:
+            raise SweepError(f"policy must be one of {', '.join(REUSE_POLICIES)}, found {self.policy!r}")
+        self.conditions = self.conditions or ([] if self.suites else ["clean"])
+        for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):
+            for text in texts:
+                try:
+                    Condition.parse(text)
+                except ValueError as error:
+                    raise SweepError(f"conditions: {error}") from error
+        for what, names in (
+            ("upstreams share the label", [entry.label for entry in self.upstreams]),
+            ("tasks share the name", [entry.name for entry in self.tasks]),
+        ):
+            double = sorted({name for name in names if names.count(name) > 1})
+            if double:
+                raise SweepError(f"two {what} {double[0]!r}; give each its own")
+        for path in (self.out, *(entry.checkpoint for entry in self.upstreams if entry.checkpoint)):
+            if "=" in path or ",," in path:
+                raise SweepError(f"{path}: s3prl takes no paths with '=' or ',,' in them; rename the file or folder")
+
+    @property
+    def root(self) -> Path:
+        """The folder of everything, absolute."""
+        return Path(self.out).absolute()
+
+
+def load(path: str | Path) -> SweepConfig:
+    """Read a sweep's file.
+
+    Raises:
+        SweepError: the file cannot be read, or says what makes no sense; with the file's name.
+
+    Example:
+        >>> load("nowhere.yaml")
+        Traceback (most recent call last):
+        robustdistiller.eval.sweep.reading.SweepError: nowhere.yaml: no such file
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SweepError(f"{path}: no such file")
+    try:
+        return read(SweepConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise SweepError(f"{path} is not YAML: {error}") from error
+    except SweepError as error:
+        raise SweepError(f"{path}: {error}") from error
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_absolute(one) for one in value]
+    return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
+
+
+def _set(config: dict[str, Any], key: str, value: Any, task: str) -> None:
+    """Set a dotted key that the configuration has, or one of the few that s3prl reads beyond it."""
+    free = any(key == extra or key.startswith(extra + ".") for extra in _EXTRA_KEYS)
+    *parents, last = key.split(".")
+    node: Any = config
+    for depth, part in enumerate([*parents, last]):
+        known = node if isinstance(node, Mapping) else {}
+        if part not in known and not free:
+            raise SweepError(f"task {task}: {unknown_key(key, part, known)}")
+        if depth < len(parents):
+            node = node.setdefault(part, {})
+    node[last] = copy.deepcopy(value)

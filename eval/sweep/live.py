@@ -1,0 +1,106 @@
+"""A sweep's progress in the terminal: a table that redraws itself, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from robustdistiller.eval.sweep.jobs import tail
+from robustdistiller.eval.sweep.plan import duration
+from robustdistiller.eval.sweep.run import Progress
+
+_ORDER = ("training", "evaluating", "checking", "failed", "waiting", "done", "skipped", "reused")
+_STYLES = {"failed": "red", "done": "green", "reused": "dim", "skipped": "dim", "waiting": "dim"}
+
+
+class LiveView:
+    """Shows a sweep while it runs; use as a context manager.
+
+    Args:
+        console: where to print.
+
+    Example:
+        >>> with LiveView(Console(width=80, force_terminal=False)) as view:
+        ...     view.say("IC: done")
+        ...     view.update([])
+        IC: done
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False)
+        self._progress: Sequence[Progress] = ()
+        self._started = time.monotonic()
+        self._shown_s = 0.0
+
+    def __enter__(self) -> LiveView:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.update(self._table(), refresh=True)
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line; in a terminal above the table."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, progress: Sequence[Progress]) -> None:
+        """Show this state."""
+        self._progress = progress
+        now = time.monotonic()
+        if self.console.is_terminal and now - self._shown_s > 0.2:
+            self._shown_s = now
+            self._live.update(self._table())
+
+    def _table(self) -> Table:
+        return progress_table(self._progress, time.monotonic() - self._started, max(5, self.console.height - 6))
+
+
+def progress_table(progress: Sequence[Progress], elapsed_s: float, rows: int = 40) -> Table:
+    """The state of every group, what moves first; what does not fit is counted below.
+
+    Args:
+        progress: of the groups.
+        elapsed_s: seconds since the start.
+        rows: that fit.
+
+    Example:
+        >>> progress_table([], 61.0).caption
+        '61 s, nothing to do'
+    """
+    counts = Counter(one.state for one in progress)
+    said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state]) or "nothing to do"
+    table = Table(box=None, pad_edge=False, caption_justify="left", title_justify="left")
+    for name, justify in (("upstream", "left"), ("task", "left"), ("seed", "right"), ("heads", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)
+    for name, justify in (("rate", "right"), ("cells", "right"), ("state", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+    ordered = sorted(progress, key=lambda one: _ORDER.index(one.state))
+    for one in ordered[:rows]:
+        group, style = one.group, _STYLES.get(one.state, "")
+        heads = f"{one.trained}/{len(group.learning_rates)}" if group.learning_rates else "-"
+        rate = f"{one.learning_rate:g}" if one.learning_rate else ""
+        cells = f"{one.finished}/{len(group.cells)}"
+        state = f"[{style}]{one.state}[/]" if style else one.state
+        table.add_row(group.upstream.label, group.task.name, str(group.seed), heads, rate, cells, state, _detail(one))
+    hidden = f"; {len(ordered) - rows} more rows" if len(ordered) > rows else ""
+    table.caption = f"{duration(elapsed_s)}, {said}{hidden}"
+    return table
+
+
+def _detail(one: Progress) -> str:
+    from rich.markup import escape
+
+    if not one.running:
+        return escape(one.detail)
+    said = tail(one.running[0].log)
+    return escape(said[-1] if said else one.running[0].title)
