@@ -43,6 +43,10 @@ class Evaluation:
         """Of a task's heads."""
         return (self.options or heads.OPTIONS)[task.kind]
 
+    def settings_digest(self, task: str) -> str:
+        """SHA-256 of how a task's heads are trained and its features computed."""
+        return digest(self.head_options(TASKS[task]), self.autocast)
+
     def prepare(self) -> None:
         """Builds the tasks and mixes the test audio."""
         for task, items in build_tasks(self.data, self.tasks).items():
@@ -69,7 +73,7 @@ class Evaluation:
             heard = self._digests(task, built[task], audio)
             for seed, part in self._task(upstream, identity, name, seeds, TASKS[task], built[task], audio, heard):
                 merged[seed].cells.update(part.cells)
-                merged[seed].notes["digests"].update(heard)
+                merged[seed].notes["digests"].update(heard, **{f"{task} heads": self.settings_digest(task)})
                 merged[seed].notes["tasks"][task] = part.notes["task"]
         for outcome in merged.values():
             outcome.notes["evaluation_seconds"] = round(sum(t["seconds"] for t in outcome.notes["tasks"].values()), 1)

@@ -12,6 +12,7 @@ from .conditions import CONDITIONS
 from .plan import BASELINES, REFERENCE, STUDENTS
 from .tasks import TASKS
 
+_SWEEP = ("clean", "noise20", "noise10", "noise5", "noise0")
 _MARKERS = "osD^vP*Xhp<>"
 _BASELINE_STYLES = {
     "teacher": {"color": "black", "linestyle": "--", "marker": "s"},
@@ -84,16 +85,20 @@ def _scores(results: Results):
             scores = [results.score(name, task, condition) for condition in results.conditions]
             places = [place for place, score in enumerate(scores) if score is not None]
             shift = 0.5 * (number / max(1, len(results.names) - 1) - 0.5)  # so that error bars lie beside each other
+            style = _style(name)
             axis.errorbar(
                 [place + shift for place in places],
                 [scores[place].mean for place in places],
                 [scores[place].standard_error for place in places],
                 label=label_of(name),
                 markersize=4.5,
-                linewidth=0.9,
-                alpha=0.9,
-                **_style(name),
+                elinewidth=0.9,
+                **{**style, "linestyle": "none"},
             )
+            # A line only where the condition changes by degrees.
+            sweep = [place for place in places if results.conditions[place] in _SWEEP]
+            line = {key: value for key, value in style.items() if key != "marker"}
+            axis.plot([p + shift for p in sweep], [scores[p].mean for p in sweep], linewidth=0.9, **line)
         for place in range(len(results.conditions) - 1):
             axis.axvline(place + 0.5, color="0.9", linewidth=0.8, zorder=0)
         axis.set_xticks(range(len(results.conditions)), [CONDITIONS[c].title for c in results.conditions])

@@ -162,15 +162,16 @@ def run_cell(study: Study, name: str, seeds: Sequence[int]) -> None:
 
 
 def _is_done(study: Study, name: str, seed: int, teacher_digest: str) -> bool:
-    """Whether the outcome is there, was made from this teacher with these settings, and has every cell."""
+    """Whether the outcome is there, comes from this teacher and these settings, and has every cell."""
     path = outcome_path(study.out, name, seed)
     if not path.is_file():
         return False
     known = load_outcome(path)
     config = STUDENTS[name].config_digest(study.steps) if name in STUDENTS else None
     same = known.notes["teacher"] == teacher_digest and known.notes.get("config") == config
+    scored = {f"{task} heads": study.evaluation.settings_digest(task) for task in study.evaluation.tasks}
     wanted = {(task, c) for task in study.evaluation.tasks for c in study.evaluation.conditions}
-    return same and wanted <= set(known.cells)
+    return same and scored.items() <= known.notes["digests"].items() and wanted <= set(known.cells)
 
 
 def _list(seeds: Sequence[int]) -> str:

@@ -56,9 +56,11 @@ def train_student(student: Student, data: StudyData, teacher: Path, seed: int, s
     out_dir = student_folder(student, data, teacher, seed, steps)
     checkpoint, log = out_dir / "student.ckpt", out_dir / "log.txt"
     arguments = student.arguments(data, teacher, seed, steps, out_dir)
+    seconds = out_dir / "seconds.txt"  # written last, and the folder belongs to these settings alone
+    if seconds.is_file() and checkpoint.is_file():
+        return checkpoint
     out_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    # The command itself finds out whether the run is finished, and refuses to go on with other settings.
     with log.open("a", encoding="utf-8") as stream:
         done = subprocess.run(
             [sys.executable, "-m", "robustdistiller.cli", "distill", *arguments],
@@ -72,18 +74,13 @@ def train_student(student: Student, data: StudyData, teacher: Path, seed: int, s
     if done.returncode != 0 or not checkpoint.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LISTED_LINES:]
         raise DistillationFailed(f"distilling {student.name} (seed {seed}) failed, see {log}:\n" + "\n".join(lines))
-    seconds = out_dir / "seconds.txt"
-    replace_file(seconds, f"{_seconds(seconds) + time.monotonic() - started:.1f}")
+    replace_file(seconds, f"{time.monotonic() - started:.1f}")
     return checkpoint
 
 
 def training_seconds(checkpoint: Path) -> float:
-    """Wall-clock seconds that the training of a student took, starts included."""
-    return _seconds(checkpoint.with_name("seconds.txt"))
-
-
-def _seconds(path: Path) -> float:
-    return float(path.read_text()) if path.is_file() else 0.0
+    """Wall-clock seconds of the training of a student, its start included; of the last part if it was interrupted."""
+    return float(checkpoint.with_name("seconds.txt").read_text())
 
 
 def load_upstream(checkpoint: Path) -> tuple[nn.Module, str]:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from robustdistiller.mini.study import evaluate, run
+from robustdistiller.mini.study import evaluate, run, upstreams
 from robustdistiller.mini.study.evaluate import Evaluation
 from robustdistiller.mini.study.files import Busy, locked
 from robustdistiller.mini.study.heads import HeadOptions
@@ -156,6 +156,14 @@ def test_another_number_of_steps_is_another_study(finished, monkeypatch):
     monkeypatch.setattr(run, "train_student", lambda *arguments: (_ for _ in ()).throw(RuntimeError("trained again")))
     changed = Study(finished.evaluation, finished.out, finished.teacher, 3, (0,), ("distilhubert",), ())
     assert run_study(changed) == ["distilhubert seed0: trained again"]
+
+
+def test_other_heads_are_scored_again_without_training(finished, monkeypatch):
+    monkeypatch.setattr(upstreams.subprocess, "run", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(Evaluation, "run", lambda *_: (_ for _ in ()).throw(RuntimeError("scored again")))
+    options = {"classes": HeadOptions((1e-2,), 200, 32)}
+    changed = dataclasses.replace(finished, evaluation=dataclasses.replace(finished.evaluation, options=options))
+    assert run_study(changed) == [f"{name} seed0: scored again" for name in ("distilhubert", "teacher", "random")]
 
 
 def test_killed_between_tasks_goes_on_there(finished, evaluation, teacher, tmp_path, monkeypatch):
