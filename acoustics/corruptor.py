@@ -58,6 +58,8 @@ class Corruptor:
         self.seed = seed
         self.sample_rate_hz = sample_rate_hz
         if isinstance(self.what, Condition):
+            if self.what.side is not None:
+                raise ValueError(f"{self.what}: side belongs to trials of two recordings and means nothing here")
             options = {"sample_rate_hz": sample_rate_hz}
             if self.what.needs_noise_files and self.what.noise:
                 noise = AudioSource.from_path(self.what.noise, **options)
@@ -75,7 +77,7 @@ class Corruptor:
             self.what.check_sample_rate(sample_rate_hz)
         self._rooms = None
         if isinstance(self.what, Condition) and self.what.rt60_s is not None:
-            self._rooms = self.rir.select(self.what.rt60_s)
+            self._rooms = self.rir.select(self.what.rt60_s, self.what.rt60_max_s)
         self._reported: set[str] = set()
 
     def draw(

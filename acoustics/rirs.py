@@ -146,20 +146,26 @@ class RIRSource:
             self._rt60s = self._measure_all()
         return self._rt60s
 
-    def select(self, rt60_s: float) -> tuple[tuple[str, int], ...]:
+    def select(self, rt60_s: float, rt60_max_s: float | None = None) -> tuple[tuple[str, int], ...]:
         """The responses, as (name, channel), whose measured reverberation time is within 15 % of ``rt60_s``.
+
+        With ``rt60_max_s``, those whose reverberation time lies from ``rt60_s`` to ``rt60_max_s``, both included.
 
         Raises:
             ValueError: there is none; the message lists the reverberation times there are.
         """
         rt60s = self.rt60s()
-        chosen = tuple(key for key, value in rt60s.items() if value and abs(value / rt60_s - 1) <= RT60_TOLERANCE)
+        if rt60_max_s is None:
+            wanted = f"within {RT60_TOLERANCE:.0%} of rt60_s={rt60_s:g}"
+            chosen = tuple(key for key, value in rt60s.items() if value and abs(value / rt60_s - 1) <= RT60_TOLERANCE)
+        else:
+            wanted = f"with rt60_s={rt60_s:g}..{rt60_max_s:g}"
+            chosen = tuple(key for key, value in rt60s.items() if value and rt60_s <= value <= rt60_max_s)
         if not chosen:
             known = sorted({round(value, 2) for value in rt60s.values() if value})
             listed = ", ".join(f"{value:g}" for value in known[:: max(len(known) // 20, 1)]) or "none could be measured"
             raise ValueError(
-                f"no impulse response within {RT60_TOLERANCE:.0%} of rt60_s={rt60_s:g} among {len(rt60s)}; "
-                f"measured reverberation times (s): {listed}"
+                f"no impulse response {wanted} among {len(rt60s)}; measured reverberation times (s): {listed}"
             )
         return chosen
 

@@ -20,6 +20,7 @@ from robustdistiller.acoustics import Condition, CorruptionPolicy
         "reverb:rt60_s=0.6",
         "noise+reverb:snr_db=10,rt60_s=0.6",
         "noise+reverb:snr_db=10,rt60_s=0.65,noise=/n,rir=C:\\rooms,reverb_level=direct",
+        "noise+reverb:snr_db=10..20,rt60_s=0.4..0.8,side=test",
     ],
 )
 def test_canonical_form_and_dict_read_back(text):
@@ -52,6 +53,11 @@ def test_spelling_variants_have_one_form():
         ("noise:snr_db=500", r"snr_db must be between"),
         ("reverb:rt60_s=0", r"rt60_s must be between 0.05 and 10"),
         ("noise:snr_db=5,snr_db=6", r"snr_db is given twice"),
+        ("noise:snr_db=20..10", r"snr_db must rise from its lower to its upper end as in 10..20, found 20.0..10"),
+        ("noise:snr_db=1.5..10", r"whole numbers, found 1.5..10"),
+        ("noise:snr_db=10..loud", r"snr_db must be a number, found '10..loud'"),
+        ("reverb:rt60_s=0.4..20", r"rt60_max_s must be between 0.05 and 10, found 20.0"),
+        ("noise:snr_db=5,side=left", r"side must be test, found 'left'"),
         ("noise:snr_db", r"expected key=value at 'snr_db'"),
         ("noise:snr_db=5,noise=", r"noise must be a path or a name"),
         ('noise:snr_db=5,noise="a', r"expected key=value"),
@@ -146,3 +152,13 @@ def test_policy_mistakes_are_refused(values, message):
 def test_policy_dict_reads_back():
     policy = CorruptionPolicy(snr_db=(5, 10), curriculum_steps=7)
     assert CorruptionPolicy.from_dict(policy.to_dict()) == policy
+
+
+def test_a_range_of_snr_draws_whole_numbers_of_all_of_it():
+    condition = Condition.parse("noise:snr_db=10..20,noise=white")
+    drawn = [condition.plan(np.random.default_rng(seed)).snr_db for seed in range(400)]
+    assert set(drawn) == set(map(float, range(10, 21)))
+    counts = collections.Counter(drawn)
+    assert min(counts.values()) > 15 and max(counts.values()) < 65
+    with pytest.raises(ValueError, match="draws its SNR"):
+        condition.plan()

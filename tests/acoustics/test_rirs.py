@@ -51,6 +51,14 @@ def test_rooms_are_chosen_by_their_measured_time(sources):
     rir = sources["rir"]
     assert {name for name, _ in rir.select(0.46)} == {"room0.45.wav"}
     assert set(rir.select(0.3)) == {("room0.3.wav", 0), ("two-channels.wav", 0), ("two-channels.wav", 1)}
+    assert {name for name, _ in rir.select(0.25, 0.5)} == {"room0.3.wav", "two-channels.wav", "room0.45.wav"}
+    with pytest.raises(ValueError, match=r"no impulse response with rt60_s=1..2 among 7"):
+        rir.select(1, 2)
+    drawn = Corruptor("reverb:rt60_s=0.4..0.65", rir=rir)
+    names = {drawn.draw(f"utt-{n}", 100).rir.name for n in range(40)}
+    assert names == {"room0.45.wav", "room0.6.wav"}
+    with pytest.raises(ValueError, match=r"noise:snr_db=5,noise=white,side=test: side belongs to trials"):
+        Corruptor("noise:snr_db=5,noise=white,side=test")
     with pytest.raises(ValueError, match=r"no impulse response within 15% of rt60_s=1.5 among 7; .*0\.2, .*0\.8"):
         rir.select(1.5)
     with pytest.raises(ValueError, match=r"rt60_s=1.5"):

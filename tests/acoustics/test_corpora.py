@@ -1,0 +1,204 @@
+"""Noise and room corpora in their official layouts: found by themselves, held-out parts kept apart."""
+
+from pathlib import Path
+
+import pytest
+
+from robustdistiller.acoustics import corpus_pieces, detect_layout, split_of
+
+ESC50 = "filename,fold,target,category,esc10,src_file,take"
+TREES = {
+    "musan": [
+        *[f"noise/free-sound/noise-free-sound-{n:04d}.wav" for n in range(12)],
+        "music/fma/music-fma-0000.wav",
+        "speech/librivox/speech-librivox-0000.wav",
+        "noise/free-sound/ANNOTATIONS",
+    ],
+    "urbansound8k": [
+        "audio/fold1/101415-3-0-2.wav",
+        "audio/fold1/7061-6-0-0.wav",
+        "audio/fold9/500-2-0-1.wav",
+        "audio/fold10/100795-3-0-0.wav",
+        "audio/fold10/162134-9-1-0.wav",
+        "metadata/UrbanSound8K.csv",
+    ],
+    "esc50": ["audio/1-100032-A-0.wav", "audio/5-103415-A-2.wav", "audio/4-1-A-10.wav", "meta/esc50.csv"],
+    "fsd50k": [
+        "FSD50K.dev_audio/63.wav",
+        "FSD50K.dev_audio/64.wav",
+        "FSD50K.eval_audio/37199.wav",
+        "FSD50K.eval_audio/175151.wav",
+        "FSD50K.ground_truth/dev.csv",
+        "FSD50K.ground_truth/eval.csv",
+    ],
+    "demand": [f"{place}/ch{n:02d}.wav" for place in ("DKITCHEN", "TBUS", "PRESTO") for n in (1, 2, 16)],
+    "wham": ["tr/01aa.wav", "cv/02bb.wav", "tt/03cc.wav", "metadata/noise_meta_tt.csv"],
+    "chime": [f"BGD_150203_{n:03d}_{place}.CH{c}.wav" for n in range(6) for place in ("BUS", "CAF") for c in (1, 2, 5)],
+    "openslr28": [
+        *[f"simulated_rirs/smallroom/Room{n:03d}/Room{n:03d}-{k:05d}.wav" for n in range(1, 16) for k in (1, 2)],
+        "simulated_rirs/smallroom/rir_list",
+        "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav",
+        "real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav",
+        "real_rirs_isotropic_noises/rir_list",
+        "real_rirs_isotropic_noises/noise_list",
+        "pointsource_noises/noise-free-sound-0000.wav",
+    ],
+    "dns": [
+        "SLR26/simulated_rirs_48k/largeroom/Room001/Room001-00001.wav",
+        "SLR28/RIRS_NOISES/simulated_rirs/smallroom/Room001/Room001-00001.wav",
+        "SLR28/RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav",
+        "SLR28/RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav",
+        "RIR_table_simple.csv",
+    ],
+    "folder": ["rain/1.wav", "rain/2.flac", "wind.wav", "notes.txt"],
+}
+TEXTS = {
+    "meta/esc50.csv": "\n".join(
+        [
+            ESC50,
+            "1-100032-A-0.wav,1,0,dog,True,100032,A",
+            "5-103415-A-2.wav,5,2,pig,False,103415,A",
+            "4-1-A-10.wav,4,10,rain,True,1,A",
+        ]
+    ),
+    "FSD50K.ground_truth/dev.csv": 'fname,labels,mids,split\n63,"Rain,Water",m,train\n64,"Speech,Human_voice",m,val\n',
+    "FSD50K.ground_truth/eval.csv": 'fname,labels,mids\n37199,"Engine,Vehicle",m\n175151,"Speech,Human_voice",m\n',
+    "real_rirs_isotropic_noises/rir_list": (
+        "--rir-id 1 --room-id RVB2014_large1 RIRS_NOISES/real_rirs_isotropic_noises/"
+        "RVB2014_type1_rir_largeroom1_far_angla.wav\n"
+    ),
+    "real_rirs_isotropic_noises/noise_list": (
+        "--noise-id 1 RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav\n"
+    ),
+}
+
+
+@pytest.fixture
+def plant(tmp_path):
+    def build(kind: str) -> Path:
+        for name in TREES[kind]:
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(TEXTS.get(name, ""))
+        return tmp_path
+
+    return build
+
+
+def names(*arguments, **options) -> set[str]:
+    return {piece.name for piece in corpus_pieces(*arguments, **options)}
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_layouts_are_recognised(kind, plant):
+    assert detect_layout(plant(kind)) == kind
+
+
+@pytest.mark.parametrize(("kind", "purpose"), [*((k, "noise") for k in TREES if k != "dns"), ("dns", "rir")])
+def test_parts_are_disjoint_and_make_up_the_whole(kind, purpose, plant):
+    root = plant(kind)
+    found = {}
+    for split in ("train", "dev", "test"):
+        try:
+            found[split] = names(root, purpose, split=split)
+        except ValueError as error:  # the smallest trees have no dev part
+            assert "is left with split=" in str(error)
+    whole = [name for part in found.values() for name in part]
+    assert len(whole) == len(set(whole))
+    assert set(whole) == names(root, purpose) and whole
+    assert all((root / name).is_file() for name in whole)
+
+
+def test_musan_gives_what_serves_the_purpose(plant):
+    root = plant("musan")
+    assert {name.split("/")[0] for name in names(root)} == {"noise"}
+    assert names(root, "speech") == {"speech/librivox/speech-librivox-0000.wav"}
+    assert names(root, only=["music"]) == {"music/fma/music-fma-0000.wav"}
+    # The folder of noise alone is divided the same way.
+    below = {f"noise/{name}" for name in names(root / "noise", split="test")}
+    assert below == names(root, split="test") and 0 < len(below) < 12
+
+
+def test_urbansound8k_has_folds_and_classes(plant):
+    root = plant("urbansound8k")
+    assert names(root, split="test") == {"audio/fold10/100795-3-0-0.wav", "audio/fold10/162134-9-1-0.wav"}
+    assert names(root, split="test", without=["street_music", "children_playing"]) == {"audio/fold10/100795-3-0-0.wav"}
+    assert names(root, only=["gun_shot"]) == {"audio/fold1/7061-6-0-0.wav"}
+    with pytest.raises(ValueError, match=r"no label 'dog'.*nearest: 'dog_bark'"):
+        corpus_pieces(root, only=["dog"])
+
+
+def test_official_parts_of_the_others(plant, tmp_path):
+    assert names(plant("esc50"), split="test") == {"audio/5-103415-A-2.wav"}
+    assert names(tmp_path, only=["rain"]) == {"audio/4-1-A-10.wav"}
+
+
+def test_fsd50k_evaluation_set_and_labels(plant):
+    root = plant("fsd50k")
+    assert names(root, split="test", without=["Human_voice"]) == {"FSD50K.eval_audio/37199.wav"}
+    assert names(root, split="dev") == {"FSD50K.dev_audio/64.wav"}
+    (root / "FSD50K.ground_truth" / "eval.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"eval\.csv is missing; it is part of the corpus"):
+        corpus_pieces(root)
+
+
+def test_demand_and_chime_give_one_channel_of_each_recording(plant, tmp_path):
+    assert names(plant("demand")) == {"DKITCHEN/ch01.wav", "TBUS/ch01.wav", "PRESTO/ch01.wav"}
+    assert names(tmp_path, split="test") == {"TBUS/ch01.wav"}
+
+
+def test_chime_environments(plant):
+    root = plant("chime")
+    assert names(root) == {f"BGD_150203_{n:03d}_{place}.CH1.wav" for n in range(6) for place in ("BUS", "CAF")}
+    assert len(names(root, only=["BUS"])) == 6
+
+
+def test_openslr28_tells_rooms_from_noises_and_keeps_rooms_together(plant):
+    root = plant("openslr28")
+    real = "real_rirs_isotropic_noises/RVB2014_type1_"
+    rooms = names(root, "rir")
+    assert f"{real}rir_largeroom1_far_angla.wav" in rooms and f"{real}noise_largeroom1_1.wav" not in rooms
+    assert len(names(root, "rir", only=["simulated"])) == 30
+    assert names(root, "noise") == {f"{real}noise_largeroom1_1.wav", "pointsource_noises/noise-free-sound-0000.wav"}
+    held_out = {name.split("/")[2] for name in names(root, "rir", split="test", only=["simulated"])}
+    others = {name.split("/")[2] for name in names(root, "rir", split="train", only=["simulated"])}
+    assert held_out and others and not held_out & others
+    (root / "real_rirs_isotropic_noises" / "rir_list").unlink()
+    (root / "real_rirs_isotropic_noises" / "noise_list").unlink()
+    assert names(root, "rir") == rooms  # by the names of the files
+
+
+def test_dns_rooms_and_noise(plant, tmp_path):
+    root = plant("dns")
+    assert len(names(root, "rir")) == 3
+    assert names(root, "rir", only=["SLR26"]) == {"SLR26/simulated_rirs_48k/largeroom/Room001/Room001-00001.wav"}
+    with pytest.raises(ValueError, match="holds nothing that serves as noise in the layout of 'dns'"):
+        corpus_pieces(root)
+    (tmp_path / "noise_fullband").mkdir()
+    (tmp_path / "noise_fullband" / "freesound_1.wav").touch()
+    assert names(root) == {"noise_fullband/freesound_1.wav"}
+
+
+def test_a_plain_folder_may_have_parts_of_its_own(plant, tmp_path):
+    root = plant("folder")
+    assert names(root) == {"rain/1.wav", "rain/2.flac", "wind.wav"}
+    (root / "test").mkdir()
+    (root / "test" / "storm.wav").touch()
+    assert names(root, split="test") == {"test/storm.wav"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "muzan"}, "unknown kind of corpus 'muzan'.*nearest: 'musan'"),
+        ({"split": "tset"}, "split must be one of all, train, dev, test, found 'tset'.*nearest: 'test'"),
+        ({"kind": "wham"}, "holds nothing that serves as noise in the layout of 'wham'"),
+    ],
+)
+def test_wrong_options_are_named(options, message, plant):
+    with pytest.raises(ValueError, match=message):
+        corpus_pieces(plant("folder"), **options)
+
+
+def test_the_division_is_the_same_everywhere():
+    assert [split_of(name) for name in ("noise-free-sound-0003", "Room001", "a")] == ["dev", "test", "train"]
