@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from robustdistiller.cli.main import COMMANDS
+from robustdistiller.pretrain import list_recipes
 from robustdistiller.upstream import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,9 +32,22 @@ def test_commands_exist(name: str) -> None:
     assert name in COMMANDS
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(robustdistiller_\w+|dphubert|dpwavlm)`", TEXT))))
+def _first_column(header: str) -> list[str]:
+    """The names in backticks in the first column of the table of that header; `_x` continues the row's first name."""
+    names = []
+    for row in TEXT.split(header, 1)[1].split("\n\n", 1)[0].splitlines()[2:]:
+        first, *more = re.findall(r"`(\w+)`", row.split("|")[1])
+        names += [first, *(first.rpartition("_")[0] + name if name.startswith("_") else name for name in more)]
+    return names
+
+
+@pytest.mark.parametrize("name", _first_column("| upstream (`-u`) |"))
 def test_upstreams_exist(name: str) -> None:
     assert name in ENTRIES
+
+
+def test_every_recipe_is_listed() -> None:
+    assert sorted(_first_column("| recipe | what it does |")) == sorted(list_recipes())
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)]+)\)", TEXT))
