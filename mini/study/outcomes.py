@@ -33,9 +33,14 @@ class Cell:
     counts: np.ndarray
 
     def parts(self, metric: str) -> np.ndarray:
-        """(items,) float: what each item contributes; their mean is the score in percent."""
-        rates = self.errors.astype(float) * len(self.counts) / self.counts.sum()
-        return 100 * (1 - rates) if metric == "accuracy" else 100 * rates
+        """(items,) float: what each item contributes; their mean is the score in percent.
+
+        An error rate is a ratio of two sums, so an item contributes the rate and how far its errors are from what the
+        rate makes of its length: their spread is then that of the rate (linearisation), and not also that of lengths.
+        """
+        rate = self.errors.sum() / self.counts.sum()
+        parts = rate + (self.errors - rate * self.counts) * len(self.counts) / self.counts.sum()
+        return 100 * (1 - parts) if metric == "accuracy" else 100 * parts
 
     def score(self, metric: str) -> float:
         """Accuracy or error rate in percent."""

@@ -124,7 +124,7 @@ def run_cell(study: Study, name: str, seeds: Sequence[int]) -> None:
         notes = {"label": BASELINES.get(name, ""), "kind": "baseline", "steps": None, "training_seconds": 0.0}
         if name in STUDENTS:
             student = STUDENTS[name]
-            logger.info("training %s seed %d", name, wanted[0])
+            logger.info("training %s seed %d, unless it is there", name, wanted[0])
             checkpoint = train_student(student, data, study.teacher, wanted[0], study.steps, lock)
             upstream, identity = load_upstream(checkpoint)
             arguments = student.arguments(data, Path(study.teacher.name), wanted[0], study.steps, Path("OUT"))

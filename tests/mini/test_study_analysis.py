@@ -74,6 +74,24 @@ def test_adjusted_p_values_follow_benjamini_and_hochberg():
     assert len(adjust([])) == 0
 
 
+def test_long_and_short_texts_with_the_same_error_rate_have_no_spread():
+    cell = Cell(np.array([1, 4, 20]), np.array([10, 40, 200]))
+    assert cell.parts("CER") == pytest.approx([10, 10, 10])
+    uneven = Cell(np.array([2, 4, 20]), np.array([10, 40, 200]))
+    assert uneven.parts("CER").mean() == pytest.approx(100 * 26 / 250) == pytest.approx(uneven.score("CER"))
+    assert Cell(np.array([0, 1, 1]), np.ones(3, dtype=int)).parts("accuracy") == pytest.approx([100, 0, 0])
+
+
+def test_the_spread_of_an_error_rate_is_that_of_resampled_items():
+    generator = np.random.default_rng(5)
+    counts = generator.integers(5, 80, 120)
+    errors = generator.binomial(counts, generator.beta(4, 6, 120))
+    drawn = generator.integers(0, 120, (4000, 120))
+    resampled = 100 * errors[drawn].sum(1) / counts[drawn].sum(1)
+    found = crossed_test([Cell(errors, counts).parts("CER")[None]])
+    assert found.standard_error == pytest.approx(resampled.std(), rel=0.06)
+
+
 def outcome(name: str, seed: int, rates: tuple[float, ...], skip: tuple[str, ...] = ()) -> Outcome:
     generator = np.random.default_rng([seed, len(name)])
     cells = {}
