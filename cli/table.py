@@ -58,13 +58,13 @@ def show_tables(records: list[Path], out: Path, console: Console, reference: str
     pd.concat([one.to_frame() for one in tables]).to_csv(written[0], index=False)
     written[1].write_text("\n".join(one.to_markdown() for one in tables), encoding="utf-8")
     for one in tables:
-        _print_whole(rich_table(one), console)
+        print_whole(rich_table(one), console)
         line = reference if reference in one.values.index else None
         written.append(plot_table(one, out / f"{slug(one.task)}-{slug(one.split)}.png", line))
     return written
 
 
-def _print_whole(shown: Table, console: Console) -> None:
+def print_whole(shown: Table, console: Console) -> None:
     """Print a table wider than the terminal rather than cut: no digit is ever lost."""
     needed = console.measure(shown, options=console.options.update(width=1000)).maximum
     terminal = console.width

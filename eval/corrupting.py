@@ -89,6 +89,7 @@ class ConditionLoader:
     Attributes:
         items_scored: items handed out in batches that the caller came back from.
         drawn: utterance id to drawn corruption parameters.
+        recordings: names of the recordings handed out, for a task whose batch is one recording (diarization).
 
     Example:
         >>> from robustdistiller.eval import tasks
@@ -111,6 +112,7 @@ class ConditionLoader:
         self.dump_dir, self.dump_count = dump_dir, dump_count
         self.items_scored = 0
         self.drawn: dict[str, dict] = {}
+        self.recordings: list[str] = []
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -127,6 +129,8 @@ class ConditionLoader:
                 # A diarization recording arrives as one batch of chunks with one name.
                 named_once = self.task.code == "SD" and isinstance(others[self.task.id_position], str)
                 self.items_scored += 1 if named_once else len(waveforms)
+                if named_once:
+                    self.recordings.append(others[self.task.id_position])
         finally:
             self.loader.collate_fn = stock
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.corrupting import ConditionLoader
 from robustdistiller.eval.heads import LaunchError
+from robustdistiller.eval.outcomes import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.records import Metric, Record
 from robustdistiller.eval.run_info import config_digest, git_state, identify_weights, tf32_enabled, versions
 from robustdistiller.eval.selection import append_scores, protocol, read_selection
@@ -130,14 +132,15 @@ class ConditionRunner:
         if self.plan.task is None:
             return super().evaluate(split, writer, global_step)
         expert = self.downstream.model
-        stock = {name: getattr(expert, name) for name in ("get_dataloader", *_OUTPUT_FOLDERS) if hasattr(expert, name)}
+        replaced = ("get_dataloader", "log_records", *_OUTPUT_FOLDERS)
+        stock = {name: getattr(expert, name) for name in replaced if hasattr(expert, name)}
         # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
         loader = expert.get_dataloader(self.args.evaluate_split)
         try:
             failures = []
             for condition, corruptor in self.plan.corruptors.items():
                 try:
-                    self._evaluate_condition(condition, corruptor, loader)
+                    self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
                 except Exception as error:  # noqa: BLE001 - raised again after the other conditions
                     logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
                     failures.append(error)  # its record says so; the other conditions go on
@@ -148,7 +151,9 @@ class ConditionRunner:
                 setattr(expert, name, value)
         return []
 
-    def _evaluate_condition(self, condition: Condition, corruptor: Corruptor | None, loader: Any) -> None:
+    def _evaluate_condition(
+        self, condition: Condition, corruptor: Corruptor | None, loader: Any, log_records: Callable
+    ) -> None:
         planned = self._blank_record(condition, corruptor)
         decision = decide(look_up(self.plan.records, planned), self.plan.overwrite)
         logger.info("%s: %s", condition.label, decision.why)
@@ -160,6 +165,16 @@ class ConditionRunner:
             self._write_predictions_to(folder)
         view = ConditionLoader(loader, corruptor, self.plan.task, folder / "audio", self.plan.dump_audio)
         self.downstream.model.get_dataloader = lambda *_, **__: view
+        items: list[Outcomes | str] = []
+
+        def log_and_keep(split: str, records: Mapping[str, Any], **others: Any) -> Any:
+            try:
+                items.append(outcomes_of(self.plan.task, records, view.recordings))
+            except (NoOutcomes, KeyError) as error:  # then the score has no interval; it stands all the same
+                items.append(str(error))
+            return log_records(split, records=records, **others)
+
+        self.downstream.model.log_records = log_and_keep
         scores, started = ScoreLogger(), time.perf_counter()
         logger.info("%s: evaluating split %s", condition.label, self.args.evaluate_split)
         try:
@@ -171,7 +186,7 @@ class ConditionRunner:
             raise
         if corruptor is not None:
             (folder / "manifest.jsonl").write_text("".join(view.manifest_lines()), encoding="utf-8")
-        self._write(planned, outcome, started)
+        self._write(planned, outcome, started, items[0] if items else None)
 
     def _write_predictions_to(self, folder: Path) -> None:
         expert = self.downstream.model
@@ -207,11 +222,27 @@ class ConditionRunner:
             "manifest_digest": view.manifest_digest(),
         }
 
-    def _write(self, planned: Record, outcome: dict[str, Any], started: float) -> None:
+    def _write(
+        self, planned: Record, outcome: dict[str, Any], started: float, items: Outcomes | str | None = None
+    ) -> None:
         values = {**planned.to_dict(), **outcome, "duration_s": round(time.perf_counter() - started, 3)}
         record = Record.from_dict(values)
+        if record.status == "ok" and items is not None:
+            record = self._write_items(record, items)
         path = write_record(self.plan.records, record)
         logger.info("%s: %s, record %s", record.condition, _describe(record), path)
+
+    def _write_items(self, record: Record, items: Outcomes | str) -> Record:
+        """Write the results of single items beside the record to be, which then points to them."""
+        try:
+            if isinstance(items, str):
+                raise NoOutcomes(items)
+            check_against(items, record)
+        except NoOutcomes as error:
+            logger.info("%s: no results of single items, so no intervals: %s", record.condition, error)
+            return record
+        path = record_path(self.plan.records, record).with_suffix(".npz")
+        return dataclasses.replace(record, outcomes=write_outcomes(path, items))
 
     def _blank_record(self, condition: Condition, corruptor: Corruptor | None) -> Record:
         """Everything about a cell that is known before it is evaluated."""

@@ -120,13 +120,32 @@ def read_records(root: Path | str) -> list[Record]:
         >>> [record.seed for record in read_records(root)]
         [1, 2]
     """
+    return list(read_record_files(root).values())
+
+
+def read_record_files(root: Path | str) -> dict[Path, Record]:
+    """As `read_records`, with the file of each record.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        RecordError: naming every broken file.
+
+    Example:
+        >>> import tempfile
+        >>> from robustdistiller.eval.records import example_record
+        >>> root = tempfile.mkdtemp()
+        >>> path = write_record(root, example_record())
+        >>> list(read_record_files(root)) == [path]
+        True
+    """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder of records at {root}; records are written by run_downstream.py -m evaluate")
-    records, broken = [], []
+    records: dict[Path, Record] = {}
+    broken = []
     for path in sorted(p for p in root.rglob("*-seed*-*.json") if not p.name.startswith(".")):
         try:
-            records.append(read_record(path))
+            records[path] = read_record(path)
         except RecordError as error:
             broken.append(str(error))
     if broken:

@@ -193,13 +193,13 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
     _refuse_mixture("the metric", {f"{r.main_metric.name} {r.main_metric.unit}": r for r in records}, where)
     _refuse_mixture("the number of items", {str(r.items_scored): r for r in records}, where)
     records = sorted(records, key=lambda r: (-r.parameters, r.label))  # the rows' order
-    rows, columns = _row_labels(records), _column_titles(records)
+    rows, columns = row_labels(records), _column_titles(records)
 
     cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
     manifests: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
         column = columns[record.condition_digest]
-        cells[rows[_row(record)], column].append(record)
+        cells[rows[row_of(record)], column].append(record)
         manifests[column].setdefault(record.manifest_digest, record)
     for column, found in manifests.items():
         _refuse_mixture(f"the noise that was heard under {column!r} (manifest digest)", found, where)
@@ -216,17 +216,30 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
             continue
         values.loc[row, column] = sum(scores) / len(scores)
         errors.loc[row, column] = standard_error(scores, items, metric.name)
-    parameters = {rows[_row(r)]: r.parameters for r in records}
+    parameters = {rows[row_of(r)]: r.parameters for r in records}
     return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())))
 
 
-def _row(record: Record) -> tuple[str, str, str, str]:
+def row_of(record: Record) -> tuple[str, str, str, str]:
+    """What makes two records the same row of a table.
+
+    Example:
+        >>> from robustdistiller.eval.records import example_record
+        >>> row_of(example_record(label="mine"))
+        ('mine', 'fbank', 'none', '')
+    """
     return record.label, record.upstream, record.checkpoint_digest, record.upstream_options
 
 
-def _row_labels(records: list[Record]) -> dict[tuple[str, str, str, str], str]:
-    """A distinct label per row; upstream, digest and options are shown where labels collide."""
-    identities = list(dict.fromkeys(map(_row, records)))
+def row_labels(records: list[Record]) -> dict[tuple[str, str, str, str], str]:
+    """A distinct label per row; upstream, digest and options are shown where labels collide.
+
+    Example:
+        >>> from robustdistiller.eval.records import example_record
+        >>> list(row_labels([example_record(), example_record(upstream_options="no_pred: true")]).values())
+        ['fbank (fbank none)', 'fbank (fbank none no_pred: true)']
+    """
+    identities = list(dict.fromkeys(map(row_of, records)))
     taken = [identity[0] for identity in identities]
     named = {}
     for label, upstream, digest, options in identities:

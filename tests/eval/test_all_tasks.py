@@ -8,7 +8,8 @@ import pytest
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.launcher import main
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.outcomes import read_outcomes
+from robustdistiller.eval.store import read_record_files
 from robustdistiller.upstream.s3prl_bridge import sox_path
 
 pytestmark = pytest.mark.usefixtures("bridge")
@@ -51,7 +52,8 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
     else:
         assert main(["-m", "evaluate", *new, *conditions]) == 0
     printed = capsys.readouterr().out
-    records = {record.condition: record for record in read_records(folder / "records")}
+    files = read_record_files(folder / "records")
+    records = {record.condition: record for record in files.values()}
     assert set(records) == {"clean", "noise:snr_db=0,noise=white", "noise+reverb:snr_db=5"}
     assert {(r.status, r.split, r.task) for r in records.values()} == {("ok", task.splits[0], code)}
     assert len({r.items_scored for r in records.values()}) == 1 and records["clean"].items_scored > 1
@@ -63,3 +65,10 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
         assert recorded == pytest.approx(values, abs=1e-4 if code in ("SE", "SE2", "SS", "SS2") else 1e-9)
     else:
         assert records["clean"].main_metric.value is None and "scoring scripts" in records["clean"].main_metric.reason
+    # Intervals and paired tests need the results of single items; reading them checks that they add up to the score.
+    items = [read_outcomes(path, record) for path, record in files.items()]
+    if code in ("ASV", "QbE"):  # scored in pairs
+        assert items == [None] * 3
+    else:
+        assert len({one.ids for one in items}) == 1 and len(items[0].ids) == records["clean"].items_scored
+        assert task.metric.name in items[0].metrics
