@@ -98,6 +98,9 @@ def _start_worker() -> None:
 
 def _attempt(study: Study, name: str, seeds: Sequence[int]) -> list[str]:
     """Does a cell; what went wrong is returned, so that the other cells go on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # killed: nobody wants the cells that are still queued
+        return [f"{name} {_list(seeds)}: the study was killed"]
     try:
         run_cell(study, name, seeds)
     except Busy:

@@ -258,3 +258,13 @@ def test_training_labels_cover_the_others(data):
     assert items["train"].sizes == (3,) and len(items["train"]) > len(items["test"]) > 10
     assert not set(items["train"].ids) & set(items["test"].ids)
     assert TASKS["words"].most["train"] >= len(items["train"])
+
+
+def test_a_worker_whose_study_was_killed_starts_nothing(monkeypatch) -> None:
+    class Dead:
+        @staticmethod
+        def is_alive() -> bool:
+            return False
+
+    monkeypatch.setattr(run.multiprocessing, "parent_process", Dead)
+    assert run._attempt(None, "ours", [2]) == ["ours seed2: the study was killed"]
