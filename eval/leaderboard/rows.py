@@ -1,0 +1,382 @@
+"""What the leaderboard shows: rows of measured and of published systems, columns of cells that may be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.conditions import condition_order, condition_title
+from robustdistiller.eval.measured import CellKey, MeasuredCell, MeasuredSystem
+from robustdistiller.eval.published import METRICS, Published, Result
+from robustdistiller.eval.robustness import CLEAN, Measured, Robustness, summarise
+from robustdistiller.eval.scores import (
+    OFFICIAL_SPLITS,
+    PAPER_TASKS,
+    REFERENCE_POINTS,
+    ScoreError,
+    missing_tasks,
+    overall_mean,
+    superb_score,
+)
+from robustdistiller.eval.statistics import bootstrap
+
+#: Published systems that every table shows, the first ones a student is compared with.
+REFERENCE_SYSTEMS = ("WavLM Base+", "HuBERT Base", "DPWavLM", "DPHuBERT", "DistilHuBERT")
+#: Published protocols whose numbers stand in the table; others answer other questions.
+_SHOWN_PROTOCOLS = {"superb": "", "last-layer": " [last layer only]"}
+_SHORT = {
+    "accuracy": "acc",
+    "wer": "WER",
+    "cer": "CER",
+    "per": "PER",
+    "eer": "EER",
+    "der": "DER",
+    "frame_der": "frame DER",
+    "mtwv": "MTWV",
+    "slot_type_f1": "F1",
+    "slot_value_cer": "CER",
+    "bleu": "BLEU",
+    "pesq": "PESQ",
+    "stoi": "STOI",
+    "si_sdr_improvement": "SI-SDRi",
+}
+_TASK_ORDER = (*PAPER_TASKS, "ASR-LM", "ST", "SE", "SE2", "SS", "SS2")
+
+
+@dataclass(frozen=True)
+class Column:
+    """Cells that may be compared with each other.
+
+    Attributes:
+        task: SUPERB code.
+        split: evaluated split.
+        metric: name.
+        unit: ``%``, ``dB`` or empty.
+        higher_is_better: direction.
+        condition: one-line form, or a source's words.
+        title: short form of the condition.
+        items: number of items where it is not the official test set; None for the official one.
+        tag: tells conditions of equal form apart that were drawn from other sources or seeds.
+
+    Example:
+        >>> Column("IC", "test", "accuracy", "%", True, "clean", "clean", items=346).task_title
+        'IC (346 items)'
+    """
+
+    task: str
+    split: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    condition: str
+    title: str
+    items: int | None = None
+    tag: str = ""
+
+    @property
+    def group(self) -> tuple[str, str, str, int | None]:
+        """What the columns of one task have in common."""
+        return self.task, self.split, self.metric, self.items
+
+    @property
+    def task_title(self) -> str:
+        """Task, with its split and items where they are not the official ones."""
+        details = []
+        if self.split != OFFICIAL_SPLITS.get(self.task, "test"):
+            details.append(self.split)
+        if self.items is not None:
+            details.append(f"{self.items} items")
+        return self.task + (f" ({', '.join(details)})" if details else "")
+
+    @property
+    def metric_title(self) -> str:
+        """Metric with its unit and direction."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{_SHORT.get(self.metric, self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the leaderboard.
+
+    Attributes:
+        value: mean over seeds.
+        low, high: bounds of its 95 % bootstrap interval, None without results of single items.
+        seeds: number of seeds; 0 for a published number.
+        source: key of the source of a published number, empty for a measured one.
+        remark: what a reader must know.
+
+    Example:
+        >>> Cell(75.0).is_published
+        False
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 1
+    source: str = ""
+    remark: str = ""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the number was read in a publication."""
+        return bool(self.source)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system.
+
+    Attributes:
+        name: shown.
+        published: whether its numbers were read in publications; all of a row's numbers are of one kind.
+        parameters: number of parameters; None where not known, 0 for none.
+        macs_g: 1e9 multiply-accumulates on SUPERB's 32 profiling utterances; None where not known.
+        cells: by column.
+        superb_s: SUPERB's score, None where a task is missing.
+        overall: plain mean of the eleven metrics, None where one is missing.
+        robustness: summaries by group of columns.
+        detail: what identifies it: checkpoint digest, or teacher and training speech.
+
+    Example:
+        >>> Row("mine", False, 23_490_000, None, {}).size
+        '23.49'
+    """
+
+    name: str
+    published: bool
+    parameters: int | None
+    macs_g: float | None
+    cells: Mapping[Column, Cell]
+    superb_s: float | None = None
+    overall: float | None = None
+    robustness: Mapping[tuple, Robustness] = field(default_factory=dict)
+    detail: str = ""
+
+    @property
+    def size(self) -> str:
+        """Parameters in millions, ``-`` where there are none or their number is not known."""
+        return f"{self.parameters / 1e6:.2f}" if self.parameters else "-"
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard.
+
+    Attributes:
+        rows: measured systems first, each kind from large to small.
+        columns: in the order of tasks and conditions.
+        notes: sentences about what is not shown, and why.
+        sources: key to title of the sources of published numbers.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from robustdistiller.eval.measured import measured_systems
+        >>> from robustdistiller.eval.records import example_record
+        >>> board = build_board(measured_systems({Path("a.json"): example_record(label="mine")}), None)
+        >>> [row.name for row in board.rows], board.columns[0].task_title
+        (['mine'], 'IC (4 items)')
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...]
+    sources: Mapping[str, str]
+
+    def groups(self) -> dict[tuple, list[Column]]:
+        """Columns by task, split, metric and test set."""
+        found: dict[tuple, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.group, []).append(column)
+        return found
+
+
+def build_board(
+    systems: Sequence[MeasuredSystem], published: Published | None, official: Iterable[str] = (), draws: int = 1000
+) -> Board:
+    """Bring measured and published systems together.
+
+    A measured cell shares a column with published ones only if it was scored on as many items as the official test
+    set has, or if the task is named in `official`.
+
+    Args:
+        systems: measured systems.
+        published: published numbers; None for measured systems only.
+        official: tasks whose measured test sets are the official ones although their number of items is not known.
+        draws: bootstrap samples of each interval.
+
+    Raises:
+        ValueError: unknown task in `official`.
+    """
+    stated = {tasks.get(name).code for name in official}
+    notes: list[str] = []
+    tags = _tags(systems)
+    rows = [_measured_row(system, stated, tags, draws, notes) for system in systems]
+    if published is not None:
+        rows += _published_rows(published)
+    columns = sorted({column for row in rows for column in row.cells}, key=_column_order)
+    sources = {key: f"{s.title}: {s.where}" for key, s in published.sources.items()} if published else {}
+    used = {cell.source for row in rows for cell in row.cells.values()}
+    notes += [sentence for system in systems for sentence in system.refused]
+    return Board(
+        tuple(rows), tuple(columns), tuple(dict.fromkeys(notes)), {k: t for k, t in sources.items() if k in used}
+    )
+
+
+def _column_order(column: Column) -> tuple:
+    known = _TASK_ORDER.index(column.task) if column.task in _TASK_ORDER else len(_TASK_ORDER)
+    metrics = [metric for task, metric in REFERENCE_POINTS if task == column.task]
+    place = metrics.index(column.metric) if column.metric in metrics else len(metrics)
+    return (
+        *(known, column.task, column.split, column.items is not None, column.items or 0, place, column.metric),
+        *(condition_order(column.condition), column.tag),
+    )
+
+
+def _tags(systems: Sequence[MeasuredSystem]) -> dict[str, str]:
+    """Condition digest to what tells it from another of equal form, empty where there is none."""
+    forms: dict[str, set[str]] = {}
+    for system in systems:
+        for key in system.cells:
+            forms.setdefault(key.condition, set()).add(key.condition_digest)
+    return {d: d[:6] if len(digests) > 1 else "" for digests in forms.values() for d in digests}
+
+
+def _official_items(task: str, split: str) -> int | None:
+    known = tasks.TASKS.get(task)
+    return known.item_counts.get(split) if known else None
+
+
+def _measured_row(
+    system: MeasuredSystem, stated: set[str], tags: Mapping[str, str], draws: int, notes: list[str]
+) -> Row:
+    cells: dict[Column, Cell] = {}
+    for key, cell in system.cells.items():
+        main = cell.records[0].main_metric.name
+        scored = [metric for task, metric in REFERENCE_POINTS if task == key.task]
+        for name in dict.fromkeys([main, *scored]):
+            if name in cell.values:
+                cells[_column(key, cell, name, stated, tags, notes)] = _measured_cell(cell, name, draws)
+    robustness = {}
+    for group in {column.group for column in cells}:
+        columns = [column for column in cells if column.group == group]
+        found = _summaries(system, columns, tags, draws)
+        if found.conditions:
+            robustness[group] = found
+    row = Row(
+        name=system.name,
+        published=False,
+        parameters=system.parameters,
+        macs_g=None if system.macs is None else system.macs / 1e9,
+        cells=cells,
+        robustness=robustness,
+        detail=" ".join(part for part in (system.identity[1], system.identity[2][:12]) if part),
+    )
+    row = _with_scores(row)
+    if row.superb_s is None and any(c.items is None for c in cells):
+        missing = ", ".join(missing_tasks(_official_values(row)))
+        notes.append(f"{row.name} has no superb_s: it is the mean over ten tasks, and these are missing: {missing}")
+    return row
+
+
+def _column(
+    key: CellKey, cell: MeasuredCell, metric: str, stated: set[str], tags: Mapping[str, str], notes: list[str]
+) -> Column:
+    official = _official_items(key.task, key.split)
+    items: int | None = cell.items_scored
+    if key.task in stated or items == official:
+        items = None
+    elif official is None:
+        notes.append(
+            f"{key.task} {key.split} has columns of its own beside the published ones: how many items the official "
+            f"test set has is not known here; if it is the official one, say --official {key.task}"
+        )
+    else:
+        notes.append(
+            f"{key.task} {key.split} was scored on {items} items and the official test set has {official}: these "
+            "numbers have columns of their own and must not be compared with published ones"
+        )
+    found = cell.metric(metric)
+    tag = tags.get(key.condition_digest, "")
+    title = condition_title(key.condition) + (f" [{tag}]" if tag else "")
+    return Column(
+        *(key.task, key.split, metric, found.unit, found.higher_is_better),
+        *(key.condition, title, items, tag),
+    )
+
+
+def _measured_cell(cell: MeasuredCell, metric: str, draws: int) -> Cell:
+    items = cell.items.get(metric)
+    estimate = bootstrap(items, draws) if items is not None else None
+    if estimate is None:
+        return Cell(cell.values[metric], seeds=len(cell.records))
+    return Cell(cell.values[metric], estimate.low, estimate.high, len(cell.records))
+
+
+def _summaries(system: MeasuredSystem, columns: list[Column], tags: Mapping[str, str], draws: int) -> Robustness:
+    """Robustness of a system on one task; conditions drawn twice, from other sources, are told apart by their tag."""
+    first = columns[0]
+    cells, ids = {}, set()
+    for key, cell in system.cells.items():
+        tag = tags.get(key.condition_digest, "")
+        if (key.task, key.split) != (first.task, first.split) or first.metric not in cell.values:
+            continue
+        if not any(c.condition == key.condition and c.tag == tag for c in columns) or key.condition in cells:
+            continue
+        ids.add(cell.ids)
+        cells[key.condition] = Measured(cell.values[first.metric], cell.items.get(first.metric))
+    if len(ids) > 1:  # not the same items: nothing to draw together
+        cells = {condition: Measured(one.value) for condition, one in cells.items()}
+    return summarise(cells, first.metric, first.higher_is_better, draws)
+
+
+def _published_rows(published: Published) -> list[Row]:
+    rows = []
+    for name, system in published.systems.items():
+        for protocol, suffix in _SHOWN_PROTOCOLS.items():
+            results = published.of(name, protocol)
+            printed = published.value(name, "SUPERB", "superb_s") if protocol == "superb" else None
+            if not results and printed is None:
+                continue
+            macs_known = system.macs_g is not None and system.macs_source != "unchecked"
+            made_from = " on ".join(part for part in (system.teacher, system.distilled_on) if part)
+            row = Row(
+                name=name + suffix,
+                published=True,
+                parameters=system.parameters,
+                macs_g=system.macs_g if macs_known else None,
+                cells={_published_column(r): Cell(r.value, seeds=0, source=r.source, remark=r.remark) for r in results},
+                detail=f"distilled from {made_from}" if made_from else "",
+            )
+            row = _with_scores(row)
+            rows.append(row if row.superb_s is not None else dataclasses.replace(row, superb_s=printed))
+    return sorted(rows, key=lambda r: -(r.parameters or 0))
+
+
+def _published_column(result: Result) -> Column:
+    task = tasks.TASKS.get(result.task)
+    unit = next((m.unit for m in task.metrics if m.name == result.metric), None) if task else None
+    if unit is None:
+        unit = "" if result.metric in ("mtwv", "pesq", "bleu") else "%"
+    split = OFFICIAL_SPLITS.get(result.task, "test")
+    title = condition_title(result.condition)
+    return Column(result.task, split, result.metric, unit, METRICS[result.metric], result.condition, title)
+
+
+def _official_values(row: Row) -> dict[tuple[str, str], float]:
+    return {
+        (c.task, c.metric): cell.value
+        for c, cell in row.cells.items()
+        if c.condition == CLEAN and c.items is None and c.split == OFFICIAL_SPLITS.get(c.task, "test")
+    }
+
+
+def _with_scores(row: Row) -> Row:
+    values = _official_values(row)
+    try:
+        return dataclasses.replace(row, superb_s=superb_score(values).total, overall=overall_mean(values))
+    except ScoreError:
+        return row
