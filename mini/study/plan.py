@@ -194,6 +194,36 @@ STUDENTS = {
             pruned=True,
             tests="pruning with the robust recipe",
         ),
+        Student(
+            "robust_skill",
+            "pruned, noise and rooms, layer groups",
+            "ours",
+            (
+                *_ENHANCEMENT,
+                *("objectives.enhancement.weight=0", "objectives.cross_correlation=0", "objectives.self_correlation=0"),
+            ),
+            corrupted=True,
+            pruned=True,
+            tests="pruning under corruption towards groups, without further terms",
+        ),
+        Student(
+            "ours",
+            "ours",
+            "ours",
+            _ENHANCEMENT,
+            corrupted=True,
+            pruned=True,
+            tests="what this project recommends: pruning, corrupted input, groups, correlation terms, enhancement",
+        ),
+        Student(
+            "ours_views",
+            "ours, two views",
+            "ours",
+            (*_ENHANCEMENT, "objectives.invariance={weight: 0.1, features: last_hidden}"),
+            corrupted=True,
+            pruned=True,
+            tests="what agreement of two corruptions of an utterance adds to our recipe",
+        ),
     )
 }
 
@@ -227,6 +257,9 @@ QUESTIONS = (
     Question("Does the robust recipe beat plain distillation?", "robustdistiller", REFERENCE),
     Question("Does our recipe beat plain distillation?", "ours", REFERENCE),
     Question("Does our recipe beat the robust one?", "ours", "robustdistiller"),
+    Question("Does our recipe beat pruning without corruption?", "ours", "dphubert"),
+    Question("Do the further terms add to pruning under corruption?", "ours", "robust_skill"),
+    Question("Does agreement of two views add to our recipe?", "ours_views", "ours"),
     Question("What does corrupted input alone add?", "robust_plain", REFERENCE),
     Question("What does enhancement from the conv features add?", "robustdistiller", "robust_plain"),
     Question("What does enhancement from the last layer add?", "robustdistiller_paper", "robust_plain"),
