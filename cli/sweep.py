@@ -50,7 +50,7 @@ def run(file: Path, dry_run: bool, policy: str | None, quiet: bool, console: Con
     if policy is not None:
         config = dataclasses.replace(config, policy=policy)
     groups = sweeps.expand(config)
-    heard = sweeps.heard_of(config, groups)
+    heard = sweeps.heard_of(config, [condition for group in groups for condition in group.conditions])
     plans = sweeps.make_plan(groups, config.policy, heard)
     executor = None if dry_run else make_executor(config)
     for plan in plans:

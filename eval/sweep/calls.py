@@ -9,6 +9,7 @@ import yaml
 
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.config import SweepConfig, UpstreamEntry
+from robustdistiller.eval.sweep.heard import write_suite
 from robustdistiller.eval.sweep.jobs import Job
 from robustdistiller.eval.sweep.plan import job_folder
 
@@ -57,15 +58,19 @@ def evaluate_job(sweep: SweepConfig, group: Group, cells: list[Cell], checkpoint
         checkpoint: of the head; None for a task without one.
     """
     calls = []
+    folder = group.root / "jobs" / group.place / "evaluate"
     for split in dict.fromkeys(cell.split for cell in cells):
         call = ["-m", "evaluate", *_head(group, checkpoint), "-t", split, "--device", sweep.device]
         call += ["--label", group.upstream.label, "--records", str(group.records), "--overwrite", "only-missing"]
         for option, paths in (("--noise", sweep.noise), ("--rir", sweep.rir), ("--speech", sweep.speech)):
             call += [part for path in paths for part in (option, path)]
         call += ["--corruption-seed", str(sweep.corruption_seed)]
-        call += [part for cell in cells if cell.split == split for part in ("--condition", cell.condition.label)]
+        conditions = [cell.condition for cell in cells if cell.split == split]
+        if sweep.suites:
+            call += ["--suite", str(write_suite(sweep, folder, split, conditions))]
+        else:
+            call += [part for condition in conditions for part in ("--condition", str(condition))]
         calls.append(call)
-    folder = group.root / "jobs" / group.place / "evaluate"
     return Job("evaluate", f"{group.title}: evaluating", folder, {"calls": calls})
 
 

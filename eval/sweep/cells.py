@@ -15,6 +15,7 @@ from robustdistiller.eval.records import NO_CHECKPOINT, Metric, Record
 from robustdistiller.eval.run_info import config_digest, versions
 from robustdistiller.eval.store import slug
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
+from robustdistiller.eval.sweep.heard import conditions_of
 from robustdistiller.eval.sweep.reading import SweepError
 from robustdistiller.upstream import checkpoint_digest
 
@@ -211,19 +212,6 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
     if not rates or not all(0 < rate < float("inf") for rate in rates):
         raise SweepError(f"task {task.name}: learning_rates must be positive numbers, found {rates}")
     return tuple(sorted(set(map(float, rates)), reverse=True))
-
-
-def conditions_of(sweep: SweepConfig, task: TaskEntry) -> tuple[Condition, ...]:
-    """The test conditions of a task, each once.
-
-    Example:
-        >>> fbank, ks = UpstreamEntry("fbank"), TaskEntry("KS")
-        >>> sweep = SweepConfig("o", [fbank], [ks], conditions=["clean", "reverb", "clean"])
-        >>> [str(condition) for condition in conditions_of(sweep, ks)]
-        ['clean', 'reverb']
-    """
-    texts = task.conditions if task.conditions is not None else sweep.conditions
-    return tuple(dict.fromkeys(Condition.parse(text) for text in texts))
 
 
 def _digest(entry: UpstreamEntry) -> str:

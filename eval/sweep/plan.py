@@ -10,14 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.eval.records import Record, RecordError
-from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.store import Decision, decide, read_record, slug
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
-from robustdistiller.eval.sweep.config import SweepConfig
+from robustdistiller.eval.sweep.heard import Heard
 from robustdistiller.eval.sweep.jobs import OUTCOME_FILE, Outcome
-
-#: What a condition draws from, by condition: kind of source to digest, and the seed of the draw.
-Heard = Mapping[str, tuple[dict[str, str], int]]
 
 
 @dataclass(frozen=True)
@@ -40,33 +36,13 @@ class GroupPlan:
         return [cell for cell, decision in self.decisions.items() if decision.run]
 
 
-def heard_of(sweep: SweepConfig, groups: Iterable[Group]) -> Heard:
-    """What each condition draws from, read from the sources themselves: a folder whose audio changed is another one.
-
-    Raises:
-        FileNotFoundError, ValueError: a source cannot be read or has no fitting room.
-
-    Example:
-        >>> from robustdistiller.eval.sweep.config import TaskEntry, UpstreamEntry
-        >>> heard_of(SweepConfig("o", [UpstreamEntry("fbank")], [TaskEntry("KS")]), [])
-        {}
-    """
-    conditions = list(dict.fromkeys(condition for group in groups for condition in group.conditions))
-    sources = Sources(tuple(sweep.noise), tuple(sweep.rir), tuple(sweep.speech))
-    heard = {}
-    for condition, corruptor in sources.corruptors(conditions, sweep.corruption_seed).items():
-        digests = {kind: one["digest"] for kind, one in sources.describe(condition, corruptor).items()}
-        heard[condition.label] = digests, sweep.corruption_seed if corruptor is not None else 0
-    return heard
-
-
 def make_plan(groups: Iterable[Group], policy: str, heard: Heard) -> list[GroupPlan]:
     """Decide about every cell.
 
     Args:
         groups: of the sweep.
         policy: one of `store.REUSE_POLICIES`.
-        heard: what the conditions draw from.
+        heard: what the conditions draw from, see `heard.heard_of`.
 
     Example:
         >>> make_plan([], "only-missing", {})
@@ -116,7 +92,7 @@ def record_files(cell: Cell) -> list[Path]:
 
 def belongs(record: Record, cell: Cell, heard: Heard) -> bool:
     """Whether a record is what the sweep would measure for a cell now."""
-    digests, seed = heard[cell.condition.label]
+    digests, seed = heard[cell.condition]
     if record.condition != cell.condition.label or record.split != cell.split:
         return False
     if record.status == "failed" and not record.items_scored:  # nothing was heard

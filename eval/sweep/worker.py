@@ -24,7 +24,7 @@ def main(folder: str) -> int:
 
 
 def _end_with_parent() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not through sys.stdin, whose lock a thread must not hold when the interpreter ends
         pass
     os.killpg(os.getpgrp(), signal.SIGKILL)  # data loader processes too
 
