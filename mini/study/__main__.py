@@ -48,6 +48,16 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def shown(argv: list[str]) -> str:
+    """Arguments for the records: with a word in place of each folder, which mean nothing on another machine.
+
+    >>> shown(["--pool", "/data/study", "--seeds", "0", "1"])
+    '--pool POOL --seeds 0 1'
+    """
+    places = {"--pool": "POOL", "--work": "WORK", "--out": "OUT", "--teacher": "TEACHER"}
+    return shlex.join(places.get(before, word) for before, word in zip(["", *argv], argv))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the study and writes its report; 1 if something is missing."""
     options = parse_options(argv)
@@ -68,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         seeds=tuple(options.seeds),
         students=tuple(options.recipes),
         baselines=tuple(options.baselines),
-        command="python -m robustdistiller.mini.study " + shlex.join(sys.argv[1:] if argv is None else argv),
+        command="python -m robustdistiller.mini.study " + shown(sys.argv[1:] if argv is None else argv),
     )
     left = run_study(study, options.jobs)
     write_report(options.out)
