@@ -21,6 +21,8 @@ from .pool import prepare
 from .report import write_report
 from .run import Study, run_study
 
+SEEDS = [0, 1, 2]
+
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Command-line options."""
@@ -35,8 +37,9 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="*", choices=list(STUDENTS), metavar="NAME", default=list(STUDENTS),
                         help="students of the plan")  # fmt: skip
     parser.add_argument("--baselines", nargs="*", choices=list(BASELINES), metavar="NAME", default=list(BASELINES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=500, help="optimizer steps of each student")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS,
+                        help="with --report: of these only, into a folder of its own")  # fmt: skip
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of each student")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--teacher", type=Path, default=teacher_checkpoint())
     parser.add_argument("--fp32", action="store_true", help="features in float32 even where bfloat16 is native")
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse_options(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
     if options.report:
-        write_report(options.out)
+        write_report(options.out, None if options.seeds == SEEDS else options.seeds)
         return 0
     data = prepare(options.pool, options.work)
     evaluation = Evaluation(data, autocast=native_bfloat16() and not options.fp32)

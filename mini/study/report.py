@@ -20,8 +20,12 @@ from .tasks import TASKS
 MISSING = "missing"
 
 
-def write_report(out: Path) -> Path:
+def write_report(out: Path, seeds: Sequence[int] | None = None) -> Path:
     """Writes `report.md`, `cells.csv` and the figures into a results folder.
+
+    Args:
+        out: with the folder `outcomes`.
+        seeds: use only these; the report then goes into a folder `seeds-0-1...` in `out`. None is all there are.
 
     Returns:
         the page.
@@ -30,6 +34,10 @@ def write_report(out: Path) -> Path:
         OutcomeError: there are no outcomes, or they must not stand side by side.
     """
     outcomes = read_outcomes(out)
+    if seeds is not None:
+        outcomes = [outcome for outcome in outcomes if outcome.notes["seed"] in seeds]
+        out = out / ("seeds-" + "-".join(map(str, seeds)))
+        out.mkdir(exist_ok=True)
     results = Results.of(outcomes)
     table = cell_table(results)
     replace_file(out / "cells.csv", table.round(4).to_csv(index=False))
