@@ -220,7 +220,7 @@ def _read(path: Path, columns: Iterable[str], unique: str = "") -> list[tuple]:
         rows = [(reader.line_num, row) for row in reader]
     for line, row in rows:
         if None in row or None in row.values():
-            raise PublishedError(f"{path}, line {line}: expected {len(row)} columns")
+            raise PublishedError(f"{path}, line {line}: expected {len(tuple(columns))} columns")
     if not unique:
         return rows
     names = [row[unique] for _, row in rows]

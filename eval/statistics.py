@@ -7,6 +7,7 @@ in ASR performance evaluation"; McNemar 1947 for right-or-wrong answers).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,13 +70,23 @@ def resample(cells: Sequence[ItemScores], draws: int = DRAWS, seed: int = 0) -> 
     tops = np.stack([cell.numerator for cell in cells], axis=1).astype(np.float64)  # (items, cells)
     bottoms = np.stack([cell.denominator for cell in cells], axis=1).astype(np.float64)
     scales = np.array([cell.scale for cell in cells])
-    generator = np.random.default_rng(seed)
+    counts = _counts(items, draws, seed)
     drawn = []
-    for first in range(0, draws, _CHUNK):  # (chunk, items) of counts at a time
-        counts = generator.multinomial(items, np.full(items, 1 / items), size=min(_CHUNK, draws - first))
+    for first in range(0, draws, _CHUNK):  # in pieces, so that counts are never all floats at once
+        chunk = counts[first : first + _CHUNK].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn.append(scales * (counts @ tops) / (counts @ bottoms))
+            drawn.append(scales * (chunk @ tops) / (chunk @ bottoms))
     return np.concatenate(drawn)
+
+
+@functools.lru_cache(maxsize=4)
+def _counts(items: int, draws: int, seed: int) -> np.ndarray:
+    """(draws, items): how often each item is drawn. Kept, since all cells of a test set share them."""
+    generator = np.random.default_rng(seed)
+    counts = np.empty((draws, items), np.uint16)
+    for draw in range(draws):
+        counts[draw] = np.bincount(generator.integers(0, items, items), minlength=items)
+    return counts
 
 
 def interval(samples: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -78,7 +78,7 @@ def _row(row: Row, numbered: dict[Column, str], named: dict[tuple, str], sources
         "overall": row.overall,
         "superb": row.superb_s,
         "detail": row.detail,
-        "sources": sorted({sources.index(cell.source) + 1 for cell in row.cells.values() if cell.source}),
+        "sources": [sources.index(key) + 1 for key in row.sources],
         "cells": {numbered[column]: _cell(cell) for column, cell in row.cells.items()},
         "robust": {
             named[group]: {

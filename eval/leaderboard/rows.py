@@ -10,6 +10,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions import condition_order, condition_title
 from robustdistiller.eval.measured import CellKey, MeasuredCell, MeasuredSystem
 from robustdistiller.eval.published import METRICS, Published, Result
+from robustdistiller.eval.records import NO_CHECKPOINT
 from robustdistiller.eval.robustness import CLEAN, Measured, Robustness, summarise
 from robustdistiller.eval.scores import (
     OFFICIAL_SPLITS,
@@ -140,6 +141,7 @@ class Row:
         overall: plain mean of the eleven metrics, None where one is missing.
         robustness: summaries by group of columns.
         detail: what identifies it: checkpoint digest, or teacher and training speech.
+        sources: keys of the sources of a published system's numbers.
 
     Example:
         >>> Row("mine", False, 23_490_000, None, {}).size
@@ -155,6 +157,7 @@ class Row:
     overall: float | None = None
     robustness: Mapping[tuple, Robustness] = field(default_factory=dict)
     detail: str = ""
+    sources: tuple[str, ...] = ()
 
     @property
     def size(self) -> str:
@@ -219,7 +222,12 @@ def build_board(
         rows += _published_rows(published)
     columns = sorted({column for row in rows for column in row.cells}, key=_column_order)
     sources = {key: f"{s.title}: {s.where}" for key, s in published.sources.items()} if published else {}
-    used = {cell.source for row in rows for cell in row.cells.values()}
+    used = {source for row in rows for source in row.sources}
+    if published is not None:
+        notes.append(
+            "superb_s and the overall mean of published systems are computed from their printed metrics and may differ "
+            "from printed scores by rounding; where metrics were not found, superb_s is the printed score"
+        )
     notes += [sentence for system in systems for sentence in system.refused]
     return Board(
         tuple(rows), tuple(columns), tuple(dict.fromkeys(notes)), {k: t for k, t in sources.items() if k in used}
@@ -273,7 +281,7 @@ def _measured_row(
         macs_g=None if system.macs is None else system.macs / 1e9,
         cells=cells,
         robustness=robustness,
-        detail=" ".join(part for part in (system.identity[1], system.identity[2][:12]) if part),
+        detail=" ".join(part for part in (system.identity[1], system.identity[2][:12]) if part != NO_CHECKPOINT),
     )
     row = _with_scores(row)
     if row.superb_s is None and any(c.items is None for c in cells):
@@ -342,14 +350,17 @@ def _published_rows(published: Published) -> list[Row]:
             if not results and printed is None:
                 continue
             macs_known = system.macs_g is not None and system.macs_source != "unchecked"
-            made_from = " on ".join(part for part in (system.teacher, system.distilled_on) if part)
+            made_from = ", ".join(part for part in (system.teacher, system.distilled_on) if part)
+            scored = [r for r in published.results if (r.system, r.metric, r.verified) == (name, "superb_s", True)]
+            keys = {r.source for r in (results or scored)} | ({system.macs_source} if macs_known else set())
             row = Row(
                 name=name + suffix,
                 published=True,
                 parameters=system.parameters,
                 macs_g=system.macs_g if macs_known else None,
                 cells={_published_column(r): Cell(r.value, seeds=0, source=r.source, remark=r.remark) for r in results},
-                detail=f"distilled from {made_from}" if made_from else "",
+                detail=f"from {made_from}" if made_from else "",
+                sources=tuple(key for key in published.sources if key in keys),
             )
             row = _with_scores(row)
             rows.append(row if row.superb_s is not None else dataclasses.replace(row, superb_s=printed))

@@ -146,13 +146,15 @@ function heatColours(percent) {
   const part = Math.min(1, Math.abs(percent) / 100);
   const to = percent >= 0 ? [196, 78, 0] : [0, 98, 163];
   const mix = to.map((c) => Math.round(255 + (c - 255) * part));
-  return { background: `rgb(${mix.join(",")})`, color: part > 0.62 ? "#fff" : "#1d2530" };
+  return { background: `rgb(${mix.join(",")})`, color: part > 0.9 ? "#fff" : "#1d2530" };
 }
 
 function drawHeat() {
   const shown = shownGroups().flatMap((group) => group.columns.filter((c) => !c.clean).map((column) => ({ group, column })));
   const rows = passing().filter((row) => shown.some(({ group, column }) => loss(row, group, column) !== null));
-  const used = shown.filter(({ group, column }) => rows.some((row) => loss(row, group, column) !== null));
+  const has = (kind) => ({ group, column }) => rows.some((row) => kind(row) && loss(row, group, column) !== null);
+  const ours = shown.filter(has((row) => !row.published));
+  const used = [...ours, ...shown.filter(has((row) => row.published)).filter((one) => !ours.includes(one))];
   if (!rows.length) {
     byId("heat").replaceChildren(make("p", { class: "empty" }, "No system here has a clean and a corrupted score of one task."));
     return;
