@@ -161,7 +161,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(42), duration(3700), duration(200000)
-        ('42 s', '1 h 2 min', '2 d 8 h')
+        ('42 s', '1 h 2 min', '2 d 7 h')
     """
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
