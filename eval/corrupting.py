@@ -89,7 +89,8 @@ class ConditionLoader:
     Attributes:
         items_scored: items handed out in batches that the caller came back from.
         drawn: utterance id to drawn corruption parameters.
-        recordings: names of the recordings handed out, for a task whose batch is one recording (diarization).
+        recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization, where
+            a batch is one recording; enhancement and separation).
 
     Example:
         >>> from robustdistiller.eval import tasks
@@ -131,6 +132,8 @@ class ConditionLoader:
                 self.items_scored += 1 if named_once else len(waveforms)
                 if named_once:
                     self.recordings.append(others[self.task.id_position])
+                elif self.task.corruption == "mixture":
+                    self.recordings += self.task.utterance_ids(others, len(waveforms))
         finally:
             self.loader.collate_fn = stock
 

@@ -20,7 +20,7 @@ import numpy as np
 from robustdistiller.eval.records import OUTCOMES_VERSION, Record, RecordError
 from robustdistiller.eval.tasks import Task
 
-_ID_KEYS = ("filename", "filenames", "uttname")
+_ID_KEYS = ("filename", "filenames")
 _TOLERANCE = 1e-3
 
 
@@ -99,7 +99,7 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
     Args:
         task: registry entry.
         kept: the expert's ``records`` at the end of an evaluation.
-        names: names of the items in order, for experts that keep none (diarization).
+        names: names of the items in order, for experts that keep none (diarization) or few (enhancement, separation).
 
     Raises:
         NoOutcomes: the expert keeps nothing of single items (verification and query by example score pairs).
