@@ -24,6 +24,8 @@ def condition_title(condition: str) -> str:
         'noise 10 dB + reverb 0.6 s'
         >>> condition_title("noise:noise=white,snr_db=-5"), condition_title("reverb"), condition_title("clean")
         ('white noise -5 dB', 'reverb', 'clean')
+        >>> condition_title("noise:snr_db=10..20,noise=chime"), condition_title("reverb:rt60_s=0.25..0.5,side=test")
+        ('chime noise 10 to 20 dB', 'reverb 0.25 to 0.5 s, test side')
     """
     parsed = _parse(condition)
     if parsed is None or parsed.kind == "clean":
@@ -32,13 +34,21 @@ def condition_title(condition: str) -> str:
     if "noise" in parsed.kind:
         source = PurePath(parsed.noise or "").name
         sound = source if source == "babble" else f"{source} noise".strip()
-        parts.append(f"{sound} {parsed.snr_db:g} dB" + (f", {parsed.talkers} talkers" if parsed.talkers else ""))
+        parts.append(
+            f"{sound} {_span(parsed.snr_db, parsed.snr_max_db)} dB"
+            + (f", {parsed.talkers} talkers" if parsed.talkers else "")
+        )
     if "reverb" in parsed.kind:
-        words = ["reverb", PurePath(parsed.rir or "").name, f"{parsed.rt60_s:g} s" if parsed.rt60_s else ""]
+        room = f"{_span(parsed.rt60_s, parsed.rt60_max_s)} s" if parsed.rt60_s else ""
+        words = ["reverb", PurePath(parsed.rir or "").name, room]
         parts.append(" ".join(word for word in words if word))
         if parsed.reverb_level:
             parts[-1] += f" ({parsed.reverb_level} level)"
-    return " + ".join(parts)
+    return " + ".join(parts) + (f", {parsed.side} side" if parsed.side else "")
+
+
+def _span(low: float, high: float | None) -> str:
+    return f"{low:g}" if high is None else f"{low:g} to {high:g}"
 
 
 def condition_order(condition: str) -> tuple:

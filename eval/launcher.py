@@ -8,12 +8,13 @@ evaluates under conditions) and ``hack_isinstance`` (which would replace ``built
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,11 +25,14 @@ import torch
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
 from robustdistiller.eval.heads import LaunchError, check_origin, find_head, write_origin
+from robustdistiller.eval.manifests import ManifestError, ReplayedCorruptor, condition_of, find_manifests
 from robustdistiller.eval.options import parser_class
 from robustdistiller.eval.records import RecordError
 from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
-from robustdistiller.eval.sources import Sources
+from robustdistiller.eval.sources import KINDS, Sources, SourceSpec
+from robustdistiller.eval.suites import SuiteError, load_suites
 from robustdistiller.eval.task_configs import check_roots, vocabulary_paths, write_config
+from robustdistiller.eval.training import TrainingPlan, write_note
 from robustdistiller.upstream import CheckpointError, s3prl_bridge
 
 logger = logging.getLogger(__name__)
@@ -59,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
     try:
         Launch(argv).run()
-    except (LaunchError, RecordError, CheckpointError, FileNotFoundError) as error:
+    except (LaunchError, RecordError, SuiteError, ManifestError, CheckpointError, FileNotFoundError) as error:
         sys.stderr.write(f"run_downstream.py: error: {error}\n")
         return 2
     return 0
@@ -77,6 +81,7 @@ class Launch:
         self.typed: set[str] = set()
         self.ours: dict[str, Any] = {}
         self.conditions: tuple[Condition, ...] = (Condition(),)
+        self.sources = Sources()
 
     def run(self) -> None:
         """Parse, check, and hand over to s3prl.
@@ -114,16 +119,15 @@ class Launch:
     def _after_parsing(self, args: argparse.Namespace, typed: set[str], ours: dict[str, Any]) -> None:
         """Between s3prl's parsing and its reading of configuration or checkpoint."""
         self.typed, self.ours = typed, ours
-        if args.mode != "evaluate":
-            given = sorted(typed & set(ours))
-            if given:
-                names = ", ".join("--" + name.replace("_", "-") for name in given)
-                raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
-        if ours["condition"]:
-            try:
-                self.conditions = tuple(dict.fromkeys(Condition.parse(text) for text in ours["condition"]))
-            except ValueError as error:
-                raise LaunchError(f"--condition: {error}") from error
+        trains = args.mode != "evaluate" and "train_condition" in typed
+        allowed = {"train_condition", *KINDS, "corruption_seed"} if trains else set()
+        misplaced = sorted((typed & set(ours)) - allowed) if args.mode != "evaluate" else []
+        if misplaced:
+            names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
+            raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
+        if args.mode == "evaluate" and "train_condition" in typed:
+            raise LaunchError("--train-condition belongs to -m train; the evaluated head's own is in its records")
+        self._read_conditions()
         _choose_device(args, "device" in typed)
         if args.past_exp:
             if args.mode == "evaluate":
@@ -137,6 +141,22 @@ class Launch:
                 raise LaunchError("give the experiment's folder: -p FOLDER (or -n NAME for result/downstream/NAME)")
             if args.mode == "evaluate" and not args.init_ckpt:
                 logger.warning("Neither -e nor -i: the head that is evaluated has not been trained")
+
+    def _read_conditions(self) -> None:
+        """Conditions and sources of the command line and of suites."""
+        ours = self.ours
+        suite = load_suites(ours["suite"] or [])
+        texts = ours["train_condition"] or ours["condition"] or []
+        option = "--train-condition" if ours["train_condition"] else "--condition"
+        try:
+            typed = tuple(Condition.parse(text) for text in texts)
+        except ValueError as error:
+            raise LaunchError(f"{option}: {error}") from error
+        self.sources = suite.sources
+        found = tuple(dict.fromkeys((*typed, *suite.conditions)))
+        if ours["asv_corrupt"] == "test":
+            found = tuple(c if c.kind == "clean" else dataclasses.replace(c, side="test") for c in found)
+        self.conditions = found or (() if ours["manifest"] else (Condition(),))
 
     def _choose_config(self, args: argparse.Namespace) -> None:
         """Supply -c for known tasks, and s3prl's name for our short task names."""
@@ -178,11 +198,14 @@ class Launch:
             if args.mode == "evaluate" and "evaluate_split" not in self.typed and "test" not in task.splits:
                 args.evaluate_split = task.splits[0]
                 logger.info("Evaluating split %s (others: -t %s)", task.splits[0], ", -t ".join(task.splits[1:]))
-        elif self.ours["condition"]:
+        elif self.ours["condition"] or self.ours["suite"] or self.ours["manifest"] or self.ours["train_condition"]:
             raise LaunchError(
-                f"--condition needs a task this project knows ({', '.join(tasks.TASKS)}), found -d {args.downstream}"
+                f"a condition needs a task this project knows ({', '.join(tasks.TASKS)}), found -d {args.downstream}"
             )
         if args.mode == "train":
+            self.runner.training = self._training(task) if self.ours["train_condition"] else None
+            note = self.runner.training.note() if self.runner.training else None
+            write_note(args.expdir, note, resumed=bool(args.past_exp))
             write_origin(args)
         elif args.init_ckpt:
             check_origin(args)
@@ -209,21 +232,71 @@ class Launch:
 
     def _plan(self, args: argparse.Namespace, task: tasks.Task | None) -> EvaluationPlan:
         ours = self.ours
-        sources = Sources(*(tuple(ours[kind] or ()) for kind in ("noise", "rir", "speech")))
+        dump_audio, dump_folder = _dump_option(ours["dump_audio"])
+        manifests = find_manifests(ours["manifest"] or [], task.code, args.evaluate_split) if task else {}
+        replayed = {condition_of(manifest): path for path, manifest in manifests.items()}
+        if len(replayed) < len(manifests):
+            raise LaunchError(f"--manifest: several manifests of one condition: {', '.join(map(str, manifests))}")
+        conditions = tuple(dict.fromkeys((*self.conditions, *replayed)))
+        sided = ours["asv_corrupt"] == "test" or any(condition.side for condition in conditions)
+        if sided and (task is None or task.code != "ASV"):
+            raise LaunchError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
+        sources = _with_names_of(replayed, self.sources).with_given(self._given())
         try:
-            corruptors = sources.corruptors(self.conditions, ours["corruption_seed"])
+            corruptors = sources.corruptors(conditions, ours["corruption_seed"])
         except ValueError as error:
             raise LaunchError(f"--condition: {error}") from error
+        for condition, path in replayed.items():
+            corruptors[condition] = ReplayedCorruptor(manifests[path], corruptors[condition], path)
         return EvaluationPlan(
             task=task,
             corruptors=corruptors,
             sources=sources,
-            corruption_seed=ours["corruption_seed"],
             records=Path(ours["records"] or Path(args.expdir) / "records"),
             overwrite=ours["overwrite"],
             label=ours["label"],
-            dump_audio=ours["dump_audio"],
+            dump_audio=dump_audio,
+            dump_folder=dump_folder,
+            save_manifest=Path(ours["save_manifest"]) if ours["save_manifest"] else None,
         )
+
+    def _given(self) -> dict[str, tuple[str, ...]]:
+        return {kind: tuple(self.ours[kind] or ()) for kind in KINDS}
+
+    def _training(self, task: tasks.Task) -> TrainingPlan:
+        """What the head is trained under."""
+        if task.corruption == "none" or not task.trainable:
+            raise LaunchError(f"--train-condition: heads of {task.code} cannot be trained on corrupted audio")
+        if any(condition.side for condition in self.conditions):
+            raise LaunchError("--train-condition: only trials have a test side; leave out side=")
+        sources = self.sources.with_given(self._given())
+        try:
+            corruptors = sources.corruptors(self.conditions, self.ours["corruption_seed"])
+        except ValueError as error:
+            raise LaunchError(f"--train-condition: {error}") from error
+        described = {condition.label: sources.describe(condition, c) for condition, c in corruptors.items()}
+        return TrainingPlan(corruptors, described, self.ours["corruption_seed"], task)
+
+
+def _dump_option(values: Sequence[str] | None) -> tuple[int, Path | None]:
+    """``N`` and the folder of ``--dump-audio N [FOLDER]``."""
+    if not values:
+        return 0, None
+    number, *folder = values
+    if not number.isdigit() or len(folder) > 1:
+        raise LaunchError(f"--dump-audio needs a number and at most one folder, found {' '.join(values)}")
+    return int(number), Path(folder[0]) if folder else None
+
+
+def _with_names_of(conditions: Iterable[Condition], sources: Sources) -> Sources:
+    """The sources with a place for every name that a manifest's conditions use."""
+    named = {kind: dict(specs) for kind, specs in sources.named.items()}
+    for condition in conditions:
+        names = {"noise": condition.noise if condition.needs_noise_files else None, "rir": condition.rir}
+        for kind, name in {**names, "speech": condition.speech}.items():
+            if name:
+                named.setdefault(kind, {}).setdefault(name, SourceSpec())
+    return dataclasses.replace(sources, named=named)
 
 
 def _repair_vocabularies(task: tasks.Task, config: dict[str, Any]) -> None:

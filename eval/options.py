@@ -17,6 +17,10 @@ examples:
   evaluate it: one JSON record per condition, model and data loaded once:
     run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --condition clean --condition noise:snr_db=5
 
+  a whole suite, and the same corruption again on another machine:
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --suite robustdistiller --save-manifest manifests
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --manifest manifests
+
   noise and rooms of your own:
     run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --noise /data/musan/noise --rir /data/RIRS_NOISES \\
         --condition noise:snr_db=0 --condition reverb:rt60_s=0.6 --condition noise+reverb:snr_db=10,rt60_s=0.6
@@ -31,29 +35,46 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
 
     Example:
         >>> add_our_options(argparse.ArgumentParser())[:2]
-        ['condition', 'noise']
+        ['condition', 'suite']
     """
-    group = parser.add_argument_group("RobustDistiller", "noisy and reverberant evaluation, records (with -m evaluate)")
+    group = parser.add_argument_group(
+        "RobustDistiller", "noisy and reverberant evaluation, records (with -m evaluate, but for --train-condition)"
+    )
     add = group.add_argument
     actions = [
         add(
             "--condition",
             action="append",
             metavar="CONDITION",
-            help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=0,noise=white, reverb, "
-            "reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.6 (default: clean)",
+            help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=10..20, noise:snr_db=0,noise=white, "
+            "reverb, reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.4..0.8 (default: clean)",
         ),
+        add(
+            "--suite",
+            action="append",
+            metavar="NAME|FILE",
+            help="a list of test conditions with their sources, repeatable: clean, robustdistiller, correlation, or a "
+            "YAML file of your own",
+        ),
+        add(
+            "--manifest",
+            action="append",
+            metavar="PATH",
+            help="replay the corruption that a manifest, or each manifest in a folder, has written down; repeatable",
+        ),
+        add("--save-manifest", metavar="DIR", help="write one manifest per condition, to be replayed with --manifest"),
         add(
             "--noise",
             action="append",
             metavar="PATH",
-            help="folder, file or .tsv manifest of noise; repeatable (default: the shipped test noises)",
+            help="folder, file or .tsv list of noise, a part of it as in /data/musan,split=test, or NAME=PATH for a "
+            "source that a suite leaves to you; repeatable (default: the shipped test noises)",
         ),
         add(
             "--rir",
             action="append",
             metavar="PATH",
-            help="folder, file or .tsv manifest of room responses; repeatable (default: the shipped test rooms)",
+            help="the same for room responses; repeatable (default: the shipped test rooms)",
         ),
         add(
             "--speech",
@@ -74,10 +95,23 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
         add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)"),
         add(
             "--dump-audio",
-            type=int,
-            default=0,
-            metavar="N",
-            help="write the first N waveforms of each condition, as the upstream hears them, below EXPDIR",
+            nargs="+",
+            metavar=("N", "FOLDER"),
+            help="write N utterances of each condition to listen to, clean and as the upstream hears them, with what "
+            "was drawn, below FOLDER (default: EXPDIR)",
+        ),
+        add(
+            "--asv-corrupt",
+            choices=["both", "test"],
+            default="both",
+            help="speaker verification: corrupt both sides of a trial, or the test side only (default: both)",
+        ),
+        add(
+            "--train-condition",
+            action="append",
+            metavar="CONDITION",
+            help="with -m train: train the head under this condition instead of on clean audio; given several times, "
+            "each utterance meets one of them by chance. Such heads do not follow SUPERB, and their records say so",
         ),
     ]
     return [action.dest for action in actions]

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,13 +19,16 @@ import torch
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.corrupting import ConditionLoader
 from robustdistiller.eval.heads import LaunchError
+from robustdistiller.eval.manifests import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.outcomes import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.records import Metric, Record
 from robustdistiller.eval.run_info import config_digest, git_state, identify_weights, tf32_enabled, versions
 from robustdistiller.eval.selection import append_scores, protocol, read_selection
 from robustdistiller.eval.sources import Sources
-from robustdistiller.eval.store import decide, look_up, record_path, write_record
+from robustdistiller.eval.store import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.training import CLEAN, TrainingPlan, read_note
+from robustdistiller.eval.trials import sides_apart
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +51,15 @@ class EvaluationPlan:
 
     Attributes:
         task: registry entry; None for a downstream this project does not know (then stock evaluation, no records).
-        corruptors: test conditions in the order they are evaluated, each with what carries it out (None for clean).
+        corruptors: test conditions in the order they are evaluated, each with what carries it out (None for clean); a
+            `ReplayedCorruptor` replays a manifest.
         sources: noise, rooms and speech for all of them.
-        corruption_seed: seed of the drawn corruption.
         records: folder of records.
         overwrite: one of `store.REUSE_POLICIES`.
         label: name of the upstream in tables; empty for the upstream's own.
-        dump_audio: number of waveforms to write per condition.
+        dump_audio: number of utterances per condition to write, to listen to.
+        dump_folder: where; None is the experiment's folder.
+        save_manifest: folder for one manifest per condition; each is also in the experiment's folder.
 
     Example:
         >>> [str(condition) for condition in EvaluationPlan(task=None).corruptors]
@@ -63,11 +69,12 @@ class EvaluationPlan:
     task: Task | None
     corruptors: Mapping[Condition, Corruptor | None] = field(default_factory=lambda: {Condition(): None})
     sources: Sources = field(default_factory=Sources)
-    corruption_seed: int = 0
     records: Path = Path("records")
     overwrite: str = "always"
     label: str = ""
     dump_audio: int = 0
+    dump_folder: Path | None = None
+    save_manifest: Path | None = None
 
 
 class ScoreLogger:
@@ -108,6 +115,7 @@ class ConditionRunner:
     """
 
     plan: EvaluationPlan
+    training: TrainingPlan | None = None
 
     def __init__(self, args: Any, config: Mapping[str, Any]) -> None:
         self._config_as_given = copy.deepcopy(config)  # experts change theirs
@@ -118,6 +126,19 @@ class ConditionRunner:
             return super()._get_upstream()
         except ValueError as error:
             raise LaunchError(f"upstream {self.args.upstream}: {error}") from error
+
+    def train(self) -> None:
+        """s3prl's training; on corrupted audio when a training condition was asked for."""
+        if self.training is None:
+            super().train()
+            return
+        expert = self.downstream.model
+        stock = expert.get_dataloader
+        expert.get_dataloader = self.training.wrap(stock, self.config["runner"].get("train_dataloader", "train"))
+        try:
+            super().train()
+        finally:
+            expert.get_dataloader = stock
 
     def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
         """Evaluate under each condition when called by the command line.
@@ -155,15 +176,30 @@ class ConditionRunner:
         self, condition: Condition, corruptor: Corruptor | None, loader: Any, log_records: Callable
     ) -> None:
         planned = self._blank_record(condition, corruptor)
+        folder = self._folder_of(planned, corruptor)
         decision = decide(look_up(self.plan.records, planned), self.plan.overwrite)
         logger.info("%s: %s", condition.label, decision.why)
         if not decision.run:
+            if self.plan.save_manifest is not None and corruptor is not None:
+                logger.warning("%s: no manifest is written for a cell that is not run", condition.label)
             return
-        folder = Path(self.args.expdir)
-        if corruptor is not None:  # predictions of a condition stand beside those of clean audio, not over them
-            folder = folder / "conditions" / record_path(self.plan.records, planned).parent.name
+        if corruptor is not None:
             self._write_predictions_to(folder)
-        view = ConditionLoader(loader, corruptor, self.plan.task, folder / "audio", self.plan.dump_audio)
+        with sides_apart(self.downstream.model, loader) if condition.side else nullcontext(loader) as heard:
+            self._run(planned, corruptor, heard, folder, log_records)
+
+    def _folder_of(self, planned: Record, corruptor: Corruptor | None) -> Path:
+        """Where predictions go; those of a condition stand beside those of clean audio, not over them."""
+        folder = Path(self.args.expdir)
+        if corruptor is None:
+            return folder
+        return folder / "conditions" / record_path(self.plan.records, planned).parent.name
+
+    def _run(
+        self, planned: Record, corruptor: Corruptor | None, loader: Any, folder: Path, log_records: Callable
+    ) -> None:
+        examples = self.plan.dump_folder and self.plan.dump_folder / slug(planned.condition)
+        view = ConditionLoader(loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio)
         self.downstream.model.get_dataloader = lambda *_, **__: view
         items: list[Outcomes | str] = []
 
@@ -176,7 +212,7 @@ class ConditionRunner:
 
         self.downstream.model.log_records = log_and_keep
         scores, started = ScoreLogger(), time.perf_counter()
-        logger.info("%s: evaluating split %s", condition.label, self.args.evaluate_split)
+        logger.info("%s: evaluating split %s", planned.condition, self.args.evaluate_split)
         try:
             super().evaluate(self.args.evaluate_split, scores, 0)
             outcome = self._outcome(view, scores.scalars)
@@ -185,8 +221,20 @@ class ConditionRunner:
             self._write(planned, {"status": "failed", "reason": reason, "items_scored": view.items_scored}, started)
             raise
         if corruptor is not None:
-            (folder / "manifest.jsonl").write_text("".join(view.manifest_lines()), encoding="utf-8")
+            self._save_manifest(view, planned, folder, complete=outcome["status"] == "ok")
         self._write(planned, outcome, started, items[0] if items else None)
+
+    def _save_manifest(self, view: ConditionLoader, planned: Record, folder: Path, complete: bool) -> None:
+        seed, label = planned.corruption_seed, planned.condition
+        manifest = view.manifest(split=planned.split, condition=label, seed=seed, sources=planned.sources)
+        manifest.save(folder / f"manifest{SUFFIX}")
+        if self.plan.save_manifest is None:
+            return
+        if not complete:
+            logger.warning("%s: no manifest is written, the split was not evaluated to its end", label)
+            return
+        name = f"{planned.task}-{slug(planned.split)}-{folder.name}{SUFFIX}"
+        logger.info("%s: manifest %s", label, manifest.save(self.plan.save_manifest / name))
 
     def _write_predictions_to(self, folder: Path) -> None:
         expert = self.downstream.model
@@ -250,7 +298,14 @@ class ConditionRunner:
         digest, digest_of = self._weights()
         head = {name: getattr(self.args, name, None) for name in _HEAD_ARGUMENTS}
         weights = getattr(self.featurizer.model, "weights", None)
-        selection = read_selection(Path(self.args.init_ckpt).parent) if self.args.init_ckpt else None
+        beside = Path(self.args.init_ckpt).parent if self.args.init_ckpt else None
+        selection, trained = (read_selection(beside), read_note(beside)) if beside else (None, None)
+        # A head trained on corrupted audio is another head, whatever else it shares.
+        head_digest = config_digest(protocol(self._config_as_given, selection), head, *([trained] if trained else []))
+        if isinstance(corruptor, ReplayedCorruptor):
+            sources = corruptor.manifest.sources  # its recordings are these, byte for byte
+        else:
+            sources = self.plan.sources.describe(condition, corruptor)
         return Record(
             upstream=self.args.upstream,
             label=self.plan.label,
@@ -261,12 +316,13 @@ class ConditionRunner:
             parameters=sum(p.numel() for p in upstream.parameters()),
             task=task.code,
             downstream=self.args.downstream,
-            config_digest=config_digest(protocol(self._config_as_given, selection), head),
+            config_digest=head_digest,
+            train_condition=trained["train_condition"] if trained else CLEAN,
             selection=selection,
             condition=condition.label,
             condition_parameters=condition.to_dict(),
-            sources=self.plan.sources.describe(condition, corruptor),
-            corruption_seed=self.plan.corruption_seed if corruptor is not None else 0,
+            sources=sources,
+            corruption_seed=corruptor.seed if corruptor is not None else 0,
             split=self.args.evaluate_split,
             metrics=[],
             status="failed",

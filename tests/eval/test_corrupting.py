@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import librosa
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from torch.utils.data import DataLoader
 
@@ -15,6 +18,8 @@ from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
 from robustdistiller.eval.corrupting import ConditionLoader
 from robustdistiller.eval.sources import Sources
+from robustdistiller.eval.training import TrainingPlan
+from robustdistiller.eval.trials import sides_apart
 from robustdistiller.mini import data_dir
 from robustdistiller.mini.pack import read_pack
 
@@ -115,17 +120,84 @@ def test_a_batch_that_is_broken_off_at_is_not_counted(intents, corruptors):
     assert (view.items_scored, view.items_expected) == (4, 9)
 
 
-def test_dumped_audio_is_what_was_heard(intents, corruptors, tmp_path):
-    import soundfile
+@pytest.mark.parametrize("workers", [0, 2])
+def test_examples_to_listen_to_are_clean_and_heard_audio_and_what_was_drawn(intents, corruptors, tmp_path, workers):
+    loader = DataLoader(intents, batch_size=2, collate_fn=intents.collate_fn, num_workers=workers)
+    clean = {name: np.asarray(wave) for wavs, _, names in loader for name, wave in zip(names, wavs)}
+    corruptor = corruptors["noise:snr_db=5"]
+    view = ConditionLoader(loader, corruptor, tasks.get("IC"), tmp_path / "audio", 3)
+    heard_waves = {name: np.asarray(wave) for wavs, _, names in view for name, wave in zip(names, wavs)}
+    names = sorted(path.stem for path in (tmp_path / "audio").glob("*.json"))
+    assert len(names) == 3 and len(list((tmp_path / "audio").iterdir())) == 9
+    for name in names:
+        for suffix, expected in (("wav", heard_waves), ("clean.wav", clean)):
+            samples, rate = soundfile.read(tmp_path / "audio" / f"{name}.{suffix}", dtype="float32")
+            assert rate == 16000 and np.array_equal(samples, expected[name])
+        facts = json.loads((tmp_path / "audio" / f"{name}.json").read_text())
+        drawn = corruptor.draw(name, len(clean[name])).to_dict()
+        assert facts == {"utterance_id": name, "num_samples": len(clean[name]), **drawn}
 
+
+def test_only_the_test_side_of_trials_is_corrupted(toy_corpora, corruptors, tmp_path, monkeypatch):
+    from s3prl.downstream.sv_voxceleb1 import dataset as trials
+
+    def read(path, _):
+        samples, rate = soundfile.read(path, dtype="float32")
+        return torch.from_numpy(samples)[None], rate
+
+    monkeypatch.setattr(trials, "apply_effects_file", read)
+    toy_corpora.build("ASV", tmp_path)
+    stock = trials.SpeakerVerifi_test({}, str(tmp_path / "test" / "wav"), str(tmp_path / "test_trials.txt"))
+    expert = SimpleNamespace(test_dataset=stock)
+    before, task = list(stock.pair_table), tasks.get("ASV")
+    loader = DataLoader(stock, batch_size=1, collate_fn=stock.collate_fn)
+    clean = {name: wave for waves, names in loader for name, wave in zip(names, waves)}
+    both = ConditionLoader(loader, corruptors["noise:snr_db=5"], task)
+    noisy = {name: np.asarray(wave) for waves, names in both for name, wave in zip(names, waves)}
+    assert all(noisy[name].tobytes() != wave.tobytes() for name, wave in clean.items())
+    with sides_apart(expert, loader) as apart:
+        view = ConditionLoader(apart, corruptors["noise:snr_db=5"], task)
+        seen = {name: np.asarray(wave) for waves, names in view for name, wave in zip(names, waves)}
+        assert view.items_scored == view.items_expected == len(stock) == 4
+        for (_, first, second), (_, enrolled, tested) in zip(before, stock.pair_table, strict=True):
+            assert seen[enrolled].tobytes() == clean[first].tobytes()
+            assert seen[tested].tobytes() == noisy[second].tobytes()  # the same noise as with both sides
+    assert {first for _, first, _ in before} & {second for *_, second in before}  # a file is on both sides
+    assert stock.pair_table == before
+    assert set(view.drawn) == {task.utterance_ids([[second]], 1)[0] for *_, second in before}
+
+
+def test_training_batches_are_corrupted_by_epoch_and_one_of_several_conditions(intents, corruptors):
+    plan = TrainingPlan(
+        {Condition(): None, Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, {}, 0, tasks.get("IC")
+    )
     loader = DataLoader(intents, batch_size=2, collate_fn=intents.collate_fn)
-    view = ConditionLoader(loader, corruptors["noise:snr_db=5"], tasks.get("IC"), tmp_path / "audio", 3)
-    waveforms = {name: np.asarray(wave) for wavs, _, names in view for name, wave in zip(names, wavs)}
-    files = sorted((tmp_path / "audio").iterdir())
-    assert len(files) == 3
-    for file in files:
-        samples, rate = soundfile.read(file, dtype="float32")
-        assert rate == 16000 and np.array_equal(samples, waveforms[file.stem])
+    clean, _ = heard(intents, None)
+    get = plan.wrap(lambda split: loader, "train")
+
+    def epoch(number, split="train"):
+        return {
+            n: np.asarray(w).tobytes() for waves, _, names in get(split, epoch=number) for n, w in zip(names, waves)
+        }
+
+    first, second = epoch(0), epoch(1)
+    assert epoch(0) == first != second
+    kept = [name for name, wave in clean.items() if first[name] == wave.tobytes()]
+    assert 0 < len(kept) < len(clean)
+    assert get("dev") is loader  # the development set stays clean
+
+
+def test_a_head_trained_on_mixtures_in_noise_gets_their_features(toy_corpora, corruptors, tmp_path):
+    task = tasks.get("SE2")
+    toy_corpora.build("SE2", tmp_path)
+    dataset = mixture_dataset(task.downstream, tmp_path / "train")
+    loader = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate_fn)
+    plan = TrainingPlan({Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, {}, 0, task)
+    ((stock_waves, *stock),) = loader
+    ((waves, _, source, _, *targets),) = plan.wrap(lambda split: loader, "train")("train", epoch=3)
+    assert not torch.equal(waves[0], stock_waves[0]) and equal(targets, stock[3:])
+    stft = librosa.stft(waves[0].numpy(), n_fft=512, hop_length=320, win_length=512, window="hann", center=True).T
+    assert np.array_equal(source["stft"][0].numpy(), stft)
 
 
 @pytest.mark.parametrize("code", ["SE2", "SS2", "SE"])

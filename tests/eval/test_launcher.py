@@ -18,6 +18,7 @@ import torch
 from robustdistiller.eval import tasks
 from robustdistiller.eval.heads import LaunchError, find_head
 from robustdistiller.eval.launcher import main
+from robustdistiller.eval.manifests import Manifest
 from robustdistiller.eval.runner import ConditionRunner
 from robustdistiller.eval.selection import dev_score
 from robustdistiller.eval.store import read_records, write_record
@@ -116,8 +117,9 @@ def test_one_record_per_condition_and_predictions_side_by_side(head, noise_folde
     folders = sorted(path.name for path in (head / "conditions").iterdir())
     assert len(folders) == 3
     for folder in (head / "conditions").iterdir():
-        assert len((folder / "manifest.jsonl").read_text().splitlines()) == 3
-        assert (folder / "test_predict.csv").is_file() and len(list((folder / "audio").iterdir())) == 1
+        assert len(Manifest.load(folder / "manifest.jsonl.gz").utterances) == 3
+        examples = sorted(path.suffixes[0] for path in (folder / "audio").iterdir())
+        assert (folder / "test_predict.csv").is_file() and examples == [".clean", ".json", ".wav"]
     # The same again gives the same noise.
     digests = {c: record.manifest_digest for c, record in records.items()}
     assert evaluate(head, "--records", str(tmp_path / "again"), *options) == 0
@@ -263,3 +265,69 @@ def test_help_shows_s3prls_options_and_ours(capsys):
     assert stop.value.code == 0
     for option in ("--upstream_layer_selection", "--auto_resume", "--condition", "--records", "examples:"):
         assert option in shown
+
+
+@pytest.fixture
+def suite(noise_folder, tmp_path) -> Path:
+    path = tmp_path / "mine.yaml"
+    conditions = "[clean, 'noise:snr_db=0..20,noise=hiss', 'noise:snr_db=5,noise=white']"
+    path.write_text(f"noise: {{hiss: {noise_folder}}}\nconditions: {conditions}\n")
+    return path
+
+
+def test_a_suite_is_evaluated_saved_and_replayed_into_the_same_cells(head, suite, noise_folder, tmp_path):
+    saved, again = tmp_path / "manifests", tmp_path / "again"
+    options = ["--suite", str(suite), "--save-manifest", str(saved), "--dump-audio", "2", str(tmp_path / "listen")]
+    assert evaluate(head, "--records", str(tmp_path / "first"), *options) == 0
+    first = {r.condition: r for r in read_records(tmp_path / "first")}
+    assert sorted(first) == ["clean", "noise:snr_db=0..20,noise=hiss", "noise:snr_db=5,noise=white"]
+    assert first["noise:snr_db=0..20,noise=hiss"].sources["noise"]["name"] == f"hiss: {noise_folder.name}"
+    assert len(list(saved.iterdir())) == 2
+    assert {len(list(folder.glob("*.wav"))) for folder in (tmp_path / "listen").iterdir()} == {2, 4}
+    # The same noise from elsewhere, drawn with another seed, replayed: the same cells with the same scores.
+    copy = shutil.copytree(noise_folder, tmp_path / "copy")
+    replay = ["--manifest", str(saved), "--noise", f"hiss={copy}", "--corruption-seed", "5", "--condition", "clean"]
+    assert evaluate(head, "--records", str(again), *replay) == 0
+    for record in read_records(again):
+        assert record.key() == first[record.condition].key()
+        assert record.manifest_digest == first[record.condition].manifest_digest
+        assert record.main_metric == first[record.condition].main_metric
+    # A recording that differs is refused before anything is evaluated.
+    for file in copy.iterdir():
+        file.write_bytes(file.read_bytes() + b"x")
+    assert evaluate(head, "--records", str(tmp_path / "third"), *replay) == 2
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_head_trained_in_noise_is_another_cell_and_says_so(head, option, toy_student, noise_folder, tmp_path, capsys):
+    folder, records = tmp_path / "noisy", tmp_path / "records"
+    train = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "IC", "-p", str(folder)]
+    noisy = ["--train-condition", "noise:snr_db=0..20", "--noise", str(noise_folder)]
+    assert main([*train, "-o", option, *noisy]) == 0
+    weights = [states(one)["Downstream"]["model.post_net.linear.weight"] for one in (head, folder)]
+    assert not torch.equal(*weights)
+    assert evaluate(folder, "--records", str(records)) == 0
+    assert evaluate(head, "--records", str(records)) == 0
+    by_condition = {record.train_condition: record for record in read_records(records)}
+    assert sorted(by_condition) == ["clean", "noise:snr_db=0..20"]
+    assert len({record.key() for record in by_condition.values()}) == 2
+    capsys.readouterr()
+    assert main(["-m", "train", "-e", str(folder)]) == 2
+    assert "was trained under 'noise:snr_db=0..20' so far" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "robustdistiler"], "no suite 'robustdistiler' (nearest: 'robustdistiller')"),
+        (["--suite", "correlation"], "give --noise chime=FOLDER (chime)"),
+        (["--asv-corrupt", "test", "--condition", "noise:snr_db=5,noise=white"], "only speaker verification (ASV) has"),
+        (["--train-condition", "reverb"], "--train-condition belongs to -m train"),
+        (["--dump-audio", "many"], "--dump-audio needs a number"),
+        (["--manifest", "nowhere.jsonl.gz"], "nowhere.jsonl.gz does not exist"),
+        (["--condition", "noise:snr_db=5", "--noise", "/no/such,split=test"], "/no/such does not exist"),
+    ],
+)
+def test_wrong_suites_sides_and_manifests_are_named(head, arguments, message, tmp_path, capsys):
+    assert evaluate(head, "--records", str(tmp_path), *arguments) == 2
+    assert message in capsys.readouterr().err

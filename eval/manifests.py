@@ -1,0 +1,284 @@
+"""Manifests: the corruption of a whole test split as data, to be saved, published and replayed.
+
+A manifest is a compressed file of JSON lines (``.jsonl.gz``):
+
+1. a header: format, task, split, condition, seed, names and digests of the sources, and the digest of the draws;
+2. a line for each recording that was drawn from: kind, name, position in its file, SHA-256 of the file;
+3. a line for each utterance: id, number of samples, and the drawn parameters (`acoustics.CorruptionParameters`).
+
+Whoever replays it with the same recordings hears the same samples, whatever the version of this library draws by
+itself. Equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from robustdistiller.acoustics import AudioSource, Condition, CorruptionParameters, Corruptor
+
+FORMAT = 1
+SUFFIX = ".jsonl.gz"
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used here."""
+
+
+@dataclass
+class Manifest:
+    """What was drawn for every utterance of a split.
+
+    Attributes:
+        task, split: what was evaluated, e.g. ``IC`` and ``test``.
+        condition: the condition's form without paths (`Condition.label`).
+        seed: of the draw.
+        sources: as in a record: kind to name and digest.
+        files: ``(kind, recording)`` to its position and the SHA-256 of its file.
+        utterances: id to ``{"num_samples": ..., **CorruptionParameters.to_dict()}``.
+
+    Example:
+        >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white")
+        >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
+        >>> manifest.utterances["utt-1"] = {"num_samples": 8, **corruptor.draw("utt-1", 8).to_dict()}
+        >>> import tempfile
+        >>> path = manifest.save(Path(tempfile.mkdtemp()) / "white.jsonl.gz")
+        >>> Manifest.load(path) == manifest, Manifest.load(path).digest == manifest.digest
+        (True, True)
+    """
+
+    task: str
+    split: str
+    condition: str
+    seed: int = 0
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    utterances: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the draws of all utterances, as in records."""
+        return digest_of(self.utterances)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file, through a temporary one."""
+        path = Path(path)
+        header = {
+            "manifest": FORMAT,
+            **{key: getattr(self, key) for key in ("task", "split", "condition", "seed", "sources")},
+            "files": len(self.files),
+            "utterances": len(self.utterances),
+            "digest": self.digest,
+        }
+        lines = [header]
+        lines += [{"kind": kind, "name": name, **facts} for (kind, name), facts in sorted(self.files.items())]
+        lines += [{"utterance_id": name, **drawn} for name, drawn in sorted(self.utterances.items())]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+        temporary.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read and check a manifest.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ManifestError: not a manifest, of a later format, incomplete, or changed after it was written.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"manifest {path} does not exist; --save-manifest writes one")
+        try:
+            lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+            header, number = lines[0], lines[0]["files"]
+            if header["manifest"] != FORMAT:
+                raise ManifestError(f"manifest {path} has format {header['manifest']!r}, this release reads {FORMAT}")
+            files = {(line.pop("kind"), line.pop("name")): line for line in lines[1 : 1 + number]}
+            utterances = {line.pop("utterance_id"): line for line in lines[1 + number :]}
+            known = {key: header[key] for key in ("task", "split", "condition", "seed", "sources")}
+            found = cls(**known, files=files, utterances=utterances)
+            complete = (len(files), len(utterances)) == (number, header["utterances"])
+        except ManifestError:
+            raise
+        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ManifestError(
+                f"{path} is not a manifest of this project ({type(error).__name__}: {error})"
+            ) from error
+        if not complete or found.digest != header["digest"]:
+            raise ManifestError(f"manifest {path} was changed or cut short after it was written; get it again")
+        return found
+
+
+def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
+    """SHA-256 over drawn parameters in the order of utterance ids; lengths of utterances are left out.
+
+    Example:
+        >>> one = {"utt-1": {"num_samples": 8, "operation": "clean"}}
+        >>> digest_of(one) == digest_of({"utt-1": {"operation": "clean"}})
+        True
+    """
+    digest = hashlib.sha256()
+    for name, parameters in sorted(drawn.items()):
+        facts = {key: value for key, value in parameters.items() if key != "num_samples"}
+        digest.update((json.dumps({"utterance_id": name, **facts}, sort_keys=True) + "\n").encode())
+    return digest.hexdigest()
+
+
+def files_of(corruptor: Corruptor, drawn: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Position and checksum of every recording that was drawn from.
+
+    Args:
+        corruptor: whose sources they are of.
+        drawn: utterance id to drawn parameters.
+
+    Example:
+        >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
+        >>> files_of(corruptor, {"utt-1": corruptor.draw("utt-1", 8).to_dict()})
+        {}
+    """
+    sums = _Checksums()
+    return {
+        (kind, name): sums.facts(_source(corruptor, kind), name) for kind, name in sorted(_recordings(drawn.values()))
+    }
+
+
+def _recordings(drawn: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Kind and name of every recording that parameters name."""
+    found = set()
+    for parameters in drawn:
+        noise, rir = parameters.get("noise") or {}, parameters.get("rir")
+        kind = "speech" if noise.get("kind") == "babble" else "noise"
+        found |= {(kind, name) for name in noise.get("names", ())}
+        if rir:
+            found.add(("rir", rir["name"]))
+    return found
+
+
+def _source(corruptor: Corruptor, kind: str) -> AudioSource | None:
+    source = getattr(corruptor, kind)
+    return source.source if kind == "rir" and source is not None else source
+
+
+class _Checksums:
+    """SHA-256 of files, each computed once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Path, str] = {}
+
+    def facts(self, source: AudioSource, name: str) -> dict[str, Any]:
+        piece = source.piece(name)
+        if piece.path not in self._sums:
+            with piece.path.open("rb") as stream:
+                self._sums[piece.path] = _sha256(stream)
+        return {"frame_offset": piece.frame_offset, "num_frames": piece.num_frames, "sha256": self._sums[piece.path]}
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+class ReplayedCorruptor(Corruptor):
+    """A corruptor whose draws come from a manifest.
+
+    Args:
+        manifest: what is replayed.
+        live: a corruptor of the same condition, whose sources hold the recordings.
+        origin: where the manifest lies, for messages.
+
+    Raises:
+        ManifestError: the condition is another one, or a recording is missing here or differs from the one the
+            manifest was made with; the first such file is named.
+
+    Example:
+        >>> live = Corruptor("noise:snr_db=5,noise=white", seed=3)
+        >>> drawn = {"utt-1": {"num_samples": 8, **live.draw("utt-1", 8).to_dict()}}
+        >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white", utterances=drawn)
+        >>> replayed = ReplayedCorruptor(manifest, Corruptor("noise:snr_db=5,noise=white", seed=4))
+        >>> replayed.draw("utt-1", 8) == live.draw("utt-1", 8)
+        True
+    """
+
+    def __init__(self, manifest: Manifest, live: Corruptor, origin: str | Path = "the manifest") -> None:
+        self.__dict__.update(live.__dict__)
+        self.seed, self.manifest, self.origin = manifest.seed, manifest, origin
+        sums = _Checksums()
+        for kind, name in sorted(_recordings(manifest.utterances.values())):
+            expected = manifest.files.get((kind, name))
+            source = _source(live, kind)
+            if source is None or name not in source.names:
+                raise ManifestError(
+                    f"{origin} draws from the {kind} recording {name!r}, which is not among the "
+                    f"{len(source.names) if source else 0} recordings given; give the sources it was made with: "
+                    f"{manifest.sources.get(kind, {}).get('name', 'unknown')}"
+                )
+            found = sums.facts(source, name)
+            if found != expected:
+                raise ManifestError(
+                    f"{source.piece(name).path} differs from the {kind} recording {name!r} that {origin} was made with "
+                    f"(SHA-256 {found['sha256'][:12]} here, {str((expected or {}).get('sha256'))[:12]} there); "
+                    "get the original recording"
+                )
+
+    def draw(
+        self, utterance_id: str, num_samples: int, epoch: int = 0, step: int | None = None, view: int = 0
+    ) -> CorruptionParameters:
+        """What the manifest says of an utterance.
+
+        Raises:
+            ManifestError: it says nothing of it, or was made for audio of another length.
+        """
+        found = self.manifest.utterances.get(utterance_id)
+        if found is None:
+            raise ManifestError(
+                f"{self.origin} ({self.manifest.task}, {self.manifest.split}) has no utterance {utterance_id!r}; "
+                "it was made for another corpus or split"
+            )
+        if found["num_samples"] != num_samples:
+            raise ManifestError(
+                f"utterance {utterance_id!r} has {num_samples} samples, {self.origin} was made for "
+                f"{found['num_samples']}; the corpus differs from the one it was made with"
+            )
+        return CorruptionParameters.from_dict({k: v for k, v in found.items() if k != "num_samples"})
+
+
+def find_manifests(paths: Iterable[str | Path], task: str, split: str) -> dict[Path, Manifest]:
+    """The manifests of a task and split among files and folders.
+
+    Raises:
+        FileNotFoundError, ManifestError: a path does not exist, is no manifest, or none is of this task and split.
+
+    Example:
+        >>> find_manifests([], "IC", "test")
+        {}
+    """
+    listed = []
+    for path in map(Path, paths):
+        listed += sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    found = {path: Manifest.load(path) for path in listed}
+    chosen = {path: one for path, one in found.items() if (one.task, one.split) == (task, split)}
+    if paths and not chosen:
+        there = ", ".join(sorted({f"{one.task} {one.split}" for one in found.values()})) or "no manifest"
+        raise ManifestError(f"no manifest of {task}, split {split}, at {', '.join(map(str, paths))}; found {there}")
+    return chosen
+
+
+def condition_of(manifest: Manifest) -> Condition:
+    """The condition that a manifest is of.
+
+    Example:
+        >>> condition_of(Manifest("IC", "test", "noise:snr_db=5")).snr_db
+        5.0
+    """
+    return Condition.parse(manifest.condition)

@@ -1,0 +1,139 @@
+"""Suites: shipped and user-made, based on each other, with their sources."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pytest
+import soundfile
+
+from robustdistiller.acoustics import Condition
+from robustdistiller.eval.sources import Sources, SourceSpec
+from robustdistiller.eval.suites import SuiteError, load_suite, load_suites, suite_names
+
+
+def write(path, text):
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def noise(folder, *names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, 0.1 * np.random.default_rng(number).standard_normal(1600), 16000)
+    return folder
+
+
+def test_shipped_suites_are_what_the_papers_tested():
+    assert suite_names() == ["clean", "correlation", "robustdistiller"]
+    robust = load_suite("robustdistiller")
+    for kind in ("noise", "noise+reverb"):
+        assert [c.snr_db for c in robust.conditions if c.kind == kind] == [20, 15, 10, 5, 0, -5]
+    bands = [(c.rt60_s, c.rt60_max_s) for c in robust.conditions if c.kind == "reverb"]
+    assert bands == [(0.25, 0.5), (0.5, 0.75), (0.75, 1.25)]
+    assert robust.sources.corpora["urbansound8k"].without == ("children_playing", "street_music")
+    assert {spec.split for spec in robust.sources.corpora.values()} == {"test"}
+    ranges = {(c.snr_db, c.snr_max_db) for c in load_suite("correlation").conditions if c.kind != "clean"}
+    assert ranges == {(10, 20), (10, 19)}
+
+
+def test_the_shipped_suite_runs_on_the_shipped_noise_and_rooms():
+    suite = load_suite("robustdistiller")
+    found = suite.sources.corruptors(suite.conditions)
+    assert len(found) == 16
+    for condition, corruptor in found.items():
+        if corruptor is not None:
+            drawn = corruptor.draw("utt-1", 1600)
+            assert drawn.snr_db == condition.snr_db and (drawn.rir is not None) == condition.needs_rirs
+
+
+def test_what_is_given_is_cut_down_to_its_held_out_part(tmp_path):
+    root = noise(tmp_path / "wham", "tr/a.wav", "cv/b.wav", "tt/c.wav")
+    suite = load_suite("robustdistiller")
+    condition = Condition.parse("noise:snr_db=5")
+    given = suite.sources.with_given({"noise": [str(root)]})
+    assert given.corruptors([condition])[condition].noise.names == ("tt/c.wav",)
+    assert given.describe(condition, given.corruptors([condition])[condition])["noise"]["name"] == "wham (split=test)"
+    typed = suite.sources.with_given({"noise": [f"{root},split=train"]})
+    assert typed.corruptors([condition])[condition].noise.names == ("tr/a.wav",)
+
+
+def test_a_suite_of_ones_own_is_a_few_lines(tmp_path):
+    noise(tmp_path / "street", "car.wav")
+    noise(tmp_path / "home", "fan.wav")
+    path = write(
+        tmp_path / "mine.yaml",
+        """
+        noise:
+          street: street
+          home: {path: home, split: all}
+        conditions: [clean, "noise:snr_db=5,noise=street", "noise:snr_db=5,noise=home"]
+        """,
+    )
+    suite = load_suite(path)
+    found = suite.sources.corruptors(suite.conditions)
+    heard = {c.label: corruptor.noise.names for c, corruptor in found.items() if corruptor}
+    assert heard == {"noise:snr_db=5,noise=street": ("car.wav",), "noise:snr_db=5,noise=home": ("fan.wav",)}
+    names = [suite.sources.describe(c, k)["noise"]["name"] for c, k in found.items() if k]
+    assert names == ["street: street", "home: home"]
+
+
+def test_a_base_gives_conditions_and_sources_that_may_be_changed(tmp_path):
+    noise(tmp_path / "chime", "BGD_150203_010_BUS.CH1.wav", "BGD_150203_010_BUS.CH2.wav")
+    write(
+        tmp_path / "base.yaml",
+        "base: correlation\nnoise: {chime: chime}\nconditions: ['noise:snr_db=10..20,noise=chime']",
+    )
+    suite = load_suite(write(tmp_path / "mine.yaml", "base: ./base.yaml\nabout: mine\n"))
+    (condition,) = suite.conditions
+    assert (suite.name, suite.about, str(condition)) == ("mine", "mine", "noise:snr_db=10..20,noise=chime")
+    corruptor = suite.sources.corruptors([condition])[condition]
+    assert corruptor.noise.names == ("BGD_150203_010_BUS.CH1.wav",)  # the base's kind, this suite's path
+    assert 10 <= corruptor.draw("utt", 100).snr_db <= 20
+
+
+def test_suites_may_be_listed_among_conditions_and_joined(tmp_path):
+    both = load_suite(write(tmp_path / "both.yaml", "conditions: [reverb, robustdistiller, clean]"))
+    assert [str(c) for c in both.conditions[:2]] == ["reverb", "clean"] and len(both.conditions) == 17
+    assert both.sources.corpora["musan"].split == "test"
+    joined = load_suites(["clean", "robustdistiller"])
+    assert joined.conditions == load_suite("robustdistiller").conditions
+
+
+def test_a_source_that_is_left_to_the_user_is_asked_for():
+    suite = load_suite("correlation")
+    with pytest.raises(ValueError, match=r"give --noise chime=FOLDER \(chime\), .*--rir dns_rooms=FOLDER \(dns\)"):
+        suite.sources.corruptors(suite.conditions)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("conditons: [clean]", "unknown key 'conditons' in the suite .*nearest: 'conditions'"),
+        ("conditions: [noize]", "unknown condition 'noize'"),
+        ("conditions: ['noise:snr=5']", "unknown key 'snr' .*nearest: 'snr_db'"),
+        ("conditions: []", "conditions must be a list"),
+        ("about: x", "has no conditions"),
+        ("base: nothere\nconditions: [clean]", "no suite 'nothere'"),
+        ("base: ./nothere.yaml", "no suite at"),
+        ("base: ./mine.yaml", "based on each other: mine.yaml -> mine.yaml"),
+        ("conditions: [clean]\nnoise: {paht: /data}", "noise.paht: did you mean 'path'"),
+        ("conditions: [clean]\nnoise: {path: /d, splt: test}", "unknown key 'splt' in noise.*nearest: 'split'"),
+        ("conditions: [clean]\nnoise: {white: /d}", "'white' is a noise of its own"),
+        ("conditions: [clean]\ncorpora: {muzan: {split: test}}", "unknown key 'muzan' in corpora.*nearest: 'musan'"),
+        ("- clean", "must be a mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_suite_is_refused_in_one_sentence(text, message, tmp_path):
+    with pytest.raises(SuiteError, match=message):
+        load_suite(write(tmp_path / "mine.yaml", text))
+
+
+def test_a_path_may_hold_commas_and_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOISES", str(tmp_path))
+    spec = SourceSpec.parse("$NOISES/rain, heavy,split=test,only=a+b")
+    assert (spec.path, spec.split, spec.only) == (f"{tmp_path}/rain, heavy", "test", ("a", "b"))
+    root = noise(tmp_path / "n", "a.wav")
+    assert Sources(noise=(str(root),)).noise[0].pieces("noise")[0].name == "a.wav"
