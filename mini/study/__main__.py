@@ -45,6 +45,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fp32", action="store_true", help="features in float32 even where bfloat16 is native")
     parser.add_argument("--prepare", action="store_true", help="only decode the pool and mix the test audio")
     parser.add_argument("--report", action="store_true", help="only write the report")
+    parser.add_argument("--complete", action="store_true", help="report on upstreams with every seed only")
     options = parser.parse_args(argv)
     if options.pool is None and not options.report:
         parser.error("--pool is needed: the folder of the speech to distil on")
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse_options(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
     if options.report:
-        write_report(options.out, None if options.seeds == SEEDS else options.seeds)
+        write_report(options.out, None if options.seeds == SEEDS else options.seeds, options.complete)
         return 0
     data = prepare(options.pool, options.work)
     evaluation = Evaluation(data, autocast=native_bfloat16() and not options.fp32)
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         command="python -m robustdistiller.mini.study " + shown(sys.argv[1:] if argv is None else argv),
     )
     left = run_study(study, options.jobs)
-    write_report(options.out)
+    write_report(options.out, complete=options.complete)
     for line in left:
         logging.getLogger(__name__).error("missing: %s", line)
     return 1 if left else 0

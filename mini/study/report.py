@@ -20,12 +20,13 @@ from .tasks import TASKS
 MISSING = "missing"
 
 
-def write_report(out: Path, seeds: Sequence[int] | None = None) -> Path:
+def write_report(out: Path, seeds: Sequence[int] | None = None, complete: bool = False) -> Path:
     """Writes `report.md`, `cells.csv` and the figures into a results folder.
 
     Args:
         out: with the folder `outcomes`.
         seeds: use only these; the report then goes into a folder `seeds-0-1...` in `out`. None is all there are.
+        complete: leave out, and name, upstreams that were not run with every seed.
 
     Returns:
         the page.
@@ -38,6 +39,12 @@ def write_report(out: Path, seeds: Sequence[int] | None = None) -> Path:
         outcomes = [outcome for outcome in outcomes if outcome.notes["seed"] in seeds]
         out = out / ("seeds-" + "-".join(map(str, seeds)))
         out.mkdir(exist_ok=True)
+    left_out: list[str] = []
+    if complete:
+        wanted = {outcome.notes["seed"] for outcome in outcomes}
+        found = {name: {o.notes["seed"] for o in outcomes if o.name == name} for name in {o.name for o in outcomes}}
+        left_out = sorted(name for name, having in found.items() if having < wanted)
+        outcomes = [outcome for outcome in outcomes if outcome.name not in left_out]
     results = Results.of(outcomes)
     table = cell_table(results)
     replace_file(out / "cells.csv", table.round(4).to_csv(index=False))
@@ -58,6 +65,8 @@ def write_report(out: Path, seeds: Sequence[int] | None = None) -> Path:
         "## How it was tested",
         _METHOD,
     ]
+    if left_out:
+        parts += ["## Left out", "Not run with every seed: " + ", ".join(map(label_of, left_out)) + "."]
     if results.missing():
         parts += ["## Missing cells", "\n".join(f"- {line}" for line in results.missing())]
     replace_file(out / "report.md", "\n\n".join(parts) + "\n")
