@@ -91,7 +91,7 @@ def curves(conditions: list[str]) -> dict[str, list[tuple[float, str]]]:
             parsed = Condition.parse(condition)
         except ValueError:  # in the words of a paper, or of a later release
             continue
-        if parsed.snr_db is None:
+        if parsed.snr_db is None or parsed.snr_max_db is not None:  # a range is no point of a curve
             continue
         rest = dataclasses.replace(parsed, snr_db=0.0)  # a condition with noise cannot be without SNR
         name = str(rest).replace("snr_db=0,", "").replace(":snr_db=0", "").replace(",snr_db=0", "")

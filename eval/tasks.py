@@ -166,7 +166,7 @@ _ALL = (
         best_checkpoint=None,
         packages={"librosa": "librosa", "sklearn": "scikit-learn", "joblib": "joblib"},
         tools=("sox",),
-        note="a condition corrupts both sides of a trial, once per utterance",
+        note="a condition corrupts both sides of a trial, once per utterance, or with side=test the test side only",
     ),
     Task(
         code="SD",

@@ -43,7 +43,7 @@ class EpochDraws:
     Example:
         >>> draws = EpochDraws((None, Corruptor("noise:snr_db=5,noise=white")), epoch=0)
         >>> [draws.choose(f"utt-{n}") is None for n in range(4)]
-        [False, False, True, True]
+        [False, True, False, True]
     """
 
     corruptors: tuple[Corruptor | None, ...]
