@@ -34,10 +34,14 @@ def leaderboard(
             f"Default: {', '.join(REFERENCE_SYSTEMS)}. CSV and HTML hold all of them."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("leaderboard"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; default: leaderboard.")] = None,
     formats: Annotated[
-        str, typer.Option("--format", help=f"What to make, separated by commas: {','.join(FORMATS)}.")
-    ] = "terminal",
+        str | None,
+        typer.Option(
+            "--format",
+            help=f"What to make, separated by commas: {','.join(FORMATS)}. Default: the terminal's; with --out, all.",
+        ),
+    ] = None,
     official: Annotated[
         list[str] | None,
         typer.Option(help="Task whose records are of the official test set though its size is not known, repeatable."),
@@ -51,13 +55,13 @@ def leaderboard(
     """
     console = Console()
     try:
-        wanted = _formats(formats)
+        wanted = _formats(formats or (",".join(FORMATS) if out else "terminal"))
         numbers = load_published() if published else None
         systems = [s if s == "all" else load_published().find(s).name for s in system or REFERENCE_SYSTEMS]
         board = build_board(read_systems(records), numbers, official or ())
         if "terminal" in wanted:
             show_board(board, systems, console)
-        written = write_board(board, systems, out, wanted, title)
+        written = write_board(board, systems, out or Path("leaderboard"), wanted, title)
     except (RecordError, OSError, ValueError) as error:
         Console(stderr=True).print(f"robustdistiller leaderboard: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error

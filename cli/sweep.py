@@ -27,10 +27,7 @@ def sweep(
     ] = None,
     quiet: Annotated[bool, typer.Option(help="Do not list the cells that are reused or skipped.")] = False,
 ) -> None:
-    """Train and evaluate heads of many upstreams on many tasks; every number becomes a record.
-
-    Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written, 130 interrupted.
-    """
+    # The docstring is the help text, set below: it holds an example.
     # The stream itself, which stays the terminal's when a job in this process redirects standard output to its log.
     console = Console(file=sys.stdout)
     try:
@@ -42,6 +39,36 @@ def sweep(
         Console(stderr=True).print(f"robustdistiller sweep: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
     raise typer.Exit(code)
+
+
+sweep.__doc__ = """
+Train and evaluate heads of many upstreams on many tasks; every number becomes a record.
+
+\b
+A file:
+  out: exp/sweep
+  upstreams:
+    - {name: robustdistiller_local, checkpoint: exp/student/student.ckpt, label: mine}
+    - dphubert
+    - fbank
+  tasks:
+    - {task: KS, data: {speech_commands_root: /data/speech_commands_v0.01,
+                        speech_commands_test_root: /data/speech_commands_test_set_v0.01}}
+    - {task: IC, data: {file_path: /data/fluent_speech_commands_dataset}}
+  suites:                      # or conditions: clean, noise:snr_db=5, reverb:rt60_s=0.6 ...
+    - robustdistiller
+  noise:
+    - /data/musan/noise
+  rir:
+    - /data/RIRS_NOISES
+  seeds: [1337]
+  learning_rates: [1.e-2, 1.e-3, 1.e-4]   # chosen on the dev set, clean
+  executor: {kind: pool, workers: 4}      # or local, or slurm
+
+Started again, it runs only what is missing. See the result with: robustdistiller leaderboard exp/sweep
+
+Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written, 130 interrupted.
+"""
 
 
 def run(file: Path, dry_run: bool, policy: str | None, quiet: bool, console: Console) -> int:
