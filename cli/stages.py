@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from robustdistiller.eval.logs import tail, terminate_like_interrupt
+
 _POLL_S = 0.25
 _GRACE_S = 60.0
 
@@ -131,7 +133,7 @@ class Job:
             JobLocked: another process works in the folder.
             KeyboardInterrupt: stopped by a signal, after the running stages have ended.
         """
-        with self._locked() as lock, _terminate_like_interrupt():
+        with self._locked() as lock, terminate_like_interrupt():
             running: dict[str, tuple[Stage, subprocess.Popen, float]] = {}
             finished, failed = set(), []
             waiting = list(self.stages)
@@ -268,40 +270,6 @@ def readable(command: Sequence[str]) -> str:
     return " ".join(f'"{part}"' if re.search(r"[\s'\[\]*]", part) else part for part in parts)
 
 
-def tail(path: Path, count: int) -> list[str]:
-    """The last lines of a log; of a progress bar, its latest state.
-
-    >>> import tempfile
-    >>> log = Path(tempfile.mkdtemp()) / "a.log"
-    >>> _ = log.write_text("start\\n 10%\\r 90%\\r\\nend\\n")
-    >>> tail(log, 2)
-    ['90%', 'end']
-    """
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 400 * (count + 8)))
-            text = stream.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return []
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
-    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].strip() for line in text.split("\n")]
-    return [line for line in lines if line][-count:]
-
-
 def last_line(path: Path) -> str:
     """The last line of a log, or an empty string."""
     return "".join(tail(path, 1))
-
-
-@contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt within the block, as SIGINT does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from robustdistiller.eval.logs import tail
 from robustdistiller.eval.sweep.config import SweepConfig
-from robustdistiller.eval.sweep.jobs import Job, Outcome, captured, run_job, tail
+from robustdistiller.eval.sweep.jobs import Job, Outcome, captured, run_job
 
 _GRACE_S = 10.0
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
@@ -212,27 +211,6 @@ def newest_states(folder: Path) -> tuple[Path, int] | None:
         if best is None or step > best[1]:
             best = path, step
     return best
-
-
-def tail(path: Path, count: int = 1) -> list[str]:
-    """The last lines of a log; of a progress bar, its latest state.
-
-    Example:
-        >>> import tempfile
-        >>> log = Path(tempfile.mkdtemp()) / "a.log"
-        >>> _ = log.write_text("start\\n 10%\\r 90%\\r\\nend\\n")
-        >>> tail(log, 2)
-        ['90%', 'end']
-    """
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 400 * (count + 8)))
-            text = stream.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return []
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
-    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].strip() for line in text.split("\n")]
-    return [line for line in lines if line][-count:]
 
 
 @contextlib.contextmanager

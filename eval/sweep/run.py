@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.eval.heads import LaunchError, find_head
+from robustdistiller.eval.logs import terminate_like_interrupt
 from robustdistiller.eval.records import Record
 from robustdistiller.eval.selection import (
     SELECTION_FILE,
@@ -100,7 +100,7 @@ class Sweep:
             KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what ran was stopped, the rest is intact.
             SweepError: the folder is in use, or the executor refuses the jobs.
         """
-        with _locked(self.config.root), _terminate_like_interrupt():
+        with _locked(self.config.root), terminate_like_interrupt():
             self._begin()
             try:
                 while self._ready or self._after:
@@ -297,17 +297,3 @@ def _locked(root: Path) -> Iterator[None]:
         except OSError as error:
             raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
         yield
-
-
-@contextlib.contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt within the block, as SIGINT does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

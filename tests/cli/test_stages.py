@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from robustdistiller.cli.stages import Job, JobLocked, Stage, StageFailed, readable, tail
+from robustdistiller.cli.stages import Job, JobLocked, Stage, StageFailed, readable
+from robustdistiller.eval.logs import tail
 
 
 def stage(root: Path, name: str, code: str = "", needs=(), inputs=(), resumable=False) -> Stage:

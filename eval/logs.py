@@ -1,0 +1,43 @@
+"""Watching long work: the end of a log, and stopping as if Ctrl-C had been pressed."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def tail(path: Path, count: int = 1) -> list[str]:
+    """The last lines of a log; of a progress bar, its latest state.
+
+    >>> import tempfile
+    >>> log = Path(tempfile.mkdtemp()) / "a.log"
+    >>> _ = log.write_text("start\\n 10%\\r 90%\\r\\nend\\n")
+    >>> tail(log, 2)
+    ['90%', 'end']
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - 400 * (count + 8)))
+            text = stream.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].strip() for line in text.split("\n")]
+    return [line for line in lines if line][-count:]
+
+
+@contextmanager
+def terminate_like_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt within the block, as SIGINT does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
