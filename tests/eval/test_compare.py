@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,8 @@ from robustdistiller.eval.published import load_published
 from robustdistiller.eval.records import Metric
 from robustdistiller.eval.store import write_record
 
+from . import boards
 
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-boards = _load("boards")
 published = load_published()
 
 

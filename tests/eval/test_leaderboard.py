@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html.parser
-import importlib.util
 import json
 import re
 import shutil
@@ -23,17 +22,11 @@ from robustdistiller.eval.records import Metric, RecordError
 from robustdistiller.eval.store import write_record
 from robustdistiller.eval.tasks import TASKS
 
+from . import boards
+
 QUICKSTART = Path(__file__).parents[2] / "results" / "quickstart" / "records"
 
 
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-boards = _load("boards")
 published = load_published()
 
 
