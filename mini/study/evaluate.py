@@ -44,8 +44,8 @@ class Evaluation:
         return (self.options or heads.OPTIONS)[task.kind]
 
     def settings_digest(self, task: str) -> str:
-        """SHA-256 of how a task's heads are trained and its features computed."""
-        return digest(self.head_options(TASKS[task]), self.autocast)
+        """SHA-256 of how a task's heads are trained."""
+        return digest(self.head_options(TASKS[task]))
 
     def prepare(self) -> None:
         """Builds the tasks and mixes the test audio."""

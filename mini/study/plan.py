@@ -27,6 +27,9 @@ _COMMON = (
 )
 """What all recipes are scaled down by: the teacher has five layers of width 256, a run a few hundred steps of 10 s."""
 
+BFLOAT16 = ("trainer.precision=bf16", "teacher.autocast=true")
+"""Settings of a processor that computes in bfloat16."""
+
 _HEADS = ("targets.layers=[2,3,5]",)
 _LAYERS = ("targets.layers=[0,2,3,5]",)
 _ENHANCEMENT = ("objectives.enhancement.hidden_size=64", "objectives.enhancement.num_layers=1")
@@ -66,7 +69,7 @@ class Student:
     tests: str = ""
 
     def config_digest(self, steps: int) -> str:
-        """SHA-256 of all settings of a run but seed and places: another recipe or plan has another one.
+        """SHA-256 of all settings of a run but seed, places and precision: another recipe or plan has another one.
 
         Raises:
             SettingsError: the recipe is unknown or does not take the settings.
@@ -74,11 +77,19 @@ class Student:
         from robustdistiller.pretrain import load_config  # slow to import
 
         recipe, *settings = self.arguments(
-            StudyData(Path("WORK"), Path("POOL")), Path("TEACHER"), 0, steps, Path("OUT")
+            StudyData(Path("WORK"), Path("POOL")), Path("TEACHER"), 0, steps, Path("OUT"), BFLOAT16
         )
         return hashlib.sha256(repr(load_config(recipe, settings).to_dict()).encode()).hexdigest()
 
-    def arguments(self, data: StudyData, teacher: Path, seed: int, steps: int, out_dir: Path) -> list[str]:
+    def arguments(
+        self,
+        data: StudyData,
+        teacher: Path,
+        seed: int,
+        steps: int,
+        out_dir: Path,
+        precision: tuple[str, ...] | None = None,
+    ) -> list[str]:
         """Arguments of `robustdistiller distill` that train this student.
 
         Args:
@@ -87,6 +98,7 @@ class Student:
             seed: of initialisation, order and corruption.
             steps: all optimizer steps, of both stages where there are two.
             out_dir: the run's folder.
+            precision: settings; None for what this machine is fast in.
         """
         corpus = data.corpus
         settings = [
@@ -94,7 +106,7 @@ class Student:
             f"data.speech=[{data.speech},{corpus.pool}]",
             f"data.manifest_dir={data.work / 'manifests'}",
             *_COMMON,
-            *precision(),
+            *(native_precision() if precision is None else precision),
             f"seed={seed}",
             f"out_dir={out_dir}",
         ]
@@ -293,9 +305,9 @@ def choose(names: Sequence[str] | None) -> list[Student]:
     return [student for name, student in STUDENTS.items() if not names or name in names]
 
 
-def precision() -> tuple[str, ...]:
+def native_precision() -> tuple[str, ...]:
     """bfloat16 where the processor computes in it (twice as fast there), float32 elsewhere."""
-    return ("trainer.precision=bf16", "teacher.autocast=true") if native_bfloat16() else ("trainer.precision=fp32",)
+    return BFLOAT16 if native_bfloat16() else ("trainer.precision=fp32",)
 
 
 def native_bfloat16() -> bool:

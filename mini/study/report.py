@@ -224,12 +224,23 @@ def _upstreams(outcomes: Sequence[Outcome], results: Results) -> str:
                 f"`{mine[0].get('recipe', '')}`" if mine[0].get("recipe") else "",
                 mine[0].get("tests", ""),
                 " to ".join(f"{count / 1e6:.2f}" for count in ([counts[0], counts[-1]] if len(counts) > 1 else counts)),
+                _precision(mine),
                 f"{np.mean(trained):.0f}" if any(trained) else "",
                 f"{np.mean([note['evaluation_seconds'] for note in mine]):.0f}",
             ]
         )
-    header = ["upstream", "recipe", "tests", "million parameters", "s of training", "s of scoring"]
+    header = ["upstream", "recipe", "tests", "million parameters", "precision", "s of training", "s of scoring"]
     return _markdown(header, rows)
+
+
+def _precision(notes: Sequence[dict]) -> str:
+    """Of training and features: one word, or which seeds had which."""
+    seeds: dict[str, list[int]] = {}
+    for note in notes:
+        seeds.setdefault("bf16" if note["autocast"] else "fp32", []).append(note["seed"])
+    if len(seeds) == 1:
+        return next(iter(seeds))
+    return ", ".join(f"{name} (seed {', '.join(map(str, sorted(mine)))})" for name, mine in sorted(seeds.items()))
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
