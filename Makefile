@@ -1,5 +1,6 @@
 # make quickstart   install into .venv and run the main job on the embedded data (about ten minutes on two cores)
 # make study POOL=FOLDER JOBS=2   train and compare every recipe on the mini teacher (hours; see mini/study)
+# make bench        measure our ways beside those people use today, into results/bench (an hour on two cores)
 # make test         install what the tests need, lint, run the whole default suite
 
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.10 python3,$(shell command -v $(v) 2>/dev/null)))
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 # One thread per process: the tests and the quickstart run two processes side by side, and threads that fight over cores are slower than none.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install quickstart study test lint sox doctor clean
+.PHONY: help install quickstart study bench test lint sox doctor clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -21,6 +22,9 @@ quickstart: install
 study: install
 	@test -n "$(POOL)" || { echo "Give the folder of the speech to distil on: make study POOL=FOLDER"; exit 1; }
 	$(BIN)/python -m robustdistiller.mini.study --pool "$(POOL)" --jobs $(or $(JOBS),1)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m robustdistiller.bench $(BENCH)
 
 test: $(VENV)/.installed-dev sox lint
 	$(BIN)/pytest

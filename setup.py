@@ -6,7 +6,7 @@ those names: top-level ``upstream`` and ``pretrain`` would collide with s3prl's,
 
 from setuptools import find_packages, setup
 
-ROOMS = ["upstream", "acoustics", "pretrain", "eval", "mini", "cli"]
+ROOMS = ["upstream", "acoustics", "pretrain", "eval", "mini", "bench", "cli"]
 DATA_ROOMS = {"downstream_configs": ["*.yaml", "**/*"], "results": ["**/*"]}
 
 package_dir = {f"robustdistiller.{room}": room for room in [*ROOMS, *DATA_ROOMS]}

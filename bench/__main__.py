@@ -1,0 +1,77 @@
+"""Runs benchmarks and writes their reports: `python -m robustdistiller.bench [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from .record import Report, describe_machine, write_report
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Benchmark to what it measures; it is the function `run` of the module of that name.
+BENCHES: dict[str, str] = {}
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """Command-line options."""
+    listed = "\n".join(f"  {name:<12} {what}" for name, what in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m robustdistiller.bench",
+        description="Every figure is a ratio of two ways measured alternately in one run.\n\nbenchmarks:\n" + listed,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all by default")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="reports (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("exp/bench"), help="scratch files (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; numbers mean nothing")
+    parser.add_argument("--list", action="store_true", help="name the benchmarks and stop")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in BENCHES]
+    if unknown:
+        parser.error(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmarks named, all by default; each report is written as soon as it is complete."""
+    options = parse_options(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if options.list:
+        sys.stdout.write("\n".join(f"{name:<12} {what}" for name, what in BENCHES.items()) + "\n")
+        return 0
+    torch.set_num_threads(options.threads)
+    typed = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("/")]
+    settings = Settings(options.device, options.seed, options.rounds, options.quick, options.work)
+    for name in options.names or BENCHES:
+        torch.manual_seed(options.seed)
+        logger.info("%s: %s", name, BENCHES[name])
+        found = import_module(f".{name}", __package__).run(settings)
+        report = Report(
+            name=name,
+            title=BENCHES[name],
+            command=shlex.join(["python", "-m", "robustdistiller.bench", *typed]),
+            seed=options.seed,
+            device=options.device,
+            comparisons=found.comparisons,
+            series=found.series,
+            text=found.text,
+            machine=describe_machine(options.device),
+        )
+        logger.info("%s: %s", name, write_report(options.out, report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
