@@ -63,6 +63,7 @@ A file:
     - /data/RIRS_NOISES
   seeds: [1337]
   learning_rates: [1.e-2, 1.e-3, 1.e-4]   # chosen on the dev set, clean
+  feature_cache: auto          # the upstreams' features are computed once, for all heads and epochs
   executor: {kind: pool, workers: 4}      # or local, or slurm
 
 Started again, it runs only what is missing. See the result with: robustdistiller leaderboard exp/sweep

@@ -8,7 +8,7 @@ batch size nor worker count nor order changes a sample. Datasets, targets and tr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,7 @@ class ConditionLoader:
         dump_dir: folder for examples: of each utterance ``ID.wav`` as the upstream hears it and, if it was corrupted,
             ``ID.clean.wav`` (both 32-bit float) and ``ID.json``, what was drawn.
         dump_count: number of utterances to write.
+        through: what the corrupted batches go through before they are handed out, one for one and in their order.
 
     Attributes:
         items_scored: items handed out in batches that the caller came back from.
@@ -129,8 +130,10 @@ class ConditionLoader:
         task: Task,
         dump_dir: Path | None = None,
         dump_count: int = 0,
+        through: Callable[[DataLoader], Iterable] | None = None,
     ) -> None:
         self.loader, self.corruptor, self.task = loader, corruptor, task
+        self.through = through or (lambda stock: stock)
         self.dump_dir, self.dump_count = dump_dir, dump_count
         self.items_scored = 0
         self.drawn: dict[str, dict] = {}
@@ -146,7 +149,7 @@ class ConditionLoader:
             stock, self.corruptor, self.task, self.loader.dataset, self.dump_count if self.dump_dir else 0
         )
         try:
-            for waveforms, others, drawn, clean in self.loader:
+            for waveforms, others, drawn, clean in self.through(self.loader):
                 self.drawn.update(drawn)
                 self._dump(waveforms, others, clean)
                 yield [waveforms, *others]

@@ -24,6 +24,7 @@ import torch
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
+from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.heads import LaunchError, check_origin, find_head, write_origin
 from robustdistiller.eval.manifests import ManifestError, ReplayedCorruptor, condition_of, find_manifests
 from robustdistiller.eval.options import parser_class
@@ -63,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
     try:
         Launch(argv).run()
-    except (LaunchError, RecordError, SuiteError, ManifestError, CheckpointError, FileNotFoundError) as error:
+    except (
+        *(LaunchError, RecordError, SuiteError, ManifestError, CacheError, CheckpointError, FileNotFoundError),
+    ) as error:
         sys.stderr.write(f"run_downstream.py: error: {error}\n")
         return 2
     return 0
@@ -120,7 +123,8 @@ class Launch:
         """Between s3prl's parsing and its reading of configuration or checkpoint."""
         self.typed, self.ours = typed, ours
         trains = args.mode != "evaluate" and "train_condition" in typed
-        allowed = {"train_condition", *KINDS, "corruption_seed"} if trains else set()
+        allowed = {"feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s"}
+        allowed |= {"train_condition", *KINDS, "corruption_seed"} if trains else set()
         misplaced = sorted((typed & set(ours)) - allowed) if args.mode != "evaluate" else []
         if misplaced:
             names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
@@ -209,6 +213,7 @@ class Launch:
             write_origin(args)
         elif args.init_ckpt:
             check_origin(args)
+        self.runner.feature_plan = self._features(args)
         if args.mode == "evaluate":
             self.runner.plan = self._plan(args, task)
 
@@ -259,6 +264,15 @@ class Launch:
             dump_folder=dump_folder,
             save_manifest=Path(ours["save_manifest"]) if ours["save_manifest"] else None,
         )
+
+    def _features(self, args: argparse.Namespace) -> CachePlan:
+        ours = self.ours
+        plan = CachePlan(
+            ours["feature_cache"], ours["feature_cache_dtype"], ours["feature_cache_gb"], ours["read_ahead_s"]
+        )
+        if plan.active and args.upstream_trainable:
+            raise LaunchError("--feature-cache, --read-ahead-s: features change while -f trains the upstream")
+        return plan
 
     def _given(self) -> dict[str, tuple[str, ...]]:
         return {kind: tuple(self.ours[kind] or ()) for kind in KINDS}

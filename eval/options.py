@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from robustdistiller.eval.feature_cache.plan import DTYPES
 from robustdistiller.eval.store import REUSE_POLICIES
 
 EXAMPLES = """\
@@ -38,7 +39,8 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
         ['condition', 'suite']
     """
     group = parser.add_argument_group(
-        "RobustDistiller", "noisy and reverberant evaluation, records (with -m evaluate, but for --train-condition)"
+        "RobustDistiller",
+        "noisy and reverberant evaluation, records (with -m evaluate; in training too where it says so)",
     )
     add = group.add_argument
     actions = [
@@ -112,6 +114,34 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             metavar="CONDITION",
             help="with -m train: train the head under this condition instead of on clean audio; given several times, "
             "each utterance meets one of them by chance. Such heads do not follow SUPERB, and their records say so",
+        ),
+        add(
+            "--feature-cache",
+            metavar="DIR",
+            help="in training and evaluation: keep the frozen upstream's features on disk instead of computing them "
+            "again every epoch, the same for all heads and processes; s3prl's experts see no difference. Heads that "
+            "average over frames (KS, IC, ER, SID) need the means of an utterance only",
+        ),
+        add(
+            "--feature-cache-dtype",
+            choices=list(DTYPES),
+            default="fp32",
+            help="how frames are kept: fp32 exactly, fp16 in half the space, which records note (default: fp32)",
+        ),
+        add(
+            "--feature-cache-gb",
+            type=float,
+            default=50.0,
+            metavar="GB",
+            help="largest size of the cache; what does not fit is computed each time (default: 50)",
+        ),
+        add(
+            "--read-ahead-s",
+            type=float,
+            default=0.0,
+            metavar="SECONDS",
+            help="in evaluation, give the upstream this much audio at a time, sorted by length, where s3prl gives it "
+            "one utterance; the head is given what it is always given. For GPUs, e.g. 160 (default: 0, off)",
         ),
     ]
     return [action.dest for action in actions]

@@ -16,9 +16,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Fields that older versions of the schema lack, and what they mean by it.
-_ADDED_IN: dict[int, dict[str, Any]] = {2: {"outcomes": None, "selection": None}}
+_ADDED_IN: dict[int, dict[str, Any]] = {
+    2: {"outcomes": None, "selection": None},
+    3: {"feature_cache": {}},
+}
 OUTCOMES_VERSION = 1
 STATUSES = ("ok", "partial", "failed")
 NO_CHECKPOINT = "none"
@@ -92,6 +95,8 @@ class Record:
         layer_weights: learned softmax weights of the hidden states, where there are any.
         outcomes: where the results of the single items are (see `eval.outcomes`): ``{"version": 1, "file": name of a
             file beside the record, "sha256": ..., "items": ...}``; None where there are none.
+        feature_cache: where the head was given kept features, which: of ``training`` and ``evaluation``, e.g.
+            ``means float32``, exact but for rounding, or ``frames float16``.
         selection: how the head was chosen on the development set (see `eval.selection`); None for a head that was
             trained with one learning rate, by hand.
 
@@ -149,6 +154,7 @@ class Record:
     layer_weights: list[float] | None = None
     outcomes: dict[str, Any] | None = None
     selection: dict[str, Any] | None = None
+    feature_cache: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

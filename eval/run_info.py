@@ -78,6 +78,16 @@ def identify_weights(upstream: nn.Module, checkpoint: str | None) -> tuple[str, 
     return digest.hexdigest(), "tensors"
 
 
+def read_options(path: str | None) -> str:
+    """Contents of an upstream's options file, or the text itself where it is no file.
+
+    Example:
+        >>> read_options(None)
+        ''
+    """
+    return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else str(path or "")
+
+
 def versions() -> dict[str, str]:
     """Versions of what computes a score.
 

@@ -18,11 +18,20 @@ import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.corrupting import ConditionLoader
+from robustdistiller.eval.feature_cache import plan as features
+from robustdistiller.eval.feature_cache.running import CachingRunner
 from robustdistiller.eval.heads import LaunchError
 from robustdistiller.eval.manifests import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.outcomes import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.records import Metric, Record
-from robustdistiller.eval.run_info import config_digest, git_state, identify_weights, tf32_enabled, versions
+from robustdistiller.eval.run_info import (
+    config_digest,
+    git_state,
+    identify_weights,
+    read_options,
+    tf32_enabled,
+    versions,
+)
 from robustdistiller.eval.selection import append_scores, protocol, read_selection
 from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.store import decide, look_up, record_path, slug, write_record
@@ -107,7 +116,7 @@ class ScoreLogger:
         raise AttributeError(name)
 
 
-class ConditionRunner:
+class ConditionRunner(CachingRunner):
     """Put before s3prl's ``Runner`` in a class: ``-m evaluate`` runs each condition of `plan` and writes its record.
 
     Model, head and data are loaded once. Training, and the evaluation of the development set during training, go
@@ -129,16 +138,18 @@ class ConditionRunner:
 
     def train(self) -> None:
         """s3prl's training; on corrupted audio when a training condition was asked for."""
-        if self.training is None:
-            super().train()
-            return
         expert = self.downstream.model
         stock = expert.get_dataloader
-        expert.get_dataloader = self.training.wrap(stock, self.config["runner"].get("train_dataloader", "train"))
-        try:
-            super().train()
-        finally:
-            expert.get_dataloader = stock
+        if self.training is not None:
+            expert.get_dataloader = self.training.wrap(stock, self.config["runner"].get("train_dataloader", "train"))
+        with self.cached_features() as cache:
+            if cache is not None:
+                features.write_note(self.args.expdir, cache)
+                expert.get_dataloader = features.announcing(expert.get_dataloader, cache)
+            try:
+                super().train()
+            finally:
+                expert.get_dataloader = stock
 
     def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
         """Evaluate under each condition when called by the command line.
@@ -147,7 +158,8 @@ class ConditionRunner:
         """
         if split is not None:  # during training
             scores = ScoreLogger(writer)
-            saved = super().evaluate(split, scores, global_step)
+            with self.reading_ahead():
+                saved = super().evaluate(split, scores, global_step)
             append_scores(self.args.expdir, split, global_step, scores.scalars, saved)
             return saved
         if self.plan.task is None:
@@ -159,12 +171,13 @@ class ConditionRunner:
         loader = expert.get_dataloader(self.args.evaluate_split)
         try:
             failures = []
-            for condition, corruptor in self.plan.corruptors.items():
-                try:
-                    self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
-                except Exception as error:  # noqa: BLE001 - raised again after the other conditions
-                    logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
-                    failures.append(error)  # its record says so; the other conditions go on
+            with self.cached_features():
+                for condition, corruptor in self.plan.corruptors.items():
+                    try:
+                        self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
+                    except Exception as error:  # noqa: BLE001 - raised again after the other conditions
+                        logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
+                        failures.append(error)  # its record says so; the other conditions go on
             if failures:
                 raise failures[0]
         finally:
@@ -199,7 +212,9 @@ class ConditionRunner:
         self, planned: Record, corruptor: Corruptor | None, loader: Any, folder: Path, log_records: Callable
     ) -> None:
         examples = self.plan.dump_folder and self.plan.dump_folder / slug(planned.condition)
-        view = ConditionLoader(loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio)
+        view = ConditionLoader(
+            loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio, self.ahead
+        )
         self.downstream.model.get_dataloader = lambda *_, **__: view
         items: list[Outcomes | str] = []
 
@@ -309,7 +324,7 @@ class ConditionRunner:
         return Record(
             upstream=self.args.upstream,
             label=self.plan.label,
-            upstream_options=_read(self.args.upstream_model_config),
+            upstream_options=read_options(self.args.upstream_model_config),
             checkpoint=Path(self.args.upstream_ckpt).name if self.args.upstream_ckpt else "",
             checkpoint_digest=digest,
             checkpoint_digest_of=digest_of,
@@ -319,6 +334,7 @@ class ConditionRunner:
             config_digest=head_digest,
             train_condition=trained["train_condition"] if trained else CLEAN,
             selection=selection,
+            feature_cache=self.kept_features(beside),
             condition=condition.label,
             condition_parameters=condition.to_dict(),
             sources=sources,
@@ -347,10 +363,6 @@ class ConditionRunner:
             checkpoint = self.args.upstream_ckpt or getattr(self.upstream.model, "checkpoint_path", None)
             self._identified = identify_weights(self.upstream.model, checkpoint)
         return self._identified
-
-
-def _read(path: str | None) -> str:
-    return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else str(path or "")
 
 
 def _device_name(device: str) -> str:

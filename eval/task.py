@@ -61,6 +61,8 @@ class Task:
             mixture's spectrogram, which must be rebuilt; ``"none"``: the batch has another layout.
         best_checkpoint: what s3prl saves when the development score improves, None if it chooses no checkpoint.
         trainable: False for a task without a trained head.
+        pooled_head: the expert hands an utterance's frames to its ``projector`` and ``model`` and to nothing else.
+        random_crops: training audio is cut at random places, so that much of it is never heard twice.
         packages: import names needed beyond the core, given as ``import name: pip name``.
         tools: system tools needed.
         item_counts: scored items of the official test split, where published.
@@ -84,6 +86,8 @@ class Task:
     corruption: str = "waveforms"
     best_checkpoint: str | None = "dev-best.ckpt"
     trainable: bool = True
+    pooled_head: bool = False
+    random_crops: bool = False
     packages: Mapping[str, str] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
     item_counts: Mapping[str, int] = field(default_factory=dict)

@@ -48,6 +48,8 @@ _ALL = (
         title="keyword spotting, Speech Commands",
         downstream="speech_commands",
         config="ks",
+        pooled_head=True,
+        random_crops=True,
         metrics=_ACCURACY,
         roots=(
             DataRoot(f"{_EXPERT}.datarc.speech_commands_root", "WORD/HASH_nohash_N.wav and _background_noise_/"),
@@ -62,6 +64,7 @@ _ALL = (
         title="intent classification, Fluent Speech Commands",
         downstream="fluent_commands",
         config="ic",
+        pooled_head=True,
         metrics=_ACCURACY,
         roots=(DataRoot(f"{_EXPERT}.datarc.file_path", "data/{train,valid,test}_data.csv and wavs/"),),
         packages={"pandas": "pandas"},
@@ -72,6 +75,8 @@ _ALL = (
         title="speaker identification, VoxCeleb1",
         downstream="voxceleb1",
         config="sid",
+        pooled_head=True,
+        random_crops=True,
         metrics=_ACCURACY,
         roots=(
             DataRoot(f"{_EXPERT}.datarc.file_path", "{dev,test}/wav/idXXXXX/VIDEO/NNNNN.wav"),
@@ -85,6 +90,7 @@ _ALL = (
         title="emotion recognition, IEMOCAP",
         downstream="emotion",
         config="er",
+        pooled_head=True,
         metrics=_ACCURACY,
         roots=(
             DataRoot(f"{_EXPERT}.datarc.root", "Session{1..5}/sentences/wav/DIALOG/UTTERANCE.wav"),
@@ -156,6 +162,7 @@ _ALL = (
         title="speaker verification, VoxCeleb1",
         downstream="sv_voxceleb1",
         config="asv",
+        random_crops=True,
         metrics=(Metric("eer", "EER", False),),
         roots=(
             DataRoot(f"{_EXPERT}.datarc.file_path", "{dev,test}/wav/idXXXXX/VIDEO/NNNNN.wav"),

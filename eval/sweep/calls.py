@@ -27,22 +27,22 @@ def contract_job(group: Group, device: str) -> Job:
     return Job("contract", f"{entry.label}: looking at the upstream", folder, work)
 
 
-def train_job(head: Head, device: str, fresh: bool) -> Job:
+def train_job(sweep: SweepConfig, head: Head, fresh: bool) -> Job:
     """Train one head on clean audio.
 
     Args:
+        sweep: for the device, and what becomes of features.
         head: the head.
-        device: where.
         fresh: even where it can go on from a checkpoint.
     """
     group = head.group
     work = {
         "task": group.task.registry.code,
-        "arguments": [*_upstream(group), "-d", group.task.registry.code, "--seed", str(group.seed), "--device", device],
+        "arguments": [*_upstream(group), "-d", group.task.registry.code, "--seed", str(group.seed)],
+        "options": ["--device", sweep.device, *sweep.feature_plan.arguments()],
         "config": head.config,
         "folder": str(head.folder),
         "total_steps": int(head.config["runner"]["total_steps"]),
-        "device": device,
     }
     title = f"{group.title}: training, learning rate {head.learning_rate:g}"
     return Job("train", title, job_folder(head), work, fresh)
@@ -58,9 +58,10 @@ def evaluate_job(sweep: SweepConfig, group: Group, cells: list[Cell], checkpoint
         checkpoint: of the head; None for a task without one.
     """
     calls = []
+    cache = sweep.feature_plan.arguments()
     folder = group.root / "jobs" / group.place / "evaluate"
     for split in dict.fromkeys(cell.split for cell in cells):
-        call = ["-m", "evaluate", *_head(group, checkpoint), "-t", split, "--device", sweep.device]
+        call = ["-m", "evaluate", *_head(group, checkpoint), "-t", split, "--device", sweep.device, *cache]
         call += ["--label", group.upstream.label, "--records", str(group.records), "--overwrite", "only-missing"]
         for option, paths in (("--noise", sweep.noise), ("--rir", sweep.rir), ("--speech", sweep.speech)):
             call += [part for path in paths for part in (option, path)]

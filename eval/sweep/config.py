@@ -12,6 +12,7 @@ import yaml
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval import task_configs, tasks
+from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.store import REUSE_POLICIES
 from robustdistiller.eval.sweep.reading import SweepError, read, unknown_key
 
@@ -216,6 +217,10 @@ class SweepConfig:
         policy: one of `store.REUSE_POLICIES`.
         device: ``cpu`` or ``cuda``.
         check_upstreams: look at each upstream with two short noises first.
+        feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
+        feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
+        feature_cache_gb: limit for each upstream.
+        read_ahead_s: seconds of audio that an upstream gets at a time in evaluation; 0: as s3prl gives it.
         executor: where the work is done.
 
     Example:
@@ -237,6 +242,10 @@ class SweepConfig:
     policy: str = "only-missing"
     device: str = "cpu"
     check_upstreams: bool = True
+    feature_cache: str = ""
+    feature_cache_dtype: str = "fp32"
+    feature_cache_gb: float = 50.0
+    read_ahead_s: float = 0.0
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
@@ -245,6 +254,7 @@ class SweepConfig:
                 raise SweepError(f"{name} is empty; give at least one")
         if self.policy not in REUSE_POLICIES:
             raise SweepError(f"policy must be one of {', '.join(REUSE_POLICIES)}, found {self.policy!r}")
+        self._check_feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
         for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):
             for text in texts:
@@ -262,6 +272,19 @@ class SweepConfig:
         for path in (self.out, *(entry.checkpoint for entry in self.upstreams if entry.checkpoint)):
             if "=" in path or ",," in path:
                 raise SweepError(f"{path}: s3prl takes no paths with '=' or ',,' in them; rename the file or folder")
+
+    def _check_feature_plan(self) -> None:
+        try:
+            CachePlan(None, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
+        except CacheError as error:
+            raise SweepError(str(error)) from error
+
+    @property
+    def feature_plan(self) -> CachePlan:
+        """What becomes of the upstreams' features."""
+        folder = str(self.root / "features") if self.feature_cache == "auto" else self.feature_cache
+        kept = _absolute(folder) if folder else None
+        return CachePlan(kept, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
 
     @property
     def root(self) -> Path:

@@ -133,8 +133,9 @@ def run_job(folder: Path) -> Outcome:
 def perform(job: Job) -> int:
     """Do a job's work in this process; returns the number of training steps.
 
-    ``contract``: `name`, `checkpoint`, `options`, `device`. ``train``: `arguments` of the launcher, `config` of the
-    head, its `folder`, `total_steps`. ``evaluate``: `calls`, each the launcher's arguments.
+    ``contract``: `name`, `checkpoint`, `options`, `device`. ``train``: `arguments` of the launcher for a new head,
+    `options` for any, `config` of the head, its `folder`, `total_steps`. ``evaluate``: `calls`, each the launcher's
+    arguments.
     """
     work = job.work
     if job.kind == "contract":
@@ -165,7 +166,9 @@ def _train(job: Job) -> int:
         folder.mkdir(parents=True)
         config = folder / "head.yaml"
         config.write_text(yaml.safe_dump(job.work["config"], sort_keys=False), encoding="utf-8")
-        Launch(["-m", "train", *job.work["arguments"], "-c", str(config), "-p", str(folder)]).run()
+        Launch(
+            ["-m", "train", *job.work["arguments"], *job.work["options"], "-c", str(config), "-p", str(folder)]
+        ).run()
         return total
     path, step = found
     if step >= total:
@@ -174,7 +177,7 @@ def _train(job: Job) -> int:
     write_json(job.folder / RESUMED_FILE, [*resumed, step])
     logger.info("Going on from step %d of %d (%s)", step, total, path.name)
     moved = f"args.expdir={str(folder)!r}"
-    Launch(["-m", "train", "-e", str(path), "--device", job.work["device"], "-o", moved]).run()
+    Launch(["-m", "train", "-e", str(path), *job.work["options"], "-o", moved]).run()
     return total - step
 
 

@@ -175,7 +175,7 @@ class Sweep:
     def _start(self, group: Group) -> None:
         heads = [head for head in group.heads if head in self._untrained[group]]
         for head in heads:
-            job = train_job(head, self.config.device, fresh=self.config.policy == "always")
+            job = train_job(self.config, head, fresh=self.config.policy == "always")
             self._add(job, [group], lambda outcome, head=head: self._trained(head, outcome))
         if not heads:
             self._choose(group)

@@ -198,3 +198,17 @@ def test_live_table_counts_what_does_not_fit(config, go, executor):
     assert table.row_count == 1 and str(table.caption) == "5 s, 1 failed, 1 done; 1 more rows"
     states = {p.group.upstream.label: (p.state, p.trained, p.finished) for p in sweep.progress.values()}
     assert states == {"fbank": ("failed", 0, 0), "other": ("done", 3, 2)}
+
+
+def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, tmp_path):
+    config = dataclasses.replace(config, feature_cache="auto", feature_cache_gb=2, read_ahead_s=30)
+    go(config)
+    wanted = ["--feature-cache", str(tmp_path / "out" / "features"), "--feature-cache-dtype", "fp32"]
+    wanted += ["--feature-cache-gb", "2", "--read-ahead-s", "30"]
+    jobs = [json.loads(path.read_text()) for path in (tmp_path / "out" / "jobs").rglob("job.json")]
+    calls = [job["work"]["options"] for job in jobs if job["kind"] == "train"]
+    calls += [call for job in jobs if job["kind"] == "evaluate" for call in job["work"]["calls"]]
+    assert len(calls) == 2 * 3 + 2
+    for call in calls:
+        start = call.index("--feature-cache")
+        assert call[start : start + len(wanted)] == wanted

@@ -1,0 +1,60 @@
+"""Heads that see nothing of an utterance but the mean of its frames.
+
+s3prl's heads for whole utterances (keyword spotting, intents, emotions, speaker identification) are a linear map, the
+mean over frames and another linear map. A linear map of a mean is the mean of the linear maps, and the weighted sum of
+the hidden states is linear too: the means of the hidden states are all such a head needs, whatever its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+_FRAMES = (7, 3, 1)
+
+
+def reads_means_only(expert: Any, dim: int) -> bool:
+    """Whether an expert's ``projector`` and ``model`` give the same for an utterance as for the mean of its frames.
+
+    It is tried out, in double precision and on a copy: a configuration may replace mean pooling by something else.
+
+    Args:
+        expert: of a downstream whose forward hands the frames of an utterance to these two and to nothing else.
+        dim: of the features.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> class Head(nn.Linear):
+        ...     def forward(self, frames, lengths):
+        ...         return super().forward(torch.stack([f[:n].mean(0) for f, n in zip(frames, lengths)])), lengths
+        >>> class MaxHead(nn.Linear):
+        ...     def forward(self, frames, lengths):
+        ...         return super().forward(torch.stack([f[:n].amax(0) for f, n in zip(frames, lengths)])), lengths
+        >>> linear = nn.Linear(4, 8)
+        >>> reads_means_only(SimpleNamespace(projector=linear, model=Head(8, 2)), 4)
+        True
+        >>> reads_means_only(SimpleNamespace(projector=linear, model=MaxHead(8, 2)), 4)
+        False
+    """
+    parts = [getattr(expert, name, None) for name in ("projector", "model")]
+    if not all(isinstance(part, nn.Module) for part in parts):
+        return False
+    projector, model = (copy.deepcopy(part).cpu().double().eval() for part in parts)
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randn(count, dim, generator=generator, dtype=torch.float64) for count in _FRAMES]
+    try:
+        with torch.no_grad():
+            whole, means = (_logits(projector, model, f) for f in (frames, [f.mean(0, keepdim=True) for f in frames]))
+    except (TypeError, ValueError, RuntimeError, IndexError):  # another kind of head
+        return False
+    return whole.shape == means.shape and torch.allclose(whole, means, rtol=1e-9, atol=1e-12)
+
+
+def _logits(projector: nn.Module, model: nn.Module, frames: list[Tensor]) -> Tensor:
+    lengths = torch.tensor([len(one) for one in frames], dtype=torch.int32)
+    logits, _ = model(projector(pad_sequence(frames, batch_first=True)), lengths)
+    return logits
