@@ -59,6 +59,8 @@ def show_tables(records: list[Path], out: Path, console: Console, reference: str
     written[1].write_text("\n".join(one.to_markdown() for one in tables), encoding="utf-8")
     for one in tables:
         print_whole(rich_table(one), console)
+        if one.note:
+            console.print(one.note, style="dim", markup=False, highlight=False, soft_wrap=True)
         line = reference if reference in one.values.index else None
         written.append(plot_table(one, out / f"{slug(one.task)}-{slug(one.split)}.png", line))
     return written

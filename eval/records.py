@@ -16,11 +16,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Fields that older versions of the schema lack, and what they mean by it.
 _ADDED_IN: dict[int, dict[str, Any]] = {
     2: {"outcomes": None, "selection": None},
     3: {"feature_cache": {}},
+    4: {"non_standard": None},
 }
 OUTCOMES_VERSION = 1
 STATUSES = ("ok", "partial", "failed")
@@ -99,6 +100,8 @@ class Record:
             ``means float32``, exact but for rounding, or ``frames float16``.
         selection: how the head was chosen on the development set (see `eval.selection`); None for a head that was
             trained with one learning rate, by hand.
+        non_standard: in what the run differs from the benchmark's rules (see `eval.standard`), one phrase each; empty
+            for a standard run, None in a record that was written before this was noted.
 
     Raises:
         RecordError: a field is missing, has the wrong type, or contradicts another.
@@ -155,6 +158,7 @@ class Record:
     outcomes: dict[str, Any] | None = None
     selection: dict[str, Any] | None = None
     feature_cache: dict[str, str] = field(default_factory=dict)
+    non_standard: list[str] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -256,6 +260,9 @@ def _find_problem(record: Record) -> str:
         )
     if record.outcomes is not None and (problem := _find_pointer_problem(record.outcomes)):
         return f"outcomes {problem}"
+    marks = record.non_standard
+    if marks is not None and not (isinstance(marks, list) and all(isinstance(one, str) and one for one in marks)):
+        return f"non_standard must be a list of phrases or null, found {marks!r}"
     try:
         json.dumps(record.to_dict(), allow_nan=False)
     except (TypeError, ValueError) as error:

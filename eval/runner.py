@@ -34,6 +34,7 @@ from robustdistiller.eval.run_info import (
 )
 from robustdistiller.eval.selection import append_scores, protocol, read_selection
 from robustdistiller.eval.sources import Sources
+from robustdistiller.eval.standard import deviations, test_set_deviations
 from robustdistiller.eval.store import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.training import CLEAN, TrainingPlan, read_note
@@ -230,7 +231,7 @@ class ConditionRunner(CachingRunner):
         logger.info("%s: evaluating split %s", planned.condition, self.args.evaluate_split)
         try:
             super().evaluate(self.args.evaluate_split, scores, 0)
-            outcome = self._outcome(view, scores.scalars)
+            outcome = self._outcome(view, scores.scalars, planned)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._write(planned, {"status": "failed", "reason": reason, "items_scored": view.items_scored}, started)
@@ -258,7 +259,7 @@ class ConditionRunner(CachingRunner):
                 (folder / subfolder / "predictions" if subfolder else folder).mkdir(parents=True, exist_ok=True)
                 setattr(expert, name, type(getattr(expert, name))(folder / subfolder))
 
-    def _outcome(self, view: ConditionLoader, scalars: Mapping[str, float]) -> dict[str, Any]:
+    def _outcome(self, view: ConditionLoader, scalars: Mapping[str, float], planned: Record) -> dict[str, Any]:
         """Scores and status of a finished evaluation, as fields of a record."""
         task = self.plan.task
         scores = task.scores(scalars, self.args.evaluate_split)
@@ -282,6 +283,10 @@ class ConditionRunner(CachingRunner):
             "reason": reason,
             "items_scored": view.items_scored,
             "items_expected": view.items_expected,
+            "non_standard": [
+                *(planned.non_standard or []),
+                *test_set_deviations(task, planned.split, view.items_expected),
+            ],
             "manifest_digest": view.manifest_digest(),
         }
 
@@ -317,6 +322,7 @@ class ConditionRunner(CachingRunner):
         selection, trained = (read_selection(beside), read_note(beside)) if beside else (None, None)
         # A head trained on corrupted audio is another head, whatever else it shares.
         head_digest = config_digest(protocol(self._config_as_given, selection), head, *([trained] if trained else []))
+        train_condition = trained["train_condition"] if trained else CLEAN
         if isinstance(corruptor, ReplayedCorruptor):
             sources = corruptor.manifest.sources  # its recordings are these, byte for byte
         else:
@@ -332,9 +338,10 @@ class ConditionRunner(CachingRunner):
             task=task.code,
             downstream=self.args.downstream,
             config_digest=head_digest,
-            train_condition=trained["train_condition"] if trained else CLEAN,
+            train_condition=train_condition,
             selection=selection,
             feature_cache=self.kept_features(beside),
+            non_standard=deviations(task, self._config_as_given, vars(self.args), train_condition),
             condition=condition.label,
             condition_parameters=condition.to_dict(),
             sources=sources,

@@ -28,6 +28,7 @@ class TaskTable:
         parameters: label to parameter count of the upstream.
         items: label to number of scored items.
         seeds: seeds every value is the mean of.
+        non_standard: in what the runs differ from the benchmark's rules, one phrase each.
     """
 
     task: str
@@ -38,6 +39,7 @@ class TaskTable:
     parameters: dict[str, int]
     items: int
     seeds: tuple[int, ...]
+    non_standard: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -50,6 +52,11 @@ class TaskTable:
     def metric_title(self) -> str:
         """Name and displayed unit of the metric."""
         return self.metric.name + (f" ({self.metric.unit})" if self.metric.unit else "")
+
+    @property
+    def note(self) -> str:
+        """One sentence about runs that are not standard; empty where none is known."""
+        return f"Not standard runs: {'; '.join(self.non_standard)}." if self.non_standard else ""
 
     def cell(self, label: str, condition: str) -> str:
         """One value with its standard error, as shown; ``-`` where there is no record."""
@@ -72,7 +79,8 @@ class TaskTable:
         ]
         align = ["---", *["---:"] * (len(head) - 1)]
         lines = ["| " + " | ".join(row) + " |" for row in [head, align, *rows]]
-        return "\n".join([f"**{self.title}**", "", *lines, ""])
+        notes = [self.note, ""] if self.note else []
+        return "\n".join([f"**{self.title}**", "", *lines, "", *notes])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per value: what the CSV file holds."""
@@ -217,7 +225,8 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
         values.loc[row, column] = sum(scores) / len(scores)
         errors.loc[row, column] = standard_error(scores, items, metric.name)
     parameters = {rows[row_of(r)]: r.parameters for r in records}
-    return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())))
+    marks = tuple(dict.fromkeys(phrase for r in records for phrase in r.non_standard or ()))
+    return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())), marks)
 
 
 def row_of(record: Record) -> tuple[str, str, str, str]:

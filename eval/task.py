@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from robustdistiller.eval.corpora import Corpus
+from robustdistiller.eval.protocols import Protocol
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -56,6 +59,8 @@ class Task:
         metrics: the first one is the task's headline number.
         splits: test splits for ``-t``; the first one is the default.
         roots: paths the user must give.
+        corpora: what is needed, and where it comes from.
+        protocol: how heads are trained, chosen and scored, and what a standard run may not change.
         id_position: index of the utterance ids in what follows the waveforms in a batch, ``(waveforms, *others)``.
         corruption: ``"waveforms"``: corrupting the first batch item is enough; ``"mixture"``: the batch also holds the
             mixture's spectrogram, which must be rebuilt; ``"none"``: the batch has another layout.
@@ -81,6 +86,8 @@ class Task:
     config: str
     metrics: tuple[Metric, ...]
     roots: tuple[DataRoot, ...]
+    corpora: tuple[Corpus, ...]
+    protocol: Protocol
     splits: tuple[str, ...] = ("test",)
     id_position: int = 1
     corruption: str = "waveforms"

@@ -77,6 +77,7 @@ def _row(row: Row, numbered: dict[Column, str], named: dict[tuple, str], sources
         "macs": row.macs_g,
         "overall": row.overall,
         "superb": row.superb_s,
+        "standard": row.is_standard,
         "detail": row.detail,
         "sources": [sources.index(key) + 1 for key in row.sources],
         "cells": {numbered[column]: _cell(cell) for column, cell in row.cells.items()},
@@ -92,7 +93,8 @@ def _row(row: Row, numbered: dict[Column, str], named: dict[tuple, str], sources
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    return {"v": cell.value, "low": cell.low, "high": cell.high, "remark": cell.remark}
+    marked = bool(cell.non_standard)
+    return {"v": cell.value, "low": cell.low, "high": cell.high, "remark": cell.remark, "marked": marked}
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:

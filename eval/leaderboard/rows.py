@@ -108,6 +108,8 @@ class Cell:
         seeds: number of seeds; 0 for a published number.
         source: key of the source of a published number, empty for a measured one.
         remark: what a reader must know.
+        non_standard: in what the run differs from the benchmark's rules, one phrase each; empty for a standard run, for
+            a published number, and where a record does not say.
 
     Example:
         >>> Cell(75.0).is_published
@@ -120,6 +122,7 @@ class Cell:
     seeds: int = 1
     source: str = ""
     remark: str = ""
+    non_standard: tuple[str, ...] = ()
 
     @property
     def is_published(self) -> bool:
@@ -163,6 +166,11 @@ class Row:
     def size(self) -> str:
         """Parameters in millions, ``-`` where there are none or their number is not known."""
         return f"{self.parameters / 1e6:.2f}" if self.parameters else "-"
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether nothing is known that makes one of its runs on clean official test sets non-standard."""
+        return not any(c.condition == CLEAN and c.items is None and cell.non_standard for c, cell in self.cells.items())
 
 
 @dataclass(frozen=True)
@@ -283,11 +291,21 @@ def _measured_row(
         robustness=robustness,
         detail=" ".join(part for part in (system.identity[1], system.identity[2][:12]) if part != NO_CHECKPOINT),
     )
+    notes += _non_standard_notes(row)
     row = _with_scores(row)
     if row.superb_s is None and any(c.items is None for c in cells):
         missing = ", ".join(missing_tasks(_official_values(row)))
         notes.append(f"{row.name} has no superb_s: it is the mean over ten tasks, and these are missing: {missing}")
     return row
+
+
+def _non_standard_notes(row: Row) -> list[str]:
+    """One sentence for each task of which a system has runs that are not standard."""
+    found: dict[str, dict[str, None]] = {}
+    for column, cell in row.cells.items():
+        if cell.non_standard:
+            found.setdefault(column.task, {}).update(dict.fromkeys(cell.non_standard))
+    return [f"{row.name}, {task}: not a standard run, {'; '.join(phrases)}" for task, phrases in found.items()]
 
 
 def _column(
@@ -319,9 +337,14 @@ def _column(
 def _measured_cell(cell: MeasuredCell, metric: str, draws: int) -> Cell:
     items = cell.items.get(metric)
     estimate = bootstrap(items, draws) if items is not None else None
-    if estimate is None:
-        return Cell(cell.values[metric], seeds=len(cell.records))
-    return Cell(cell.values[metric], estimate.low, estimate.high, len(cell.records))
+    marks = tuple(dict.fromkeys(phrase for record in cell.records for phrase in record.non_standard or ()))
+    return Cell(
+        cell.values[metric],
+        *((estimate.low, estimate.high) if estimate is not None else (None, None)),
+        seeds=len(cell.records),
+        remark=f"not a standard run: {'; '.join(marks)}" if marks else "",
+        non_standard=marks,
+    )
 
 
 def _summaries(system: MeasuredSystem, columns: list[Column], tags: Mapping[str, str], draws: int) -> Robustness:

@@ -12,7 +12,7 @@ from robustdistiller.eval.robustness import CLEAN
 from robustdistiller.eval.scores import PAPER_TASKS
 from robustdistiller.eval.statistics import Estimate
 
-PUBLISHED_MARK = "†"
+PUBLISHED_MARK, NON_STANDARD_MARK = "†", "‡"
 _SPECIAL = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -21,6 +21,7 @@ _SPECIAL = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "†": r"\textsuperscript{\dag}",
+    "‡": r"\textsuperscript{\ddag}",
     "±": r"$\pm$",
 }
 
@@ -154,7 +155,11 @@ def _best(rows: Sequence[Row], column: Column) -> set[int]:
 
 
 def _cell_text(cell: Cell | None, metric: str) -> str:
-    return "-" if cell is None else number(cell.value, metric)
+    return "-" if cell is None else number(cell.value, metric) + _mark(cell)
+
+
+def _mark(cell: Cell) -> str:
+    return f" {NON_STANDARD_MARK}" if cell.non_standard else ""
 
 
 def _row_name(row: Row) -> str:
@@ -162,7 +167,12 @@ def _row_name(row: Row) -> str:
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:
-    return [f"{PUBLISHED_MARK} published by others, not measured here."] if any(row.published for row in rows) else []
+    notes = [f"{PUBLISHED_MARK} published by others, not measured here."] if any(row.published for row in rows) else []
+    if any(cell.non_standard for row in rows for cell in row.cells.values()):
+        notes.append(
+            f"{NON_STANDARD_MARK} not a standard run: it differs from the benchmark's rules, as its records say."
+        )
+    return notes
 
 
 def clean_grid(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> Grid:
@@ -189,8 +199,8 @@ def clean_grid(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> Grid
             row.size,
             f"{row.macs_g:.1f}" if row.macs_g is not None else "-",
             *(_cell_text(row.cells.get(column), column.metric) for column in columns),
-            f"{row.overall:.1f}" if row.overall is not None else "-",
-            f"{row.superb_s:.0f}" if row.superb_s is not None else "-",
+            _total(row, row.overall, 1),
+            _total(row, row.superb_s, 0),
         ]
         for row in rows
     ]
@@ -203,6 +213,13 @@ def clean_grid(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> Grid
         best,
         [*_legend(rows), *board.notes],
     )
+
+
+def _total(row: Row, value: float | None, digits: int) -> str:
+    """A score over tasks, marked where one of them was no standard run."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" + ("" if row.is_standard else f" {NON_STANDARD_MARK}")
 
 
 def condition_grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid]:
@@ -266,7 +283,7 @@ def interval_text(cell: Cell | None, metric: str = "") -> str:
     """
     if cell is None or cell.low is None:
         return _cell_text(cell, metric)
-    return f"{number(cell.value, metric)} [{number(cell.low, metric)}, {number(cell.high, metric)}]"
+    return f"{number(cell.value, metric)}{_mark(cell)} [{number(cell.low, metric)}, {number(cell.high, metric)}]"
 
 
 def estimate_text(estimate: Estimate | None) -> str:
@@ -307,6 +324,7 @@ def to_csv(board: Board) -> pd.DataFrame:
             "high": cell.high,
             "seeds": cell.seeds or None,
             "source": cell.source,
+            "non_standard": "; ".join(cell.non_standard),
             "remark": cell.remark,
         }
         for row in board.rows

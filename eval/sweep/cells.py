@@ -13,6 +13,7 @@ from typing import Any
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval.records import NO_CHECKPOINT, Metric, Record
 from robustdistiller.eval.run_info import config_digest, versions
+from robustdistiller.eval.standard import deviations
 from robustdistiller.eval.store import slug
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
 from robustdistiller.eval.sweep.heard import conditions_of
@@ -150,6 +151,14 @@ class Cell:
             duration_s=0.0,
             status="failed",
             reason=reason,
+            non_standard=deviations(
+                task,
+                group.config,
+                {
+                    "upstream_feature_selection": group.upstream.feature_selection,
+                    "upstream_layer_selection": group.upstream.layer,
+                },
+            ),
         )
 
 

@@ -92,6 +92,13 @@ def test_clean_record_is_what_stock_s3prl_prints(head, stock, tmp_path):
     assert (record.condition, record.items_expected, record.items_scored, record.status) == ("clean", 3, 3, "ok")
     assert (record.task, record.split, record.seed, record.step, record.learning_rate) == ("IC", "test", 1337, 4, 0.01)
     assert record.train_condition == "clean" and record.manifest_digest == "none"
+    assert record.non_standard == [
+        "runner.total_steps is 4, not 200000",
+        "runner.eval_step is 2, not 4000",
+        "downstream_expert.datarc.eval_batch_size is 2, not 32",
+        "updates see 2 (2 x 1) utterances, not 32 (32 x 1)",
+        "the test set has 3 items, not 3793",
+    ]
     assert record.parameters == sum(p.numel() for p in _load_student(head).parameters())
     assert sum(record.layer_weights) == pytest.approx(1)
 
