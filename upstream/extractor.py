@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import EncoderConfig
+from .inference import Kept, plain_inference
+from .segments import SegmentExtractor
 
 
 class ConvExtractor(nn.Module):
@@ -26,6 +28,8 @@ class ConvExtractor(nn.Module):
             inputs = channels
         self.layers = nn.ModuleList(layers)
         self.scale = nn.Parameter(torch.ones(inputs)) if config.feature_scale else None
+        self.stride, self.field = config.downsample_rate, config.receptive_field
+        self._segments = Kept()
 
     def forward(self, waveforms: Tensor, lengths: list[int] | None = None) -> Tensor:
         """Extract features.
@@ -38,6 +42,8 @@ class ConvExtractor(nn.Module):
         Returns:
             ``(batch, frames, channels)``. Frames past an utterance's own count mean nothing.
         """
+        if plain_inference(self, waveforms):
+            return self._in_segments(waveforms, lengths)
         x = waveforms.unsqueeze(1)
         for layer in self.layers:
             if lengths is not None:
@@ -45,6 +51,12 @@ class ConvExtractor(nn.Module):
             x = layer(x, lengths)
         x = x.transpose(1, 2)
         return x if self.scale is None else x * self.scale
+
+    def _in_segments(self, waveforms: Tensor, lengths: list[int] | None) -> Tensor:
+        segments = self._segments.get(self.parameters(), lambda: SegmentExtractor(self))
+        frames = self.num_frames(waveforms.shape[1])
+        rows = [segments.features(row[:length]) for row, length in zip(waveforms, lengths or [None] * len(waveforms))]
+        return torch.stack([F.pad(row, (0, 0, 0, frames - len(row))) for row in rows])
 
     def num_frames(self, num_samples):
         """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""

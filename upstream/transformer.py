@@ -12,6 +12,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from .config import EncoderConfig
+from .inference import Kept, plain_inference
+from .overlap_save import OverlapSaveConv
 
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 
@@ -38,6 +40,7 @@ class PositionalConv(nn.Module):
         nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
         nn.init.zeros_(convs[0].bias)
         self.conv = weight_norm(convs[0], dim=2)
+        self._transformed = Kept()
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
@@ -47,7 +50,10 @@ class PositionalConv(nn.Module):
         """
         frames, x = x.shape[1], x.transpose(1, 2)
         if self.convs is None:
-            return F.gelu(self.conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
+            conv = self.conv
+            if plain_inference(self, x):
+                conv = self._transformed.get(self.parameters(), lambda: OverlapSaveConv(self.conv))
+            return F.gelu(conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
         for conv in self.convs:
             if valid is not None and not self.leaks:
                 x = x.masked_fill(~valid.unsqueeze(1), 0.0)

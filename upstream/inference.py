@@ -1,0 +1,70 @@
+"""When the shortcuts for inference on a CPU may be taken, and what they keep of the weights they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def plain_inference(module: nn.Module, x: Tensor) -> bool:
+    """Whether only numbers are wanted of ``module(x)``: float32 on a CPU, no gradients, nothing that watches.
+
+    Hooks on parts of the module, as pruning sets them, have to be run; what is compiled or exported has to be seen.
+
+    >>> plain_inference(nn.Linear(2, 2), torch.zeros(2))  # gradients are wanted
+    False
+    >>> with torch.no_grad():
+    ...     plain_inference(nn.Linear(2, 2), torch.zeros(2))
+    True
+    """
+    weight = next(module.parameters())
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules() if part is not module)
+    )
+
+
+class Kept:
+    """What was made of some weights, for as long as nothing writes to them. It is not copied and not saved.
+
+    >>> weight, kept = torch.ones(2), Kept()
+    >>> kept.get([weight], lambda: weight.tolist())
+    [1.0, 1.0]
+    >>> weight[0] = 5.0
+    >>> kept.get([weight], lambda: weight.tolist())
+    [5.0, 1.0]
+    """
+
+    def __init__(self) -> None:
+        self._weights: list[Tensor] = []
+        self._versions: list[int] = []
+        self._value: Any = None
+
+    def get(self, weights: Iterable[Tensor], make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, called again only when one of ``weights`` is another tensor or was written to."""
+        weights = list(weights)
+        if any(weight.is_inference() for weight in weights):  # PyTorch does not count what is written to these
+            return make()
+        versions = [weight._version for weight in weights]
+        if versions != self._versions or any(not _same(a, b) for a, b in zip(weights, self._weights)):
+            self._value, self._versions = make(), versions
+            self._weights = [weight.detach() for weight in weights]  # kept: nothing else can come to lie there
+        return self._value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kept:
+        return Kept()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Kept, ()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
