@@ -62,7 +62,8 @@ def show_tables(records: list[Path], out: Path, console: Console, reference: str
         if one.note:
             console.print(one.note, style="dim", markup=False, highlight=False, soft_wrap=True)
         line = reference if reference in one.values.index else None
-        written.append(plot_table(one, out / f"{slug(one.task)}-{slug(one.split)}.png", line))
+        name = "-".join(slug(part) for part in (one.task, one.split, one.part) if part)
+        written.append(plot_table(one, out / f"{name}.png", line))
     return written
 
 

@@ -284,21 +284,24 @@ def missing_cells(first: Side, second: Side, records: str, only: Iterable[str] =
         keys.sort(key=lambda k: (k.task, k.split, condition_order(k.condition)))
         for task, split in dict.fromkeys((k.task, k.split) for k in keys):
             wanted = [k for k in keys if (k.task, k.split) == (task, split)]
-            commands = _commands(lacking, [having.cells[k] for k in wanted], records)
+            folds = tasks.get(task).folds if task in tasks.TASKS else ()
+            cells = [having.cells[k] for k in wanted]
+            commands = tuple(one for fold in folds or [""] for one in _commands(lacking, cells, records, fold))
             found.append(Missing(lacking.name, task, tuple(k.condition for k in wanted), commands))
     return found
 
 
-def _commands(lacking: MeasuredSystem, wanted: list[MeasuredCell], records: str) -> tuple[str, ...]:
+def _commands(lacking: MeasuredSystem, wanted: list[MeasuredCell], records: str, fold: str) -> tuple[str, ...]:
     """Commands that make the cells; names in capitals stand for what records do not hold."""
     example = wanted[0].records[0]
-    folder = f"HEAD_OF_{lacking.name}_ON_{example.task}".replace(" ", "_")
+    folder = f"HEAD_OF_{lacking.name}_ON_{example.task}".replace(" ", "_") + (f"_{fold}" if fold else "")
+    option = ["-o", f"{tasks.get(example.task).fold_key}='{fold}'"] if fold else []
     commands = []
     if not any(key.task == example.task for key in lacking.cells):
         mine = next(iter(lacking.cells.values())).records[0] if lacking.cells else None
         checkpoint = ["-k", f"FOLDER_OF/{mine.checkpoint}"] if mine and mine.checkpoint else []
         train = ["run_downstream.py", "-m", "train", "-u", lacking.identity[1], *checkpoint, "-d", example.task]
-        commands.append(shlex.join([*train, "-p", folder, "--seed", str(example.seed)]))
+        commands.append(shlex.join([*train, "-p", folder, "--seed", str(example.seed), *option]))
     by_seed: dict[int, list[str]] = {}
     for cell in wanted:
         by_seed.setdefault(cell.records[0].corruption_seed, []).append(cell.records[0].condition)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robustdistiller.eval.outcomes import ItemScores, read_outcomes
+from robustdistiller.eval.folds import items_over_folds, mean_over_folds, missing_folds
+from robustdistiller.eval.outcomes import ItemScores, Outcomes, read_outcomes
 from robustdistiller.eval.records import Metric, Record, RecordError
 from robustdistiller.eval.store import read_record_files
 from robustdistiller.eval.table import build_tables, row_labels, row_of
@@ -47,7 +48,7 @@ class MeasuredCell:
     """One cell of one system: the mean over its seeds.
 
     Attributes:
-        records: one per seed.
+        records: one per seed, the mean over folds where the task has some.
         values: metric name to value, mean over seeds.
         items: metric name to results of single items, summed over seeds; empty where a seed has none.
         ids: names of the items.
@@ -68,15 +69,18 @@ class MeasuredCell:
         """Bring the seeds of a cell together.
 
         Raises:
-            RecordError: a file of results of single items is broken.
+            RecordError: a file of results of single items is broken, or a fold is missing.
         """
-        records = tuple(sorted(files.values(), key=lambda r: r.seed))
+        seeds: dict[int, dict[Path, Record]] = defaultdict(dict)
+        for path, record in files.items():
+            seeds[record.seed][path] = record
+        records = tuple(mean_over_folds(list(seeds[seed].values())) for seed in sorted(seeds))
         values = {}
         for metric in records[0].metrics:
             numbers = [value_of(record, metric.name) for record in records]
             if all(number is not None for number in numbers):
                 values[metric.name] = sum(numbers) / len(numbers)
-        outcomes = [read_outcomes(path, record) for path, record in files.items()]
+        outcomes = [_items_of(one) for one in seeds.values()]
         if any(one is None for one in outcomes) or len({one.ids for one in outcomes}) != 1:
             return cls(records, values)
         names = [name for name in values if all(name in one.metrics for one in outcomes)]
@@ -102,6 +106,14 @@ def value_of(record: Record, metric: str) -> float | None:
         (75.0, None)
     """
     return next((one.value for one in record.metrics if one.name == metric), None)
+
+
+def _items_of(files: Mapping[Path, Record]) -> Outcomes | None:
+    """Results of single items of one seed; None where a fold has none."""
+    found = {record.fold: read_outcomes(path, record) for path, record in files.items()}
+    if None in found.values():
+        return None
+    return items_over_folds(found) if len(found) > 1 else next(iter(found.values()))
 
 
 def _summed(scores: Sequence[ItemScores]) -> ItemScores:
@@ -181,6 +193,7 @@ def measured_systems(files: Mapping[Path, Record]) -> list[MeasuredSystem]:
             grouped[row_of(record)][CellKey.of(record)][path] = record
     systems = []
     for identity, name in names.items():
+        _refuse_incomplete(name, grouped[identity], refused[identity])
         records = [r for r in files.values() if row_of(r) == identity]
         cells = {key: MeasuredCell.of(group) for key, group in grouped[identity].items()}
         macs = next((r.macs for r in records if r.macs is not None), None)
@@ -188,3 +201,21 @@ def measured_systems(files: Mapping[Path, Record]) -> list[MeasuredSystem]:
             MeasuredSystem(name, identity, records[0].parameters, macs, cells, tuple(refused.get(identity, ())))
         )
     return systems
+
+
+def _refuse_incomplete(name: str, cells: dict[CellKey, dict[Path, Record]], refused: list[str]) -> None:
+    """Drop seeds that lack folds of their task, with a sentence: the benchmark's number is the mean over all."""
+    for key in list(cells):
+        for seed in sorted({record.seed for record in cells[key].values()}):
+            own = {path: record for path, record in cells[key].items() if record.seed == seed}
+            missing = missing_folds(own.values())
+            if missing:
+                refused.append(
+                    f"{name}, {key.task} {key.split}, {key.condition}, seed {seed} is not shown: it is the mean over "
+                    f"{len(own) + len(missing)} folds, and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+                    "missing"
+                )
+                for path in own:
+                    del cells[key][path]
+        if not cells[key]:
+            del cells[key]

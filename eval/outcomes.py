@@ -92,6 +92,22 @@ class Outcomes:
         ordered = {n: ItemScores(s.numerator[order], s.denominator[order], s.scale) for n, s in metrics.items()}
         return cls(tuple(ids[i] for i in order), ordered)
 
+    def with_metric(self, name: str, ids: Sequence[str], scores: ItemScores) -> Outcomes:
+        """The same items with one more metric.
+
+        Args:
+            name: of the metric.
+            ids: of the items in the order of `scores`; the same items.
+            scores: their results.
+
+        Raises:
+            NoOutcomes: the items are others.
+        """
+        other = Outcomes.sort(ids, {name: scores})
+        if other.ids != self.ids:
+            raise NoOutcomes(f"{name} has other items than {', '.join(self.metrics)}")
+        return Outcomes(self.ids, {**self.metrics, **other.metrics})
+
 
 def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) -> Outcomes:
     """What s3prl's expert kept of each item of an evaluation.

@@ -16,12 +16,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Fields that older versions of the schema lack, and what they mean by it.
 _ADDED_IN: dict[int, dict[str, Any]] = {
     2: {"outcomes": None, "selection": None},
     3: {"feature_cache": {}},
     4: {"non_standard": None},
+    5: {"scoring": None, "fold": ""},
 }
 OUTCOMES_VERSION = 1
 STATUSES = ("ok", "partial", "failed")
@@ -102,6 +103,9 @@ class Record:
             trained with one learning rate, by hand.
         non_standard: in what the run differs from the benchmark's rules (see `eval.standard`), one phrase each; empty
             for a standard run, None in a record that was written before this was noted.
+        scoring: how a score that s3prl does not compute itself came about (see `eval.scoring`): thresholds, collar,
+            costs; None where s3prl's is the benchmark's.
+        fold: test fold of a task with cross-validation; empty for other tasks.
 
     Raises:
         RecordError: a field is missing, has the wrong type, or contradicts another.
@@ -159,6 +163,8 @@ class Record:
     selection: dict[str, Any] | None = None
     feature_cache: dict[str, str] = field(default_factory=dict)
     non_standard: list[str] | None = None
+    scoring: dict[str, Any] | None = None
+    fold: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -179,7 +185,7 @@ class Record:
         heard = [self.condition, self.sources, self.corruption_seed]
         return hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()
 
-    def key(self) -> tuple[str, str, str, str, str, int, str, str]:
+    def key(self) -> tuple[str, str, str, str, str, str, int, str, str]:
         """What makes two records the same cell."""
         return (
             self.upstream,
@@ -187,6 +193,7 @@ class Record:
             self.checkpoint_digest,
             self.task,
             self.split,
+            self.fold,
             self.seed,
             self.condition_digest,
             self.config_digest,

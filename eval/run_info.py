@@ -17,8 +17,9 @@ from torch import nn
 from robustdistiller.eval.records import NO_CHECKPOINT
 from robustdistiller.upstream import checkpoint_digest
 
-# Settings that change where data lies or how fast it is read, but not what the head learns.
-_NOT_CONFIGURATION = ("num_workers", "max_workers", "log_step", "max_keep")
+# Settings that change where data lies or how fast it is read, but not what the head learns. The test fold is a field of
+# the record: the heads of five folds share a configuration.
+_NOT_CONFIGURATION = ("num_workers", "max_workers", "log_step", "max_keep", "test_fold")
 
 
 def config_digest(config: Mapping[str, Any], *extra: Any) -> str:

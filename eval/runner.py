@@ -32,6 +32,7 @@ from robustdistiller.eval.run_info import (
     tf32_enabled,
     versions,
 )
+from robustdistiller.eval.scoring import OfficialScore, official_score
 from robustdistiller.eval.selection import append_scores, protocol, read_selection
 from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.standard import deviations, test_set_deviations
@@ -231,14 +232,18 @@ class ConditionRunner(CachingRunner):
         logger.info("%s: evaluating split %s", planned.condition, self.args.evaluate_split)
         try:
             super().evaluate(self.args.evaluate_split, scores, 0)
-            outcome = self._outcome(view, scores.scalars, planned)
+            official = official_score(self.plan.task, self.downstream.model, self.args.evaluate_split, view.recordings)
+            outcome = self._outcome(view, scores.scalars, planned, official)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._write(planned, {"status": "failed", "reason": reason, "items_scored": view.items_scored}, started)
             raise
         if corruptor is not None:
             self._save_manifest(view, planned, folder, complete=outcome["status"] == "ok")
-        self._write(planned, outcome, started, items[0] if items else None)
+        kept = items[0] if items else None
+        if isinstance(kept, Outcomes) and official is not None and official.items is not None:
+            kept = kept.with_metric(official.metric, official.ids, official.items)
+        self._write(planned, outcome, started, kept)
 
     def _save_manifest(self, view: ConditionLoader, planned: Record, folder: Path, complete: bool) -> None:
         seed, label = planned.corruption_seed, planned.condition
@@ -259,15 +264,17 @@ class ConditionRunner(CachingRunner):
                 (folder / subfolder / "predictions" if subfolder else folder).mkdir(parents=True, exist_ok=True)
                 setattr(expert, name, type(getattr(expert, name))(folder / subfolder))
 
-    def _outcome(self, view: ConditionLoader, scalars: Mapping[str, float], planned: Record) -> dict[str, Any]:
+    def _outcome(
+        self, view: ConditionLoader, scalars: Mapping[str, float], planned: Record, official: OfficialScore | None
+    ) -> dict[str, Any]:
         """Scores and status of a finished evaluation, as fields of a record."""
         task = self.plan.task
         scores = task.scores(scalars, self.args.evaluate_split)
         metrics, status, reason = [], "ok", ""
         for metric in task.metrics:
             value, why = scores.get(metric.name), ""
-            if metric.key is None:
-                why = f"s3prl computes no score: {task.note}"
+            if official is not None and metric.name == official.metric:
+                value, why = official.value, official.reason
             elif value is None:
                 why = "not logged by s3prl"
             elif not math.isfinite(value):
@@ -285,8 +292,9 @@ class ConditionRunner(CachingRunner):
             "items_expected": view.items_expected,
             "non_standard": [
                 *(planned.non_standard or []),
-                *test_set_deviations(task, planned.split, view.items_expected),
+                *test_set_deviations(task, planned.split, view.items_expected, planned.fold),
             ],
+            "scoring": dict(official.settings) if official is not None and official.settings else None,
             "manifest_digest": view.manifest_digest(),
         }
 
@@ -347,6 +355,7 @@ class ConditionRunner(CachingRunner):
             sources=sources,
             corruption_seed=corruptor.seed if corruptor is not None else 0,
             split=self.args.evaluate_split,
+            fold=self.downstream.model.fold if task.folds else "",
             metrics=[],
             status="failed",
             reason="not evaluated",

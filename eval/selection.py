@@ -27,7 +27,7 @@ class Tried:
 
     Attributes:
         learning_rate: of the head.
-        dev_score: the task's headline metric on the development set, of the checkpoint that would be evaluated, as
+        dev_score: the task's `dev_metric` on the development set, of the checkpoint that would be evaluated, as
             reported (accuracies and error rates in per cent); None when there is none, then `reason` says why.
         step: training step of that checkpoint.
         reason: why there is no score.
@@ -108,7 +108,7 @@ def dev_score(folder: str | Path, task: Task) -> tuple[float | None, int | None]
     chosen = best or last
     if chosen is None:
         return None, None
-    score = task.scores(chosen["scalars"], chosen["split"]).get(task.metric.name)
+    score = task.scores(chosen["scalars"], chosen["split"]).get(task.dev_metric.name)
     if score is None or score != score or score in (float("inf"), float("-inf")):
         return None, None
     return score, chosen["step"]
@@ -141,8 +141,8 @@ def describe(task: Task, tried: Iterable[Tried], chosen: Tried) -> dict[str, Any
     """
     ordered = sorted(tried, key=lambda one: -one.learning_rate)
     return {
-        "metric": task.metric.name,
-        "higher_is_better": task.metric.higher_is_better,
+        "metric": task.dev_metric.name,
+        "higher_is_better": task.dev_metric.higher_is_better,
         "learning_rate": chosen.learning_rate,
         "dev_score": chosen.dev_score,
         "step": chosen.step,

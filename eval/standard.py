@@ -76,8 +76,10 @@ def deviations(
     return found
 
 
-def test_set_deviations(task: Task, split: str, items: int | None) -> list[str]:
+def test_set_deviations(task: Task, split: str, items: int | None, fold: str = "") -> list[str]:
     """The phrase for a test set that has not as many items as the official one, where both numbers are known.
+
+    A single fold is no test set: only all of them together are counted.
 
     Example:
         >>> from robustdistiller.eval import tasks
@@ -86,7 +88,7 @@ def test_set_deviations(task: Task, split: str, items: int | None) -> list[str]:
         >>> test_set_deviations(tasks.get("IC"), "test", 3793)
         []
     """
-    official = task.item_counts.get(split)
+    official = None if fold else task.item_counts.get(split)
     known = official is not None and items is not None
     return [f"the {split} set has {items} items, not {official}"] if known and items != official else []
 

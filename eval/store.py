@@ -35,7 +35,7 @@ def slug(text: str) -> str:
 
 
 def record_path(root: Path | str, record: Record) -> Path:
-    """Where a record belongs: ``root/upstream/digest/task/condition/split-seedN-head.json``.
+    """Where a record belongs: ``root/upstream/digest/task/condition/split[-fold]-seedN-head.json``.
 
     Example:
         >>> from robustdistiller.eval.records import example_record
@@ -44,7 +44,8 @@ def record_path(root: Path | str, record: Record) -> Path:
     """
     heard = f"@{record.condition_digest[:8]}" if record.sources or record.corruption_seed else ""
     condition = slug(record.condition) + heard
-    name = f"{slug(record.split)}-seed{record.seed}-{record.config_digest[:8]}.json"
+    part = slug(record.split) + (f"-{slug(record.fold)}" if record.fold else "")
+    name = f"{part}-seed{record.seed}-{record.config_digest[:8]}.json"
     options = hashlib.sha256(record.upstream_options.encode()).hexdigest()[:8] if record.upstream_options else ""
     weights = record.checkpoint_digest[:12] + (f"@{options}" if options else "")
     return Path(root) / slug(record.upstream) / weights / slug(record.task) / condition / name

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions import condition_order, condition_title
+from robustdistiller.eval.folds import mean_over_folds, missing_folds
 from robustdistiller.eval.records import Metric, Record, RecordError
 
 _LISTED = 5
@@ -29,6 +31,7 @@ class TaskTable:
         items: label to number of scored items.
         seeds: seeds every value is the mean of.
         non_standard: in what the runs differ from the benchmark's rules, one phrase each.
+        part: test fold, or that the values are the mean over all; empty for a task without folds.
     """
 
     task: str
@@ -40,13 +43,15 @@ class TaskTable:
     items: int
     seeds: tuple[int, ...]
     non_standard: tuple[str, ...] = ()
+    part: str = ""
 
     @property
     def title(self) -> str:
         """One line that says what the numbers are."""
         arrow = "higher is better" if self.metric.higher_is_better else "lower is better"
         seeds = f", mean of seeds {', '.join(map(str, self.seeds))}" if len(self.seeds) > 1 else ""
-        return f"{self.task} {self.split}: {self.metric_title}, {arrow}, {self.items} items{seeds}"
+        part = f" ({self.part})" if self.part else ""
+        return f"{self.task} {self.split}{part}: {self.metric_title}, {arrow}, {self.items} items{seeds}"
 
     @property
     def metric_title(self) -> str:
@@ -88,6 +93,7 @@ class TaskTable:
             {
                 "task": self.task,
                 "split": self.split,
+                "part": self.part,
                 "upstream": label,
                 "parameters": self.parameters[label],
                 "condition": condition,
@@ -128,7 +134,7 @@ def standard_error(values: Iterable[float], items: int, metric: str) -> float:
 
 
 def build_tables(records: Iterable[Record]) -> list[TaskTable]:
-    """Group records into one table per task and split.
+    """Group records into one table per task and split; one per fold, and their mean, where a task has folds.
 
     Raises:
         RecordError: there are no records; a record is partial or failed; heads of different configuration, training
@@ -146,10 +152,22 @@ def build_tables(records: Iterable[Record]) -> list[TaskTable]:
         | fbank | - | 75.0 ±23.6 |
         <BLANKLINE>
     """
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in _usable(records):
-        groups[record.task, record.split].append(record)
-    return [_build(task, split, group) for (task, split), group in sorted(groups.items())]
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    usable = _usable(records)
+    for record in usable:
+        groups[record.task, record.split, record.fold].append(record)
+    means: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in _means([record for record in usable if record.fold]):
+        means[record.task, record.split, f"mean of {len(tasks.get(record.task).folds)} folds"].append(record)
+    return [_build(*key, group) for key, group in [*sorted(groups.items()), *sorted(means.items())]]
+
+
+def _means(records: list[Record]) -> list[Record]:
+    """The means of cells and seeds that have all their folds."""
+    cells: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[(*row_of(record), record.task, record.split, record.seed, record.condition_digest)].append(record)
+    return [mean_over_folds(group) for group in cells.values() if not missing_folds(group)]
 
 
 def _usable(records: Iterable[Record]) -> list[Record]:
@@ -194,8 +212,8 @@ def _refuse_mixture(what: str, found: dict[str, Record], where: str) -> None:
         raise RecordError(f"records of {where} differ in {what} and cannot stand in one table: {examples}")
 
 
-def _build(task: str, split: str, records: list[Record]) -> TaskTable:
-    where = f"task {task}, split {split}"
+def _build(task: str, split: str, part: str, records: list[Record]) -> TaskTable:
+    where = f"task {task}, split {split}" + (f", {part}" if part else "")
     _refuse_mixture("the head's configuration", {r.config_digest: r for r in records}, where)
     _refuse_mixture("the training condition of the head", {r.train_condition: r for r in records}, where)
     _refuse_mixture("the metric", {f"{r.main_metric.name} {r.main_metric.unit}": r for r in records}, where)
@@ -226,7 +244,7 @@ def _build(task: str, split: str, records: list[Record]) -> TaskTable:
         errors.loc[row, column] = standard_error(scores, items, metric.name)
     parameters = {rows[row_of(r)]: r.parameters for r in records}
     marks = tuple(dict.fromkeys(phrase for r in records for phrase in r.non_standard or ()))
-    return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())), marks)
+    return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())), marks, part)
 
 
 def row_of(record: Record) -> tuple[str, str, str, str]:

@@ -71,6 +71,8 @@ class Task:
         packages: import names needed beyond the core, given as ``import name: pip name``.
         tools: system tools needed.
         item_counts: scored items of the official test split, where published.
+        folds: cross-validation folds; the benchmark's number is the mean over all of them.
+        fold_key: ``-o`` key that chooses one.
         note: what a reader of the number must know.
 
     Example:
@@ -98,12 +100,19 @@ class Task:
     packages: Mapping[str, str] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
     item_counts: Mapping[str, int] = field(default_factory=dict)
+    folds: tuple[str, ...] = ()
+    fold_key: str = ""
     note: str = ""
 
     @property
     def metric(self) -> Metric:
         """The headline metric."""
         return self.metrics[0]
+
+    @property
+    def dev_metric(self) -> Metric:
+        """What heads are chosen by on the development set: the first metric that s3prl computes itself."""
+        return next((metric for metric in self.metrics if metric.key is not None), self.metric)
 
     def scores(self, scalars: Mapping[str, float], split: str) -> dict[str, float]:
         """Pick this task's numbers out of what s3prl logged.
@@ -116,7 +125,7 @@ class Task:
             Metric name to reported value (scaled, see :class:`Metric`).
 
         Raises:
-            ValueError: the headline metric was not logged.
+            ValueError: the first metric that s3prl computes was not logged.
 
         Example:
             >>> from robustdistiller.eval.tasks import get
@@ -128,10 +137,10 @@ class Task:
             values = [value for tag, value in scalars.items() if tag.endswith(f"/{split}-{metric.key}")]
             if values:
                 found[metric.name] = float(values[-1]) * metric.scale
-        if self.metric.key is not None and self.metric.name not in found:
+        if self.dev_metric.key is not None and self.dev_metric.name not in found:
             raise ValueError(
-                f"s3prl logged no {self.code} {self.metric.name} for split {split!r}: expected a scalar ending in "
-                f"'/{split}-{self.metric.key}', found {sorted(scalars)}. Was the evaluation interrupted?"
+                f"s3prl logged no {self.code} {self.dev_metric.name} for split {split!r}: expected a scalar ending in "
+                f"'/{split}-{self.dev_metric.key}', found {sorted(scalars)}. Was the evaluation interrupted?"
             )
         return found
 

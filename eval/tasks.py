@@ -108,7 +108,10 @@ _ALL = (
         ),
         corpora=(corpora.IEMOCAP,),
         protocol=protocols.ER,
-        note="one fold; SUPERB reports the mean over the five folds (datarc.test_fold=fold1..fold5)",
+        item_counts={"test": 5531},
+        folds=tuple(f"fold{number}" for number in range(1, 6)),
+        fold_key=f"{_EXPERT}.datarc.test_fold",
+        note="each run scores one fold; SUPERB reports the mean over five (datarc.test_fold=fold1..fold5)",
     ),
     Task(
         code="ASR",
@@ -200,7 +203,11 @@ _ALL = (
         title="speaker diarization, Libri2Mix",
         downstream="diarization",
         config="sd",
-        metrics=(Metric("frame_der", "der", False), Metric("frame_accuracy", "acc", True)),
+        metrics=(
+            Metric("der", None, False),
+            Metric("frame_der", "der", False),
+            Metric("frame_accuracy", "acc", True),
+        ),
         roots=_SD_ROOTS,
         corpora=(corpora.LIBRI2MIX, corpora.LIBRI2MIX_SPEECH_TIMES),
         protocol=protocols.SD,
@@ -208,7 +215,7 @@ _ALL = (
         best_checkpoint="best-states-dev.ckpt",
         packages={"pandas": "pandas", "h5py": "h5py"},
         item_counts={"test": 3000},
-        note="frame-level DER as s3prl prints it; SUPERB's number needs dscore on scoring/predictions",
+        note="DER as SUPERB scores it; frame_der is what s3prl prints, of which heads are chosen",
     ),
     Task(
         code="QbE",
@@ -225,7 +232,7 @@ _ALL = (
         trainable=False,
         packages={"dtw": "dtw-python", "lxml": "lxml"},
         tools=("sox",),
-        note="s3prl writes benchmark.stdlist.xml; MTWV comes from the benchmark's own scoring scripts",
+        note="MTWV needs the corpus' scoring/groundtruth_quesst14_* folders; choose the layer (-l) on dev",
     ),
     Task(
         code="SE",

@@ -23,7 +23,7 @@ from robustdistiller.upstream import checkpoint_digest
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """What shares heads: one upstream on one task with one seed.
+    """What shares heads: one upstream on one task, or one fold of it, with one seed.
 
     Attributes:
         upstream, task, seed: as in the sweep's file.
@@ -32,6 +32,7 @@ class Group:
         learning_rates: tried, the largest first; empty for a task without a trained head.
         conditions: test conditions, in the order of evaluation.
         root: folder of the sweep.
+        fold: test fold, of a task with folds.
     """
 
     upstream: UpstreamEntry
@@ -42,11 +43,13 @@ class Group:
     learning_rates: tuple[float, ...]
     conditions: tuple[Condition, ...]
     root: Path
+    fold: str = ""
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.upstream.label} / {self.task.name} / seed {self.seed}"
+        fold = f" {self.fold}" if self.fold else ""
+        return f"{self.upstream.label} / {self.task.name}{fold} / seed {self.seed}"
 
     @cached_property
     def place(self) -> str:
@@ -59,10 +62,11 @@ class Group:
         identity = [
             *(entry.name, self.digest, _text(entry.options), entry.feature_selection, entry.layer),
             *(entry.checkpoint if self.digest == NO_CHECKPOINT else "", self.task.registry.code, self.seed),
-            config_digest(shared),
+            *(config_digest(shared), *([self.fold] if self.fold else [])),
         ]
+        fold = f"-{slug(self.fold)}" if self.fold else ""
         short = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-        return f"{slug(entry.name)}-{self.digest[:12]}/{slug(self.task.name)}-seed{self.seed}-{short}"
+        return f"{slug(entry.name)}-{self.digest[:12]}/{slug(self.task.name)}{fold}-seed{self.seed}-{short}"
 
     @property
     def records(self) -> Path:
@@ -140,6 +144,7 @@ class Cell:
             condition=self.condition.label,
             condition_parameters=self.condition.to_dict(),
             split=self.split,
+            fold=group.fold,
             metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
             items_expected=None,
             items_scored=0,
@@ -177,14 +182,13 @@ def expand(sweep: SweepConfig) -> list[Group]:
     digests = {entry.label: _digest(entry) for entry in sweep.upstreams}
     groups = []
     for task in sweep.tasks:
-        config = task.compose()
-        rates = learning_rates(sweep, task, config)
         conditions = conditions_of(sweep, task)
+        configs = {fold: task.compose(fold) for fold in task.folds or [""]}
         for entry in sweep.upstreams:
-            groups += [
-                Group(entry, task, seed, config, digests[entry.label], rates, conditions, sweep.root)
-                for seed in sweep.seeds
-            ]
+            for seed in sweep.seeds:
+                for fold, config in configs.items():
+                    rates, digest = learning_rates(sweep, task, config), digests[entry.label]
+                    groups.append(Group(entry, task, seed, config, digest, rates, conditions, sweep.root, fold))
     places: dict[str, Group] = {}
     for group in groups:
         other = places.setdefault(group.place, group)

@@ -61,12 +61,13 @@ class TaskEntry:
 
     Attributes:
         task: code (``IC``) or s3prl's name.
-        name: tells two entries of the same task apart, e.g. the folds of ER; default: the code.
+        name: tells two entries of the same task apart; default: the code.
         data: where its data is, by the last part of the key in the task's configuration, e.g. ``file_path``.
         override: settings of s3prl's configuration, by dotted key.
         splits: evaluated splits; default: the task's first.
         learning_rates: instead of the sweep's.
         conditions: instead of the sweep's conditions and suites.
+        folds: of a task with cross-validation (ER); default: all, whose mean is the benchmark's number.
 
     Example:
         >>> TaskEntry.from_text("ic").name
@@ -80,6 +81,7 @@ class TaskEntry:
     splits: list[str] = field(default_factory=list)
     learning_rates: list[float] | None = None
     conditions: list[str] | None = None
+    folds: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         try:
@@ -88,14 +90,27 @@ class TaskEntry:
             raise SweepError(str(error)) from error
         self.name = self.name or self.registry.code
         self.splits = self.splits or [self.registry.splits[0]]
+        known, key = self.registry.folds, self.registry.fold_key
+        unknown = [fold for fold in self.folds if fold not in known]
+        if unknown or len(set(self.folds)) < len(self.folds):
+            raise SweepError(
+                f"task {self.name}: folds must be {'some of ' + ', '.join(known) if known else 'left out'}, each once, "
+                f"found {', '.join(self.folds)}"
+            )
+        if known and any(one in self.override for one in (key, key.removeprefix("config."))):
+            raise SweepError(f"task {self.name}: override sets {key.rsplit('.', 1)[-1]}; give folds: [FOLD] instead")
+        self.folds = self.folds or list(known)
 
     @classmethod
     def from_text(cls, text: str) -> TaskEntry:
         """A task without settings of its own."""
         return cls(task=text)
 
-    def compose(self) -> dict[str, Any]:
+    def compose(self, fold: str = "") -> dict[str, Any]:
         """The configuration of the task's heads, without the learning rate's choice.
+
+        Args:
+            fold: the fold to test on, of a task with folds.
 
         During training only the development set is scored, not the test set as some of s3prl's configurations do.
 
@@ -113,7 +128,8 @@ max_keep, eval_dataloaders
         runner = config.get("runner") or {}
         developing = [s for s in runner.get("eval_dataloaders") or [] if s.startswith(("dev", "valid"))]
         runner["eval_dataloaders"] = developing
-        for key, value in self._settings().items():
+        settings = {**self._settings(), **({self.registry.fold_key: fold} if fold else {})}
+        for key, value in settings.items():
             _set(config, key.removeprefix("config."), value, self.name)
         try:
             task_configs.check_roots(self.registry, config)

@@ -85,7 +85,8 @@ def find(cell: Cell, heard: Heard) -> Record | RecordError | None:
 def record_files(cell: Cell) -> list[Path]:
     """Files that may hold the record of a cell, those of other sources and learning rates among them."""
     group, condition = cell.group, slug(cell.condition.label)
-    name = f"{slug(cell.split)}-seed{group.seed}-*.json"
+    fold = f"-{slug(group.fold)}" if group.fold else ""
+    name = f"{slug(cell.split)}{fold}-seed{group.seed}-*.json"
     below = f"*/*/{slug(group.task.registry.code)}/*/{name}"
     return sorted(p for p in group.records.glob(below) if p.parent.name.split("@")[0] == condition.split("@")[0])
 
@@ -93,7 +94,7 @@ def record_files(cell: Cell) -> list[Path]:
 def belongs(record: Record, cell: Cell, heard: Heard) -> bool:
     """Whether a record is what the sweep would measure for a cell now."""
     digests, seed = heard[cell.condition]
-    if record.condition != cell.condition.label or record.split != cell.split:
+    if (record.condition, record.split, record.fold) != (cell.condition.label, cell.split, cell.group.fold):
         return False
     if record.status == "failed" and not record.items_scored:  # nothing was heard
         return True

@@ -199,7 +199,7 @@ class Sweep:
             usable = [one for one in tried if one.trained]
             # One head, of a task that s3prl scores no development set of: there is no choice.
             alone = usable[0] if len(tried) == 1 and usable and not group.config["runner"]["eval_dataloaders"] else None
-            chosen = choose(usable, task.metric.higher_is_better) or alone
+            chosen = choose(usable, task.dev_metric.higher_is_better) or alone
             if chosen is None:
                 reasons = "; ".join(f"learning rate {one.learning_rate:g}: {one.reason}" for one in tried)
                 self._fail_cells(group, f"there is no head to evaluate ({reasons})")

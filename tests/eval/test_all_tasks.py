@@ -8,6 +8,7 @@ import pytest
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.launcher import main
+from robustdistiller.eval.measured import value_of
 from robustdistiller.eval.outcomes import read_outcomes
 from robustdistiller.eval.store import read_record_files
 from robustdistiller.upstream.s3prl_bridge import sox_path
@@ -58,13 +59,19 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
     assert {(r.status, r.split, r.task) for r in records.values()} == {("ok", task.splits[0], code)}
     assert len({r.items_scored for r in records.values()}) == 1 and records["clean"].items_scored > 1
     assert len({r.manifest_digest for r in records.values()}) == 3
+    if code == "SD":
+        assert all(0 < value_of(r, "der") == min(r.scoring["rates"].values()) for r in records.values())
+        assert {r.scoring["reference"] for r in records.values()} == {"rttm"}
     if code in PRINTED:
         pattern, scale = PRINTED[code]
         values = [float(value) * scale for value in re.findall(pattern, printed)]  # in the order of the conditions
-        recorded = [records[condition].main_metric.value for condition in ("clean", *CONDITIONS[1:])]
+        name = next(metric.name for metric in task.metrics if metric.key is not None)
+        recorded = [value_of(records[condition], name) for condition in ("clean", *CONDITIONS[1:])]
         assert recorded == pytest.approx(values, abs=1e-4 if code in ("SE", "SE2", "SS", "SS2") else 1e-9)
     else:
-        assert records["clean"].main_metric.value is None and "scoring scripts" in records["clean"].main_metric.reason
+        # Of the ground truth's two queries that are said at all, s3prl searches one.
+        assert {(r.scoring["queries"], r.scoring["queries_searched"]) for r in records.values()} == {(2, 1)}
+        assert all(value_of(r, "mtwv") in (0.0, 0.5) for r in records.values())
     # Intervals and paired tests need the results of single items; reading them checks that they add up to the score.
     items = [read_outcomes(path, record) for path, record in files.items()]
     if code in ("ASV", "QbE"):  # scored in pairs

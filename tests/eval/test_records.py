@@ -128,7 +128,7 @@ def test_contradictions_are_refused(changes, message):
     [
         (lambda d: d.update(metrcis=[]), "unknown key 'metrcis', did you mean 'metrics'"),
         (lambda d: d.pop("seed"), "missing keys: seed"),
-        (lambda d: d.update(schema_version=5), "schema_version is 5, this release reads 1 to 4"),
+        (lambda d: d.update(schema_version=6), "schema_version is 6, this release reads 1 to 5"),
         (lambda d: d.update(schema_version=1), "unknown key 'digest'"),
         (lambda d: d["metrics"][0].update(value=75.1), "changed after it was written"),
         (lambda d: d.pop("digest"), "changed after it was written"),

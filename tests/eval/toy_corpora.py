@@ -121,9 +121,10 @@ def iemocap(root: Path) -> dict[str, Any]:
 
 
 def librispeech(root: Path) -> Path:
-    """Three splits of one speaker, one chapter, words of one letter lexicon."""
+    """Four splits of one speaker, one chapter, words of one letter lexicon."""
     sentences = ("THE CAT SAT", "A CAT", "IT'S THE MAT", "SAT A CAT")
-    for speaker, (split, count) in enumerate({"train-clean-100": 4, "dev-clean": 2, "test-clean": 2}.items(), start=11):
+    counts = {"train-clean-100": 4, "dev-clean": 2, "test-clean": 2, "test-other": 3}
+    for speaker, (split, count) in enumerate(counts.items(), start=11):
         folder = root / split / str(speaker) / "7"
         for index in range(count):
             write(folder / f"{speaker}-7-{index:04d}.flac", 1.0 + 0.1 * index)
@@ -136,7 +137,7 @@ def librispeech(root: Path) -> Path:
 
 def asr(root: Path) -> dict[str, Any]:
     librispeech(root / "LibriSpeech")
-    for split in ("train-clean-100", "dev-clean", "test-clean"):
+    for split in ("train-clean-100", "dev-clean", "test-clean", "test-other"):
         files = sorted((root / "LibriSpeech" / split).rglob("*.flac"), reverse=True)
         rows = [
             f"{index},{file.relative_to(root / 'LibriSpeech')},{soundfile.info(file).frames},"
@@ -226,7 +227,7 @@ def voxceleb1_trials(root: Path) -> dict[str, Any]:
 def libri2mix_diarization(root: Path) -> dict[str, Any]:
     for split in ("train", "dev", "test"):
         folder = root / split
-        scp, utt2spk, segments, durations = [], [], [], []
+        scp, utt2spk, segments, durations, rttm = [], [], [], [], []
         for index in range(2):
             recording = f"{split}{index}"
             write(folder / "wav" / f"{recording}.wav", 2.0)
@@ -235,9 +236,11 @@ def libri2mix_diarization(root: Path) -> dict[str, Any]:
             for speaker, (start, end) in {"spkA": (0.0, 1.2), "spkB": (0.8, 2.0)}.items():
                 utt2spk.append(f"{speaker}_{recording} {speaker}")
                 segments.append(f"{speaker}_{recording} {recording} {start:.2f} {end:.2f}")
+                rttm.append(f"SPEAKER {recording} 1 {start:.2f} {end - start:.2f} <NA> <NA> {speaker} <NA>")
         text(folder / "wav.scp", *scp)
         text(folder / "utt2spk", *utt2spk)
         text(folder / "segments", *segments)
+        text(folder / "rttm", *rttm)
         text(folder / "reco2dur", *durations)
         text(
             folder / "spk2utt",
@@ -264,7 +267,26 @@ def quesst14(root: Path) -> dict[str, Any]:
             lists[kind].append(f"quesst14Database/{folder}/{name} nnenglish")
         lists[kind].append(f"quesst14Database/{folder}/other.wav czech")
         text(root / "scoring" / f"language_key_{kind}.lst", *lists[kind])
+    for part in ("dev", "eval"):
+        _quesst14_ground_truth(root / "scoring" / f"groundtruth_quesst14_{part}", part)
     return {f"{EXPERT}.datarc.dataset_root": str(root), f"{EXPERT}.max_workers": 1}
+
+
+def _quesst14_ground_truth(folder: Path, part: str) -> None:
+    """Files of QUESST's scorer: of all languages; the second query is said in no recording."""
+    queries = [f"quesst14_{part}_0", f"quesst14_{part}_1", "other"]
+    recordings = ["quesst14_utterances_0", "quesst14_utterances_1", "other"]
+    terms = [f'<term termid="{query}"><termtext>{query}</termtext></term>' for query in queries]
+    text(folder / f"quesst14_{part}.tlist.xml", '<?xml version="1.0"?>', "<termlist>", *terms, "</termlist>")
+    excerpts = [
+        f'<excerpt audio_filename="Audio/{name}.wav" channel="1" tbeg="0.000" dur="1.000"/>' for name in recordings
+    ]
+    text(folder / "quesst14.ecf.xml", '<?xml version="1.0"?>', "<ecf>", *excerpts, "</ecf>")
+    said = [("quesst14_utterances_1", queries[0]), ("other", "other"), ("quesst14_utterances_0", "NO_KEYWORD")]
+    text(
+        folder / f"quesst14_{part}.rttm",
+        *(f"LEXEME {recording} 1 0.0 0.4 {query} lex <NA> <NA>" for recording, query in said),
+    )
 
 
 def mixtures(mixture: str, *parts: str) -> Callable[[Path], dict[str, Any]]:
