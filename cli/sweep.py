@@ -66,7 +66,8 @@ A file:
   feature_cache: auto          # the upstreams' features are computed once, for all heads and epochs
   executor: {kind: pool, workers: 4}      # or local, or slurm
 
-Started again, it runs only what is missing. See the result with: robustdistiller leaderboard exp/sweep
+ER is run once for each of its five folds ("folds: [fold1]" in its entry: some only); SUPERB's number is their mean.
+Started again, a sweep runs only what is missing. See the result with: robustdistiller leaderboard exp/sweep
 
 Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written, 130 interrupted.
 """

@@ -101,10 +101,10 @@ def voxceleb1(root: Path) -> dict[str, Any]:
 
 
 def iemocap(root: Path) -> dict[str, Any]:
-    """Two sessions; the metadata is written by s3prl's own preprocessing, as users do."""
+    """Five sessions; the metadata is written by s3prl's own preprocessing, as users do."""
     from s3prl.downstream.emotion.IEMOCAP_preprocess import main
 
-    for session in (1, 2):
+    for session in range(1, 6):
         dialog = f"Ses0{session}F_impro01"
         lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
         for index, label in enumerate(("neu", "hap", "ang", "sad", "exc", "xxx")):

@@ -44,6 +44,12 @@ def test_defaults_and_short_forms(tmp_path):
         ({"tasks": ["ICC"]}, "Unknown task 'ICC'. Did you mean ic"),
         ({"tasks": ["IC"]}, r"needs data that is not there.*data: \{file_path: PATH\}"),
         ({"tasks": [{"task": "IC", "data": {"file_pat": "x"}}]}, "unknown key 'data.file_pat', nearest: file_path"),
+        ({"tasks": [{"task": "IC", "folds": ["fold1"]}]}, "task IC: folds must be left out, each once, found fold1"),
+        ({"tasks": [{"task": "ER", "folds": ["fold6"]}]}, "folds must be some of fold1, fold2, .*, found fold6"),
+        (
+            {"tasks": [{"task": "ER", "override": {"downstream_expert.datarc.test_fold": "fold2"}}]},
+            r"override sets test_fold; give folds: \[FOLD\] instead",
+        ),
         ({"upstreams": ["fbank", "fbank"]}, "two upstreams share the label 'fbank'"),
         ({"upstreams": [{"name": "fbank"}, {"name": "fbank", "label": "b"}]}, "are the same upstream"),
         ({"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]}, "no.ckpt does not exist"),
