@@ -124,6 +124,9 @@ def test_a_sweep_runs_all_folds(tmp_path, toy_corpora):
         assert lines and all(f"Session{fold[-1]}" in name or f"Ses0{fold[-1]}" in name for name in lines[::2])
     grid = clean_grid(build_board(read_systems([tmp_path / "out"]), None))
     mean = sum(record.main_metric.value for record in records) / 5
-    assert grid.rows[0][3] == f"{mean:.2f}" and grid.header[3] == f"ER ({sum(r.items_scored for r in records)} items)"
+    items = sum(record.items_scored for record in records)
+    assert grid.rows[0][3].split() == [f"{mean:.2f}", "‡"] and grid.header[3] == f"ER ({items} items)"
+    assert any(f"the test set has {items} items, not 5531" in note for note in grid.notes)
+    assert not any("items" in phrase for record in records for phrase in record.non_standard), "a fold is no test set"
     again = CliRunner().invoke(app, ["sweep", str(file), "--dry-run"], catch_exceptions=False)
     assert "0 cells to run, 5 not" in again.output
