@@ -17,7 +17,9 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 #: Benchmark to what it measures; it is the function `run` of the module of that name.
-BENCHES: dict[str, str] = {}
+BENCHES: dict[str, str] = {
+    "feature_cache": "heads of s3prl with the upstream's features kept or computed again",
+}
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,6 +46,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def without_places(argv: list[str]) -> list[str]:
+    """Arguments for the reports: without folders, which mean nothing on another machine.
+
+    >>> without_places(["corruption", "--out", "here", "--rounds", "3"])
+    ['corruption', '--rounds', '3']
+    """
+    return [word for before, word in zip(["", *argv], argv) if not {before, word} & {"--out", "--work"}]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmarks named, all by default; each report is written as soon as it is complete."""
     options = parse_options(argv)
@@ -52,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write("\n".join(f"{name:<12} {what}" for name, what in BENCHES.items()) + "\n")
         return 0
     torch.set_num_threads(options.threads)
-    typed = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("/")]
+    typed = without_places(sys.argv[1:] if argv is None else argv)
     settings = Settings(options.device, options.seed, options.rounds, options.quick, options.work)
     for name in options.names or BENCHES:
         torch.manual_seed(options.seed)

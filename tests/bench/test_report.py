@@ -47,6 +47,17 @@ def test_a_report_comes_back_and_its_page_says_what_was_measured(tmp_path) -> No
         load_reports(tmp_path)
 
 
+def test_features_kept_give_the_same_head(tmp_path, monkeypatch) -> None:
+    """The benchmark itself, small: both ways run, and end with the same weights."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["feature_cache", "--quick", "--rounds", "1", "--out", "out", "--work", "work"]) == 0
+    (report,) = load_reports(tmp_path / "out")
+    assert report.command == "python -m robustdistiller.bench feature_cache --quick --rounds 1"
+    for comparison in report.comparisons[:2]:
+        assert float(comparison.equal.rsplit(" ", 1)[1]) < 1e-6
+    assert report.comparisons[0].ratio > 1
+
+
 def test_an_unknown_benchmark_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["nonsense"])
