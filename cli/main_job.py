@@ -155,12 +155,13 @@ class MainJob:
             "config.runner.log_step": evaluate_every,
             "config.runner.eval_dataloaders": ["dev"],  # s3prl's configuration scores the test set at each step too
         }
+        features = ("--feature-cache", str(self.out / "features"))  # computed in the first epoch only
         override = ",,".join(f"{key}={value!r}" for key, value in settings.items())
         head = Stage(
             name=f"head of {label}",
             command=_run_downstream(
                 *("-m", "train", *upstream, "-d", TASK, "-p", str(folder), "--seed", str(self.seed)),
-                *("--device", self.device, "-o", override),
+                *("--device", self.device, "-o", override, *features),
             ),
             products=lambda: [folder / f"states-{steps // evaluate_every * evaluate_every}.ckpt"],
             needs=("mini corpus", *needs),
@@ -172,7 +173,7 @@ class MainJob:
             name=f"scores of {label}",
             command=_run_downstream(
                 *("-m", "evaluate", "-e", str(folder), "--device", self.device, "--label", label),
-                *("--records", str(records), "--overwrite", "only-missing", *conditions),
+                *("--records", str(records), "--overwrite", "only-missing", *conditions, *features),
             ),
             products=partial(_finished_records, records),
             needs=(head.name,),

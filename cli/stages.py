@@ -182,7 +182,7 @@ class Job:
         self._write_note(stage, {"state": "started"})
         self.progress[stage.name].state = "running"
         threads = str(self.threads)
-        with log.open("a" if same and stage.resumable else "w", encoding="utf-8") as stream:
+        with log.open("a" if same and stage.resumable else "w", encoding="utf-8") as stream, _interruptible():
             stream.write(f"$ {readable(stage.command)}\n")
             stream.flush()
             return subprocess.Popen(
@@ -255,6 +255,22 @@ class Job:
                     "wait for it or stop it"
                 ) from error
             yield stream.fileno()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A process started within the block can be interrupted, even where this one ignores SIGINT (nohup, a script's &).
+
+    An ignored signal is inherited, one with a handler is not.
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def readable(command: Sequence[str]) -> str:

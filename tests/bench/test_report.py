@@ -47,6 +47,7 @@ def test_a_report_comes_back_and_its_page_says_what_was_measured(tmp_path) -> No
         load_reports(tmp_path)
 
 
+@pytest.mark.slow
 def test_features_kept_give_the_same_head(tmp_path, monkeypatch) -> None:
     """The benchmark itself, small: both ways run, and end with the same weights."""
     monkeypatch.chdir(tmp_path)

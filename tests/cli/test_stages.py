@@ -111,15 +111,20 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_and_started_again(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "background"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
+)
+def test_stopped_and_started_again(tmp_path, number, background):
     script = tmp_path / "run.py"
     script.write_text(RUN.format(tests=str(Path(__file__).parent), root=str(tmp_path)))
     (tmp_path / "seconds").write_text("4" if number == signal.SIGKILL else "60")
-    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    # Started by a script in the background, it ignores SIGINT, and so did its stages.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if background else []
+    process = subprocess.Popen([*ignoring, sys.executable, str(script)], start_new_session=True)
     _wait_for(tmp_path / "started")
     os.kill(process.pid, number)
-    assert process.wait(20) == (-9 if number == signal.SIGKILL else 130)
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 130)
     assert runs(tmp_path) == ["a", "b"]
     again = [sys.executable, str(script)]
     if number == signal.SIGKILL:  # the stage outlived its parent and keeps others out until it ends
