@@ -5,9 +5,10 @@
 2.0
 """
 
+from robustdistiller.upstream.cost import cost_table
+
 from .assemble import planned_costs
 from .config import DistillConfig, list_recipes, load_config
-from .cost import cost_table
 from .module import NonFiniteLossError
 from .run import RunInterrupted, distill
 from .settings import SettingsError

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest
+from robustdistiller.upstream.cost import EncoderCost, encoder_cost
 
 from .config import DistillConfig
-from .cost import EncoderCost, encoder_cost
 from .inputs import load_teacher
 from .module import Distiller
 from .sections import StudentConfig

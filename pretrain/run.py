@@ -16,12 +16,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream.cost import encoder_cost
 
 from .acceleration import check_compiler, check_launcher, compile_layers
 from .assemble import SHAPE_KEYS, build, count_parameters, student_digest
 from .callbacks import CheckpointKeeper, History, read_history
 from .config import DistillConfig
-from .cost import encoder_cost
 from .data import BatchStream, SpeechBatches, make_loader
 from .groups import LayerGroups, find_groups
 from .inputs import check_data, load_teacher

@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 import torch
 
 from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.upstream.cost import EncoderCost, cost_table
 
 from .callbacks import History
-from .cost import EncoderCost, cost_table
 
 logger = logging.getLogger(__name__)
 

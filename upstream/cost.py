@@ -7,15 +7,22 @@ square of the length, so a cost belongs to the length for which it is stated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from .data import SAMPLE_RATE_HZ
+from .config import EncoderConfig
+from .encoder import SpeechEncoder
 
+SAMPLE_RATE_HZ = 16_000
 DURATION_S = 10.0
+#: What `counted_macs` leaves out.
+NOT_COUNTED = "norms, activations, softmax, sums, FFTs, table look-ups, recurrent layers"
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,6 @@ def encoder_cost(encoder: SpeechEncoder, duration_s: float = DURATION_S) -> Enco
         encoder: teacher, student or pruned model.
         duration_s: length of the utterance.
 
-    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
     >>> encoder_cost(SpeechEncoder(EncoderConfig(num_layers=0)), duration_s=1.0).macs["feed_forward"]
     0
     """
@@ -142,6 +148,34 @@ def _head_macs(config: EncoderConfig, frames: int) -> int:
     inner = config.prediction_inner_dim or config.embed_dim
     outer = config.prediction_dim or config.embed_dim
     return len(config.prediction_layers) * frames * inner * (config.embed_dim + outer)
+
+
+def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor], **options: Any) -> int:
+    """MACs of an upstream as it runs, half of the operations that PyTorch's `FlopCounterMode` counts.
+
+    For upstreams of any kind. Counted are matrix products, convolutions and attention; `NOT_COUNTED` says what is not.
+    It runs the way it does in training, without this package's shortcuts for a CPU, but keeps no gradients.
+
+    Args:
+        upstream: takes a list of waveforms, as s3prl's upstreams do.
+        waveforms: at 16 kHz, each `(samples,)`.
+        options: further arguments of its forward.
+
+    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> encoder = SpeechEncoder(config).eval()
+    >>> counted = counted_macs(encoder, torch.randn(1, 16_000))
+    >>> round(counted / sum(encoder_macs(config, duration_s=1.0).values()), 2)
+    1.0
+    """
+    wanted = [weight.requires_grad for weight in upstream.parameters()]
+    upstream.requires_grad_(False)
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            upstream(waveforms, **options)
+    finally:
+        for weight, needed in zip(upstream.parameters(), wanted):
+            weight.requires_grad_(needed)
+    return counter.get_total_flops() // 2
 
 
 def cost_table(costs: Mapping[str, EncoderCost]) -> str:
