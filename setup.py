@@ -49,6 +49,7 @@ setup(
         "scipy",
         "pandas",
         "soundfile>=0.12",
+        "filelock",
         "safetensors",
         "PyYAML",
         "matplotlib",

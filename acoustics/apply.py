@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.signal
 import torch
 
+from .convolution import convolve
 from .parameters import CorruptionParameters
 from .pitch import shift_row, shift_together
 from .synthesis import rms
@@ -51,19 +51,21 @@ class CorruptionBatch:
         cls,
         parameters: Sequence[CorruptionParameters],
         num_samples: Sequence[int],
-        noises: Sequence[np.ndarray | None],
+        noises: Sequence[tuple[np.ndarray, float] | None],
         responses: Sequence[tuple[np.ndarray, int] | None],
     ) -> "CorruptionBatch":
-        """Stacks the rows' noises, and their responses with the samples before time zero (None where there is none)."""
+        """Stacks the rows' noises, each divided by its level, and their responses with the samples before time zero.
+
+        None where there is none; a noise of level 0 is silent.
+        """
         noise_rows = tuple(row for row, noise in enumerate(noises) if noise is not None)
         filter_rows = tuple(row for row, response in enumerate(responses) if response is not None)
-        audible = [noise is not None and bool(noise.any()) for noise in noises]
-        snr_db = [one.snr_db if is_noisy else math.inf for one, is_noisy in zip(parameters, audible)]
+        snr_db = [one.snr_db if noise and noise[1] else math.inf for one, noise in zip(parameters, noises)]
         return cls(
             parameters=tuple(parameters),
             num_samples=tuple(int(length) for length in num_samples),
             noise_rows=noise_rows,
-            noise=_stack([noises[row] for row in noise_rows]),
+            noise=_stack(*zip(*(noises[row] for row in noise_rows))),
             snr_db=torch.tensor(snr_db, dtype=torch.float32),
             filter_rows=filter_rows,
             responses=_stack([responses[row][0] for row in filter_rows]),
@@ -136,27 +138,26 @@ def corrupt(waveforms: torch.Tensor, lengths: torch.Tensor | None, batch: Corrup
 
 
 def _corrupt_row_by_row(waveforms: torch.Tensor, batch: CorruptionBatch) -> torch.Tensor:
-    # SciPy's FFT, unlike that of PyTorch, gives a row the same bytes alone, in a batch, and on any number of threads;
-    # it is also the faster one here.
-    corrupted = torch.zeros_like(waveforms)
+    # SciPy's FFT, unlike that of PyTorch, gives a row the same bytes alone, in a batch, and on any number of threads.
+    corrupted = torch.empty_like(waveforms)
     noise_index = {row: index for index, row in enumerate(batch.noise_rows)}
     filter_index = {row: index for index, row in enumerate(batch.filter_rows)}
     noise, responses = batch.noise.numpy(), batch.responses.numpy()
     for row, (length, parameters) in enumerate(zip(batch.num_samples, batch.parameters)):
-        signal = waveforms[row, :length].numpy()
+        dry, out = waveforms[row, :length].numpy(), corrupted[row].numpy()
         if parameters.pitch_cents is not None:
-            signal = shift_row(signal, parameters.pitch_cents)
-        if row in filter_index:
+            out[:length] = shift_row(dry, parameters.pitch_cents)
+        elif row in filter_index:
             index = filter_index[row]
-            wet = scipy.signal.oaconvolve(signal, responses[index, : batch.num_taps[index]])
-            wet = wet[batch.leads[index] : batch.leads[index] + length]
-            if _keeps_rms(parameters):
-                wet = wet * np.float32(rms(signal) / (rms(wet) or 1.0))
-            signal = wet
+            wet = convolve(dry, responses[index, : batch.num_taps[index]], batch.leads[index])
+            gain = rms(dry) / (rms(wet) or 1.0) if _keeps_rms(parameters) else 1.0
+            np.multiply(wet, np.float32(gain), out=out[:length])
+        else:
+            out[:length] = dry
+        out[length:] = 0.0
         if row in noise_index:
-            gain = rms(signal) * 10 ** (-parameters.snr_db / 20)
-            signal = signal + np.float32(gain) * noise[noise_index[row], :length]
-        corrupted[row, :length] = torch.from_numpy(np.ascontiguousarray(signal))
+            gain = rms(out[:length]) * 10 ** (-parameters.snr_db / 20)
+            out[:length] += np.float32(gain) * noise[noise_index[row], :length]
     return corrupted
 
 
@@ -220,10 +221,12 @@ def _rms(signal: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(signal, dim=1) / lengths.sqrt()
 
 
-def _stack(rows: list[np.ndarray]) -> torch.Tensor:
-    stacked = torch.zeros(len(rows), max(map(len, rows), default=0))
-    for target, row in zip(stacked, rows):
-        target[: len(row)] = torch.from_numpy(row)
+def _stack(rows: Sequence[np.ndarray] = (), levels: Sequence[float] | None = None) -> torch.Tensor:
+    """(rows, samples), zero after the end of each; divided by its level, unless that is 0."""
+    stacked = torch.empty(len(rows), max(map(len, rows), default=0))
+    for out, row, level in zip(stacked.numpy(), rows, levels or [1.0] * len(rows)):
+        np.divide(row, np.float32(level or 1.0), out=out[: len(row)])
+        out[len(row) :] = 0.0
     return stacked
 
 

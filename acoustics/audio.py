@@ -103,8 +103,9 @@ def read_audio(
     num_frames: int | None = None,
     channel: int | None = None,
     pre_roll_s: float | None = None,
+    info: AudioInfo | None = None,
 ) -> np.ndarray:
-    """:func:`load_audio` as a NumPy array.
+    """:func:`load_audio` as a NumPy array; ``info``, if the header is known, saves reading it again.
 
     A part of an Ogg or MP3 file is decoded from the start of the file, so that it equals the slice of the whole. With
     ``pre_roll_s`` it is decoded from that many seconds before: fast in long files, and right in position, but Opus
@@ -116,7 +117,7 @@ def read_audio(
     ...     read_audio(f"{folder}/a.wav", frame_offset=100).shape
     (60,)
     """
-    info = audio_info(path)
+    info = info or audio_info(path)
     stop = info.num_frames if num_frames is None else frame_offset + num_frames
     if not 0 <= frame_offset < stop <= info.num_frames:
         raise ValueError(
@@ -132,6 +133,7 @@ def read_audio(
     try:
         frames, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError) as error:
+        _checked_path(path)
         raise ValueError(_undecodable(path, error)) from error
     frames = frames[frame_offset - start :]
     if not len(frames):
@@ -139,7 +141,8 @@ def read_audio(
     if not np.isfinite(frames).all():
         bad = int(np.count_nonzero(~np.isfinite(frames)))
         raise ValueError(f"{path} has {bad} NaN or infinite samples; repair it or remove it")
-    mono = np.ascontiguousarray(frames[:, channel]) if channel is not None else frames.mean(axis=1)
+    one = 0 if channel is None and info.num_channels == 1 else channel
+    mono = frames.mean(axis=1) if one is None else np.ascontiguousarray(frames[:, one])
     return resample(mono, info.sample_rate_hz, sample_rate_hz)
 
 

@@ -14,7 +14,7 @@ from .plan import COLORS
 from .policy import CorruptionPolicy
 from .rirs import RIRSource
 from .sources import AudioSource
-from .synthesis import colored_noise, mix_talkers, rms
+from .synthesis import TABLE_SAMPLES, colored_noise, mix_talkers, rms, stretches_of_white_noise
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +150,9 @@ class Corruptor:
         }
 
     def _draw_noise(self, generator: np.random.Generator, kind: str, talkers: int, num_samples: int) -> NoiseParameters:
+        if kind == "white" and isinstance(self.what, CorruptionPolicy):
+            starts = generator.integers(TABLE_SAMPLES, size=2)
+            return NoiseParameters(kind, seed=self.seed % 2**32, starts=tuple(int(start) for start in starts))
         if kind in COLORS:
             return NoiseParameters(kind, seed=int(generator.integers(2**32)))
         source = self.speech if kind == "babble" else self.noise
@@ -169,8 +172,11 @@ class Corruptor:
         name = self.rir.source.names[generator.integers(len(self.rir))]
         return name, int(generator.integers(self.rir.source.info(name).num_channels))
 
-    def _noise_signal(self, noise: NoiseParameters, num_samples: int) -> np.ndarray:
-        if noise.kind in COLORS:
+    def _noise_signal(self, noise: NoiseParameters, num_samples: int) -> tuple[np.ndarray, float]:
+        """The noise and its root mean square."""
+        if noise.starts and not noise.names:
+            signal = stretches_of_white_noise(num_samples, noise.seed, noise.starts)
+        elif noise.kind in COLORS:
             signal = colored_noise(noise.kind, num_samples, noise.seed, self.sample_rate_hz)
         else:
             source = self.speech if noise.kind == "babble" else self.noise
@@ -180,11 +186,11 @@ class Corruptor:
                 )
             parts = [self._sounding_part(source, *part, num_samples) for part in zip(noise.names, noise.starts)]
             signal = mix_talkers(parts) if noise.kind == "babble" else parts[0]
-        return signal / np.float32(rms(signal) or 1.0)
+        return signal, rms(signal)
 
     def _sounding_part(self, source: AudioSource, name: str, start: int, num_samples: int) -> np.ndarray:
         part = source.read(name, start, num_samples)
-        if np.abs(part).max() > _SILENCE:
+        if np.abs(part[:1000]).max() > _SILENCE or np.abs(part).max() > _SILENCE:
             return part
         sounding = np.flatnonzero(np.abs(source.read(name, start)) > _SILENCE)
         if len(sounding):

@@ -30,7 +30,8 @@ class NoiseParameters:
         kind: ``white``, ``pink``, ``brown``, ``file`` or ``babble``.
         seed: of the synthetic noises.
         names: recordings in the noise source (one for ``file``) or in the speech source (each talker of ``babble``).
-        starts: first sample taken from each recording, at the working rate.
+        starts: first sample taken from each recording, at the working rate; of ``white`` without names, that of each
+            stretch of the long noise of that seed (see ``stretches_of_white_noise``) instead of noise of its own.
 
     >>> NoiseParameters("file", names=("rain.wav",), starts=(160,)).names
     ('rain.wav',)
@@ -43,7 +44,7 @@ class NoiseParameters:
 
     def __post_init__(self):
         _check_name("noise kind", self.kind, NOISE_KINDS)
-        if len(self.names) != len(self.starts):
+        if len(self.names) != len(self.starts) and (self.names or self.kind != "white"):
             raise ValueError(f"noise needs one start for each name, found {self.names} and {self.starts}")
         if self.kind in ("file", "babble") and not self.names:
             raise ValueError(f"noise of kind {self.kind!r} needs names of recordings, found none")

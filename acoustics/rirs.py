@@ -102,6 +102,7 @@ class RIRSource:
         default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "robustdistiller" / "rt60"
         self.cache_dir = Path(cache_dir) if cache_dir else default
         self._rt60s: dict[tuple[str, int], float | None] | None = None
+        self._direct: dict[tuple[str, int], int] = {}
 
     @classmethod
     def from_path(cls, path: str | Path | Sequence[str | Path], cache_dir=None, **options) -> "RIRSource":
@@ -131,12 +132,15 @@ class RIRSource:
             ValueError: the response is silent (the file is named), or there is no such channel.
         """
         response = self.source.read(name, channel=channel)
-        try:
-            direct = direct_path_index(response, self.source.sample_rate_hz)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.source.piece(name).path} ({name}, channel {channel}): {error}; remove it"
-            ) from None
+        direct = self._direct.get((name, channel))
+        if direct is None:
+            try:
+                direct = direct_path_index(response, self.source.sample_rate_hz)
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.source.piece(name).path} ({name}, channel {channel}): {error}; remove it"
+                ) from None
+            self._direct[name, channel] = direct
         before = response[max(direct - self.lead, 0) : direct]
         return np.concatenate([np.zeros(self.lead - len(before), np.float32), before, response[direct:]])
 

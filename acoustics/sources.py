@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioInfo, audio_info, read_audio
+from .decoded import DecodedAudio
 from .listing import Piece, list_pieces, read_manifest
+from .synthesis import go_round
 
 WHOLE_FILE_S = 300.0
 """Files of formats without exact seeking are decoded whole up to this length."""
+
+_LOCK = threading.Lock()  # of the recordings in memory: `decode` reads in several threads
 
 
 class AudioSource:
@@ -28,6 +33,9 @@ class AudioSource:
         sample_rate_hz: rate of what ``read`` returns.
         cache_bytes: upper bound of the decoded audio kept in memory, per process.
         infos: headers that are known already, by file name.
+
+    Attributes:
+        decoded: the samples of these recordings from ``decode``; what is there is not read from its file.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +63,7 @@ class AudioSource:
             name = next(name for index, name in enumerate(self.names) if self._index[name] != index)
             raise ValueError(f"{name!r} occurs twice in an audio source; every recording needs a name of its own")
         self._infos = dict(infos or {})
+        self.decoded: DecodedAudio | None = None
         self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
 
     @classmethod
@@ -149,6 +158,11 @@ class AudioSource:
             digest.update(repr(facts).encode())
         return digest.hexdigest()
 
+    def reads_exactly(self, name: str, channel: int | None = None) -> bool:
+        """Whether a part of a recording equals that part of the whole, bit for bit."""
+        info = self.info(name)
+        return info.exact_seek or (channel is None and info.duration_s <= WHOLE_FILE_S)
+
     def read(self, name: str, start: int = 0, num_samples: int | None = None, channel: int | None = None) -> np.ndarray:
         """Reads part of a recording, which is continued from its beginning when it is too short.
 
@@ -169,7 +183,7 @@ class AudioSource:
         if start + num_samples <= total:
             return self._read_part(name, start, num_samples, channel)
         whole = self._read_part(name, 0, total, channel)
-        return np.resize(np.concatenate([whole[start:], whole[:start]]), num_samples)
+        return go_round(whole, start, num_samples)
 
     def _info(self, piece: Piece) -> AudioInfo:
         file = str(piece.file)
@@ -178,10 +192,14 @@ class AudioSource:
         return self._infos[file]
 
     def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
+        if self.decoded is not None:
+            part = self.decoded.read(self._index[name], channel, start, num_samples)
+            if part is not None:
+                return part
         piece = self.piece(name)
         info = self._info(piece)
         num_frames = _num_frames(piece, info)
-        if not info.exact_seek and channel is None and info.duration_s <= WHOLE_FILE_S:
+        if not info.exact_seek and self.reads_exactly(name, channel):
             first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
             part = self._decode(piece.path)[first : first + num_samples]
             return np.pad(part, (0, num_samples - len(part)))
@@ -193,17 +211,18 @@ class AudioSource:
         block = max(start // samples - -(-margin // frames), 0)
         first = block * frames
         stop = min(-(-(start + num_samples) * frames // samples) + margin, num_frames)
-        part = read_audio(piece.path, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel, 1.0)
+        part = read_audio(piece.file, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel, 1.0, info)
         return part[start - block * samples :][:num_samples]
 
     def _decode(self, path: Path) -> np.ndarray:
-        if path in self._decoded:
+        samples = self._decoded.get(path)
+        if samples is None:
+            samples = read_audio(path, self.sample_rate_hz)
+        with _LOCK:
+            self._decoded[path] = samples
             self._decoded.move_to_end(path)
-            return self._decoded[path]
-        samples = read_audio(path, self.sample_rate_hz)
-        self._decoded[path] = samples
-        while len(self._decoded) > 1 and sum(kept.nbytes for kept in self._decoded.values()) > self.cache_bytes:
-            self._decoded.popitem(last=False)
+            while len(self._decoded) > 1 and sum(kept.nbytes for kept in self._decoded.values()) > self.cache_bytes:
+                self._decoded.popitem(last=False)
         return samples
 
 

@@ -1,12 +1,18 @@
 """White, pink and brown noise, and babble mixed from speech."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
 
 CORNER_HZ = 20.0
 """Below this, pink and brown noise are flat: otherwise most of their power would be an inaudible drift."""
+
+TABLE_SAMPLES = 2**22
+"""Of the white noise that stretches are taken from: 262 s at 16 kHz, 16 MB."""
+
+_COLUMNS = 1024
 
 _EXPONENT = {"white": 0.0, "pink": -0.5, "brown": -1.0}
 
@@ -40,6 +46,55 @@ def colored_noise(color: str, num_samples: int, seed: int, sample_rate_hz: int =
     return scipy.fft.irfft(spectrum, size)[:num_samples]
 
 
+def stretches_of_white_noise(num_samples: int, seed: int, starts: Sequence[int]) -> np.ndarray:
+    """The sum of stretches of one long white noise, which goes round.
+
+    A twentieth of the cost of new samples, and the sum of two has some 10^13 different courses.
+
+    Args:
+        num_samples: length.
+        seed: of the long noise, whose length is `TABLE_SAMPLES`.
+        starts: first sample of each stretch.
+
+    Returns:
+        (num_samples,) float32 of root mean square about the square root of the number of stretches.
+
+    >>> noise = stretches_of_white_noise(16000, seed=0, starts=(5, 70000))
+    >>> noise.shape, bool(1.3 < noise.std() < 1.5)
+    ((16000,), True)
+    """
+    table = _table(seed)
+    total = go_round(table, starts[0], num_samples)
+    for start in starts[1:]:
+        total = total + go_round(table, start, num_samples)
+    return total
+
+
+@lru_cache(maxsize=2)
+def _table(seed: int) -> np.ndarray:
+    table = colored_noise("white", TABLE_SAMPLES, seed)
+    table.setflags(write=False)
+    return table
+
+
+def go_round(recording: np.ndarray, start: int, num_samples: int) -> np.ndarray:
+    """Part of a recording, which is continued from its beginning when it is too short; a view where it can be.
+
+    >>> go_round(np.arange(4), 3, 6)
+    array([3, 0, 1, 2, 3, 0])
+    """
+    if start + num_samples <= len(recording):
+        return recording[start : start + num_samples]
+    part = np.empty(num_samples, recording.dtype)
+    filled = len(recording) - start
+    part[:filled] = recording[start:]
+    while filled < num_samples:
+        length = min(len(recording), num_samples - filled)
+        part[filled : filled + length] = recording[:length]
+        filled += length
+    return part
+
+
 def mix_talkers(talkers: Iterable[np.ndarray]) -> np.ndarray:
     """Babble: the sum of recordings, each brought to the same root mean square; silent ones are left out.
 
@@ -58,9 +113,15 @@ def mix_talkers(talkers: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def rms(signal: np.ndarray) -> float:
-    """Root mean square over all samples, summed in double precision.
+    """Root mean square over all samples, right to some 1e-8 of it.
+
+    The squares are added up in 1024 columns at their own precision, and the columns in double precision: less than
+    half the time of double precision throughout. Nothing depends on threads.
 
     >>> rms(np.array([3.0, -3.0], np.float32))
     3.0
     """
-    return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
+    squares = np.square(signal)
+    whole = len(squares) // _COLUMNS * _COLUMNS
+    total = np.add.reduce(squares[:whole].reshape(-1, _COLUMNS), axis=0).sum(dtype=np.float64)
+    return float(np.sqrt((total + squares[whole:].sum(dtype=np.float64)) / len(squares)))

@@ -12,6 +12,7 @@ from typing import Any
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource
+from robustdistiller.acoustics.decoded import decode
 from robustdistiller.acoustics.listing import list_pieces
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint
 
@@ -120,7 +121,22 @@ def open_sources(
         exclude = config.data.noise_exclude if kind == "noise" else []
         folder = _manifest_dir(config, Path(config.out_dir or "."))
         sources[kind] = _open_source(kind, roots, exclude, folder, reports) if wanted else None
+        if wanted:
+            place = hashlib.sha256(repr(([str(Path(root).resolve()) for root in roots], exclude)).encode()).hexdigest()
+            _decode(sources[kind], kind, config, folder / f"{kind}-{place[:8]}.decoded")
     return sources, reports
+
+
+def _decode(source: AudioSource, kind: str, config: DistillConfig, folder: Path) -> None:
+    """Have the samples of a source at hand, if there is room for them and they are read more than once."""
+    trainer, limit_gib = config.trainer, config.data.decoded_gib
+    # With batches by their seconds only, 16 is about what fits.
+    utterances = trainer.max_steps * trainer.accumulate * (trainer.batch_size or 16)
+    if not limit_gib or utterances < len(source):
+        return
+    source.decoded = decode(source, folder, kind == "rir", round(limit_gib * 2**30), config.trainer.progress)
+    if source.decoded is None:
+        logger.info("%s is read from its files: data.decoded_gib=%g is too little to keep it decoded", kind, limit_gib)
 
 
 def _manifest_dir(config: DistillConfig, out_dir: Path) -> Path:

@@ -47,6 +47,7 @@ FREE_KEYS = frozenset(
         "data.babble",
         "data.num_workers",
         "data.manifest_dir",
+        "data.decoded_gib",
         "multitask.keywords.data",
         "multitask.speakers.data",
         "multitask.speakers.trials",

@@ -105,6 +105,9 @@ class DataConfig:
         num_workers: processes that read and prepare audio; 0 reads in the main process.
         manifest_dir: where the list of audio files is kept; null is the run's own folder. Share one between runs to
             scan large corpora once.
+        decoded_gib: noise, rooms and babble that a run reads more than once are decoded and resampled at its start, and
+            kept beside the lists for it and others, if a kind of them takes at most so many GiB; 0 always reads the
+            files. The samples are the same.
         unreadable_budget: recordings that may turn out unreadable in the middle of a run; they are left out and listed
             in `out_dir/unreadable.txt`. One more stops the run.
     """
@@ -119,6 +122,7 @@ class DataConfig:
     long_files: Literal["crop", "windows"] = "crop"
     num_workers: int = 4
     manifest_dir: str | None = None
+    decoded_gib: float = 4.0
     unreadable_budget: int = 10
 
 

@@ -1,5 +1,6 @@
 """What corruption does, measured on what comes out: ratios, alignment, reverberation, levels, padding."""
 
+import json
 import math
 
 import numpy as np
@@ -21,6 +22,7 @@ from robustdistiller.acoustics import (
     measure_rt60_s,
 )
 from robustdistiller.acoustics.apply import _corrupt_together
+from robustdistiller.acoustics.synthesis import TABLE_SAMPLES, stretches_of_white_noise
 
 RATE_HZ = 16000
 
@@ -168,6 +170,30 @@ def test_colored_noise_has_unit_power_for_any_length():
         assert np.mean(power) == pytest.approx(1, abs=0.1)
         assert [len(colored_noise(color, n, 0)) for n in (1, 2, 3, 997)] == [1, 2, 3, 997]
         assert color == "white" or abs(colored_noise(color, 16000, 0).mean()) < 1e-6
+
+
+def test_white_noise_of_training_is_white_gaussian_and_new_for_every_utterance(make_speech):
+    corruptor = Corruptor(CorruptionPolicy(0, 1, 0, 0, white_noise_probability=1.0), seed=-3)
+    ids = [f"utt-{index}" for index in range(20)]
+    parameters = [corruptor.draw(name, 40_000) for name in ids]
+    assert len({one.noise.starts for one in parameters}) == 20
+    assert {len(one.noise.starts) for one in parameters} == {2} and not any(one.noise.names for one in parameters)
+    stored = [CorruptionParameters.from_dict(json.loads(json.dumps(one.to_dict()))) for one in parameters]
+    other = Corruptor(CorruptionPolicy(0, 1, 0, 0, white_noise_probability=1.0), seed=8)
+    noise = other.prepare(stored, [40_000] * 20).noise.double()
+    assert torch.equal(noise, corruptor.prepare(parameters, [40_000] * 20).noise.double())
+    assert noise.pow(4).mean() == pytest.approx(3, abs=0.05) and noise.pow(3).mean() == pytest.approx(0, abs=0.02)
+    assert noise.square().mean(dim=1).sub(1).abs().max() < 1e-6
+    for lag in (1, 2, 7, 160, 320):  # no sample knows of another
+        assert abs((noise[:, lag:] * noise[:, :-lag]).mean()) < 0.005
+    between = noise @ noise.T / 40_000 - torch.eye(20)
+    assert between.abs().max() < 0.03
+    # Of one stretch only, neighbours would now and then hear the same samples again.
+    near = stretches_of_white_noise(40_000, 0, (100, 5_000)) * stretches_of_white_noise(40_000, 0, (100, 900_000))
+    assert abs(near.mean()) == pytest.approx(1, abs=0.05)
+    # Where the long noise ends, it goes on from its beginning.
+    end = stretches_of_white_noise(30, 0, (TABLE_SAMPLES - 10,))
+    np.testing.assert_array_equal(end[10:], stretches_of_white_noise(20, 0, (0,)))
 
 
 def test_babble_is_a_sum_of_equally_loud_talkers(sources, library, make_speech):

@@ -106,3 +106,21 @@ def test_missing_noise_is_named_before_the_run(make_config, tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match=r"data\.noise: no audio files in .*empty"):
         open_sources(make_config(tmp_path, f"data.noise={tmp_path / 'empty'}"), NEEDED)
+
+
+def test_what_a_run_reads_more_than_once_is_decoded(make_config, tmp_path: Path, noise: Path) -> None:
+    kept = tmp_path / "run" / "manifests"
+
+    def decoded(*overrides: str) -> tuple:
+        sources, _ = open_sources(make_config(tmp_path / "run", f"data.noise={noise}", *overrides), NEEDED)
+        return sources["noise"], sources["rir"]
+
+    # One utterance cannot meet every noise and room.
+    short, _ = decoded("trainer.max_steps=1", "trainer.batch_size=1")
+    assert short.decoded is None and not list(kept.glob("*.decoded"))
+    found, rooms = decoded()
+    assert found.decoded is not None and rooms.decoded is not None and len(list(kept.glob("*.decoded"))) == 2
+    for name in found.names:
+        np.testing.assert_array_equal(found.read(name), short.read(name))
+    assert decoded("data.decoded_gib=0")[0].decoded is None
+    assert decoded("data.decoded_gib=1e-5")[0].decoded is None
