@@ -16,6 +16,7 @@ COMMANDS = {
     "groups": "Find groups of similar layers in a teacher, to distil from their means.",
     "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",
     "extract": "Write the features of a folder of audio, one file each.",
+    "prepare": "Look at a SUPERB task's data, say what is missing, make the files that s3prl needs.",
     "sweep": "Run a benchmark sweep: upstreams x tasks x conditions x seeds, continued where it stopped.",
     "table": "Make tables and plots from records.",
     "leaderboard": "Show measured systems beside published ones: tables, CSV, LaTeX, one HTML page.",

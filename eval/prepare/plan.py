@@ -1,0 +1,220 @@
+"""What `prepare` finds of a task's data, what it will make, and what s3prl has to be told in the end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from robustdistiller.eval.tasks import Task
+
+#: What a finding can be: fine; fine for s3prl but not the official corpus; made by this command; an error.
+OK, DIFFERS, TO_MAKE, MISSING = "ok", "differs", "to make", "missing"
+_NAMED = 3
+
+#: Name of an input to the paths that were given for it.
+Roots = Mapping[str, Sequence[Path]]
+
+
+class PrepareError(ValueError):
+    """The data of a task cannot be prepared; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        what: what was looked at.
+        expected: what belongs there.
+        found: what is there.
+        state: one of `OK`, `DIFFERS`, `TO_MAKE`, `MISSING`.
+        fix: what to do about it; empty where there is nothing to do.
+        target: of a finding about something that is made, what (see `Step`).
+
+    Example:
+        >>> Finding("dev-clean", "2703 files", "2703 files", OK).state
+        'ok'
+    """
+
+    what: str
+    expected: str
+    found: str
+    state: str
+    fix: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A folder or file of the user's that a task is prepared from.
+
+    Attributes:
+        name: for ``--root NAME=PATH``; of the first input of a task, the path is given as ROOT.
+        what: what belongs there.
+        required: preparing fails without it.
+
+    Example:
+        >>> Input("libri_root", "LibriSpeech").required
+        True
+    """
+
+    name: str
+    what: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one or several tasks are prepared.
+
+    Attributes:
+        inputs: what has to be given; the first one is ROOT.
+        plan: looks at what was given and says what is missing and what will be made in the output folder. It may be
+            called with any of the inputs, and with paths that do not exist.
+    """
+
+    inputs: tuple[Input, ...]
+    plan: Callable[[Task, Roots, Path], Plan]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to make.
+
+    Attributes:
+        target: the file or folder, relative to the output folder.
+        title: what it is.
+        stamp: what it is made from; where this differs from the last time it is made again.
+        items: number of items it is made of, for the progress bar.
+        make: makes it: called with a folder that survives an interruption and with a progress bar, it returns the
+            finished file or folder below that folder.
+    """
+
+    target: str
+    title: str
+    stamp: str
+    items: int
+    make: Callable[[Path, tqdm], Path]
+
+
+@dataclass
+class Plan:
+    """All that `prepare` knows about a task before it does anything.
+
+    Attributes:
+        task: the registry entry.
+        out: folder of what is made.
+        findings: what was expected and found, in order.
+        steps: what is made.
+        settings: s3prl's key to path (or list of paths), for ``-o``.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> plan = Plan(tasks.get("IC"), Path("out"))
+        >>> plan.note("train_data.csv", "a table", "nothing", MISSING)
+        >>> plan.ok
+        False
+    """
+
+    task: Task
+    out: Path
+    findings: list[Finding] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    settings: dict[str, str | list[str]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing that s3prl needs is missing, or what is missing will be made."""
+        return all(finding.state != MISSING for finding in self.findings)
+
+    def note(self, what: str, expected: str, found: str, state: str, fix: str = "") -> None:
+        """Add a finding."""
+        self.findings.append(Finding(what, expected, found, state, fix))
+
+    def count(self, what: str, found: int, official: int | None, of: str = "files", needed: bool = True) -> None:
+        """Compare a number of items with the official one: another is a difference, none of `needed` an error."""
+        expected = f"{official} {of}" if official is not None else of
+        shown = f"{found or 'no'} {of}"
+        if found == 0 and needed:
+            self.note(what, expected, shown, MISSING, "an unfinished download, or archives that are not unpacked?")
+        elif official is not None and found != official:
+            self.note(what, expected, shown, DIFFERS, "differs from the official corpus")
+        else:
+            self.note(what, expected, shown, OK)
+
+    def absent(self, what: str, missing: Sequence[str], total: int, fix: str) -> bool:
+        """Note that all of a list's files are there, or name those that are not; returns whether all are."""
+        if not missing:
+            self.note(what, f"{total} files that are listed", "all of them", OK)
+            return True
+        self.note(
+            what, f"{total} files that are listed", f"{len(missing)} are not there: {named(missing)}", MISSING, fix
+        )
+        return False
+
+    def set(self, name: str, value: Path | Sequence[Path]) -> None:
+        """Note the path for one of the task's data roots, given by the last part of its key."""
+        key = next(root.key for root in self.task.roots if root.key.endswith(f".{name}"))
+        paths = [value] if isinstance(value, Path) else list(value)
+        for path in paths:
+            if "=" in str(path) or ",," in str(path):
+                self.note(
+                    name,
+                    "a path without '=' and ',,'",
+                    str(path),
+                    MISSING,
+                    "rename the folder: s3prl's -o cannot hold such a path",
+                )
+        self.settings[key] = str(value.absolute()) if isinstance(value, Path) else [str(p.absolute()) for p in paths]
+
+    def _ordered(self) -> dict[str, str | list[str]]:
+        return {root.key: self.settings[root.key] for root in self.task.roots if root.key in self.settings}
+
+    def add(self, step: Step, expected: str, found: str = "not there yet") -> Path:
+        """Add something to make, with its finding; returns where it will be."""
+        self.steps.append(step)
+        self.findings.append(Finding(step.title, expected, found, TO_MAKE, target=step.target))
+        return self.out / step.target
+
+    def option(self) -> str:
+        """The ``-o`` that run_downstream.py needs, quoted for a shell.
+
+        Example:
+            >>> from robustdistiller.eval import tasks
+            >>> plan = Plan(tasks.get("IC"), Path("out"))
+            >>> plan.set("file_path", Path("/data/fluent"))
+            >>> plan.option()
+            '-o "config.downstream_expert.datarc.file_path=\\'/data/fluent\\'"'
+        """
+        text = ",,".join(f"{key}={value!r}" for key, value in self._ordered().items())
+        return f'-o "{text}"' if not set(text) & set('"$`\\') else f"-o {shlex.quote(text)}"
+
+    def sweep_entry(self) -> str:
+        """The same as an entry of a sweep's ``tasks``.
+
+        Example:
+            >>> from robustdistiller.eval import tasks
+            >>> plan = Plan(tasks.get("IC"), Path("out"))
+            >>> plan.set("file_path", Path("/data/fluent"))
+            >>> plan.sweep_entry()
+            '- {task: IC, data: {file_path: /data/fluent}}'
+        """
+        data = {key.rsplit(".", 1)[-1]: value for key, value in self._ordered().items()}
+        entry = {"task": self.task.code, "data": data}
+        return "- " + yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=1_000_000).strip()
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of many names.
+
+    Example:
+        >>> named(["a", "b"]), named(list("abcde"))
+        ('a, b', 'a, b, c and 2 more')
+    """
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
