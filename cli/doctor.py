@@ -114,7 +114,7 @@ def _shim_table(shims: tuple[Shim, ...]) -> Table:
 
 
 def _task_table(tasks: tuple[TaskCheck, ...]) -> Table:
-    table = _table("\nSUPERB tasks (data is checked when a task starts)")
+    table = _table("\nSUPERB tasks (for their data: robustdistiller prepare --list)")
     for task in tasks:
         missing = f" [red]missing: {', '.join(task.missing)}[/]" if task.missing else ""
         table.add_row(_GOOD if task.ok else _BAD, task.code, task.title + missing)

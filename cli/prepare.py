@@ -50,7 +50,9 @@ def prepare(
         if entry is None:
             raise PrepareError("say which task; robustdistiller prepare --list shows them")
         where = out or Path("prepared") / entry.code
-        plan = look(entry, _roots(entry, folder, root or []), where)
+        roots = _roots(entry, folder, root or [])
+        with Console(stderr=True).status(f"Looking at the data of {entry.code} ..."):
+            plan = look(entry, roots, where)
         if as_json:
             typer.echo(json.dumps(to_dict(plan), indent=1))
         else:
@@ -129,9 +131,12 @@ def show_findings(plan: Plan, console: Console) -> None:
         texts = [text.replace("[", r"\[") for text in (finding.what, finding.expected, finding.found)]
         table.add_row(_MARKS[finding.state], *texts)
     console.print(table)
+    remedies: dict[str, dict[str, None]] = {}
     for finding in plan.findings:
         if finding.fix:
-            _say(console, False, f"  {finding.what}: {finding.fix}")
+            remedies.setdefault(finding.fix, {})[finding.what] = None
+    for fix, subjects in remedies.items():
+        _say(console, False, f"  {', '.join(subjects)}: {fix}")
 
 
 def show_settings(plan: Plan, console: Console, made: bool) -> None:

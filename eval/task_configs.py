@@ -121,6 +121,7 @@ def check_roots(task: Task, config: Mapping[str, Any]) -> None:
         FileNotFoundError: IC (intent classification, Fluent Speech Commands) needs data that is not there:
           config.downstream_expert.datarc.file_path is not given; expected data/{train,valid,test}_data.csv and wavs/
         Add: -o "config.downstream_expert.datarc.file_path='PATH'"
+        To look at a download and make what is not in it: robustdistiller prepare IC ROOT
     """
     missing = missing_roots(task, config)
     if not missing:
@@ -132,4 +133,5 @@ def check_roots(task: Task, config: Mapping[str, Any]) -> None:
         lines.append(f"  {root.key} is {state}; expected {root.what}")
     option = ",,".join(f"{root.key}=['PATH']" if root.is_list else f"{root.key}='PATH'" for root in missing)
     lines.append(f'Add: -o "{option}"')
+    lines.append(f"To look at a download and make what is not in it: robustdistiller prepare {task.code} ROOT")
     raise FileNotFoundError("\n".join(lines))

@@ -103,7 +103,7 @@ _ALL = (
             DataRoot(f"{_EXPERT}.datarc.root", "Session{1..5}/sentences/wav/DIALOG/UTTERANCE.wav"),
             DataRoot(
                 f"{_EXPERT}.datarc.meta_data",
-                "ROOT/meta_data, written by: python -m s3prl.downstream.emotion.IEMOCAP_preprocess ROOT",
+                "Session{1..5}/{train,test}_meta_data.json, made by: robustdistiller prepare ER ROOT",
             ),
         ),
         corpora=(corpora.IEMOCAP,),

@@ -14,6 +14,7 @@ from robustdistiller.eval.tasks import Task
 
 #: What a finding can be: fine; fine for s3prl but not the official corpus; made by this command; an error.
 OK, DIFFERS, TO_MAKE, MISSING = "ok", "differs", "to make", "missing"
+NOT_OFFICIAL = "not as many as in the official corpus; scores will not be comparable with published ones"
 _NAMED = 3
 
 #: Name of an input to the paths that were given for it.
@@ -143,7 +144,7 @@ class Plan:
         if found == 0 and needed:
             self.note(what, expected, shown, MISSING, "an unfinished download, or archives that are not unpacked?")
         elif official is not None and found != official:
-            self.note(what, expected, shown, DIFFERS, "differs from the official corpus")
+            self.note(what, expected, shown, DIFFERS, NOT_OFFICIAL)
         else:
             self.note(what, expected, shown, OK)
 

@@ -153,6 +153,21 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def begin(folder: Path) -> Path:
+    """An empty folder for files that are being written: an interrupted run may have left some there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "half.wav").touch()
+        >>> list(begin(folder).iterdir())
+        []
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def link_folder(folder: Path, work: Path, bar: tqdm) -> Path:
     """Make a link to a folder, as `Step.make` does; returns the link.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from functools import partial
@@ -17,7 +16,7 @@ from robustdistiller.eval import task_configs
 from robustdistiller.eval.corpora import AUDIO_SNIPS
 from robustdistiller.eval.prepare.looking import audio_below, lines_of, locate, mapped
 from robustdistiller.eval.prepare.plan import DIFFERS, MISSING, Input, Plan, Recipe, Roots, Step, named
-from robustdistiller.eval.prepare.running import link_folder
+from robustdistiller.eval.prepare.running import begin, link_folder
 from robustdistiller.eval.tasks import Task
 
 SPLITS = ("train", "valid", "test")
@@ -132,18 +131,19 @@ def convert(files: list[tuple[str, Path]], work: Path, bar: tqdm) -> Path:
     """
     result = work / "result"
     result.mkdir(exist_ok=True)
+    unfinished = begin(work / "unfinished")
     todo = [(name, path) for name, path in files if not (result / f"{name}.wav").is_file()]
     bar.update(len(files) - len(todo))
-    for _ in mapped(partial(_convert_one, result), todo, jobs=2):
+    for _ in mapped(partial(_convert_one, result, unfinished), todo, jobs=2):
         bar.update()
     return result
 
 
-def _convert_one(result: Path, file: tuple[str, Path]) -> None:
+def _convert_one(result: Path, unfinished: Path, file: tuple[str, Path]) -> None:
     name, source = file
     samples = np.clip(read_audio(source, SAMPLE_RATE_HZ), -1, 1)
-    temporary = result / f"{name}.{os.getpid()}.tmp"
-    soundfile.write(temporary, samples, SAMPLE_RATE_HZ, format="WAV", subtype="PCM_16")
+    temporary = unfinished / f"{name}.wav"
+    soundfile.write(temporary, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
     temporary.replace(result / f"{name}.wav")
 
 

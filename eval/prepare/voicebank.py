@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from robustdistiller.acoustics.audio import audio_info
 from robustdistiller.eval.corpora import VOICEBANK_DEMAND
 from robustdistiller.eval.prepare.kaldi import SPLITS, look_at_lists, refuse_blanks, write_lists
 from robustdistiller.eval.prepare.looking import audio_below, locate, mapped
-from robustdistiller.eval.prepare.plan import MISSING, Input, Plan, Recipe, Roots, Step, named
+from robustdistiller.eval.prepare.plan import MISSING, Input, Plan, PrepareError, Recipe, Roots, Step, named
+from robustdistiller.eval.prepare.running import begin
 from robustdistiller.eval.tasks import Task
 
 KINDS = ("noisy", "clean")
@@ -80,7 +80,7 @@ def _at_16_khz(plan: Plan, place: Path, names: list[str]) -> dict[str, Path]:
         return {Path(name).stem: place / name for name in names}
     target = f"wav16k/{place.name}"
     stamp = f"{place.absolute()} {len(names)} files"
-    step = Step(target, f"{place.name} at 16 kHz", stamp, len(names), partial(_convert, place, names))
+    step = Step(target, f"{place.name} at 16 kHz", stamp, len(names), partial(_convert, place, names, rate_hz))
     where = plan.add(step, f"{len(names)} files at {SAMPLE_RATE_HZ} Hz", f"at {rate_hz} Hz")
     return {Path(name).stem: where / name for name in names}
 
@@ -99,25 +99,28 @@ def _plan_split(plan: Plan, split: str, audio: dict[str, dict[str, Path]]) -> No
     plan.set(f"{split}_dir", where)
 
 
-def _convert(place: Path, names: list[str], work: Path, bar: tqdm) -> Path:
+def _convert(place: Path, names: list[str], rate_hz: int, work: Path, bar: tqdm) -> Path:
     """Resample to 16 kHz with torchaudio's defaults and keep 32 bits, as the benchmark's copy was made."""
     result = work / "result"
     result.mkdir(exist_ok=True)
+    unfinished = begin(work / "unfinished")
+    resampler = torchaudio.transforms.Resample(rate_hz, SAMPLE_RATE_HZ)
     todo = [name for name in names if not (result / name).is_file()]
     bar.update(len(names) - len(todo))
-    for _ in mapped(partial(_convert_one, place, result), todo, jobs=2):
+    for _ in mapped(partial(_convert_one, place, result, unfinished, resampler), todo, jobs=2):
         bar.update()
     return result
 
 
-def _convert_one(place: Path, result: Path, name: str) -> None:
+def _convert_one(place: Path, result: Path, unfinished: Path, resampler: torch.nn.Module, name: str) -> None:
     samples, rate_hz = soundfile.read(place / name, dtype="float32", always_2d=True)
-    mono = torch.from_numpy(np.ascontiguousarray(samples[:, 0]))
-    resampled = torchaudio.functional.resample(mono, rate_hz, SAMPLE_RATE_HZ).numpy()
-    temporary = (result / name).with_suffix(f".{os.getpid()}.tmp")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(temporary, resampled, SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
-    temporary.replace(result / name)
+    if rate_hz != resampler.orig_freq:
+        raise PrepareError(f"{place / name} is at {rate_hz} Hz, and other files of {place} at {resampler.orig_freq} Hz")
+    resampled = resampler(torch.from_numpy(np.ascontiguousarray(samples[:, 0]))).numpy()
+    for folder in (unfinished, result):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(unfinished / name, resampled, SAMPLE_RATE_HZ, subtype="FLOAT")
+    (unfinished / name).replace(result / name)
 
 
 SE = Recipe(
