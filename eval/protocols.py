@@ -123,14 +123,15 @@ SD = Protocol(
     train="Libri2Mix train-100, 16 kHz, max, mix_both",
     dev="dev",
     test="test",
-    score="diarization error rate by dscore on the saved predictions; s3prl's frame-level rate is another number",
+    score="diarization error rate of turns made from the posteriors, as dscore computes it; s3prl's frame-level rate, "
+    "by which the checkpoint is chosen, is another number",
     free=("downstream_expert.datarc.frame_shift",),  # s3prl notes the upstream's own here
 )
 QBE = Protocol(
     train="nothing",
     dev="dev queries: the layer is chosen on them",
     test="eval queries",
-    score="maximum term weighted value by the benchmark's own scripts, of the layer that is best on dev",
+    score="maximum term weighted value, of the layer that is best on dev",
     free_arguments=("upstream_layer_selection",),
 )
 SE = Protocol(

@@ -187,7 +187,8 @@ def look_at_folder(plan: Plan, folder: Path, split: str) -> None:
             found = f"nothing of {len(unknown)}: {named(unknown)}"
             plan.note(f"{split}/{what}", f"a line for each of {len(names)}", found, MISSING, "prepare it again")
     if not (folder / "rttm").is_file():
-        plan.note(f"{split}/rttm", "for scoring with dscore", "not there", DIFFERS, "prepare it again before you score")
+        fix = "scores are then of the segments, whose times s3prl's tables may have rounded"
+        plan.note(f"{split}/rttm", "for scoring", "not there", DIFFERS, fix)
     look_at_audio(plan, split, audio.values(), folder)
 
 

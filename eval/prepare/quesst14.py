@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from robustdistiller.eval.prepare.looking import lines_of, locate, not_there
-from robustdistiller.eval.prepare.plan import MISSING, Input, Plan, Recipe, Roots
+from robustdistiller.eval.prepare.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
+from robustdistiller.eval.scoring.qbe import read_ground_truth
+from robustdistiller.eval.scoring.reasons import ScoringError
 from robustdistiller.eval.tasks import Task
 
 LANGUAGE = "nnenglish"
@@ -42,8 +44,19 @@ def plan_qbe(task: Task, roots: Roots, out: Path) -> Plan:
         english = [re.sub(r"^.*?/", "", path) for path, language in parts if language == LANGUAGE]
         plan.count(f"English {what}", len(english), None, "items")
         plan.absent(f"audio of the {what}", not_there(folder, english), len(english), "unpack the archive again")
+    for part in ("dev", "eval"):
+        _look_at_ground_truth(plan, folder / "scoring" / f"groundtruth_quesst14_{part}")
     plan.set("dataset_root", folder)
     return plan
+
+
+def _look_at_ground_truth(plan: Plan, folder: Path) -> None:
+    try:
+        truth = read_ground_truth(folder)
+    except ScoringError as error:
+        plan.note(folder.name, "for scoring", str(error), DIFFERS, "without it s3prl searches, and there is no MTWV")
+    else:
+        plan.note(folder.name, "for scoring", f"{len(truth.targets)} queries", OK)
 
 
 QBE = Recipe((Input("dataset_root", "quesst14Database: Audio/ dev_queries/ eval_queries/ scoring/"),), plan_qbe)

@@ -86,7 +86,7 @@ def voxceleb1(root: Path, layout: str) -> Path:
         for speaker in speakers:
             for part in (1, 2, 3):
                 name = f"{speaker}/video{part}/00001.wav"
-                audio(root / place / name, 3.5)
+                audio(root / place / name, 0.1)
                 split.append(f"{part} {name}")
     for first, second in (("id10270", "id10270"), ("id10270", "id10271"), ("id10271", "id10271")):
         trials.append(f"{int(first == second)} {first}/video1/00001.wav {second}/video2/00001.wav")

@@ -226,3 +226,11 @@ def test_inputs_are_checked(tmp_path):
     Path(root / "iden_split.txt").write_bytes(b"\xff\xfe1")
     with pytest.raises(PrepareError, match=r"iden_split.txt is no text file .*; expected UTF-8"):
         look(tasks.get("SID"), {"file_path": [root]}, tmp_path)
+
+
+def test_query_by_example_without_ground_truth_cannot_be_scored(toy_corpora, look_at, tmp_path):
+    toy_corpora.build("QbE", tmp_path / "data")
+    assert states(look_at("QbE", tmp_path / "data"))["groundtruth_quesst14_eval"] == OK
+    shutil.rmtree(tmp_path / "data" / "scoring" / "groundtruth_quesst14_eval")
+    plan = look_at("QbE", tmp_path / "data")
+    assert plan.ok and states(plan)["groundtruth_quesst14_eval"] == DIFFERS

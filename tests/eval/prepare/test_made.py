@@ -20,6 +20,7 @@ from robustdistiller.eval.launcher import main
 from robustdistiller.eval.prepare import PrepareError, run
 from robustdistiller.eval.prepare import running as running_module
 from robustdistiller.eval.prepare.librimix import development_set
+from robustdistiller.eval.scoring.diarization import read_reference
 from robustdistiller.eval.store import read_records
 
 from .downloads import libri2mix, snips_mp3, voicebank, voxceleb1
@@ -125,6 +126,10 @@ def test_diarization_folders_hold_who_speaks_when(look_at, tmp_path):
         "<NA>",
         "84",
     ]
+    turns, source = read_reference(folder)
+    first = {(turn.speaker, turn.onset_s, turn.offset_s) for turn in turns["84-121123-0000_174-50561-0001"]}
+    assert source == "rttm" and len(first) == 4
+    assert first == {("84", 0.25, 0.75), ("84", 1.0, 1.25), ("174", 0.75, 1.25), ("174", 1.5, 1.75)}
     again = look_at("SD", librimix=tmp_path / "out")  # what was made passes as prepared folders
     assert again.ok and not again.steps
 
