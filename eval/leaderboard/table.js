@@ -1,7 +1,7 @@
 // The table, its sorting, and the heat map of losses.
 
 /** The sign of a number that is not from a standard run. */
-function mark(needed) {
+function nonStandardSign(needed) {
   return needed ? " \u2021" : "";
 }
 
@@ -15,8 +15,8 @@ function tableColumns() {
   ];
   if (!task && state.condition === "clean") {
     list.push(
-      { key: "superb", head: "superb_s", sub: "\u2191", read: (row) => row.superb, show: (row) => number(row.superb, 0) + mark(!row.standard) },
-      { key: "overall", head: "overall", sub: "mean \u2191", read: (row) => row.overall, show: (row) => number(row.overall, 1) + mark(!row.standard) },
+      { key: "superb", head: "superb_s", sub: "\u2191", read: (row) => row.superb, show: (row) => number(row.superb, 0) + nonStandardSign(!row.standard) },
+      { key: "overall", head: "overall", sub: "mean \u2191", read: (row) => row.overall, show: (row) => number(row.overall, 1) + nonStandardSign(!row.standard) },
     );
   }
   for (const column of shown) {
@@ -27,7 +27,7 @@ function tableColumns() {
       head,
       sub: column.group.metric,
       read: (row) => (row.cells[column.id] ? row.cells[column.id].v : null),
-      show: (row) => number(row.cells[column.id].v, column.group.digits) + mark(row.cells[column.id].marked),
+      show: (row) => number(row.cells[column.id].v, column.group.digits) + nonStandardSign(row.cells[column.id].marked),
       small: (row) => interval(row.cells[column.id], column.group.digits),
       title: (row) => row.cells[column.id].remark,
       up: !column.group.higher,

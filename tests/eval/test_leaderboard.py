@@ -243,6 +243,13 @@ def test_the_page_is_whole_in_itself():
     assert page.count("<tr>") == 1 + len(board.rows) and "<td>10.47</td>" in page
 
 
+def test_scripts_of_the_page_share_no_function_name():
+    """They stand in one scope, where a later function silently takes the place of an earlier one."""
+    page = to_html(build_board([], published))
+    names = re.findall(r"^(?:async )?function (\w+)", page, re.MULTILINE)
+    assert len(names) > 20 and sorted(set(names)) == sorted(names)
+
+
 def test_names_cannot_become_markup(tmp_path):
     evil = '</script><script>document.title="owned"</script><b>&{{style}}'
     boards.write_answers(tmp_path, evil)
