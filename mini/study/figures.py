@@ -13,6 +13,8 @@ from .plan import BASELINES, REFERENCE, STUDENTS
 from .tasks import TASKS
 
 _SWEEP = ("clean", "noise20", "noise10", "noise5", "noise0")
+# With more, the curves cannot be told apart; all are in the other figures and tables.
+_CURVES = ("distilhubert", "robustdistiller", "correlation", "dphubert", "robustdistiller_dpwavlm", "ours")
 _MARKERS = "osD^vP*Xhp<>"
 _BASELINE_STYLES = {
     "teacher": {"color": "black", "linestyle": "--", "marker": "s"},
@@ -63,8 +65,9 @@ def _style(name: str) -> dict:
 
     if name in _BASELINE_STYLES:
         return _BASELINE_STYLES[name]
-    index = list(STUDENTS).index(name)
-    return {"color": matplotlib.colormaps["tab10"](index % 10), "marker": _MARKERS[index % len(_MARKERS)]}
+    index = list(dict.fromkeys((*_CURVES, *STUDENTS))).index(name)  # strong colours to those that are drawn as curves
+    color = 2 * index if index < 10 else 2 * (index - 10) + 1
+    return {"color": matplotlib.colormaps["tab20"](color), "marker": _MARKERS[index % len(_MARKERS)]}
 
 
 def _panels(results: Results, width: float, height: float, columns: int = 2):
@@ -80,11 +83,12 @@ def _panels(results: Results, width: float, height: float, columns: int = 2):
 
 def _scores(results: Results):
     figure, axes = _panels(results, 6.2, 4.0)
+    names = [name for name in results.names if name in (*_CURVES, *BASELINES)] or results.names
     for axis, task in zip(axes, results.tasks):
-        for number, name in enumerate(results.names):
+        for number, name in enumerate(names):
             scores = [results.score(name, task, condition) for condition in results.conditions]
             places = [place for place, score in enumerate(scores) if score is not None]
-            shift = 0.5 * (number / max(1, len(results.names) - 1) - 0.5)  # so that error bars lie beside each other
+            shift = 0.5 * (number / max(1, len(names) - 1) - 0.5)  # so that error bars lie beside each other
             style = _style(name)
             axis.errorbar(
                 [place + shift for place in places],
