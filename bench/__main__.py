@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from .record import Report, describe_machine, write_report
+from robustdistiller.eval.run_info import describe_machine
+
+from .record import Report, write_report
 from .settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from robustdistiller.eval.run_info import git_state, versions
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .measure import Comparison, Series
@@ -81,30 +75,6 @@ class Report:
         )
         values["text"] = tuple(values["text"])
         return cls(**values)
-
-
-def describe_machine(device: str) -> dict[str, Any]:
-    """Processor, cores, threads, device, versions, commit and date.
-
-    >>> sorted(describe_machine("cpu"))[:3]
-    ['cores', 'date', 'device']
-    """
-    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": gpu or device,
-        "versions": versions(),
-        "git": git_state(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def write_report(folder: Path, report: Report) -> Path:

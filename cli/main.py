@@ -18,6 +18,7 @@ COMMANDS = {
     "extract": "Write the features of a folder of audio, one file each.",
     "prepare": "Look at a SUPERB task's data, say what is missing, make the files that s3prl needs.",
     "sweep": "Run a benchmark sweep: upstreams x tasks x conditions x seeds, continued where it stopped.",
+    "profile": "Measure what an upstream costs: parameters, MACs, real-time factor, memory.",
     "table": "Make tables and plots from records.",
     "leaderboard": "Show measured systems beside published ones: tables, CSV, LaTeX, one HTML page.",
     "compare": "Compare two systems cell by cell, with intervals and paired tests.",
@@ -51,7 +52,9 @@ def load(name: str) -> click.Command:
     'doctor'
     """
     single = typer.Typer(add_completion=False)
-    single.command(name)(getattr(import_module(f"robustdistiller.cli.{name}"), name))
+    single.command(name)(
+        getattr(import_module(f"robustdistiller.cli.{name.replace('-', '_')}"), name.replace("-", "_"))
+    )
     return typer.main.get_command(single)
 
 

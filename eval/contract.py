@@ -66,6 +66,30 @@ def check_upstream(
         >>> [finding.name for finding in check_upstream("no_such_upstream")]
         ['entry']
     """
+    try:
+        upstream = open_upstream(name, checkpoint, options)
+    except ContractError as error:
+        return [Finding("entry", False, str(error))]
+    return examine(upstream, device)
+
+
+def open_upstream(name: str, checkpoint: str | None = None, options: str | None = None) -> Any:
+    """Load an upstream as s3prl does.
+
+    Args:
+        name: entry of s3prl's hub, ours included (``-u``).
+        checkpoint: what its ``-k`` is given.
+        options: what its ``-g`` is given.
+
+    Raises:
+        ContractError: there is no such entry (the nearest are given), or it does not load.
+
+    Example:
+        >>> open_upstream("robustdistiller_mimi")
+        Traceback (most recent call last):
+        robustdistiller.eval.contract.ContractError: s3prl's hub has no upstream 'robustdistiller_mimi'; did you mean \
+robustdistiller_mini, ...
+    """
     s3prl_bridge.install()
     from s3prl import hub
 
@@ -75,15 +99,14 @@ def check_upstream(
     if not hasattr(hub, name):
         near = difflib.get_close_matches(name, dir(hub), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        return [Finding("entry", False, f"s3prl's hub has no upstream {name!r}{hint}")]
+        raise ContractError(f"s3prl's hub has no upstream {name!r}{hint}")
     if checkpoint and "://" not in checkpoint and Path(checkpoint).suffix and not Path(checkpoint).is_file():
-        return [Finding("entry", False, f"checkpoint {checkpoint}: no such file")]
+        raise ContractError(f"checkpoint {checkpoint}: no such file")
     try:
-        upstream = getattr(hub, name)(ckpt=checkpoint, model_config=options, refresh=False)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the report says whatever went wrong
+        return getattr(hub, name)(ckpt=checkpoint, model_config=options, refresh=False)
+    except (Exception, SystemExit) as error:  # of whatever kind: the upstream is anybody's code
         why = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
-        return [Finding("entry", False, f"{name} does not load: {why}")]
-    return examine(upstream, device)
+        raise ContractError(f"{name} does not load: {why}") from error
 
 
 def examine(upstream: Any, device: str = "cpu") -> list[Finding]:

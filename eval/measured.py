@@ -11,6 +11,7 @@ import numpy as np
 
 from robustdistiller.eval.folds import items_over_folds, mean_over_folds, missing_folds
 from robustdistiller.eval.outcomes import ItemScores, Outcomes, read_outcomes
+from robustdistiller.eval.profiling.record import Profile, read_profiles
 from robustdistiller.eval.records import Metric, Record, RecordError
 from robustdistiller.eval.store import read_record_files
 from robustdistiller.eval.table import build_tables, row_labels, row_of
@@ -129,7 +130,7 @@ class MeasuredSystem:
         name: its label; where labels collide with upstream, digest and options.
         identity: label, upstream, checkpoint digest, options.
         parameters: of the upstream.
-        macs: multiply-accumulate operations, None where not measured.
+        macs: multiply-accumulate operations on SUPERB's 32 utterances, None where not measured.
         cells: finished cells.
         refused: a sentence for each cell that is partial or failed, and is therefore not shown.
 
@@ -149,7 +150,7 @@ class MeasuredSystem:
 
 
 def read_systems(folders: Iterable[Path | str]) -> list[MeasuredSystem]:
-    """All systems measured in folders of records.
+    """All systems measured in folders of records, with their profiles (see `eval.profiling`) where there are any.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -160,17 +161,21 @@ def read_systems(folders: Iterable[Path | str]) -> list[MeasuredSystem]:
         Traceback (most recent call last):
         FileNotFoundError: no folder of records at nowhere; ...
     """
-    files: dict[Path, Record] = {}
+    folders, files = list(folders), {}
     for folder in folders:
         found = read_record_files(folder)
         if not found:
             raise RecordError(f"there are no records in {folder}; run_downstream.py -m evaluate writes them")
         files.update(found)
-    return measured_systems(files)
+    return measured_systems(files, read_profiles(folders).values())
 
 
-def measured_systems(files: Mapping[Path, Record]) -> list[MeasuredSystem]:
+def measured_systems(files: Mapping[Path, Record], profiles: Iterable[Profile] = ()) -> list[MeasuredSystem]:
     """Group record files by system, largest first; partial and failed cells are refused, each with a sentence.
+
+    Args:
+        files: records with their files.
+        profiles: costs of upstreams; of several of one upstream and checkpoint the newest counts.
 
     Raises:
         RecordError: two records of a cell disagree, or records that do not belong together (see `build_tables`).
@@ -191,12 +196,15 @@ def measured_systems(files: Mapping[Path, Record]) -> list[MeasuredSystem]:
         elif record.key() not in seen:  # the same record in two folders counts once
             seen.add(record.key())
             grouped[row_of(record)][CellKey.of(record)][path] = record
+    costs = {one.identity: one.superb_macs for one in sorted(profiles, key=lambda profile: profile.start_utc)}
     systems = []
     for identity, name in names.items():
         _refuse_incomplete(name, grouped[identity], refused[identity])
         records = [r for r in files.values() if row_of(r) == identity]
         cells = {key: MeasuredCell.of(group) for key, group in grouped[identity].items()}
-        macs = next((r.macs for r in records if r.macs is not None), None)
+        macs = costs.get((identity[1], identity[2], identity[3]))
+        if macs is None:
+            macs = next((r.macs for r in records if r.macs is not None), None)
         systems.append(
             MeasuredSystem(name, identity, records[0].parameters, macs, cells, tuple(refused.get(identity, ())))
         )

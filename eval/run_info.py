@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,31 @@ def tf32_enabled() -> bool:
     """
     on_gpu = torch.cuda.is_available()
     return on_gpu and (torch.get_float32_matmul_precision() != "highest" or torch.backends.cudnn.allow_tf32)
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Processor, cores, threads, device, versions, commit and date.
+
+    Args:
+        device: ``cpu`` or ``cuda``, with or without its number.
+
+    Example:
+        >>> sorted(describe_machine("cpu"))[:3]
+        ['cores', 'date', 'device']
+    """
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": gpu or device,
+        "versions": versions(),
+        "git": git_state(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

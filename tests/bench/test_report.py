@@ -8,7 +8,7 @@ import pytest
 
 from robustdistiller.bench import Comparison, Report, Series, alternate, load_reports, write_report
 from robustdistiller.bench.__main__ import main
-from robustdistiller.bench.record import describe_machine
+from robustdistiller.eval.run_info import describe_machine
 
 
 def test_ways_are_timed_in_turns() -> None:

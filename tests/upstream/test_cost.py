@@ -69,3 +69,23 @@ def test_counts_of_a_layer_by_hand() -> None:
     assert counted_macs(convolution, torch.randn(1, 3, 100)) == 96 * 8 * 15
     assert counted_macs(nn.Linear(7, 5), torch.randn(4, 7)) == 4 * 7 * 5
     assert counted_macs(nn.LayerNorm(7), torch.randn(4, 7)) == 0
+
+
+class Peeking(nn.Module):
+    """Looks at its numbers, as some upstreams do: it cannot run on shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = SpeechEncoder(SMALL)
+        self.heard: list[float] = []
+
+    def forward(self, waveforms: list[torch.Tensor], louder: bool = False):
+        self.heard.append(float(waveforms[0].abs().max()))
+        return self.encoder(torch.stack(waveforms) * (2 if louder else 1))
+
+
+def test_upstreams_that_look_at_numbers_are_run_on_numbers() -> None:
+    peeking, waveform = Peeking().eval(), torch.ones(8_000)
+    expected = counted_macs(peeking.encoder, waveform.unsqueeze(0))
+    assert counted_macs(peeking, [waveform]) == counted_macs(peeking, [waveform], louder=True) == expected > 0
+    assert peeking.heard == [1.0, 1.0]

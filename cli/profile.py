@@ -1,0 +1,154 @@
+"""`robustdistiller profile`: what an upstream costs, as a record and as a table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from robustdistiller.cli.table import print_whole
+from robustdistiller.eval.contract import ContractError
+from robustdistiller.eval.profiling import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
+from robustdistiller.upstream.cost import NOT_COUNTED
+
+HELP = f"""
+Measure what an upstream costs: parameters, MACs, real-time factor, memory.
+
+\b
+  robustdistiller profile dphubert
+  robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
+  robustdistiller profile fbank --durations 1,10 --threads 1
+
+Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads, as they
+are with no_pred.
+
+MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
+papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and attention;
+it does not count {NOT_COUNTED}. MACs depend on lengths only, so without --librispeech noise of the same lengths is
+taken. Of this package's own encoders the count from the configuration is stored beside.
+
+Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one, after one run to warm up; of the
+32 utterances, their sum in one pass. Memory: the most that a process of its own holds (VmHWM on Linux, else getrusage),
+on a GPU what PyTorch has allocated.
+
+The result is written as JSON below --out. Given the folder of an upstream's records, robustdistiller leaderboard shows
+its MACs.
+"""
+
+
+def profile(
+    upstream: Annotated[str, typer.Argument(help="Entry of s3prl's hub, those of this package included.")],
+    checkpoint: Annotated[
+        str | None, typer.Option("-k", "--checkpoint", help="Its weights, as for -k of s3prl.")
+    ] = None,
+    options: Annotated[str | None, typer.Option("-g", "--options", help="Its own options file, as for -g.")] = None,
+    label: Annotated[str, typer.Option(help="Name to show; default: of the checkpoint or upstream.")] = "",
+    librispeech: Annotated[
+        Path | None, typer.Option(help="LibriSpeech, the folder with test-clean: its audio instead of noise.")
+    ] = None,
+    durations: Annotated[str, typer.Option(help="Fixed lengths in seconds, separated by commas.")] = "1,5,10,20",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each length.", min=1)] = 5,
+    device: Annotated[
+        list[str] | None, typer.Option(help="cpu or cuda, repeatable; default: both where there is a GPU.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(help="CPU threads, repeatable; default: 1, and as many as there are.", min=1)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
+) -> None:
+    # The docstring is the help text, set below.
+    import torch
+
+    console = Console()
+    try:
+        settings = ProfileSettings(
+            *(upstream, checkpoint, options, label),
+            durations_s=_numbers(durations),
+            repeats=repeats,
+            devices=tuple(device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])),
+            threads=tuple(dict.fromkeys(threads or [1, _cores()])),
+            librispeech=None if librispeech is None else str(librispeech),
+        )
+        found = measure(settings, Console(stderr=True))
+        path = write_profile(out, found)
+    except (ContractError, ProfileError, OSError, ValueError) as error:
+        Console(stderr=True).print(f"robustdistiller profile: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    show(found, console)
+    console.print(f"Written: {path}", soft_wrap=True, markup=False)
+
+
+profile.__doc__ = HELP
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Lengths in seconds.
+
+    Raises:
+        ValueError: something that is no positive number.
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0.05 <= number < 3600 for number in numbers):
+        raise ValueError(f"--durations {text}: expected seconds from 0.05 on, separated by commas, e.g. 1,5,10,20")
+    return tuple(sorted(set(numbers)))
+
+
+def measure(settings: ProfileSettings, console: Console) -> Profile:
+    """Profile with a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("loading", total=settings.steps)
+        return profile_upstream(settings, lambda what: progress.update(bar, description=what, advance=1))
+
+
+def show(found: Profile, console: Console) -> None:
+    """Print a profile as tables."""
+    counts = found.parameters
+    shown = Table(title=f"{found.label}: size and work", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    shown.add_column("")
+    shown.add_column("with heads" if counts["used_without_heads"] else "", justify="right")
+    if counts["used_without_heads"]:
+        shown.add_column("without", justify="right")
+    shown.add_row("parameters stored", _millions(counts["stored"]))
+    shown.add_row("parameters used", _millions(counts["used"]), _millions(counts["used_without_heads"]))
+    superb = found.macs["superb"]
+    name = f"MACs of SUPERB's {superb['utterances']} utterances"
+    shown.add_row(name, *(_giga(superb.get(key)) for key in ("macs", "without_heads")))
+    for one in found.macs["lengths"]:
+        shown.add_row(f"MACs of {one['duration_s']:g} s", *(_giga(one.get(key)) for key in ("macs", "without_heads")))
+    print_whole(shown, console)
+    shown = Table(title="Speed and memory", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for head in ("device", "threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"):
+        shown.add_column(head, justify="left" if head == "device" else "right")
+    for run in found.runs:
+        what = f"32 utterances, {run['audio_s']:.0f} s" if run["what"] == "superb" else run["what"]
+        seconds = sorted(run["seconds"])[len(run["seconds"]) // 2]
+        cells = [run["device"], str(run["threads"] or "-"), what, f"{seconds:.3f}", f"{run['real_time_factor']:.4f}"]
+        shown.add_row(*cells, *(f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes")))
+    print_whole(shown, console)
+    methods = dict.fromkeys(run["memory_method"] for run in found.runs)
+    notes = [f"MACs by {found.macs['tool']} (torch {found.macs['tool_version']}); not counted: {NOT_COUNTED}."]
+    notes.append(f"Audio: {superb['audio']}. Memory: {'; '.join(methods)}. {found.machine['processor']}.")
+    for note in notes:
+        console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _millions(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.2f} M"
+
+
+def _giga(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e9:.2f} G"
