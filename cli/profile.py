@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from robustdistiller.cli.help_text import folded
 from robustdistiller.cli.table import print_whole
 from robustdistiller.eval.contract import ContractError
 from robustdistiller.eval.profiling import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
@@ -84,7 +85,7 @@ def profile(
     console.print(f"Written: {path}", soft_wrap=True, markup=False)
 
 
-profile.__doc__ = HELP
+profile.__doc__ = folded(HELP)
 
 
 def _cores() -> int:

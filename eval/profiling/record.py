@@ -90,7 +90,7 @@ def profile_path(root: Path | str, profile: Profile) -> Path:
 
     Example:
         >>> profile_path("records", example_profile()).as_posix()
-        'records/fbank/none/profile-7ab77ef1.json'
+        'records/fbank/none/profile-....json'
     """
     where = [profile.machine.get(name) for name in ("processor", "cores")]
     where.append(sorted({str(run["device"]) for run in profile.runs}))
