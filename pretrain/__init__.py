@@ -9,7 +9,7 @@ from robustdistiller.upstream.cost import cost_table
 
 from .assemble import planned_costs
 from .config import DistillConfig, list_recipes, load_config
-from .module import NonFiniteLossError
+from .finite import NonFiniteLossError
 from .run import RunInterrupted, distill
 from .settings import SettingsError
 from .student import make_student

@@ -12,6 +12,8 @@ from platform import python_version
 
 import lightning.pytorch as pl
 
+from robustdistiller.upstream.host_memory import keep_freed_memory
+
 from .resume import AtomicCheckpointIO
 from .sections import TrainerConfig
 
@@ -36,12 +38,14 @@ class RunInterrupted(KeyboardInterrupt):
 def make_trainer(settings: TrainerConfig, out_dir: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Lightning's trainer, with our checkpoints, log and progress bar in place of its own.
 
+    On a CPU the process keeps the memory of its tensors from then on.
+
     Args:
         settings: `precision` must be resolved.
         out_dir: folder of the run.
         callbacks: in the order in which they are called.
     """
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
@@ -60,6 +64,9 @@ def make_trainer(settings: TrainerConfig, out_dir: Path, callbacks: Sequence[pl.
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+    return trainer
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lightning.pytorch as pl
 import torch
@@ -17,15 +17,12 @@ from robustdistiller.upstream import SpeechEncoder
 
 from .config import DistillConfig
 from .data import Batch, Position
+from .finite import ADVICE, FiniteWatch, Places
 from .objectives import Step, make_objectives, valid_frames
 from .pruning import Gates
 from .step_time import StepClock
 from .targets import Targets
 from .unreadable import UnreadableAudio
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient is NaN or infinite; the message names the step and the utterances."""
 
 
 class Distiller(pl.LightningModule):
@@ -56,6 +53,7 @@ class Distiller(pl.LightningModule):
         self.steps_done = 0  # when training is over
         self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log; their mean over all processes
         self.clock = StepClock()
+        self.finite = FiniteWatch()
 
     @property
     def teacher(self) -> SpeechEncoder:
@@ -82,6 +80,7 @@ class Distiller(pl.LightningModule):
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
+        self.finite.settle(self.global_step + 1)
         # Dropout and gates depend on the seed and the place in the data only, so that a resumed run repeats them.
         torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
         step = self.step_of(batch)
@@ -99,8 +98,7 @@ class Distiller(pl.LightningModule):
                 "target_sparsity": self.gates.target_sparsity(self.global_step),
             }
         self.values = {"loss": loss.detach(), **self.values}
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(self._describe_failure("the loss", step))
+        self.finite.expect(loss, self.global_step + 1, self._failure_of_loss(step))
         self._latest = (batch.ids, batch.position)
         self.position = batch.position.next()
         self.audio_s += audio_s
@@ -200,7 +198,9 @@ class Distiller(pl.LightningModule):
         groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         if self.gates is not None:
             groups += self.gates.optimizer_groups()
-        optimizer = AdamW(groups, settings.lr, tuple(settings.betas), settings.eps, settings.weight_decay)
+        # One kernel for all weights. It undoes the loss scaling of fp16 by itself, after the clipping here: too late.
+        fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+        optimizer = AdamW(groups, settings.lr, tuple(settings.betas), settings.eps, settings.weight_decay, fused=fused)
         scheduler = LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -222,15 +222,16 @@ class Distiller(pl.LightningModule):
         weights = [weight for _, weight in self._named_weights()]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.optim.clip_norm)
         self.values |= {"grad_norm": norm.detach(), "lr": optimizer.param_groups[0]["lr"]}
-        if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
-            ids, position = self._latest
-            raise NonFiniteLossError(
-                f"the gradient is not finite at step {self.global_step + 1} (epoch {position.epoch}, batch "
-                f"{position.batch_in_epoch}) although the loss is; utterances: {', '.join(ids)}. {_ADVICE}"
-            )
+        if self.trainer.precision != "16-mixed":
+            self.finite.expect(norm, self.global_step + 1, self._failure_of_gradient(*self._latest))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the place in the data, and what of it cannot be read."""
+        """Add the place in the data, and what of it cannot be read.
+
+        Raises:
+            NonFiniteLossError: what would be saved is of no use.
+        """
+        self.finite.settle()
         # Processes pass over different unreadable batches, so that their places may differ.
         states = [(self.position, self.unreadable.state_dict())] * self.trainer.world_size
         if self.trainer.world_size > 1:
@@ -253,32 +254,27 @@ class Distiller(pl.LightningModule):
         self.audio_s = progress["audio_s"]
         self.unreadable.load_state_dict(progress.get("unreadable", {}))
 
-    def _describe_failure(self, what: str, step: Step) -> str:
-        batch = step.batch
-        places = {
-            "the speech": batch.waveforms,
-            "the corrupted speech": step.heard,
-            "the teacher's layers": torch.cat(step.targets, -1),
-            "the student's predictions": torch.cat([*step.predictions, step.output.hidden_states[-1]], -1),
-        }
-        where = "only in the loss itself"
-        for place, values in places.items():
-            bad = [name for name, row in zip(batch.ids, values) if not torch.isfinite(row).all()]
-            if bad:
-                where = f"first in {place} of {', '.join(bad)}"
-                break
-        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.values.items())
-        return (
-            f"{what} is not finite at step {self.global_step + 1} (epoch {batch.position.epoch}, batch "
-            f"{batch.position.batch_in_epoch}): {terms}; {where}. Utterances of the batch: {', '.join(batch.ids)}. "
-            f"{_ADVICE}"
+    def _failure_of_loss(self, step: Step) -> Callable[[], str]:
+        on_cpu = step.heard.device.type == "cpu"  # a GPU's tensors must not be kept until the answer is there
+        look = (lambda: Places(step).describe()) if on_cpu else Places(step).describe
+        values, number, position = dict(self.values), self.global_step + 1, step.batch.position
+        ids = ", ".join(step.batch.ids)
+
+        def describe() -> str:
+            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+            return (
+                f"the loss is not finite at step {number} (epoch {position.epoch}, batch {position.batch_in_epoch}): "
+                f"{terms}; {look()}. Utterances of the batch: {ids}. {ADVICE}"
+            )
+
+        return describe
+
+    def _failure_of_gradient(self, ids: tuple[str, ...], position: Position) -> Callable[[], str]:
+        number = self.global_step + 1
+        return lambda: (
+            f"the gradient is not finite at step {number} (epoch {position.epoch}, batch {position.batch_in_epoch}) "
+            f"although the loss is; utterances: {', '.join(ids)}. {ADVICE}"
         )
-
-
-_ADVICE = (
-    "The last checkpoint is untouched: remove the utterances, or change settings (a smaller optim.lr, "
-    "trainer.precision=fp32) in a new out_dir."
-)
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float, decay: bool = True) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .config import EncoderConfig
 from .inference import Kept, plain_inference
+from .matrix_stack import features_by_products, matrix_products_fit
 from .segments import SegmentExtractor
 
 
@@ -44,12 +45,15 @@ class ConvExtractor(nn.Module):
         """
         if plain_inference(self, waveforms):
             return self._in_segments(waveforms, lengths)
-        x = waveforms.unsqueeze(1)
-        for layer in self.layers:
-            if lengths is not None:
-                lengths = [layer.num_frames(length) for length in lengths]
-            x = layer(x, lengths)
-        x = x.transpose(1, 2)
+        if matrix_products_fit(self, waveforms):
+            x = features_by_products(self, waveforms, lengths)
+        else:
+            x = waveforms.unsqueeze(1)
+            for layer in self.layers:
+                if lengths is not None:
+                    lengths = [layer.num_frames(length) for length in lengths]
+                x = layer(x, lengths)
+            x = x.transpose(1, 2)
         return x if self.scale is None else x * self.scale
 
     def _in_segments(self, waveforms: Tensor, lengths: list[int] | None) -> Tensor:

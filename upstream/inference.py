@@ -1,4 +1,4 @@
-"""When the shortcuts for inference on a CPU may be taken, and what they keep of the weights they are made from."""
+"""When the shortcuts on a CPU may be taken, and what they keep of the weights they are made from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,25 @@ import torch
 from torch import Tensor, nn
 
 
-def plain_inference(module: nn.Module, x: Tensor) -> bool:
-    """Whether only numbers are wanted of ``module(x)``: float32 on a CPU, no gradients, nothing that watches.
+def plain_numbers(module: nn.Module, x: Tensor) -> bool:
+    """Whether nothing but the numbers of ``module(x)`` matters: float32 on a CPU, nothing that watches.
 
     Hooks on parts of the module, as pruning sets them, have to be run; what is compiled or exported has to be seen.
+
+    >>> plain_numbers(nn.Linear(2, 2), torch.zeros(2)), plain_numbers(nn.Linear(2, 2), torch.zeros(2).double())
+    (True, False)
+    """
+    weight = next(module.parameters())
+    return (
+        x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not is_watched(module)
+    )
+
+
+def plain_inference(module: nn.Module, x: Tensor) -> bool:
+    """:func:`plain_numbers`, and no gradients are wanted.
 
     >>> plain_inference(nn.Linear(2, 2), torch.zeros(2))  # gradients are wanted
     False
@@ -20,15 +35,20 @@ def plain_inference(module: nn.Module, x: Tensor) -> bool:
     ...     plain_inference(nn.Linear(2, 2), torch.zeros(2))
     True
     """
-    weight = next(module.parameters())
+    return not torch.is_grad_enabled() and plain_numbers(module, x)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether parts of ``module`` have hooks, or PyTorch looks on to compile or export.
+
+    >>> is_watched(nn.Linear(2, 2))
+    False
+    """
+    parts = (part for part in module.modules() if part is not module)
     return (
-        not torch.is_grad_enabled()
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules() if part is not module)
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or any(part._forward_hooks or part._forward_pre_hooks for part in parts)
     )
 
 

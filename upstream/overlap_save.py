@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 class OverlapSaveConv:
-    """A grouped convolution along time whose weights are kept transformed (overlap-save). Keeps no gradients.
+    """A grouped convolution along time whose weights are kept transformed (overlap-save).
+
+    Made with gradients enabled, it has them, for one backward pass.
 
     Args:
         conv: stride 1, dilation 1, padded with zeros.
@@ -25,8 +27,7 @@ class OverlapSaveConv:
         self.groups, self.bias = conv.groups, conv.bias
         self.size = 1 << (2 * self.kernel - 1).bit_length()  # of a transform: half of it gives new frames
         self.hop = self.size - self.kernel + 1
-        weight = conv.weight.detach()
-        spectra = torch.fft.rfft(weight.unflatten(0, (self.groups, -1)), self.size).conj()
+        spectra = torch.fft.rfft(conv.weight.unflatten(0, (self.groups, -1)), self.size).conj()
         self.spectra = spectra.permute(3, 0, 2, 1).resolve_conj().flatten(0, 1).contiguous()  # (bins * groups, in, out)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from robustdistiller.upstream import SpeechEncoder
 
 from ..config import DistillConfig
 from ..data import Batch, Position
-from ..module import NonFiniteLossError, learning_rate_factor
+from ..finite import NonFiniteLossError
+from ..module import learning_rate_factor
 from .data import TaskData
 from .heads import HeadsConfig, TaskHeads
 
