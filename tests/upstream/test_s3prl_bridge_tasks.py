@@ -86,10 +86,10 @@ def test_stock_s3prl_trains_and_evaluates(code, entry, scalars, tmp_path: Path, 
         run("-m", "evaluate", "-t", split, *new)
 
     scores = task.scores(scalars, split)
-    if task.metric.key is None:
+    if code == "QbE":
         assert (tmp_path / "exp" / "benchmark.stdlist.xml").read_text().count("<term ") == 2 * 2
-    else:
-        assert task.metric.name in scores
+    else:  # the benchmark's diarization error rate is computed later, from predictions
+        assert ("frame_der" if code == "SD" else task.metric.name) in scores
     for name, value in scores.items():
         low, high = RANGES.get(name, (-100, 100) if name == "stoi" else (0, math.inf if "er" in name else 100))
         assert low <= value <= high, (name, value)
