@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import EncoderConfig
 from .encoder import SpeechEncoder
+from .inference import no_shortcuts
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **op
 
 
 def _count(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, options: Mapping[str, Any]) -> int:
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with no_shortcuts(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         upstream(waveforms, **options)
     return counter.get_total_flops() // 2
 

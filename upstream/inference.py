@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -38,15 +40,34 @@ def plain_inference(module: nn.Module, x: Tensor) -> bool:
     return not torch.is_grad_enabled() and plain_numbers(module, x)
 
 
+_counting: ContextVar[bool] = ContextVar("counting", default=False)
+
+
+@contextmanager
+def no_shortcuts() -> Iterator[None]:
+    """Within the block every layer runs as it is defined, so that its operations can be counted.
+
+    >>> with no_shortcuts():
+    ...     plain_numbers(nn.Linear(2, 2), torch.zeros(2))
+    False
+    """
+    token = _counting.set(True)
+    try:
+        yield
+    finally:
+        _counting.reset(token)
+
+
 def is_watched(module: nn.Module) -> bool:
-    """Whether parts of ``module`` have hooks, or PyTorch looks on to compile or export.
+    """Whether parts of ``module`` have hooks, PyTorch looks on to compile or export, or operations are counted.
 
     >>> is_watched(nn.Linear(2, 2))
     False
     """
     parts = (part for part in module.modules() if part is not module)
     return (
-        torch.compiler.is_compiling()
+        _counting.get()
+        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or any(part._forward_hooks or part._forward_pre_hooks for part in parts)
     )

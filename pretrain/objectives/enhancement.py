@@ -93,6 +93,10 @@ class BiLSTM(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Map (B, T, input_size) with (B,) valid frames to (B, T, 2 * hidden_size)."""
+        with torch.autocast(x.device.type, enabled=_lstm_takes_autocast(x)):
+            return self._both_ways(x if torch.is_autocast_enabled(x.device.type) else x.float(), lengths)
+
+    def _both_ways(self, x: Tensor, lengths: Tensor) -> Tensor:
         steps = torch.arange(x.shape[1], device=x.device)
         # Its own inverse: frame t of n becomes frame n - 1 - t, padding stays where it is.
         mirror = torch.where(steps < lengths.unsqueeze(1), lengths.unsqueeze(1) - 1 - steps, steps).unsqueeze(-1)
@@ -104,6 +108,12 @@ class BiLSTM(nn.Module):
             backwards = backwards.gather(1, mirror.expand(-1, -1, backwards.shape[-1]))
             x = torch.cat([forwards, backwards], dim=-1)
         return x
+
+
+def _lstm_takes_autocast(x: Tensor) -> bool:
+    """PyTorch's LSTM has no bfloat16 on processors that do not compute in it: there it stays in float32."""
+    device = x.device.type
+    return torch.is_autocast_enabled(device) and (device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class EnhancementHead(nn.Module):
