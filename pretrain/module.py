@@ -199,7 +199,7 @@ class Distiller(pl.LightningModule):
         if self.gates is not None:
             groups += self.gates.optimizer_groups()
         # One kernel for all weights. It undoes the loss scaling of fp16 by itself, after the clipping here: too late.
-        fused = self.trainer.precision != "16-mixed" and self.device.type in ("cpu", "cuda")
+        fused = self.trainer.precision != "16-mixed" and self.device.type == "cuda"
         optimizer = AdamW(groups, settings.lr, tuple(settings.betas), settings.eps, settings.weight_decay, fused=fused)
         scheduler = LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -59,7 +59,7 @@ def no_shortcuts() -> Iterator[None]:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether parts of ``module`` have hooks, PyTorch looks on to compile or export, or operations are counted.
+    """Whether parts of ``module`` have hooks or are compiled, or PyTorch looks on to compile, to export or to count.
 
     >>> is_watched(nn.Linear(2, 2))
     False
@@ -69,12 +69,15 @@ def is_watched(module: nn.Module) -> bool:
         _counting.get()
         or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        or any(part._forward_hooks or part._forward_pre_hooks or part._compiled_call_impl is not None for part in parts)
     )
 
 
 class Kept:
     """What was made of some weights, for as long as nothing writes to them. It is not copied and not saved.
+
+    PyTorch counts what is written to a tensor, but not by fused optimizers nor through ``.data``: so some numbers of
+    each weight are compared, too. An update of the weights moves them.
 
     >>> weight, kept = torch.ones(2), Kept()
     >>> kept.get([weight], lambda: weight.tolist())
@@ -87,6 +90,7 @@ class Kept:
     def __init__(self) -> None:
         self._weights: list[Tensor] = []
         self._versions: list[int] = []
+        self._numbers: Tensor | None = None
         self._value: Any = None
 
     def get(self, weights: Iterable[Tensor], make: Callable[[], Any]) -> Any:
@@ -94,9 +98,10 @@ class Kept:
         weights = list(weights)
         if any(weight.is_inference() for weight in weights):  # PyTorch does not count what is written to these
             return make()
-        versions = [weight._version for weight in weights]
-        if versions != self._versions or any(not _same(a, b) for a, b in zip(weights, self._weights)):
-            self._value, self._versions = make(), versions
+        versions, numbers = [weight._version for weight in weights], _some_numbers(weights)
+        known = versions == self._versions and torch.equal(numbers, self._numbers)
+        if not known or any(not _same(a, b) for a, b in zip(weights, self._weights)):
+            self._value, self._versions, self._numbers = make(), versions, numbers
             self._weights = [weight.detach() for weight in weights]  # kept: nothing else can come to lie there
         return self._value
 
@@ -105,6 +110,12 @@ class Kept:
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return Kept, ()
+
+
+def _some_numbers(weights: list[Tensor]) -> Tensor:
+    """A few dozen of each weight, spread over it, the first one among them."""
+    flat = [weight.detach().flatten() for weight in weights]
+    return torch.cat([one[:: max(1, len(one) // 61)] for one in flat])
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

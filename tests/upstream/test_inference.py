@@ -129,6 +129,31 @@ def test_every_change_of_a_weight_is_seen():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("fused", [True, False])
+def test_updates_of_an_optimizer_are_seen(fused):
+    """PyTorch does not count what a fused optimizer writes."""
+    encoder, waveforms = make(), noise(2, 8000)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3, fused=fused)
+    with torch.no_grad():
+        before = encoder(waveforms).hidden_states[-1]
+    for weight in encoder.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    with torch.no_grad():
+        after = encoder(waveforms).hidden_states[-1]
+        fresh = copy.deepcopy(encoder)(waveforms).hidden_states[-1]
+    assert torch.equal(after, fresh) and not torch.allclose(after, before, atol=1e-4)
+
+
+def test_compiled_parts_are_run():
+    encoder, waveforms, seen = make(), noise(2, 8000), []
+    encoder.extractor.layers[1].compile(backend=lambda graph, inputs: seen.append(graph) or graph.forward)
+    with torch.no_grad():
+        encoder(waveforms)
+    assert len(seen) == 1
+    torch._dynamo.reset()
+
+
 def test_hooks_are_run():
     encoder, waveforms = make(), noise(1, 8000)
     before = encoder(waveforms).extractor_features
