@@ -22,6 +22,7 @@ COMMANDS = {
     "table": "Make tables and plots from records.",
     "leaderboard": "Show measured systems beside published ones: tables, CSV, LaTeX, one HTML page.",
     "compare": "Compare two systems cell by cell, with intervals and paired tests.",
+    "submit-pack": "Write SUPERB's submission archive, and score it again from the archive.",
     "inspect": "Say what a checkpoint is, of whatever kind, without running anything in it.",
     "doctor": "Say what works on this machine, and how to get what does not.",
 }

@@ -11,6 +11,8 @@ from robustdistiller.eval.launcher import main
 from robustdistiller.eval.measured import value_of
 from robustdistiller.eval.outcomes import read_outcomes
 from robustdistiller.eval.store import read_record_files
+from robustdistiller.eval.submission import choose, find_experiments, pack
+from robustdistiller.eval.submission.layout import PARTS
 from robustdistiller.upstream.s3prl_bridge import sox_path
 
 pytestmark = pytest.mark.usefixtures("bridge")
@@ -79,3 +81,11 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
     else:
         assert len({one.ids for one in items}) == 1 and len(items[0].ids) == records["clean"].items_scored
         assert task.metric.name in items[0].metrics
+    # The same folder as SUPERB's archive, scored again from there.
+    if code in PARTS:
+        packed = pack(choose(find_experiments(folder)), tmp_path / "predict.zip")
+        (place,) = packed.tasks
+        assert place == PARTS[code].folder.format(fold="fold1")
+        scores = packed.tasks[place]["metrics"]
+        assert {name: value_of(records["clean"], name) for name in scores} == pytest.approx(scores, abs=1e-4)
+        assert list(scores) == list(PARTS[code].metrics) and task.metric.name in scores

@@ -1,0 +1,98 @@
+"""`robustdistiller submit-pack`: SUPERB's submission archive, checked before it is handed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from robustdistiller.cli.help_text import folded
+from robustdistiller.cli.table import print_whole
+from robustdistiller.eval import tasks
+from robustdistiller.eval.leaderboard.tables import number
+from robustdistiller.eval.records import RecordError
+from robustdistiller.eval.submission import Packed, SubmissionError, choose, find_experiments, pack
+from robustdistiller.upstream import s3prl_bridge
+
+HELP = """
+Write SUPERB's submission archive from finished experiments, and score it again from the archive.
+
+\b
+  robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
+  robustdistiller submit-pack exp/sweep --label mine
+
+FOLDER is that of an experiment (-p of run_downstream.py) that was evaluated on clean speech, or that of a sweep. All
+must be of one upstream with one checkpoint; --label and --seed choose among several.
+
+The archive holds, below predict/, s3prl's own prediction files under the names that the website reads, and the frame
+shift of diarization, without which it is scored at another one. Then it is unpacked elsewhere and every task is scored
+by the website's rules: where a number differs from the record, nothing is written. The right answers are those that the
+evaluation wrote; of ASV, SD and QbE they are read from the corpus, where the run read it or where --truth says.
+
+What was left out, and why, is printed and written beside the archive as JSON.
+"""
+
+
+def submit_pack(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of experiments or sweeps.")],
+    out: Annotated[Path, typer.Option(help="Archive to write; a report goes beside it.")] = Path("predict.zip"),
+    label: Annotated[str | None, typer.Option(help="System, where the folders hold several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the heads, where there are several.")] = None,
+    truth: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=PATH, repeatable: list of trials (ASV), Kaldi folder or rttm (SD), corpus (QbE)."),
+    ] = None,
+) -> None:
+    # The docstring is the help text, set below.
+    console, errors = Console(), Console(stderr=True)
+    try:
+        if out.suffix != ".zip":
+            raise SubmissionError(f"--out {out}: expected a file that ends in .zip")
+        truths = dict(map(_truth, truth or []))
+        s3prl_bridge.install()  # its scorers
+        found = choose([one for folder in folders for one in find_experiments(folder)], label, seed)
+        with errors.status("reading") as status:
+            packed = pack(found, out, truths, status.update)
+    except (SubmissionError, RecordError, OSError) as error:
+        errors.print(f"robustdistiller submit-pack: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    show(packed, console)
+
+
+submit_pack.__doc__ = folded(HELP)
+
+
+def _truth(text: str) -> tuple[str, Path]:
+    """Task and path of --truth.
+
+    Raises:
+        SubmissionError: not of the form TASK=PATH, or no such task or path.
+    """
+    name, _, path = text.partition("=")
+    try:
+        code = tasks.get(name).code
+    except ValueError as error:
+        raise SubmissionError(f"--truth {text}: {error}") from error
+    if code not in ("ASV", "SD", "QbE") or not path or not Path(path).exists():
+        raise SubmissionError(f"--truth {text}: expected ASV=, SD= or QbE= and a path that is there")
+    return code, Path(path)
+
+
+def show(packed: Packed, console: Console) -> None:
+    """Print what is in the archive, what is not, and what to know about it."""
+    shown = Table(title=str(packed.archive), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for head in ("in the archive", "files", "scored from the archive"):
+        shown.add_column(head, justify="right" if head == "files" else "left")
+    for folder, one in packed.tasks.items():
+        scores = ", ".join(f"{metric} {number(value, metric)}" for metric, value in one["metrics"].items())
+        shown.add_row(folder, str(len(one["files"])), scores)
+    print_whole(shown, console)
+    console.print(f"Every number is that of its record. Report: {packed.archive.with_suffix('.json')}", soft_wrap=True)
+    for remark in packed.remarks:
+        console.print(f"Note: {remark}", markup=False, highlight=False, soft_wrap=True)
+    for title, why in packed.left_out.items():
+        console.print(f"Left out: {title}: {why}", style="dim", markup=False, highlight=False, soft_wrap=True)
