@@ -27,7 +27,7 @@ def test_the_python_example_runs() -> None:
     assert result.stdout.split()[:2] == ["6", "2"]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"^    robustdistiller (\w+)", TEXT, re.MULTILINE))))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"^    robustdistiller ([\w-]+)", TEXT, re.MULTILINE))))
 def test_commands_exist(name: str) -> None:
     assert name in COMMANDS
 

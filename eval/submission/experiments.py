@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,14 +149,3 @@ def _by_title(experiments: Iterable[Experiment]) -> dict[str, list[Experiment]]:
     for one in experiments:
         found.setdefault(one.title, []).append(one)
     return found
-
-
-def moved(experiment: Experiment, folder: Path) -> Experiment:
-    """The same experiment with its predictions elsewhere, e.g. unpacked from an archive.
-
-    Example:
-        >>> from robustdistiller.eval.records import example_record
-        >>> moved(Experiment(example_record(), Path("r.json"), Path("a")), Path("b")).folder.name
-        'b'
-    """
-    return dataclasses.replace(experiment, folder=folder)

@@ -30,6 +30,10 @@ class Packed:
         tasks: folder of the archive to what is in it: metrics as scored from the archive, record, files.
         left_out: what is not in it, by task, and why.
         remarks: what a reader of the scores must know.
+
+    Example:
+        >>> Packed(Path("out/predict.zip")).to_dict()["archive"]
+        'predict.zip'
     """
 
     archive: Path
@@ -59,6 +63,12 @@ def pack(
     Raises:
         SubmissionError: nothing can be packed, or a number from the archive differs from its record; nothing is
             written then.
+
+    Example:
+        >>> pack([], Path("predict.zip"))
+        Traceback (most recent call last):
+        robustdistiller.eval.submission.experiments.SubmissionError: nothing can be packed (no experiment of a task \
+that SUPERB scores)
     """
     packed = Packed(archive, remarks=_remarks(experiments))
     chosen = []

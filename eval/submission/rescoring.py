@@ -37,6 +37,12 @@ def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> 
 
     Raises:
         SubmissionError: a file is missing or names what the truth does not.
+
+    Example:
+        >>> from robustdistiller.eval.records import example_record
+        >>> rescore(Path("predict/ic_public"), Experiment(example_record(), Path("r.json"), Path("exp/ic")))
+        Traceback (most recent call last):
+        robustdistiller.eval.submission.experiments.SubmissionError: [Errno 2] No such file or directory: ...
     """
     record = experiment.record
     try:
