@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -227,6 +227,9 @@ class Job:
             deadline = time.monotonic() + _GRACE_S
             while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
+        for process in processes:  # what a stage has started and left behind would keep the next run out
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def _note_path(self, stage: Stage) -> Path:
         return self.root / "logs" / f"{stage.file_name}.json"

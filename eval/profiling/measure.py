@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -208,8 +209,9 @@ def _time(
         tempfile.TemporaryFile("w+", encoding="utf-8") as log,
         subprocess.Popen(command, env=environment, text=True, stderr=log, **pipes) as worker,
     ):
-        worker.stdin.write(json.dumps(given))
-        worker.stdin.close()
+        with suppress(BrokenPipeError):  # it ended before it read; why is in its log
+            worker.stdin.write(json.dumps(given))
+            worker.stdin.close()
         loaded = 0
         for line in worker.stdout:
             result = json.loads(line)
