@@ -160,7 +160,9 @@ def summarise(
         def relative(v: np.ndarray) -> np.ndarray:
             with np.errstate(invalid="ignore", divide="ignore"):
                 clean = v[..., at[CLEAN]]
-                lost = 100.0 * sign * (clean - v[..., noisy].mean(axis=-1)) / clean
+                lost = (
+                    100.0 * sign * (clean[..., None] - v[..., noisy]).mean(axis=-1) / clean
+                )  # equal scores: 0 exactly
             return np.where(np.isfinite(lost), lost, np.nan)
 
         degradation = estimate(relative)

@@ -119,10 +119,11 @@ def number(value: float, metric: str = "") -> str:
     """A value as shown: MTWV with four digits after the point, everything else with two.
 
     Example:
-        >>> number(0.0693, "mtwv"), number(97.916, "accuracy")
-        ('0.0693', '97.92')
+        >>> number(0.0693, "mtwv"), number(97.916, "accuracy"), number(-1e-9)
+        ('0.0693', '97.92', '0.00')
     """
-    return f"{value:.4f}" if metric == "mtwv" else f"{value:.2f}"
+    digits = 4 if metric == "mtwv" else 2
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
 def shown_rows(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
