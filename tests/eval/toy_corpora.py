@@ -20,19 +20,25 @@ EXPERT = "config.downstream_expert"
 RNN_SMALL = {f"{EXPERT}.modelrc.project_dim": 16, f"{EXPERT}.modelrc.RNNs.dim": [8, 8]}
 
 
-def voice(name: str, duration_s: float, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
+def voice(name: str, duration_s: float, sample_rate_hz: int = SAMPLE_RATE_HZ, pitch_hz: float = 0.0) -> np.ndarray:
     """A buzz with syllables: harmonics of a pitch, switched on and off four times a second, over a little noise."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     time_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
-    pitch_hz = rng.uniform(100, 250)
+    pitch_hz = pitch_hz or rng.uniform(100, 250)
     harmonics = sum(np.sin(2 * np.pi * pitch_hz * k * time_s + rng.uniform(0, 6)) / k for k in range(1, 12))
     syllables = np.clip(np.sin(2 * np.pi * 4 * time_s + rng.uniform(0, 6)) + 0.5, 0, 1)
     return 0.2 * harmonics * syllables + 0.002 * rng.standard_normal(len(time_s))
 
 
-def write(path: Path, duration_s: float = 0.5, sample_rate_hz: int = SAMPLE_RATE_HZ, name: str | None = None) -> None:
+def write(
+    path: Path,
+    duration_s: float = 0.5,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    name: str | None = None,
+    pitch_hz: float = 0.0,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    samples = voice(name or path.name, duration_s, sample_rate_hz)
+    samples = voice(name or path.name, duration_s, sample_rate_hz, pitch_hz)
     soundfile.write(path, samples / max(1.0, np.abs(samples).max()), sample_rate_hz, subtype="PCM_16")
 
 
@@ -56,12 +62,12 @@ def _speech_commands_speakers(development: bool, count: int) -> list[str]:
 
 
 def speech_commands(root: Path) -> dict[str, Any]:
-    for word in ("yes", "no", "bird"):
+    for word, pitch_hz in (("yes", 100), ("no", 400), ("bird", 900)):
         for speaker in _speech_commands_speakers(True, 1) + _speech_commands_speakers(False, 2):
-            write(root / "train" / word / f"{speaker}_nohash_0.wav")
+            write(root / "train" / word / f"{speaker}_nohash_0.wav", pitch_hz=pitch_hz)
     write(root / "train" / "_background_noise_" / "hum.wav", 1.2)
-    for folder in ("yes", "no", "_unknown_", "_silence_"):
-        write(root / "test" / folder / "cafe_nohash_0.wav", name=folder)
+    for folder, pitch_hz in (("yes", 100), ("no", 400), ("_unknown_", 900), ("_silence_", 2000)):
+        write(root / "test" / folder / "cafe_nohash_0.wav", name=folder, pitch_hz=pitch_hz)
     return {
         f"{EXPERT}.datarc.speech_commands_root": str(root / "train"),
         f"{EXPERT}.datarc.speech_commands_test_root": str(root / "test"),
@@ -75,7 +81,7 @@ def fluent_commands(root: Path) -> dict[str, Any]:
         rows = [",path,speakerId,transcription,action,object,location"]
         for index in range(count):
             path = f"wavs/speakers/spk{index % 2}/{split}{index}.wav"
-            write(root / path)
+            write(root / path, pitch_hz=(100, 400, 900)[index % 3])
             rows.append(f"{index},{path},spk{index % 2},words,{','.join(intents[index % 3])}")
         text(root / "data" / f"{split}_data.csv", *rows)
     return {
@@ -87,11 +93,11 @@ def fluent_commands(root: Path) -> dict[str, Any]:
 
 def voxceleb1(root: Path) -> dict[str, Any]:
     lines = []
-    for speaker in ("id10001", "id10002"):
+    for speaker, pitch_hz in (("id10001", 100), ("id10002", 400)):
         for part in (1, 2, 3):
             for number in range(2):
                 path = f"{speaker}/video{part}/{number:05d}.wav"
-                write(root / "dev" / "wav" / path, name=path)
+                write(root / "dev" / "wav" / path, name=path, pitch_hz=pitch_hz)
                 lines.append(f"{part} {path}")
     return {
         f"{EXPERT}.datarc.file_path": str(root),
