@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("bridge")
 RUNNER = {f"config.runner.{key}": 2 for key in ("total_steps", "eval_step", "save_step", "log_step")}
 # Heads that learn their toy task, so that the numbers compared are not all zero.
 LONGER = {f"config.runner.{key}": 60 for key in ("total_steps", "eval_step", "save_step", "log_step")}
-LEARNT = dict.fromkeys(("KS", "IC", "SID"), {**LONGER, "config.optimizer.lr": 0.02})
+LEARNT = {code: {**LONGER, "config.optimizer.lr": 0.02} for code in ("KS", "IC", "SID")}
 CONDITIONS = ["clean", "noise:snr_db=0,noise=white", "noise+reverb:snr_db=5"]
 # What s3prl prints of the headline metric, and what it is multiplied with in the record.
 PRINTED = {
