@@ -49,7 +49,7 @@ $(VENV)/.installed: setup.py | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: setup.py $(VENV)/.installed
-	$(BIN)/python -m pip install -qq -e '.[dev,metrics]'
+	$(BIN)/python -m pip install -qq -e '.[dev,metrics,export]'
 	@touch $@
 
 # sox is the one system tool: s3prl reads Speech Commands, VoxCeleb verification and QUESST audio through it.

@@ -65,6 +65,7 @@ setup(
     ],
     extras_require={
         "metrics": ["pesq", "pystoi"],  # SE, SS
+        "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"],  # ONNX files
         "slurm": ["submitit>=1.5"],  # sweeps on a cluster
         "rooms": ["pyroomacoustics"],  # simulate new rooms
         "dev": ["pytest>=8", "pytest-xdist", "ruff"],

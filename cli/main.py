@@ -15,6 +15,7 @@ COMMANDS = {
     "distill": "Distil a small student from a large teacher, by a recipe.",
     "groups": "Find groups of similar layers in a teacher, to distil from their means.",
     "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",
+    "export": "Write a checkpoint for ONNX Runtime (float32, int8) or torch.export, and check what the file computes.",
     "extract": "Write the features of a folder of audio, one file each.",
     "prepare": "Look at a SUPERB task's data, say what is missing, make the files that s3prl needs.",
     "sweep": "Run a benchmark sweep: upstreams x tasks x conditions x seeds, continued where it stopped.",

@@ -342,7 +342,8 @@ class ConditionRunner(CachingRunner):
             checkpoint=Path(self.args.upstream_ckpt).name if self.args.upstream_ckpt else "",
             checkpoint_digest=digest,
             checkpoint_digest_of=digest_of,
-            parameters=sum(p.numel() for p in upstream.parameters()),
+            # A file that another runtime runs has no parameters here, and says how many it holds.
+            parameters=getattr(upstream, "num_parameters", 0) or sum(p.numel() for p in upstream.parameters()),
             task=task.code,
             downstream=self.args.downstream,
             config_digest=head_digest,

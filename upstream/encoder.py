@@ -37,6 +37,11 @@ class EncoderOutput:
     frame_lengths: Tensor
     predictions: list[Tensor] = field(default_factory=list)
 
+    def upstream_states(self, config: EncoderConfig) -> list[Tensor]:
+        """The hidden states as the upstream of an encoder of this ``config`` gives them, see ``first_state``."""
+        first = self.projected if config.starts_projected else self.hidden_states[0]
+        return [first, *self.hidden_states[1:], *self.predictions]
+
 
 class SpeechEncoder(nn.Module):
     """Waveform to hidden states, and to predictions of a teacher's hidden states where it has heads.
@@ -78,6 +83,18 @@ class SpeechEncoder(nn.Module):
         (49, tensor([1, 0]))
         """
         return self.extractor.num_frames(num_samples)
+
+    def state_names(self, predict: bool = True) -> tuple[str, ...]:
+        """Names of the upstream's hidden states: what the first layer starts from, layers, predictions.
+
+        >>> SpeechEncoder(EncoderConfig(num_layers=2, prediction_layers=(4, 8))).state_names()
+        ('projected', 'layer_1', 'layer_2', 'prediction_4', 'prediction_8')
+        """
+        config = self.config
+        heads = config.prediction_layers if predict and self.heads is not None else ()
+        layers = range(1, config.num_layers + 1)
+        first = "projected" if config.starts_projected else "layer_input"
+        return (first, *(f"layer_{number}" for number in layers), *(f"prediction_{number}" for number in heads))
 
     def count_parameters(self, heads: bool = True) -> int:
         """Parameters, with or without the prediction heads.

@@ -53,7 +53,97 @@ class ExpertOptions:
         return options
 
 
-class UpstreamExpert(nn.Module):
+class Expert(nn.Module):
+    """s3prl's upstream interface over anything that encodes padded batches.
+
+    Every utterance gets ``round(samples / 320)`` frames, the number to which s3prl trims, which can be one more than
+    the convolutions give. Frames past an utterance's own repeat its last one, so that what s3prl keeps of an utterance
+    does not depend on what else is in the batch. Waveforms shorter than one frame (400 samples) are padded with zeros.
+
+    Attributes:
+        names: of the hidden states.
+        numbers: of the hidden states, among all that the encoder has.
+        num_layers: transformer layers of the encoder.
+        downsample_rate: samples per frame.
+        receptive_field: samples needed for one frame.
+    """
+
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    num_layers: int
+    downsample_rate: int
+    receptive_field: int
+
+    def encode(self, waveforms: Tensor, lengths: Tensor, no_pred: bool) -> tuple[list[Tensor], Tensor]:
+        """Hidden states, each ``(batch, frames, dim)``, and ``(batch,)`` int64 valid frames.
+
+        Args:
+            waveforms: ``(batch, samples)`` float32, zero past each utterance's end.
+            lengths: ``(batch,)`` int64 valid samples, on the CPU.
+            no_pred: leave the predictions out.
+        """
+        raise NotImplementedError
+
+    def get_downsample_rates(self, key: str | None = None) -> int:
+        """Samples per frame, the same for every feature."""
+        return self.downsample_rate
+
+    def forward(self, wavs: Sequence[Tensor], no_pred: bool = False) -> dict[str, Any]:
+        """Extract features.
+
+        Args:
+            wavs: waveforms at 16 kHz, each ``(samples,)``.
+            no_pred: leave the predictions out of this call.
+
+        Returns:
+            ``"hidden_states"``: list of ``(batch, frames, dim)``; ``"names"``: their names;
+            ``"last_hidden_state"``: the last of them; ``"paper"``: the output of the last transformer layer, where it
+            is among them; ``"hidden_state_<i>"``: each one by its number, for s3prl's ``-s``; ``"frame_lengths"``:
+            ``(batch,)`` int64, frames of each utterance without repetitions.
+
+        Raises:
+            ValueError: there is no waveform, or one of them is empty or not one-dimensional.
+        """
+        waveforms, lengths = self._batch(wavs)
+        states, frame_lengths = self.encode(waveforms, lengths, no_pred)
+        index = self._frame_index([len(wav) for wav in wavs], frame_lengths)
+        if index is not None:
+            rows = torch.arange(len(wavs), device=index.device).unsqueeze(1)
+            states = [state[rows, index] for state in states]
+        numbered = dict(zip(self.numbers, states))
+        paper = {"paper": numbered[self.num_layers]} if self.num_layers in numbered else {}
+        return {
+            "hidden_states": states,
+            "names": self.names[: len(states)],
+            "last_hidden_state": states[-1],
+            **paper,
+            "frame_lengths": frame_lengths,
+            **{f"hidden_state_{number}": state for number, state in numbered.items()},
+        }
+
+    def _batch(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if len(wavs) == 0:
+            raise ValueError("the list of waveforms is empty; expected at least one")
+        for number, wav in enumerate(wavs):
+            if wav.dim() != 1 or len(wav) == 0:
+                raise ValueError(f"waveform {number} has shape {tuple(wav.shape)}; expected (samples,), not empty")
+        shortest = self.receptive_field
+        waveforms = pad_sequence([wav.float() for wav in wavs], batch_first=True)
+        if waveforms.shape[1] < shortest:
+            waveforms = nn.functional.pad(waveforms, (0, shortest - waveforms.shape[1]))
+        return waveforms, torch.tensor([max(len(wav), shortest) for wav in wavs])
+
+    def _frame_index(self, num_samples: list[int], frame_lengths: Tensor) -> Tensor | None:
+        """``(batch, frames)`` indices that repeat each last frame, or None where nothing is to be repeated."""
+        wanted = max(round(samples / self.downsample_rate) for samples in num_samples)
+        lengths = frame_lengths.tolist()
+        frames = max(wanted, *lengths)
+        if frames == min(lengths):
+            return None
+        return torch.arange(frames, device=frame_lengths.device).minimum(frame_lengths.unsqueeze(1) - 1)
+
+
+class UpstreamExpert(Expert):
     """An encoder behind s3prl's upstream interface.
 
     The hidden states of a student (an encoder with prediction heads) are those of s3prl's Distiller: the projected
@@ -61,9 +151,7 @@ class UpstreamExpert(nn.Module):
     and WavLM in s3prl: the input of the first layer, then the output of each layer. The number of hidden states is
     the same in training.
 
-    Every utterance gets ``round(samples / 320)`` frames, the number to which s3prl trims, which can be one more than
-    the convolutions give. Frames past an utterance's own repeat its last one, so that what s3prl keeps of an utterance
-    does not depend on what else is in the batch. Waveforms shorter than one frame (400 samples) are padded with zeros.
+    Frames and padding are those of :class:`Expert`.
 
     Args:
         ckpt: a checkpoint (a file, or a Hugging Face folder) of any format that :func:`read_checkpoint` knows.
@@ -95,72 +183,15 @@ class UpstreamExpert(nn.Module):
         self.encoder = checkpoint.build(padding=settings.padding, layerdrop=0.0, feature_grad_mult=factor)
         if settings.no_pred:
             self.encoder.heads = None
-        self.names = self._names(no_pred=False)
-
-    def get_downsample_rates(self, key: str | None = None) -> int:
-        """Samples per frame, the same for every feature."""
-        return self.encoder.downsample_rate
-
-    def forward(self, wavs: Sequence[Tensor], no_pred: bool = False) -> dict[str, Any]:
-        """Extract features.
-
-        Args:
-            wavs: waveforms at 16 kHz, each ``(samples,)``.
-            no_pred: leave the predictions out of this call.
-
-        Returns:
-            ``"hidden_states"``: list of ``(batch, frames, dim)``; ``"names"``: their names;
-            ``"last_hidden_state"``: the last of them; ``"paper"``: the output of the last transformer layer;
-            ``"hidden_state_<i>"``: each one by its number, for s3prl's ``-s``; ``"frame_lengths"``: ``(batch,)``
-            int64, frames of each utterance without repetitions.
-
-        Raises:
-            ValueError: there is no waveform, or one of them is empty or not one-dimensional.
-        """
-        waveforms, lengths = self._batch(wavs)
-        output = self.encoder(waveforms, lengths, predict=not no_pred)
-        first = output.projected if self.encoder.config.starts_projected else output.hidden_states[0]
-        states = [first, *output.hidden_states[1:], *output.predictions]
-        index = self._frame_index([len(wav) for wav in wavs], output.frame_lengths)
-        if index is not None:
-            rows = torch.arange(len(wavs), device=index.device).unsqueeze(1)
-            states = [state[rows, index] for state in states]
-        return {
-            "hidden_states": states,
-            "names": self._names(no_pred),
-            "last_hidden_state": states[-1],
-            "paper": states[self.encoder.config.num_layers],
-            "frame_lengths": output.frame_lengths,
-            **{f"hidden_state_{number}": state for number, state in enumerate(states)},
-        }
-
-    def _names(self, no_pred: bool) -> tuple[str, ...]:
         config = self.encoder.config
-        heads = () if no_pred or self.encoder.heads is None else config.prediction_layers
-        layers = range(1, config.num_layers + 1)
-        first = "projected" if config.starts_projected else "layer_input"
-        return (first, *(f"layer_{number}" for number in layers), *(f"prediction_{number}" for number in heads))
+        self.names, self.num_layers = self.encoder.state_names(), config.num_layers
+        self.numbers = tuple(range(len(self.names)))
+        self.downsample_rate, self.receptive_field = config.downsample_rate, config.receptive_field
 
-    def _batch(self, wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        if len(wavs) == 0:
-            raise ValueError("the list of waveforms is empty; expected at least one")
-        for number, wav in enumerate(wavs):
-            if wav.dim() != 1 or len(wav) == 0:
-                raise ValueError(f"waveform {number} has shape {tuple(wav.shape)}; expected (samples,), not empty")
-        shortest = self.encoder.config.receptive_field
-        waveforms = pad_sequence([wav.float() for wav in wavs], batch_first=True)
-        if waveforms.shape[1] < shortest:
-            waveforms = nn.functional.pad(waveforms, (0, shortest - waveforms.shape[1]))
-        return waveforms, torch.tensor([max(len(wav), shortest) for wav in wavs])
-
-    def _frame_index(self, num_samples: list[int], frame_lengths: Tensor) -> Tensor | None:
-        """``(batch, frames)`` indices that repeat each last frame, or None where nothing is to be repeated."""
-        wanted = max(round(samples / self.encoder.downsample_rate) for samples in num_samples)
-        lengths = frame_lengths.tolist()
-        frames = max(wanted, *lengths)
-        if frames == min(lengths):
-            return None
-        return torch.arange(frames, device=frame_lengths.device).minimum(frame_lengths.unsqueeze(1) - 1)
+    def encode(self, waveforms: Tensor, lengths: Tensor, no_pred: bool) -> tuple[list[Tensor], Tensor]:
+        """See :meth:`Expert.encode`."""
+        output = self.encoder(waveforms, lengths, predict=not no_pred)
+        return output.upstream_states(self.encoder.config), output.frame_lengths
 
 
 def _read_yaml(path: str | Path | None) -> dict[str, Any]:

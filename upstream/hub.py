@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .expert import UpstreamExpert
+from .export.expert import OnnxExpert
 from .released import fetch, mini_teacher, resolve_released
 
 
@@ -48,6 +49,27 @@ def robustdistiller_url(
             f"{ckpt} could not be fetched ({error}): download it elsewhere and use robustdistiller_local with -k FILE"
         ) from error
     return UpstreamExpert(path, model_config, **options)
+
+
+def robustdistiller_onnx(
+    ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False
+) -> OnnxExpert:
+    """The upstream in an ONNX file that ``robustdistiller export`` wrote (``-k FILE``), run by onnxruntime, frozen.
+
+    Raises:
+        ValueError: no file is given, or options are: the file has what was chosen when it was exported.
+
+    >>> robustdistiller_onnx()
+    Traceback (most recent call last):
+    ValueError: robustdistiller_onnx needs an ONNX file: give -k FILE (or ckpt=FILE)
+    """
+    if not ckpt:
+        raise ValueError("robustdistiller_onnx needs an ONNX file: give -k FILE (or ckpt=FILE)")
+    if model_config is not None:
+        raise ValueError(
+            f"robustdistiller_onnx takes no options, found {model_config}: `robustdistiller export` chooses the layers"
+        )
+    return OnnxExpert(ckpt)
 
 
 def _released(
@@ -110,6 +132,7 @@ ENTRIES = {
         dphubert,
         dpwavlm,
         robustdistiller_mini,
+        robustdistiller_onnx,
     )
 }
 

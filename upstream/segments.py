@@ -38,7 +38,7 @@ class SegmentExtractor:
         self.kernel, self.stride = first.conv.kernel_size[0], first.conv.stride[0]
         self.normalises = isinstance(first.norm, nn.GroupNorm)
         self.plain = (first.conv.weight[:, 0], first.conv.bias)
-        self.layers = [(layer, _blocks(layer.conv)) for layer in rest]
+        self.layers = [(layer, conv_blocks(layer.conv)) for layer in rest]
 
     def statistics(self, waveform: Tensor) -> WindowStatistics:
         """Of the first layer's windows of ``waveform`` ``(samples,)``."""
@@ -70,8 +70,12 @@ class SegmentExtractor:
         return torch.cat(pieces)
 
 
-def _blocks(conv: nn.Conv1d) -> list[Tensor]:
-    """The kernel cut into stretches of at most ``stride`` frames, each ``(channels, stretch * inputs)``."""
+def conv_blocks(conv: nn.Conv1d) -> list[Tensor]:
+    """The kernel cut into stretches of at most ``stride`` frames, each ``(channels, stretch * inputs)``.
+
+    >>> [tuple(block.shape) for block in conv_blocks(nn.Conv1d(4, 8, 3, stride=2))]
+    [(8, 8), (8, 4)]
+    """
     width = conv.weight.shape[1]
     rows = conv.weight.permute(0, 2, 1).flatten(1)
     return list(rows.split(conv.stride[0] * width, dim=1))

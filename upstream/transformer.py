@@ -78,10 +78,13 @@ class RelativePositionBias(nn.Module):
 
     def forward(self, frames: int) -> Tensor:
         """Biases ``(heads, query frames, key frames)``."""
-        offsets = torch.arange(1 - frames, frames, device=self.table.weight.device)
-        by_offset = self.table(self._bucket(offsets)).T
         # Row i of the matrix is the window of offsets that starts at -i.
-        return by_offset.unfold(1, frames, 1).flip(1)
+        return self.by_offset(frames).unfold(1, frames, 1).flip(1)
+
+    def by_offset(self, frames: int) -> Tensor:
+        """Biases ``(heads, 2 * frames - 1)`` of keys by their distance from the query, from ``1 - frames`` on."""
+        offsets = torch.arange(1 - frames, frames, device=self.table.weight.device)
+        return self.table(self._bucket(offsets)).T
 
     def _bucket(self, offsets: Tensor) -> Tensor:
         side = self.table.num_embeddings // 2

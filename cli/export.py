@@ -1,0 +1,162 @@
+"""`robustdistiller export`: write a checkpoint as a file that runs without this package."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SAMPLE_RATE_HZ = 16_000
+SHORTEST_S, LONGEST_S = 0.1, 15  # of calibration speech: memory grows with the longest
+
+
+class Target(str, Enum):
+    """What `--to` takes."""
+
+    onnx = "onnx"
+    onnx_int8_dynamic = "onnx-int8-dynamic"
+    onnx_int8_static = "onnx-int8-static"
+    torch = "torch"
+
+
+HELP = """
+Write a checkpoint of any readable format as a file that runs without this package, and check what the file computes.
+
+\b
+  onnx               for ONNX Runtime, in float32
+  onnx-int8-dynamic  linear maps in int8; ranges of activations are found
+                     at run time
+  onnx-int8-static   convolutions too; ranges are measured beforehand, over
+                     the mini corpus' development speech or --calibration
+  torch              for torch.export.load (.pt2); batches of two frames, 720
+                     samples, or more
+
+\b
+The file takes
+  waveforms      (batch, samples) float32, 16 kHz, zeros after each end
+  lengths        (batch,) int64, samples of each; at least 400
+and gives
+  layer_1, ...   (batch, frames, dim) float32, by the names of --layers
+  frame_lengths  (batch,) int64; frames after these mean nothing
+for any batch and length; an utterance is the same in any batch. Its metadata
+name layers, checkpoint and configuration.
+
+\b
+Examples:
+  robustdistiller export student.ckpt student.onnx
+  robustdistiller export student.ckpt layer.onnx --layers layer_2
+  robustdistiller export student.ckpt small.onnx --to onnx-int8-dynamic
+  robustdistiller export student.ckpt static.onnx --to onnx-int8-static \\
+      --calibration LibriSpeech/dev-clean
+  robustdistiller export student.ckpt student.pt2 --to torch
+
+\b
+Then, for instance
+  run_downstream.py -u robustdistiller_onnx -k small.onnx ...
+
+ONNX needs: pip install 'robustdistiller\\[export]'
+"""
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="Checkpoint of any readable format, name or URL.", metavar="CKPT")],
+    target: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT")],
+    to: Annotated[Target, typer.Option("--to", help="Kind of file.")] = Target.onnx,
+    layers: Annotated[
+        str, typer.Option(help="Hidden states to return: numbers and names, with commas; or all.", metavar="LIST")
+    ] = "all",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of speech for onnx-int8-static.", metavar="FOLDER")
+    ] = None,
+    calibration_files: Annotated[
+        int, typer.Option(min=1, help="At most so many recordings of it, spread over the folder.")
+    ] = 64,
+    opset: Annotated[int | None, typer.Option(help="Version of ONNX's operators, 18 to 23.", show_default="20")] = None,
+    num_heads: Annotated[
+        int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+) -> None:
+    # The docstring is the help text, set below: it holds examples.
+    from robustdistiller.eval.extraction import find_checkpoint  # slow to import
+    from robustdistiller.upstream.export import export_model
+
+    try:
+        if calibration is not None and to is not Target.onnx_int8_static:
+            raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to.value} measures no ranges")
+        speech = calibration_speech(calibration, calibration_files) if to is Target.onnx_int8_static else None
+        exported = export_model(
+            find_checkpoint(source),
+            target,
+            to.value,
+            layers=None if layers == "all" else [layer.strip() for layer in layers.split(",")],
+            calibration=speech,
+            opset=opset,
+            overwrite=overwrite,
+            num_heads=num_heads,
+            progress=True,
+        )
+    except (OSError, ValueError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+    deviation = exported.deviation
+    typer.echo(f"{exported.path}  {exported.num_bytes / 1e6:.1f} MB: {', '.join(exported.names)}")
+    typer.echo(
+        f"on random padded batches it is off by at most {deviation.max_relative_error:.1e} of a hidden state's largest "
+        f"value, root mean square {deviation.rms_relative_error:.1e}"
+    )
+
+
+export.__doc__ = HELP
+
+
+def calibration_speech(folder: Path | None, most: int) -> list[np.ndarray]:
+    """Waveforms of a folder, or of the mini corpus' development split, at 16 kHz: at most so many, evenly spread.
+
+    Args:
+        folder: of audio; a single file or a manifest will do.
+        most: recordings; of each the first seconds.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no audio in it.
+        ValueError: a recording cannot be read, or all are too short.
+    """
+    import numpy as np
+    import soundfile
+
+    from robustdistiller.acoustics.audio import read_audio as read_file
+    from robustdistiller.acoustics.listing import list_pieces
+    from robustdistiller.mini.corpus import data_dir
+    from robustdistiller.mini.pack import is_speech, read_pack
+
+    speech = []
+    if folder is None:
+        chosen = spread([utterance for utterance in read_pack(data_dir()) if utterance.split == "dev"], most)
+        for utterance in chosen:
+            # Seeking in Opus may be off by a sample, which does not matter here and takes a hundredth of the time.
+            audio, _ = soundfile.read(utterance.path, utterance.num_samples, utterance.offset_samples, dtype="int16")
+            if is_speech(utterance, audio):
+                speech.append(audio.astype(np.float32) / 32768)
+    else:
+        for piece in spread(list_pieces(folder.expanduser()), most):
+            speech.append(read_file(piece.path, SAMPLE_RATE_HZ, piece.frame_offset, piece.num_frames))
+    speech = [
+        waveform[: LONGEST_S * SAMPLE_RATE_HZ] for waveform in speech if len(waveform) >= SHORTEST_S * SAMPLE_RATE_HZ
+    ]
+    if not speech:
+        raise ValueError(f"{folder}: every recording is shorter than {SHORTEST_S} s; expected speech to calibrate on")
+    return speech
+
+
+def spread(items: list, most: int) -> list:
+    """At most so many items at even distances.
+
+    >>> spread([0, 1, 2, 3, 4, 5], 3)
+    [0, 2, 4]
+    """
+    return [items[index * len(items) // most] for index in range(most)] if len(items) > most else items

@@ -1,0 +1,84 @@
+"""Comparing what an exported file computes with what the encoder computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..encoder import SpeechEncoder
+
+#: Samples of the utterances of each batch: alone, padded, and down to a single frame.
+BATCHES = ((16000,), (24077, 16000, 9311), (7000, 400))
+TOLERANCE = 1e-4
+
+#: From waveforms ``(batch, samples)`` and lengths to hidden states and frame lengths.
+Runner = Callable[[Tensor, Tensor], tuple[Sequence[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a file is from the encoder, over the valid frames of random padded batches.
+
+    Attributes:
+        max_relative_error: largest difference of a value, relative to the largest value of its hidden state.
+        rms_relative_error: root mean square of the differences, relative to that of the values.
+
+    >>> Deviation(1e-6, 2e-7).max_relative_error
+    1e-06
+    """
+
+    max_relative_error: float
+    rms_relative_error: float
+
+
+class ExportError(ValueError):
+    """An encoder cannot be exported, or the file does not compute what the encoder computes."""
+
+
+@torch.no_grad()
+def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: int = 0) -> Deviation:
+    """Run both on random padded batches.
+
+    Args:
+        encoder: in eval mode and ``"masked"`` padding.
+        layers: numbers of the hidden states that ``run`` returns.
+        run: the file.
+        seed: of the noise.
+
+    Raises:
+        ExportError: shapes or frame lengths differ, or a value is not finite.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> encoder = SpeechEncoder(EncoderConfig(num_layers=1, embed_dim=16, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> def run(waveforms, lengths):
+    ...     output = encoder(waveforms, lengths)
+    ...     return output.hidden_states, output.frame_lengths
+    >>> compare(encoder.eval(), [0, 1], run)
+    Deviation(max_relative_error=0.0, rms_relative_error=0.0)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    worst, error_power, power = 0.0, 0.0, 0.0
+    for lengths in BATCHES:
+        lengths = [max(length, encoder.config.receptive_field) for length in lengths]
+        waveforms = torch.randn(len(lengths), max(lengths), generator=generator) * 0.1
+        output = encoder(waveforms, torch.tensor(lengths))
+        expected = output.upstream_states(encoder.config)
+        found, frames = run(waveforms, torch.tensor(lengths))
+        if frames.tolist() != output.frame_lengths.tolist():
+            raise ExportError(f"frame lengths are {frames.tolist()}; expected {output.frame_lengths.tolist()}")
+        for layer, state in zip(layers, found, strict=True):
+            for row, count in enumerate(frames.tolist()):
+                ours, theirs = expected[layer][row, :count], state[row, :count]
+                if ours.shape != theirs.shape or not torch.isfinite(theirs).all():
+                    raise ExportError(
+                        f"hidden state {layer} has shape {tuple(theirs.shape)} or values that are not finite; expected "
+                        f"{tuple(ours.shape)}"
+                    )
+                error = ours - theirs
+                worst = max(worst, (error.abs().max() / ours.abs().max()).item())
+                error_power += error.square().sum().item()
+                power += ours.square().sum().item()
+    return Deviation(worst, (error_power / power) ** 0.5)

@@ -1,0 +1,164 @@
+"""The encoder as one graph of tensor operations, for exporters: any batch, any length, no look at values."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..encoder import SpeechEncoder
+from ..segments import conv_blocks
+from ..transformer import RelativePositionBias
+from ..window_statistics import WindowStatistics
+
+
+class EncoderGraph(nn.Module):
+    """What :class:`SpeechEncoder` computes in its ``"masked"`` mode, with tensors in and tensors out.
+
+    Group norm is folded into the first convolution, see :class:`WindowStatistics`.
+
+    Args:
+        encoder: copied, in eval mode.
+        layers: which hidden states to return, by number, in the upstream's order; ``None`` is all.
+        rows: make the extractor of :func:`rows_conv`.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> encoder = SpeechEncoder(EncoderConfig(num_layers=1, embed_dim=16, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> graph = EncoderGraph(encoder)
+    >>> states, lengths = graph(torch.randn(2, 4000), torch.tensor([4000, 2000]))
+    >>> graph.names, [state.shape for state in states], lengths
+    (('layer_input', 'layer_1'), [torch.Size([2, 12, 16]), torch.Size([2, 12, 16])], tensor([12, 6]))
+    """
+
+    def __init__(self, encoder: SpeechEncoder, layers: tuple[int, ...] | None = None, rows: bool = False):
+        super().__init__()
+        encoder = _copy(encoder)
+        self.config = encoder.config
+        for module in encoder.modules():
+            if parametrize.is_parametrized(module):
+                for name in list(module.parametrizations):
+                    parametrize.remove_parametrizations(module, name)
+        if encoder.transformer.position_bias is not None:
+            encoder.transformer.position_bias = _GatheredPositionBias(encoder.transformer.position_bias)
+        for layer in encoder.transformer.layers:
+            if layer.attention is not None:
+                # Weights spelt out, as for a layer that reuses them: exporters guard the fused kernel's against NaN.
+                layer.attention.lends = True
+        self.extractor = _ExtractorGraph(encoder, rows)
+        self.encoder = encoder
+        names = encoder.state_names()
+        self.layers = tuple(range(len(names))) if layers is None else layers
+        self.names = tuple(names[layer] for layer in self.layers)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Hidden states, each ``(batch, frames, dim)``, and ``(batch,)`` int64 valid frames of each utterance.
+
+        Args:
+            waveforms: ``(batch, samples)`` float32 at 16 kHz; what stands past an utterance's end does not matter.
+            lengths: ``(batch,)`` int64 valid samples, at least the receptive field.
+        """
+        encoder, config = self.encoder, self.config
+        if config.normalize_waveform:
+            waveforms = _normalize(waveforms, lengths)
+        features, frame_lengths = self.extractor(waveforms, lengths)
+        projected = encoder.projection(encoder.feature_norm(features))
+        valid = torch.arange(projected.shape[1], device=projected.device) < frame_lengths.unsqueeze(1)
+        last = min(max(self.layers), config.num_layers)
+        hidden_states = encoder.transformer(projected, valid, last)
+        states = [projected if config.starts_projected else hidden_states[0], *hidden_states[1:]]
+        if max(self.layers) > config.num_layers:
+            states += encoder.heads(hidden_states[-1])
+        return [states[layer] for layer in self.layers], frame_lengths
+
+
+def _copy(encoder: SpeechEncoder) -> SpeechEncoder:
+    """A copy that shares no class of a parametrised module with the original, where taking it off would show."""
+    copy = SpeechEncoder(encoder.config)
+    if encoder.heads is None:
+        copy.heads = None
+    copy.load_state_dict(encoder.state_dict())
+    return copy.eval().requires_grad_(False)
+
+
+class _ExtractorGraph(nn.Module):
+    def __init__(self, encoder: SpeechEncoder, rows: bool):
+        super().__init__()
+        extractor = encoder.extractor
+        self.convs = nn.ModuleList(layer.conv for layer in extractor.layers)
+        self.norms = nn.ModuleList(layer.norm or nn.Identity() for layer in extractor.layers)
+        self.scale = extractor.scale
+        self.register_buffer("windows", torch.eye(self.convs[0].kernel_size[0]).unsqueeze(1))
+        self.blocks = None
+        if rows:
+            self.blocks = nn.ModuleList(nn.ParameterList(b.T.contiguous() for b in conv_blocks(c)) for c in self.convs)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        lengths = _num_frames(lengths, self.convs[0])
+        x = self._first(waveforms, lengths)
+        for number, (conv, norm) in enumerate(zip(self.convs[1:], self.norms[1:]), 1):
+            lengths = _num_frames(lengths, conv)
+            if self.blocks is None:
+                x = F.conv1d(x.transpose(1, 2), conv.weight, stride=conv.stride).transpose(1, 2)
+            else:
+                x = rows_conv(x, list(self.blocks[number]), conv.kernel_size[0], conv.stride[0])
+            x = F.gelu(norm(x if conv.bias is None else x + conv.bias))
+        return x if self.scale is None else x * self.scale, lengths
+
+    def _first(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        conv, norm = self.convs[0], self.norms[0]
+        windows = F.conv1d(waveforms.unsqueeze(1), self.windows, stride=conv.stride)  # (batch, kernel, frames)
+        if not isinstance(norm, nn.GroupNorm):
+            return F.gelu(norm(F.linear(windows.transpose(1, 2), conv.weight[:, 0], conv.bias)))
+        valid = torch.arange(windows.shape[2], device=windows.device) < lengths.unsqueeze(1)
+        counted = (windows * valid.unsqueeze(1)).double()
+        statistics = WindowStatistics(lengths.double(), counted.sum(2), counted @ counted.transpose(1, 2))
+        weight, bias = statistics.fold(conv, norm)
+        return F.gelu(windows.transpose(1, 2) @ weight.transpose(1, 2) + bias.unsqueeze(1))
+
+
+@torch.library.custom_op("robustdistiller::rows_conv", mutates_args=())
+def rows_conv(x: Tensor, blocks: list[Tensor], kernel: int, stride: int) -> Tensor:
+    """Convolve ``x`` ``(batch, frames, inputs)``, unpadded, with a kernel given as blocks (see :func:`conv_blocks`).
+
+    An operation of its own because exporters cannot follow the slices that make it matrix products: see
+    :func:`~robustdistiller.upstream.export.onnx_file.rows_conv_nodes`.
+
+    >>> rows_conv(torch.ones(1, 5, 2), [torch.ones(4, 3), torch.ones(2, 3)], 3, 2).tolist()
+    [[[6.0, 6.0, 6.0], [6.0, 6.0, 6.0]]]
+    """
+    weight = torch.cat(blocks).view(kernel, x.shape[2], -1).permute(2, 1, 0)
+    return F.conv1d(x.transpose(1, 2), weight, stride=stride).transpose(1, 2).contiguous()
+
+
+@rows_conv.register_fake
+def _(x: Tensor, blocks: list[Tensor], kernel: int, stride: int) -> Tensor:
+    return x.new_empty(x.shape[0], (x.shape[1] - kernel) // stride + 1, blocks[0].shape[1])
+
+
+class _GatheredPositionBias(nn.Module):
+    """:class:`RelativePositionBias` by indices: views of a sliding window are not for exporters."""
+
+    def __init__(self, bias: RelativePositionBias):
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, frames: int) -> Tensor:
+        positions = torch.arange(frames, device=self.bias.table.weight.device)
+        by_offset = self.bias.by_offset(frames)
+        return by_offset[:, positions.unsqueeze(0) - positions.unsqueeze(1) + (frames - 1)]
+
+
+def _num_frames(samples, conv: nn.Conv1d):
+    return (samples - conv.kernel_size[0]) // conv.stride[0] + 1
+
+
+def _normalize(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """Zero mean and unit variance over each row's valid samples, as layer norm; padding becomes zero."""
+    count = lengths.unsqueeze(1)
+    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < count
+    waveforms = waveforms * valid
+    mean = waveforms.sum(1, keepdim=True) / count
+    centred = (waveforms - mean) * valid
+    variance = centred.square().sum(1, keepdim=True) / count
+    return centred * torch.rsqrt(variance + 1e-5)

@@ -1,0 +1,215 @@
+"""Writing a checkpoint as a file that runs without this package."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints.files import checkpoint_digest, write_atomically
+from ..checkpoints.formats import Checkpoint, read_checkpoint
+from ..encoder import SpeechEncoder
+from .check import TOLERANCE, Deviation, ExportError, compare
+from .graph import EncoderGraph
+from .layers import choose_states
+from .runtime import require_packages
+
+#: What a checkpoint can be exported to, with what runs it.
+TARGETS = {
+    "onnx": "onnxruntime and others, in float32",
+    "onnx-int8-dynamic": "onnxruntime, linear maps in int8, ranges of activations found at run time",
+    "onnx-int8-static": "onnxruntime, linear maps and convolutions in int8, ranges from calibration speech",
+    "torch": "torch.export.load",
+}
+SAMPLE_RATE_HZ = 16_000
+OPSET, MIN_OPSET, MAX_OPSET = 20, 18, 23
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What :func:`export_model` wrote.
+
+    Attributes:
+        path: the file.
+        names: of the hidden states it returns.
+        num_bytes: its size.
+        deviation: from what the encoder computes.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    num_bytes: int
+    deviation: Deviation
+
+
+def export_model(
+    source: str | Path,
+    path: str | Path,
+    to: str,
+    layers: Sequence[str | int] | None = None,
+    calibration: Sequence[np.ndarray] | None = None,
+    opset: int | None = None,
+    overwrite: bool = False,
+    num_heads: int | None = None,
+    progress: bool = False,
+) -> ExportedModel:
+    """Write a checkpoint of any readable format for another runtime, and compare what the file computes.
+
+    The file takes ``waveforms`` ``(batch, samples)`` float32 at 16 kHz and ``lengths`` ``(batch,)`` int64, valid
+    samples, of any batch and length (``"torch"``: of two frames, 720 samples, or more), and returns hidden states
+    ``(batch, frames, dim)``, by their names, and ``frame_lengths`` ``(batch,)`` int64. As in the encoder, an
+    utterance's features do not depend on its batch.
+
+    Args:
+        source: the checkpoint.
+        path: file to write; it is whole or absent.
+        to: a key of :data:`TARGETS`.
+        layers: numbers or names of the hidden states to return; ``None`` is all.
+        calibration: speech for ``"onnx-int8-static"``, waveforms ``(samples,)`` at 16 kHz.
+        opset: version of ONNX's operators, 20 if not given.
+        overwrite: replace what is there.
+        num_heads: attention heads, for files that do not say (torchaudio's state dicts).
+        progress: show a bar where it takes long.
+
+    Raises:
+        ExportError: the encoder cannot be exported, or the float32 file computes something else.
+        FileExistsError: something is there, and ``overwrite`` is false.
+        ValueError: an argument does not fit, ``source`` is unreadable, or packages of the extra are missing.
+
+    >>> export_model("student.ckpt", "student.onnx", "onyx")
+    Traceback (most recent call last):
+    ValueError: 'onyx' is nothing to export to; there are onnx, onnx-int8-dynamic, onnx-int8-static, torch
+    """
+    if to not in TARGETS:
+        raise ValueError(f"{to!r} is nothing to export to; there are {', '.join(TARGETS)}")
+    if (calibration is None) != (to != "onnx-int8-static"):
+        raise ValueError(
+            f"calibration speech is for onnx-int8-static, which needs it; found {to} "
+            f"{'without' if calibration is None else 'with'} any"
+        )
+    if opset is not None and to == "torch":
+        raise ValueError(f"opset {opset} is for ONNX files; a program of torch.export has none")
+    opset = OPSET if opset is None else opset
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise ValueError(f"opset is {opset}; expected {MIN_OPSET} to {MAX_OPSET}")
+    if to != "torch":
+        require_packages()
+    source, path = Path(source).expanduser(), Path(path).expanduser()
+    checkpoint = read_checkpoint(source, **({} if num_heads is None else {"num_heads": num_heads}))
+    if path.is_dir() or (path.exists() and not overwrite):
+        kind = "is a folder; expected the name of a file" if path.is_dir() else "exists already; use --overwrite"
+        raise FileExistsError(f"{path} {kind}")
+    if path.exists() and path.resolve() == source.resolve():
+        raise FileExistsError(f"{path} is the checkpoint to export; give another place for the result")
+    encoder = checkpoint.build(padding="masked")
+    chosen = choose_states(layers, encoder.state_names())
+    notes = _notes(checkpoint, encoder, source, chosen, to)
+    deviations: list[Deviation] = []
+
+    def write(file: Path) -> None:
+        deviations.append(_WRITERS[to.partition("-")[0]](encoder, chosen, file, notes, calibration, opset, progress))
+
+    write_atomically(path, write)
+    return ExportedModel(path, tuple(notes["layers"]), path.stat().st_size, deviations[0])
+
+
+def _notes(
+    checkpoint: Checkpoint, encoder: SpeechEncoder, source: Path, chosen: Sequence[int], to: str
+) -> dict[str, Any]:
+    """What a reader of the file needs to know, and where it comes from."""
+    config, names = encoder.config, encoder.state_names()
+    precision = {"onnx-int8-dynamic": "int8, dynamic", "onnx-int8-static": "int8, static"}.get(to, "float32")
+    return {
+        "layers": [names[layer] for layer in chosen],
+        "layer_numbers": list(chosen),
+        "num_layers": config.num_layers,
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "downsample_rate": config.downsample_rate,
+        "receptive_field": config.receptive_field,
+        "precision": precision,
+        "parameters": encoder.count_parameters(heads=max(chosen) > config.num_layers),
+        "config": config.to_dict(),
+        "checkpoint": source.name,
+        "checkpoint_digest": checkpoint_digest(source),
+        "checkpoint_metadata": checkpoint.metadata,
+        "versions": {name: version(name) for name in ("robustdistiller", "torch")},
+    }
+
+
+def _write_onnx(
+    encoder: SpeechEncoder,
+    chosen: tuple[int, ...],
+    file: Path,
+    notes: Mapping[str, Any],
+    calibration: Sequence[np.ndarray] | None,
+    opset: int,
+    progress: bool,
+) -> Deviation:
+    from .onnx_file import load_model, save_model, trace_onnx
+    from .quantize import quantize
+    from .runtime import open_session
+
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        plain = Path(folder) / "float32.onnx"
+        save_model(trace_onnx(EncoderGraph(encoder, chosen, rows=True), opset), plain)
+        deviation = compare(encoder, chosen, _session_runner(open_session(plain)))
+        _require_close(deviation)
+        written = plain
+        if notes["precision"] != "float32":
+            written = Path(folder) / "int8.onnx"
+            quantize(plain, written, calibration, progress)
+            deviation = compare(encoder, chosen, _session_runner(open_session(written)))
+        model = load_model(written)
+        used = {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
+        save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})
+    return deviation
+
+
+def _write_torch(
+    encoder: SpeechEncoder,
+    chosen: tuple[int, ...],
+    file: Path,
+    notes: Mapping[str, Any],
+    calibration: Sequence[np.ndarray] | None,
+    opset: int,
+    progress: bool,
+) -> Deviation:
+    from .program import load_program, save_program, trace_program
+
+    program = trace_program(EncoderGraph(encoder, chosen))
+    save_program(program, file, notes)
+    deviation = compare(encoder, chosen, load_program(file)[0])
+    _require_close(deviation)
+    save_program(program, file, {**notes, **vars(deviation)})
+    return deviation
+
+
+_WRITERS: dict[str, Callable[..., Deviation]] = {"onnx": _write_onnx, "torch": _write_torch}
+
+
+def _session_runner(session) -> Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]:
+    def run(waveforms: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        found = session.run(None, {"waveforms": waveforms.numpy(), "lengths": lengths.numpy()})
+        *states, frames = map(torch.from_numpy, found)
+        return states, frames
+
+    return run
+
+
+def _require_close(deviation: Deviation) -> None:
+    if not deviation.max_relative_error <= TOLERANCE:
+        raise ExportError(
+            f"the exported graph deviates by {deviation.max_relative_error:.1e} of the largest value from the encoder; "
+            f"expected at most {TOLERANCE:.0e}: nothing was written; please report it with the checkpoint's config"
+        )
+
+
+def _seconds(calibration: Sequence[np.ndarray]) -> float:
+    return round(sum(map(len, calibration)) / SAMPLE_RATE_HZ, 1)

@@ -1,0 +1,143 @@
+"""Running an exported ONNX file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checkpoints.files import existing_file
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+#: What :func:`~robustdistiller.upstream.export.export_model` notes in every ONNX file that a reader needs.
+REQUIRED = (
+    "layers",
+    "layer_numbers",
+    "num_layers",
+    "parameters",
+    "sample_rate_hz",
+    "downsample_rate",
+    "receptive_field",
+)
+
+
+class OnnxEncoder:
+    """An exported encoder in onnxruntime: waveforms in, hidden states out, both numpy arrays.
+
+    Args:
+        path: a file that ``robustdistiller export`` wrote.
+        threads: of the CPU; 0 leaves it to onnxruntime.
+
+    Attributes:
+        metadata: what the file says about itself: ``layers`` (names of its outputs), ``checkpoint_digest``,
+            ``config``, ``precision``, ``max_relative_error`` and more.
+        names: of the hidden states.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: onnxruntime is missing, cannot read the file, or ``robustdistiller export`` did not write it.
+
+    >>> OnnxEncoder("nowhere.onnx")
+    Traceback (most recent call last):
+    FileNotFoundError: checkpoint nowhere.onnx: expected a file, found nothing there
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0):
+        self.path = existing_file(path)
+        self.session = open_session(self.path, threads)
+        found = self.session.get_modelmeta().custom_metadata_map
+        missing = [key for key in REQUIRED if key not in found]
+        if missing:
+            raise ValueError(
+                f"{path} is an ONNX file without the notes {', '.join(missing)}; expected one that "
+                "`robustdistiller export` wrote"
+            )
+        self.metadata = {key: _read(value) for key, value in found.items()}
+        self.names = tuple(self.metadata["layers"])
+
+    def __call__(self, waveforms: np.ndarray, lengths: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
+        """Encode a batch.
+
+        Args:
+            waveforms: ``(batch, samples)`` at 16 kHz.
+            lengths: ``(batch,)`` valid samples; ``None`` means that all are.
+
+        Returns:
+            Hidden states, each ``(batch, frames, dim)`` float32, and ``(batch,)`` int64 valid frames: what stands past
+            them means nothing.
+
+        Raises:
+            ValueError: shapes do not fit, or an utterance is too short for one frame.
+        """
+        waveforms = np.ascontiguousarray(waveforms, dtype=np.float32)
+        if waveforms.ndim != 2:
+            raise ValueError(f"waveforms have shape {waveforms.shape}; expected (batch, samples)")
+        batch, samples = waveforms.shape
+        lengths = np.full(batch, samples) if lengths is None else np.asarray(lengths)
+        lengths = lengths.astype(np.int64)
+        least = self.metadata["receptive_field"]
+        if lengths.shape != (batch,) or batch == 0 or lengths.min() < least or lengths.max() > samples:
+            raise ValueError(
+                f"lengths are {lengths.tolist()} for waveforms of shape {waveforms.shape}; expected one per waveform, "
+                f"from {least} (one frame) to {samples}"
+            )
+        *states, frames = self.session.run(None, {"waveforms": waveforms, "lengths": lengths})
+        return states, frames
+
+
+def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU.
+
+    Raises:
+        ValueError: onnxruntime is missing, or cannot read the file.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+        raise ValueError(f"{path} cannot be read as an ONNX file ({str(error).splitlines()[0]})") from error
+
+
+def import_onnxruntime():
+    """The module ``onnxruntime``.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(_missing(error)) from error
+    return onnxruntime
+
+
+def require_packages() -> None:
+    """Refuse to begin without what writes ONNX files.
+
+    Raises:
+        ValueError: the extra is not installed.
+    """
+    import_onnxruntime()
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(_missing(error)) from error
+
+
+def _missing(error: ImportError) -> str:
+    return f"ONNX files need the packages of the extra: pip install 'robustdistiller[export]' ({error})"
+
+
+def _read(value: str):
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
