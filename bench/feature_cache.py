@@ -22,6 +22,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, s3prl_bridge,
 from .measure import Comparison
 from .settings import Findings, Settings
 
+EXPERT = "config.downstream_expert"
 _EPOCHS = 20
 _EVALUATED = 64
 _PUBLISHED_EPOCHS = 277  # of intent classification: 200,000 steps of 32 among 23,132 utterances
@@ -31,12 +32,12 @@ def run(settings: Settings) -> Findings:
     """Steps with and without a cache, a whole training, and evaluation with and without reading ahead."""
     s3prl_bridge.install()
     corpus = mini.build(settings.work / "corpus")
-    student = _student(settings)
-    bench = _Bench(settings, corpus, student)
+    student = distilhubert_shaped(settings)
+    bench = Heads(settings, corpus, student)
     intents, voices = "fluent_commands", "voxceleb1"
     items = 64 if settings.quick else 256
     short = _shorter(corpus, settings.work / "intents", items)
-    root = {"config.downstream_expert.datarc.file_path": str(short)}
+    root = {f"{EXPERT}.datarc.file_path": str(short)}
     steps = 2 if settings.quick else 8
     step = bench.steps("IC, training step of 32 utterances", intents, root, steps, target=20.0)
     epochs = 2 if settings.quick else _EPOCHS
@@ -53,7 +54,7 @@ def run(settings: Settings) -> Findings:
     return Findings((step, whole, single), text=text)
 
 
-class _Bench:
+class Heads:
     """Runs the launcher in this process, timing s3prl's loop only."""
 
     def __init__(self, settings: Settings, corpus: mini.MiniCorpus, student: Path) -> None:
@@ -66,11 +67,11 @@ class _Bench:
         path = self.settings.work / folder
         shutil.rmtree(path, ignore_errors=True)
         settings = {
-            **self.corpus.overrides(downstream),
+            **({} if downstream == "PR" else self.corpus.overrides(downstream)),
             **overrides,
             **{f"config.runner.{key}": steps for key in ("total_steps", "save_step", "log_step")},
             "config.runner.eval_step": 10 * steps,
-            "config.downstream_expert.datarc.num_workers": 0,
+            f"{EXPERT}.{'corpus' if downstream == 'ctc' else 'datarc'}.num_workers": 0,
         }
         option = ",,".join(f"{key}={value!r}" for key, value in settings.items())
         command = ["-m", "train", "-u", "robustdistiller_local", "-k", str(self.student), "-d", downstream]
@@ -82,7 +83,7 @@ class _Bench:
                 raise RuntimeError(f"the training of {downstream} failed; see above")
         return seconds[-1]
 
-    def steps(self, part: str, downstream: str, overrides: dict, steps: int, target: float | None) -> Comparison:
+    def steps(self, part: str, downstream: str, overrides: dict, steps: int, target: float | None = None) -> Comparison:
         """Steps whose features are all there, against steps that compute them."""
         self.train(downstream, overrides, steps, "fill", self.cache)
         ways = {"kept": self.cache, "computed": None}
@@ -106,7 +107,7 @@ class _Bench:
 
     def evaluation(self, part: str, downstream: str) -> Comparison:
         """A head scored on the test set, the upstream given one utterance at a time, or many sorted by length."""
-        meta = "config.downstream_expert.datarc.meta_data"
+        meta = f"{EXPERT}.datarc.meta_data"
         listed = Path(self.corpus.overrides(downstream)[meta]).read_text(encoding="utf-8").splitlines(keepends=True)
         few = {split: [line for line in listed if line.startswith(split)][:_EVALUATED] for split in "123"}
         short = self.settings.work / "voices.txt"
@@ -141,24 +142,30 @@ class _Bench:
 
 @contextmanager
 def _loop_timed() -> Iterator[list[float]]:
-    """Seconds that s3prl's own `Runner.train` takes within the block."""
+    """Seconds that s3prl's own `Runner.train` takes within the block, less its writing of checkpoints."""
     from s3prl.downstream.runner import Runner
 
-    stock, seconds = Runner.train, []
+    stock, write, seconds, writing = Runner.train, torch.save, [], []
 
     def timed(self) -> None:
+        writing.clear()
         started = time.perf_counter()
         stock(self)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.perf_counter() - started - sum(writing))
 
-    Runner.train = timed
+    def timed_write(*args, **kwargs) -> None:
+        started = time.perf_counter()
+        write(*args, **kwargs)
+        writing.append(time.perf_counter() - started)
+
+    Runner.train, torch.save = timed, timed_write
     try:
         yield seconds
     finally:
-        Runner.train = stock
+        Runner.train, torch.save = stock, write
 
 
-def _student(settings: Settings) -> Path:
+def distilhubert_shaped(settings: Settings) -> Path:
     """A student of DistilHuBERT's shape, heads included, with random weights: its speed is that of a trained one."""
     path = settings.work / "student.ckpt"
     small: dict = {}
@@ -173,7 +180,7 @@ def _student(settings: Settings) -> Path:
 
 def _shorter(corpus: mini.MiniCorpus, folder: Path, items: int) -> Path:
     """The mini corpus' syllables with fewer training items."""
-    source = Path(corpus.overrides("fluent_commands")["config.downstream_expert.datarc.file_path"])
+    source = Path(corpus.overrides("fluent_commands")[f"{EXPERT}.datarc.file_path"])
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for table in (source / "data").glob("*.csv"):
         lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
