@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 #: Benchmark to what it measures; it is the function `run` of the module of that name.
 BENCHES: dict[str, str] = {
     "feature_cache": "heads of s3prl with the upstream's features kept or computed again",
-    "feature_cache_speech": "the same for speech and phone recognition, whose heads read every frame",
+    "feature_cache_speech": "heads of phone and speech recognition, which read every frame, on kept features",
 }
 
 
