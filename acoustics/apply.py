@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .convolution import convolve
+from .memory import empty_batch
 from .parameters import CorruptionParameters
 from .pitch import shift_row, shift_together
 from .synthesis import rms
@@ -144,20 +145,22 @@ def _corrupt_row_by_row(waveforms: torch.Tensor, batch: CorruptionBatch) -> torc
     filter_index = {row: index for index, row in enumerate(batch.filter_rows)}
     noise, responses = batch.noise.numpy(), batch.responses.numpy()
     for row, (length, parameters) in enumerate(zip(batch.num_samples, batch.parameters)):
-        dry, out = waveforms[row, :length].numpy(), corrupted[row].numpy()
+        signal, out = waveforms[row, :length].numpy(), corrupted[row].numpy()
         if parameters.pitch_cents is not None:
-            out[:length] = shift_row(dry, parameters.pitch_cents)
-        elif row in filter_index:
+            signal = shift_row(signal, parameters.pitch_cents)
+        if row in filter_index:
             index = filter_index[row]
-            wet = convolve(dry, responses[index, : batch.num_taps[index]], batch.leads[index])
-            gain = rms(dry) / (rms(wet) or 1.0) if _keeps_rms(parameters) else 1.0
-            np.multiply(wet, np.float32(gain), out=out[:length])
-        else:
-            out[:length] = dry
-        out[length:] = 0.0
+            wet = convolve(signal, responses[index, : batch.num_taps[index]], batch.leads[index])
+            if _keeps_rms(parameters):
+                wet *= np.float32(rms(signal) / (rms(wet) or 1.0))
+            signal = wet
         if row in noise_index:
-            gain = rms(out[:length]) * 10 ** (-parameters.snr_db / 20)
-            out[:length] += np.float32(gain) * noise[noise_index[row], :length]
+            gain = rms(signal) * 10 ** (-parameters.snr_db / 20)
+            np.multiply(noise[noise_index[row], :length], np.float32(gain), out=out[:length])
+            out[:length] += signal
+        else:
+            out[:length] = signal
+        out[length:] = 0.0
     return corrupted
 
 
@@ -223,7 +226,7 @@ def _rms(signal: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 def _stack(rows: Sequence[np.ndarray] = (), levels: Sequence[float] | None = None) -> torch.Tensor:
     """(rows, samples), zero after the end of each; divided by its level, unless that is 0."""
-    stacked = torch.empty(len(rows), max(map(len, rows), default=0))
+    stacked = empty_batch(len(rows), max(map(len, rows), default=0))
     for out, row, level in zip(stacked.numpy(), rows, levels or [1.0] * len(rows)):
         np.divide(row, np.float32(level or 1.0), out=out[: len(row)])
         out[len(row) :] = 0.0

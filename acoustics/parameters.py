@@ -19,7 +19,10 @@ def private_generator(seed: int, epoch: int, utterance_id: str, purpose: str = "
     (True, False)
     """
     key = repr((int(seed), int(epoch), str(utterance_id), purpose)).encode()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key).digest(), "little")))
+    digest = hashlib.sha256(key).digest()
+    # NumPy takes the number in pieces of 32 bits anyway, and is slow to cut it.
+    pieces = np.frombuffer(digest, "<u4")
+    return np.random.Generator(np.random.PCG64(pieces if pieces[-1] else int.from_bytes(digest, "little")))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """How training audio is corrupted: which operation how often, and how strongly."""
 
 import dataclasses
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -201,8 +203,7 @@ class CorruptionPolicy:
     def _plan_single(self, generator: np.random.Generator, progress: float) -> Plan:
         # Always the same number of draws in the same order, so that one option does not reshuffle the others.
         operation_u, reverb_u, kind_u, snr_u, talkers_u = generator.random(5)
-        edges = np.cumsum(self._operation_probabilities())
-        operation = _SINGLE_OPERATIONS[min(int(np.searchsorted(edges, operation_u, side="right")), 3)]
+        operation = _SINGLE_OPERATIONS[min(bisect_right(self._edges, operation_u), 3)]
         if "reverb" in operation and reverb_u >= progress:
             operation = "noise" if "noise" in operation else "clean"
         if "noise" not in operation:
@@ -290,6 +291,10 @@ class CorruptionPolicy:
         # To a tenth of a Hz, for records that can be read; never beyond the range.
         edges_hz = (round(float(mel_to_hz(mel)), 1) for mel in (start_mel, start_mel + width_mel))
         return tuple(min(max(edge, float(self.band_range_hz[0])), float(self.band_range_hz[1])) for edge in edges_hz)
+
+    @cached_property
+    def _edges(self) -> tuple[float, ...]:
+        return tuple(np.cumsum(self._operation_probabilities()).tolist())
 
     def _operation_probabilities(self) -> tuple[float, ...]:
         """In the order of ``_SINGLE_OPERATIONS``."""
