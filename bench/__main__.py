@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 BENCHES: dict[str, str] = {
     "feature_cache": "heads of s3prl with the upstream's features kept or computed again",
     "feature_cache_speech": "heads of phone and speech recognition, which read every frame, on kept features",
+    "corruption": "corrupting speech: noise, reverberation and both, against the released RobustDistiller's way",
 }
 
 

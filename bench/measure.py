@@ -91,7 +91,11 @@ class Series:
 
 
 def alternate(
-    ways: Mapping[str, Callable[[], object]], rounds: int = 5, warm_up: int = 1, device: str = "cpu"
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int = 5,
+    warm_up: int = 1,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, tuple[float, ...]]:
     """Times ways in turns: each round runs every way once, in an order that is turned around from round to round.
 
@@ -100,6 +104,7 @@ def alternate(
         rounds: how often.
         warm_up: untimed rounds before.
         device: waited for before and after each call, so that what a GPU still does is counted where it belongs.
+        clock: what is read, in seconds; see `work_clock`.
 
     Returns:
         seconds of each round by way.
@@ -115,16 +120,27 @@ def alternate(
         order: Sequence[str] = list(ways) if number % 2 == 0 else list(reversed(ways))
         for name in order:
             gc.collect()
-            seconds[name].append(_timed(ways[name], device))
+            seconds[name].append(_timed(ways[name], device, clock))
     return {name: tuple(values) for name, values in seconds.items()}
 
 
-def _timed(way: Callable[[], object], device: str) -> float:
+def work_clock(device: str) -> Callable[[], float]:
+    """Seconds of work: processor time of this process on a CPU, time on the wall elsewhere.
+
+    On a machine that others use too, processor time is steadier. It counts all threads together.
+
+    >>> work_clock("cpu") is time.process_time
+    True
+    """
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def _timed(way: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
     _wait(device)
-    started = time.perf_counter()
+    started = clock()
     way()
     _wait(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _wait(device: str) -> None:
