@@ -20,6 +20,7 @@ from robustdistiller.acoustics import CorruptionBatch, Corruptor
 from .cuts import SAMPLE_RATE_HZ
 from .shards import shard_place, with_audio
 from .stream import BatchRequest, BatchStream, Position
+from .target_cache import CachedTargets, TargetCache
 from .unreadable import UnreadableAudio, UnreadableAudioError
 
 
@@ -34,6 +35,7 @@ class Batch:
         lengths: (B,) int64, valid samples; always on the CPU.
         corruption: what `robustdistiller.acoustics.corrupt` needs; `None` leaves the speech clean.
         second: another, independently drawn corruption of the same utterances, if one was asked for.
+        cached: what is known of the teacher's targets, if they are kept.
         skipped: what is missing because it cannot be read: (key, reason) each.
     """
 
@@ -43,6 +45,7 @@ class Batch:
     lengths: Tensor
     corruption: CorruptionBatch | None = None
     second: CorruptionBatch | None = None
+    cached: CachedTargets | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -61,7 +64,8 @@ class Batch:
     def _moved(self, move: Callable) -> Batch:
         views = {name: getattr(self, name) for name in ("corruption", "second")}
         moved = {name: view and move(view) for name, view in views.items()}
-        return replace(self, waveforms=move(self.waveforms), **moved)
+        cached = self.cached and self.cached.moved(move)
+        return replace(self, waveforms=move(self.waveforms), cached=cached, **moved)
 
 
 class SpeechBatches(Dataset):
@@ -74,10 +78,17 @@ class SpeechBatches(Dataset):
         corruptor: draws by (seed, epoch, utterance id, view); `None` leaves the speech clean.
         accumulate: batches per training step, for the corruption's curriculum.
         second_view: draw a second corruption too.
+        cache: of the teacher's targets, whose part for the batch is read along.
     """
 
-    def __init__(self, corruptor: Corruptor | None = None, accumulate: int = 1, second_view: bool = False):
-        self.corruptor, self.accumulate = corruptor, accumulate
+    def __init__(
+        self,
+        corruptor: Corruptor | None = None,
+        accumulate: int = 1,
+        second_view: bool = False,
+        cache: TargetCache | None = None,
+    ):
+        self.corruptor, self.accumulate, self.cache = corruptor, accumulate, cache
         self.views = 0 if corruptor is None else 1 + second_view
 
     def __getitem__(self, request: BatchRequest) -> Batch:
@@ -97,7 +108,9 @@ class SpeechBatches(Dataset):
         for row, (_, samples) in zip(waveforms, rows):
             row[: len(samples)] = torch.from_numpy(samples)
         ids = tuple(name for name, _ in rows)
-        return Batch(request.position, ids, waveforms, torch.tensor(lengths, dtype=torch.int64), *views, tuple(skipped))
+        cached = None if self.cache is None else self.cache.read(rows, request.position.epoch)
+        lengths = torch.tensor(lengths, dtype=torch.int64)
+        return Batch(request.position, ids, waveforms, lengths, *views, cached, tuple(skipped))
 
     def _views(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> list | None:
         """Both corruptions, `None` in place of one that is not wanted; `None` altogether if a file cannot be read."""

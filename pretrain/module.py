@@ -21,6 +21,7 @@ from .finite import ADVICE, FiniteWatch, Places
 from .objectives import Step, make_objectives, valid_frames
 from .pruning import Gates
 from .step_time import StepClock
+from .target_cache import TargetCache
 from .targets import Targets
 from .unreadable import UnreadableAudio
 
@@ -54,6 +55,7 @@ class Distiller(pl.LightningModule):
         self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log; their mean over all processes
         self.clock = StepClock()
         self.finite = FiniteWatch()
+        self.target_cache: TargetCache | None = None
 
     @property
     def teacher(self) -> SpeechEncoder:
@@ -131,13 +133,24 @@ class Distiller(pl.LightningModule):
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> list[Tensor]:
-        """The targets: per target (B, T, D). Teacher layers above the last one needed are not run."""
+        """The targets: per target (B, T, D). Teacher layers above the last one needed are not run.
+
+        With a cache, the teacher is asked about what is not in it.
+        """
+        if batch.cached is not None:
+            return self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows))
         own = batch.second if self.settings.teacher.hears == "independent" else None
+        return self._ask_teacher(self.hear(batch, own), batch.lengths)
+
+    def _ask_about(self, batch: Batch, rows: list[int]) -> list[Tensor]:
+        lengths = batch.lengths[rows]
+        return self._ask_teacher(batch.waveforms[rows, : int(lengths.max())], lengths)
+
+    def _ask_teacher(self, heard: Tensor, lengths: Tensor) -> list[Tensor]:
         device = self.device.type
         autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(device)
         with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
-            heard = self.hear(batch, own)
-            output = self.teacher(heard, batch.lengths, max_layer=self.targets.max_layer, predict=False)
+            output = self.teacher(heard, lengths, max_layer=self.targets.max_layer, predict=False)
         return self.targets.of_teacher(output.hidden_states)
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ out_dir/checkpoints/           step-00010000.ckpt ...
 out_dir/checkpoints/best.ckpt  the best one by validation
 out_dir/history.csv            loss and its terms
 out_dir/validation.csv         distances to the teacher, if there is validation
+out_dir/targets/               the teacher's targets, if they are kept (targets.cache) and have no other place
 out_dir/cost.json              size, work, and where the time goes
 out_dir/tensorboard/
 out_dir/student.ckpt           the student, once the run is over
@@ -28,6 +29,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .config import DistillConfig
+from .disk import DiskFullError
 from .settings import SettingsError, flatten
 
 _FULL_BYTES = 2**20  # less than this is nothing
@@ -48,6 +50,8 @@ FREE_KEYS = frozenset(
         "data.num_workers",
         "data.manifest_dir",
         "data.decoded_gib",
+        "targets.cache.folder",
+        "targets.cache.max_gb",
         "multitask.keywords.data",
         "multitask.speakers.data",
         "multitask.speakers.trials",
@@ -144,14 +148,6 @@ def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-class DiskFullError(OSError):
-    """A checkpoint does not fit on the disk; the message names it and the free space.
-
-    >>> issubclass(DiskFullError, OSError)
-    True
-    """
 
 
 def _save(checkpoint: dict[str, Any], file: Path, path: Path) -> None:

@@ -34,6 +34,7 @@ from .sections import StudentConfig
 from .settings import SettingsError, merge, to_plain
 from .settings import build as build_settings
 from .step_time import CostReport
+from .target_plan import make_target_cache, refuse_uncacheable
 from .validation_speech import ValidationSpeech, prepare_validation
 from .validator import Validator, best_of, load_best
 
@@ -115,6 +116,7 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
         from .multitask.run import run_multitask  # imports this module
 
         return run_multitask(config, out_dir, callbacks)
+    refuse_uncacheable(config)
     teacher, teacher_notes = load_teacher(config)
     cuts, corruptor = check_data(config, out_dir)
     cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
@@ -134,10 +136,12 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
             logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
             return out_dir / "student.ckpt"
         logger.info("continuing %s", resumed)
+    cache = make_target_cache(config, out_dir, teacher.config, teacher_notes["sha256"], cuts)
     if _is_main_process():
         write_run(out_dir, config, identity)
 
     module = build(config, teacher)
+    module.target_cache = cache
     stopped_by = _fit(config, out_dir, module, cuts, corruptor, validation, resumed, callbacks)
     if stopped_by:
         raise RunInterrupted(
@@ -213,11 +217,14 @@ class _LoaderFromPosition(pl.LightningDataModule):
             settings.num_buckets,
             config.seed,
             self.module.position,
+            None if config.targets.cache is None else config.targets.cache.crops,
             self.trainer.global_rank,
             self.trainer.world_size,
         )
         pin = self.module.device.type == "cuda"
-        dataset = SpeechBatches(self.corruptor, settings.accumulate, second_view=self.module.needs_second_view)
+        dataset = SpeechBatches(
+            self.corruptor, settings.accumulate, self.module.needs_second_view, self.module.target_cache
+        )
         if self.trainer.is_global_zero:
             self.module.unreadable.list_path = Path(self.trainer.default_root_dir) / "unreadable.txt"
         return make_loader(stream, dataset, config.data.num_workers, pin, self.module.unreadable)

@@ -63,6 +63,40 @@ class StudentConfig:
 
 
 @dataclass
+class TargetCacheConfig:
+    """Keeping the teacher's targets on disk: from the second epoch on, the teacher is not asked again.
+
+    Possible where it hears clean speech. A recording longer than `data.max_samples` is then no longer heard in a new
+    stretch each epoch, but in the same `crops` stretches in turn.
+
+    Attributes:
+        folder: where; null is `targets` in the run's folder. Runs that have teacher, targets, speech and stretches in
+            common can share one.
+        dtype: `fp16`, `int8` (half of that, coarser) or `fp32` (twice that, exact).
+        max_gb: most space to take, in 1e9 bytes; refused before the first step if it is not enough.
+        crops: stretches of each long recording.
+
+    Raises:
+        ValueError: no crops, or no space.
+
+    >>> TargetCacheConfig(crops=0)
+    Traceback (most recent call last):
+    ValueError: crops is 0, expected 1 or more
+    """
+
+    folder: str | None = None
+    dtype: Literal["fp16", "int8", "fp32"] = "fp16"
+    max_gb: float = 100.0
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.crops < 1:
+            raise ValueError(f"crops is {self.crops}, expected 1 or more")
+        if self.max_gb <= 0:
+            raise ValueError(f"max_gb is {self.max_gb:g}, expected more than 0")
+
+
+@dataclass
 class TargetsConfig:
     """What of the teacher is predicted, and from what of the student. Layer 0 is the input of the first layer.
 
@@ -78,6 +112,7 @@ class TargetsConfig:
         normalize: `layer_norm` takes mean and scale of each frame out of the teacher's layers before they are averaged
             and compared.
         groups: how `auto` finds the groups.
+        cache: keep the targets on disk; null asks the teacher in every step. `targets.cache={}` does it as is.
     """
 
     layers: Literal["auto"] | tuple[int | tuple[int, ...], ...] = (4, 8, 12)
@@ -86,6 +121,7 @@ class TargetsConfig:
     share_maps: bool = True
     normalize: Literal["none", "layer_norm"] = "none"
     groups: GroupsConfig = field(default_factory=GroupsConfig)
+    cache: TargetCacheConfig | None = None
 
 
 @dataclass

@@ -69,6 +69,7 @@ class BatchStream(Sampler):
         num_buckets: kinds of length.
         seed: of everything drawn.
         start: first batch.
+        crops: different stretches of a long cut, one per epoch in turn; `None` is a new one in each epoch.
         rank: this process.
         world_size: processes; each gets batches of its own from the same buckets.
     """
@@ -82,9 +83,11 @@ class BatchStream(Sampler):
         num_buckets: int = 10,
         seed: int = 0,
         start: Position | None = None,
+        crops: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
+        self.crops = crops
         self.cuts = cuts if isinstance(cuts, StreamedCuts) else StreamedCuts(cuts)
         self.max_samples, self.seed = max_samples, seed
         self.start = start or Position()
@@ -122,7 +125,8 @@ class BatchStream(Sampler):
         spare = cut.num_samples - self.max_samples
         if spare <= 0:
             return cut
-        start = random.Random(_seed(self.seed, epoch, cut.id)).randint(0, spare)
+        crop = epoch if self.crops is None else epoch % self.crops
+        start = random.Random(_seed(self.seed, crop, cut.id)).randint(0, spare)
         return cut.truncate(offset=start / SAMPLE_RATE_HZ, duration=self.max_samples / SAMPLE_RATE_HZ, preserve_id=True)
 
 
