@@ -142,12 +142,9 @@ class History(pl.Callback):
             return
         if trainer.global_step % self.settings.log_every_steps == 0:
             self._write_line(trainer, pl_module)
-        if self._bar is not None:
-            rate = self._audio_rate(pl_module)
-            self._bar.set_postfix_str(
-                f"loss {float(pl_module.values['loss']):.3f}, {rate:.0f} s audio/s", refresh=False
-            )
-            self._bar.update()
+        if self._bar is not None and self._bar.update():  # where it is drawn anew: reading the loss waits for a GPU
+            loss, rate = float(pl_module.values["loss"]), self._audio_rate(pl_module)
+            self._bar.set_postfix_str(f"loss {loss:.3f}, {rate:.0f} s audio/s", refresh=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is left."""

@@ -130,7 +130,8 @@ class SpeechEncoder(nn.Module):
         hidden_states = self.contextualize(projected, frame_lengths, max_layer)
         whole = len(hidden_states) == self.config.num_layers + 1
         predictions = self.heads(hidden_states[-1]) if predict and whole and self.heads is not None else []
-        return EncoderOutput(features, projected, hidden_states, frame_lengths.to(waveforms.device), predictions)
+        frame_lengths = frame_lengths.to(waveforms.device, non_blocking=True)
+        return EncoderOutput(features, projected, hidden_states, frame_lengths, predictions)
 
     def extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The part before the transformer, for those who mask frames in between.
@@ -160,7 +161,7 @@ class SpeechEncoder(nn.Module):
         frames, valid = projected.shape[1], None
         if frame_lengths is not None and min(frame_lengths.tolist()) < frames:
             positions = torch.arange(frames, device=projected.device)
-            valid = positions < frame_lengths.to(projected.device).unsqueeze(1)
+            valid = positions < frame_lengths.to(projected.device, non_blocking=True).unsqueeze(1)
         return self.transformer(projected, valid, max_layer)
 
     def _check_input(self, waveforms: Tensor, lengths: Tensor | None) -> list[int]:

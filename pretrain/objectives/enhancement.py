@@ -231,7 +231,7 @@ class Enhancement(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """Scalar. `l1`, `l2`, `mrstft`: >= 0; `si_snr`: from -80 to 80 dB."""
-        clean, lengths = step.batch.waveforms, step.batch.lengths.to(step.heard.device)
+        clean, lengths = step.batch.waveforms, step.batch.lengths.to(step.heard.device, non_blocking=True)
         noisy = noisy_spectrum(step.heard)
         spectrum_lengths = num_spectra(lengths)
         valid = valid_frames(spectrum_lengths, noisy.shape[1])
@@ -247,7 +247,7 @@ class Enhancement(Objective):
     def estimate_waveforms(self, step: Step) -> Tensor:
         """The clean speech as the head estimates it, with the phase of what was heard: (B, samples)."""
         noisy = noisy_spectrum(step.heard)
-        lengths = num_spectra(step.batch.lengths.to(step.heard.device))
+        lengths = num_spectra(step.batch.lengths.to(step.heard.device, non_blocking=True))
         estimate = self.head(self._features(step.output), step.output.frame_lengths, noisy, lengths)
         valid = valid_frames(lengths, noisy.shape[1])
         return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.heard.shape[1])

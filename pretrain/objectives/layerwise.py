@@ -182,7 +182,8 @@ class _Layerwise(Objective):
                 f"target_weights: found {len(self.target_weights)} values for {len(values)} targets; "
                 "give one per entry of targets.layers, or null for equal weights"
             )
-        return values * values.new_tensor(self.target_weights)
+        weights = torch.tensor(self.target_weights, dtype=values.dtype)
+        return values * weights.to(values.device, non_blocking=True)
 
 
 class L1(_Layerwise):
