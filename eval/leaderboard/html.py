@@ -11,7 +11,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from robustdistiller.eval.leaderboard.rows import Board, Cell, Column, Row
+from robustdistiller.eval.leaderboard.board import Board, Cell, Column, Row
 from robustdistiller.eval.leaderboard.tables import clean_grid
 from robustdistiller.eval.robustness import CLEAN, curves
 from robustdistiller.eval.statistics import Estimate

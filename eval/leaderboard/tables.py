@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robustdistiller.eval.leaderboard.rows import REFERENCE_SYSTEMS, Board, Cell, Column, Row
+from robustdistiller.eval.leaderboard.board import Board, Cell, Column, Row
+from robustdistiller.eval.leaderboard.rows import REFERENCE_SYSTEMS
 from robustdistiller.eval.robustness import CLEAN
 from robustdistiller.eval.scores import PAPER_TASKS
 from robustdistiller.eval.statistics import Estimate

@@ -1,7 +1,10 @@
-"""How the tests in this folder compare our encoder with the implementations it replaces."""
+"""How the tests in this folder compare our encoder with the implementations it replaces, and put modules back."""
 
 from __future__ import annotations
 
+import sys
+import types
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -63,7 +66,7 @@ def unnoticed_mutations(encoder, error):
 
 @pytest.fixture
 def equality():
-    """The functions and constants above."""
+    """The functions and constants above, of encoders."""
     torch.manual_seed(0)
     return SimpleNamespace(
         LENGTHS=LENGTHS,
@@ -73,3 +76,13 @@ def equality():
         unnoticed_mutations=unnoticed_mutations,
         worst_error=worst_error,
     )
+
+
+@pytest.fixture
+def module_table() -> Iterator[dict[str, types.ModuleType]]:
+    """sys.modules, put back afterwards: what a test registers is gone after it."""
+    before = dict(sys.modules)
+    yield sys.modules
+    for name in set(sys.modules) - set(before):
+        del sys.modules[name]
+    sys.modules.update(before)
