@@ -51,14 +51,15 @@ def audio_info(path: str | Path) -> AudioInfo:
     ...     audio_info(f"{folder}/a.wav").duration_s
     0.1
     """
-    path = _checked_path(path)
     try:
-        header = soundfile.info(str(path))
+        with soundfile.SoundFile(str(path)) as file:
+            info = AudioInfo(file.samplerate, file.frames, file.channels, file.format not in _INEXACT_SEEK)
     except (soundfile.SoundFileError, TypeError) as error:
+        _checked_path(path)
         raise ValueError(_undecodable(path, error)) from error
-    if header.frames <= 0:
+    if info.num_frames <= 0:
         raise ValueError(f"{path} holds no audio samples (its length is zero); remove it or export it again")
-    return AudioInfo(header.samplerate, header.frames, header.channels, header.format not in _INEXACT_SEEK)
+    return info
 
 
 def load_audio(

@@ -103,10 +103,12 @@ def decode(
     ...     decoded.read(0, None, start=2, num_samples=3).tolist()
     [0.25, 0.375, 0.5]
     """
-    channels = [source.info(name).num_channels if of_channels else 1 for name in source.names]
-    needed = sum(source.num_samples(name) * count for name, count in zip(source.names, channels)) * 4
-    if limit_bytes is not None and needed > limit_bytes:
-        return None
+    channels, needed = [], 0
+    for name in source.names:
+        channels.append(source.info(name).num_channels if of_channels else 1)
+        needed += 4 * channels[-1] * source.num_samples(name)
+        if limit_bytes is not None and needed > limit_bytes:
+            return None
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(source, of_channels)

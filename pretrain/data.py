@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
-from lhotse.cut import Cut
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics import CorruptionBatch, Corruptor
+from robustdistiller.acoustics.memory import empty_batch
 
 from .cuts import SAMPLE_RATE_HZ
-from .shards import shard_place, with_audio
+from .reading import read_into
 from .stream import BatchRequest, BatchStream, Position
 from .target_cache import CachedTargets, TargetCache
 from .unreadable import UnreadableAudio, UnreadableAudioError
@@ -92,79 +90,63 @@ class SpeechBatches(Dataset):
         self.views = 0 if corruptor is None else 1 + second_view
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        rows, skipped = [], []
-        for cut in request.cuts:
+        asked = [(cut, cut.num_samples) for cut in request.cuts]
+        waveforms = empty_batch(len(asked), max((length for _, length in asked), default=0))
+        rows: list[tuple[str, int]] = []
+        skipped = []
+        for cut, length in asked:
+            row = waveforms[len(rows)].numpy()
             try:
-                rows.append((cut.id, read_cut(cut)))
+                read_into(cut, row[:length])
             except ValueError as error:
                 skipped.append((cut.id, str(error)))
+                continue
+            row[length:] = 0.0
+            rows.append((cut.id, length))
+        waveforms = waveforms[: len(rows)]
         views = self._views(request.position, rows)
         if views is None:
-            rows, broken = self._without_broken_corruption(request.position, rows)
+            kept, broken = self._without_broken_corruption(request.position, rows)
+            waveforms, rows = waveforms[kept], [rows[index] for index in kept]
             views = self._views(request.position, rows)
             skipped += broken
-        lengths = [len(samples) for _, samples in rows]
-        waveforms = torch.zeros(len(rows), max(lengths, default=0))
-        for row, (_, samples) in zip(waveforms, rows):
-            row[: len(samples)] = torch.from_numpy(samples)
-        ids = tuple(name for name, _ in rows)
-        cached = None if self.cache is None else self.cache.read(rows, request.position.epoch)
+        ids, lengths = tuple(name for name, _ in rows), [length for _, length in rows]
+        if skipped:  # perhaps the longest
+            waveforms = waveforms[:, : max(lengths, default=0)].contiguous()
+        audio = [(name, row[:length]) for row, (name, length) in zip(waveforms.numpy(), rows)]
+        cached = None if self.cache is None else self.cache.read(audio, request.position.epoch)
         lengths = torch.tensor(lengths, dtype=torch.int64)
         return Batch(request.position, ids, waveforms, lengths, *views, cached, tuple(skipped))
 
-    def _views(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> list | None:
+    def _views(self, position: Position, rows: Sequence[tuple[str, int]]) -> list | None:
         """Both corruptions, `None` in place of one that is not wanted; `None` altogether if a file cannot be read."""
         try:
             return self._read_views(position, rows)
         except (OSError, ValueError):
             return None
 
-    def _read_views(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> list[CorruptionBatch | None]:
+    def _read_views(self, position: Position, rows: Sequence[tuple[str, int]]) -> list[CorruptionBatch | None]:
         views: list[CorruptionBatch | None] = [None, None]
         step = position.batches // self.accumulate
-        lengths = [len(samples) for _, samples in rows]
+        lengths = [length for _, length in rows]
         for view in range(self.views if rows else 0):
-            drawn = [self.corruptor.draw(name, len(row), position.epoch, step, view=view) for name, row in rows]
+            drawn = [self.corruptor.draw(*row, position.epoch, step, view=view) for row in rows]
             views[view] = self.corruptor.prepare(drawn, lengths)
         return views
 
-    def _without_broken_corruption(self, position: Position, rows: Sequence[tuple[str, np.ndarray]]) -> tuple:
+    def _without_broken_corruption(
+        self, position: Position, rows: Sequence[tuple[str, int]]
+    ) -> tuple[list[int], list[tuple[str, str]]]:
+        """Positions of the rows whose corruption can be read, and what cannot."""
         good, broken = [], []
-        for row in rows:
+        for index, row in enumerate(rows):
             try:
                 self._read_views(position, [row])
-                good.append(row)
+                good.append(index)
             except (OSError, ValueError) as error:
                 # The file is what is counted, not the many utterances that will meet it.
                 broken.append((f"corruption: {error}", f"{error} (drawn for utterance {row[0]})"))
         return good, broken
-
-
-def read_cut(cut: Cut) -> np.ndarray:
-    """The audio of a cut, channels averaged: (samples,) float32.
-
-    Raises:
-        ValueError: it cannot be read, or holds NaN or infinite samples; the file and the utterance are named.
-    """
-    place, recording = shard_place(cut), getattr(cut, "recording", None)
-    if place is not None:
-        file = f"{place[0]} (byte {place[1]})"
-    else:
-        file = recording.sources[0].source if recording is not None and recording.sources else cut.id
-    try:
-        samples = np.atleast_2d(with_audio(cut).load_audio()).mean(axis=0, dtype=np.float32)
-    except (AudioLoadingError, DurationMismatchError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot read {file} (utterance {cut.id}): {_reason(error)}; repair or remove it") from error
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{file} (utterance {cut.id}) has NaN or infinite samples; repair or remove it")
-    return samples
-
-
-def _reason(error: Exception) -> str:
-    """In one line; lhotse lists what each of its audio libraries says, the first of which is libsndfile."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    line = next((line for line in lines if line.startswith("Exception #0")), lines[0])
-    return line.rpartition("'>: ")[2].rstrip(".")
 
 
 def make_loader(

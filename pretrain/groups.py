@@ -26,9 +26,10 @@ from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .clustering import check_linkage, cluster_layers
-from .data import read_cut
+from .file_cuts import FileCut, as_cut
 from .manifest import SAMPLE_RATE_HZ
 from .objectives import valid_frames
+from .reading import read_cut
 from .settings import SettingsError
 from .similarity import SIMILARITIES, SVCCA, LinearCKA, MeanCosine
 
@@ -235,7 +236,7 @@ def find_groups(
     return LayerGroups(groups, layers, similarity, tree, config, measured_on)
 
 
-def draw_utterances(cuts: Sequence[Cut], count: int, seed: int = 0, min_samples: int = 1) -> list[Cut]:
+def draw_utterances(cuts: Sequence[Cut | FileCut], count: int, seed: int = 0, min_samples: int = 1) -> list[Cut]:
     """Some of the utterances, whatever their order: those whose hash of seed and id is lowest.
 
     Args:
@@ -257,7 +258,8 @@ def draw_utterances(cuts: Sequence[Cut], count: int, seed: int = 0, min_samples:
         raise SettingsError(f"none of {len(cuts)} utterances has the {min_samples} samples that make one frame")
     if len(usable) < count:
         logger.warning("layers are compared on all %d utterances, %d were asked for", len(usable), count)
-    return sorted(usable, key=lambda cut: hashlib.sha256(f"{seed}\t{cut.id}".encode()).digest())[:count]
+    drawn = sorted(usable, key=lambda cut: hashlib.sha256(f"{seed}\t{cut.id}".encode()).digest())[:count]
+    return [as_cut(cut) for cut in drawn]
 
 
 @contextmanager

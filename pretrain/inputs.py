@@ -17,6 +17,7 @@ from robustdistiller.acoustics.listing import list_pieces
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint
 
 from .config import DistillConfig
+from .file_cuts import FileCut
 from .headers import read_headers
 from .manifest import RootReport, source_report, speech_cuts
 from .settings import SettingsError
@@ -69,7 +70,7 @@ def load_teacher(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
     return checkpoint.build(), notes
 
 
-def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut] | StreamedCuts, Corruptor | None]:
+def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut | FileCut] | StreamedCuts, Corruptor | None]:
     """Look through every data root, say what is there, and refuse what cannot work.
 
     Returns:
@@ -158,7 +159,7 @@ def _open_source(
             if not kept:
                 raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
             place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-            headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.json")
+            headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.npz")
             kept = [piece for piece in kept if str(piece.file) not in unreadable]
             left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
             source = AudioSource(kept, infos=headers)

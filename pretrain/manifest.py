@@ -1,32 +1,24 @@
-"""Lists of audio: plain folders become lhotse cuts, kept on disk, and every data root is checked before training."""
+"""Lists of audio: plain folders become cuts, and every data root is checked before training."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lhotse import CutSet, Recording
-from lhotse.audio import AudioSource as RecordingFile
+from lhotse import CutSet
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioInfo, AudioSource, Piece, audio_info
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.acoustics import AudioSource, Piece
 
 from .cuts import SAMPLE_RATE_HZ, at_16_khz, id_digest, windows
+from .file_cuts import FileCut, as_cut, file_cuts
+from .headers import read_headers
 from .settings import SettingsError
 from .shard_index import find_shards, index_shards
 from .shards import ShardedSpeech, StreamedCuts
-
-logger = logging.getLogger(__name__)
-
-_UNREADABLE_LIMIT = 0.01  # beyond this share a folder is broken, not a file
 
 
 @dataclass(frozen=True)
@@ -61,10 +53,10 @@ class RootReport:
 
 def speech_cuts(
     roots: Sequence[str], manifest_dir: Path, min_samples: int = 1, windows_of: int | None = None
-) -> tuple[list[Cut] | StreamedCuts, list[RootReport]]:
+) -> tuple[list[Cut | FileCut] | StreamedCuts, list[RootReport]]:
     """All speech of some roots as cuts at 16 kHz.
 
-    Headers are read once: the list is kept in `manifest_dir` and made anew when a file's name, size or time changes.
+    Headers are read once: they are kept in `manifest_dir`, and read again when a file's name, size or time changes.
     A cut's id is the root's name and the path below it, so that it survives moving the data.
 
     Args:
@@ -75,7 +67,8 @@ def speech_cuts(
         windows_of: cut longer recordings into pieces of so many samples; `None` leaves them whole.
 
     Returns:
-        The cuts, as a list unless some of them are in shards, and what each root holds.
+        The cuts, as a list unless some of them are in shards, those of plain files in waiting (`FileCut`); and what
+        each root holds.
 
     Raises:
         SettingsError: a root is missing, empty, or holds more than 1 % of unreadable files; the root is named.
@@ -94,13 +87,13 @@ def speech_cuts(
         else:
             hours = _hours(found)
             listed += (
-                [piece for cut in found for piece in windows(cut, windows_of, min_samples)] if windows_of else found
+                [piece for cut in found for piece in _windows(cut, windows_of, min_samples)] if windows_of else found
             )
         reports.append(RootReport("speech", str(root), len(found), hours, tuple(left_out)))
     return StreamedCuts(listed, sharded) if sharded else listed, reports
 
 
-def cuts_digest(cuts: Iterable[Cut] | StreamedCuts) -> str:
+def cuts_digest(cuts: Iterable[Cut | FileCut] | StreamedCuts) -> str:
     """SHA-256 of ids and lengths: the same speech in another place has the same digest."""
     return cuts.digest() if isinstance(cuts, StreamedCuts) else id_digest(cuts)
 
@@ -116,7 +109,7 @@ def _root_name(root: str) -> str:
 
 def _root_cuts(
     root: str, name: str, manifest_dir: Path, min_samples: int, windows_of: int | None
-) -> tuple[list[Cut] | ShardedSpeech, list[str]]:
+) -> tuple[list[Cut | FileCut] | ShardedSpeech, list[str]]:
     shards = find_shards(root)
     if shards:
         place = hashlib.sha256(str(shards[0].tar.resolve()).encode()).hexdigest()[:8]
@@ -126,7 +119,7 @@ def _root_cuts(
     return [cut for cut in found if cut.num_samples >= min_samples], left_out + short
 
 
-def _listed_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut], list[str]]:
+def _listed_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut | FileCut], list[str]]:
     path = Path(root).expanduser()
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         if not path.is_file():
@@ -141,8 +134,8 @@ def _listed_cuts(root: str, name: str, manifest_dir: Path) -> tuple[list[Cut], l
 
 def piece_cuts(
     pieces: Sequence[Piece], name: str, root: Path, manifest_dir: Path, key: str = "data.speech"
-) -> tuple[list[Cut], list[str]]:
-    """Cuts at 16 kHz of listed recordings, `NAME/PIECE` each, from headers that are read once and kept.
+) -> tuple[list[FileCut], list[str]]:
+    """Cuts in waiting of listed recordings, `NAME/PIECE` each, from headers that are read once and kept.
 
     Args:
         pieces: what to make cuts of.
@@ -157,76 +150,18 @@ def piece_cuts(
     Raises:
         SettingsError: more than 1 % of the files are unreadable.
     """
-    manifest = manifest_dir / f"{name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}.jsonl.gz"
-    notes = manifest.with_suffix(".json")
-    fingerprint = _fingerprint(name, pieces)
-    known = json.loads(notes.read_text()) if notes.is_file() and manifest.is_file() else {}
-    if known.get("fingerprint") != fingerprint:
-        logger.info("reading the headers of %d files in %s", len(pieces), root)
-        known = {"fingerprint": fingerprint, "left_out": _write_manifest(manifest, name, pieces, root, key)}
-        write_atomically(notes, lambda file: file.write_text(json.dumps(known)))
-    return [at_16_khz(cut) for cut in CutSet.from_file(manifest)], known["left_out"]
-
-
-def _write_manifest(manifest: Path, name: str, pieces: Sequence[Piece], root: Path, key: str) -> list[str]:
-    """Read headers and write the cuts; returns what could not be read."""
-    files = list({piece.path: None for piece in pieces})  # pieces may be many in one file
-    with ThreadPoolExecutor(8) as pool:
-        headers = dict(zip(files, pool.map(_header, files)))
-    results = [_piece_cut(name, piece, headers[piece.path]) for piece in pieces]
-    cuts = [result for result in results if not isinstance(result, str)]
-    unreadable = [result for result in results if isinstance(result, str)]
-    if len(unreadable) > max(_UNREADABLE_LIMIT * len(pieces), 1) or not cuts:
-        raise SettingsError(
-            f"{key}: {len(unreadable)} of {len(pieces)} files in {root} cannot be read; first: {unreadable[0]}"
-        )
-    write_atomically(manifest, lambda file: _write_cuts(cuts, file))
-    return unreadable
-
-
-def _write_cuts(cuts: list[Cut], file: Path) -> None:
-    with gzip.open(file, "wt", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(cut.to_dict()) + "\n" for cut in cuts)
-
-
-def _header(path: Path) -> AudioInfo | str:
-    """A header, or the reason why there is none."""
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
     try:
-        return audio_info(path)
-    except (ValueError, OSError) as error:
-        return str(error)
+        headers, unreadable = read_headers(pieces, manifest_dir / f"{name}-{place}.npz", f" in {root}")
+    except ValueError as error:
+        raise SettingsError(f"{key}: {error}") from error
+    cuts, wrong = file_cuts(name, pieces, headers)
+    return cuts, [*unreadable.values(), *wrong]
 
 
-def _piece_cut(name: str, piece: Piece, info: AudioInfo | str) -> Cut | str:
-    """A cut, or the reason why there is none."""
-    if isinstance(info, str):
-        return info
-    recording = Recording(
-        id=f"{name}/{piece.name}",
-        sources=[RecordingFile("file", list(range(info.num_channels)), str(piece.path.resolve()))],
-        sampling_rate=info.sample_rate_hz,
-        num_samples=info.num_frames,
-        duration=info.num_frames / info.sample_rate_hz,
-    )
-    cut = recording.to_cut()
-    if piece.frame_offset or piece.num_frames is not None:
-        num_frames = info.num_frames - piece.frame_offset if piece.num_frames is None else piece.num_frames
-        cut = cut.truncate(
-            offset=piece.frame_offset / info.sample_rate_hz,
-            duration=num_frames / info.sample_rate_hz,
-            preserve_id=True,
-        )
-    return cut.with_id(recording.id)
+def _windows(cut: Cut | FileCut, num_samples: int, min_samples: int) -> Sequence[Cut | FileCut]:
+    return [cut] if cut.num_samples <= num_samples else windows(as_cut(cut), num_samples, min_samples)
 
 
-def _fingerprint(name: str, pieces: Sequence[Piece]) -> str:
-    digest = hashlib.sha256(name.encode())
-    for piece in pieces:
-        stat = piece.path.stat()
-        facts = (piece.name, str(piece.path), piece.frame_offset, piece.num_frames, stat.st_size, stat.st_mtime_ns)
-        digest.update(repr(facts).encode())
-    return digest.hexdigest()
-
-
-def _hours(cuts: Iterable[Cut]) -> float:
+def _hours(cuts: Iterable[Cut | FileCut]) -> float:
     return sum(cut.duration for cut in cuts) / 3600

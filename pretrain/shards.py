@@ -22,6 +22,7 @@ from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
 from .cuts import id_digest, windows
+from .file_cuts import FileCut, as_cut, num_samples_of
 
 PLACE = "shard_place"  # custom field of a cut: tar file, first byte, number of bytes
 _SHUFFLED_LINES = 10_000
@@ -67,7 +68,7 @@ class StreamedCuts:
     """Speech that is partly or wholly in shards: lists of cuts and `ShardedSpeech`, taken together.
 
     Args:
-        listed: cuts in memory.
+        listed: cuts in memory, or in waiting.
         sharded: speech in shards.
 
     >>> from lhotse.testing.dummies import dummy_cut
@@ -76,21 +77,22 @@ class StreamedCuts:
     (3, ['0', '1', '2'])
     """
 
-    def __init__(self, listed: Sequence[Cut] = (), sharded: Sequence[ShardedSpeech] = ()):
+    def __init__(self, listed: Sequence[Cut | FileCut] = (), sharded: Sequence[ShardedSpeech] = ()):
         self.listed, self.sharded = listed, tuple(sharded)
 
     def __len__(self) -> int:
         return sum(map(len, (self.listed, *self.sharded)))
 
     def __iter__(self) -> Iterator[Cut]:
-        for part in (self.listed, *self.sharded):
+        yield from map(as_cut, self.listed)
+        for part in self.sharded:
             yield from part
 
     def shuffled(self, seed: int) -> Iterator[Cut]:
         """Every cut once, in an order that follows from the seed; the parts are mixed evenly."""
         generator = random.Random(seed)
         order = generator.sample(range(len(self.listed)), len(self.listed))
-        streams = [(self.listed[index] for index in order)]
+        streams = [(as_cut(self.listed[index]) for index in order)]
         left = [len(self.listed)]
         for part in self.sharded:
             # Generators of their own: when a stream draws must not depend on which others there are.
@@ -103,8 +105,7 @@ class StreamedCuts:
 
     def lengths(self) -> np.ndarray:
         """(N,) samples at 16 kHz of every cut, in another order."""
-        listed = np.array([cut.num_samples for cut in self.listed], np.int64)
-        return np.concatenate([listed, *(part.lengths for part in self.sharded)])
+        return np.concatenate([num_samples_of(self.listed), *(part.lengths for part in self.sharded)])
 
     def digest(self) -> str:
         """SHA-256 of ids and lengths, in hexadecimal."""

@@ -18,6 +18,7 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import Sampler
 
 from .cuts import SAMPLE_RATE_HZ
+from .file_cuts import FileCut
 from .shards import StreamedCuts
 
 _BUFFER_CUTS = 20_000
@@ -76,7 +77,7 @@ class BatchStream(Sampler):
 
     def __init__(
         self,
-        cuts: Sequence[Cut] | StreamedCuts,
+        cuts: Sequence[Cut | FileCut] | StreamedCuts,
         max_samples: int,
         batch_size: int | None = 24,
         batch_seconds: float | None = None,

@@ -14,6 +14,7 @@ from robustdistiller.upstream import EncoderConfig
 
 from .config import DistillConfig
 from .cuts import SAMPLE_RATE_HZ
+from .file_cuts import FileCut
 from .manifest import cuts_digest
 from .sections import TargetCacheConfig
 from .settings import SettingsError
@@ -50,7 +51,7 @@ def make_target_cache(
     out_dir: Path,
     teacher: EncoderConfig,
     teacher_sha256: str,
-    cuts: Sequence[Cut] | StreamedCuts,
+    cuts: Sequence[Cut | FileCut] | StreamedCuts,
 ) -> TargetCache | None:
     """The cache of a run, after its size has been said and found acceptable; `None` if the run has none.
 

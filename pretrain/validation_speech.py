@@ -13,6 +13,7 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource
 
 from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
+from .file_cuts import FileCut, as_cut
 from .manifest import cuts_digest, speech_cuts
 from .settings import SettingsError
 from .shards import StreamedCuts
@@ -37,8 +38,9 @@ class ValidationSpeech:
         max_samples: of longer utterances the beginning is used.
     """
 
-    def __init__(self, cuts: Sequence[Cut], corruptors: dict[str, Corruptor], max_samples: int):
+    def __init__(self, cuts: Sequence[Cut | FileCut], corruptors: dict[str, Corruptor], max_samples: int):
         most_s = max_samples / SAMPLE_RATE_HZ
+        cuts = [as_cut(cut) for cut in cuts]
         cuts = [
             cut.truncate(duration=most_s, preserve_id=True) if cut.num_samples > max_samples else cut for cut in cuts
         ]
@@ -77,8 +79,8 @@ class ValidationSpeech:
 
 
 def prepare_validation(
-    config: DistillConfig, out_dir: Path, cuts: list[Cut] | StreamedCuts, corruptor: Corruptor | None
-) -> tuple[list[Cut] | StreamedCuts, ValidationSpeech | None]:
+    config: DistillConfig, out_dir: Path, cuts: list[Cut | FileCut] | StreamedCuts, corruptor: Corruptor | None
+) -> tuple[list[Cut | FileCut] | StreamedCuts, ValidationSpeech | None]:
     """Divide the speech, and make sure that everything the validation needs can be read.
 
     Args:
@@ -115,8 +117,8 @@ def prepare_validation(
 
 
 def _divide(
-    config: DistillConfig, out_dir: Path, cuts: list[Cut] | StreamedCuts
-) -> tuple[list[Cut] | StreamedCuts, list[Cut]]:
+    config: DistillConfig, out_dir: Path, cuts: list[Cut | FileCut] | StreamedCuts
+) -> tuple[list[Cut | FileCut] | StreamedCuts, list[Cut | FileCut]]:
     """What to train on and what to validate on; speech in shards is trained on as it is."""
     listed, sharded = (cuts.listed, cuts.sharded) if isinstance(cuts, StreamedCuts) else (cuts, ())
     settings, data = config.validation, config.data
@@ -137,7 +139,9 @@ def _divide(
     return StreamedCuts(training, sharded) if sharded else training, held
 
 
-def _file_of(cut: Cut) -> str | None:
+def _file_of(cut: Cut | FileCut) -> str | None:
+    if isinstance(cut, FileCut):
+        return str(Path(cut.file).resolve())
     recording = getattr(cut, "recording", None)
     files = [source.source for source in recording.sources if source.type == "file"] if recording is not None else []
     return str(Path(files[0]).resolve()) if files else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from robustdistiller.acoustics import Corruptor
 
 from ..config import DistillConfig
 from ..data import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
+from ..file_cuts import FileCut, as_cut
 from ..manifest import piece_cuts
 from ..settings import SettingsError
 from .keywords import keyword_utterances
@@ -39,7 +40,7 @@ class TaskData:
     """
 
     labels: list[str]
-    cuts: dict[str, list[Cut]]
+    cuts: dict[str, list[FileCut]]
     label_of: dict[str, str]
     trials: dict[str, list[Trial]] = field(default_factory=dict)
 
@@ -157,13 +158,15 @@ class PairedBatches:
             yield dict(zip(self.loaders, batches))
 
 
-def whole_batches(cuts: list[Cut], corruptor: Corruptor | None = None, num_workers: int = 0) -> DataLoader:
+def whole_batches(
+    cuts: Sequence[Cut | FileCut], corruptor: Corruptor | None = None, num_workers: int = 0
+) -> DataLoader:
     """Every cut once, whole, those of similar length together; about a minute of padded audio per batch."""
     requests, rows = [], []
     for cut in sorted(cuts, key=lambda cut: (cut.num_samples, cut.id)):
         if rows and (len(rows) + 1) * cut.num_samples > _TEST_BATCH_SAMPLES:
             requests.append(BatchRequest(Position(), tuple(rows)))
             rows = []
-        rows.append(cut)
+        rows.append(as_cut(cut))
     requests.append(BatchRequest(Position(), tuple(rows)))
     return make_loader(requests, SpeechBatches(corruptor), num_workers)

@@ -14,8 +14,10 @@ from lhotse import CutSet
 
 from robustdistiller.acoustics import AudioSource, CorruptionPolicy, Corruptor, RIRSource
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.data import Batch, BatchStream, Position, SpeechBatches, make_loader, read_cut
+from robustdistiller.pretrain.data import Batch, BatchStream, Position, SpeechBatches, make_loader
+from robustdistiller.pretrain.file_cuts import as_cut
 from robustdistiller.pretrain.manifest import cuts_digest, speech_cuts
+from robustdistiller.pretrain.reading import read_cut
 
 MAX_SAMPLES = 24_000
 
@@ -52,7 +54,7 @@ def test_every_format_rate_and_channel_count_is_read(corpus, tmp_path: Path) -> 
     assert report.files == len(cuts) == 26
     expected_s = 0.0
     for cut in cuts:
-        info = soundfile.info(cut.recording.sources[0].source)
+        info = soundfile.info(cut.file)
         expected_s += info.frames / info.samplerate
         samples = read_cut(cut)
         assert samples.dtype == np.float32 and samples.ndim == 1
@@ -70,10 +72,10 @@ def test_manifest_is_reused_until_a_file_changes(corpus, tmp_path: Path, monkeyp
     soundfile.write(root / "a.wav", np.zeros(16000) + 0.1, 16000)
     first, _ = speech_cuts([root], tmp_path / "lists")
     reads = []
-    from robustdistiller.pretrain import manifest
+    from robustdistiller.pretrain import headers
 
-    original = manifest.audio_info
-    monkeypatch.setattr(manifest, "audio_info", lambda path: reads.append(path) or original(path))
+    original = headers.audio_info
+    monkeypatch.setattr(headers, "audio_info", lambda path: reads.append(path) or original(path))
     again, _ = speech_cuts([root], tmp_path / "lists")
     assert reads == [] and cuts_digest(again) == cuts_digest(first)
     soundfile.write(root / "a.wav", np.zeros(8000) + 0.1, 16000)
@@ -126,7 +128,7 @@ def test_equal_folder_names_get_different_ids(corpus, tmp_path: Path) -> None:
 
 
 def test_lhotse_manifest_is_a_root(cuts: list, tmp_path: Path) -> None:
-    CutSet.from_cuts(cuts[:3]).to_file(tmp_path / "mine.jsonl.gz")
+    CutSet.from_cuts(map(as_cut, cuts[:3])).to_file(tmp_path / "mine.jsonl.gz")
     found, (report,) = speech_cuts([tmp_path / "mine.jsonl.gz"], tmp_path)
     assert cuts_digest(found) == cuts_digest(cuts[:3]) and report.files == 3
 

@@ -14,9 +14,9 @@ import soundfile
 import torch
 
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.data import read_cut
 from robustdistiller.pretrain.groups import GroupsConfig, LayerGroups, draw_utterances, find_groups
 from robustdistiller.pretrain.manifest import speech_cuts
+from robustdistiller.pretrain.reading import read_cut
 from robustdistiller.pretrain.settings import build, to_plain
 from robustdistiller.pretrain.similarity import LinearCKA
 from robustdistiller.upstream import SpeechEncoder, load_encoder

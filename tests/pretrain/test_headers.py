@@ -93,7 +93,7 @@ def test_one_broken_file_is_left_out_many_are_refused(make_config, tmp_path: Pat
 def test_a_damaged_cache_is_made_anew(make_config, tmp_path: Path, noise: Path, opened: list[str], caplog) -> None:
     config = make_config(tmp_path / "run", f"data.noise={noise}")
     lengths(config)
-    (cache,) = (tmp_path / "run" / "manifests").glob("noise-*.json")
+    (cache,) = (tmp_path / "run" / "manifests").glob("noise-*.npz")
     cache.write_text('{"cut sh')
     with caplog.at_level(logging.WARNING):
         assert len(lengths(config)) == 3 and len(opened) == 6

@@ -17,8 +17,9 @@ from lhotse import CutSet, Recording
 
 from robustdistiller.pretrain import SettingsError, distill
 from robustdistiller.pretrain import shards as shards_module
-from robustdistiller.pretrain.data import BatchStream, SpeechBatches, make_loader, read_cut
+from robustdistiller.pretrain.data import BatchStream, SpeechBatches, make_loader
 from robustdistiller.pretrain.manifest import cuts_digest, speech_cuts
+from robustdistiller.pretrain.reading import read_cut
 from robustdistiller.pretrain.shards import StreamedCuts
 
 from .conftest import assert_equal_states, last_checkpoint
@@ -31,7 +32,7 @@ def shar(corpus, tmp_path_factory) -> Path:
     """The corpus in 7 Shar shards of 4, at the rates of its files."""
     folder = tmp_path_factory.mktemp("shards")
     cuts, _ = speech_cuts([corpus.speech], folder / "lists")
-    originals = [cut.recording.sources[0].source for cut in cuts]
+    originals = [cut.file for cut in cuts]
     recordings = [Recording.from_file(path, recording_id=cut.id) for path, cut in zip(originals, cuts)]
     originals = CutSet.from_cuts(one.to_cut().with_id(one.id) for one in recordings)
     (folder / "shar").mkdir()
