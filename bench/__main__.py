@@ -24,6 +24,7 @@ BENCHES: dict[str, str] = {
     "feature_cache": "heads of s3prl with the upstream's features kept or computed again",
     "feature_cache_speech": "heads of phone and speech recognition, which read every frame, on kept features",
     "corruption": "corrupting speech: noise, reverberation and both, against the released RobustDistiller's way",
+    "data": "training data: FLAC through the loader, memory over a long run, start-up on 300,000 files",
 }
 
 
