@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -132,25 +133,27 @@ class _Tree:
     def cuts(self) -> list[FileCut]:
         return speech_cuts([str(self.root)], self.lists)[0]
 
-    def start(self) -> float:
-        """Seconds on the wall until the first batch is there: list, headers, digest, buckets, buffer."""
-        started = time.perf_counter()
+    def start(self) -> tuple[float, float]:
+        """Seconds on the wall, and of work, until the first batch is there: list, headers, digest, buckets, buffer."""
+        started = time.perf_counter(), time.process_time()
         cuts = self.cuts()
         cuts_digest(cuts)
         next(iter(_loader(cuts, 0, 0)))
-        return time.perf_counter() - started
+        return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
 def _start_up(trees: Sequence[_Tree], settings: Settings) -> tuple[Series, str]:
     first = [tree.start() for tree in trees]
-    later = tuple(tuple(tree.start() for _ in range(1 if settings.quick else settings.rounds)) for tree in trees)
-    sizes = tuple(tree.count for tree in trees)
-    series = Series("start-up after the first time", "files", "start_s", sizes, later, "1 is proportional.")
-    met = "met" if series.medians[-1] < START_UP_TARGET_S else "not met"
+    later = [[tree.start() for _ in range(1 if settings.quick else settings.rounds)] for tree in trees]
+    sizes, work_s = tuple(tree.count for tree in trees), tuple(tuple(work for _, work in times) for times in later)
+    series = Series("start-up after the first time", "files", "work_s", sizes, work_s, "1 is proportional.")
+    wall_s = statistics.median(wall for wall, _ in later[-1])
+    met = "met" if wall_s < START_UP_TARGET_S else "not met"
     return series, (
-        f"Start-up, until the first batch is there, on {sizes[-1]:,} files: {first[-1]:.1f} s the first time, when the "
-        f"headers are read, {series.medians[-1]:.1f} s later (target {START_UP_TARGET_S:g} s: {met}). Files were in "
-        "the system's cache both times, imports are not counted; every start looks up size and time of each file."
+        f"Start-up, until the first batch is there, on {sizes[-1]:,} files: {first[-1][0]:.1f} s on the wall "
+        f"({first[-1][1]:.1f} s of work) the first time, when the headers are read, {wall_s:.1f} s "
+        f"({series.medians[-1]:.1f} s of work) later (target {START_UP_TARGET_S:g} s on the wall: {met}). Files were "
+        "in the system's cache both times, imports are not counted; every start looks up size and time of each file."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ def test_a_tree_of_links_is_speech_with_as_many_files(tmp_path: Path) -> None:
     tree = _Tree(tmp_path / "tree", 230, seed=0)
     cuts = tree.cuts()
     assert len(cuts) == len({cut.id for cut in cuts}) == 230 and len({cut.num_samples for cut in cuts}) == 50
-    assert tree.start() > 0
+    assert min(tree.start()) > 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
 def test_memory_is_that_of_the_process() -> None:
     before = _memory_mb()
-    held = np.ones(25_000_000, np.float32)
-    assert 90 < _memory_mb() - before < 130, len(held)
+    with mmap.mmap(-1, 100_000_000) as held:  # an array might get memory that was freed and kept
+        np.frombuffer(held, np.uint8)[:] = 1
+        assert 90 < _memory_mb() - before < 110
 
 
 @pytest.mark.slow
