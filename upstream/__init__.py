@@ -12,19 +12,24 @@ from .checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
+from .chunks import ChunkedEncoder, ChunkOptions
 from .config import EncoderConfig
 from .encoder import EncoderOutput, SpeechEncoder
 from .expert import UpstreamExpert
 from .hub import ENTRIES, register
 from .released import mini_teacher, resolve_released
+from .streaming import Stream
 
 __all__ = [
     "ENTRIES",
     "Checkpoint",
     "CheckpointError",
+    "ChunkOptions",
+    "ChunkedEncoder",
     "EncoderConfig",
     "EncoderOutput",
     "SpeechEncoder",
+    "Stream",
     "UpstreamExpert",
     "checkpoint_digest",
     "export_checkpoint",

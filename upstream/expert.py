@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .checkpoints import read_checkpoint
+from .chunks import ChunkedEncoder, ChunkOptions
 from .config import refuse_unknown
 
 
@@ -28,6 +29,9 @@ class ExpertOptions:
         feature_grad_mult: factor on the gradient into the conv extractor when s3prl fine-tunes the upstream (``-f``).
             ``None``: the checkpoint's for students; 0, which freezes it, for encoders without heads (as s3prl does).
         num_heads: attention heads of each layer, for files that do not say (torchaudio's state dicts).
+        chunk_frames: hear utterances in chunks of so many frames, as a stream would, frozen; see :class:`ChunkOptions`.
+        left_frames: before the chunk, with ``chunk_frames``.
+        look_ahead_frames: after it, with ``chunk_frames``.
 
     >>> ExpertOptions.from_dict({"no_preds": True})
     Traceback (most recent call last):
@@ -38,6 +42,24 @@ class ExpertOptions:
     padding: str = "masked"
     feature_grad_mult: float | None = None
     num_heads: int | None = None
+    chunk_frames: int | None = None
+    left_frames: int | None = None
+    look_ahead_frames: int | None = None
+
+    @property
+    def chunks(self) -> ChunkOptions | None:
+        """What a frame may see, None where that is everything.
+
+        Raises:
+            ValueError: a number is out of range, or context is bounded without ``chunk_frames``.
+        """
+        given = {name: getattr(self, name) for name in ("left_frames", "look_ahead_frames")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.chunk_frames is not None:
+            return ChunkOptions(self.chunk_frames, **given)
+        if given:
+            raise ValueError(f"upstream option {next(iter(given))} is for chunks; give chunk_frames, too")
+        return None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ExpertOptions:
@@ -183,6 +205,8 @@ class UpstreamExpert(Expert):
         self.encoder = checkpoint.build(padding=settings.padding, layerdrop=0.0, feature_grad_mult=factor)
         if settings.no_pred:
             self.encoder.heads = None
+        # Shares the encoder, and is no module of the upstream's: weights are counted and saved once.
+        self._chunked = [] if settings.chunks is None else [ChunkedEncoder(self.encoder, settings.chunks)]
         config = self.encoder.config
         self.names, self.num_layers = self.encoder.state_names(), config.num_layers
         self.numbers = tuple(range(len(self.names)))
@@ -190,7 +214,10 @@ class UpstreamExpert(Expert):
 
     def encode(self, waveforms: Tensor, lengths: Tensor, no_pred: bool) -> tuple[list[Tensor], Tensor]:
         """See :meth:`Expert.encode`."""
-        output = self.encoder(waveforms, lengths, predict=not no_pred)
+        if self._chunked and torch.is_grad_enabled() and self.training:
+            raise ValueError("the upstream hears chunks, for inference; leave out chunk_frames to fine-tune it")
+        encoder = self._chunked[0] if self._chunked else self.encoder
+        output = encoder(waveforms, lengths, predict=not no_pred)
         return output.upstream_states(self.encoder.config), output.frame_lengths
 
 
