@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    import numpy as np
-
-SAMPLE_RATE_HZ = 16_000
-SHORTEST_S, LONGEST_S = 0.1, 15  # of calibration speech: memory grows with the longest
+CALIBRATION_FILES = 64
 
 
 class Target(str, Enum):
@@ -31,10 +27,12 @@ Write a checkpoint of any readable format as a file that runs without this packa
   onnx               for ONNX Runtime, in float32
   onnx-int8-dynamic  linear maps in int8; ranges of activations are found
                      at run time
-  onnx-int8-static   convolutions too; ranges are measured beforehand, over
-                     the mini corpus' development speech or --calibration
+  onnx-int8-static   the same, with ranges measured beforehand, over the mini
+                     corpus' development speech or --calibration
   torch              for torch.export.load (.pt2); batches of two frames, 720
                      samples, or more
+
+The convolutions of the extractor stay in float32 unless --int8 names them: in int8 they cost accuracy.
 
 \b
 The file takes
@@ -74,8 +72,17 @@ def export(
         Path | None, typer.Option(help="Folder of speech for onnx-int8-static.", metavar="FOLDER")
     ] = None,
     calibration_files: Annotated[
-        int, typer.Option(min=1, help="At most so many recordings of it, spread over the folder.")
-    ] = 64,
+        int | None,
+        typer.Option(min=1, help="At most so many recordings of it, spread over the folder.", show_default="64"),
+    ] = None,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            help="What is in int8, with commas: linear, extractor and, in static files, position.",
+            show_default="linear",
+            metavar="PARTS",
+        ),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="Version of ONNX's operators, 18 to 23.", show_default="20")] = None,
     num_heads: Annotated[
         int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
@@ -84,18 +91,21 @@ def export(
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
     from robustdistiller.eval.extraction import find_checkpoint  # slow to import
+    from robustdistiller.mini.calibration import calibration_speech
     from robustdistiller.upstream.export import export_model
 
     try:
-        if calibration is not None and to is not Target.onnx_int8_static:
+        static = to is Target.onnx_int8_static
+        if not static and not calibration is calibration_files is None:
             raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to.value} measures no ranges")
-        speech = calibration_speech(calibration, calibration_files) if to is Target.onnx_int8_static else None
+        speech = calibration_speech(calibration, calibration_files or CALIBRATION_FILES) if static else None
         exported = export_model(
             find_checkpoint(source),
             target,
             to.value,
             layers=None if layers == "all" else [layer.strip() for layer in layers.split(",")],
             calibration=speech,
+            int8_parts=None if int8 is None else [part.strip() for part in int8.split(",")],
             opset=opset,
             overwrite=overwrite,
             num_heads=num_heads,
@@ -113,50 +123,3 @@ def export(
 
 
 export.__doc__ = HELP
-
-
-def calibration_speech(folder: Path | None, most: int) -> list[np.ndarray]:
-    """Waveforms of a folder, or of the mini corpus' development split, at 16 kHz: at most so many, evenly spread.
-
-    Args:
-        folder: of audio; a single file or a manifest will do.
-        most: recordings; of each the first seconds.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or no audio in it.
-        ValueError: a recording cannot be read, or all are too short.
-    """
-    import numpy as np
-    import soundfile
-
-    from robustdistiller.acoustics.audio import read_audio as read_file
-    from robustdistiller.acoustics.listing import list_pieces
-    from robustdistiller.mini.corpus import data_dir
-    from robustdistiller.mini.pack import is_speech, read_pack
-
-    speech = []
-    if folder is None:
-        chosen = spread([utterance for utterance in read_pack(data_dir()) if utterance.split == "dev"], most)
-        for utterance in chosen:
-            # Seeking in Opus may be off by a sample, which does not matter here and takes a hundredth of the time.
-            audio, _ = soundfile.read(utterance.path, utterance.num_samples, utterance.offset_samples, dtype="int16")
-            if is_speech(utterance, audio):
-                speech.append(audio.astype(np.float32) / 32768)
-    else:
-        for piece in spread(list_pieces(folder.expanduser()), most):
-            speech.append(read_file(piece.path, SAMPLE_RATE_HZ, piece.frame_offset, piece.num_frames))
-    speech = [
-        waveform[: LONGEST_S * SAMPLE_RATE_HZ] for waveform in speech if len(waveform) >= SHORTEST_S * SAMPLE_RATE_HZ
-    ]
-    if not speech:
-        raise ValueError(f"{folder}: every recording is shorter than {SHORTEST_S} s; expected speech to calibrate on")
-    return speech
-
-
-def spread(items: list, most: int) -> list:
-    """At most so many items at even distances.
-
-    >>> spread([0, 1, 2, 3, 4, 5], 3)
-    [0, 2, 4]
-    """
-    return [items[index * len(items) // most] for index in range(most)] if len(items) > most else items

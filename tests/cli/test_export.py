@@ -7,8 +7,8 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from robustdistiller.cli.export import calibration_speech
 from robustdistiller.cli.main import app
+from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, save_checkpoint
 from robustdistiller.upstream.export import OnnxEncoder
 
@@ -35,6 +35,7 @@ def test_static_int8_of_chosen_layers_at_an_older_opset(student, tmp_path):
     for number in range(6):
         soundfile.write(tmp_path / "speech" / "a" / f"{number}.flac", rng.normal(0, 0.1, 8000 * (number + 1)), 8000)
     options = ["--to", "onnx-int8-static", "--calibration", tmp_path / "speech", "--calibration-files", 3]
+    options += ["--int8", "linear,extractor"]
     result = run(student, tmp_path / "s.onnx", "--layers", "layer_1, 0", "--opset", 18, *options)
     assert result.exit_code == 0, result.output
     assert "MB: projected, layer_1" in result.output and "off by at most" in result.output
@@ -49,6 +50,7 @@ def test_static_int8_of_chosen_layers_at_an_older_opset(student, tmp_path):
     notes, graph = model.metadata, onnx.load(tmp_path / "s.onnx")
     assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 18
     assert notes["precision"] == "int8, static" and notes["calibration_seconds"] == 1 + 3 + 5  # files 0, 2 and 4
+    assert notes["int8_parts"] == ["linear", "extractor"]
     assert any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
     # What the chosen layers do not need is not in the file.
     assert notes["parameters"] == encoder.count_parameters(heads=False)
@@ -69,6 +71,9 @@ def test_the_mini_corpus_is_what_is_calibrated_on_by_default():
         (["student.ckpt", "out", "--layers", "layer_7"], "layer 'layer_7': expected 0 to 3"),
         (["student.ckpt", "out", "--opset", "9"], "opset is 9"),
         (["student.ckpt", "out", "--calibration", "."], "--to onnx measures no ranges"),
+        (["student.ckpt", "out", "--calibration-files", "3"], "--to onnx measures no ranges"),
+        (["student.ckpt", "out", "--int8", "linear"], "for int8 files; found linear for onnx"),
+        (["student.ckpt", "out", "--to", "onnx-int8-dynamic", "--int8", "position"], "takes some of linear, extractor"),
         (["student.ckpt", "out", "--to", "onnx-int8-static", "--calibration", "nowhere"], "nowhere does not exist"),
     ],
 )

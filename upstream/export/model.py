@@ -19,13 +19,14 @@ from ..encoder import SpeechEncoder
 from .check import TOLERANCE, Deviation, ExportError, compare
 from .graph import EncoderGraph
 from .layers import choose_states
+from .quantize import DEFAULT_PARTS, PARTS
 from .runtime import require_packages
 
 #: What a checkpoint can be exported to, with what runs it.
 TARGETS = {
     "onnx": "onnxruntime and others, in float32",
     "onnx-int8-dynamic": "onnxruntime, linear maps in int8, ranges of activations found at run time",
-    "onnx-int8-static": "onnxruntime, linear maps and convolutions in int8, ranges from calibration speech",
+    "onnx-int8-static": "onnxruntime, the same with ranges from calibration speech",
     "torch": "torch.export.load",
 }
 SAMPLE_RATE_HZ = 16_000
@@ -55,6 +56,7 @@ def export_model(
     to: str,
     layers: Sequence[str | int] | None = None,
     calibration: Sequence[np.ndarray] | None = None,
+    int8_parts: Sequence[str] | None = None,
     opset: int | None = None,
     overwrite: bool = False,
     num_heads: int | None = None,
@@ -73,6 +75,7 @@ def export_model(
         to: a key of :data:`TARGETS`.
         layers: numbers or names of the hidden states to return; ``None`` is all.
         calibration: speech for ``"onnx-int8-static"``, waveforms ``(samples,)`` at 16 kHz.
+        int8_parts: what is quantised, of :data:`PARTS`; ``None`` is :data:`DEFAULT_PARTS`.
         opset: version of ONNX's operators, 20 if not given.
         overwrite: replace what is there.
         num_heads: attention heads, for files that do not say (torchaudio's state dicts).
@@ -97,6 +100,7 @@ def export_model(
     if opset is not None and to == "torch":
         raise ValueError(f"opset {opset} is for ONNX files; a program of torch.export has none")
     opset = OPSET if opset is None else opset
+    parts = _choose_parts(int8_parts, to)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ValueError(f"opset is {opset}; expected {MIN_OPSET} to {MAX_OPSET}")
     if to != "torch":
@@ -114,10 +118,25 @@ def export_model(
     deviations: list[Deviation] = []
 
     def write(file: Path) -> None:
-        deviations.append(_WRITERS[to.partition("-")[0]](encoder, chosen, file, notes, calibration, opset, progress))
+        deviations.append(
+            _WRITERS[to.partition("-")[0]](encoder, chosen, file, notes, calibration, parts, opset, progress)
+        )
 
     write_atomically(path, write)
     return ExportedModel(path, tuple(notes["layers"]), path.stat().st_size, deviations[0])
+
+
+def _choose_parts(parts: Sequence[str] | None, to: str) -> tuple[str, ...]:
+    if parts is None:
+        return DEFAULT_PARTS
+    if "int8" not in to:
+        raise ValueError(f"parts in int8 are for int8 files; found {', '.join(parts)} for {to}")
+    # onnxruntime has no convolution whose ranges are found at run time.
+    known = [part for part in PARTS if part != "position" or to == "onnx-int8-static"]
+    unknown = [part for part in parts if part not in known]
+    if unknown or not parts:
+        raise ValueError(f"int8 for {', '.join(unknown) or 'nothing'}; {to} takes some of {', '.join(known)}")
+    return tuple(parts)
 
 
 def _notes(
@@ -149,6 +168,7 @@ def _write_onnx(
     file: Path,
     notes: Mapping[str, Any],
     calibration: Sequence[np.ndarray] | None,
+    parts: Sequence[str],
     opset: int,
     progress: bool,
 ) -> Deviation:
@@ -164,10 +184,11 @@ def _write_onnx(
         written = plain
         if notes["precision"] != "float32":
             written = Path(folder) / "int8.onnx"
-            quantize(plain, written, calibration, progress)
+            quantize(plain, written, calibration, parts, progress)
             deviation = compare(encoder, chosen, _session_runner(open_session(written)))
         model = load_model(written)
-        used = {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
+        used = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
+        used |= {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
         save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})
     return deviation
 
@@ -178,6 +199,7 @@ def _write_torch(
     file: Path,
     notes: Mapping[str, Any],
     calibration: Sequence[np.ndarray] | None,
+    parts: Sequence[str],
     opset: int,
     progress: bool,
 ) -> Deviation:
