@@ -81,7 +81,7 @@ def run(settings: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> No
 
     Args:
         settings: ``name``, ``checkpoint``, ``options``, ``device``, ``threads``, ``durations_s``, ``repeats``,
-            ``librispeech``.
+            ``librispeech``; ``superb``, false to leave SUPERB's utterances out.
         write: called with each result: what was measured, seconds of each repetition, peak memory.
     """
     torch.set_num_threads(settings["threads"])
@@ -106,6 +106,8 @@ def run(settings: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> No
             memory.reset()
             seconds = [timed(waveform) for _ in range(settings["repeats"])]
             write({"what": f"{duration_s:g} s", "duration_s": duration_s, "seconds": seconds, **_memory(memory)})
+        if not settings.get("superb", True):
+            return
         memory.reset()
         seconds = []
         for name in UTTERANCES:

@@ -94,11 +94,11 @@ class Evaluation:
         if not missing:
             return
         start = time.process_time()
-        trained = self._heads(upstream, missing, task, items, options)
+        trained = self.train_heads(upstream, missing, task, items, options)
         cells: dict[int, dict[tuple[str, str], Cell]] = {seed: {} for seed in missing}
         labels = torch.from_numpy(items["test"].labels).long()
         for condition, samples in audio.items():
-            features = self._features(upstream, task, items["test"].waveforms(samples))
+            features = self.features(upstream, task, items["test"].waveforms(samples))
             for seed in missing:
                 cells[seed][task.name, condition] = score(trained[seed].head, features, labels, items["test"].sizes)
         seconds = (time.process_time() - start) / len(missing)
@@ -117,14 +117,18 @@ class Evaluation:
             save_outcome(paths[seed], part)
             yield seed, part
 
-    def _features(self, upstream: nn.Module, task: Task, waveforms: Sequence[np.ndarray]) -> Tensor | Frames:
+    def features(self, upstream: nn.Module, task: Task, waveforms: Sequence[np.ndarray]) -> Tensor | Frames:
+        """What the heads of a task see of waveforms."""
         take = pooled if task.kind == "classes" else framewise
         return take(upstream, waveforms, self.autocast)
 
-    def _heads(self, upstream, seeds, task: Task, items: dict[str, Items], options) -> dict[int, heads.TrainedHead]:
+    def train_heads(
+        self, upstream: nn.Module, seeds: Sequence[int], task: Task, items: dict[str, Items], options: heads.HeadOptions
+    ) -> dict[int, heads.TrainedHead]:
+        """A head per seed, trained on clean speech."""
         splits = {
             split: (
-                self._features(upstream, task, items[split].waveforms()),
+                self.features(upstream, task, items[split].waveforms()),
                 torch.from_numpy(items[split].labels).long(),
             )
             for split in ("train", "dev")

@@ -21,6 +21,7 @@ from robustdistiller.mini.study.pool import BABBLE_VOICES, HELD_OUT_RANKS, Study
 from robustdistiller.mini.study.report import write_report
 from robustdistiller.mini.study.run import Study, run_study
 from robustdistiller.mini.study.tasks import TASKS, build_tasks
+from robustdistiller.mini.study.variants import Variant, losses, report, score_variants
 from robustdistiller.pretrain import load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
@@ -112,6 +113,26 @@ def finished(evaluation, teacher, tmp_path_factory) -> Study:
     study = Study(evaluation, out, teacher, 2, (0,), ("distilhubert",), ("teacher", "random"), "the command")
     assert run_study(study) == []
     return study
+
+
+def test_ways_to_compute_a_student_are_scored_beside_it(evaluation, teacher, tmp_path):
+    once = dataclasses.replace(evaluation, tasks=("words",), conditions=("clean", "noise0"))
+    ways = {"float32": Variant("plain", onnx=False), "again": Variant("again", onnx=False)}
+    ways["stream"] = Variant("stream", onnx=False, chunks=(4, 1))
+    found = score_variants(once, teacher, tmp_path, ways)
+    for key in ("words/clean", "words/noise0"):
+        assert found["again"]["feature_error"][key] == 0 == found["again"]["cells"][key]["difference"]
+        assert found["stream"]["feature_error"][key] > 0.01
+        plain, stream = (found[name]["cells"][key] for name in ("float32", "stream"))
+        assert stream["difference"] == pytest.approx(stream["score"] - plain["score"], abs=0.02)
+    assert found["stream"]["file"] == {"latency_ms": 105.0}
+    assert losses({"words/clean": {"difference": -2.0}, "prompts/clean": {"difference": 3.0}}) == {
+        "words/clean": 2.0,
+        "prompts/clean": 3.0,
+    }
+    result = {"name": "tiny", "command": "c", "date": "d", "seed": 0, "checkpoint": "0" * 64, "versions": {}}
+    page = report([{**result, "variants": found}])
+    assert "| stream |  | 105.0 |" in page and "(+0.0)" in page
 
 
 def test_held_out_speech_is_in_no_training_manifest(data):
