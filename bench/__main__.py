@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: Benchmark to what it measures; it is the function `run` of the module of that name.
 BENCHES: dict[str, str] = {
+    "training": "the training step of distillation against the released way of it",
     "target_cache": "distillation with the teacher's targets kept on disk or asked for in every step",
     "inference": "features of one utterance on one core: teacher, student, s3prl's modules, onnxruntime, int8",
     "streaming": "a student that hears chunks as they arrive: work, and latency",

@@ -24,6 +24,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from .measure import work_clock
 
 EPOCH_STEPS = 2  # as much speech is made
+_LONGEST_S = 15.6  # `data.max_samples` of the recipe
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Work:
         device: `cpu` or `cuda`.
         threads: of the CPU.
         batch: utterances.
-        duration_s: of each.
+        duration_s: of each; at most 15.6 s, more is cut by the recipe's `data.max_samples`.
         steps: that are timed in a turn.
         seed: of everything drawn.
         overrides: of the recipe.
@@ -62,7 +63,14 @@ def prepare(work: Work, small: bool = False) -> None:
     Args:
         work: durations and batch size.
         small: a tiny teacher, to see that it runs.
+
+    Raises:
+        ValueError: the recipe would cut the utterances.
     """
+    if work.duration_s > _LONGEST_S:
+        raise ValueError(
+            f"duration_s is {work.duration_s:g}, expected {_LONGEST_S} or less: the recipe cuts what is longer"
+        )
     shutil.rmtree(work.folder, ignore_errors=True)
     corpus = mini.build(work.corpus)
     work.folder.mkdir(parents=True)
