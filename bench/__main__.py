@@ -24,6 +24,7 @@ BENCHES: dict[str, str] = {
     "target_cache": "distillation with the teacher's targets kept on disk or asked for in every step",
     "inference": "features of one utterance on one core: teacher, student, s3prl's modules, onnxruntime, int8",
     "streaming": "a student that hears chunks as they arrive: work, and latency",
+    "scaling": "training steps by batch, length and depth; evaluation by number of conditions",
     "feature_cache": "heads of s3prl with the upstream's features kept or computed again",
     "feature_cache_speech": "heads of phone and speech recognition, which read every frame, on kept features",
     "corruption": "corrupting speech: noise, reverberation and both, against the released RobustDistiller's way",

@@ -13,6 +13,7 @@ from typing import Any
 from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .measure import Comparison, Series
+from .plot import draw_series
 
 SCHEMA = 1
 
@@ -78,7 +79,7 @@ class Report:
 
 
 def write_report(folder: Path, report: Report) -> Path:
-    """Writes the JSON file of a run and makes `tables.md` of the folder anew.
+    """Writes the JSON file of a run, draws its series, and makes `tables.md` of the folder anew.
 
     Returns:
         the JSON file.
@@ -93,6 +94,7 @@ def write_report(folder: Path, report: Report) -> Path:
     path = folder / report.file_name
     text = json.dumps(report.to_dict(), indent=1) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    draw_series(report, path.with_suffix(".png"))
     tables = markdown(load_reports(folder))
     write_atomically(folder / "tables.md", lambda temporary: temporary.write_text(tables, encoding="utf-8"))
     return path
@@ -120,6 +122,8 @@ def markdown(reports: Iterable[Report]) -> str:
         if report.comparisons:
             parts.append(_comparison_table(report.comparisons))
         parts += [_series_line(series) for series in report.series]
+        if report.series:
+            parts.append(f"![costs against sizes]({Path(report.file_name).with_suffix('.png')})")
         parts += list(report.text)
     return "\n\n".join(parts) + "\n"
 

@@ -64,8 +64,9 @@ def test_the_machine_is_measured() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["training"])
+@pytest.mark.parametrize("name", ["training", "scaling"])
 def test_in_quick_mode_every_benchmark_runs(name: str, tmp_path) -> None:
     options = ["--quick", "--rounds", "1", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     assert main([name, *options]) == 0
     assert (tmp_path / "out" / f"{name}-cpu.json").is_file()
+    assert (tmp_path / "out" / f"{name}-cpu.png").is_file() == (name == "scaling")
