@@ -245,6 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results/export"), help="results")
     parser.add_argument("--ways", nargs="*", choices=list(VARIANTS), metavar="WAY", default=list(VARIANTS),
                         help="besides the first: %(choices)s")  # fmt: skip
+    parser.add_argument("--conditions", nargs="*", choices=list(CONDITIONS), metavar="NAME", default=list(CONDITIONS))
     parser.add_argument("--seed", type=int, default=0, help="of the heads")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -256,12 +257,14 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--checkpoint {given}: expected NAME=FILE, a student that exists")
         folder = options.work / "variants" / name
         folder.mkdir(parents=True, exist_ok=True)
+        evaluation = Evaluation(data, conditions=tuple(options.conditions))
         ways = {key: way for key, way in VARIANTS.items() if key in {"float32", *options.ways}}
-        found = score_variants(Evaluation(data), Path(path), folder, variants=ways, seed=options.seed)
+        found = score_variants(evaluation, Path(path), folder, variants=ways, seed=options.seed)
         target = options.out / f"{name}.json"
         if target.is_file():
             known = json.loads(target.read_text(encoding="utf-8"))
-            if (known["checkpoint"], known["seed"]) == (checkpoint_digest(path), options.seed):
+            same = known["variants"]["float32"]["cells"] == found["float32"]["cells"]
+            if same and (known["checkpoint"], known["seed"]) == (checkpoint_digest(path), options.seed):
                 found = {
                     key: {**known["variants"], **found}[key] for key in VARIANTS if key in {*known["variants"], *found}
                 }
