@@ -1,6 +1,6 @@
 # make quickstart   install into .venv and run the main job on the embedded data (about ten minutes on two cores)
 # make study POOL=FOLDER JOBS=2   train and compare every recipe on the mini teacher (hours; see mini/study)
-# make bench        measure our ways beside those people use today, into results/bench (an hour on two cores)
+# make bench        measure our ways beside those people use today, into results/bench (hours on two cores; one: BENCH=NAME)
 # make test         install what the tests need, lint, run the whole default suite
 
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.10 python3,$(shell command -v $(v) 2>/dev/null)))
