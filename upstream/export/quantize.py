@@ -2,7 +2,7 @@
 
 Only products with weights can be quantised: linear maps, the layers of the extractor after the first and, in the static
 kind, the convolution that encodes position. The first convolution, norms, activations and attention stay in float32.
-By default so does the extractor: its activations span too many orders of magnitude for one scale, and accuracy falls by
+By default so does the extractor: one scale is too coarse for the activations of a layer, and accuracy falls by
 up to 29 points (results/export). Weights have a scale per output channel and 7 bits of range: with 8, processors
 without VNNI add two products in 16 bits and saturate.
 """
