@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from robustdistiller.upstream.checkpoints.files import write_atomically
@@ -45,7 +47,8 @@ def draw_series(report: Report, path: Path) -> None:
         axis.remove()
     for axis, series in zip(axes.flat, report.series):
         _draw(axis, series)
-    figure.suptitle(f"{report.title} ({report.device}, {report.machine.get('processor', '')})", fontsize=10)
+    title = f"{report.title} ({report.device}, {report.machine.get('processor', '')})"
+    figure.suptitle("\n".join(wrap(title, 60 * columns)), fontsize=10)
     figure.tight_layout()
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110, bbox_inches="tight"))
     pyplot.close(figure)
@@ -60,8 +63,9 @@ def _draw(axis: Axes, series: Series) -> None:
     axis.plot(series.x, line, "--", color="tab:gray", linewidth=1, label=f"slope {series.exponent:.2f}")
     axis.plot(series.x, series.medians, color="tab:blue", linewidth=1.5, label="median")
     axis.set(xscale="log", yscale="log", xlabel=series.x_name, ylabel=series.y_name)
-    axis.set_title(series.part, fontsize=10)
-    axis.set_xticks(series.x, [f"{x:g}" for x in series.x])
+    axis.set_title("\n".join(wrap(series.part, 44)), fontsize=10)
+    named = _apart(series.x)
+    axis.set_xticks(series.x, [f"{x:g}" if x in named else "" for x in series.x])
     axis.minorticks_off()
     low, high = min(map(min, series.y)) / 1.25, max(map(max, series.y)) * 1.25
     marks = _round_numbers(low, high)
@@ -69,6 +73,15 @@ def _draw(axis: Axes, series: Series) -> None:
     axis.set_ylim(low, high)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left")
+
+
+def _apart(sizes: Sequence[float], steps: int = 7) -> set[float]:
+    """Those that can be named below a logarithmic axis: each further from the one before than a part of its length."""
+    named: list[float] = []
+    for size in sorted(sizes):
+        if not named or log(size / named[-1]) > log(max(sizes) / min(sizes)) / steps:
+            named.append(size)
+    return set(named)
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
