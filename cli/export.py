@@ -57,7 +57,7 @@ Examples:
 Then, for instance
   run_downstream.py -u robustdistiller_onnx -k small.onnx ...
 
-ONNX needs: pip install 'robustdistiller\\[export]'
+ONNX needs: pip install onnx onnxruntime onnxscript
 """
 
 

@@ -66,7 +66,7 @@ class SlurmExecutor:
         try:
             import submitit
         except ModuleNotFoundError as error:
-            raise SweepError("executor slurm needs submitit: pip install 'robustdistiller[slurm]'") from error
+            raise SweepError("executor slurm needs submitit: pip install submitit") from error
         missing = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
         if missing:
             raise SweepError(

@@ -1,6 +1,6 @@
 """Files that run an encoder without this package: ONNX in float32 and int8, ``torch.export``.
 
-ONNX needs the packages of the extra ``robustdistiller[export]``.
+ONNX needs the packages of the extra ``export`` in ``setup.py``.
 """
 
 from .check import Deviation, ExportError

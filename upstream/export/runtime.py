@@ -133,7 +133,7 @@ def require_packages() -> None:
 
 
 def _missing(error: ImportError) -> str:
-    return f"ONNX files need the packages of the extra: pip install 'robustdistiller[export]' ({error})"
+    return f"ONNX files need packages that are missing: pip install onnx onnxruntime onnxscript ({error})"
 
 
 def _read(value: str):
