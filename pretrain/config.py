@@ -27,7 +27,7 @@ from .sections import (
     TeacherConfig,
     TrainerConfig,
 )
-from .settings import SettingsError, build, merge, nearest, parse_override, to_plain
+from .settings import SettingsError, UnknownKeyError, build, flatten, merge, nearest, parse_override, to_plain
 from .validation import ValidationConfig
 
 
@@ -91,7 +91,13 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillCon
     for override in overrides:
         values = merge(values, parse_override(override))
     values["recipe"] = values.get("recipe") or path.stem
-    return build(DistillConfig, values)
+    try:
+        return build(DistillConfig, values)
+    except UnknownKeyError as error:
+        places = [key for key in flatten(DistillConfig().to_dict()) if key.rpartition(".")[2] == error.name]
+        if not places:
+            raise
+        raise SettingsError(f"{error}; elsewhere there is {', '.join(places)}") from error
 
 
 def list_recipes() -> dict[str, DistillConfig]:

@@ -22,6 +22,18 @@ class SettingsError(ValueError):
     """A key or value of the settings is not accepted; the message is complete on its own."""
 
 
+class UnknownKeyError(SettingsError):
+    """There is no such key.
+
+    Attributes:
+        name: the last part of it.
+    """
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint at what was meant: the nearest known word, or the list of known words.
 
@@ -45,7 +57,8 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         prefix: dotted path of this mapping, used in messages.
 
     Raises:
-        SettingsError: unknown key (with the nearest known one) or a value of the wrong type.
+        UnknownKeyError: an unknown key, with the nearest known one.
+        SettingsError: a value of the wrong type.
 
     >>> @dataclasses.dataclass
     ... class Optim:
@@ -59,7 +72,8 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     known = [field.name for field in dataclasses.fields(cls)]
     for key in values:
         if key not in known:
-            raise SettingsError(f"unknown key {prefix + str(key)!r}: {nearest(str(key), known)}")
+            name = str(key)
+            raise UnknownKeyError(f"unknown key {prefix + name!r}: {nearest(name, known)}", name)
     converted = {key: _convert(hints[key], value, prefix + key) for key, value in values.items()}
     try:
         return cls(**converted)

@@ -21,6 +21,7 @@ from robustdistiller.pretrain.settings import build, flatten, parse_override
         ("trainr.max_steps=1", "unknown key 'trainr': did you mean 'trainer'?"),
         ("objectives.enhancement.wait=1", "unknown key 'objectives.enhancement.wait': did you mean 'weight'?"),
         ("corruption.snr=[0,20]", "unknown key 'corruption.snr': did you mean 'snr_db'?"),
+        ("data.batch_size=6", "unknown key 'data.batch_size': known: .*; elsewhere there is trainer.batch_size"),
         ("corruption.clean_probability=0.5", "corruption: the probabilities .* must add up to 1, found 1.25"),
         ("trainer.max_steps=many", "trainer.max_steps: found 'many', expected a whole number"),
         ("trainer.max_steps=1.5", "trainer.max_steps: found 1.5, expected a whole number"),
