@@ -8,6 +8,11 @@ from typing import Annotated
 
 import typer
 
+NumHeads = Annotated[
+    int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+
 
 class Target(str, Enum):
     """What `--to` takes."""
@@ -55,10 +60,8 @@ def convert(
     license_: Annotated[
         str, typer.Option("--license", help="Licence to note, such as cc-by-4.0.", metavar="NAME")
     ] = "",
-    num_heads: Annotated[
-        int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    num_heads: NumHeads = None,
+    overwrite: Overwrite = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
     from robustdistiller.eval.extraction import find_checkpoint  # slow to import

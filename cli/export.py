@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .convert import NumHeads, Overwrite
+
 CALIBRATION_FILES = 64
 
 
@@ -84,10 +86,8 @@ def export(
         ),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Version of ONNX's operators, 18 to 23.", show_default="20")] = None,
-    num_heads: Annotated[
-        int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    num_heads: NumHeads = None,
+    overwrite: Overwrite = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
     from robustdistiller.eval.extraction import find_checkpoint  # slow to import

@@ -118,9 +118,10 @@ def export_model(
     deviations: list[Deviation] = []
 
     def write(file: Path) -> None:
-        deviations.append(
-            _WRITERS[to.partition("-")[0]](encoder, chosen, file, notes, calibration, parts, opset, progress)
-        )
+        if to == "torch":
+            deviations.append(_write_torch(encoder, chosen, file, notes))
+        else:
+            deviations.append(_write_onnx(encoder, chosen, file, notes, calibration, parts, opset, progress))
 
     write_atomically(path, write)
     return ExportedModel(path, tuple(notes["layers"]), path.stat().st_size, deviations[0])
@@ -193,16 +194,7 @@ def _write_onnx(
     return deviation
 
 
-def _write_torch(
-    encoder: SpeechEncoder,
-    chosen: tuple[int, ...],
-    file: Path,
-    notes: Mapping[str, Any],
-    calibration: Sequence[np.ndarray] | None,
-    parts: Sequence[str],
-    opset: int,
-    progress: bool,
-) -> Deviation:
+def _write_torch(encoder: SpeechEncoder, chosen: tuple[int, ...], file: Path, notes: Mapping[str, Any]) -> Deviation:
     from .program import load_program, save_program, trace_program
 
     program = trace_program(EncoderGraph(encoder, chosen))
@@ -211,9 +203,6 @@ def _write_torch(
     _require_close(deviation)
     save_program(program, file, {**notes, **vars(deviation)})
     return deviation
-
-
-_WRITERS: dict[str, Callable[..., Deviation]] = {"onnx": _write_onnx, "torch": _write_torch}
 
 
 def _session_runner(session) -> Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]:
