@@ -6,7 +6,7 @@ those names: top-level ``upstream`` and ``pretrain`` would collide with s3prl's,
 
 from setuptools import find_packages, setup
 
-ROOMS = ["upstream", "acoustics", "pretrain", "eval", "mini", "bench", "cli"]
+ROOMS = ["common", "upstream", "acoustics", "pretrain", "eval", "mini", "bench", "cli"]
 DATA_ROOMS = {"downstream_configs": ["*.yaml", "**/*"], "results": ["**/*"]}
 
 package_dir = {f"robustdistiller.{room}": room for room in [*ROOMS, *DATA_ROOMS]}
@@ -14,9 +14,25 @@ packages = list(package_dir)
 for room in ROOMS:
     packages += [f"robustdistiller.{room}.{sub}" for sub in find_packages(room)]
 
-# s3prl 0.4.18 installs without most of what its SUPERB downstreams import; each line names who needs it.
+# What using a student needs: load, convert, inspect, extract features.
+CORE = [
+    "torch>=2.8",
+    "numpy",
+    "scipy",  # filters of audio and of corruption
+    "soundfile>=0.12",
+    "safetensors",
+    "huggingface_hub",
+    "filelock>=3.30",  # lock_descriptor
+    "PyYAML",
+    "typer",
+    "rich",
+    "tqdm",
+    "lazy_loader",
+]
+# Everything that s3prl's SUPERB downstreams import, whichever of the two packages brings s3prl, and what makes tables.
+# s3prl itself declares hardly any of it; each line names who needs it.
 SUPERB = [
-    "s3prl==0.4.18",
+    "torchaudio",  # s3prl only: the bridge loads it without its C++ library where that does not fit torch
     "tensorboardX",  # the runner: every task
     "transformers",  # imported by s3prl's hub
     "librosa",  # SID, ASV, SE, SS
@@ -26,6 +42,24 @@ SUPERB = [
     "h5py",  # SD, SE, SS
     "dtw-python",  # QbE
     "lxml",  # QbE
+    "pandas",  # IC, ASR, SD; tables
+    "matplotlib",  # plots
+]
+TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib"]
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]
+SLURM = ["submitit>=1.5"]
+EXTRAS = {
+    "superb": ["s3prl>=0.4.18", *SUPERB],  # train and score SUPERB heads, tables, leaderboards
+    "superb-espnet": ["espnet-s3prl", *SUPERB],  # the same with ESPnet's fork of s3prl in its place
+    "train": TRAIN,  # distillation
+    "metrics": ["pesq", "pystoi"],  # SE and SS; apart because pesq has to be compiled
+    "export": EXPORT,  # ONNX files
+    "slurm": SLURM,  # sweeps on a cluster
+    "rooms": ["pyroomacoustics"],  # simulate new rooms
+}
+EXTRAS["dev"] = [
+    *("pytest>=8", "pytest-xdist", "ruff", "packaging"),
+    *(requirement for extra in ("superb", "train", "metrics", "export") for requirement in EXTRAS[extra]),
 ]
 
 setup(
@@ -42,38 +76,12 @@ setup(
         "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*", "recipes/*.yaml"],
         **{f"robustdistiller.{room}": patterns for room, patterns in DATA_ROOMS.items()},
     },
-    install_requires=[
-        "torch>=2.8,<2.12",
-        "torchaudio>=2.8,<2.12",
-        "numpy",
-        "scipy",
-        "pandas",
-        "soundfile>=0.12",
-        "filelock",
-        "safetensors",
-        "PyYAML",
-        "matplotlib",
-        "rich",
-        "typer",
-        "tqdm",
-        "packaging",
-        # training
-        "lightning>=2.5",
-        "lhotse>=1.28",
-        "tensorboard",
-        *SUPERB,
-    ],
-    extras_require={
-        "metrics": ["pesq", "pystoi"],  # SE, SS
-        "export": ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"],  # ONNX files
-        "slurm": ["submitit>=1.5"],  # sweeps on a cluster
-        "rooms": ["pyroomacoustics"],  # simulate new rooms
-        "dev": ["pytest>=8", "pytest-xdist", "ruff"],
-    },
+    install_requires=CORE,
+    extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
             "robustdistiller=robustdistiller.cli.main:main",
-            "run_downstream.py=robustdistiller.eval.launcher:main",
+            "run_downstream.py=robustdistiller.cli.main:run_downstream",
         ]
     },
 )

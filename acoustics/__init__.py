@@ -1,41 +1,24 @@
-"""Noise, reverberation and test conditions: one corruption library for training and evaluation."""
+"""Noise, reverberation and test conditions: one corruption library for training and evaluation.
 
-from .apply import CorruptionBatch, corrupt
-from .audio import AudioInfo, audio_info, load_audio, resample
-from .band import band_reject_filter
-from .condition import Condition
-from .corpora import corpus_pieces, detect_layout, split_of
-from .corruptor import Corruptor, corrupt_utterance
-from .parameters import CorruptionParameters, NoiseParameters, RIRParameters
-from .pitch import pitch_shift
-from .policy import CorruptionPolicy
-from .rirs import RIRSource, direct_path_index, measure_rt60_s
-from .sources import AudioSource, Piece
-from .synthesis import colored_noise
+Names are imported when they are first used: those who only read results have no PyTorch.
+"""
 
-__all__ = [
-    "AudioInfo",
-    "AudioSource",
-    "Condition",
-    "CorruptionBatch",
-    "CorruptionParameters",
-    "CorruptionPolicy",
-    "Corruptor",
-    "NoiseParameters",
-    "Piece",
-    "RIRParameters",
-    "RIRSource",
-    "audio_info",
-    "band_reject_filter",
-    "colored_noise",
-    "corpus_pieces",
-    "corrupt",
-    "corrupt_utterance",
-    "detect_layout",
-    "direct_path_index",
-    "load_audio",
-    "measure_rt60_s",
-    "pitch_shift",
-    "resample",
-    "split_of",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "apply": ["CorruptionBatch", "corrupt"],
+        "audio": ["AudioInfo", "audio_info", "load_audio", "resample"],
+        "band": ["band_reject_filter"],
+        "condition": ["Condition"],
+        "corpora": ["corpus_pieces", "detect_layout", "split_of"],
+        "corruptor": ["Corruptor", "corrupt_utterance"],
+        "parameters": ["CorruptionParameters", "NoiseParameters", "RIRParameters"],
+        "pitch": ["pitch_shift"],
+        "policy": ["CorruptionPolicy"],
+        "rirs": ["RIRSource", "direct_path_index", "measure_rt60_s"],
+        "sources": ["AudioSource", "Piece"],
+        "synthesis": ["colored_noise"],
+    },
+)

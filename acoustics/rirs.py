@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from robustdistiller.common.files import write_text
+
 from .sources import AudioSource
 
 logger = logging.getLogger(__name__)
@@ -208,10 +210,7 @@ def _read_json(path: Path) -> dict:
 
 
 def _write_json(path: Path, values: dict) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(values))
-        temporary.replace(path)
+        write_text(path, json.dumps(values))
     except OSError as error:
         logger.warning("reverberation times are measured again next time: cannot write %s (%s)", path, error)

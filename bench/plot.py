@@ -9,7 +9,7 @@ from statistics import fmean
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_text
 
 from .measure import Comparison, Series
 from .plot import draw_series
@@ -93,10 +93,10 @@ def write_report(folder: Path, report: Report) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / report.file_name
     text = json.dumps(report.to_dict(), indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     draw_series(report, path.with_suffix(".png"))
     tables = markdown(load_reports(folder))
-    write_atomically(folder / "tables.md", lambda temporary: temporary.write_text(tables, encoding="utf-8"))
+    write_text(folder / "tables.md", tables)
     return path
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import scipy.signal
 import soundfile
 import torch
-import torchaudio.functional
 from torch import Tensor
+
+from robustdistiller.upstream.s3prl_bridge import load_torchaudio
 
 _RESAMPLING = "sinc_interp_kaiser"
 
@@ -62,7 +63,8 @@ class ReleasedCorruption:
         samples = samples.mean(0) if channel is None else samples[channel]
         if rate_hz == self.sample_rate_hz:
             return samples
-        return torchaudio.functional.resample(samples, rate_hz, self.sample_rate_hz, resampling_method=_RESAMPLING)
+        resample = load_torchaudio().functional.resample
+        return resample(samples, rate_hz, self.sample_rate_hz, resampling_method=_RESAMPLING)
 
     @staticmethod
     def add_noise(waveform: Tensor, noise: Tensor, start: int, snr_db: float) -> Tensor:

@@ -141,14 +141,14 @@ def _write(found: LayerGroups, out: Path, base: str) -> list[Path]:
     """Write everything but the picture; returns all paths, the picture's first."""
     import pandas as pd
 
-    from robustdistiller.upstream.checkpoints.files import write_atomically
+    from robustdistiller.common.files import write_atomically, write_text
 
     picture, recipe, everything, matrix = (
         out / name for name in ("groups.png", "groups.yaml", "groups.json", "similarity.csv")
     )
     found.save(everything)
     text = _recipe(found, base)
-    write_atomically(recipe, lambda file: file.write_text(text, encoding="utf-8"))
+    write_text(recipe, text)
     table = pd.DataFrame(found.similarity, pd.Index(found.layers, name="layer"), found.layers)
     write_atomically(matrix, lambda file: table.to_csv(file, float_format="%.6f"))
     return [picture, recipe, everything, matrix]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.table import print_whole
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.leaderboard import Board, Grid, build_board, clean_grid, condition_grids, to_csv, to_html
 from robustdistiller.eval.leaderboard.rows import REFERENCE_SYSTEMS
 from robustdistiller.eval.measured import read_systems
@@ -118,10 +119,5 @@ def write_board(board: Board, systems: Sequence[str], out: Path, wanted: Sequenc
     written = []
     for name in wanted:
         if name in makers:
-            out.mkdir(parents=True, exist_ok=True)
-            path = out / FORMATS[name]
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text(makers[name](), encoding="utf-8")
-            temporary.replace(path)
-            written.append(path)
+            written.append(write_text(out / FORMATS[name], makers[name]()))
     return written

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib import import_module
+from importlib.metadata import version
 
 import click
 import typer
 from typer.core import TyperGroup
+
+from robustdistiller.common.installation import PACKAGE, run_command
 
 #: Sub-command to the function `robustdistiller.cli.NAME:NAME` and what it does; imported when it is called.
 COMMANDS = {
@@ -68,11 +72,32 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PACKAGE} {version(PACKAGE)}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options() -> None:
+def _options(
+    show_version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version of this package."
+    ),
+) -> None:
     pass
 
 
 def main() -> None:
     """Entry point of the console script `robustdistiller`."""
-    app()
+    sys.exit(run_command("robustdistiller", app))
+
+
+def run_downstream() -> None:
+    """Entry point of the console script `run_downstream.py`."""
+
+    def launch() -> int:
+        from robustdistiller.eval.launcher import main as launcher
+
+        return launcher()
+
+    sys.exit(run_command("run_downstream.py", launch))

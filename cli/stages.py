@@ -7,7 +7,6 @@ differently is run.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from robustdistiller.common.files import write_text
+from robustdistiller.common.locks import Busy, locked
 from robustdistiller.eval.logs import tail, terminate_like_interrupt
 
 _POLL_S = 0.25
@@ -241,23 +242,18 @@ class Job:
             return {}
 
     def _write_note(self, stage: Stage, values: dict) -> None:
-        path = self._note_path(stage)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**values, "signature": self._signatures[stage.name]}), encoding="utf-8")
-        temporary.replace(path)
+        write_text(self._note_path(stage), json.dumps({**values, "signature": self._signatures[stage.name]}))
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise JobLocked(
-                    f"{self.root} is in use by another run, or by a stage of one that was killed and is still working; "
-                    "wait for it or stop it"
-                ) from error
-            yield stream.fileno()
+        try:
+            with locked(self.root / ".lock", wait=False) as descriptor:
+                yield descriptor
+        except Busy as error:
+            raise JobLocked(
+                f"{self.root} is in use by another run, or by a stage of one that was killed and is still working; "
+                "wait for it or stop it"
+            ) from error
 
 
 @contextmanager

@@ -1,41 +1,43 @@
-"""What works here and what to type for what does not: installation, audio, the bridge to s3prl, every SUPERB task."""
+"""What works here and what to type for what does not: installation, audio, the bridge to s3prl, every SUPERB task.
+
+This module imports only the standard library, and tries everything else in processes of its own (``doctor_probes``): a
+package that does not import, or that takes its process with it, is a line of the report. Nothing is written but to a
+temporary folder. ``python -m robustdistiller.eval.doctor`` works where even the command line's packages are missing.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.metadata
-import importlib.util
-import io
+import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-import torch
-from packaging.requirements import Requirement
-from packaging.version import Version
-
-from robustdistiller.eval.tasks import TASKS, Task
-from robustdistiller.upstream import s3prl_bridge
-
-PACKAGE = "robustdistiller"
 MINIMUM_FREE_GB = 5.0
+PYTHONS = ((3, 10), (3, 12))
+_PROBES = "robustdistiller.eval.doctor_probes"
+_HANGS_S = 600.0
+# Where packages keep what they make when they are imported.
+_CACHES = ("XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "HF_HOME")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: ``found`` says what is there, ``fix`` the command that gets what is missing.
+    """One line of the report.
 
-    A failed check that is not ``required`` is advice: the core works without it.
+    Attributes:
+        name: what was looked at.
+        ok: it works.
+        found: what is there, or what went wrong.
+        fix: the command that gets what is missing.
+        required: the core does not work without it; otherwise a failed check is advice.
     """
 
     name: str
@@ -46,28 +48,18 @@ class Check:
 
 
 @dataclass(frozen=True)
-class TaskCheck:
-    """Whether a task can run here; what is ``missing`` and the ``commands`` that get it."""
-
-    code: str
-    title: str
-    missing: tuple[str, ...]
-    commands: tuple[str, ...]
-    note: str
-
-    @property
-    def ok(self) -> bool:
-        """Nothing is missing."""
-        return not self.missing
-
-
-@dataclass(frozen=True)
 class Report:
-    """Everything ``robustdistiller doctor`` prints."""
+    """Everything ``robustdistiller doctor`` prints.
+
+    Attributes:
+        core: what everything needs.
+        shims: what the bridge to s3prl changes here, each as ``name``, ``applied``, ``reason``.
+        tasks: one per SUPERB task: whether its packages and tools are here.
+    """
 
     core: tuple[Check, ...]
-    shims: tuple[s3prl_bridge.Shim, ...]
-    tasks: tuple[TaskCheck, ...]
+    shims: tuple[dict[str, Any], ...]
+    tasks: tuple[Check, ...]
 
     @property
     def ok(self) -> bool:
@@ -80,150 +72,68 @@ class Report:
 
 
 def examine() -> Report:
-    """Run every check. Takes as long as importing s3prl, some 5 to 15 s.
-
-    Example:
-        >>> report = examine()
-        >>> [check.name for check in report.core][:2]
-        ['Python', 'packages']
-    """
-    shims = tuple(s3prl_bridge.install())
+    """Run every check, some 10 s."""
+    probes = ("packages", "torch", "torchaudio", "s3prl", "audio", "tasks")
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(probes, pool.map(probe, probes)))
     core = (
         check_python(),
-        check_packages(_requirements()),
-        check_torch_pair(),
-        check_s3prl_import(),
-        check_audio(),
+        *(Check(**check) for name in probes[:-1] for check in found[name]["checks"]),
         check_sox(),
-        check_gpu(),
         check_disk(Path.cwd()),
+        check_cache(),
     )
-    return Report(core=core, shims=shims, tasks=tuple(check_task(task) for task in TASKS.values()))
+    tasks = tuple(Check(**check) for check in found["tasks"]["checks"])
+    return Report(core, tuple(found["s3prl"].get("shims", ())), tasks)
 
 
-def check_python() -> Check:
-    """Python 3.10 to 3.12."""
-    version = platform.python_version()
-    ok = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    return Check("Python", ok, f"{version}, {sys.executable}", "" if ok else "make PYTHON=python3.11 install")
+def probe(name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """What the probe ``name`` finds, in a process of its own.
 
-
-def _requirements() -> list[str]:
-    try:
-        return importlib.metadata.requires(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        return [f"{PACKAGE} (itself)"]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def check_packages(requirements: Iterable[str]) -> Check:
-    """Every package this project declares is installed, in a version it declares.
-
-    Args:
-        requirements: requirement strings as in package metadata; those of extras are left out.
+    Returns:
+        ``checks``: the fields of its :class:`Check` lines, and what else the probe says. A probe that dies is one
+        failed check, with its last words.
 
     Example:
-        >>> check_packages(["packaging>=1", "pytest; extra == 'dev'"]).ok
-        True
-        >>> check_packages(["packaging>=1000"]).fix
-        "pip install 'packaging>=1000'"
+        >>> probe("nothing_like_it")["checks"][0]["ok"]
+        False
     """
-    wrong, wanted, count = [], [], 0
-    for text in requirements:
-        if text.startswith(f"{PACKAGE} "):
-            return Check("packages", False, f"{PACKAGE} is not installed", "pip install -e .")
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        count += 1
-        version = _version(requirement.name)
-        if version is None or not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} {version or 'missing'}, expected {requirement.specifier or 'any'}")
-            wanted.append(f"'{requirement.name}{requirement.specifier}'")
-    if wrong:
-        return Check("packages", False, "; ".join(wrong), f"pip install {' '.join(wanted)}")
-    shown = ("torch", "torchaudio", "s3prl", "lightning", "lhotse", "transformers", "huggingface_hub")
-    versions = ", ".join(f"{name} {_version(name)}" for name in shown if _version(name))
-    return Check("packages", True, f"all {count} present: {versions}")
+    with tempfile.TemporaryDirectory(prefix="robustdistiller-doctor-") as folder:
+        answer = Path(folder) / "answer.json"
+        command = [sys.executable, "-m", _PROBES, name, str(answer), *arguments]
+        clean = {**dict.fromkeys(_CACHES, folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+        quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+        try:
+            done = subprocess.run(command, env={**os.environ, **clean}, timeout=_HANGS_S, **quiet)
+            if answer.is_file():
+                return json.loads(answer.read_text(encoding="utf-8"))
+            words = (done.stderr.strip().splitlines() or [f"its process ended with status {done.returncode}"])[-1]
+        except (OSError, subprocess.SubprocessError) as error:
+            words = str(error)
+    return {"checks": [asdict(Check(name, False, words))]}
 
 
-def check_torch_pair(torch_version: str | None = None, torchaudio_version: str | None = None) -> Check:
-    """torch and torchaudio come from the same release.
-
-    Args:
-        torch_version: default: the installed one.
-        torchaudio_version: default: the installed one.
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
+    """A Python that this package is tested on.
 
     Example:
-        >>> check_torch_pair("2.11.0+cu130", "2.8.0").fix
-        "pip install 'torchaudio==2.11.*'"
+        >>> check_python((3, 11)).ok, check_python((3, 9)).fix
+        (True, 'make PYTHON=/path/to/python3.11 install')
     """
-    ours, theirs = torch_version or _version("torch"), torchaudio_version or _version("torchaudio")
-    name = "torch and torchaudio"
-    if ours is None or theirs is None:
-        return Check(name, False, f"torch {ours or 'missing'}, torchaudio {theirs or 'missing'}", "pip install -e .")
-    release = ".".join(map(str, Version(ours).release[:2]))
-    ok = Version(theirs).release[:2] == Version(ours).release[:2]
-    return Check(name, ok, f"{ours} and {theirs}", "" if ok else f"pip install 'torchaudio=={release}.*'")
-
-
-def check_s3prl_import() -> Check:
-    """s3prl's upstream list and its entry script import through the bridge."""
-    known = "s3prl.run_downstream" in sys.modules
-    start = time.perf_counter()
-    try:
-        # Some of its upstreams print what optional packages they miss.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            hub = importlib.import_module("s3prl.hub")
-            importlib.import_module("s3prl.run_downstream")
-    except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
-        return Check("s3prl", False, f"does not import: {type(error).__name__}: {error}", "pip install s3prl==0.4.18")
-    seconds = time.perf_counter() - start
-    count = len([name for name in dir(hub) if not name.startswith("_")])
-    took = "was imported before" if known else f"imported in {seconds:.1f} s"
-    return Check("s3prl", True, f"{_version('s3prl')} {took}, {count} upstreams")
-
-
-def check_audio() -> Check:
-    """A file written here is read back as s3prl reads it, and through Speech Commands' effects."""
-    import torchaudio
-
-    written = np.round(8000 * np.sin(np.arange(1600) / 10)) / 32768
-    try:
-        from torchaudio.sox_effects import apply_effects_file
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "tone.wav"
-            soundfile.write(path, written, 16000, subtype="PCM_16")
-            plain, rate_hz = torchaudio.load(str(path))
-            quiet, _ = apply_effects_file(str(path), [["channels", "1"], ["rate", "16000"], ["gain", "-3.0"]])
-    except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
-        return Check("audio", False, f"reading a wav file failed: {type(error).__name__}: {error}", "pip install -e .")
-    error = float(np.abs(plain[0].numpy() - written).max())
-    gain_error = float((quiet - plain * 10**-0.15).abs().max())
-    ok = rate_hz == 16000 and error < 1e-6 and gain_error < 1e-6
-    return Check("audio", ok, f"wav read back with an error of {max(error, gain_error):.0e}", required=True)
+    ok = PYTHONS[0] <= version <= PYTHONS[1]
+    return Check(
+        "Python",
+        ok,
+        f"{platform.python_version()}, {sys.executable}",
+        "" if ok else "make PYTHON=/path/to/python3.11 install",
+    )
 
 
 def check_sox() -> Check:
     """The one system tool."""
-    program = s3prl_bridge.sox_path()
+    program = shutil.which("sox")
     fix = "" if program else "apt-get install sox   (or: brew install sox, conda install sox)"
     return Check("sox", program is not None, program or "not found: ASV and QbE need it", fix, required=False)
-
-
-def check_gpu() -> Check:
-    """GPUs that torch can use; none is fine."""
-    if not torch.cuda.is_available():
-        return Check("GPU", True, f"none, {os.cpu_count()} CPU cores", required=False)
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return Check("GPU", True, ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in devices))
 
 
 def check_disk(folder: Path, minimum_gb: float = MINIMUM_FREE_GB) -> Check:
@@ -239,53 +149,73 @@ def check_disk(folder: Path, minimum_gb: float = MINIMUM_FREE_GB) -> Check:
     return Check("disk", ok, f"{free_gb:.0f} GB free in {folder}", fix, required=False)
 
 
-def missing_packages(task: Task) -> list[str]:
-    """Packages (pip names) that ``task`` needs and that are not installed.
+def check_cache() -> Check:
+    """A folder for caches that can be written."""
+    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    there = next((folder for folder in (wanted, *wanted.parents) if folder.exists()), Path("/"))
+    ok = there.is_dir() and os.access(there, os.W_OK)
+    found = str(wanted) if ok else f"{wanted} cannot be written"
+    return Check(
+        "caches", ok, found, "" if ok else "export XDG_CACHE_HOME=/a/folder/that/can/be/written", required=False
+    )
+
+
+def as_text(report: Report, shims: bool = True) -> str:
+    """The report for a terminal.
 
     Example:
-        >>> from robustdistiller.eval import tasks
-        >>> missing_packages(tasks.get("IC"))
-        []
+        >>> print(as_text(Report((Check("Python", False, "3.9", "make PYTHON=python3.11"),), (), ())))
+        This machine
+          no  Python  3.9
+        <BLANKLINE>
+        The core does not work yet. Type:
+          make PYTHON=python3.11
     """
-    missing = []
-    for module, pip_name in task.packages.items():
-        try:
-            absent = importlib.util.find_spec(module) is None
-        except ModuleNotFoundError:  # a parent of a dotted name
-            absent = True
-        if absent:
-            missing.append(pip_name)
-    return missing
+    parts = [table("This machine", ((mark(check), check.name, check.found) for check in report.core))]
+    if shims and report.shims:
+        rows = (("bridged" if shim["applied"] else "as is", shim["name"], shim["reason"]) for shim in report.shims)
+        parts.append(table("The bridge to s3prl", rows))
+    if report.tasks:
+        rows = (("ok" if task.ok else "no", task.name, task.found) for task in report.tasks)
+        parts.append(table("SUPERB tasks (for their data: robustdistiller prepare --list)", rows))
+    broken = [check.fix for check in report.core if not check.ok and check.required and check.fix]
+    advice = [check.fix for check in report.core if not check.ok and not check.required and check.fix]
+    advice += [f"{task.fix}   # {task.name}" for task in report.tasks if task.fix]
+    if not report.ok:
+        verdict = "The core does not work yet." + (" Type:" if broken else "")
+    else:
+        verdict = "The core works. For the rest, as needed:" if advice else "Everything works."
+    commands = dict.fromkeys(advice if report.ok else broken)
+    return "\n".join([*parts, verdict, *(f"  {command}" for command in commands)])
 
 
-def check_task(task: Task) -> TaskCheck:
-    """Whether the packages and tools of ``task`` are here (its data is checked when it starts).
+def mark(check: Any) -> str:
+    """``ok``, ``no``, or ``--`` where what failed is not ``required``."""
+    return "ok" if check.ok else "no" if check.required else "--"
+
+
+def table(title: str, rows: Iterable[tuple[str, str, str]]) -> str:
+    """Rows of three columns below a title, and an empty line.
 
     Example:
-        >>> from robustdistiller.eval import tasks
-        >>> check_task(tasks.get("IC")).ok
-        True
+        >>> print(table("Here", [("ok", "sox", "/usr/bin/sox"), ("no", "GPU", "none")]))
+        Here
+          ok  sox  /usr/bin/sox
+          no  GPU  none
+        <BLANKLINE>
     """
-    packages = missing_packages(task)
-    tools = [] if s3prl_bridge.sox_path() or task.code == "KS" else [tool for tool in task.tools if tool == "sox"]
-    commands = [f"pip install {' '.join(packages)}"] if packages else []
-    commands += [f"apt-get install {tool}" for tool in tools]
-    return TaskCheck(task.code, task.title, (*packages, *tools), tuple(commands), task.note)
+    rows = list(rows)
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = (f"  {mark:<{widths[0]}}  {name:<{widths[1]}}  {found}".rstrip() for mark, name, found in rows)
+    return "\n".join([title, *lines, ""])
 
 
-def require(task: Task) -> None:
-    """Refuse to start ``task`` without its packages and tools.
+def main() -> int:
+    """Print the report; returns 0 where the core works."""
+    report = examine()
+    sys.stdout.write(as_text(report) + "\n")
+    return 0 if report.ok else 1
 
-    Raises:
-        ModuleNotFoundError: naming everything that is missing and the commands to type.
 
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> require(tasks.get("IC"))
-    """
-    check = check_task(task)
-    if not check.ok:
-        commands = "\n  ".join(check.commands)
-        raise ModuleNotFoundError(
-            f"{task.code} ({task.title}) needs {', '.join(check.missing)}, not found here. Type:\n  {commands}"
-        )
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robustdistiller.acoustics.listing import AUDIO_SUFFIXES
-from robustdistiller.upstream.checkpoints.files import file_digest, write_atomically
+from robustdistiller.common.files import file_digest, write_atomically, write_text
 
 MANIFEST, SETTINGS = "manifest.jsonl", "extraction.json"
 FORMATS = {"npy": ".npy", "safetensors": ".safetensors"}
@@ -136,7 +136,7 @@ class FeatureFolder:
             _refuse_other(path, _read_settings(note), settings)
         else:
             self.manifest.unlink(missing_ok=True)
-            write_atomically(note, lambda file: file.write_text(json.dumps(settings, indent=1) + "\n"))
+            write_text(note, json.dumps(settings, indent=1) + "\n")
         self.entries = {entry["name"]: entry for entry in _read_lines(self.manifest)}
 
     def is_done(self, name: str, audio: Path) -> bool:
@@ -159,7 +159,7 @@ class FeatureFolder:
     def finish(self) -> None:
         """Write the manifest anew, one line per recording in the order of names."""
         lines = [json.dumps(self.entries[name]) + "\n" for name in sorted(self.entries)]
-        write_atomically(self.manifest, lambda file: file.write_text("".join(lines), encoding="utf-8"))
+        write_text(self.manifest, "".join(lines))
 
 
 def _state(audio: Path) -> list[int]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 from pathlib import Path
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.records import RecordError
 from robustdistiller.upstream import checkpoint_digest
 
@@ -85,10 +85,7 @@ def write_origin(args: argparse.Namespace) -> None:
         return
     if args.init_ckpt:
         check_origin(args)
-    path = Path(args.expdir) / NOTE
-    temporary = path.with_name(f".{NOTE}.{os.getpid()}")
-    temporary.write_text(json.dumps(origin), encoding="utf-8")
-    temporary.replace(path)
+    write_text(Path(args.expdir) / NOTE, json.dumps(origin))
 
 
 def check_origin(args: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.common.installation import run_command
 from robustdistiller.eval import tasks
 from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.heads import LaunchError, check_origin, find_head, write_origin
@@ -33,6 +34,7 @@ from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
 from robustdistiller.eval.sources import KINDS, Sources, SourceSpec
 from robustdistiller.eval.suites import SuiteError, load_suites
 from robustdistiller.eval.task_configs import check_roots, vocabulary_paths, write_config
+from robustdistiller.eval.task_needs import require
 from robustdistiller.eval.training import TrainingPlan, write_note
 from robustdistiller.upstream import CheckpointError, s3prl_bridge
 
@@ -197,6 +199,7 @@ class Launch:
         task = tasks.identify(args.downstream, config)
         self._check_upstream(args)
         if task is not None:
+            require(task)
             _repair_vocabularies(task, config)
             check_roots(task, config)
             if args.mode == "evaluate" and "evaluate_split" not in self.typed and "test" not in task.splits:
@@ -354,4 +357,4 @@ def _replaced(module: ModuleType, **names: Any) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("run_downstream.py", main))

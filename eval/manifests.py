@@ -15,13 +15,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from robustdistiller.acoustics import AudioSource, Condition, CorruptionParameters, Corruptor
+from robustdistiller.common.files import write_bytes
 
 FORMAT = 1
 SUFFIX = ".jsonl.gz"
@@ -79,12 +79,8 @@ class Manifest:
         lines = [header]
         lines += [{"kind": kind, "name": name, **facts} for (kind, name), facts in sorted(self.files.items())]
         lines += [{"utterance_id": name, **drawn} for name, drawn in sorted(self.utterances.items())]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
-        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-        temporary.replace(path)
-        return path
+        return write_bytes(path, gzip.compress(text.encode(), mtime=0))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

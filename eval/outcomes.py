@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from robustdistiller.common.files import write_bytes
 from robustdistiller.eval.records import OUTCOMES_VERSION, Record, RecordError
 from robustdistiller.eval.tasks import Task
 
@@ -205,13 +205,7 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> dict[str, Any]:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     data = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
     return {
         "version": OUTCOMES_VERSION,
         "file": path.name,

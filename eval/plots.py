@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from robustdistiller.common.files import write_atomically
 from robustdistiller.eval.table import TaskTable
 
 # Okabe and Ito's palette: told apart with the common colour-vision deficiencies; markers differ as well.
@@ -81,12 +82,8 @@ def plot_table(table: TaskTable, path: Path | str, reference: str | None = None)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix or '.png'}")
-    figure.savefig(temporary)
-    temporary.replace(path)
-    return path
+    kind = Path(path).suffix.removeprefix(".") or "png"
+    return write_atomically(path, lambda file: figure.savefig(file, format=kind))
 
 
 def _size(table: TaskTable, label: str) -> str:

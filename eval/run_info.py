@@ -18,6 +18,7 @@ from torch import nn
 
 from robustdistiller.eval.records import NO_CHECKPOINT
 from robustdistiller.upstream import checkpoint_digest
+from robustdistiller.upstream.s3prl_bridge import s3prl_version
 
 # Settings that change where data lies or how fast it is read, but not what the head learns. The test fold is a field of
 # the record: the heads of five folds share a configuration.
@@ -92,19 +93,19 @@ def read_options(path: str | None) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes a score.
+    """Versions of what computes a score; s3prl's after the distribution's name where it is a fork.
 
     Example:
         >>> sorted(versions())
         ['python', 'robustdistiller', 's3prl', 'torch', 'torchaudio']
     """
     found = {"python": platform.python_version()}
-    for package in ("robustdistiller", "s3prl", "torch", "torchaudio"):
+    for package in ("robustdistiller", "torch", "torchaudio"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return {**found, "s3prl": s3prl_version() or "not installed"}
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from robustdistiller.eval.heads import LaunchError
 from robustdistiller.eval.manifests import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.outcomes import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.records import Metric, Record
+from robustdistiller.eval.robustness import CLEAN
 from robustdistiller.eval.run_info import (
     config_digest,
     git_state,
@@ -38,7 +39,7 @@ from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.standard import deviations, test_set_deviations
 from robustdistiller.eval.store import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.training import CLEAN, TrainingPlan, read_note
+from robustdistiller.eval.training import TrainingPlan, read_note
 from robustdistiller.eval.trials import sides_apart
 
 logger = logging.getLogger(__name__)

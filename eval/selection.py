@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.task import Task
 
 SCORES_FILE = "dev-scores.jsonl"
@@ -160,11 +160,7 @@ def write_selection(folder: str | Path, selection: Mapping[str, Any]) -> Path:
         >>> read_selection(folder)
         {'learning_rate': 0.1}
     """
-    path = Path(folder) / SELECTION_FILE
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dict(selection), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_text(Path(folder) / SELECTION_FILE, json.dumps(dict(selection), indent=1, allow_nan=False) + "\n")
 
 
 def read_selection(folder: str | Path) -> dict[str, Any] | None:

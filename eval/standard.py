@@ -11,8 +11,8 @@ from typing import Any
 
 from robustdistiller.eval import task_configs
 from robustdistiller.eval.protocols import FREE, Protocol
+from robustdistiller.eval.robustness import CLEAN
 from robustdistiller.eval.task import Task
-from robustdistiller.eval.training import CLEAN
 
 #: Command-line settings of s3prl that a standard run leaves at these values.
 _HEAD_ARGUMENTS = {

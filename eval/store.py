@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.records import Record, RecordError
 
 #: What may happen to a cell that has a record, and to one that has none.
@@ -63,17 +63,9 @@ def write_record(root: Path | str, record: Record) -> Path:
         >>> read_record(write_record(root, example_record())) == example_record()
         True
     """
-    path = record_path(root, record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        data = record.to_dict()
-        text = json.dumps({**data, "digest": _digest(data)}, indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    data = record.to_dict()
+    text = json.dumps({**data, "digest": _digest(data)}, indent=1, allow_nan=False)
+    return write_text(record_path(root, record), text + "\n")
 
 
 def _digest(data: dict) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.tasks import DataRoot, Task
 
 _VOCABULARIES = "vocabularies/"
@@ -83,12 +83,7 @@ def write_config(task: Task, folder: str | Path) -> Path:
         ...     write_config(tasks.get("KS"), folder).name
         'ks.yaml'
     """
-    target = Path(folder) / f"{task.config}.yaml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(yaml.safe_dump(load_config(task), sort_keys=False), encoding="utf-8")
-    temporary.replace(target)
-    return target
+    return write_text(Path(folder) / f"{task.config}.yaml", yaml.safe_dump(load_config(task), sort_keys=False))
 
 
 def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:

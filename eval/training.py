@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,13 @@ from torch.utils.data.distributed import DistributedSampler
 
 from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.corrupting import CorruptingCollate
 from robustdistiller.eval.heads import LaunchError
+from robustdistiller.eval.robustness import CLEAN
 from robustdistiller.eval.tasks import Task
 
 NOTE = "train-condition.json"
-CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,7 @@ def write_note(folder: str | Path, note: Mapping[str, Any] | None, resumed: bool
     if note is None:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{NOTE}.{os.getpid()}")
-    temporary.write_text(json.dumps(dict(note), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(dict(note), indent=1) + "\n")
 
 
 def read_note(folder: str | Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_text
 
 from .config import TrainerConfig
 from .resume import checkpoint_step
@@ -228,4 +228,4 @@ def forget_after(path: Path, step: int) -> None:
         return
     header, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [header, *(line for line in lines if line.endswith("\n") and int(line.partition(",")[0]) <= step)]
-    write_atomically(path, lambda file: file.write_text("".join(kept), encoding="utf-8"))
+    write_text(path, "".join(kept))

@@ -22,8 +22,8 @@ from lhotse.cut import Cut
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from robustdistiller.common.files import write_text
 from robustdistiller.upstream import SpeechEncoder
-from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from .clustering import check_linkage, cluster_layers
 from .file_cuts import FileCut, as_cut
@@ -150,7 +150,7 @@ class LayerGroups:
         """Write everything as JSON."""
         values = asdict(self) | {"similarity": self.similarity.tolist(), "linkage": self.linkage.tolist()}
         text = json.dumps(values, indent=1, ensure_ascii=False)
-        write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
     @classmethod
     def load(cls, path: str | Path) -> LayerGroups:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.cluster.hierarchy
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_atomically
 
 from .groups import LayerGroups
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from robustdistiller.acoustics import AudioInfo, Piece, audio_info
 from robustdistiller.acoustics.listing import file_stamps
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ import torch
 import yaml
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_atomically, write_text
 
 from .config import DistillConfig
 from .disk import DiskFullError
@@ -103,8 +103,8 @@ def checkpoint_step(path: Path) -> int:
 def write_run(out_dir: Path, config: DistillConfig, identity: Mapping[str, Any]) -> None:
     """Save the configuration and the identity of what it runs on."""
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=120)
-    write_atomically(out_dir / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
-    write_atomically(out_dir / "run.json", lambda file: file.write_text(json.dumps(identity, indent=1)))
+    write_text(out_dir / "config.yaml", text)
+    write_text(out_dir / "run.json", json.dumps(identity, indent=1))
 
 
 def read_run(out_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

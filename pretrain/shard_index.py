@@ -20,7 +20,7 @@ from lhotse.serialization import deserialize_item, load_jsonl
 from lhotse.utils import fastcopy
 
 from robustdistiller.acoustics.listing import AUDIO_SUFFIXES, walk_audio
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_atomically, write_text
 
 from .cuts import at_16_khz, id_digest, window_lengths
 from .settings import SettingsError
@@ -135,7 +135,7 @@ def _index(shard: Shard, name: str, folder: Path) -> dict:
         "num_samples": [cut.num_samples for cut in cuts],
         "left_out": left_out,
     }
-    write_atomically(notes, lambda file: file.write_text(json.dumps(known)))
+    write_text(notes, json.dumps(known))
     return known
 
 

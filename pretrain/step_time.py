@@ -11,7 +11,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_text
 from robustdistiller.upstream.cost import EncoderCost, cost_table
 
 from .callbacks import History
@@ -156,7 +156,7 @@ class CostReport(pl.Callback):
                 report["peak_memory_bytes"] = torch.cuda.max_memory_allocated(pl_module.device)
                 lines.append(f"peak memory {report['peak_memory_bytes'] / 2**30:.1f} GiB")
             self.history.add_scalars(scalars, trainer.global_step)
-        write_atomically(self.path, lambda file: file.write_text(json.dumps(report, indent=1)))
+        write_text(self.path, json.dumps(report, indent=1))
         for line in "\n".join(lines).splitlines():
             logger.info("%s", line)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,4 +80,4 @@ the last checkpoint is untouched
         self.reasons |= reasons
         if self.list_path is not None and len(self) > before:
             lines = "".join(f"{reason}\n" for reason in self.reasons.values())
-            write_atomically(self.list_path, lambda file: file.write_text(lines, encoding="utf-8"))
+            write_text(self.list_path, lines)

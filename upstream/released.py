@@ -12,7 +12,9 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from .checkpoints.files import checkpoint_digest, existing_file, write_atomically
+from robustdistiller.common.files import write_atomically
+
+from .checkpoints.files import checkpoint_digest, existing_file
 
 logger = logging.getLogger(__name__)
 

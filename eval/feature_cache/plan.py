@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_text
 
 from .attach import FeatureCache, require_independent, selected
 from .pooling import reads_means_only
@@ -153,7 +153,7 @@ def write_note(folder: str | Path, cache: FeatureCache) -> None:
         'frames float32'
     """
     text = json.dumps({"features": CachePlan.describe(cache)}) + "\n"
-    write_atomically(Path(folder) / NOTE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(Path(folder) / NOTE, text)
 
 
 def read_note(folder: str | Path) -> str:

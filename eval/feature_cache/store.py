@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ class FeatureStore:
         path = self.folder / "about.json"
         if not path.is_file():
             text = json.dumps(dict(about), indent=1, sort_keys=True) + "\n"
-            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_text(path, text)
         found = json.loads(path.read_text(encoding="utf-8"))
         for name in sorted({*found, *about}):
             if found.get(name) != about.get(name):

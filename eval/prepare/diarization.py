@@ -9,12 +9,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 from robustdistiller.eval.prepare.kaldi import SPLITS, look_at_audio, read_table, write_table
 from robustdistiller.eval.prepare.librimix import SAMPLE_RATE_HZ, libri2mix_folder, split_folder
 from robustdistiller.eval.prepare.looking import lines_of, locate, mapped
 from robustdistiller.eval.prepare.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step, named
-from robustdistiller.eval.prepare.running import write_text
 from robustdistiller.eval.tasks import Task
 
 KIND = "mix_both"

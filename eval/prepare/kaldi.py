@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.prepare.looking import lines_of, not_there
 from robustdistiller.eval.prepare.plan import MISSING, OK, Plan, named
-from robustdistiller.eval.prepare.running import write_text
 
 SPLITS = ("train", "dev", "test")
 

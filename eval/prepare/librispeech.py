@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.corpora import LIBRISPEECH
 from robustdistiller.eval.prepare.looking import audio_below, locate, mapped
 from robustdistiller.eval.prepare.plan import (
@@ -26,7 +27,6 @@ from robustdistiller.eval.prepare.plan import (
     Step,
     named,
 )
-from robustdistiller.eval.prepare.running import write_text
 from robustdistiller.eval.tasks import Task
 from robustdistiller.upstream.s3prl_bridge.ctc_corpus import read_transcripts
 

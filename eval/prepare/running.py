@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval import task_configs
 from robustdistiller.eval.prepare.plan import Plan, PrepareError, Step
 
@@ -136,21 +136,6 @@ def _read(out: Path) -> dict[str, Any]:
 def _note(out: Path, step: Step, done: bool) -> None:
     notes = {**_read(out), step.target: {"stamp": step.stamp, "done": done}}
     write_text(out / NOTE, json.dumps(notes, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file at once or not at all; returns its path.
-
-    Example:
-        >>> import tempfile
-        >>> write_text(Path(tempfile.mkdtemp()) / "a.txt", "b").read_text()
-        'b'
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
 
 
 def begin(folder: Path) -> Path:

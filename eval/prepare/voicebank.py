@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-import torchaudio
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio import audio_info
@@ -18,6 +17,7 @@ from robustdistiller.eval.prepare.looking import audio_below, locate, mapped
 from robustdistiller.eval.prepare.plan import MISSING, Input, Plan, PrepareError, Recipe, Roots, Step, named
 from robustdistiller.eval.prepare.running import begin
 from robustdistiller.eval.tasks import Task
+from robustdistiller.upstream.s3prl_bridge import load_torchaudio
 
 KINDS = ("noisy", "clean")
 PARTS = {"train": "trainset_28spk_wav", "dev": "trainset_28spk_wav", "test": "testset_wav"}
@@ -104,7 +104,7 @@ def _convert(place: Path, names: list[str], rate_hz: int, work: Path, bar: tqdm)
     result = work / "result"
     result.mkdir(exist_ok=True)
     unfinished = begin(work / "unfinished")
-    resampler = torchaudio.transforms.Resample(rate_hz, SAMPLE_RATE_HZ)
+    resampler = load_torchaudio().transforms.Resample(rate_hz, SAMPLE_RATE_HZ)
     todo = [name for name in names if not (result / name).is_file()]
     bar.update(len(names) - len(todo))
     for _ in mapped(partial(_convert_one, place, result, unfinished, resampler), todo, jobs=2):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.corpora import VOXCELEB1
 from robustdistiller.eval.prepare.looking import audio_below, lines_of, locate, not_there
 from robustdistiller.eval.prepare.plan import (
@@ -20,7 +21,7 @@ from robustdistiller.eval.prepare.plan import (
     Roots,
     Step,
 )
-from robustdistiller.eval.prepare.running import link_folder, write_text
+from robustdistiller.eval.prepare.running import link_folder
 from robustdistiller.eval.tasks import Task
 
 SPLIT_LISTS = ("iden_split.txt", "veri_test_class.txt")

@@ -1,14 +1,14 @@
-"""What an upstream costs: parameters, MACs on SUPERB's profiling utterances, real-time factor, memory."""
+"""What an upstream costs: parameters, MACs on SUPERB's profiling utterances, real-time factor, memory.
 
-from robustdistiller.eval.profiling.measure import ProfileError, ProfileSettings, profile_upstream
-from robustdistiller.eval.profiling.record import Profile, profile_path, read_profiles, write_profile
+Names are imported when they are first used: those who only read results have no PyTorch.
+"""
 
-__all__ = [
-    "Profile",
-    "ProfileError",
-    "ProfileSettings",
-    "profile_path",
-    "profile_upstream",
-    "read_profiles",
-    "write_profile",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "measure": ["ProfileError", "ProfileSettings", "profile_upstream"],
+        "record": ["Profile", "profile_path", "read_profiles", "write_profile"],
+    },
+)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.records import NO_CHECKPOINT, RecordError
 from robustdistiller.eval.store import slug
-from robustdistiller.upstream.checkpoints.files import write_atomically
 
 PROFILE_VERSION = 1
 
@@ -112,7 +112,7 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
     """
     path = profile_path(root, profile)
     text = json.dumps(dataclasses.asdict(profile), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.eval.measured import value_of
 from robustdistiller.eval.submission.experiments import Experiment, SubmissionError
 from robustdistiller.eval.submission.layout import NOT_PACKED, PARTS, ROOT
@@ -83,9 +83,8 @@ that SUPERB scores)
     if not chosen:
         reasons = "; ".join(f"{title}: {why}" for title, why in packed.left_out.items() if title in present)
         raise SubmissionError(f"nothing can be packed ({reasons or 'no experiment of a task that SUPERB scores'})")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    temporary = archive.with_name(f".{archive.name}.{os.getpid()}.tmp")
-    try:
+
+    def write(temporary: Path) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
             for one in chosen:
                 on_step(f"packing {one.title}")
@@ -95,11 +94,9 @@ that SUPERB scores)
         wrong = _verify(temporary, chosen, packed, truths or {}, on_step)
         if wrong:
             raise SubmissionError("\n".join(["the archive does not give the numbers of the records:", *wrong]))
-        report = json.dumps(packed.to_dict(), indent=1) + "\n"
-        archive.with_suffix(".json").write_text(report, encoding="utf-8")
-        temporary.replace(archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomically(archive, write)
+    write_text(archive.with_suffix(".json"), json.dumps(packed.to_dict(), indent=1) + "\n")
     return packed
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.contract import check_upstream, require
 from robustdistiller.eval.launcher import Launch
 
@@ -236,6 +236,4 @@ def captured(log: Path) -> Iterator[None]:
 
 def write_json(path: Path, data: Any) -> None:
     """Write a file at once or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(data, indent=1))

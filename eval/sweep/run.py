@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.locks import Busy, locked
 from robustdistiller.eval.heads import LaunchError, find_head
 from robustdistiller.eval.logs import terminate_like_interrupt
 from robustdistiller.eval.records import Record
@@ -290,10 +290,8 @@ def _set_aside(group: Group, cells: list[Cell]) -> None:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
-        yield
+    try:
+        with locked(root / ".lock", wait=False):
+            yield
+    except Busy as error:
+        raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error

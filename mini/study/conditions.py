@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt_utterance
+from robustdistiller.common.locks import locked
 
-from .files import load_arrays, locked, save_arrays
+from .files import load_arrays, save_arrays
 from .pool import StudyData
 from .tasks import Items
 

@@ -1,29 +1,15 @@
-"""Files that are either complete or not there, and locks that a killed process cannot leave behind."""
+"""Files that are either complete or not there."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import io
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a file under another name, then renames it, so that no reader meets half of it.
-
-    >>> replace_file(Path("note.txt"), "done")
-    >>> Path("note.txt").read_text()
-    'done'
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    partial.replace(path)
+from robustdistiller.common.files import write_bytes
 
 
 def save_arrays(path: Path, notes: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -33,10 +19,9 @@ def save_arrays(path: Path, notes: dict[str, Any], arrays: dict[str, np.ndarray]
     >>> load_arrays(Path("a.npz"))
     ({'seed': 3}, {'correct': array([ True])})
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(partial, notes=np.frombuffer(json.dumps(notes).encode(), dtype=np.uint8), **arrays)
-    partial.replace(path)
+    content = io.BytesIO()
+    np.savez_compressed(content, notes=np.frombuffer(json.dumps(notes).encode(), dtype=np.uint8), **arrays)
+    write_bytes(path, content.getvalue())
 
 
 def load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -44,35 +29,3 @@ def load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with np.load(path, allow_pickle=False) as content:
         arrays = {name: content[name] for name in content.files}
     return json.loads(arrays.pop("notes").tobytes()), arrays
-
-
-class Busy(RuntimeError):
-    """Another process holds the lock."""
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[int]:
-    """Holds an exclusive lock on a file; the system releases it when the last process that has it open ends.
-
-    Yields:
-        the file descriptor; a child process that inherits it holds the lock too.
-
-    Raises:
-        Busy: `wait` is false and another process holds it.
-
-    >>> with locked(Path("a.lock")):
-    ...     with locked(Path("a.lock"), wait=False):
-    ...         pass
-    Traceback (most recent call last):
-    robustdistiller.mini.study.files.Busy: a.lock is held by another process
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{path} is held by another process") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)

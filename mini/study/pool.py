@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from robustdistiller.common.files import write_text
+from robustdistiller.common.locks import locked
+
 from ..corpus import MiniCorpus, build
-from .files import locked, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +197,7 @@ def _decode(folder: Path, rows: list[Row], manifest: Path) -> None:
     partial.replace(target)
     header = "file\toffset_samples\tnum_samples\tname\tvoice\tsource"
     lines = [header, *("\t".join(map(str, line)) for line in listed)]
-    replace_file(manifest, "\n".join(lines) + "\n")
+    write_text(manifest, "\n".join(lines) + "\n")
     logger.info("%s: %d pieces, %.2f h", manifest, len(listed), sum(line[2] for line in listed) / 3600 / 16_000)
 
 
@@ -207,4 +209,4 @@ def _once(product: Path, inputs: object, make: Callable[[], None]) -> None:
         return
     note.unlink(missing_ok=True)
     make()
-    replace_file(note, json.dumps({"inputs": digest}))
+    write_text(note, json.dumps({"inputs": digest}))

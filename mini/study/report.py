@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from robustdistiller.common.files import write_text
+
 from .analysis import NOISY_MEAN, Results, cell_table
 from .conditions import CONDITIONS
 from .figures import draw_figures, label_of
-from .files import replace_file
 from .outcomes import Outcome, read_outcomes
 from .plan import QUESTIONS, REFERENCE, STUDENTS
 from .significance import Difference, adjust
@@ -47,7 +48,7 @@ def write_report(out: Path, seeds: Sequence[int] | None = None, complete: bool =
         outcomes = [outcome for outcome in outcomes if outcome.name not in left_out]
     results = Results.of(outcomes)
     table = cell_table(results)
-    replace_file(out / "cells.csv", table.round(4).to_csv(index=False))
+    write_text(out / "cells.csv", table.round(4).to_csv(index=False))
     figures = draw_figures(results, table, out)
     parts = [
         "# Recipe study on the mini teacher",
@@ -69,7 +70,7 @@ def write_report(out: Path, seeds: Sequence[int] | None = None, complete: bool =
         parts += ["## Left out", "Not run with every seed: " + ", ".join(map(label_of, left_out)) + "."]
     if results.missing():
         parts += ["## Missing cells", "\n".join(f"- {line}" for line in results.missing())]
-    replace_file(out / "report.md", "\n\n".join(parts) + "\n")
+    write_text(out / "report.md", "\n\n".join(parts) + "\n")
     return out / "report.md"
 
 

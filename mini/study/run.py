@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from robustdistiller.common.locks import Busy, locked
 from robustdistiller.upstream import checkpoint_digest
 
 from .evaluate import Evaluation
-from .files import Busy, locked
 from .outcomes import Outcome, load_outcome, outcome_path, save_outcome
 from .plan import BASELINES, STUDENTS, choose
 from .upstreams import (

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from robustdistiller.common.locks import locked
+
 from ..bopomofo import parse_syllable
 from ..corpus import data_dir
 from ..pack import SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack
 from ..prompt_text import normalise
-from .files import load_arrays, locked, save_arrays
+from .files import load_arrays, save_arrays
 from .pool import SAMPLE_RATE_HZ, StudyData, read_pieces, read_table
 
 SPLITS = ("train", "dev", "test")

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robustdistiller.common.files import write_text
 from robustdistiller.pretrain import make_student
 from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, load_encoder, register, save_checkpoint
 
-from .files import replace_file
 from .outcomes import digest
 from .plan import Student
 from .pool import StudyData
@@ -74,7 +74,7 @@ def train_student(student: Student, data: StudyData, teacher: Path, seed: int, s
     if done.returncode != 0 or not checkpoint.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LISTED_LINES:]
         raise DistillationFailed(f"distilling {student.name} (seed {seed}) failed, see {log}:\n" + "\n".join(lines))
-    replace_file(seconds, f"{time.monotonic() - started:.1f}")
+    write_text(seconds, f"{time.monotonic() - started:.1f}")
     return checkpoint
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustdistiller.common.files import write_text
 from robustdistiller.upstream import ChunkOptions, UpstreamExpert, checkpoint_digest
 from robustdistiller.upstream.export import OnnxExpert, export_model
 from robustdistiller.upstream.export.quantize import PARTS, quantize
@@ -34,7 +35,6 @@ from ..calibration import calibration_speech
 from .conditions import CONDITIONS, test_audio
 from .evaluate import Evaluation, score
 from .features import Frames
-from .files import replace_file
 from .outcomes import Cell
 from .pool import StudyData
 from .run import versions
@@ -278,11 +278,11 @@ def main(argv: list[str] | None = None) -> int:
             "variants": found,
         }
         options.out.mkdir(parents=True, exist_ok=True)
-        replace_file(target, json.dumps(result, indent=1) + "\n")
+        write_text(target, json.dumps(result, indent=1) + "\n")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))]
     if not results:
         parser.error(f"no results in {options.out}; give --checkpoint NAME=FILE")
-    replace_file(options.out / "report.md", report(results))
+    write_text(options.out / "report.md", report(results))
     return 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from robustdistiller.common.files import write_atomically
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.checkpoints import read_checkpoint, save_checkpoint
 
@@ -144,8 +146,7 @@ def train_conv(pool: Pool, labels: torch.Tensor, mel: MelModel, options, log: Lo
         if (step + 1) % options.save_every == 0 or last:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            torch.save(state, state_path.with_suffix(".tmp"))
-            state_path.with_suffix(".tmp").replace(state_path)
+            write_atomically(state_path, partial(torch.save, state))
             export(average, options, step + 1)
     return export(average, options, options.conv_steps)
 

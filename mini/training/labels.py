@@ -6,9 +6,9 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 
+import librosa
 import numpy as np
 import torch
-import torchaudio
 from sklearn.cluster import MiniBatchKMeans
 
 from .pool import HOP_SAMPLES, WINDOW_SAMPLES, Pool
@@ -21,26 +21,29 @@ def mfcc_features(pool: Pool) -> np.ndarray:
 
     The mean is removed per voice, not per utterance: the mean of one isolated syllable is mostly its vowel.
     """
-    transform = torchaudio.transforms.MFCC(
-        sample_rate=16000,
-        n_mfcc=13,
-        melkwargs={"n_fft": WINDOW_SAMPLES, "hop_length": HOP_SAMPLES // 2, "n_mels": 40, "center": False},
-    )
     features = np.empty((len(pool.audio) // HOP_SAMPLES, 39), dtype=np.float16)
     by_voice = defaultdict(list)
     for index, (start, length, voice) in enumerate(zip(pool.starts, pool.lengths, pool.voices)):
         padded = np.pad(pool.utterance(index), (0, WINDOW_SAMPLES - HOP_SAMPLES // 2), mode="reflect")
-        static = transform(torch.from_numpy(padded))
-        delta = torchaudio.functional.compute_deltas(static)
-        stacked = torch.cat([static, delta, torchaudio.functional.compute_deltas(delta)])
+        static = _mfcc(padded)
+        delta = librosa.feature.delta(static, width=5, mode="nearest")
+        stacked = np.concatenate([static, delta, librosa.feature.delta(delta, width=5, mode="nearest")])
         rows = slice(start // HOP_SAMPLES, (start + length) // HOP_SAMPLES)
-        features[rows] = stacked[:, ::2].T[: length // HOP_SAMPLES].numpy()
+        features[rows] = stacked[:, ::2].T[: length // HOP_SAMPLES]
         by_voice[voice].append(rows)
     for rows in by_voice.values():
         mean = np.concatenate([features[row] for row in rows]).astype(np.float32).mean(axis=0)
         for row in rows:
             features[row] -= mean.astype(np.float16)
     return features
+
+
+def _mfcc(samples: np.ndarray) -> np.ndarray:
+    power = librosa.feature.melspectrogram(
+        **{"y": samples, "sr": 16000, "n_fft": WINDOW_SAMPLES, "hop_length": HOP_SAMPLES // 2, "center": False},
+        **{"n_mels": 40, "htk": True, "norm": None},
+    )
+    return librosa.feature.mfcc(S=librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=80.0), n_mfcc=13)
 
 
 def fit_clusters(features: np.ndarray, num_clusters: int, seed: int) -> MiniBatchKMeans:

@@ -10,9 +10,9 @@ import logging
 import time
 from pathlib import Path
 
+import librosa
 import numpy as np
 import torch
-import torchaudio
 from torch import nn
 from torch.nn import functional
 
@@ -27,9 +27,9 @@ class MelModel(nn.Module):
 
     def __init__(self, num_clusters: int, num_mels: int = 80, width: int = 256, num_layers: int = 5):
         super().__init__()
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            sample_rate=16000, n_fft=WINDOW_SAMPLES, hop_length=HOP_SAMPLES // 2, n_mels=num_mels, center=False
-        )
+        filters = librosa.filters.mel(sr=16000, n_fft=WINDOW_SAMPLES, n_mels=num_mels, htk=True, norm=None)
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.register_buffer("mean", torch.zeros(num_mels))
         self.register_buffer("scale", torch.ones(num_mels))
         self.project = nn.Linear(2 * num_mels, width)
@@ -44,7 +44,10 @@ class MelModel(nn.Module):
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) to (batch, frames, num_mels) at 10 ms."""
-        return torch.log(self.mel(waveforms) + 1e-5).transpose(1, 2)
+        spectrum = torch.stft(
+            waveforms, WINDOW_SAMPLES, HOP_SAMPLES // 2, window=self.window, center=False, return_complex=True
+        )
+        return torch.log(self.filters @ spectrum.abs().square() + 1e-5).transpose(1, 2)
 
     def set_statistics(self, pool: Pool, generator: np.random.Generator) -> None:
         """Sets the normalisation from some two minutes of the pool."""

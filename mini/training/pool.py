@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from robustdistiller.common.files import write_text
+
 from ..pack import Utterance, read_audio, read_pack
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,4 @@ def _decode(utterances: list[tuple[bool, Utterance]], audio_path: Path, table_pa
         table["shipped"].append(utterance.path in shipped_paths)
     np.save(audio_path, np.concatenate(pieces))
     logger.info("pool: %.2f h", sum(table["lengths"]) / 16000 / 3600)
-    temporary = table_path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(table), encoding="utf-8")
-    temporary.replace(table_path)
+    write_text(table_path, json.dumps(table))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robustdistiller.acoustics import Corruptor
-from robustdistiller.upstream.checkpoints.files import write_atomically
+from robustdistiller.common.files import write_atomically
 
 from ..callbacks import History, append_line, forget_after
 from .data import TaskData, whole_batches

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustdistiller.common.files import write_atomically
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
-from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from ..settings import SettingsError
 from .margin import angular_softmax

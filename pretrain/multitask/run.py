@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 import torch
 
 from robustdistiller.acoustics import Condition, CorruptionPolicy, Corruptor, RIRSource
+from robustdistiller.common.files import write_atomically
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.checkpoints.files import write_atomically
 
 from ..callbacks import CheckpointKeeper, History
 from ..config import DistillConfig

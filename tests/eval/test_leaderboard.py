@@ -21,6 +21,7 @@ from robustdistiller.eval.published import load_published
 from robustdistiller.eval.records import Metric, RecordError
 from robustdistiller.eval.store import write_record
 from robustdistiller.eval.tasks import TASKS
+from tests.waiting import HANG_S
 
 from . import boards
 
@@ -378,7 +379,7 @@ def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=HANG_S,
     )
     dumped = re.search(r'<pre id="result">(.*?)</pre>', shown.stdout, re.DOTALL)
     assert dumped and dumped[1], shown.stderr[-2000:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
+from robustdistiller.common.locks import locked
 from robustdistiller.mini.study import evaluate, run, upstreams
 from robustdistiller.mini.study.evaluate import Evaluation
-from robustdistiller.mini.study.files import Busy, locked
 from robustdistiller.mini.study.heads import HeadOptions
 from robustdistiller.mini.study.outcomes import OutcomeError, load_outcome, outcome_path, read_outcomes
 from robustdistiller.mini.study.plan import STUDENTS
@@ -218,22 +217,6 @@ def test_a_cell_that_another_process_holds_is_left_alone(evaluation, teacher, tm
     study = Study(evaluation, tmp_path, teacher, 2, (0,), (), ("teacher",))
     with locked(evaluation.data.work / "locks" / "teacher-seed0.lock"):
         assert run_study(study) == ["teacher seed0: another process works on it"]
-
-
-def test_a_killed_holder_frees_its_lock_but_its_child_keeps_it(tmp_path):
-    read_end, write_end = os.pipe()
-    with locked(tmp_path / "a.lock") as descriptor:
-        os.set_inheritable(descriptor, True)
-        child = os.posix_spawn(
-            "/bin/sh", ["sh", "-c", "read line"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, read_end, 0)]
-        )
-    os.close(read_end)
-    with pytest.raises(Busy), locked(tmp_path / "a.lock", wait=False):
-        pass
-    os.close(write_end)
-    os.waitpid(child, 0)
-    with locked(tmp_path / "a.lock", wait=False):
-        pass
 
 
 def test_the_report_says_what_was_measured(finished):

@@ -32,7 +32,7 @@ def test_parts_of_a_step_are_measured_and_written(make_config, tmp_path: Path, c
         distill(make_config(tmp_path, "trainer.max_steps=5", "trainer.accumulate=2"))
     report = json.loads((tmp_path / "cost.json").read_text())
     assert report["measured_steps"] == 2 and list(report["step_s"]) == PARTS
-    assert 0.2 < report["step_s"]["teacher"] < 2 and all(value > 0 for value in report["step_s"].values())
+    assert report["step_s"]["teacher"] > 0.2 and all(value > 0 for value in report["step_s"].values())
     assert report["encoders"]["student"]["parameters_used"] == 14_896
     assert 1 < report["audio_s_per_step"] < 15
     lines = [record.getMessage() for record in caplog.records if "step_time" in record.name]

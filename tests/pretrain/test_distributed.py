@@ -19,6 +19,7 @@ from robustdistiller.pretrain.assemble import build
 from robustdistiller.pretrain.callbacks import read_history
 from robustdistiller.pretrain.data import BatchRequest, BatchStream
 from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
+from tests.waiting import HANG_S
 
 from .conftest import TEACHER, assert_equal_states, last_checkpoint, run_overrides
 
@@ -86,7 +87,7 @@ def test_two_processes_train_as_one_with_both_parts(
             [*command, "robustdistiller", *overrides, f"trainer.max_steps={steps}"],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANG_S,
         )
         assert result.returncode == 0, result.stderr
     assert ("continuing" in result.stderr) == (len(ends) > 1)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -20,6 +19,7 @@ from robustdistiller.cli.distill import distill as distill_command
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, module
 from robustdistiller.pretrain.callbacks import read_history
 from robustdistiller.upstream import checkpoint_digest, read_checkpoint
+from tests.waiting import wait_until
 
 from .conftest import assert_equal_states, last_checkpoint, run_overrides
 
@@ -130,10 +130,7 @@ def test_command_line_run_killed_and_continued(corpus, teacher_path, straight, t
     program = "import typer; from robustdistiller.cli.distill import distill; typer.run(distill)"
     command = [sys.executable, "-c", program, *arguments, "trainer.save_every_steps=1"]
     killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline_s = time.monotonic() + 120
-    while not list(tmp_path.glob("checkpoints/step-*2.ckpt")) and killed.poll() is None:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
+    wait_until(lambda: list(tmp_path.glob("checkpoints/step-*2.ckpt")), killed)
     killed.kill()
     _, console = killed.communicate()
     for line in ("26 files", "3 files", "student with prediction heads", "step 2 of 6: loss"):

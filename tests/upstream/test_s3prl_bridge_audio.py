@@ -101,7 +101,7 @@ def test_without_sox_exact_chains_work_and_others_are_refused(tmp_path: Path, mo
     if by_program:
         assert (exact - by_program[0]).abs().max() < 1e-7
     with pytest.raises(
-        RuntimeError, match=r"effect 'rate 16000' on .*narrow\.wav \(8000 Hz\) needs .*`apt-get install sox`"
+        RuntimeError, match=r"effect 'rate 16000' on .*narrow\.wav \(8000 Hz\) needs .*apt-get install sox"
     ):
         sox_effects.apply_effects_file(tmp_path / "narrow.wav", KS_CHAIN)
     with pytest.raises(RuntimeError, match=r"effect 'silence 1 0.1 0.1% -1 0.1 0.1%' on .* needs the program sox"):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from robustdistiller.common.files import write_atomically
+
 from ..config import EncoderConfig
-from .files import checkpoint_digest, write_atomically
+from .files import checkpoint_digest
 from .formats import Checkpoint, read_checkpoint, save_checkpoint
 from .obstacles import NotExportable
 from .to_dphubert import dphubert_content, require_dphubert

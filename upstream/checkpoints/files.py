@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from robustdistiller.common.files import file_digest
 
 from .archive import read_archive
 from .unpickle import HostilePickle
@@ -84,30 +83,6 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it: ``path`` is whole or absent.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_atomically(f"{folder}/new/a.txt", lambda file: file.write_text("done"))
-    ...     Path(f"{folder}/new/a.txt").read_text()
-    'done'
-    """
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def checkpoint_digest(path: str | Path) -> str:
     """SHA-256 of the file, in hexadecimal: the identity of a checkpoint in result records.
 
@@ -123,12 +98,3 @@ def checkpoint_digest(path: str | Path) -> str:
         return file_digest(existing_file(path))
     parts = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
     return hashlib.sha256("".join(f"{part.name} {file_digest(part)}\n" for part in parts).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

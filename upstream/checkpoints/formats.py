@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustdistiller.common.files import write_atomically
+
 from ..config import EncoderConfig
 from ..encoder import SpeechEncoder
 from .distiller import read_distiller
 from .fairseq import read_converted, read_fairseq, read_wavlm
-from .files import CheckpointError, existing_file, load_with_names, write_atomically
+from .files import CheckpointError, existing_file, load_with_names
 from .huggingface import load_huggingface, read_huggingface
 from .names import check_own
 from .plain import options_of

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.files import write_atomically
+
 from ..config import EncoderConfig
-from .files import write_atomically
 from .formats import Checkpoint
 from .model_card import model_card
 from .names import huggingface_name

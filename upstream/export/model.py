@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import checkpoint_digest, write_atomically
+from robustdistiller.common.files import write_atomically
+
+from ..checkpoints.files import checkpoint_digest
 from ..checkpoints.formats import Checkpoint, read_checkpoint
 from ..encoder import SpeechEncoder
 from .check import TOLERANCE, Deviation, ExportError, compare

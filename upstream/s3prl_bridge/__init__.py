@@ -1,4 +1,4 @@
-"""Lets unchanged s3prl 0.4.18 run on current PyTorch, torchaudio, huggingface_hub and Python.
+"""Lets unchanged s3prl 0.4.18, or ESPnet's fork of it, run on current PyTorch, torchaudio, huggingface_hub and Python.
 
 ``install()`` must come before the first ``import s3prl.hub`` (some names are bound while s3prl is imported)::
 
@@ -32,8 +32,10 @@ from .packages import (
 from .separation import bridge_asteroid
 from .shim import Shim
 from .sox_effects import INSTALL_SOX, bridge_sox_effects, sox_path
+from .torchaudio_library import bridge_torchaudio, load_torchaudio
+from .version import s3prl_version
 
-__all__ = ["INSTALL_SOX", "SHIMS", "Shim", "install", "sox_path"]
+__all__ = ["INSTALL_SOX", "SHIMS", "Shim", "install", "load_torchaudio", "s3prl_version", "sox_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ SHIMS = (
     bridge_checkpoint_loading,
     bridge_huggingface_names,
     bridge_distutils,
+    bridge_torchaudio,
     bridge_audio_backend,
     # info last: its absence is how the load shim knows a torchaudio without a reader of its own
     bridge_audio_load,
@@ -65,6 +68,9 @@ def install(cache_dir: str | Path | None = None) -> list[Shim]:
 
     Returns:
         Every shim, applied or not, with the reason.
+
+    Raises:
+        InstallationError: s3prl's need for torchaudio cannot be met; the message holds the command that mends it.
 
     Example:
         >>> shims = install()

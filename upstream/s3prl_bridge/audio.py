@@ -7,9 +7,9 @@ from typing import BinaryIO, NamedTuple
 
 import soundfile
 import torch
-import torchaudio
 
 from .shim import Shim, working_import
+from .torchaudio_library import load_torchaudio
 
 
 class AudioMetaData(NamedTuple):
@@ -88,6 +88,7 @@ def info(uri: str | os.PathLike | BinaryIO, **_ignored: object) -> AudioMetaData
 
 def bridge_audio_backend() -> Shim:
     """``torchaudio.set_audio_backend``: called by s3prl at import and at start, gone in torchaudio 2.9."""
+    torchaudio = load_torchaudio()
     if hasattr(torchaudio, "set_audio_backend"):
         return Shim("torchaudio.set_audio_backend", False, "torchaudio still has it")
     torchaudio.set_audio_backend = lambda *_args, **_kwargs: None
@@ -96,6 +97,7 @@ def bridge_audio_backend() -> Shim:
 
 def bridge_audio_load() -> Shim:
     """``torchaudio.load``: from torchaudio 2.9 on it needs TorchCodec and ffmpeg."""
+    torchaudio = load_torchaudio()
     name = "torchaudio.load"
     if hasattr(torchaudio, "info"):  # both left their own implementation in the same release
         return Shim(name, False, "this torchaudio reads audio itself")
@@ -108,6 +110,7 @@ def bridge_audio_load() -> Shim:
 
 def bridge_audio_info() -> Shim:
     """``torchaudio.info``: gone in torchaudio 2.9."""
+    torchaudio = load_torchaudio()
     if hasattr(torchaudio, "info"):
         return Shim("torchaudio.info", False, "torchaudio still has it")
     torchaudio.info = info

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torchaudio
 
 from .audio import load
 from .shim import Shim, register_module
+from .torchaudio_library import load_torchaudio
 
-INSTALL_SOX = "install it with `apt-get install sox` (Debian, Ubuntu), `brew install sox` or `conda install sox`"
+INSTALL_SOX = "apt-get install sox   (or: brew install sox, conda install sox)"
 
 
 def sox_path() -> str | None:
@@ -139,14 +139,14 @@ def _exact_effects(
             effect = " ".join([name, *map(str, arguments)])
             raise RuntimeError(
                 f"The sox effect {effect!r} on {source} ({sample_rate_hz} Hz) needs the program sox, which was not "
-                f"found; an imitation would give other scores. Please {INSTALL_SOX}."
+                f"found; an imitation would give other scores. Type: {INSTALL_SOX}."
             )
     return waveform
 
 
 def bridge_sox_effects() -> Shim:
     """``torchaudio.sox_effects``: absent from torchaudio 2.9 on, unusable before without ``libsox.so``."""
-    name = "torchaudio.sox_effects"
+    torchaudio, name = load_torchaudio(), "torchaudio.sox_effects"
     try:
         import torchaudio.sox_effects as real
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -276,15 +276,18 @@ def test_lengths_that_were_read_are_not_read_again(toy_corpora, look_at, tmp_pat
 
 def test_a_killed_conversion_goes_on_where_it_stopped(look_at, tmp_path):
     source, out = snips_mp3(tmp_path / "data", sentences=40), tmp_path / "out"
-    command = [sys.executable, "-m", "robustdistiller.cli", "prepare", "SF", str(source), "--out", str(out)]
     work = out / ".work" / "SNIPS~train" / "result"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and len(list(work.glob("*.wav"))) < 5:
-        time.sleep(0.002)
-    assert process.poll() is None, "it was too fast, or too slow, to be killed in the middle"
-    process.kill()
-    process.wait()
+    # Kills itself while it writes, as soon as five files are finished.
+    program = (
+        "import os, pathlib, signal, soundfile; from robustdistiller.cli.main import main; write = soundfile.write\n"
+        "def write_or_die(*arguments, **options):\n"
+        "    write(*arguments, **options)\n"
+        f"    len(list(pathlib.Path({str(work)!r}).glob('*.wav'))) >= 5 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "soundfile.write = write_or_die; main()"
+    )
+    command = [sys.executable, "-c", program, "prepare", "SF", str(source), "--out", str(out)]
+    killed = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
     done = {path.name: path.stat().st_mtime_ns for path in work.glob("*.wav")}
     assert 5 <= len(done) < 80 and not (out / "SNIPS").exists(), "nothing half-made stands at its place"
     made(look_at("SF", path=source))

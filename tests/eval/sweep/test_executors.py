@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from robustdistiller.eval.sweep import PoolExecutor, SweepConfig, TaskEntry, Ups
 from robustdistiller.eval.sweep.config import ExecutorConfig
 from robustdistiller.eval.sweep.executors import environment, free_memory_gb
 from robustdistiller.eval.sweep.jobs import Job, Outcome, newest_states
+from tests.waiting import wait_until
 
 FOLDER = Path(jobs.__file__).parent  # the worker alone is imported from here, without what a job needs
 FINISH = "open('outcome.json', 'w').write('{\"state\": \"done\", \"wall_s\": 1.0}')"
@@ -40,10 +40,12 @@ def job(tmp_path: Path, name: str, code: str) -> Job:
 
 def wait(executor: PoolExecutor, count: int) -> dict[str, Outcome]:
     ended: dict[str, Outcome] = {}
-    deadline = time.monotonic() + 60
-    while len(ended) < count and time.monotonic() < deadline:
-        ended |= {one.title: outcome for one, outcome in executor.poll()}
-        time.sleep(0.02)
+
+    def all_ended() -> bool:
+        ended.update({one.title: outcome for one, outcome in executor.poll()})
+        return len(ended) >= count
+
+    wait_until(all_ended)
     return ended
 
 
@@ -76,7 +78,7 @@ def test_memory_and_devices_bound_the_pool(tmp_path):
     executor = pool(tmp_path, lambda: free[0], workers=2, memory_gb=4.0)
     free[0] = 1.0
     assert executor.room() == 1, "something always runs"
-    executor.submit([job(tmp_path, "one", "time.sleep(60)")])
+    executor.submit([job(tmp_path, "one", "time.sleep(900)")])
     assert executor.room() == 0
     free[0] = 5.0
     assert executor.room() == 1
@@ -98,11 +100,9 @@ def test_processes_are_spread_over_devices(tmp_path, monkeypatch):
 
 def test_stop_ends_processes(tmp_path):
     executor = pool(tmp_path, workers=1)
-    executor.submit([job(tmp_path, "long", "open('pid', 'w').write(str(os.getpid())); time.sleep(60)")])
+    executor.submit([job(tmp_path, "long", "open('pid', 'w').write(str(os.getpid())); time.sleep(900)")])
     pid_file = tmp_path / "long" / "pid"
-    deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: pid_file.exists() and pid_file.read_text())
     executor.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
@@ -112,13 +112,13 @@ def test_a_worker_ends_when_its_sweep_was_killed(tmp_path):
     # The worker's own watching thread, with a job that would go on for a minute.
     worker = (
         f"import sys, threading, time; sys.path.insert(0, {str(FOLDER)!r}); import worker; print('up', flush=True); "
-        "threading.Thread(target=worker._end_with_parent, daemon=True).start(); time.sleep(60)"
+        "threading.Thread(target=worker._end_with_parent, daemon=True).start(); time.sleep(900)"
     )
     parent = subprocess.Popen(
         [
             *(sys.executable, "-c"),
             "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], "
-            "stdin=subprocess.PIPE, start_new_session=True); print(p.pid, flush=True); time.sleep(60)",
+            "stdin=subprocess.PIPE, start_new_session=True); print(p.pid, flush=True); time.sleep(900)",
             worker,
         ],
         stdout=subprocess.PIPE,
@@ -128,10 +128,7 @@ def test_a_worker_ends_when_its_sweep_was_killed(tmp_path):
     assert up == "up\n"
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and "sleep" not in _gone(pid):
-        time.sleep(0.05)
-    assert _gone(pid) == "sleep no more"
+    wait_until(lambda: _gone(pid) == "sleep no more")
 
 
 def _gone(pid: int) -> str:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import yaml
 
 from robustdistiller.eval.store import read_records
 from robustdistiller.eval.table import build_tables
+from tests.waiting import HANG_S, wait_until
 
 NOISE = "noise:snr_db=5,noise=white"
 
@@ -45,9 +45,7 @@ def start(file: Path, *options: str) -> subprocess.Popen:
 def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     out = tmp_path / "out"
     first = start(sweep_file)
-    deadline = time.monotonic() + 600
-    while not list(out.glob("jobs/*/*/lr-*/outcome.json")) and time.monotonic() < deadline and first.poll() is None:
-        time.sleep(0.01)
+    wait_until(lambda: list(out.glob("jobs/*/*/lr-*/outcome.json")), first)
     os.kill(first.pid, signal.SIGKILL)  # at least one head is trained, another may be half trained
     said = first.communicate()[0]
     assert first.returncode == -signal.SIGKILL, said
@@ -55,7 +53,7 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     assert trained and not list(out.glob("records/**/*.json"))
 
     second = start(sweep_file)
-    said = second.communicate(timeout=600)[0]
+    said = second.communicate(timeout=HANG_S)[0]
     assert second.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "finished heads are not trained again"
     assert f"4 cells to run, 0 not; {4 - len(trained)} heads to train" in said
@@ -75,6 +73,6 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     assert log.read_text().count("downsample rate is 160") == 1
 
     third = start(sweep_file, "--dry-run")
-    said = third.communicate(timeout=300)[0]
+    said = third.communicate(timeout=HANG_S)[0]
     assert third.returncode == 0 and said.count("reused: accuracy") == 4, said
     assert "0 cells to run, 4 not; 0 heads to train. Time: nothing to run." in said

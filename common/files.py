@@ -1,0 +1,123 @@
+"""Files that are whole or absent, and their digests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# .NAME.HOST-PID-RANDOM.tmp: says whose it is, to tell what a killed process left from what is being written.
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[^./]+)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it.
+
+    ``path`` is whole or as it was before, after a crash of the machine too. Its folder is made, an existing file keeps
+    its mode, and a link stays a link.
+
+    Args:
+        path: the file; ``~`` is expanded.
+        write: called with the path of the temporary file, which exists and is empty.
+
+    Returns:
+        ``path``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomically(f"{folder}/new/a.txt", lambda file: file.write_text("done")).read_text()
+        'done'
+    """
+    path = Path(path).expanduser()
+    target = path.resolve() if path.is_symlink() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    name = target.name.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
+    temporary = target.with_name(f".{name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        with contextlib.suppress(FileNotFoundError):
+            temporary.chmod(target.stat().st_mode & 0o777)
+        write(temporary)
+        _flush(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(target.parent)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """:func:`write_atomically` with a text, as UTF-8.
+
+    Example:
+        >>> write_text("note.txt", "done").read_text()
+        'done'
+    """
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """:func:`write_atomically` with bytes."""
+    return write_atomically(path, lambda file: file.write_bytes(data))
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Remove temporary files of :func:`write_atomically` below ``folder`` whose processes were killed.
+
+    Those of living processes, and of other machines that share the folder, stay.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for file in Path(folder).rglob(".*.tmp"):
+        owner = _TEMPORARY.fullmatch(file.name)
+        if owner and owner["host"] == _host() and not _is_alive(int(owner["pid"])):
+            file.unlink(missing_ok=True)
+            removed.append(file)
+    return removed
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Example:
+        >>> file_digest(write_text("empty.txt", ""))[:8]
+        'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _host() -> str:
+    return re.sub(r"[^\w]", "_", socket.gethostname()) or "host"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OSError):
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, on the disk; folders cannot be flushed everywhere."""
+    with contextlib.suppress(PermissionError, IsADirectoryError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,224 @@
+"""The checks of ``doctor`` that import something, each run in a process of its own: ``-m ... PROBE ANSWER_FILE``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from robustdistiller.common.installation import PACKAGE, diagnose, install_command
+from robustdistiller.eval.doctor import Check, probe
+
+Answer = dict[str, Any]
+
+_S3PRL = ("s3prl", "espnet-s3prl")
+_SHOWN = ("torch", "torchaudio", *_S3PRL, "lightning", "lhotse", "transformers", "huggingface_hub")
+# Not every installation is for these; 'dev' and the fork of s3prl repeat others.
+_OPTIONAL = {"metrics": "SE and SS", "export": "ONNX files", "slurm": "sweeps on a cluster", "rooms": "new rooms"}
+
+
+def packages() -> Answer:
+    """What this package declares is installed, in versions it declares."""
+    return {"checks": [asdict(check) for check in check_packages(_requirements())]}
+
+
+def _requirements() -> list[str]:
+    try:
+        return importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return [PACKAGE]
+
+
+def check_packages(requirements: Iterable[str]) -> list[Check]:
+    """One line for the core and one for each extra.
+
+    Args:
+        requirements: as in package metadata.
+
+    Example:
+        >>> [(check.name, check.ok) for check in check_packages(["numpy>=1", "tqdm>=1000; extra == 'train'"])]
+        [('packages', True), ('packages for train', False)]
+    """
+    from packaging.requirements import Requirement
+
+    wrong: dict[str, list[str]] = {"": []}
+    count = 0
+    for requirement in map(Requirement, requirements):
+        extras = [extra for extra in ("", "superb", "train", *_OPTIONAL) if _is_for(requirement, extra)]
+        for extra in extras[:1]:
+            count += 1
+            wrong.setdefault(extra, [])
+            problem = _problem(requirement, with_fork=extra == "superb")
+            if problem:
+                wrong[extra].append(problem)
+    shown = ", ".join(f"{name} {_version(name)}" for name in _SHOWN if _version(name))
+    checks = []
+    for extra, problems in wrong.items():
+        what = f" ({_OPTIONAL[extra]})" if extra in _OPTIONAL else ""
+        found = "; ".join(problems) or ("" if extra else shown) or "all there"
+        fix = install_command(extra) if problems else ""
+        checks.append(
+            Check(f"packages for {extra}{what}" if extra else "packages", not problems, found, fix, required=not extra)
+        )
+    return checks
+
+
+def _is_for(requirement: Any, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _problem(requirement: Any, with_fork: bool) -> str | None:
+    version = _version(requirement.name)
+    if version is None and with_fork and requirement.name == "s3prl":
+        return None if any(map(_version, _S3PRL)) else "s3prl missing"
+    if version is None:
+        return f"{requirement.name} missing"
+    if not requirement.specifier.contains(version, prereleases=True):
+        return f"{requirement.name} {version}, expected {requirement.specifier}"
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def torch() -> Answer:
+    """PyTorch computes, and shares memory with NumPy; its GPUs."""
+    import numpy as np
+    import torch
+
+    product = torch.from_numpy(np.eye(3, dtype=np.float32)) @ torch.ones(3, 3)
+    works = bool((product.numpy() == 1).all())
+    built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    named = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus)
+    return _answer(
+        Check("torch", works, f"{torch.__version__}, {built_for}", "" if works else install_command()),
+        Check("GPU", True, named or f"none, {os.cpu_count()} CPU cores", required=False),
+    )
+
+
+def torchaudio() -> Answer:
+    """torchaudio imports beside this PyTorch, at least without its C++ library."""
+    from robustdistiller.upstream.s3prl_bridge.torchaudio_library import bridge_torchaudio, mending_command
+
+    shim = bridge_torchaudio()
+    # s3prl runs all the same; who wants torchaudio's C++ operators installs the one that fits.
+    advice = f" ({mending_command()} may bring one that does)" if shim.applied else ""
+    return _answer(Check("torchaudio", True, shim.reason + advice))
+
+
+def s3prl() -> Answer:
+    """s3prl's upstream list and its entry script import through the bridge."""
+    from robustdistiller.upstream import register, s3prl_bridge
+
+    version = s3prl_bridge.s3prl_version() or "unknown version"
+    start = time.perf_counter()
+    # Some of its upstreams print what optional packages they miss.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        register()
+        hub = importlib.import_module("s3prl.hub")
+        importlib.import_module("s3prl.run_downstream")
+    seconds = time.perf_counter() - start
+    count = len([name for name in dir(hub) if not name.startswith("_")])
+    check = Check("s3prl", True, f"{version}, imported in {seconds:.1f} s, {count} upstreams")
+    return {**_answer(check), "shims": [asdict(shim) for shim in s3prl_bridge.install()]}
+
+
+def audio() -> Answer:
+    """A file written here is read back as s3prl reads it, and through Speech Commands' effects."""
+    from robustdistiller.upstream import s3prl_bridge
+
+    s3prl_bridge.install()
+    import numpy as np
+    import soundfile
+    import torchaudio
+    from torchaudio.sox_effects import apply_effects_file
+
+    written = np.round(8000 * np.sin(np.arange(1600) / 10)) / 32768
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tone.wav"
+        soundfile.write(path, written, 16000, subtype="PCM_16")
+        plain, rate_hz = torchaudio.load(str(path))
+        quiet, _ = apply_effects_file(str(path), [["channels", "1"], ["rate", "16000"], ["gain", "-3.0"]])
+    return _answer(check_audio(written, plain.numpy()[0], quiet.numpy()[0], rate_hz))
+
+
+def check_audio(written: Any, plain: Any, quiet: Any, rate_hz: int) -> Check:
+    """What was read back of ``written``, as it is and 3 dB quieter."""
+    error = max(abs(plain - written).max(), abs(quiet - plain * 10**-0.15).max())
+    ok = rate_hz == 16000 and error < 1e-6
+    found = f"wav read back at {rate_hz} Hz with an error of {error:.0e}"
+    return Check("audio", bool(ok), found, "" if ok else install_command("superb"))
+
+
+def tasks() -> Answer:
+    """What every task's packages and tools are good for; each package is imported in a process of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from robustdistiller.eval.task_needs import look_at
+    from robustdistiller.eval.tasks import TASKS
+
+    modules = {module: name for task in TASKS.values() for module, name in task.packages.items()}
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.map(lambda module: probe("module", [module])["checks"][0], modules)
+        broken = {modules[module]: answer["found"] for module, answer in zip(modules, answers) if not answer["ok"]}
+    checks = []
+    for task in TASKS.values():
+        needs = look_at(task)
+        failing = [name for name in task.packages.values() if name in broken and name not in needs.missing]
+        found = task.title + (f"; missing: {', '.join(needs.missing)}" if needs.missing else "")
+        found += "".join(f"; {name} does not import: {broken[name]}" for name in failing)
+        commands = [*needs.commands, *(f"pip install --force-reinstall --no-deps {name}" for name in failing)]
+        checks.append(Check(task.code, not needs.missing and not failing, found, " && ".join(commands), required=False))
+    return _answer(*checks)
+
+
+def module() -> Answer:
+    """The module that the command line names imports."""
+    importlib.import_module(sys.argv[3])
+    return _answer(Check(sys.argv[3], True, ""))
+
+
+def _answer(*checks: Check) -> Answer:
+    return {"checks": [asdict(check) for check in checks]}
+
+
+_PROBES: dict[str, Callable[[], Answer]] = {
+    each.__name__: each for each in (packages, torch, torchaudio, s3prl, audio, tasks, module)
+}
+# Nobody misses these who has not installed s3prl.
+_OF_SUPERB = ("torchaudio", "s3prl", "audio")
+
+
+def main(name: str, answer: Path) -> None:
+    """Run one probe and write what it found; whatever it raises is what it found."""
+    superb = name in _OF_SUPERB
+    try:
+        if superb and not any(map(_version, _S3PRL)):
+            absent = "not looked at: s3prl is not installed" if name != "s3prl" else "not installed"
+            found = _answer(Check(name, False, absent, install_command("superb"), required=False))
+        else:
+            found = _PROBES[name]()
+    except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
+        unknown = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        problem, fix = diagnose(error) or (unknown, install_command("superb" if superb else ""))
+        found = _answer(Check(name, False, problem, fix))
+    answer.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

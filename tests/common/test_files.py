@@ -1,0 +1,93 @@
+"""Files are whole or as they were, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from robustdistiller.common.files import remove_leftovers, write_atomically, write_bytes, write_text
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = write_text(tmp_path / "a.txt", "old")
+
+    def fail(file: Path) -> None:
+        file.write_text("half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, fail)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"] and path.read_text() == "old"
+
+
+def test_new_files_have_the_umask_and_old_ones_keep_their_mode(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        assert write_text(tmp_path / "new", "x").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+    (tmp_path / "new").chmod(0o604)
+    assert write_text(tmp_path / "new", "y").stat().st_mode & 0o777 == 0o604
+
+
+def test_the_umask_of_other_threads_is_left_alone(tmp_path: Path):
+    stop, wrong = threading.Event(), []
+
+    def watch() -> None:
+        number = 0
+        while not stop.is_set():
+            file = tmp_path / "others" / str(number % 50)
+            file.unlink(missing_ok=True)
+            file.touch()
+            wrong.extend([file] if file.stat().st_mode & 0o022 else [])
+            number += 1
+
+    before = os.umask(0o022)
+    (tmp_path / "others").mkdir()
+    thread = threading.Thread(target=watch)
+    try:
+        thread.start()
+        for _ in range(300):
+            write_bytes(tmp_path / "mine", b"x")
+    finally:
+        stop.set()
+        thread.join()
+        os.umask(before)
+    assert not wrong
+
+
+def test_a_link_stays_a_link(tmp_path: Path):
+    real = write_text(tmp_path / "store" / "real.txt", "old")
+    link = tmp_path / "link.txt"
+    link.symlink_to(real)
+    assert write_text(link, "new") == link
+    assert link.is_symlink() and real.read_text() == "new"
+
+
+def test_names_as_long_as_the_file_system_allows(tmp_path: Path):
+    for name in ("n" * 255, "\N{OGHAM LETTER BEITH}" * 85):
+        assert write_text(tmp_path / name, "x").read_text() == "x"
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from robustdistiller.common.files import write_atomically\n"
+        "write_atomically(sys.argv[1], lambda file: (file.write_text('half'), os.kill(os.getpid(), signal.SIGKILL)))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "deep" / "a.ckpt")])
+    assert killed.returncode == -signal.SIGKILL
+    left = list((tmp_path / "deep").iterdir())
+    assert len(left) == 1 and not (tmp_path / "deep" / "a.ckpt").exists()
+    host = socket.gethostname()
+    others = [".a.ckpt.elsewhere-1-00000000.tmp", f".a.ckpt.{host}-{os.getpid()}-00000000.tmp", ".mine.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    assert remove_leftovers(tmp_path) == left
+    assert sorted(file.name for file in tmp_path.rglob(".*")) == sorted(others)
