@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -154,4 +153,6 @@ def time_ours(work: Work) -> dict[str, Any]:
 def peak_bytes(device: str) -> int:
     if device != "cpu":
         return torch.cuda.max_memory_allocated()
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -66,6 +65,8 @@ class Memory:
             return torch.cuda.max_memory_allocated(self.device)
         if self.method.startswith("VmHWM"):
             return 1024 * _kilobytes("VmHWM")
+        import resource  # not on Windows
+
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else 1024 * most
 

@@ -16,8 +16,11 @@ s3prl asks torch for a GPU in several places without looking at ``--device``.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
+
+from robustdistiller.common.installation import InstallationError, install_command
 
 from .audio import bridge_audio_backend, bridge_audio_info, bridge_audio_load
 from .ctc_corpus import bridge_ctc_corpus
@@ -70,7 +73,7 @@ def install(cache_dir: str | Path | None = None) -> list[Shim]:
         Every shim, applied or not, with the reason.
 
     Raises:
-        InstallationError: s3prl's need for torchaudio cannot be met; the message holds the command that mends it.
+        InstallationError: s3prl is missing, or the torchaudio that it needs; the message holds the command to type.
 
     Example:
         >>> shims = install()
@@ -79,6 +82,8 @@ def install(cache_dir: str | Path | None = None) -> list[Shim]:
         >>> install() == shims
         True
     """
+    if not _installed and importlib.util.find_spec("s3prl") is None:
+        raise InstallationError("s3prl is not installed", install_command("superb"))
     if cache_dir is not None or not _installed:
         Caches.root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     if not _installed:

@@ -1,0 +1,49 @@
+"""What the sources may import: torchaudio is s3prl's need alone, and nothing is for one operating system only."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("common", "acoustics", "upstream", "pretrain", "eval", "mini", "bench", "cli")
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+#: Modules that only some systems have.
+UNIX_ONLY = {"fcntl", "resource", "pwd", "grp", "termios", "pty"}
+
+
+def imported(path: Path) -> list[tuple[str, bool]]:
+    """Top-level packages that a file imports, and whether at module level."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        else:
+            continue
+        found += [(name.partition(".")[0], node in tree.body) for name in names]
+    return found
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[Path, list[tuple[str, bool]]]:
+    """What every source file imports."""
+    return {path.relative_to(ROOT): imported(path) for path in SOURCES}
+
+
+def test_only_the_bridge_knows_torchaudio(imports) -> None:
+    users = {str(path) for path, found in imports.items() for name, _ in found if name == "torchaudio"}
+    assert users == {"upstream/s3prl_bridge/sox_effects.py", "eval/doctor_probes.py"}, "use load_torchaudio()"
+
+
+def test_no_module_needs_one_operating_system_to_be_imported(imports) -> None:
+    assert [(path, name) for path, found in imports.items() for name, top in found if top and name in UNIX_ONLY] == []
+
+
+def test_the_doctor_imports_the_standard_library_only(imports) -> None:
+    assert {name for name, top in imports[Path("eval/doctor.py")] if top} <= set(sys.stdlib_module_names)
