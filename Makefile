@@ -26,7 +26,7 @@ pip_install = $(1)/bin/python -m pip install -qq $(2) || { status=$$?; \
 # $(call new_environment,FOLDER)
 new_environment = \
   { test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; } || \
-  { echo "RobustDistiller needs Python 3.10, 3.11 or 3.12; found: $$("$(or $(PYTHON),python3)" --version 2>&1 || echo none)."; \
+  { echo "RobustDistiller needs Python 3.10, 3.11 or 3.12; found: $$("$(or $(PYTHON),python3)" --version 2>/dev/null || echo none)."; \
     echo "Install one of them and call: make PYTHON=/path/to/python3.11 ..."; exit 1; }; \
   test -e $(1) && old=yes || old=; \
   "$(PYTHON)" -m venv $(1) || { test "$$old" || rm -rf $(1); echo; \

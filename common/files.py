@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# .NAME.HOST-PID-RANDOM.tmp: says whose it is, to tell what a killed process left from what is being written.
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[^./]+)-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+# .NAME.tmp-HOST-PID-RANDOM: says whose it is, to tell what a killed process left from what is being written. What changes
+# is all behind the last dot: torch.save writes the name before it into the file, whose digest would change with it.
+_TEMPORARY = re.compile(r"\..+\.tmp-(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
@@ -39,12 +40,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     target = path.resolve() if path.is_symlink() else path
     target.parent.mkdir(parents=True, exist_ok=True)
     name = target.name.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
-    temporary = target.with_name(f".{name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{name}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         temporary.touch(exist_ok=False)
-        with contextlib.suppress(FileNotFoundError):
-            temporary.chmod(target.stat().st_mode & 0o777)
+        mode = (target if target.exists() else temporary).stat().st_mode & 0o777
         write(temporary)
+        temporary.chmod(mode)  # some writers put a file of their own there
         _flush(temporary)
         temporary.replace(target)
     finally:
@@ -77,7 +78,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
         What was removed.
     """
     removed = []
-    for file in Path(folder).rglob(".*.tmp"):
+    for file in Path(folder).rglob(".*.tmp-*"):
         owner = _TEMPORARY.fullmatch(file.name)
         if owner and owner["host"] == _host() and not _is_alive(int(owner["pid"])):
             file.unlink(missing_ok=True)

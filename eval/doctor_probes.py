@@ -113,11 +113,16 @@ def torch() -> Answer:
 
 def torchaudio() -> Answer:
     """torchaudio imports beside this PyTorch, at least without its C++ library."""
-    from robustdistiller.upstream.s3prl_bridge.torchaudio_library import bridge_torchaudio, mending_command
+    from packaging.requirements import Requirement
 
-    shim = bridge_torchaudio()
-    # s3prl runs all the same; who wants torchaudio's C++ operators installs the one that fits.
-    advice = f" ({mending_command()} may bring one that does)" if shim.applied else ""
+    from robustdistiller.upstream.s3prl_bridge import torchaudio_library
+
+    shim = torchaudio_library.bridge_torchaudio()
+    fitting = Requirement(torchaudio_library.fitting_torchaudio()).specifier
+    advice = ""
+    if shim.applied and not fitting.contains(_version("torchaudio") or "", prereleases=True):
+        # s3prl runs all the same; who wants torchaudio's C++ operators installs the one that fits.
+        advice = f"; that works, and {torchaudio_library.mending_command()} brings one that fits"
     return _answer(Check("torchaudio", True, shim.reason + advice))
 
 

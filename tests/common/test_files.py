@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from robustdistiller.common.files import remove_leftovers, write_atomically, write_bytes, write_text
 
@@ -35,6 +38,14 @@ def test_new_files_have_the_umask_and_old_ones_keep_their_mode(tmp_path: Path):
         os.umask(before)
     (tmp_path / "new").chmod(0o604)
     assert write_text(tmp_path / "new", "y").stat().st_mode & 0o777 == 0o604
+
+
+def test_a_writer_that_puts_a_private_file_in_the_place_does_not_decide_its_mode(tmp_path: Path):
+    def write(file: Path) -> None:
+        file.unlink()
+        file.touch(mode=0o600)
+
+    assert write_atomically(tmp_path / "a", write).stat().st_mode == write_text(tmp_path / "b", "").stat().st_mode
 
 
 def test_the_umask_of_other_threads_is_left_alone(tmp_path: Path):
@@ -85,9 +96,14 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path):
     assert killed.returncode == -signal.SIGKILL
     left = list((tmp_path / "deep").iterdir())
     assert len(left) == 1 and not (tmp_path / "deep" / "a.ckpt").exists()
-    host = socket.gethostname()
-    others = [".a.ckpt.elsewhere-1-00000000.tmp", f".a.ckpt.{host}-{os.getpid()}-00000000.tmp", ".mine.tmp"]
+    host = re.sub(r"\W", "_", socket.gethostname())
+    others = [".a.ckpt.tmp-elsewhere-1-00000000", f".a.ckpt.tmp-{host}-{os.getpid()}-00000000", ".mine.tmp-1"]
     for name in others:
         (tmp_path / name).touch()
     assert remove_leftovers(tmp_path) == left
     assert sorted(file.name for file in tmp_path.rglob(".*")) == sorted(others)
+
+
+def test_equal_checkpoints_have_equal_digests(tmp_path: Path):
+    digests = {file_digest(write_atomically(tmp_path / "a.ckpt", partial(torch.save, {"x": 1}))) for _ in range(2)}
+    assert len(digests) == 1

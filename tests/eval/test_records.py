@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
-from robustdistiller.eval import store
 from robustdistiller.eval.records import Metric, Record, RecordError, example_record
 from robustdistiller.eval.store import (
     Decision,
@@ -91,11 +91,11 @@ def test_a_broken_write_leaves_the_old_record(tmp_path, monkeypatch):
     before = path.read_text()
 
     def full_disk(self, *_, **__):
-        with self.open("w") as stream:
-            stream.write('{"half')
+        with self.open("wb") as stream:
+            stream.write(b'{"half')
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(store.Path, "write_text", full_disk)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_record(tmp_path, example_record(metrics=[Metric("accuracy", 1.0, True, "%")]))
     assert path.read_text() == before

@@ -13,6 +13,8 @@ from unittest import mock
 
 import torch
 
+from robustdistiller.common.installation import InstallationError
+
 from .shim import Shim, patch_after_import
 
 
@@ -34,10 +36,18 @@ class Caches:
 
     @classmethod
     def folder(cls, *identity: str) -> Path:
-        """The folder for a data set that ``identity`` describes completely."""
+        """The folder for a data set that ``identity`` describes completely.
+
+        Raises:
+            InstallationError: it cannot be made.
+        """
         digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
         folder = cls.root / digest
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"s3prl's lists of files cannot be kept in {cls.root} ({error.strerror})"
+            raise InstallationError(problem, "export XDG_CACHE_HOME=/a/folder/that/can/be/written") from error
         return folder
 
 

@@ -61,17 +61,29 @@ def load_torchaudio() -> ModuleType:
     return found
 
 
+def fitting_torchaudio(torch_version: str = torch.__version__) -> str:
+    """The requirement for a torchaudio whose library fits a PyTorch.
+
+    Up to 2.11 the two were released together; the last torchaudio, 2.11.1, is for all later PyTorch.
+
+    Example:
+        >>> fitting_torchaudio("2.8.0+cpu"), fitting_torchaudio("2.11.0"), fitting_torchaudio("2.15.0")
+        ('torchaudio==2.8.*', 'torchaudio==2.11.0', 'torchaudio>=2.11.1')
+    """
+    major, minor = (int(part) for part in torch_version.split(".")[:2])
+    if (major, minor) < (2, 11):
+        return f"torchaudio=={major}.{minor}.*"
+    return "torchaudio==2.11.0" if (major, minor) == (2, 11) else "torchaudio>=2.11.1"
+
+
 def mending_command(torch_version: str = torch.__version__) -> str:
     """The command that installs a torchaudio for this PyTorch and leaves PyTorch alone.
 
-    Up to 2.10 the two were released together; 2.11 is torchaudio's last line and serves all later PyTorch.
-
     Example:
-        >>> mending_command("2.8.0+cpu"), mending_command("2.15.0")
-        ("pip install --no-deps 'torchaudio==2.8.*'", "pip install --no-deps 'torchaudio==2.11.*'")
+        >>> mending_command("2.8.0+cpu")
+        "pip install --no-deps 'torchaudio==2.8.*'"
     """
-    major, minor = (int(part) for part in torch_version.split(".")[:2])
-    return f"pip install --no-deps 'torchaudio=={major}.{min(minor, 11) if major == 2 else minor}.*'"
+    return f"pip install --no-deps '{fitting_torchaudio(torch_version)}'"
 
 
 def bridge_torchaudio() -> Shim:
@@ -97,5 +109,5 @@ def _library_hidden() -> Iterator[None]:
         del sys.modules[_EXTENSION]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+def _first_line(error: BaseException) -> str:
+    return str(error.__cause__ or error).strip().partition("\n")[0][:200]
