@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# .NAME.tmp-HOST-PID-RANDOM: says whose it is, to tell what a killed process left from what is being written. What changes
-# is all behind the last dot: torch.save writes the name before it into the file, whose digest would change with it.
+# .NAME.tmp-HOST-PID-RANDOM: says whose it is, to tell what a killed process left from what is being written. All that
+# changes is behind the last dot: torch.save writes the name before it into the file, whose digest would change with it.
 _TEMPORARY = re.compile(r"\..+\.tmp-(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustdistiller.common.files import remove_leftovers, write_atomically, write_bytes, write_text
+from robustdistiller.common.files import file_digest, remove_leftovers, write_atomically, write_bytes, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
