@@ -17,7 +17,8 @@ import torch
 from robustdistiller import mini
 from robustdistiller.eval import launcher
 from robustdistiller.eval.store import read_records
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, s3prl_bridge, save_checkpoint
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+from robustdistiller.upstream.s3prl import bridge
 
 from .measure import Comparison
 from .settings import Findings, Settings
@@ -30,7 +31,7 @@ _PUBLISHED_EPOCHS = 277  # of intent classification: 200,000 steps of 32 among 2
 
 def run(settings: Settings) -> Findings:
     """Steps with and without a cache, a whole training, and evaluation with and without reading ahead."""
-    s3prl_bridge.install()
+    bridge.install()
     corpus = mini.build(settings.work / "corpus")
     student = distilhubert_shaped(settings)
     bench = Heads(settings, corpus, student)

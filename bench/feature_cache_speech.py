@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robustdistiller import mini
-from robustdistiller.upstream import s3prl_bridge
+from robustdistiller.upstream.s3prl import bridge
 
 from .feature_cache import EXPERT, Heads, distilhubert_shaped
 from .settings import Findings, Settings
@@ -13,7 +13,7 @@ from .settings import Findings, Settings
 
 def run(settings: Settings) -> Findings:
     """Training steps of the ASR head (two LSTM layers) and of the PR head (linear), with and without a cache."""
-    s3prl_bridge.install()
+    bridge.install()
     corpus = mini.build(settings.work / "corpus")
     heads = Heads(settings, corpus, distilhubert_shaped(settings))
     batch = 4 if settings.quick else 16

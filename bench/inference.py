@@ -23,10 +23,11 @@ from robustdistiller.eval.contract import open_upstream
 from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.mini.study.plan import native_bfloat16
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, s3prl_bridge, save_checkpoint
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
 from robustdistiller.upstream.export import export_model
 from robustdistiller.upstream.export.quantize import PARTS, quantize
+from robustdistiller.upstream.s3prl import bridge
 
 from .measure import Comparison, alternate, work_clock
 from .settings import Findings, Settings
@@ -58,7 +59,7 @@ class _Way:
 
 def run(settings: Settings) -> Findings:
     """Real-time factor, peak memory and file size of each way, and the ratios that the targets are about."""
-    s3prl_bridge.install()
+    bridge.install()
     settings.work.mkdir(parents=True, exist_ok=True)
     ways = _make(settings)
     duration_s = 2.0 if settings.quick else DURATION_S

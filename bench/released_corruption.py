@@ -18,7 +18,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from robustdistiller.upstream.s3prl_bridge import load_torchaudio
+from robustdistiller.upstream.s3prl.bridge import load_torchaudio
 
 _RESAMPLING = "sinc_interp_kaiser"
 

@@ -15,8 +15,9 @@ import torch
 
 from robustdistiller import mini
 from robustdistiller.eval import launcher
-from robustdistiller.upstream import EncoderConfig, s3prl_bridge
-from robustdistiller.upstream.cost import encoder_macs
+from robustdistiller.upstream import EncoderConfig
+from robustdistiller.upstream.model.cost import encoder_macs
+from robustdistiller.upstream.s3prl import bridge
 
 from .machine import matrix_rate
 from .measure import Series, alternate, work_clock
@@ -95,7 +96,7 @@ class Evaluation:
 
 def evaluate(settings: Evaluation) -> dict[int, tuple[float, ...]]:
     """Seconds of `run_downstream.py -m evaluate` on the mini corpus's syllables, by number of conditions."""
-    s3prl_bridge.install()
+    bridge.install()
     corpus = mini.build(settings.work / "corpus")
     folder = settings.work / "scaling-evaluation"
     shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from robustdistiller.cli.help_text import folded
 from robustdistiller.cli.table import print_whole
 from robustdistiller.eval.contract import ContractError
 from robustdistiller.eval.profiling import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
-from robustdistiller.upstream.cost import NOT_COUNTED
+from robustdistiller.upstream.model.cost import NOT_COUNTED
 
 HELP = f"""
 Measure what an upstream costs: parameters, MACs, real-time factor, memory.

@@ -16,7 +16,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.leaderboard.tables import number
 from robustdistiller.eval.records import RecordError
 from robustdistiller.eval.submission import Packed, SubmissionError, choose, find_experiments, pack
-from robustdistiller.upstream import s3prl_bridge
+from robustdistiller.upstream.s3prl import bridge
 
 HELP = """
 Write SUPERB's submission archive from finished experiments, and score it again from the archive.
@@ -53,7 +53,7 @@ def submit_pack(
         if out.suffix != ".zip":
             raise SubmissionError(f"--out {out}: expected a file that ends in .zip")
         truths = dict(map(_truth, truth or []))
-        s3prl_bridge.install()  # its scorers
+        bridge.install()  # its scorers
         found = choose([one for folder in folders for one in find_experiments(folder)], label, seed)
         with errors.status("reading") as status:
             packed = pack(found, out, truths, status.update)

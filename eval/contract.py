@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustdistiller.upstream import CheckpointError, s3prl_bridge
+from robustdistiller.upstream import CheckpointError
+from robustdistiller.upstream.s3prl import bridge
 
 SAMPLE_RATE_HZ = 16000
 LONG_SAMPLES, SHORT_SAMPLES, SHORTEST_SAMPLES = 16000, 9600, 800
@@ -90,10 +91,10 @@ def open_upstream(name: str, checkpoint: str | None = None, options: str | None 
         robustdistiller.eval.contract.ContractError: s3prl's hub has no upstream 'robustdistiller_mimi'; did you mean \
 robustdistiller_mini, ...
     """
-    s3prl_bridge.install()
+    bridge.install()
     from s3prl import hub
 
-    from robustdistiller.upstream.hub import register
+    from robustdistiller.upstream.s3prl.entries import register
 
     register()
     if not hasattr(hub, name):

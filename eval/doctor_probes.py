@@ -115,7 +115,7 @@ def torchaudio() -> Answer:
     """torchaudio imports beside this PyTorch, at least without its C++ library."""
     from packaging.requirements import Requirement
 
-    from robustdistiller.upstream.s3prl_bridge import torchaudio_library
+    from robustdistiller.upstream.s3prl.bridge import torchaudio_library
 
     shim = torchaudio_library.bridge_torchaudio()
     fitting = Requirement(torchaudio_library.fitting_torchaudio()).specifier
@@ -128,9 +128,10 @@ def torchaudio() -> Answer:
 
 def s3prl() -> Answer:
     """s3prl's upstream list and its entry script import through the bridge."""
-    from robustdistiller.upstream import register, s3prl_bridge
+    from robustdistiller.upstream import register
+    from robustdistiller.upstream.s3prl import bridge
 
-    version = s3prl_bridge.s3prl_version() or "unknown version"
+    version = bridge.s3prl_version() or "unknown version"
     start = time.perf_counter()
     # Some of its upstreams print what optional packages they miss.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -140,14 +141,14 @@ def s3prl() -> Answer:
     seconds = time.perf_counter() - start
     count = len([name for name in dir(hub) if not name.startswith("_")])
     check = Check("s3prl", True, f"{version}, imported in {seconds:.1f} s, {count} upstreams")
-    return {**_answer(check), "shims": [asdict(shim) for shim in s3prl_bridge.install()]}
+    return {**_answer(check), "shims": [asdict(shim) for shim in bridge.install()]}
 
 
 def audio() -> Answer:
     """A file written here is read back as s3prl reads it, and through Speech Commands' effects."""
-    from robustdistiller.upstream import s3prl_bridge
+    from robustdistiller.upstream.s3prl import bridge
 
-    s3prl_bridge.install()
+    bridge.install()
     import numpy as np
     import soundfile
     import torchaudio

@@ -17,7 +17,7 @@ from robustdistiller.acoustics import audio_info, load_audio
 from robustdistiller.eval.feature_files import FORMATS, FeatureFolder, list_audio, write_features
 from robustdistiller.eval.layers import LayerChoice, LayerReader, check_trained_on, choose_layers
 from robustdistiller.upstream import ENTRIES, UpstreamExpert, checkpoint_digest, mini_teacher, resolve_released
-from robustdistiller.upstream.released import URLS, fetch
+from robustdistiller.upstream.pretrained.released import URLS, fetch
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,8 @@ from robustdistiller.eval.suites import SuiteError, load_suites
 from robustdistiller.eval.task_configs import check_roots, vocabulary_paths, write_config
 from robustdistiller.eval.task_needs import require
 from robustdistiller.eval.training import TrainingPlan, write_note
-from robustdistiller.upstream import CheckpointError, s3prl_bridge
+from robustdistiller.upstream import CheckpointError
+from robustdistiller.upstream.s3prl import bridge
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +96,11 @@ class Launch:
             LaunchError, FileNotFoundError: the command line cannot run, in one sentence.
         """
         _hide_gpu_from_cpu_runs(self.argv)
-        s3prl_bridge.install()
+        bridge.install()
         from s3prl import hub, run_downstream
         from s3prl.downstream.runner import Runner
 
-        from robustdistiller.upstream.hub import register
+        from robustdistiller.upstream.s3prl.entries import register
 
         register()
         self.hub = hub

@@ -18,7 +18,7 @@ from torch import nn
 
 from robustdistiller.eval.records import NO_CHECKPOINT
 from robustdistiller.upstream import checkpoint_digest
-from robustdistiller.upstream.s3prl_bridge import s3prl_version
+from robustdistiller.upstream.s3prl.bridge import s3prl_version
 
 # Settings that change where data lies or how fast it is read, but not what the head learns. The test fold is a field of
 # the record: the heads of five folds share a configuration.

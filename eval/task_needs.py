@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from robustdistiller.common.installation import InstallationError
 from robustdistiller.eval.task import Task
-from robustdistiller.upstream.s3prl_bridge import INSTALL_SOX, sox_path
+from robustdistiller.upstream.s3prl.bridge import INSTALL_SOX, sox_path
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 2.0
 """
 
-from robustdistiller.upstream.cost import cost_table
+from robustdistiller.upstream.model.cost import cost_table
 
 from .assemble import planned_costs
 from .config import DistillConfig, list_recipes, load_config

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest
-from robustdistiller.upstream.cost import EncoderCost, encoder_cost
+from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
 from .config import DistillConfig
 from .inputs import load_teacher

@@ -12,7 +12,7 @@ from platform import python_version
 
 import lightning.pytorch as pl
 
-from robustdistiller.upstream.host_memory import keep_freed_memory
+from robustdistiller.upstream.fast.host_memory import keep_freed_memory
 
 from .resume import AtomicCheckpointIO
 from .sections import TrainerConfig

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.cost import encoder_cost
+from robustdistiller.upstream.model.cost import encoder_cost
 
 from .acceleration import check_compiler, check_launcher, compile_layers
 from .assemble import SHAPE_KEYS, build, count_parameters, student_digest

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 
 from robustdistiller.common.files import write_text
-from robustdistiller.upstream.cost import EncoderCost, cost_table
+from robustdistiller.upstream.model.cost import EncoderCost, cost_table
 
 from .callbacks import History
 

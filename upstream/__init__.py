@@ -1,42 +1,28 @@
-"""What s3prl sees: one speech encoder, the checkpoints it is read from, and the upstream entries made of it.
+"""The models: one speech encoder, the checkpoints it is read from, where they come from, and what s3prl sees of it.
 
-Importing this package does not import s3prl.
+Names are imported when they are first used; importing this package imports neither PyTorch nor s3prl.
 """
 
-from .checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    checkpoint_digest,
-    export_checkpoint,
-    load_encoder,
-    read_checkpoint,
-    save_checkpoint,
-)
-from .chunks import ChunkedEncoder, ChunkOptions
-from .config import EncoderConfig
-from .encoder import EncoderOutput, SpeechEncoder
-from .expert import UpstreamExpert
-from .hub import ENTRIES, register
-from .released import mini_teacher, resolve_released
-from .streaming import Stream
+import lazy_loader
 
-__all__ = [
-    "ENTRIES",
-    "Checkpoint",
-    "CheckpointError",
-    "ChunkOptions",
-    "ChunkedEncoder",
-    "EncoderConfig",
-    "EncoderOutput",
-    "SpeechEncoder",
-    "Stream",
-    "UpstreamExpert",
-    "checkpoint_digest",
-    "export_checkpoint",
-    "load_encoder",
-    "mini_teacher",
-    "read_checkpoint",
-    "register",
-    "resolve_released",
-    "save_checkpoint",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "checkpoints": [
+            "Checkpoint",
+            "CheckpointError",
+            "checkpoint_digest",
+            "export_checkpoint",
+            "load_encoder",
+            "read_checkpoint",
+            "save_checkpoint",
+        ],
+        "model.chunks": ["ChunkOptions", "ChunkedEncoder"],
+        "model.config": ["EncoderConfig"],
+        "model.encoder": ["EncoderOutput", "SpeechEncoder"],
+        "model.streaming": ["Stream"],
+        "pretrained.released": ["mini_teacher", "resolve_released"],
+        "s3prl.entries": ["ENTRIES", "register"],
+        "s3prl.expert": ["UpstreamExpert"],
+    },
+)

@@ -15,7 +15,7 @@ from robustdistiller.eval.corpora import IEMOCAP
 from robustdistiller.eval.prepare.looking import audio_below, locate
 from robustdistiller.eval.prepare.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step
 from robustdistiller.eval.tasks import Task
-from robustdistiller.upstream import s3prl_bridge
+from robustdistiller.upstream.s3prl import bridge
 
 LABELS = ("neu", "hap", "ang", "sad", "exc")
 _WAV, _TEXT = "sentences/wav", "dialog/EmoEvaluation"
@@ -84,7 +84,7 @@ def _write(folder: Path, sessions: list[str], work: Path, bar: tqdm) -> Path:
     Raises:
         PrepareError: the temporary folder's path has ``Session`` in it, where s3prl would cut its paths.
     """
-    s3prl_bridge.install()
+    bridge.install()
     script = importlib.import_module("s3prl.downstream.emotion.IEMOCAP_preprocess")
     with tempfile.TemporaryDirectory(prefix="iemocap-") as scratch:
         if "Session" in scratch:

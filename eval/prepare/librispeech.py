@@ -28,7 +28,7 @@ from robustdistiller.eval.prepare.plan import (
     named,
 )
 from robustdistiller.eval.tasks import Task
-from robustdistiller.upstream.s3prl_bridge.ctc_corpus import read_transcripts
+from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts
 
 NEEDED, WELCOME = ("train-clean-100", "dev-clean", "test-clean"), ("dev-other", "test-other")
 SAMPLE_RATE_HZ = 16000

@@ -11,7 +11,7 @@ from robustdistiller.eval.prepare.librispeech import LIBRISPEECH_LAYOUT, NEEDED,
 from robustdistiller.eval.prepare.looking import is_git_lfs_pointer
 from robustdistiller.eval.prepare.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots, named
 from robustdistiller.eval.tasks import Task
-from robustdistiller.upstream.s3prl_bridge.ctc_corpus import read_lexicon, read_transcripts
+from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon, read_transcripts
 
 
 def plan_pr(task: Task, roots: Roots, out: Path) -> Plan:

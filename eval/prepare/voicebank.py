@@ -17,7 +17,7 @@ from robustdistiller.eval.prepare.looking import audio_below, locate, mapped
 from robustdistiller.eval.prepare.plan import MISSING, Input, Plan, PrepareError, Recipe, Roots, Step, named
 from robustdistiller.eval.prepare.running import begin
 from robustdistiller.eval.tasks import Task
-from robustdistiller.upstream.s3prl_bridge import load_torchaudio
+from robustdistiller.upstream.s3prl.bridge import load_torchaudio
 
 KINDS = ("noisy", "clean")
 PARTS = {"train": "trainset_28spk_wav", "dev": "trainset_28spk_wav", "test": "testset_wav"}

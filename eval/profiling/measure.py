@@ -23,8 +23,8 @@ from robustdistiller.eval.profiling.protocol import AUDIO_S, SAMPLE_RATE_HZ, UTT
 from robustdistiller.eval.profiling.record import Profile
 from robustdistiller.eval.run_info import describe_machine, identify_weights, read_options
 from robustdistiller.upstream import UpstreamExpert
-from robustdistiller.upstream.cost import NOT_COUNTED, counted_macs, encoder_macs
-from robustdistiller.upstream.export import OnnxExpert
+from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs, encoder_macs
+from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
 
 DURATIONS_S = (1.0, 5.0, 10.0, 20.0)
 _WITHOUT_HEADS = {"no_pred": True}

@@ -201,9 +201,9 @@ def newest_states(folder: Path) -> tuple[Path, int] | None:
         >>> newest_states(folder)[1]
         4
     """
-    from robustdistiller.upstream import s3prl_bridge
+    from robustdistiller.upstream.s3prl import bridge
 
-    s3prl_bridge.install()  # lets torch read the argument namespace that s3prl stores
+    bridge.install()  # lets torch read the argument namespace that s3prl stores
     best = None
     for path in sorted(folder.glob("*.ckpt")):
         try:

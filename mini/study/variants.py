@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from robustdistiller.common.files import write_text
 from robustdistiller.upstream import ChunkOptions, UpstreamExpert, checkpoint_digest
-from robustdistiller.upstream.export import OnnxExpert, export_model
+from robustdistiller.upstream.export import export_model
 from robustdistiller.upstream.export.quantize import PARTS, quantize
+from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
 
 from ..calibration import calibration_speech
 from .conditions import CONDITIONS, test_audio

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, s3prl_bridge, save_checkpoint
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+from robustdistiller.upstream.s3prl.bridge import install
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def toy_corpora() -> ModuleType:
 @pytest.fixture(scope="session")
 def bridge(tmp_path_factory) -> None:
     """s3prl can be imported."""
-    s3prl_bridge.install(tmp_path_factory.mktemp("s3prl"))
+    install(tmp_path_factory.mktemp("s3prl"))
 
 
 @pytest.fixture(scope="session")

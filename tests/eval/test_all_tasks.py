@@ -13,7 +13,7 @@ from robustdistiller.eval.outcomes import read_outcomes
 from robustdistiller.eval.store import read_record_files
 from robustdistiller.eval.submission import choose, find_experiments, pack
 from robustdistiller.eval.submission.layout import PARTS
-from robustdistiller.upstream.s3prl_bridge import sox_path
+from robustdistiller.upstream.s3prl.bridge import sox_path
 
 pytestmark = pytest.mark.usefixtures("bridge")
 

@@ -26,7 +26,7 @@ from robustdistiller.eval.store import read_records, write_record
 pytestmark = pytest.mark.usefixtures("bridge")
 
 STOCK = (
-    "import sys; from robustdistiller.upstream.hub import register; register(); "
+    "import sys; from robustdistiller.upstream.s3prl.entries import register; register(); "
     "from s3prl import run_downstream; run_downstream.main()"
 )
 RUNNER = {"total_steps": 4, "eval_step": 2, "save_step": 2, "log_step": 2, "max_keep": 1}
@@ -104,7 +104,7 @@ def test_clean_record_is_what_stock_s3prl_prints(head, stock, tmp_path):
 
 
 def _load_student(head: Path):
-    from robustdistiller.upstream.expert import UpstreamExpert
+    from robustdistiller.upstream.s3prl.expert import UpstreamExpert
 
     return UpstreamExpert(json.loads((head / "upstream.json").read_text())["checkpoint"])
 

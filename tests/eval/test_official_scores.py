@@ -11,7 +11,7 @@ from robustdistiller.eval.measured import value_of
 from robustdistiller.eval.outcomes import read_outcomes
 from robustdistiller.eval.scoring.diarization import read_posteriors, read_reference, score_diarization
 from robustdistiller.eval.store import read_record_files
-from robustdistiller.upstream.s3prl_bridge import sox_path
+from robustdistiller.upstream.s3prl.bridge import sox_path
 
 pytestmark = pytest.mark.usefixtures("bridge")
 STEPS = {f"config.runner.{key}": 1 for key in ("total_steps", "eval_step", "save_step", "log_step")}

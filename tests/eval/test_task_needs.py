@@ -6,7 +6,7 @@ import pytest
 
 from robustdistiller.common.installation import InstallationError
 from robustdistiller.eval import task_needs, tasks
-from robustdistiller.upstream.s3prl_bridge import INSTALL_SOX
+from robustdistiller.upstream.s3prl.bridge import INSTALL_SOX
 
 
 def test_missing_tools_and_packages_come_with_their_command(monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from robustdistiller.eval import task_configs, tasks
-from robustdistiller.upstream import s3prl_bridge
+from robustdistiller.upstream.s3prl import bridge
 
 S3PRL = Path(importlib.util.find_spec("s3prl").submodule_search_locations[0])
 
@@ -61,7 +61,7 @@ def test_every_option_of_a_config_is_read_by_s3prl(code):
     files = [S3PRL / "downstream" / name for name in ("runner.py", "model.py", "specaug.py")]
     files += [S3PRL / "optimizers.py", S3PRL / "schedulers.py"]
     files += [file for folder in folders for file in (S3PRL / "downstream" / folder).glob("*.py")]
-    files += Path(s3prl_bridge.__file__).parent.glob("ctc_corpus.py")
+    files += Path(bridge.__file__).parent.glob("ctc_corpus.py")
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     # Handed over as a whole: to the optimiser, or to fairseq (ST).
     passed_on = {"torch_optim_name", "lr"} | ({"config_yaml", "bpe"} if code == "ST" else set())

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from robustdistiller.upstream import s3prl_bridge
+from robustdistiller.upstream.s3prl import bridge
 
 SLOTS = ("action", "object", "location")
 
 
 @pytest.fixture(scope="module")
 def s3prl(tmp_path_factory):
-    s3prl_bridge.install(tmp_path_factory.mktemp("s3prl-cache"))
+    bridge.install(tmp_path_factory.mktemp("s3prl-cache"))
     return sys.modules
 
 

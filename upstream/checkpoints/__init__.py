@@ -1,8 +1,8 @@
 """Checkpoint files: reading every format of the family, writing our own."""
 
-from .export import export_checkpoint
-from .files import CheckpointError, checkpoint_digest
-from .formats import Checkpoint, load_encoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream.checkpoints.export import export_checkpoint
+from robustdistiller.upstream.checkpoints.files import CheckpointError, checkpoint_digest
+from robustdistiller.upstream.checkpoints.formats import Checkpoint, load_encoder, read_checkpoint, save_checkpoint
 
 __all__ = [
     "Checkpoint",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .unpickle import HostilePickle, Unpickler
+from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Unpickler
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LOCAL_HEADER = struct.Struct("<4s22xHH")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import EncoderConfig
-from .fairseq import DEFAULT_CONV, shared_options, weights_of
-from .names import fairseq_name, from_foreign
-from .plain import options_of
+from robustdistiller.upstream.checkpoints.fairseq import DEFAULT_CONV, shared_options, weights_of
+from robustdistiller.upstream.checkpoints.names import fairseq_name, from_foreign
+from robustdistiller.upstream.checkpoints.plain import options_of
+from robustdistiller.upstream.model.config import EncoderConfig
 
 #: How a Distiller predicts its teacher: heads after the last layer, or its own hidden states.
 _HEADS, _HEADLESS = "expand-last", ("none", "self-hidden")

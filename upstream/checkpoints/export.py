@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 
 from robustdistiller.common.files import write_atomically
-
-from ..config import EncoderConfig
-from .files import checkpoint_digest
-from .formats import Checkpoint, read_checkpoint, save_checkpoint
-from .obstacles import NotExportable
-from .to_dphubert import dphubert_content, require_dphubert
-from .to_huggingface import huggingface_type, write_huggingface
-from .to_s3prl import s3prl_content, s3prl_upstream
-from .to_torchaudio import require_torchaudio, torchaudio_content
+from robustdistiller.upstream.checkpoints.files import checkpoint_digest
+from robustdistiller.upstream.checkpoints.formats import Checkpoint, read_checkpoint, save_checkpoint
+from robustdistiller.upstream.checkpoints.obstacles import NotExportable
+from robustdistiller.upstream.checkpoints.to_dphubert import dphubert_content, require_dphubert
+from robustdistiller.upstream.checkpoints.to_huggingface import huggingface_type, write_huggingface
+from robustdistiller.upstream.checkpoints.to_s3prl import s3prl_content, s3prl_upstream
+from robustdistiller.upstream.checkpoints.to_torchaudio import require_torchaudio, torchaudio_content
+from robustdistiller.upstream.model.config import EncoderConfig
 
 #: What a checkpoint can be written as, with what reads the result.
 TARGETS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import EncoderConfig
-from .names import fairseq_name, from_foreign
-from .plain import options_of, parse_conv_layers, plain
-from .unpickle import Inert
+from robustdistiller.upstream.checkpoints.names import fairseq_name, from_foreign
+from robustdistiller.upstream.checkpoints.plain import options_of, parse_conv_layers, plain
+from robustdistiller.upstream.checkpoints.unpickle import Inert
+from robustdistiller.upstream.model.config import EncoderConfig
 
 DEFAULT_CONV = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 _ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"}

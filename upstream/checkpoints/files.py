@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import file_digest
-
-from .archive import read_archive
-from .unpickle import HostilePickle
+from robustdistiller.upstream.checkpoints.archive import read_archive
+from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 
 
 class CheckpointError(ValueError):

@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
-
-from ..config import EncoderConfig
-from ..encoder import SpeechEncoder
-from .distiller import read_distiller
-from .fairseq import read_converted, read_fairseq, read_wavlm
-from .files import CheckpointError, existing_file, load_with_names
-from .huggingface import load_huggingface, read_huggingface
-from .names import check_own
-from .plain import options_of
-from .torchaudio import read_armhubert, read_dphubert, read_torchaudio
-from .torchaudio_options import read_factory_file
+from robustdistiller.upstream.checkpoints.distiller import read_distiller
+from robustdistiller.upstream.checkpoints.fairseq import read_converted, read_fairseq, read_wavlm
+from robustdistiller.upstream.checkpoints.files import CheckpointError, existing_file, load_with_names
+from robustdistiller.upstream.checkpoints.huggingface import load_huggingface, read_huggingface
+from robustdistiller.upstream.checkpoints.names import check_own
+from robustdistiller.upstream.checkpoints.plain import options_of
+from robustdistiller.upstream.checkpoints.torchaudio import read_armhubert, read_dphubert, read_torchaudio
+from robustdistiller.upstream.checkpoints.torchaudio_options import read_factory_file
+from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 FORMAT, FORMAT_VERSION = "robustdistiller", 1
 

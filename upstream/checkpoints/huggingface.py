@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import EncoderConfig
-from .files import existing_file, safe_load
-from .names import from_foreign, huggingface_name
+from robustdistiller.upstream.checkpoints.files import existing_file, safe_load
+from robustdistiller.upstream.checkpoints.names import from_foreign, huggingface_name
+from robustdistiller.upstream.model.config import EncoderConfig
 
 #: ``model_type`` to the prefix of the parameters when the encoder is part of a model with a task head.
 PREFIXES = {"wav2vec2": "wav2vec2.", "hubert": "hubert.", "wavlm": "wavlm.", "data2vec-audio": "data2vec_audio."}

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import EncoderConfig
-from ..encoder import SpeechEncoder
-from .export import TARGETS, obstacle
-from .formats import FORMATS, Source, detect, open_source, read_checkpoint
-from .plain import plain
-from .unpickle import HostilePickle, Inert
+from robustdistiller.upstream.checkpoints.export import TARGETS, obstacle
+from robustdistiller.upstream.checkpoints.formats import FORMATS, Source, detect, open_source, read_checkpoint
+from robustdistiller.upstream.checkpoints.plain import plain
+from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Inert
+from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .formats import Checkpoint
+from robustdistiller.upstream.checkpoints.formats import Checkpoint
 
 _UNKNOWN = "not recorded in the checkpoint"
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..config import EncoderConfig
-from ..encoder import SpeechEncoder
+from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 #: Our name to theirs, first match counts. One direction is enough: both lists of names follow from our network.
 _FAIRSEQ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..config import EncoderConfig
+from robustdistiller.upstream.model.config import EncoderConfig
 
 
 class NotExportable(ValueError):

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from .unpickle import Inert
+from robustdistiller.upstream.checkpoints.unpickle import Inert
 
 _DEEPEST, _LARGEST = 30, 1_000_000
 

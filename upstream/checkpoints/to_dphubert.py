@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from ..config import EncoderConfig
-from .formats import Checkpoint
-from .names import torchaudio_name
-from .obstacles import lost, refuse
-from .torchaudio import PRUNING_OPTIONS
-from .torchaudio_options import shared_arguments
+from robustdistiller.upstream.checkpoints.formats import Checkpoint
+from robustdistiller.upstream.checkpoints.names import torchaudio_name
+from robustdistiller.upstream.checkpoints.obstacles import lost, refuse
+from robustdistiller.upstream.checkpoints.torchaudio import PRUNING_OPTIONS
+from robustdistiller.upstream.checkpoints.torchaudio_options import shared_arguments
+from robustdistiller.upstream.model.config import EncoderConfig
 
 
 def require_dphubert(config: EncoderConfig) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import write_atomically
-
-from ..config import EncoderConfig
-from .formats import Checkpoint
-from .model_card import model_card
-from .names import huggingface_name
-from .obstacles import refuse, require_regular
+from robustdistiller.upstream.checkpoints.formats import Checkpoint
+from robustdistiller.upstream.checkpoints.model_card import model_card
+from robustdistiller.upstream.checkpoints.names import huggingface_name
+from robustdistiller.upstream.checkpoints.obstacles import refuse, require_regular
+from robustdistiller.upstream.model.config import EncoderConfig
 
 #: ``model_type`` to the class that reads it.
 MODELS = {

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import EncoderConfig
-from .formats import Checkpoint
-from .names import fairseq_name
-from .obstacles import lost, refuse, require_regular
+from robustdistiller.upstream.checkpoints.formats import Checkpoint
+from robustdistiller.upstream.checkpoints.names import fairseq_name
+from robustdistiller.upstream.checkpoints.obstacles import lost, refuse, require_regular
+from robustdistiller.upstream.model.config import EncoderConfig
 
 #: s3prl builds the modules of pre-training too. They get zeros, as narrow as it allows; no feature depends on them.
 _FINAL_DIM = 1

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import EncoderConfig
-from .formats import Checkpoint
-from .names import torchaudio_name
-from .obstacles import refuse, require_regular
-from .torchaudio_options import factory_arguments
+from robustdistiller.upstream.checkpoints.formats import Checkpoint
+from robustdistiller.upstream.checkpoints.names import torchaudio_name
+from robustdistiller.upstream.checkpoints.obstacles import refuse, require_regular
+from robustdistiller.upstream.checkpoints.torchaudio_options import factory_arguments
+from robustdistiller.upstream.model.config import EncoderConfig
 
 
 def require_torchaudio(config: EncoderConfig) -> None:

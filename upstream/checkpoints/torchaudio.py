@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import EncoderConfig
-from .fairseq import weights_of
-from .names import fairseq_name, from_foreign, older_spelling, torchaudio_name
-from .plain import options_of
-from .shapes import options_from_shapes
+from robustdistiller.upstream.checkpoints.fairseq import weights_of
+from robustdistiller.upstream.checkpoints.names import fairseq_name, from_foreign, older_spelling, torchaudio_name
+from robustdistiller.upstream.checkpoints.plain import options_of
+from robustdistiller.upstream.checkpoints.shapes import options_from_shapes
+from robustdistiller.upstream.model.config import EncoderConfig
 
 #: Parameters of pre-training losses and task heads (name prefixes).
 _TRAINING_ONLY = ("aux.", "mask_generator.", "logit_generator.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import EncoderConfig
-from .names import from_foreign, torchaudio_name
-from .plain import options_of
-from .torchaudio import split_attention
+from robustdistiller.upstream.checkpoints.names import from_foreign, torchaudio_name
+from robustdistiller.upstream.checkpoints.plain import options_of
+from robustdistiller.upstream.checkpoints.torchaudio import split_attention
+from robustdistiller.upstream.model.config import EncoderConfig
 
 _FACTORIES = {"wav2vec2_model": False, "wavlm_model": True}  # name to whether it has relative positions
 #: Argument of both factories to our option, where the value is the same.

@@ -3,9 +3,8 @@
 ONNX needs the packages of the extra ``export`` in ``setup.py``.
 """
 
-from .check import Deviation, ExportError
-from .expert import OnnxExpert
-from .model import TARGETS, ExportedModel, export_model
-from .runtime import OnnxEncoder
+from robustdistiller.upstream.export.check import Deviation, ExportError
+from robustdistiller.upstream.export.model import TARGETS, ExportedModel, export_model
+from robustdistiller.upstream.export.runtime import OnnxEncoder
 
-__all__ = ["TARGETS", "Deviation", "ExportError", "ExportedModel", "OnnxEncoder", "OnnxExpert", "export_model"]
+__all__ = ["TARGETS", "Deviation", "ExportError", "ExportedModel", "OnnxEncoder", "export_model"]

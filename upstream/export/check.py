@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..encoder import SpeechEncoder
+from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 #: Samples of the utterances of each batch: alone, padded, and down to a single frame.
 BATCHES = ((16000,), (24077, 16000, 9311), (7000, 400))

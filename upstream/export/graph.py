@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..encoder import SpeechEncoder
-from ..segments import conv_blocks
-from ..transformer import RelativePositionBias
-from ..window_statistics import WindowStatistics
+from robustdistiller.upstream.fast.segments import conv_blocks
+from robustdistiller.upstream.fast.window_statistics import WindowStatistics
+from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.transformer import RelativePositionBias
 
 
 class EncoderGraph(nn.Module):

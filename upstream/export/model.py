@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
-
-from ..checkpoints.files import checkpoint_digest
-from ..checkpoints.formats import Checkpoint, read_checkpoint
-from ..encoder import SpeechEncoder
-from .check import TOLERANCE, Deviation, ExportError, compare
-from .graph import EncoderGraph
-from .layers import choose_states
-from .quantize import DEFAULT_PARTS, PARTS
-from .runtime import require_packages
+from robustdistiller.upstream.checkpoints.files import checkpoint_digest
+from robustdistiller.upstream.checkpoints.formats import Checkpoint, read_checkpoint
+from robustdistiller.upstream.export.check import TOLERANCE, Deviation, ExportError, compare
+from robustdistiller.upstream.export.graph import EncoderGraph
+from robustdistiller.upstream.export.layers import choose_states
+from robustdistiller.upstream.export.quantize import DEFAULT_PARTS, PARTS
+from robustdistiller.upstream.export.runtime import require_packages
+from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 #: What a checkpoint can be exported to, with what runs it.
 TARGETS = {
@@ -175,9 +174,9 @@ def _write_onnx(
     opset: int,
     progress: bool,
 ) -> Deviation:
-    from .onnx_file import load_model, save_model, trace_onnx
-    from .quantize import quantize
-    from .runtime import open_session
+    from robustdistiller.upstream.export.onnx_file import load_model, save_model, trace_onnx
+    from robustdistiller.upstream.export.quantize import quantize
+    from robustdistiller.upstream.export.runtime import open_session
 
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         plain = Path(folder) / "float32.onnx"
@@ -197,7 +196,7 @@ def _write_onnx(
 
 
 def _write_torch(encoder: SpeechEncoder, chosen: tuple[int, ...], file: Path, notes: Mapping[str, Any]) -> Deviation:
-    from .program import load_program, save_program, trace_program
+    from robustdistiller.upstream.export.program import load_program, save_program, trace_program
 
     program = trace_program(EncoderGraph(encoder, chosen))
     save_program(program, file, notes)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from .graph import EncoderGraph
-from .quiet import quiet
+from robustdistiller.upstream.export.graph import EncoderGraph
+from robustdistiller.upstream.export.quiet import quiet
 
 NOTES = "robustdistiller.json"
 

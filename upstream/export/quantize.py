@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from .onnx_file import load_model, save_model
-from .quiet import quiet
-from .runtime import import_onnxruntime
+from robustdistiller.upstream.export.onnx_file import load_model, save_model
+from robustdistiller.upstream.export.quiet import quiet
+from robustdistiller.upstream.export.runtime import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checkpoints.files import existing_file
+from robustdistiller.upstream.checkpoints.files import existing_file
 
 if TYPE_CHECKING:
     import onnxruntime

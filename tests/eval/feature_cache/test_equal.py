@@ -12,8 +12,9 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.feature_cache import FeatureCache, FeatureStore
 from robustdistiller.eval.launcher import main
 from robustdistiller.eval.store import read_records
-from robustdistiller.upstream import UpstreamExpert, s3prl_bridge
-from robustdistiller.upstream.s3prl_bridge import sox_path
+from robustdistiller.upstream import UpstreamExpert
+from robustdistiller.upstream.s3prl import bridge
+from robustdistiller.upstream.s3prl.bridge import sox_path
 
 pytestmark = pytest.mark.usefixtures("bridge")
 
@@ -120,7 +121,7 @@ def test_half_precision_is_noted(toy_corpora, toy_student, tmp_path, caplog) -> 
 
 
 def test_half_precision_gives_the_same_from_disk_as_at_first(toy_student, tmp_path) -> None:
-    s3prl_bridge.install()
+    bridge.install()
     from s3prl.upstream.interfaces import Featurizer
 
     upstream = UpstreamExpert(toy_student).eval()

@@ -24,8 +24,8 @@ from robustdistiller.eval.profiling.record import example_profile
 from robustdistiller.eval.records import RecordError, example_record
 from robustdistiller.eval.store import write_record
 from robustdistiller.upstream import EncoderConfig, checkpoint_digest, read_checkpoint
-from robustdistiller.upstream.cost import encoder_macs
-from robustdistiller.upstream.hub import UpstreamExpert
+from robustdistiller.upstream.model.cost import encoder_macs
+from robustdistiller.upstream.s3prl.entries import UpstreamExpert
 
 pytestmark = pytest.mark.usefixtures("bridge")
 

@@ -5,8 +5,8 @@ import torch
 
 from robustdistiller.eval.profiling.measure import ProfileSettings, _count_macs, count_parameters
 from robustdistiller.upstream import UpstreamExpert, load_encoder
-from robustdistiller.upstream.cost import encoder_macs
-from robustdistiller.upstream.hub import robustdistiller_onnx
+from robustdistiller.upstream.model.cost import encoder_macs
+from robustdistiller.upstream.s3prl.entries import robustdistiller_onnx
 
 LENGTHS = [16000, 8123, 300, 12000]
 

@@ -1,0 +1,123 @@
+"""With gradients too, the shortcuts compute what the modules compute: values, and the gradient of every weight."""
+
+import pytest
+import torch
+
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+from robustdistiller.upstream.fast import matrix_stack
+from robustdistiller.upstream.fast.matrix_stack import _Stack, features_by_products, matrix_products_fit
+
+SHAPE = {"conv_layers": ((24, 10, 5), *((24, 3, 2),) * 4, *((24, 2, 2),) * 2), "embed_dim": 32, "num_layers": 1}
+SHAPE |= {"num_heads": 2, "ffn_dim": 48, "position_kernel": 16, "position_groups": 4, "dropout": 0.0}
+SHAPE |= {"attention_dropout": 0.0, "feature_grad_mult": 0.3}
+VARIANTS = {
+    "group": {},
+    "biased": {"conv_bias": True},
+    "scaled": {"feature_scale": True},
+    "pruned": {"conv_layers": ((20, 10, 5), (11, 3, 2), (24, 3, 2), (7, 3, 2), (24, 3, 2), (9, 2, 2), (16, 2, 2))},
+    "wide-kernels": {"conv_layers": ((16, 10, 5), (12, 8, 4), (16, 7, 2), (16, 1, 1), (16, 1, 2), (16, 5, 4))},
+    "odd-position": {"position_kernel": 17},
+    "layer": {"conv_norm": "layer", "conv_bias": True},
+}
+LENGTHS = [16000, 9000, 8250, 700]
+
+
+def make(**options):
+    torch.manual_seed(1)
+    encoder = SpeechEncoder(EncoderConfig(**{**SHAPE, **options}))
+    generator = torch.Generator().manual_seed(2)
+    for value in encoder.parameters():
+        if value.dim() == 1:
+            value.data.add_(torch.randn(value.shape, generator=generator) * 0.3)
+    return encoder
+
+
+def outcome(encoder, padded, by_modules=False):
+    """Value and gradients of a sum over the valid frames. Hooks that do nothing keep the shortcuts away."""
+    parts = (*encoder.extractor.layers, *encoder.transformer.position.children()) if by_modules else ()
+    hooks = [part.register_forward_hook(lambda *_: None) for part in parts]
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor(LENGTHS if padded else [16000] * 2)
+    waveforms = torch.randn(len(lengths), 16000, generator=generator) * 0.1
+    output = encoder(waveforms, lengths)
+    value = 0.0
+    for states in (output.extractor_features, output.hidden_states[0], output.hidden_states[1]):
+        weights = torch.randn(states.shape, generator=generator)
+        value = value + sum((w[:n] * s[:n]).sum() for w, s, n in zip(weights, states, output.frame_lengths.tolist()))
+    encoder.zero_grad()
+    value.backward()
+    for hook in hooks:
+        hook.remove()
+    return value.detach(), {name: weight.grad for name, weight in encoder.named_parameters()}
+
+
+def worst_error(encoder, padded):
+    value, gradients = outcome(encoder, padded)
+    expected, references = outcome(encoder, padded, by_modules=True)
+    errors = [((value - expected) / expected).abs().item()]
+    # A norm takes away one of these biases, the softmax the other: without rounding their gradients are zero.
+    vanishing = ("layers.0.conv.bias", "k_proj.bias")
+    for name, reference in references.items():
+        scale = 10.0 if name.endswith(vanishing) else reference.abs().max()
+        errors.append(((gradients[name] - reference).abs().max() / scale).item())
+    return max(errors)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equal_to_the_modules(variant, padded):
+    encoder = make(**VARIANTS[variant])
+    assert matrix_products_fit(encoder.extractor, torch.zeros(1, 16000)) == (variant != "layer")
+    assert worst_error(encoder, padded) <= 3e-5
+
+
+@pytest.mark.parametrize("part", ["_weight_gradient", "_input_gradient", "_convolve"])
+def test_the_comparison_notices_a_difference(part, monkeypatch):
+    right = getattr(matrix_stack, part)
+    monkeypatch.setattr(matrix_stack, part, lambda *arguments: right(*arguments) * 1.01)
+    assert worst_error(make(), padded=True) > 2e-3
+
+
+def test_rows_together_are_rows_apart():
+    """Other devices than a CPU compute the rows of a batch together."""
+    generator, shapes = torch.Generator().manual_seed(0), ((10, 5), (3, 2), (7, 2), (2, 4))
+    sizes = [(3, 8, 10), (3, 8), (6, 8, 3), (6,), (5, 6, 7), (5,), (4, 5, 2), (4,)]
+    inputs = [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
+    waveforms = torch.randn(3, 400, generator=generator, dtype=torch.float64)
+    together = _Stack.apply(waveforms, inputs[0], inputs[1], shapes, torch.float64, *inputs[2:])
+    rows = [_Stack.apply(waveforms[i : i + 1], inputs[0][i : i + 1], inputs[1][i : i + 1], shapes, torch.float64,
+                         *inputs[2:]) for i in range(3)]  # fmt: skip
+    weights = torch.randn(together.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(together, torch.cat(rows))
+    for a, b in zip(*(torch.autograd.grad((y * weights).sum(), inputs) for y in (together, torch.cat(rows)))):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_gradients_are_those_of_finite_differences(rows):
+    generator, shapes = torch.Generator().manual_seed(0), ((4, 2), (3, 2), (1, 2))
+    sizes = [(rows, 3, 4), (rows, 3), (2, 3, 3), (2,), (2, 2, 1), (2,)]
+    inputs = [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
+    waveforms = torch.randn(rows, 30, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda weight, bias, *others: _Stack.apply(waveforms, weight, bias, shapes, torch.float64, *others), inputs
+    )
+
+
+def test_half_precision_behind_the_first_layer():
+    """What autocast does on a GPU: parameters and their gradients stay in float32."""
+    encoder = make(conv_bias=True)
+    waveforms = torch.randn(2, 8000, generator=torch.Generator().manual_seed(3)) * 0.1
+    exact = features_by_products(encoder.extractor, waveforms, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = features_by_products(encoder.extractor, waveforms, None)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.03, rtol=0.03)
+    results = []
+    for features in (exact, rounded):
+        encoder.zero_grad()
+        features.float().square().mean().backward()
+        results.append([weight.grad for weight in encoder.extractor.parameters()])
+    for reference, found in zip(*results):
+        assert found.dtype == torch.float32
+        assert (found - reference).norm() <= 0.05 * reference.norm() + 1e-6

@@ -1,0 +1,188 @@
+"""The conv extractor when gradients are wanted: each layer one or two matrix products, frames before channels.
+
+Convolution kernels reach two thirds of a processor's matrix rate here, and less in the backward pass. A kernel cut into
+stretches of ``stride`` frames sees rows of the input that do not overlap, so that output, input gradient and weight
+gradient are plain products of matrices that lie in memory as they are. The group norm is folded into the first
+convolution (:mod:`.window_statistics`): only the inputs of the activations are kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from robustdistiller.upstream.fast.inference import is_watched
+from robustdistiller.upstream.fast.window_statistics import WindowStatistics
+
+if TYPE_CHECKING:
+    from robustdistiller.upstream.model.extractor import ConvExtractor
+
+#: (kernel, stride) of each layer.
+Shapes = Sequence[tuple[int, int]]
+
+
+def matrix_products_fit(extractor: ConvExtractor, waveforms: Tensor) -> bool:
+    """Whether :func:`features_by_products` may stand in for the modules of ``extractor``.
+
+    Not with layer norms, with hooks on a part (as pruning sets them), for gradients of the waveforms, or while PyTorch
+    looks on to compile or export.
+
+    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+    >>> extractor = SpeechEncoder(EncoderConfig(num_layers=0)).extractor
+    >>> matrix_products_fit(extractor, torch.zeros(1, 800)), matrix_products_fit(extractor, torch.zeros(1, 800).half())
+    (True, False)
+    """
+    first, *rest = extractor.layers
+    weight = first.conv.weight
+    return (
+        isinstance(first.norm, nn.GroupNorm)
+        and all(layer.norm is None for layer in rest)
+        and waveforms.dtype == weight.dtype
+        and waveforms.dtype in (torch.float32, torch.float64)
+        and waveforms.device.type in ("cpu", "cuda")
+        and not waveforms.requires_grad
+        and not is_watched(extractor)
+    )
+
+
+def features_by_products(extractor: ConvExtractor, waveforms: Tensor, lengths: list[int] | None) -> Tensor:
+    """What the layers of ``extractor`` make of ``waveforms`` ``(batch, samples)``: ``(batch, frames, channels)``.
+
+    On a CPU a row is computed by itself, without its padding; elsewhere all rows together, in the precision of autocast
+    behind the first layer.
+
+    Args:
+        extractor: of which :func:`matrix_products_fit` is true.
+        waveforms: all of them valid up to ``lengths``.
+        lengths: valid samples of each row; group norm then takes its statistics from them. ``None``: all.
+
+    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+    >>> extractor = SpeechEncoder(EncoderConfig(num_layers=0)).extractor
+    >>> waveforms = torch.randn(2, 3200)
+    >>> by_modules = waveforms.unsqueeze(1)
+    >>> for layer in extractor.layers:
+    ...     by_modules = layer(by_modules, None)
+    >>> torch.allclose(features_by_products(extractor, waveforms, None), by_modules.transpose(1, 2), atol=1e-5)
+    True
+    """
+    first, *rest = extractor.layers
+    kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
+    shapes = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in extractor.layers]
+    parameters = [part for layer in rest for part in (layer.conv.weight, layer.conv.bias)]
+    device = waveforms.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else waveforms.dtype
+    rows = [row[:length] for row, length in zip(waveforms, lengths or [None] * len(waveforms))]
+    with torch.autocast(device, enabled=False):
+        folded = [WindowStatistics.of(row, kernel, stride).fold(first.conv, first.norm) for row in rows]
+        if first.conv.bias is not None:  # the norm takes it away; with several processes it must have a gradient
+            folded = [(weight, bias + 0.0 * first.conv.bias) for weight, bias in folded]
+        if device == "cpu":
+            frames = extractor.num_frames(waveforms.shape[1])
+            made = [_Stack.apply(row[None], w[None], b[None], shapes, dtype, *parameters)
+                    for row, (w, b) in zip(rows, folded)]  # fmt: skip
+            return torch.cat([F.pad(row, (0, 0, 0, frames - row.shape[1])) for row in made])
+        weights, biases = (torch.stack(parts) for parts in zip(*folded))
+        return _Stack.apply(waveforms, weights, biases, shapes, dtype, *parameters)
+
+
+class _Stack(torch.autograd.Function):
+    """``(rows, samples)`` to ``(rows, frames, channels)``, the first layer with weights of its own for each row."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        waveforms: Tensor,
+        first_weight: Tensor,
+        first_bias: Tensor,
+        shapes: Shapes,
+        dtype: torch.dtype,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        windows = waveforms.unfold(1, *shapes[0])
+        x = torch.baddbmm(first_bias.unsqueeze(1), windows, first_weight.mT).to(dtype)
+        inner = [x]
+        for (kernel, stride), weight, bias in zip(shapes[1:], parameters[::2], parameters[1::2]):
+            x = _convolve(F.gelu(x), _rows(weight, dtype), bias, kernel, stride)
+            inner.append(x)
+        ctx.shapes, ctx.biased = shapes, [bias is not None for bias in parameters[1::2]]
+        ctx.save_for_backward(waveforms, *inner, *parameters[::2])
+        return F.gelu(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        waveforms, *saved = ctx.saved_tensors
+        depth = len(ctx.shapes)
+        inner, weights = saved[:depth], saved[depth:]
+        gradients: list[Tensor | None] = []
+        with torch.autocast(gradient.device.type, enabled=False):
+            gradient = torch.ops.aten.gelu_backward(gradient, inner.pop())
+            for (kernel, stride), weight, biased in zip(ctx.shapes[:0:-1], weights[::-1], ctx.biased[::-1]):
+                z = inner.pop()
+                of_weight = _weight_gradient(gradient, F.gelu(z), kernel, stride)
+                of_bias = gradient.sum((0, 1), dtype=weight.dtype) if biased else None
+                gradients += [of_bias, of_weight.to(weight.dtype).unflatten(1, (kernel, -1)).transpose(1, 2)]
+                gradient = _input_gradient(gradient, _rows(weight, z.dtype), z.shape, stride)
+                gradient = torch.ops.aten.gelu_backward.grad_input(gradient, z, grad_input=gradient)
+            windows = waveforms.unfold(1, *ctx.shapes[0])
+            of_weight = (windows.mT.to(gradient.dtype) @ gradient).mT.to(waveforms.dtype)
+            return None, of_weight, gradient.sum(1, dtype=waveforms.dtype), None, None, *reversed(gradients)
+
+
+def _rows(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A kernel ``(channels, inputs, kernel)`` as ``(channels, kernel * inputs)``."""
+    return weight.permute(0, 2, 1).flatten(1).to(dtype)
+
+
+def _stretches(x: Tensor, frames: int, kernel: int, stride: int) -> list[tuple[int, Tensor]]:
+    """What each stretch of the kernel sees of ``x`` ``(rows, input frames, inputs)``: first column, rows of ``x``.
+
+    The second is a view ``(rows, frames, stretch * inputs)``.
+    """
+    width, views = x.shape[2], []
+    for first in range(0, kernel, stride):
+        columns = min(stride, kernel - first) * width
+        strides = (x.stride(0), stride * width, 1)
+        views.append((first * width, x.as_strided((len(x), frames, columns), strides, first * width)))
+    return views
+
+
+def _convolve(x: Tensor, rows: Tensor, bias: Tensor | None, kernel: int, stride: int) -> Tensor:
+    frames = (x.shape[1] - kernel) // stride + 1
+    y = x.new_empty(len(x), frames, len(rows))
+    for first, view in _stretches(x, frames, kernel, stride):
+        _multiply(y, view, rows[:, first : first + view.shape[2]].T, add=first > 0)
+    return y if bias is None else y.add_(bias.to(y.dtype))
+
+
+def _input_gradient(gradient: Tensor, rows: Tensor, shape: torch.Size, stride: int) -> Tensor:
+    """Of the input of a convolution, which has ``shape``."""
+    kernel, frames = rows.shape[1] // shape[2], gradient.shape[1]
+    result = gradient.new_empty(shape)
+    # The first stretch writes its frames, all others add to theirs; what none of them writes must be zero.
+    result[:, frames * stride if kernel >= stride else 0 :] = 0.0
+    for first, view in _stretches(result, frames, kernel, stride):
+        _multiply(view, gradient, rows[:, first : first + view.shape[2]], add=first > 0)
+    return result
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Of a kernel as :func:`_rows` arranges it, for the input ``x`` of the convolution."""
+    views = [view for _, view in _stretches(x, gradient.shape[1], kernel, stride)]
+    if len(x) == 1:
+        return torch.cat([gradient[0].T @ view[0] for view in views], dim=1)
+    return torch.cat([torch.bmm(gradient.mT, view).sum(0, dtype=torch.promote_types(x.dtype, torch.float32))
+                      for view in views], dim=1)  # fmt: skip
+
+
+def _multiply(out: Tensor, a: Tensor, b: Tensor, add: bool) -> None:
+    """``out = a @ b``, or added to what is there; ``(rows, n, k)`` times ``(k, m)``, ``out`` may be a strided view."""
+    if len(a) == 1:
+        out[0].addmm_(a[0], b, beta=float(add))
+    else:
+        out.baddbmm_(a, b.expand(len(a), -1, -1), beta=float(add))
