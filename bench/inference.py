@@ -145,6 +145,8 @@ def _open(way: _Way) -> Callable[[Tensor], list[Tensor]]:
     """From a waveform to hidden states, without predictions."""
     with contextlib.redirect_stdout(io.StringIO()):
         upstream = open_upstream(way.entry, str(way.path), None).eval()
+    if hasattr(upstream, "accelerate"):
+        upstream.accelerate()
     without = {"no_pred": True} if way.entry in ("robustdistiller_local", "distiller_local") else {}
 
     @torch.no_grad()

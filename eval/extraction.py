@@ -102,6 +102,7 @@ def extract(
     checkpoint = find_checkpoint(upstream)
     recordings = list_audio(audio)
     model = UpstreamExpert(checkpoint).eval().to(_device(device))
+    model.accelerate()
     choice = choose_layers(str(layer), model.names, head)
     digest = checkpoint_digest(checkpoint)
     if head is not None:

@@ -157,10 +157,10 @@ class LayerReader:
     """
 
     def __init__(self, upstream: UpstreamExpert, choice: LayerChoice):
-        self.encoder, self.names, self.choice = upstream.encoder, upstream.names, choice
+        self.encoder, self.names, self.choice = upstream.inference_encoder, upstream.names, choice
         deepest = max(self.names.index(name) for name in choice.needed)
         self.predict = deepest > self.encoder.config.num_layers
-        self.max_layer = None if self.predict else deepest
+        self.layers = None if self.predict else [self.names.index(name) for name in choice.needed]
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -173,7 +173,7 @@ class LayerReader:
         batch = torch.zeros(len(waveforms), int(lengths.max()))
         for row, wave in zip(batch, waveforms):
             row[: len(wave)] = wave
-        output = self.encoder(batch.to(device), lengths, self.max_layer, self.predict)
+        output = self.encoder(batch.to(device), lengths, self.layers, self.predict)
         first = output.projected if self.encoder.config.starts_projected else output.hidden_states[0]
         states = dict(zip(self.names, [first, *output.hidden_states[1:], *output.predictions]))
         kept = {name: value.float().cpu() for name, value in self.choice.pick(states).items()}

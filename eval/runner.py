@@ -135,9 +135,12 @@ class ConditionRunner(CachingRunner):
 
     def _get_upstream(self) -> Any:
         try:
-            return super()._get_upstream()
+            entry = super()._get_upstream()
         except ValueError as error:
             raise LaunchError(f"upstream {self.args.upstream}: {error}") from error
+        if not entry.trainable and hasattr(entry.model, "accelerate"):  # one of ours
+            entry.model.accelerate()
+        return entry
 
     def train(self) -> None:
         """s3prl's training; on corrupted audio when a training condition was asked for."""

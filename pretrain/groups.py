@@ -304,7 +304,7 @@ def _hear(
 ) -> None:
     lengths = torch.tensor([len(samples) for samples in audio])
     waveforms = pad_sequence(list(audio), batch_first=True).to(next(teacher.parameters()).device)
-    output = teacher(waveforms, lengths, max_layer=max(layers), predict=False)
+    output = teacher(waveforms, lengths, layers=layers, predict=False)
     states = [output.hidden_states[layer] for layer in layers]
     try:
         measure.update(states, valid_frames(output.frame_lengths, states[0].shape[1]))

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from robustdistiller.acoustics import CorruptionBatch, corrupt
 from robustdistiller.upstream import SpeechEncoder
+from robustdistiller.upstream.fast import accelerate, accelerate_training
 
 from .config import DistillConfig
 from .data import Batch, Position
@@ -69,8 +70,13 @@ class Distiller(pl.LightningModule):
         return independent or any(objective.needs_second_view for objective in self.objectives.values())
 
     def on_fit_start(self) -> None:
-        """Put the teacher beside the student."""
+        """Put the teacher beside the student, on a CPU both with faster kernels."""
         self.teacher.to(self.device)
+        if self.device.type == "cpu":
+            if not self.settings.teacher.autocast:
+                self._teacher = (accelerate(self.teacher),)
+            if self.gates is None and not self.settings.trainer.compile:  # pruning needs hooks, and compiling modules
+                accelerate_training(self.student)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the audio; lengths stay on the CPU, where they are read."""
@@ -150,7 +156,7 @@ class Distiller(pl.LightningModule):
         device = self.device.type
         autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(device)
         with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
-            output = self.teacher(heard, lengths, max_layer=self.targets.max_layer, predict=False)
+            output = self.teacher(heard, lengths, layers=self.targets.layers, predict=False)
         return self.targets.of_teacher(output.hidden_states)
 
     @torch.no_grad()

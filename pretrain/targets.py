@@ -66,9 +66,9 @@ class Targets(nn.Module):
         self.maps = nn.ModuleList(_identity_map(student.embed_dim, teacher.embed_dim) for _ in used)
 
     @property
-    def max_layer(self) -> int:
-        """The highest teacher layer that is needed."""
-        return max(max(group) for group in self.groups)
+    def layers(self) -> tuple[int, ...]:
+        """The teacher layers that are needed."""
+        return tuple(sorted({layer for group in self.groups for layer in group}))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Targets(nn.Module):
         return tuple(group_name(group) for group in self.groups)
 
     def of_teacher(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
-        """Per target (B, T, D) from the teacher's hidden states 0 to `max_layer`, each (B, T, D)."""
+        """Per target (B, T, D) from the teacher's hidden states, each (B, T, D), of which it reads `layers`."""
         return [self._mean(hidden_states, group, self.normalize) for group in self.groups]
 
     def of_student(self, output: EncoderOutput) -> list[Tensor]:

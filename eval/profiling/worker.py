@@ -88,6 +88,8 @@ def run(settings: dict[str, Any], write: Callable[[dict[str, Any]], None]) -> No
     torch.set_num_threads(settings["threads"])
     device, memory = settings["device"], Memory(settings["device"])
     upstream = open_upstream(settings["name"], settings["checkpoint"], settings["options"]).eval().to(device)
+    if hasattr(upstream, "accelerate"):  # as the launcher runs it
+        upstream.accelerate()
     memory.reset()
     write({"what": "loaded", "peak_memory_bytes": memory.peak_bytes(), "memory_method": memory.method})
 

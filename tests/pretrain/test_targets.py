@@ -30,7 +30,7 @@ def test_a_group_is_the_mean_of_its_layers(states) -> None:
     four, group = targets.of_teacher(states)
     assert torch.equal(four, states[4])
     torch.testing.assert_close(group, (states[1] + states[2] + states[6]) / 3)
-    assert targets.names == ("4", "1+2+6") and targets.max_layer == 6
+    assert targets.names == ("4", "1+2+6") and targets.layers == (1, 2, 4, 6)
 
 
 def test_layer_norm_comes_before_the_mean(states) -> None:

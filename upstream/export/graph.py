@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from robustdistiller.upstream.fast.segments import conv_blocks
+from robustdistiller.upstream.fast.segment_extractor import conv_blocks
 from robustdistiller.upstream.fast.window_statistics import WindowStatistics
-from robustdistiller.upstream.model.encoder import SpeechEncoder
-from robustdistiller.upstream.model.transformer import RelativePositionBias
+from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize
 
 
 class EncoderGraph(nn.Module):
@@ -39,8 +38,6 @@ class EncoderGraph(nn.Module):
             if parametrize.is_parametrized(module):
                 for name in list(module.parametrizations):
                     parametrize.remove_parametrizations(module, name)
-        if encoder.transformer.position_bias is not None:
-            encoder.transformer.position_bias = _GatheredPositionBias(encoder.transformer.position_bias)
         for layer in encoder.transformer.layers:
             if layer.attention is not None:
                 # Weights spelt out, as for a layer that reuses them: exporters guard the fused kernel's against NaN.
@@ -60,12 +57,12 @@ class EncoderGraph(nn.Module):
         """
         encoder, config = self.encoder, self.config
         if config.normalize_waveform:
-            waveforms = _normalize(waveforms, lengths)
+            waveforms = normalize(waveforms, lengths, config.normalize_eps)
         features, frame_lengths = self.extractor(waveforms, lengths)
         projected = encoder.projection(encoder.feature_norm(features))
         valid = torch.arange(projected.shape[1], device=projected.device) < frame_lengths.unsqueeze(1)
         last = min(max(self.layers), config.num_layers)
-        hidden_states = encoder.transformer(projected, valid, last)
+        hidden_states = encoder.transformer(projected, valid, range(last + 1))
         states = [projected if config.starts_projected else hidden_states[0], *hidden_states[1:]]
         if max(self.layers) > config.num_layers:
             states += encoder.heads(hidden_states[-1])
@@ -136,29 +133,5 @@ def _(x: Tensor, blocks: list[Tensor], kernel: int, stride: int) -> Tensor:
     return x.new_empty(x.shape[0], (x.shape[1] - kernel) // stride + 1, blocks[0].shape[1])
 
 
-class _GatheredPositionBias(nn.Module):
-    """:class:`RelativePositionBias` by indices: views of a sliding window are not for exporters."""
-
-    def __init__(self, bias: RelativePositionBias):
-        super().__init__()
-        self.bias = bias
-
-    def forward(self, frames: int) -> Tensor:
-        positions = torch.arange(frames, device=self.bias.table.weight.device)
-        by_offset = self.bias.by_offset(frames)
-        return by_offset[:, positions.unsqueeze(0) - positions.unsqueeze(1) + (frames - 1)]
-
-
 def _num_frames(samples, conv: nn.Conv1d):
     return (samples - conv.kernel_size[0]) // conv.stride[0] + 1
-
-
-def _normalize(waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """Zero mean and unit variance over each row's valid samples, as layer norm; padding becomes zero."""
-    count = lengths.unsqueeze(1)
-    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < count
-    waveforms = waveforms * valid
-    mean = waveforms.sum(1, keepdim=True) / count
-    centred = (waveforms - mean) * valid
-    variance = centred.square().sum(1, keepdim=True) / count
-    return centred * torch.rsqrt(variance + 1e-5)

@@ -38,6 +38,8 @@ class EncoderConfig:
         feature_norm: layer norm between the extractor and the projection. Distiller students have none.
         projection: linear map to ``embed_dim``; ``None`` has it only where the last conv layer has another width.
         normalize_waveform: scale each utterance to zero mean and unit variance first (Large models).
+        normalize_eps: added to the variance by which ``normalize_waveform`` divides: 1e-5 in fairseq, 1e-7 in
+            transformers. Quiet audio feels it.
         embed_dim: width of the transformer.
         num_layers: number of transformer layers.
         num_heads: attention heads, one number for all layers or one per layer (0: the layer has no attention).
@@ -90,6 +92,7 @@ class EncoderConfig:
     feature_norm: bool = True
     projection: bool | None = None
     normalize_waveform: bool = False
+    normalize_eps: float = 1e-5
     embed_dim: int = 768
     num_layers: int = 12
     num_heads: int | tuple[int, ...] = 12
@@ -162,7 +165,7 @@ class EncoderConfig:
     @property
     def downsample_rate(self) -> int:
         """Samples per frame."""
-        return prod(stride for _, _, stride in self.conv_layers)
+        return prod([stride for _, _, stride in self.conv_layers])  # a list: compilers know no generators
 
     @property
     def receptive_field(self) -> int:
@@ -201,6 +204,47 @@ class EncoderConfig:
         2
         """
         return EncoderConfig.from_dict({**self.to_dict(), **changes})
+
+    @classmethod
+    def hubert_base(cls, **changes: Any) -> EncoderConfig:
+        """HuBERT Base, wav2vec 2.0 Base but for its ``reference_mask``: 94.4 M parameters.
+
+        >>> EncoderConfig.hubert_base(num_layers=2).num_layers
+        2
+        """
+        return cls(**{"reference_mask": "block", **changes})
+
+    @classmethod
+    def wavlm_base_plus(cls, **changes: Any) -> EncoderConfig:
+        """WavLM Base and Base+: HuBERT Base with gated relative positions, 94.4 M parameters."""
+        return cls.hubert_base(**{"relative_position": True, "gated_relative_position": True, **changes})
+
+    @classmethod
+    def hubert_large(cls, **changes: Any) -> EncoderConfig:
+        """HuBERT Large: 24 pre-norm layers of width 1024 on normalised waveforms, 316 M parameters."""
+        large = {"conv_norm": "layer", "normalize_waveform": True, "embed_dim": 1024, "num_layers": 24}
+        return cls.hubert_base(**{**large, "num_heads": 16, "ffn_dim": 4096, "norm_first": True, **changes})
+
+    @classmethod
+    def wavlm_large(cls, **changes: Any) -> EncoderConfig:
+        """WavLM Large: HuBERT Large with gated relative positions, 315 M parameters."""
+        return cls.hubert_large(**{"relative_position": True, "gated_relative_position": True, **changes})
+
+    @classmethod
+    def xlsr_300m(cls, **changes: Any) -> EncoderConfig:
+        """XLS-R 300M, MMS 300M and wav2vec 2.0 Large LV-60: HuBERT Large with biases in the convolutions."""
+        return cls.hubert_large(**{"conv_bias": True, "reference_mask": "conv", **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> EncoderConfig:
+        """Two layers of width 16, 20 ms frames: for examples and tests.
+
+        >>> EncoderConfig.tiny().downsample_rate
+        320
+        """
+        layers = tuple((16, kernel, stride) for _, kernel, stride in WAV2VEC2_CONV_LAYERS)
+        small = {"conv_layers": layers, "embed_dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 32}
+        return cls(**{**small, "position_kernel": 16, "position_groups": 4, **changes})
 
     def _check(self) -> None:
         for name, allowed in _CHOICES.items():

@@ -18,7 +18,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustdistiller.upstream.fast.inference import no_shortcuts
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 
@@ -159,8 +158,7 @@ def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **op
     """MACs of an upstream as it runs, half of the operations that PyTorch's `FlopCounterMode` counts.
 
     For upstreams of any kind. Counted are matrix products, convolutions and attention; `NOT_COUNTED` says what is not.
-    It runs the way it does in training, without this package's shortcuts for a CPU; on shapes alone where it allows
-    that, which is quick, otherwise on the numbers, but keeping no gradients.
+    It runs on shapes alone where it allows that, which is quick, otherwise on the numbers, but keeping no gradients.
 
     Args:
         upstream: takes a list of waveforms, as s3prl's upstreams do.
@@ -190,7 +188,7 @@ def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **op
 
 
 def _count(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, options: Mapping[str, Any]) -> int:
-    with no_shortcuts(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         upstream(waveforms, **options)
     return counter.get_total_flops() // 2
 

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.extractor import ConvExtractor
+from robustdistiller.upstream.model.extractor import ConvExtractor, moments_over_time
 from robustdistiller.upstream.model.transformer import Transformer
 
 
-@dataclass
-class EncoderOutput:
+class EncoderOutput(NamedTuple):
     """What :class:`SpeechEncoder` returns. Frames at or past ``frame_lengths`` are padding: finite, without meaning.
 
     Attributes:
         extractor_features: ``(batch, frames, channels)``, output of the convolutional extractor.
         projected: ``(batch, frames, dim)``, after the projection, before the position encoding.
         hidden_states: ``[0]`` is the input of the first layer, ``[i]`` the output of layer ``i``, each
-            ``(batch, frames, dim)``. In a pre-norm encoder the last layer's is layer-normed, as in HuBERT Large.
-        predictions: one ``(batch, frames, prediction_dim)`` per entry of ``config.prediction_layers``.
+            ``(batch, frames, dim)``, or None where it was not asked for. In a pre-norm encoder the last layer's is
+            layer-normed, as in HuBERT Large.
         frame_lengths: ``(batch,)`` int64, valid frames of each utterance.
+        predictions: one ``(batch, frames, prediction_dim)`` per entry of ``config.prediction_layers``.
 
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny())
     >>> output = encoder(torch.zeros(1, 16000))
     >>> output.extractor_features.shape, len(output.hidden_states), output.predictions
-    (torch.Size([1, 49, 512]), 2, [])
+    (torch.Size([1, 49, 16]), 3, [])
     """
 
     extractor_features: Tensor
     projected: Tensor
-    hidden_states: list[Tensor]
+    hidden_states: list[Tensor | None]
     frame_lengths: Tensor
-    predictions: list[Tensor] = field(default_factory=list)
+    predictions: Sequence[Tensor] = ()
 
-    def upstream_states(self, config: EncoderConfig) -> list[Tensor]:
+    def upstream_states(self, config: EncoderConfig) -> list[Tensor | None]:
         """The hidden states as the upstream of an encoder of this ``config`` gives them, see ``first_state``."""
         first = self.projected if config.starts_projected else self.hidden_states[0]
         return [first, *self.hidden_states[1:], *self.predictions]
@@ -51,12 +52,10 @@ class SpeechEncoder(nn.Module):
     Args:
         config: the shape of the network.
 
-    >>> config = EncoderConfig(conv_layers=((16, 10, 5), (16, 8, 4)), embed_dim=32, num_layers=2, num_heads=4,
-    ...                        ffn_dim=64, position_groups=4, prediction_layers=(4, 8), prediction_dim=48)
-    >>> encoder = SpeechEncoder(config).eval()
-    >>> output = encoder(torch.randn(2, 800), lengths=torch.tensor([800, 500]))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(prediction_layers=(4, 8), prediction_dim=48)).eval()
+    >>> output = encoder(torch.randn(2, 16000), lengths=torch.tensor([16000, 8000]))
     >>> output.hidden_states[2].shape, output.predictions[1].shape, output.frame_lengths
-    (torch.Size([2, 38, 32]), torch.Size([2, 38, 48]), tensor([38, 23]))
+    (torch.Size([2, 49, 16]), torch.Size([2, 49, 48]), tensor([49, 24]))
     """
 
     def __init__(self, config: EncoderConfig):
@@ -111,7 +110,7 @@ class SpeechEncoder(nn.Module):
         self,
         waveforms: Tensor,
         lengths: Tensor | None = None,
-        max_layer: int | None = None,
+        layers: Collection[int] | None = None,
         predict: bool = True,
     ) -> EncoderOutput:
         """Encode a batch.
@@ -120,57 +119,71 @@ class SpeechEncoder(nn.Module):
             waveforms: ``(batch, samples)`` float32 at 16 kHz; padding must be zeros in ``"reference"`` mode.
             lengths: ``(batch,)`` int64, valid samples; ``None`` means that all are. On the CPU it costs no
                 synchronisation.
-            max_layer: stop after this layer; the heads then run only if it is the last.
-            predict: whether to run the heads.
+            layers: numbers of the hidden states to keep, others are None in the output and their memory is free;
+                what lies behind the last of them is not run. ``None`` keeps all.
+            predict: whether to run the heads, for which the last layer is needed.
 
         Raises:
-            ValueError: an utterance is shorter than the receptive field, or the shapes do not fit.
+            ValueError: an utterance is shorter than the receptive field, a layer does not exist, or the shapes do not
+                fit.
         """
         features, projected, frame_lengths = self.extract(waveforms, lengths)
-        hidden_states = self.contextualize(projected, frame_lengths, max_layer)
-        whole = len(hidden_states) == self.config.num_layers + 1
-        predictions = self.heads(hidden_states[-1]) if predict and whole and self.heads is not None else []
+        states = self.contextualize(projected, frame_lengths, layers)
+        whole = len(states) == self.config.num_layers + 1
+        predictions = self.heads(states[-1]) if predict and whole and self.heads is not None else []
+        if frame_lengths is None:
+            frame_lengths = torch.full((len(waveforms),), projected.shape[1])
         frame_lengths = frame_lengths.to(waveforms.device, non_blocking=True)
-        return EncoderOutput(features, projected, hidden_states, frame_lengths, predictions)
+        return EncoderOutput(features, projected, states, frame_lengths, predictions)
 
-    def extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The part before the transformer, for those who mask frames in between.
 
         Returns:
             ``extractor_features``, ``projected`` and ``frame_lengths`` of :class:`EncoderOutput`; the last may be on
-            the CPU.
+            the CPU, and is None where all frames are valid.
         """
-        num_samples = self._check_input(waveforms, lengths)
-        padded = min(num_samples) < waveforms.shape[1]
+        if not torch.compiler.is_compiling():  # nor exporting: a graph cannot look at values
+            lengths = self._check_input(waveforms, lengths)
         if self.config.normalize_waveform:
-            waveforms = _normalize(waveforms, num_samples if padded else None)
-        masked = padded and self.config.padding == "masked"
+            waveforms = normalize(waveforms, lengths, self.config.normalize_eps)
+        masked = self.config.padding == "masked"
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.feature_grad_mult > 0):
-            features = self.extractor(waveforms, num_samples if masked else None)
+            features = self.extractor(waveforms, lengths if masked else None)
         if self.config.feature_grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, self.config.feature_grad_mult)
         projected = self.feature_dropout(self.projection(self.feature_norm(features)))
-        return features, projected, self._frame_lengths(num_samples, waveforms.shape[1])
+        return features, projected, None if lengths is None else self._frame_lengths(lengths, waveforms.shape[1])
 
     def contextualize(
-        self, projected: Tensor, frame_lengths: Tensor | None = None, max_layer: int | None = None
-    ) -> list[Tensor]:
-        """The transformer: from ``projected`` ``(batch, frames, dim)`` to ``hidden_states``."""
-        if max_layer is not None and not 0 <= max_layer <= self.config.num_layers:
-            raise ValueError(f"max_layer is {max_layer}; expected 0 to {self.config.num_layers}, the number of layers")
-        frames, valid = projected.shape[1], None
-        if frame_lengths is not None and min(frame_lengths.tolist()) < frames:
-            positions = torch.arange(frames, device=projected.device)
-            valid = positions < frame_lengths.to(projected.device, non_blocking=True).unsqueeze(1)
-        return self.transformer(projected, valid, max_layer)
+        self, projected: Tensor, frame_lengths: Tensor | None = None, layers: Collection[int] | None = None
+    ) -> list[Tensor | None]:
+        """The transformer: from ``projected`` ``(batch, frames, dim)`` to ``hidden_states``.
 
-    def _check_input(self, waveforms: Tensor, lengths: Tensor | None) -> list[int]:
+        Args:
+            projected: see :class:`EncoderOutput`.
+            frame_lengths: ``(batch,)`` valid frames; ``None``: all.
+            layers: as of :meth:`forward`.
+        """
+        known = range(self.config.num_layers + 1)
+        if layers is not None and not (layers and set(layers) <= set(known)):
+            raise ValueError(f"layers are {sorted(layers)}; expected numbers from 0 to {known[-1]}, the last layer's")
+        valid = None
+        if frame_lengths is not None:
+            positions = torch.arange(projected.shape[1], device=projected.device)
+            valid = positions < frame_lengths.to(projected.device, non_blocking=True).unsqueeze(1)
+        return self.transformer(projected, valid, layers)
+
+    def _check_input(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor | None:
+        """The lengths, or None where every sample is valid."""
         if waveforms.dim() != 2 or 0 in waveforms.shape:
             raise ValueError(f"waveforms have shape {tuple(waveforms.shape)}; expected a non-empty (batch, samples)")
+        if not waveforms.is_floating_point():
+            raise ValueError(f"waveforms are {waveforms.dtype}; expected float32 in [-1, 1], for int16 divide by 32768")
         batch, samples = waveforms.shape
         if lengths is not None and lengths.shape != (batch,):
             raise ValueError(f"lengths have shape {tuple(lengths.shape)}; expected ({batch},), one per waveform")
-        num_samples = [samples] * batch if lengths is None else [int(length) for length in lengths.tolist()]
+        num_samples = [samples] * batch if lengths is None else lengths.tolist()
         shortest, needed = min(num_samples), self.config.receptive_field
         if shortest < needed:
             raise ValueError(
@@ -179,15 +192,15 @@ class SpeechEncoder(nn.Module):
             )
         if max(num_samples) > samples:
             raise ValueError(f"lengths reach {max(num_samples)}, but the waveforms have only {samples} samples")
-        return num_samples
+        return lengths if shortest < samples else None
 
-    def _frame_lengths(self, num_samples: list[int], padded_samples: int) -> Tensor:
+    def _frame_lengths(self, lengths: Tensor, padded_samples: int) -> Tensor:
         if self.config.padding == "reference" and self.config.reference_mask == "block":
             # HuBERT cuts the row into as many equal blocks as there are frames; a frame counts if its block does.
             frames = self.num_frames(padded_samples)
             block = padded_samples // frames
-            return torch.tensor([min(-(-samples // block), frames) for samples in num_samples])
-        return torch.tensor([self.num_frames(samples) for samples in num_samples])
+            return ((lengths + block - 1) // block).clamp(max=frames)
+        return self.num_frames(lengths)
 
 
 class PredictionHeads(nn.Module):
@@ -225,10 +238,14 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * ctx.factor, None
 
 
-def _normalize(waveforms: Tensor, num_samples: list[int] | None) -> Tensor:
-    """Zero mean and unit variance over each row's valid samples; padding becomes zero."""
-    samples = waveforms.shape[1]
-    if num_samples is None:
-        return F.layer_norm(waveforms, (samples,))
-    rows = [F.layer_norm(row[:length], (length,)) for row, length in zip(waveforms.unbind(0), num_samples)]
-    return torch.stack([F.pad(row, (0, samples - row.shape[0])) for row in rows])
+def normalize(waveforms: Tensor, lengths: Tensor | None, eps: float) -> Tensor:
+    """Zero mean and unit variance over each row's valid samples, as layer norm; padding becomes zero.
+
+    >>> normalize(torch.tensor([[1.0, 3.0, 7.0]]), torch.tensor([2]), eps=0.0)
+    tensor([[-1.,  1.,  0.]])
+    """
+    if lengths is None:
+        return F.layer_norm(waveforms, waveforms.shape[1:], eps=eps)
+    mean, variance = moments_over_time(waveforms.unsqueeze(1), lengths)
+    valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.to(waveforms.device).unsqueeze(1)
+    return (waveforms - mean[:, 0]).masked_fill(~valid, 0.0) * torch.rsqrt(variance[:, 0] + eps)

@@ -6,9 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdistiller.upstream.fast.inference import Kept, plain_inference
-from robustdistiller.upstream.fast.matrix_stack import features_by_products, matrix_products_fit
-from robustdistiller.upstream.fast.segments import SegmentExtractor
 from robustdistiller.upstream.model.config import EncoderConfig
 
 
@@ -25,42 +22,29 @@ class ConvExtractor(nn.Module):
         inputs, layers = 1, []
         for index, (channels, kernel, stride) in enumerate(config.conv_layers):
             normalise = config.conv_norm == "layer" or index == 0
-            layers.append(_ConvLayer(inputs, channels, kernel, stride, config, config.conv_norm if normalise else None))
+            layers.append(ConvLayer(inputs, channels, kernel, stride, config, config.conv_norm if normalise else None))
             inputs = channels
         self.layers = nn.ModuleList(layers)
         self.scale = nn.Parameter(torch.ones(inputs)) if config.feature_scale else None
-        self.stride, self.field = config.downsample_rate, config.receptive_field
-        self._segments = Kept()
 
-    def forward(self, waveforms: Tensor, lengths: list[int] | None = None) -> Tensor:
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
         """Extract features.
 
         Args:
             waveforms: ``(batch, samples)``.
-            lengths: valid samples of each utterance; group norm then takes its statistics from the valid frames
-                only, and the valid frames equal those of each utterance alone. ``None``: from the whole rows.
+            lengths: ``(batch,)`` valid samples of each utterance; group norm then takes its statistics from the valid
+                frames only, and the valid frames equal those of each utterance alone. ``None``: from the whole rows.
+            moments: what group norm is to take instead of statistics of its own, see :class:`TimeNorm`.
 
         Returns:
             ``(batch, frames, channels)``. Frames past an utterance's own count mean nothing.
         """
-        if plain_inference(self, waveforms):
-            return self._in_segments(waveforms, lengths)
-        if matrix_products_fit(self, waveforms):
-            x = features_by_products(self, waveforms, lengths)
-        else:
-            x = waveforms.unsqueeze(1)
-            for layer in self.layers:
-                if lengths is not None:
-                    lengths = [layer.num_frames(length) for length in lengths]
-                x = layer(x, lengths)
-            x = x.transpose(1, 2)
+        first, *rest = self.layers
+        x = first(waveforms.unsqueeze(1), None if lengths is None else first.num_frames(lengths), moments)
+        for layer in rest:
+            x = layer(x)
+        x = x.transpose(1, 2).contiguous()
         return x if self.scale is None else x * self.scale
-
-    def _in_segments(self, waveforms: Tensor, lengths: list[int] | None) -> Tensor:
-        segments = self._segments.get(self.parameters(), lambda: SegmentExtractor(self))
-        frames = self.num_frames(waveforms.shape[1])
-        rows = [segments.features(row[:length]) for row, length in zip(waveforms, lengths or [None] * len(waveforms))]
-        return torch.stack([F.pad(row, (0, 0, 0, frames - len(row))) for row in rows])
 
     def num_frames(self, num_samples):
         """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""
@@ -69,37 +53,78 @@ class ConvExtractor(nn.Module):
         return num_samples
 
 
-class _ConvLayer(nn.Module):
+class ConvLayer(nn.Module):
+    """One convolution over ``(batch, channels, time)``, its norm if it has one, and GELU."""
+
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int, config: EncoderConfig, norm: str | None):
         super().__init__()
         self.conv = nn.Conv1d(inputs, channels, kernel, stride=stride, bias=config.conv_bias)
         nn.init.kaiming_normal_(self.conv.weight)
-        self.norm = {
-            None: lambda: None,
-            "group": lambda: nn.GroupNorm(channels, channels),
-            "layer": lambda: nn.LayerNorm(channels),
-        }[norm]()
+        self.norm = None
+        if norm is not None:
+            self.norm = TimeNorm(channels) if norm == "group" else nn.LayerNorm(channels)
 
-    def forward(self, x: Tensor, lengths: list[int] | None) -> Tensor:
+    def forward(self, x: Tensor, num_frames: Tensor | None = None, moments: Moments | None = None) -> Tensor:
+        """Map ``(batch, channels, time)``; ``num_frames`` and ``moments`` are for group norm, see :class:`TimeNorm`."""
         x = self.conv(x)
-        if isinstance(self.norm, nn.LayerNorm):
-            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        if isinstance(self.norm, TimeNorm):
+            x = self.norm(x, num_frames, moments)
         elif self.norm is not None:
-            x = self.norm(x) if lengths is None else _norm_valid(x, lengths, self.norm)
+            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
         return F.gelu(x)
 
     def num_frames(self, num_samples):
+        """Frames made from ``num_samples`` inputs (an integer or an integer tensor), 0 where they are too few."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         frames = (num_samples - kernel) // stride + 1
         return frames.clamp(min=0) if isinstance(frames, Tensor) else max(frames, 0)
 
 
-def _norm_valid(x: Tensor, lengths: list[int], norm: nn.GroupNorm) -> Tensor:
-    """Group norm of each row's first ``lengths`` frames; the rest becomes zero.
+#: Mean and variance of each channel over time, each ``(batch, channels, 1)``.
+Moments = tuple[Tensor, Tensor]
 
-    One call per row: the same kernel as for an utterance alone, and cheaper than masked sums over the largest tensor
-    of the whole network. ``unbind`` keeps the backward pass linear in the batch size.
+
+class TimeNorm(nn.GroupNorm):
+    """Group norm with one group per channel: each channel of an utterance normalised over time.
+
+    >>> norm, x = TimeNorm(3), torch.randn(2, 3, 50)
+    >>> alone = norm(x[1:, :, :20])
+    >>> torch.allclose(norm(x, torch.tensor([50, 20]))[1:, :, :20], alone, atol=1e-5)
+    True
     """
-    frames = x.shape[-1]
-    rows = [norm(row[None, :, :length]) for row, length in zip(x.unbind(0), lengths)]
-    return torch.cat([F.pad(row, (0, frames - row.shape[-1])) for row in rows])
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor, num_frames: Tensor | None = None, moments: Moments | None = None) -> Tensor:
+        """Normalise ``(batch, channels, time)``.
+
+        Args:
+            x: in half precision it is normalised, and returned, in float32.
+            num_frames: ``(batch,)`` valid frames of each row, of which the statistics are taken. ``None``: all.
+            moments: the statistics themselves, instead.
+        """
+        if num_frames is None and moments is None:
+            return super().forward(x)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if moments is None:
+            moments = moments_over_time(x, num_frames)
+        mean, variance = moments
+        scale = torch.rsqrt(variance + self.eps) * self.weight.unsqueeze(-1)
+        return torch.addcmul(self.bias.unsqueeze(-1), x - mean, scale)
+
+
+def moments_over_time(x: Tensor, num_frames: Tensor) -> Moments:
+    """Mean and variance of the first ``num_frames`` ``(batch,)`` frames of ``x`` ``(batch, channels, time)``.
+
+    In two passes, so that a large mean costs no precision.
+
+    >>> mean, variance = moments_over_time(torch.tensor([[[1.0, 3.0, 99.0]]]), torch.tensor([2]))
+    >>> mean.item(), variance.item()
+    (2.0, 1.0)
+    """
+    valid = torch.arange(x.shape[-1], device=x.device) < num_frames.to(x.device).view(-1, 1, 1)
+    count = num_frames.to(x.device).clamp(min=1).view(-1, 1, 1).to(x.dtype)
+    mean = x.masked_fill(~valid, 0.0).sum(-1, keepdim=True) / count
+    centred = (x - mean).masked_fill(~valid, 0.0)
+    return mean, centred.square().sum(-1, keepdim=True) / count

@@ -1,32 +1,301 @@
-"""Features while the audio arrives: equal to those of `ChunkedEncoder`."""
+"""Features while the audio arrives: chunks of frames with bounded look-ahead and bounded state.
+
+What is not causal in the encoder is treated like this, for a chunk of frames and the frames of its look-ahead:
+
+- Group norm over time, and the normalisation of waveforms: by the statistics of all samples heard up to the end of the
+  look-ahead, from the start of the utterance. Norms over channels need nothing.
+- The convolution that encodes position reaches half a kernel to both sides (64 frames). Left of the chunk it sees the
+  frames as their own chunk had them; behind the look-ahead it sees zeros, as behind the end of an utterance.
+- Attention: to the chunk, its look-ahead and a number of frames before the chunk. The states of the look-ahead are
+  computed for this chunk alone and again for the next, so that the look-ahead does not grow with the layers
+  (Emformer, https://arxiv.org/abs/2010.10759).
+
+The modules are those of the encoder. A step is a function from tensors to tensors, for any number of streams at once:
+it can be compiled and exported.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustdistiller.upstream.model.chunks import ChunkedEncoder, ChunkOptions, PrefixExtractor
+from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
-from robustdistiller.upstream.model.transformer import SelfAttention, TransformerLayer
+from robustdistiller.upstream.model.extractor import TimeNorm, moments_over_time
+from robustdistiller.upstream.model.transformer import KeyValueCache
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """What a frame may see.
+
+    Args:
+        chunk_frames: frames that are computed together, of 20 ms each.
+        left_frames: before the chunk, for attention.
+        look_ahead_frames: after the chunk.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    >>> ChunkOptions(chunk_frames=16, look_ahead_frames=4).latency_ms(EncoderConfig())
+    405.0
+    """
+
+    chunk_frames: int
+    left_frames: int = 256
+    look_ahead_frames: int = 0
+
+    def __post_init__(self):
+        for name, least in (("chunk_frames", 1), ("left_frames", 0), ("look_ahead_frames", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; expected a whole number, {least} or more")
+
+    @property
+    def block_frames(self) -> int:
+        """Frames of a step: the chunk and its look-ahead."""
+        return self.chunk_frames + self.look_ahead_frames
+
+    def block_samples(self, config: EncoderConfig) -> int:
+        """Samples of a step: what the frames of a block are made from."""
+        return (self.block_frames - 1) * config.downsample_rate + config.receptive_field
+
+    def latency_ms(self, config: EncoderConfig, sample_rate_hz: int = 16_000) -> float:
+        """Audio that has to be there before the first frame of a chunk can be computed: no frame waits longer."""
+        return 1000 * self.block_samples(config) / sample_rate_hz
+
+
+class Running(NamedTuple):
+    """Statistics over time of what has been heard so far, merged without loss of precision (Chan et al. 1979).
+
+    Attributes:
+        count: ``(streams, 1, 1)``.
+        mean: ``(streams, channels, 1)``.
+        squares: ``(streams, channels, 1)``, sum of squared distances from the mean.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    def add(self, x: Tensor, num_frames: Tensor) -> Running:
+        """With the first ``num_frames`` ``(streams,)`` frames of ``x`` ``(streams, channels, time)``."""
+        mean, variance = moments_over_time(x, num_frames)
+        new = num_frames.view(-1, 1, 1).to(x.dtype)
+        count = self.count + new
+        share = new / count.clamp(min=1)
+        distance = mean - self.mean
+        squares = self.squares + variance * new + distance.square() * self.count * share
+        return Running(count, self.mean + distance * share, squares)
+
+    @property
+    def variance(self) -> Tensor:
+        """``(streams, channels, 1)``."""
+        return self.squares / self.count.clamp(min=1)
+
+
+class StreamState(NamedTuple):
+    """What a stream keeps between steps, ``streams`` of them in the first dimension of every tensor.
+
+    Attributes:
+        level: statistics of the samples, for encoders that normalise waveforms.
+        windows: statistics of the first convolution's outputs, for group norm.
+        left: ``(streams, position_kernel // 2, dim)``, frames that the position convolution sees before a chunk.
+        keys: ``(layers, streams, heads, left_frames, head_dim)`` for each layer with attention, a list.
+        values: likewise.
+        num_left: ``(streams,)`` frames before the chunk that are there, at most ``left_frames``.
+    """
+
+    level: Running
+    windows: Running
+    left: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+    num_left: Tensor
+
+
+class ChunkedEncoder(nn.Module):
+    """An encoder that hears chunks, for inference: step by step, or a whole batch in steps.
+
+    Args:
+        encoder: in eval mode. Stacks of position convolutions and layers that reuse attention are refused.
+        options: what a frame may see.
+
+    Raises:
+        ValueError: the encoder has a part that cannot be computed in chunks.
+
+    >>> chunked = ChunkedEncoder(SpeechEncoder(EncoderConfig.tiny()).eval(), ChunkOptions(8, look_ahead_frames=2))
+    >>> chunked(torch.randn(1, 8000)).hidden_states[1].shape
+    torch.Size([1, 24, 16])
+    """
+
+    def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
+        super().__init__()
+        require_chunkable(encoder.config)
+        self.encoder, self.options = encoder, options
+
+    def initial_state(self, streams: int = 1) -> StreamState:
+        """The state of utterances of which nothing has been heard."""
+        encoder, config = self.encoder, self.encoder.config
+        zeros = next(encoder.parameters()).new_zeros
+        heads = [layer.attention.num_heads for layer in encoder.transformer.layers if layer.attention is not None]
+        caches = [zeros(streams, count, self.options.left_frames, config.width_per_head) for count in heads]
+        return StreamState(
+            Running(*(zeros(streams, 1, 1) for _ in range(3))),
+            Running(zeros(streams, 1, 1), *(zeros(streams, config.conv_layers[0][0], 1) for _ in range(2))),
+            zeros(streams, config.position_kernel // 2, config.embed_dim),
+            caches,
+            [cache.clone() for cache in caches],
+            zeros(streams, dtype=torch.int64),
+        )
+
+    def step(
+        self, samples: Tensor, num_samples: Tensor, state: StreamState, predict: bool = True
+    ) -> tuple[EncoderOutput, StreamState]:
+        """Encode one chunk of each stream.
+
+        Args:
+            samples: ``(streams, block_samples)`` float32, from the first sample of the chunk's first frame on; steps
+                move on by ``chunk_frames`` frames.
+            num_samples: ``(streams,)`` int64, valid samples among them. Fewer than ``block_samples`` is the end of an
+                utterance, 0 a stream that has none left.
+            state: what the step before returned, or :meth:`initial_state`.
+            predict: whether to run the prediction heads.
+
+        Returns:
+            The output, whose tensors have ``chunk_frames`` frames, ``frame_lengths`` of them valid, and the new state.
+        """
+        encoder, options = self.encoder, self.options
+        valid_frames = encoder.num_frames(num_samples)
+        samples, level = self._normalize(samples, num_samples, state.level)
+        features, windows = self._extract(samples, num_samples, state.windows)
+        inside = torch.arange(options.block_frames, device=samples.device) < valid_frames.unsqueeze(1)
+        projected = encoder.projection(encoder.feature_norm(features))
+        projected = projected.masked_fill(~inside.unsqueeze(-1), 0.0)
+        block = torch.cat([state.left, projected], dim=1)
+        main, before = options.chunk_frames, state.left.shape[1]
+        x = projected + encoder.transformer.position(block)[:, before:]
+        states, keys, values = self._layers(x, inside, state)
+        states = [hidden[:, :main] for hidden in states]
+        predictions = encoder.heads(states[-1]) if predict and encoder.heads is not None else []
+        frame_lengths = valid_frames.clamp(max=main)
+        output = EncoderOutput(features[:, :main], projected[:, :main], states, frame_lengths, predictions)
+        left = block[:, main : main + before]
+        num_left = (state.num_left + frame_lengths).clamp(max=options.left_frames)
+        return output, StreamState(level, windows, left, keys, values, num_left)
+
+    @torch.no_grad()
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None, predict: bool = True) -> EncoderOutput:
+        """Encode a batch as streams would; an utterance does not depend on what it is batched with.
+
+        Args:
+            waveforms: ``(batch, samples)`` float32 at 16 kHz.
+            lengths: ``(batch,)`` int64 valid samples; ``None`` means that all are.
+            predict: whether to run the prediction heads.
+
+        Raises:
+            ValueError: as of :class:`SpeechEncoder`.
+        """
+        encoder, config = self.encoder, self.encoder.config
+        if encoder._check_input(waveforms, lengths) is None:
+            lengths = torch.full((len(waveforms),), waveforms.shape[1])
+        lengths = lengths.to(waveforms.device)
+        hop, size = self.options.chunk_frames * config.downsample_rate, self.options.block_samples(config)
+        frames = encoder.num_frames(waveforms.shape[1])
+        waveforms = F.pad(waveforms, (0, size + hop))
+        state, outputs = self.initial_state(len(waveforms)), []
+        for start in range(0, -(-frames // self.options.chunk_frames) * hop, hop):
+            heard = (lengths - start).clamp(0, size)
+            output, state = self.step(waveforms[:, start : start + size], heard, state, predict)
+            outputs.append(output)
+        joined = join(outputs)
+        return EncoderOutput(*(_cut(part, frames) for part in joined[:3]), joined[3], _cut(joined[4], frames))
+
+    def _normalize(self, samples: Tensor, num_samples: Tensor, level: Running) -> tuple[Tensor, Running]:
+        config = self.encoder.config
+        if not config.normalize_waveform:
+            return samples, level
+        fresh = self._overlap(level.count, config.receptive_field, config.downsample_rate)
+        level = _extend(level, samples.unsqueeze(1), num_samples, fresh)
+        valid = torch.arange(samples.shape[1], device=samples.device) < num_samples.unsqueeze(1)
+        samples = (samples - level.mean[:, 0]) * torch.rsqrt(level.variance[:, 0] + config.normalize_eps)
+        return samples.masked_fill(~valid, 0.0), level
+
+    def _extract(self, samples: Tensor, num_samples: Tensor, windows: Running) -> tuple[Tensor, Running]:
+        """Features ``(streams, frames, channels)`` by the statistics up to the end of the block."""
+        extractor = self.encoder.extractor
+        first = extractor.layers[0]
+        if not isinstance(first.norm, TimeNorm):
+            return extractor(samples), windows
+        config = self.encoder.config
+        kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
+        rest_rate = config.downsample_rate // stride
+        rest_field = (config.receptive_field - kernel) // stride + 1
+        fresh = self._overlap(windows.count, rest_field, rest_rate)
+        windows = _extend(windows, first.conv(samples.unsqueeze(1)), first.num_frames(num_samples), fresh)
+        return extractor(samples, moments=(windows.mean, windows.variance)), windows
+
+    def _overlap(self, count: Tensor, field: int, rate: int) -> Tensor:
+        """Positions of a block that the step before has counted already: none at the start of an utterance."""
+        overlap = max(0, (self.options.look_ahead_frames - 1) * rate + field)
+        return torch.where(count[:, 0, 0] > 0, overlap, 0)
+
+    def _layers(self, x: Tensor, inside: Tensor, state: StreamState) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        transformer, options = self.encoder.transformer, self.options
+        left = options.left_frames
+        there = torch.arange(left, device=x.device) >= left - state.num_left.unsqueeze(1)
+        # A frame past the end sees itself: no NaN.
+        own = inside.unsqueeze(1) | torch.eye(options.block_frames, dtype=torch.bool, device=x.device)
+        mask = torch.cat([there.unsqueeze(1).expand(-1, options.block_frames, -1), own], dim=2).unsqueeze(1)
+        bias = None
+        if transformer.position_bias is not None and len(transformer.layers):
+            bias = transformer.position_bias(left + options.block_frames)[:, left:]
+        x = x if transformer.norm_first else transformer.norm(x)
+        states, keys, values = [x], [], []
+        for layer in transformer.layers:
+            cache = None
+            if layer.attention is not None:
+                cache = KeyValueCache(state.keys[len(keys)], state.values[len(values)])
+            x = layer(x, mask, bias, cache=cache)[0]
+            if cache is not None:
+                keep = slice(options.chunk_frames, options.chunk_frames + left)
+                keys.append(cache.keys[:, :, keep])
+                values.append(cache.values[:, :, keep])
+            states.append(x)
+        if transformer.norm_first:
+            states[-1] = transformer.norm(states[-1])
+        return states, keys, values
+
+
+def _extend(running: Running, x: Tensor, num_frames: Tensor, counted: Tensor) -> Running:
+    """``running`` with what of ``x`` ``(streams, channels, time)`` lies behind its first ``counted`` positions."""
+    new = (num_frames - counted).clamp(min=0)
+    position = torch.arange(x.shape[-1], device=x.device) + counted.unsqueeze(1)
+    moved = x.gather(2, position.clamp(max=x.shape[-1] - 1).unsqueeze(1).expand_as(x))
+    return running.add(moved, new)
+
+
+def _cut(part, frames: int):
+    return part[:, :frames] if isinstance(part, Tensor) else [one[:, :frames] for one in part]
 
 
 class Stream:
     """One utterance, pushed in pieces of any length.
 
-    Memory is bounded: kept are the samples that the next chunk overlaps, sums for the norms over time, the frames that
-    the position convolution sees, and keys and values of the left context of each layer.
+    Memory is bounded: kept are the samples that the next chunk overlaps and a :class:`StreamState`.
 
     Args:
-        encoder: in eval mode.
+        encoder: in eval mode; give ``fast.accelerate(encoder)`` on a CPU.
         options: chunk, left context, look-ahead.
 
     Raises:
         ValueError: the encoder has a part that cannot be computed in chunks.
 
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
-    >>> stream = Stream(SpeechEncoder(config).eval(), ChunkOptions(chunk_frames=8, look_ahead_frames=2))
+    >>> stream = Stream(SpeechEncoder(EncoderConfig.tiny()).eval(), ChunkOptions(chunk_frames=8, look_ahead_frames=2))
     >>> for _ in range(3):
     ...     output = stream.push(torch.randn(2000))
     ...     print(0 if output is None else output.hidden_states[1].shape[1])
@@ -39,102 +308,85 @@ class Stream:
 
     def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
         self.chunked = ChunkedEncoder(encoder, options)
-        self.encoder, self.options = encoder, options
-        self.prefix = PrefixExtractor(encoder)
-        self.frames, self.ended = 0, False
-        width, config = encoder.config.embed_dim, encoder.config
-        self.left = torch.zeros(config.position_kernel // 2, width)  # what the position convolution sees before a chunk
-        self.keys: list[Tensor | None] = [None] * config.num_layers
-        self.values: list[Tensor | None] = [None] * config.num_layers
+        self.state = self.chunked.initial_state()
+        self.samples = self.state.left.new_empty(0)  # from the first sample of the next chunk on
+        self.hop, self.size = options.chunk_frames * encoder.downsample_rate, options.block_samples(encoder.config)
+        self.ended = False
 
-    @torch.no_grad()
     def push(self, samples: Tensor, predict: bool = True) -> EncoderOutput | None:
         """Take more audio and give the frames that have become complete, if there are any.
 
         Args:
-            samples: ``(samples,)`` float32 at 16 kHz.
+            samples: ``(samples,)`` at 16 kHz: floating point in [-1, 1], or int16, as microphones give it.
             predict: whether to run the prediction heads.
 
         Raises:
-            ValueError: the stream has ended, or the shape is another.
+            ValueError: the stream has ended, or shape or type are others.
         """
         if self.ended or samples.dim() != 1:
             state = "the stream has ended" if self.ended else f"samples have shape {tuple(samples.shape)}"
             raise ValueError(f"{state}; expected (samples,) pushed before finish()")
-        self.prefix.push(samples)
-        size = self.options.chunk_frames + self.options.look_ahead_frames
+        if samples.dtype != torch.int16 and not samples.is_floating_point():
+            raise ValueError(f"samples are {samples.dtype}; expected int16, or floating point in [-1, 1]")
+        scale = 1 / 32768 if samples.dtype == torch.int16 else 1.0
+        self.samples = torch.cat([self.samples, samples.to(self.samples) * scale])
         outputs = []
-        while self.prefix.num_frames >= self.frames + size:
-            outputs.append(self._chunk(self.frames + size, predict))
-        return _join(outputs)
+        while len(self.samples) >= self.size:
+            outputs.append(self._step(predict))
+        return join(outputs)
 
-    @torch.no_grad()
     def finish(self, predict: bool = True) -> EncoderOutput | None:
         """End the utterance and give the frames that are left, if there are any."""
         if self.ended:
             raise ValueError("the stream has ended; expected one call of finish()")
-        self.ended = True
-        size, outputs = self.options.chunk_frames + self.options.look_ahead_frames, []
-        while self.prefix.num_frames > self.frames:
-            outputs.append(self._chunk(self.frames + size, predict))
-        return _join(outputs)
+        self.ended, outputs = True, []
+        while self.chunked.encoder.num_frames(len(self.samples)) > 0:
+            outputs.append(self._step(predict))
+        return join(outputs)
 
-    def _chunk(self, stop: int, predict: bool) -> EncoderOutput:
-        encoder, transformer = self.encoder, self.encoder.transformer
-        features = self.prefix.block(self.frames, stop)
-        projected = encoder.projection(encoder.feature_norm(features))
-        main = min(self.options.chunk_frames, len(projected))
-        block = torch.cat([self.left.to(projected), projected])
-        x = projected[None] + transformer.position(block[None])[:, len(self.left) :]
-        self.left = block[: len(self.left) + main][main:]
-        states = [x if transformer.norm_first else transformer.norm(x)]
-        for number, layer in enumerate(transformer.layers):
-            states.append(self._layer(number, layer, states[-1], main))
-        if transformer.norm_first:
-            states[-1] = transformer.norm(states[-1])
-        states = [state[:, :main] for state in states]
-        predictions = encoder.heads(states[-1]) if predict and encoder.heads is not None else []
-        self.frames += main
-        self.prefix.forget(self.frames)
-        parts = features[None, :main], projected[None, :main]
-        return EncoderOutput(*parts, states, torch.tensor([main]), predictions)
-
-    def _layer(self, number: int, layer: TransformerLayer, x: Tensor, main: int) -> Tensor:
-        if layer.attention is not None:
-            attended = self._attend(number, layer.attention, layer.attention_norm(x) if layer.norm_first else x, main)
-            x = x + attended
-        if layer.norm_first:
-            return x + layer._feed_forward(layer.ffn_norm(x))
-        x = layer.attention_norm(x)
-        return layer.ffn_norm(x + layer._feed_forward(x))
-
-    def _attend(self, number: int, attention: SelfAttention, x: Tensor, main: int) -> Tensor:
-        """Attention of a block to itself and to what is kept of the frames before it; keeps the chunk's own."""
-        k, v = attention._split(attention.k_proj(x)), attention._split(attention.v_proj(x))
-        if self.keys[number] is not None:
-            k, v = torch.cat([self.keys[number], k], dim=2), torch.cat([self.values[number], v], dim=2)
-        before = k.shape[2] - x.shape[1]
-        mask, table = None, self.encoder.transformer.position_bias
-        if table is not None:
-            mask = attention._mask(x, None, table(k.shape[2])[:, before:])
-        y = F.scaled_dot_product_attention(attention._split(attention.q_proj(x)), k, v, attn_mask=mask)
-        first = max(0, before + main - self.options.left_frames)
-        self.keys[number], self.values[number] = k[:, :, first : before + main], v[:, :, first : before + main]
-        return attention.out_proj(y.transpose(1, 2).flatten(2))
+    @torch.no_grad()
+    def _step(self, predict: bool) -> EncoderOutput:
+        heard = min(len(self.samples), self.size)
+        block = F.pad(self.samples[:heard], (0, self.size - heard)).unsqueeze(0)
+        lengths = torch.tensor([heard], device=block.device)
+        output, self.state = self.chunked.step(block, lengths, self.state, predict)
+        self.samples = self.samples[self.hop :].clone()
+        frames = int(output.frame_lengths)
+        return EncoderOutput(*(_cut(part, frames) for part in output[:3]), output[3], _cut(output[4], frames))
 
 
-def _join(outputs: list[EncoderOutput]) -> EncoderOutput | None:
-    """The frames of successive chunks as one output."""
+def join(outputs: list[EncoderOutput]) -> EncoderOutput | None:
+    """The frames of successive chunks as one output; None where there is none.
+
+    >>> join([]) is None
+    True
+    """
     if not outputs:
         return None
+    parts = []
+    for name in ("extractor_features", "projected", "hidden_states", "predictions"):
+        found = [getattr(output, name) for output in outputs]
+        tensors = isinstance(found[0], Tensor)
+        parts.append(torch.cat(found, dim=1) if tensors else [torch.cat(part, dim=1) for part in zip(*found)])
+    return EncoderOutput(*parts[:3], sum(output.frame_lengths for output in outputs), parts[3])
 
-    def joined(name: str) -> list[Tensor]:
-        return [torch.cat(parts, dim=1) for parts in zip(*(getattr(output, name) for output in outputs))]
 
-    return EncoderOutput(
-        torch.cat([output.extractor_features for output in outputs], dim=1),
-        torch.cat([output.projected for output in outputs], dim=1),
-        joined("hidden_states"),
-        sum(output.frame_lengths for output in outputs),
-        joined("predictions"),
-    )
+def require_chunkable(config: EncoderConfig) -> None:
+    """Refuse encoders that cannot be computed in chunks.
+
+    Raises:
+        ValueError: naming the part.
+
+    >>> require_chunkable(EncoderConfig(position_depth=5))
+    Traceback (most recent call last):
+    ValueError: position_depth is 5; only encoders with one position convolution can be computed in chunks
+    """
+    if config.position_depth > 1:
+        raise ValueError(
+            f"position_depth is {config.position_depth}; only encoders with one position convolution can be computed "
+            "in chunks"
+        )
+    if config.attention_reuse:
+        raise ValueError(f"layers {config.attention_reuse} reuse attention, which cannot be computed in chunks")
+    if config.normalize_waveform and config.conv_norm == "group":
+        raise ValueError("waveforms are normalised before group norm, which cannot be computed in chunks")

@@ -1,100 +1,40 @@
-"""The context network: convolutional position encoding and transformer layers, with WavLM's relative position bias."""
+"""The context network: position encoding and transformer layers."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from robustdistiller.upstream.fast.inference import Kept, plain_inference, plain_numbers
-from robustdistiller.upstream.fast.overlap_save import OverlapSaveConv
 from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.position import PositionalConv, PositionGate, RelativePositionBias
 
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 
 
-class PositionalConv(nn.Module):
-    """Convolutions over frames whose output is added to them, to encode position.
+class KeyValueCache:
+    """Keys and values of frames that one layer has seen before, for streams.
 
-    One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a stack of plain ones, each followed by a
-    layer norm without weights (data2vec).
+    Args:
+        keys: ``(batch, heads, frames, head_dim)``, of the frames before.
+        values: likewise.
+
+    Attributes:
+        keys: after the layer has run, those of the frames before and of its own.
+        values: likewise.
     """
 
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        self.leaks = config.padding == "reference"
-        dim, kernel = config.embed_dim, config.position_kernel
-        convs = [
-            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=config.position_groups)
-            for _ in range(config.position_depth)
-        ]
-        if len(convs) > 1:
-            self.convs = nn.ModuleList(convs)
-            return
-        self.convs = None
-        nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
-        nn.init.zeros_(convs[0].bias)
-        self.conv = weight_norm(convs[0], dim=2)
-        self._transformed = Kept()
+    def __init__(self, keys: Tensor, values: Tensor):
+        self.keys, self.values = keys, values
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
-
-        In a stack the layers after the first would see what the first made of the padding. The implementations of
-        data2vec let that happen (``padding="reference"``).
-        """
-        frames, x = x.shape[1], x.transpose(1, 2)
-        if self.convs is None:
-            conv = self.conv
-            if plain_inference(self, x):
-                conv = self._transformed.get(self.parameters(), lambda: OverlapSaveConv(self.conv))
-            elif plain_numbers(self, x):
-                conv = OverlapSaveConv(self.conv)  # the weights are others at the next step
-            return F.gelu(conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
-        for conv in self.convs:
-            if valid is not None and not self.leaks:
-                x = x.masked_fill(~valid.unsqueeze(1), 0.0)
-            y = conv(x)[..., :frames].transpose(1, 2)
-            x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
-        return x.transpose(1, 2)
-
-
-class RelativePositionBias(nn.Module):
-    """Table of attention biases by bucketed distance: exact when near, logarithmic when far (WavLM, eq. 5).
-
-    >>> RelativePositionBias(num_buckets=32, max_distance=100, num_heads=4)(6).shape
-    torch.Size([4, 6, 6])
-    """
-
-    def __init__(self, num_buckets: int, max_distance: int, num_heads: int):
-        super().__init__()
-        self.max_distance = max_distance
-        self.table = nn.Embedding(num_buckets, num_heads)
-
-    def forward(self, frames: int) -> Tensor:
-        """Biases ``(heads, query frames, key frames)``."""
-        # Row i of the matrix is the window of offsets that starts at -i.
-        return self.by_offset(frames).unfold(1, frames, 1).flip(1)
-
-    def by_offset(self, frames: int) -> Tensor:
-        """Biases ``(heads, 2 * frames - 1)`` of keys by their distance from the query, from ``1 - frames`` on."""
-        offsets = torch.arange(1 - frames, frames, device=self.table.weight.device)
-        return self.table(self._bucket(offsets)).T
-
-    def _bucket(self, offsets: Tensor) -> Tensor:
-        side = self.table.num_embeddings // 2
-        exact = side // 2
-        distance = offsets.abs()
-        # The order of these operations decides on which side of a bucket's edge rounding falls: keep it.
-        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (side - exact)
-        far = exact + far.long()
-        bucket = torch.where(distance < exact, distance, far.clamp(max=side - 1))
-        return bucket + side * (offsets > 0)
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append those of new frames; returns all."""
+        self.keys, self.values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+        return self.keys, self.values
 
 
 class SelfAttention(nn.Module):
@@ -119,16 +59,22 @@ class SelfAttention(nn.Module):
                 self.gate = PositionGate(config, layer)
 
     def forward(
-        self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None, weights: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        weights: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend over ``x`` ``(batch, frames, dim)``.
 
         Args:
             x: queries, keys and values.
-            key_mask: ``(batch, 1, 1, frames)``, true where a frame may be attended to; ``None`` is everywhere.
-            bias: ``(table heads, frames, frames)`` added to the logits.
-            weights: ``(batch, heads, frames, frames)``, attention weights of the layer before; used by layers that
+            mask: ``(batch, 1, 1 or frames, keys)``, true where a frame may be attended to; ``None`` is everywhere.
+            bias: ``(table heads, frames, keys)`` added to the logits.
+            weights: ``(batch, heads, frames, keys)``, attention weights of the layer before; used by layers that
                 reuse them.
+            cache: keys and values of frames before ``x``; those of ``x`` are appended.
 
         Returns:
             The output, and the attention weights if the next layer reuses them.
@@ -138,7 +84,9 @@ class SelfAttention(nn.Module):
             y = weights @ v
         else:
             q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
-            mask = self._mask(x, key_mask, bias)
+            if cache is not None:
+                k, v = cache.extend(k, v)
+            mask = self._mask(x, mask, bias)
             dropout = self.dropout if self.training else 0.0
             if self.lends:
                 weights = _attention_weights(q, k, mask)
@@ -150,16 +98,15 @@ class SelfAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
-    def _mask(self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
-        batch, frames, _ = x.shape
-        if bias is not None:
-            if bias.shape[0] != self.num_heads:
-                bias = bias[self.bias_columns]
-            mask = bias.unsqueeze(0) if self.gate is None else self.gate(x) * bias
-            if key_mask is not None:
-                mask = mask.masked_fill(~key_mask, float("-inf"))
-            return mask.to(x.dtype).expand(batch, -1, -1, -1)
-        return None if key_mask is None else key_mask.expand(batch, 1, frames, frames)
+    def _mask(self, x: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+        if bias is None:
+            return None if mask is None else mask.expand(-1, -1, x.shape[1], -1)
+        if bias.shape[0] != self.num_heads:
+            bias = bias[self.bias_columns]
+        bias = bias.unsqueeze(0) if self.gate is None else self.gate(x) * bias
+        if mask is not None:
+            bias = bias.masked_fill(~mask, float("-inf"))
+        return bias.to(x.dtype).expand(x.shape[0], -1, -1, -1)
 
 
 def _attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
@@ -167,30 +114,6 @@ def _attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         logits = logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
     return logits.softmax(-1)
-
-
-class PositionGate(nn.Module):
-    """Factor on the position bias, per head and query frame, from the query's own input (WavLM, eq. 3-4 and 6).
-
-    Each of the two gates sums four outputs of one linear map, shared by the heads, of the head's slice of the input.
-    """
-
-    def __init__(self, config: EncoderConfig, layer: int):
-        super().__init__()
-        self.heads = config.bias_columns[layer]
-        self.head_dim = config.width_per_head
-        self.linear = nn.Linear(self.head_dim, 8)
-        # The gates of pruned heads stay in the file: parameters are counted, and written back, as they were.
-        self.scale = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Gates ``(batch, heads, frames, 1)`` for the layer input ``x`` ``(batch, frames, dim)``."""
-        slices, scale = x.unflatten(-1, (-1, self.head_dim)), self.scale
-        if slices.shape[2] != len(self.heads):
-            slices, scale = slices[:, :, list(self.heads)], scale[:, list(self.heads)]
-        gates = self.linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2)
-        a, b = gates.chunk(2, dim=-1)
-        return a * (b * scale - 1) + 2
 
 
 class TransformerLayer(nn.Module):
@@ -210,17 +133,22 @@ class TransformerLayer(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def forward(
-        self, x: Tensor, key_mask: Tensor | None, bias: Tensor | None, weights: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        weights: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Map ``(batch, frames, dim)`` to the same shape; the rest as in :class:`SelfAttention`."""
-        attended, weights = self._attend(self.attention_norm(x) if self.norm_first else x, key_mask, bias, weights)
+        attended, weights = self._attend(self.attention_norm(x) if self.norm_first else x, mask, bias, weights, cache)
         x = x + attended
         if self.norm_first:
             return x + self._feed_forward(self.ffn_norm(x)), weights
         x = self.attention_norm(x)
         return self.ffn_norm(x + self._feed_forward(x)), weights
 
-    def _attend(self, x: Tensor, *context: Tensor | None) -> tuple[Tensor | float, Tensor | None]:
+    def _attend(self, x: Tensor, *context: Tensor | KeyValueCache | None) -> tuple[Tensor | float, Tensor | None]:
         if self.attention is None:
             return 0.0, None
         attended, weights = self.attention(x, *context)
@@ -241,10 +169,9 @@ class Transformer(nn.Module):
         recompute_context: ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`, for those whose hooks on the
             layers need to know which forward pass is computed again.
 
-    >>> config = EncoderConfig(embed_dim=16, num_layers=3, num_heads=2, ffn_dim=32, position_groups=4)
-    >>> states = Transformer(config)(torch.zeros(1, 5, 16))
-    >>> len(states), states[0].shape
-    (4, torch.Size([1, 5, 16]))
+    >>> states = Transformer(EncoderConfig.tiny(num_layers=3))(torch.zeros(1, 5, 16), layers=(0, 2))
+    >>> [None if state is None else tuple(state.shape) for state in states]
+    [(1, 5, 16), None, (1, 5, 16)]
     """
 
     def __init__(self, config: EncoderConfig):
@@ -260,35 +187,41 @@ class Transformer(nn.Module):
             self.position_bias = RelativePositionBias(config.num_buckets, config.max_distance, config.total_heads)
         self.apply(_init_weights)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, max_layer: int | None = None) -> list[Tensor]:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, layers: Collection[int] | None = None
+    ) -> list[Tensor | None]:
         """Contextualise frames.
 
         Args:
             x: ``(batch, frames, dim)``.
             valid: ``(batch, frames)``, true for frames that count; ``None`` is all.
-            max_layer: stop after this many layers.
+            layers: numbers of the states to keep; what lies behind the last of them is not run. ``None``: all.
 
         Returns:
-            The input of the first layer and the output of each layer run, each ``(batch, frames, dim)``.
+            The input of the first layer and the output of each layer run, each ``(batch, frames, dim)``; None where
+            ``layers`` does not list it.
         """
-        key_mask = None
+        mask = None
         if valid is not None:
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)  # what the position encoder sees past an utterance's end
-            key_mask = valid[:, None, None, :]
+            mask = valid[:, None, None, :]
         x = x + self.position(x, valid)
         if not self.norm_first:
             x = self.norm(x)
-        states = [self.dropout(x)]
-        layers = self.layers[:max_layer]
-        bias = self.position_bias(x.shape[1]) if self.position_bias is not None and layers else None
+        x = self.dropout(x)
+        last = len(self.layers) if layers is None else max(layers)
+        states = [x if layers is None or 0 in layers else None]
+        bias = self.position_bias(x.shape[1]) if self.position_bias is not None and last else None
         weights = None
-        for layer in layers:
+        for number, layer in enumerate(self.layers[:last], start=1):
             skip = self.training and self.layerdrop > 0 and torch.rand(()).item() < self.layerdrop
             if not skip:
-                x, weights = self._run(layer, states[-1], key_mask, bias, weights)
-            states.append(states[-1] if skip else x)
-        if self.norm_first and len(states) == len(self.layers) + 1:
-            states[-1] = self.norm(states[-1])
+                x, weights = self._run(layer, x, mask, bias, weights)
+            if self.norm_first and number == len(self.layers):
+                x = self.norm(x)
+            states.append(x if layers is None or number in layers else None)
+        if self.norm_first and not self.layers:
+            states = [self.norm(x)]
         return states
 
     def _run(self, layer: TransformerLayer, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:

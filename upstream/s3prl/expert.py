@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from robustdistiller.upstream.checkpoints import read_checkpoint
-from robustdistiller.upstream.model.chunks import ChunkedEncoder, ChunkOptions
+from robustdistiller.upstream.fast import accelerate
 from robustdistiller.upstream.model.config import refuse_unknown
+from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,10 @@ class UpstreamExpert(Expert):
         self.encoder = checkpoint.build(padding=settings.padding, layerdrop=0.0, feature_grad_mult=factor)
         if settings.no_pred:
             self.encoder.heads = None
-        # Shares the encoder, and is no module of the upstream's: weights are counted and saved once.
-        self._chunked = [] if settings.chunks is None else [ChunkedEncoder(self.encoder, settings.chunks)]
+        self.chunks = settings.chunks
+        # What runs is no module of the upstream's: weights are counted, moved and saved once.
+        self._running: list[nn.Module] = []
+        self._run(self.encoder)
         config = self.encoder.config
         self.names, self.num_layers = self.encoder.state_names(), config.num_layers
         self.numbers = tuple(range(len(self.names)))
@@ -214,11 +218,35 @@ class UpstreamExpert(Expert):
 
     def encode(self, waveforms: Tensor, lengths: Tensor, no_pred: bool) -> tuple[list[Tensor], Tensor]:
         """See :meth:`Expert.encode`."""
-        if self._chunked and torch.is_grad_enabled() and self.training:
-            raise ValueError("the upstream hears chunks, for inference; leave out chunk_frames to fine-tune it")
-        encoder = self._chunked[0] if self._chunked else self.encoder
-        output = encoder(waveforms, lengths, predict=not no_pred)
+        if torch.is_grad_enabled() and self.training:
+            if self.chunks is not None:
+                raise ValueError("the upstream hears chunks, for inference; leave out chunk_frames to fine-tune it")
+            if self.is_accelerated:
+                raise ValueError("accelerate() was called, for inference; load the upstream anew to fine-tune it")
+        output = self._running[0](waveforms, lengths, predict=not no_pred)
         return output.upstream_states(self.encoder.config), output.frame_lengths
+
+    def accelerate(self) -> None:
+        """From now on run a frozen copy of the encoder with faster kernels, where it lies on the CPU in float32.
+
+        For those who do not fine-tune: what is done to ``encoder`` afterwards has no effect on the features.
+        """
+        weight = next(self.encoder.parameters())
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            self._run(accelerate(self.encoder))
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether :meth:`accelerate` had an effect."""
+        return self.inference_encoder is not self.encoder
+
+    @property
+    def inference_encoder(self) -> SpeechEncoder:
+        """The encoder, or the copy that :meth:`accelerate` made of it."""
+        return self._running[0] if self.chunks is None else self._running[0].encoder
+
+    def _run(self, encoder: SpeechEncoder) -> None:
+        self._running[:] = [encoder if self.chunks is None else ChunkedEncoder(encoder, self.chunks)]
 
 
 def _read_yaml(path: str | Path | None) -> dict[str, Any]:

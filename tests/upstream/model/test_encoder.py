@@ -88,20 +88,27 @@ def test_bad_input_is_named():
         encoder(noise(800))
     with pytest.raises(ValueError, match=r"lengths have shape \(1,\); expected \(2,\)"):
         encoder(noise(2, 800), torch.tensor([800]))
-    with pytest.raises(ValueError, match="max_layer is 4; expected 0 to 3"):
-        encoder(noise(1, 800), max_layer=4)
+    for layers in ([4], [-1], []):
+        with pytest.raises(ValueError, match="expected numbers from 0 to 3, the last layer's"):
+            encoder(noise(1, 800), layers=layers)
+    with pytest.raises(ValueError, match=r"waveforms are torch\.int16; expected float32"):
+        encoder(torch.zeros(1, 800, dtype=torch.int16))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_max_layer_stops_early_with_the_same_states(norm_first):
+def test_only_the_layers_asked_for_are_run_and_kept(norm_first):
     encoder, waveforms = make(norm_first=norm_first, prediction_layers=(4,)), noise(1, 4000)
-    whole = encoder(waveforms)
-    for layer in range(4):
-        part = encoder(waveforms, max_layer=layer)
-        assert len(part.hidden_states) == layer + 1
-        assert len(part.predictions) == (layer == 3)
-        assert all(torch.equal(a, b) for a, b in zip(part.hidden_states, whole.hidden_states))
+    whole, run = encoder(waveforms), []
+    for layer in encoder.transformer.layers:
+        layer.register_forward_hook(lambda *_: run.append(1))
+    for layers in ((0,), (1,), (0, 2), (3, 1), range(3)):
+        run.clear()
+        part = encoder(waveforms, layers=layers)
+        assert len(run) == max(layers) and len(part.hidden_states) == max(layers) + 1
+        assert len(part.predictions) == (max(layers) == 3)
+        assert [number for number, state in enumerate(part.hidden_states) if state is not None] == sorted(layers)
+        assert all(torch.equal(part.hidden_states[number], whole.hidden_states[number]) for number in layers)
     assert encoder(waveforms, predict=False).predictions == []
 
 

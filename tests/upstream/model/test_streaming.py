@@ -117,8 +117,8 @@ def test_memory_is_bounded():
     stream = Stream(encoder, ChunkOptions(8, 12, 3))
     for number in range(12):
         stream.push(audio(8000, number))
-    assert len(stream.prefix.samples) < 11 * 320 + 400 + 8000
-    assert stream.keys[0].shape[2] == 12 and stream.left.shape[0] == 8
+    assert len(stream.samples) < 11 * 320 + 400
+    assert stream.state.keys[0].shape[2] == 12 and stream.state.left.shape[1] == 8
 
 
 def test_the_upstream_hears_chunks_by_its_options(tmp_path):

@@ -1,4 +1,4 @@
-"""The conv extractor when gradients are wanted: each layer one or two matrix products, frames before channels.
+"""The conv extractor for training on a CPU: each layer one or two matrix products, frames before channels.
 
 Convolution kernels reach two thirds of a processor's matrix rate here, and less in the backward pass. A kernel cut into
 stretches of ``stride`` frames sees rows of the input that do not overlap, so that output, input gradient and weight
@@ -9,85 +9,68 @@ convolution (:mod:`.window_statistics`): only the inputs of the activations are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustdistiller.upstream.fast.inference import is_watched
 from robustdistiller.upstream.fast.window_statistics import WindowStatistics
-
-if TYPE_CHECKING:
-    from robustdistiller.upstream.model.extractor import ConvExtractor
+from robustdistiller.upstream.model.extractor import ConvExtractor, Moments, TimeNorm
 
 #: (kernel, stride) of each layer.
 Shapes = Sequence[tuple[int, int]]
 
 
-def matrix_products_fit(extractor: ConvExtractor, waveforms: Tensor) -> bool:
-    """Whether :func:`features_by_products` may stand in for the modules of ``extractor``.
+class MatrixExtractor(nn.Module):
+    """A :class:`~robustdistiller.upstream.model.extractor.ConvExtractor` with the same parameters under the same names.
 
-    Not with layer norms, with hooks on a part (as pruning sets them), for gradients of the waveforms, or while PyTorch
-    looks on to compile or export.
-
-    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
-    >>> extractor = SpeechEncoder(EncoderConfig(num_layers=0)).extractor
-    >>> matrix_products_fit(extractor, torch.zeros(1, 800)), matrix_products_fit(extractor, torch.zeros(1, 800).half())
-    (True, False)
-    """
-    first, *rest = extractor.layers
-    weight = first.conv.weight
-    return (
-        isinstance(first.norm, nn.GroupNorm)
-        and all(layer.norm is None for layer in rest)
-        and waveforms.dtype == weight.dtype
-        and waveforms.dtype in (torch.float32, torch.float64)
-        and waveforms.device.type in ("cpu", "cuda")
-        and not waveforms.requires_grad
-        and not is_watched(extractor)
-    )
-
-
-def features_by_products(extractor: ConvExtractor, waveforms: Tensor, lengths: list[int] | None) -> Tensor:
-    """What the layers of ``extractor`` make of ``waveforms`` ``(batch, samples)``: ``(batch, frames, channels)``.
-
-    On a CPU a row is computed by itself, without its padding; elsewhere all rows together, in the precision of autocast
-    behind the first layer.
+    Rows are computed one by one, without their padding, behind the first layer in the precision of autocast. Hooks on
+    single layers are not run, and waveforms get no gradients.
 
     Args:
-        extractor: of which :func:`matrix_products_fit` is true.
-        waveforms: all of them valid up to ``lengths``.
-        lengths: valid samples of each row; group norm then takes its statistics from them. ``None``: all.
+        extractor: with group norm; its modules become those of this one.
 
-    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
-    >>> extractor = SpeechEncoder(EncoderConfig(num_layers=0)).extractor
-    >>> waveforms = torch.randn(2, 3200)
-    >>> by_modules = waveforms.unsqueeze(1)
-    >>> for layer in extractor.layers:
-    ...     by_modules = layer(by_modules, None)
-    >>> torch.allclose(features_by_products(extractor, waveforms, None), by_modules.transpose(1, 2), atol=1e-5)
+    Raises:
+        ValueError: it has layer norms.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> extractor, waveforms = ConvExtractor(EncoderConfig()), torch.randn(2, 3200)
+    >>> torch.allclose(MatrixExtractor(extractor)(waveforms), extractor(waveforms), atol=1e-4)
     True
     """
-    first, *rest = extractor.layers
-    kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
-    shapes = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in extractor.layers]
-    parameters = [part for layer in rest for part in (layer.conv.weight, layer.conv.bias)]
-    device = waveforms.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else waveforms.dtype
-    rows = [row[:length] for row, length in zip(waveforms, lengths or [None] * len(waveforms))]
-    with torch.autocast(device, enabled=False):
-        folded = [WindowStatistics.of(row, kernel, stride).fold(first.conv, first.norm) for row in rows]
-        if first.conv.bias is not None:  # the norm takes it away; with several processes it must have a gradient
-            folded = [(weight, bias + 0.0 * first.conv.bias) for weight, bias in folded]
-        if device == "cpu":
-            frames = extractor.num_frames(waveforms.shape[1])
-            made = [_Stack.apply(row[None], w[None], b[None], shapes, dtype, *parameters)
-                    for row, (w, b) in zip(rows, folded)]  # fmt: skip
-            return torch.cat([F.pad(row, (0, 0, 0, frames - row.shape[1])) for row in made])
-        weights, biases = (torch.stack(parts) for parts in zip(*folded))
-        return _Stack.apply(waveforms, weights, biases, shapes, dtype, *parameters)
+
+    def __init__(self, extractor: ConvExtractor):
+        super().__init__()
+        first, *rest = extractor.layers
+        if not isinstance(first.norm, TimeNorm) or any(layer.norm is not None for layer in rest):
+            raise ValueError("the extractor has layer norms; expected group norm behind its first convolution alone")
+        self.layers, self.scale = extractor.layers, extractor.scale
+
+    num_frames = ConvExtractor.num_frames
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
+        """See :meth:`ConvExtractor.forward`; ``moments`` are for streams, which are not trained."""
+        first, *rest = self.layers
+        kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
+        shapes = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in self.layers]
+        parameters = [part for layer in rest for part in (layer.conv.weight, layer.conv.bias)]
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else waveforms.dtype
+        frames, rows = self.num_frames(waveforms.shape[1]), []
+        ends = [None] * len(waveforms) if lengths is None else lengths.tolist()
+        with torch.autocast("cpu", enabled=False):
+            for row, end in zip(waveforms, ends):
+                weight, bias = WindowStatistics.of(row[:end], kernel, stride).fold(first.conv, first.norm)
+                if (
+                    first.conv.bias is not None
+                ):  # the norm takes it away; with several processes it must have a gradient
+                    bias = bias + 0.0 * first.conv.bias
+                made = _Stack.apply(row[None, :end], weight[None], bias[None], shapes, dtype, *parameters)
+                rows.append(F.pad(made, (0, 0, 0, frames - made.shape[1])))
+        features = torch.cat(rows)
+        return features if self.scale is None else features * self.scale
 
 
 class _Stack(torch.autograd.Function):

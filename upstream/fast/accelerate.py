@@ -1,0 +1,116 @@
+"""Faster CPU kernels in the place of two parts of an encoder: a frozen copy for inference, or in place for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustdistiller.upstream.fast.fourier_position import FourierPosition
+from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
+from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
+from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
+from robustdistiller.upstream.model.extractor import ConvExtractor
+from robustdistiller.upstream.model.position import PositionalConv
+
+
+def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
+    """A copy of ``encoder`` for inference in float32 on a CPU, faster and equal to it within rounding.
+
+    The copy is frozen: what is done to ``encoder`` afterwards does not reach it, it cannot be trained, and it refuses
+    other weights. Forward hooks of the conv extractor's and the position convolution's inner modules are not run: those
+    modules are not there any more.
+
+    Args:
+        encoder: on the CPU, in float32.
+
+    Raises:
+        ValueError: it is on another device, or of another type.
+
+    Example:
+        >>> from robustdistiller.upstream import EncoderConfig
+        >>> encoder = SpeechEncoder(EncoderConfig.tiny()).eval()
+        >>> fast, waveforms = accelerate(encoder), torch.randn(1, 16000)
+        >>> torch.allclose(fast(waveforms).hidden_states[-1], encoder(waveforms).hidden_states[-1], atol=1e-5)
+        True
+    """
+    weight = next(encoder.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise ValueError(f"the encoder is {weight.dtype} on {weight.device}; expected float32 on the CPU")
+    return encoder if isinstance(encoder, AcceleratedEncoder) else AcceleratedEncoder(encoder)
+
+
+def accelerate_training(encoder: SpeechEncoder) -> bool:
+    """Put faster kernels for training on a CPU into ``encoder``, in place; parameters and their names stay.
+
+    Forward hooks of the conv extractor's single layers, as pruning sets them, are not run any more.
+
+    Args:
+        encoder: on the CPU, in float32.
+
+    Returns:
+        Whether anything was changed: not with layer norms in the extractor and several position convolutions.
+
+    Example:
+        >>> from robustdistiller.upstream import EncoderConfig
+        >>> encoder = SpeechEncoder(EncoderConfig.tiny())
+        >>> names = list(encoder.state_dict())
+        >>> accelerate_training(encoder), list(encoder.state_dict()) == names
+        (True, True)
+    """
+    changed = False
+    if encoder.config.conv_norm == "group" and isinstance(encoder.extractor, ConvExtractor):
+        encoder.extractor, changed = MatrixExtractor(encoder.extractor), True
+    position = encoder.transformer.position
+    if position.convs is None and isinstance(position, PositionalConv):
+        encoder.transformer.position, changed = FourierPosition(position.conv, frozen=False), True
+    return changed
+
+
+class AcceleratedEncoder(SpeechEncoder):
+    """See :func:`accelerate`."""
+
+    def __init__(self, encoder: SpeechEncoder):
+        super().__init__(encoder.config)
+        if encoder.heads is None:
+            self.heads = None
+        super().load_state_dict(encoder.state_dict())
+        self.extractor = SegmentExtractor(self.extractor)
+        if self.transformer.position.convs is None:
+            self.transformer.position = FourierPosition(self.transformer.position.conv)
+        super().train(False)
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> AcceleratedEncoder:
+        """Stays in eval mode.
+
+        Raises:
+            ValueError: ``mode`` is true.
+        """
+        if mode:
+            raise ValueError("an accelerated encoder is frozen; train the encoder that it was made from")
+        return super().train(False)
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> None:
+        """Refused: the kernels hold the weights in another arrangement.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("an accelerated encoder is frozen; load the weights before accelerate(encoder)")
+
+    @torch.no_grad()
+    def forward(self, *arguments: Any, **options: Any) -> EncoderOutput:
+        """As :meth:`SpeechEncoder.forward`, without gradients, in float32 also under autocast."""
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(*arguments, **options)
+
+
+def is_accelerated(module: nn.Module) -> bool:
+    """Whether :func:`accelerate` made ``module``.
+
+    >>> is_accelerated(nn.Linear(1, 1))
+    False
+    """
+    return isinstance(module, AcceleratedEncoder)

@@ -1,0 +1,105 @@
+"""Position in the context network: a convolution over frames, and WavLM's gated relative position bias."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from robustdistiller.upstream.model.config import EncoderConfig
+
+
+class PositionalConv(nn.Module):
+    """Convolutions over frames whose output is added to them, to encode position.
+
+    One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a stack of plain ones, each followed by a
+    layer norm without weights (data2vec).
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.leaks = config.padding == "reference"
+        dim, kernel = config.embed_dim, config.position_kernel
+        convs = [
+            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=config.position_groups)
+            for _ in range(config.position_depth)
+        ]
+        if len(convs) > 1:
+            self.convs = nn.ModuleList(convs)
+            return
+        self.convs = None
+        nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
+        nn.init.zeros_(convs[0].bias)
+        self.conv = weight_norm(convs[0], dim=2)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
+
+        In a stack the layers after the first would see what the first made of the padding. The implementations of
+        data2vec let that happen (``padding="reference"``).
+        """
+        frames, x = x.shape[1], x.transpose(1, 2)
+        if self.convs is None:
+            return F.gelu(self.conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
+        for conv in self.convs:
+            if valid is not None and not self.leaks:
+                x = x.masked_fill(~valid.unsqueeze(1), 0.0)
+            y = conv(x)[..., :frames].transpose(1, 2)
+            x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
+        return x.transpose(1, 2)
+
+
+class RelativePositionBias(nn.Module):
+    """Table of attention biases by bucketed distance: exact when near, logarithmic when far (WavLM, eq. 5).
+
+    >>> RelativePositionBias(num_buckets=32, max_distance=100, num_heads=4)(6).shape
+    torch.Size([4, 6, 6])
+    """
+
+    def __init__(self, num_buckets: int, max_distance: int, num_heads: int):
+        super().__init__()
+        self.max_distance = max_distance
+        self.table = nn.Embedding(num_buckets, num_heads)
+
+    def forward(self, frames: int) -> Tensor:
+        """Biases ``(heads, query frames, key frames)``."""
+        position = torch.arange(frames, device=self.table.weight.device)
+        by_offset = self.table(self._bucket(torch.arange(1 - frames, frames, device=position.device))).T
+        return by_offset[:, position - position.unsqueeze(1) + (frames - 1)]
+
+    def _bucket(self, offsets: Tensor) -> Tensor:
+        side = self.table.num_embeddings // 2
+        exact = side // 2
+        distance = offsets.abs()
+        # The order of these operations decides on which side of a bucket's edge rounding falls: keep it.
+        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (side - exact)
+        far = exact + far.long()
+        bucket = torch.where(distance < exact, distance, far.clamp(max=side - 1))
+        return bucket + side * (offsets > 0)
+
+
+class PositionGate(nn.Module):
+    """Factor on the position bias, per head and query frame, from the query's own input (WavLM, eq. 3-4 and 6).
+
+    Each of the two gates sums four outputs of one linear map, shared by the heads, of the head's slice of the input.
+    """
+
+    def __init__(self, config: EncoderConfig, layer: int):
+        super().__init__()
+        self.heads = config.bias_columns[layer]
+        self.head_dim = config.width_per_head
+        self.linear = nn.Linear(self.head_dim, 8)
+        # The gates of pruned heads stay in the file: parameters are counted, and written back, as they were.
+        self.scale = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gates ``(batch, heads, frames, 1)`` for the layer input ``x`` ``(batch, frames, dim)``."""
+        slices, scale = x.unflatten(-1, (self.scale.shape[1], self.head_dim)), self.scale
+        if slices.shape[2] != len(self.heads):
+            slices, scale = slices[:, :, list(self.heads)], scale[:, list(self.heads)]
+        gates = self.linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid().transpose(1, 2)
+        a, b = gates.chunk(2, dim=-1)
+        return a * (b * scale - 1) + 2
