@@ -160,7 +160,7 @@ class LayerReader:
         self.encoder, self.names, self.choice = upstream.inference_encoder, upstream.names, choice
         deepest = max(self.names.index(name) for name in choice.needed)
         self.predict = deepest > self.encoder.config.num_layers
-        self.layers = None if self.predict else [self.names.index(name) for name in choice.needed]
+        self.layers = None if self.predict else tuple(self.names.index(name) for name in choice.needed)
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Tensor]) -> list[dict[str, Tensor]]:

@@ -122,7 +122,7 @@ def test_a_layer_below_the_last_stops_there(student, speech, tmp_path, monkeypat
     forward = SpeechEncoder.forward
     monkeypatch.setattr(SpeechEncoder, "forward", lambda self, *a: depths.append((a[2], a[3])) or forward(self, *a))
     extract(student, [speech], tmp_path / "out", layer="1")
-    assert set(depths) == {(1, False)}
+    assert set(depths) == {((1,), False)}
 
 
 def test_safetensors_and_half_precision(student, speech, tmp_path):
