@@ -15,6 +15,7 @@ from robustdistiller.eval import task_configs, tasks
 from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.store import REUSE_POLICIES
 from robustdistiller.eval.sweep.reading import SweepError, read, unknown_key
+from robustdistiller.upstream import ModelName
 
 EXECUTORS = ("local", "pool", "slurm")
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -28,7 +29,7 @@ class UpstreamEntry:
 
     Attributes:
         name: entry of s3prl's hub (``-u``).
-        checkpoint: its weights (``-k``).
+        checkpoint: its weights (``-k``): a path, a URL, ``org/name[@revision]`` on the Hub, or a registered name.
         options: its own options file (``-g``).
         label: name in tables; default: the name, or the checkpoint's file name where there is one.
         feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
@@ -47,7 +48,9 @@ class UpstreamEntry:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        self.label = self.label or (Path(self.checkpoint).stem if self.checkpoint else self.name)
+        self.label = self.label or (
+            ModelName.parse(self.checkpoint, strict=False).label if self.checkpoint else self.name
+        )
 
     @classmethod
     def from_text(cls, text: str) -> UpstreamEntry:

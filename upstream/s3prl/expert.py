@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from robustdistiller.upstream.checkpoints import read_checkpoint
 from robustdistiller.upstream.model.chunks import ChunkedEncoder, ChunkOptions
 from robustdistiller.upstream.model.config import refuse_unknown
+from robustdistiller.upstream.pretrained.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,8 @@ class UpstreamExpert(Expert):
     Frames and padding are those of :class:`Expert`.
 
     Args:
-        ckpt: a checkpoint (a file, or a Hugging Face folder) of any format that :func:`read_checkpoint` knows.
+        ckpt: a model's name, see :func:`~robustdistiller.upstream.pretrained.resolve.resolve`, of any format that
+            :func:`read_checkpoint` knows.
         model_config: YAML file with :class:`ExpertOptions`.
         options: the same options as keyword arguments; they win over the file.
 
@@ -197,7 +199,8 @@ class UpstreamExpert(Expert):
         super().__init__()
         settings = ExpertOptions.from_dict({**_read_yaml(model_config), **options})
         hints = {} if settings.num_heads is None else {"num_heads": settings.num_heads}
-        checkpoint = read_checkpoint(ckpt, **hints)
+        self.checkpoint_path = resolve(ckpt)
+        checkpoint = read_checkpoint(self.checkpoint_path, **hints)
         self.is_student = bool(checkpoint.config.prediction_layers)
         factor = settings.feature_grad_mult
         if factor is None:
