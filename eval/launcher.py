@@ -231,10 +231,10 @@ class Launch:
         except (FileNotFoundError, ValueError) as error:
             if args.past_exp:
                 raise LaunchError(
-                    f"the head was trained on the upstream checkpoint {args.upstream_ckpt}: {error}; if it moved: "
-                    "-o \"args.upstream_ckpt='NEW_PATH'\""
+                    f"the upstream that the head was trained on is not to be had: {error}; if it moved: "
+                    "-o \"args.upstream_ckpt='NEW_NAME'\""
                 ) from error
-            raise LaunchError(f"-k {error}" if args.upstream_ckpt else str(error)) from error
+            raise LaunchError(f"-k: {error}" if args.upstream_ckpt else str(error)) from error
 
     def _plan(self, args: argparse.Namespace, task: tasks.Task | None) -> EvaluationPlan:
         ours = self.ours

@@ -207,7 +207,7 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kep
         (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
         (
             ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x"],
-            "-k no.ckpt: no such file",
+            "-k: checkpoint no.ckpt: expected a file or folder, found nothing there",
         ),
         (["-m", "evaluate", "-e", "nowhere"], "-e nowhere: no such file or folder"),
         (["-m", "evaluate", "-e", "nowhere", "--condition", "noise:snr=5"], "unknown key 'snr'.*nearest: 'snr_db'"),
@@ -235,7 +235,7 @@ def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, ca
     torch.save(checkpoint, copy / "states-4.ckpt")
     assert evaluate(copy) == 2
     error = capsys.readouterr().err
-    assert "old/student.ckpt, which is not there" in error and "args.upstream_ckpt='NEW_PATH'" in error
+    assert "old/student.ckpt: expected a file or folder" in error and "args.upstream_ckpt='NEW_NAME'" in error
     option = f"args.upstream_ckpt='{moved}',,args.expdir='{copy}'"
     assert evaluate(copy, "-o", option) == 0
     moved.write_bytes(moved.read_bytes() + b" ")  # another file at the same path

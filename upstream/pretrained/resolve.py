@@ -49,14 +49,14 @@ def resolve(name: str | Path | ModelName, refresh: bool = False) -> Path:
     return _existing(found.value)
 
 
-def find_local(name: str | Path) -> Path | None:
+def find_local(name: str | Path | ModelName) -> Path | None:
     """What :func:`resolve` would give, if it is on this machine already; nothing is downloaded or refused.
 
     Example:
         >>> find_local("robustdistiller_mini") == mini_teacher(), find_local("no such thing")
         (True, None)
     """
-    found = ModelName.parse(name, strict=False)
+    found = name if isinstance(name, ModelName) else ModelName.parse(name, strict=False)
     if found.kind == "hub":
         try:
             return hub_folder(found.value, found.revision, local_files_only=True)
