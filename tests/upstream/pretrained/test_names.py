@@ -18,6 +18,7 @@ from robustdistiller.upstream.pretrained.registry import MODELS
         ("exp/student.ckpt", "path", "exp/student.ckpt", None, "student.ckpt", "student"),
         ("student.v2.ckpt", "path", "student.v2.ckpt", None, "student.v2.ckpt", "student.v2"),
         ("exp/a/b", "path", "exp/a/b", None, "b", "b"),
+        ("me/a--b", "path", "me/a--b", None, "a--b", "a--b"),  # no name that the Hub allows
         ("./student", "path", "student", None, "student", "student"),
         ("https://a.org/x/s.ckpt", "url", "https://a.org/x/s.ckpt", None, "s.ckpt", "s"),
         ("https://a.org/s.safetensors?download=true", "url", "https://a.org/s.safetensors", None, "s.safetensors", "s"),
