@@ -37,7 +37,7 @@ from robustdistiller.eval.task_needs import require
 from robustdistiller.eval.training import TrainingPlan, write_note
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl import bridge
-from robustdistiller.upstream.s3prl.entries import find_checkpoint, nearest_entries, register
+from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint, nearest_entries, register
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,8 @@ class Launch:
             raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
         if args.mode == "evaluate" and "train_condition" in typed:
             raise LaunchError("--train-condition belongs to -m train; the evaluated head's own is in its records")
+        if args.upstream and not args.upstream_ckpt and args.hub == "torch":
+            args.upstream, args.upstream_ckpt = entry_of(args.upstream)
         self._read_conditions()
         _choose_device(args, "device" in typed)
         if args.past_exp:

@@ -87,6 +87,15 @@ def find_checkpoint(upstream: str, ckpt: str | Path | None = None, refresh: bool
     return resolve(ckpt or ModelName("registered", upstream), refresh)
 
 
+def entry_of(text: str) -> tuple[str, str | None]:
+    """Entry and ``-k`` of what names an upstream or, as no upstream of s3prl's is called, a model.
+
+    >>> entry_of("fbank"), entry_of("microsoft/wavlm-large")
+    (('fbank', None), ('robustdistiller_local', 'microsoft/wavlm-large'))
+    """
+    return (text, None) if text.isidentifier() else ("robustdistiller_local", text)
+
+
 def nearest_entries(name: str) -> list[str]:
     """The upstreams of s3prl's hub, ours included, whose names are most like ``name``."""
     import s3prl.hub
