@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from robustdistiller.common.files import file_digest, write_atomically
+from robustdistiller.common.files import file_digest, remove_leftovers, write_atomically
 from robustdistiller.common.locks import locked
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def fetch(url: str, refresh: bool = False, sha256: str | None = None) -> Path:
         return path
     with locked(path.with_name(f"{path.name}.lock")):  # s3prl's lock as well
         if refresh or not path.is_file():
+            remove_leftovers(path.parent)  # of downloads that were killed
             logger.info("downloading %s to %s", url, path)
             write_atomically(path, lambda file: _download(url, file, sha256))
     return path

@@ -146,7 +146,7 @@ def nearest(text: str) -> str:
         >>> nearest("microsoft/wavlm-base-pls")
         '; did you mean microsoft/wavlm-base-plus?'
     """
-    near = difflib.get_close_matches(text, MODELS, n=1)
+    near = [] if text in MODELS else difflib.get_close_matches(text, MODELS, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

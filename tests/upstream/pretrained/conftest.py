@@ -98,12 +98,14 @@ class Hub(Server):
     Attributes:
         revisions: of a repository, their commits by name.
         private: token of each private repository.
+        gated: repositories with terms to be accepted.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.revisions: dict[str, dict[str, str]] = {}
         self.private: dict[str, str] = {}
+        self.gated: set[str] = set()
 
     def add(self, repository: str, files: dict[str, bytes], revision: str = "main") -> str:
         """Commit files, and point a revision there; gives the commit."""
@@ -123,6 +125,8 @@ class Hub(Server):
         if repository not in self.revisions or (token and request.headers.get("authorization") != f"Bearer {token}"):
             error = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
             return self.send(request, 401, b"{}", error)
+        if repository in self.gated:
+            return self.send(request, 403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Gated"})
         commit = self.revisions[repository].get(revision)
         if resolve != "resolve" or commit is None:
             return self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "None"})

@@ -146,3 +146,16 @@ def test_the_mini_teacher_of_an_installation_in_an_archive(tmp_path, home, monke
     assert path.read_bytes() == b"weights" and path.is_relative_to(home)
     path.write_bytes(b"older")
     assert resolve("robustdistiller_mini").read_bytes() == b"weights"
+
+
+def test_what_a_killed_download_left_is_removed(url, web) -> None:
+    folder = cached_path(url).parent
+    folder.mkdir(parents=True)
+    code = (
+        "import os, sys; from robustdistiller.common.files import write_atomically; "
+        "write_atomically(sys.argv[1], lambda file: (file.write_bytes(b'half'), os._exit(9)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, cached_path(url)]).returncode == 9
+    assert len(list(folder.iterdir())) == 1 and find_local(url) is None
+    assert resolve(url).read_bytes() == CONTENT
+    assert sorted(path.suffix for path in folder.iterdir()) == [".ckpt", ".lock"]

@@ -90,11 +90,14 @@ def test_without_preprocessor_in_the_older_format_and_in_parts(hub, ask, hf_file
 def test_what_cannot_be_had_is_said_in_one_sentence(hub, ask, hf_files) -> None:
     hub.add("me/private", hf_files)
     hub.private["me/private"] = "hf_secret"
+    hub.add("me/gated", hf_files)
+    hub.gated.add("me/gated")
     hub.add("me/empty", {"README.md": b"nothing"})
     hub.add("me/weightless", {"config.json": b"{}"})
-    asked = ("me/private", "me/empty", "me/weightless", "microsoft/wavlm-base-pls")
-    private, empty, weightless, misspelt = map(one_sentence, ask(*asked))
+    asked = ("me/private", "me/gated", "me/empty", "me/weightless", "microsoft/wavlm-base-pls")
+    private, gated, empty, weightless, misspelt = map(one_sentence, ask(*asked))
     assert f"nor a public model at {hub.url}/me/private" in private and "HF_TOKEN=" in private
+    assert gated.startswith(f"me/gated is gated: accept its terms at {hub.url}/me/gated and give your token")
     assert "me/empty holds no config.json" in empty and f"{hub.url}/me/empty/tree/main" in empty
     assert "me/weightless holds no pytorch_model.bin" in weightless
     assert misspelt.endswith("did you mean microsoft/wavlm-base-plus?")
