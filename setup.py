@@ -4,12 +4,20 @@ The rooms keep their short folder names (``upstream/``, ``eval/`` ...) in the re
 those names: top-level ``upstream`` and ``pretrain`` would collide with s3prl's, ``eval`` with a builtin.
 """
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
+FRONT_DOOR = Path(__file__).with_name("robustdistiller") / "__init__.py"
 ROOMS = ["common", "upstream", "acoustics", "pretrain", "eval", "mini", "bench", "cli"]
 DATA_ROOMS = {"downstream_configs": ["*.yaml", "**/*"], "results": ["**/*"]}
 
-package_dir = {f"robustdistiller.{room}": room for room in [*ROOMS, *DATA_ROOMS]}
+# The front door, and the rooms beside it.
+package_dir = {
+    "robustdistiller": "robustdistiller",
+    **{f"robustdistiller.{room}": room for room in [*ROOMS, *DATA_ROOMS]},
+}
 packages = list(package_dir)
 for room in ROOMS:
     packages += [f"robustdistiller.{room}.{sub}" for sub in find_packages(room)]
@@ -64,7 +72,7 @@ EXTRAS["dev"] = [
 
 setup(
     name="robustdistiller",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', FRONT_DOOR.read_text(encoding="utf-8"))[1],
     description="Small speech encoders that survive noise and reverberation, as s3prl upstreams, measured on SUPERB",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",

@@ -50,7 +50,9 @@ What cannot be expressed is refused, with the property that prevents it.
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Checkpoint of any readable format, name or URL.", metavar="IN")],
+    source: Annotated[
+        str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="IN")
+    ],
     target: Annotated[Path, typer.Argument(help="File, or for huggingface folder, to write.", metavar="OUT")],
     to: Annotated[Target, typer.Option("--to", help="Format to write.")],
     drop_heads: Annotated[bool, typer.Option("--drop-heads", help="Leave the prediction heads out.")] = False,
@@ -64,13 +66,12 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
-    from robustdistiller.eval.extraction import find_checkpoint  # slow to import
-    from robustdistiller.upstream import checkpoint_digest, export_checkpoint
+    from robustdistiller.upstream import checkpoint_digest, export_checkpoint, resolve  # slow to import
 
     try:
         if records is not None and to is not Target.huggingface:
             raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
-        path = find_checkpoint(source)
+        path = resolve(source)
         results = "" if records is None else results_markdown(records, checkpoint_digest(path))
         exported = export_checkpoint(path, target, to.value, drop_heads, overwrite, results, license_, num_heads)
     except (OSError, ValueError) as error:

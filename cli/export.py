@@ -64,7 +64,9 @@ ONNX needs: pip install onnx onnxruntime onnxscript
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="Checkpoint of any readable format, name or URL.", metavar="CKPT")],
+    source: Annotated[
+        str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="CKPT")
+    ],
     target: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT")],
     to: Annotated[Target, typer.Option("--to", help="Kind of file.")] = Target.onnx,
     layers: Annotated[
@@ -90,8 +92,8 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     # The docstring is the help text, set below: it holds examples.
-    from robustdistiller.eval.extraction import find_checkpoint  # slow to import
-    from robustdistiller.mini.calibration import calibration_speech
+    from robustdistiller.mini.calibration import calibration_speech  # slow to import
+    from robustdistiller.upstream import resolve
     from robustdistiller.upstream.export import export_model
 
     try:
@@ -100,7 +102,7 @@ def export(
             raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to.value} measures no ranges")
         speech = calibration_speech(calibration, calibration_files or CALIBRATION_FILES) if static else None
         exported = export_model(
-            find_checkpoint(source),
+            resolve(source),
             target,
             to.value,
             layers=None if layers == "all" else [layer.strip() for layer in layers.split(",")],

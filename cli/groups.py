@@ -64,7 +64,9 @@ A run can do this by itself, on its own speech: targets.layers=auto.
 
 
 def groups(
-    teacher: Annotated[Path, typer.Argument(help="Checkpoint of any readable format.", metavar="TEACHER")],
+    teacher: Annotated[
+        str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="TEACHER")
+    ],
     speech: Annotated[list[str], typer.Argument(help="Folders and files of clean speech.", metavar="SPEECH")],
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
     similarity: Annotated[Similarity, typer.Option(help="How layers are compared.")] = Similarity.cka,
@@ -94,7 +96,7 @@ def groups(
     try:
         config = GroupsConfig(similarity.value, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
         pretrain.load_config(base)
-        encoder, notes = load_teacher(build(pretrain.DistillConfig, {"teacher": {"checkpoint": str(teacher)}}))
+        encoder, notes = load_teacher(build(pretrain.DistillConfig, {"teacher": {"checkpoint": teacher}}))
         config.choose_layers(encoder.config.num_layers)  # before a large corpus is searched
         cuts, _ = speech_cuts(speech, out.expanduser() / "manifests")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

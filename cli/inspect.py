@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,7 @@ _SAFE = {True: "yes", False: "NO", None: "not known"}
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Checkpoint of any kind, or a Hugging Face folder.")],
+    model: Annotated[str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     num_heads: Annotated[
         int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
@@ -28,8 +27,14 @@ def inspect(
 
     Nothing in the file is run. The exit status is 1 if no encoder can be loaded from it.
     """
+    from robustdistiller.upstream import resolve
     from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint  # slow to import
 
+    try:
+        path = resolve(model)
+    except (OSError, ValueError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
     found = inspect_checkpoint(path, num_heads)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, default=str))

@@ -28,6 +28,7 @@ COMMANDS = {
     "leaderboard": "Show measured systems beside published ones: tables, CSV, LaTeX, one HTML page.",
     "compare": "Compare two systems cell by cell, with intervals and paired tests.",
     "submit-pack": "Write SUPERB's submission archive, and score it again from the archive.",
+    "models": "List the models that are known by name, and which of them are on this machine.",
     "inspect": "Say what a checkpoint is, of whatever kind, without running anything in it.",
     "doctor": "Say what works on this machine, and how to get what does not.",
 }

@@ -17,6 +17,7 @@ from robustdistiller.cli.table import print_whole
 from robustdistiller.eval.contract import ContractError
 from robustdistiller.eval.profiling import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.model.cost import NOT_COUNTED
+from robustdistiller.upstream.s3prl.entries import entry_of
 
 HELP = f"""
 Measure what an upstream costs: parameters, MACs, real-time factor, memory.
@@ -44,9 +45,10 @@ its MACs.
 
 
 def profile(
-    upstream: Annotated[str, typer.Argument(help="Entry of s3prl's hub, those of this package included.")],
+    upstream: Annotated[str, typer.Argument(help="Entry of s3prl's hub, ours included, or a model's name.")],
     checkpoint: Annotated[
-        str | None, typer.Option("-k", "--checkpoint", help="Its weights, as for -k of s3prl.")
+        str | None,
+        typer.Option("-k", "--checkpoint", help="Its model, by any kind of name."),
     ] = None,
     options: Annotated[str | None, typer.Option("-g", "--options", help="Its own options file, as for -g.")] = None,
     label: Annotated[str, typer.Option(help="Name to show; default: of the checkpoint or upstream.")] = "",
@@ -67,6 +69,8 @@ def profile(
     import torch
 
     console = Console()
+    if checkpoint is None:
+        upstream, checkpoint = entry_of(upstream)
     try:
         settings = ProfileSettings(
             *(upstream, checkpoint, options, label),

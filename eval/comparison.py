@@ -17,6 +17,7 @@ from robustdistiller.eval.published import METRICS, Published
 from robustdistiller.eval.robustness import CLEAN
 from robustdistiller.eval.scores import OFFICIAL_SPLITS
 from robustdistiller.eval.statistics import DRAWS, Comparison, Estimate, compare, interval, resample
+from robustdistiller.upstream import ModelName
 
 _PREFIX = "published:"
 
@@ -299,7 +300,10 @@ def _commands(lacking: MeasuredSystem, wanted: list[MeasuredCell], records: str,
     commands = []
     if not any(key.task == example.task for key in lacking.cells):
         mine = next(iter(lacking.cells.values())).records[0] if lacking.cells else None
-        checkpoint = ["-k", f"FOLDER_OF/{mine.checkpoint}"] if mine and mine.checkpoint else []
+        known = bool(mine) and ModelName.parse(mine.checkpoint, strict=False).kind in ("hub", "registered")
+        checkpoint = (
+            ["-k", mine.checkpoint if known else f"FOLDER_OF/{mine.checkpoint}"] if mine and mine.checkpoint else []
+        )
         train = ["run_downstream.py", "-m", "train", "-u", lacking.identity[1], *checkpoint, "-d", example.task]
         commands.append(shlex.join([*train, "-p", folder, "--seed", str(example.seed), *option]))
     by_seed: dict[int, list[str]] = {}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl import bridge
+from robustdistiller.upstream.s3prl.entries import find_checkpoint, nearest_entries, register
 
 SAMPLE_RATE_HZ = 16000
 LONG_SAMPLES, SHORT_SAMPLES, SHORTEST_SAMPLES = 16000, 9600, 800
@@ -94,15 +93,15 @@ robustdistiller_mini, ...
     bridge.install()
     from s3prl import hub
 
-    from robustdistiller.upstream.s3prl.entries import register
-
     register()
     if not hasattr(hub, name):
-        near = difflib.get_close_matches(name, dir(hub), n=3)
+        near = nearest_entries(name)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ContractError(f"s3prl's hub has no upstream {name!r}{hint}")
-    if checkpoint and "://" not in checkpoint and Path(checkpoint).suffix and not Path(checkpoint).is_file():
-        raise ContractError(f"checkpoint {checkpoint}: no such file")
+    try:
+        find_checkpoint(name, checkpoint)
+    except (FileNotFoundError, ValueError) as error:
+        raise ContractError(str(error)) from error
     try:
         return getattr(hub, name)(ckpt=checkpoint, model_config=options, refresh=False)
     except (Exception, SystemExit) as error:  # of whatever kind: the upstream is anybody's code

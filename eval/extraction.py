@@ -16,8 +16,7 @@ from tqdm import tqdm
 from robustdistiller.acoustics import audio_info, load_audio
 from robustdistiller.eval.feature_files import FORMATS, FeatureFolder, list_audio, write_features
 from robustdistiller.eval.layers import LayerChoice, LayerReader, check_trained_on, choose_layers
-from robustdistiller.upstream import ENTRIES, UpstreamExpert, checkpoint_digest, mini_teacher, resolve_released
-from robustdistiller.upstream.pretrained.released import URLS, fetch
+from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def extract(
     rounds n / 320, repeats the last one where that is one more. Features do not depend on what is computed together.
 
     Args:
-        upstream: an entry of this package, a checkpoint of any readable format, or the URL of one.
+        upstream: a model's name, see :func:`~robustdistiller.upstream.resolve`.
         audio: audio files, and folders that are searched to any depth.
         out_dir: folder for the features (named as the recordings), ``manifest.jsonl`` and ``extraction.json``.
         layer: see :func:`~robustdistiller.eval.layers.choose_layers`.
@@ -99,7 +98,7 @@ def extract(
     (1, {8000: 1})
     """
     _check(format_, dtype, batch_s)
-    checkpoint = find_checkpoint(upstream)
+    checkpoint = resolve(upstream)
     recordings = list_audio(audio)
     model = UpstreamExpert(checkpoint).eval().to(_device(device))
     model.accelerate()
@@ -131,35 +130,6 @@ def extract(
                 bar.update(round(seconds))
     folder.finish()
     return report
-
-
-def find_checkpoint(upstream: str | Path) -> Path:
-    """The checkpoint of one of this package's entries, of a path, or of a URL (downloaded).
-
-    Raises:
-        FileNotFoundError: it is not there.
-
-    >>> find_checkpoint("robustdistiller_mini").name
-    'teacher.ckpt'
-    >>> find_checkpoint("wavlm_base")
-    Traceback (most recent call last):
-    FileNotFoundError: wavlm_base: neither a checkpoint nor one of robustdistiller_mini, robustdistiller_hubert, ...
-    """
-    name, path = str(upstream), Path(upstream).expanduser()
-    if path.exists():
-        return path
-    if name == "robustdistiller_mini":
-        return mini_teacher()
-    if name in URLS:
-        return resolve_released(name)
-    if "://" in name:
-        try:
-            return fetch(name)
-        except OSError as error:
-            raise FileNotFoundError(f"{name} could not be fetched: {error}") from error
-    known = ["robustdistiller_mini", *URLS]
-    hint = "; give the path of the checkpoint itself" if name in ENTRIES else ""
-    raise FileNotFoundError(f"{name}: neither a checkpoint nor one of {', '.join(known)}{hint}")
 
 
 def _check(format_: str, dtype: str, batch_s: float) -> None:

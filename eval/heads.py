@@ -14,7 +14,7 @@ from pathlib import Path
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.records import RecordError
-from robustdistiller.upstream import checkpoint_digest
+from robustdistiller.upstream import checkpoint_digest, find_local
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ def check_origin(args: argparse.Namespace) -> None:
 
 def _origin(args: argparse.Namespace) -> dict[str, str] | None:
     checkpoint = args.upstream_ckpt
-    if not checkpoint or not Path(checkpoint).is_file():
+    path = find_local(checkpoint) if checkpoint else None
+    if path is None or (path.is_dir() and not (path / "config.json").is_file()):
         return None
-    return {"upstream": args.upstream, "checkpoint": str(checkpoint), "digest": checkpoint_digest(checkpoint)}
+    return {"upstream": args.upstream, "checkpoint": str(checkpoint), "digest": checkpoint_digest(path)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -38,6 +37,7 @@ from robustdistiller.eval.task_needs import require
 from robustdistiller.eval.training import TrainingPlan, write_note
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl import bridge
+from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint, nearest_entries, register
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,6 @@ class Launch:
         from s3prl import hub, run_downstream
         from s3prl.downstream.runner import Runner
 
-        from robustdistiller.upstream.s3prl.entries import register
-
         register()
         self.hub = hub
         stock_arguments = run_downstream.get_downstream_args
@@ -134,6 +132,8 @@ class Launch:
             raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
         if args.mode == "evaluate" and "train_condition" in typed:
             raise LaunchError("--train-condition belongs to -m train; the evaluated head's own is in its records")
+        if args.upstream and not args.upstream_ckpt and args.hub == "torch":
+            args.upstream, args.upstream_ckpt = entry_of(args.upstream)
         self._read_conditions()
         _choose_device(args, "device" in typed)
         if args.past_exp:
@@ -225,19 +225,18 @@ class Launch:
         if args.hub != "torch":
             return
         if not hasattr(self.hub, args.upstream):
-            near = difflib.get_close_matches(args.upstream, dir(self.hub), n=3)
+            near = nearest_entries(args.upstream)
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise LaunchError(f"unknown upstream {args.upstream!r}.{hint} `run_downstream.py -h` lists them under -u")
-        path = args.upstream_ckpt
-        is_file_name = path and "://" not in path and (Path(path).suffix or os.sep in path)
-        if not is_file_name or Path(path).exists():
-            return
-        if args.past_exp:
-            raise FileNotFoundError(
-                f"the head was trained on the upstream checkpoint {path}, which is not there (seen from {Path.cwd()}); "
-                "if it moved: -o \"args.upstream_ckpt='NEW_PATH'\""
-            )
-        raise FileNotFoundError(f"-k {path}: no such file (seen from {Path.cwd()})")
+        try:
+            find_checkpoint(args.upstream, args.upstream_ckpt)
+        except (FileNotFoundError, ValueError) as error:
+            if args.past_exp:
+                raise LaunchError(
+                    f"the upstream that the head was trained on is not to be had: {error}; if it moved: "
+                    "-o \"args.upstream_ckpt='NEW_NAME'\""
+                ) from error
+            raise LaunchError(f"-k: {error}" if args.upstream_ckpt else str(error)) from error
 
     def _plan(self, args: argparse.Namespace, task: tasks.Task | None) -> EvaluationPlan:
         ours = self.ours

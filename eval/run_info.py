@@ -54,15 +54,15 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def identify_weights(upstream: nn.Module, checkpoint: str | None) -> tuple[str, str]:
+def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tuple[str, str]:
     """Digest of an upstream's weights and what it was taken of.
 
     Args:
         upstream: the loaded upstream.
-        checkpoint: what was given to ``-k``; used when it is a local file.
+        checkpoint: the file or Hugging Face folder that they were read from, if known.
 
     Returns:
-        ``(sha256, "file")`` for a local checkpoint file; ``(sha256, "tensors")`` of names, shapes and values for
+        ``(sha256, "file")`` for a checkpoint on this machine; ``(sha256, "tensors")`` of names, shapes and values for
         upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters.
 
     Example:
@@ -71,7 +71,7 @@ def identify_weights(upstream: nn.Module, checkpoint: str | None) -> tuple[str, 
         >>> identify_weights(nn.Linear(2, 2), None)[1]
         'tensors'
     """
-    if checkpoint and Path(checkpoint).is_file():
+    if checkpoint and (Path(checkpoint).is_file() or (Path(checkpoint) / "config.json").is_file()):
         return checkpoint_digest(checkpoint), "file"
     if next(upstream.parameters(), None) is None:
         return NO_CHECKPOINT, "none"

@@ -41,6 +41,7 @@ from robustdistiller.eval.store import decide, look_up, record_path, slug, write
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.training import TrainingPlan, read_note
 from robustdistiller.eval.trials import sides_apart
+from robustdistiller.upstream import ModelName
 
 logger = logging.getLogger(__name__)
 
@@ -343,7 +344,7 @@ class ConditionRunner(CachingRunner):
             upstream=self.args.upstream,
             label=self.plan.label,
             upstream_options=read_options(self.args.upstream_model_config),
-            checkpoint=Path(self.args.upstream_ckpt).name if self.args.upstream_ckpt else "",
+            checkpoint=ModelName.short_of(self.args.upstream_ckpt),
             checkpoint_digest=digest,
             checkpoint_digest_of=digest_of,
             # A file that another runtime runs has no parameters here, and says how many it holds.
@@ -381,7 +382,7 @@ class ConditionRunner(CachingRunner):
 
     def _weights(self) -> tuple[str, str]:
         if not hasattr(self, "_identified"):
-            checkpoint = self.args.upstream_ckpt or getattr(self.upstream.model, "checkpoint_path", None)
+            checkpoint = getattr(self.upstream.model, "checkpoint_path", None) or self.args.upstream_ckpt
             self._identified = identify_weights(self.upstream.model, checkpoint)
         return self._identified
 

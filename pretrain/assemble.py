@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from robustdistiller.upstream import SpeechEncoder, checkpoint_digest
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
 from .config import DistillConfig
@@ -56,8 +55,8 @@ def student_digest(config: DistillConfig) -> str | None:
         names = ", ".join(f"student.{key}" for key in changed)
         raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
     try:
-        return checkpoint_digest(Path(options.checkpoint).expanduser())
-    except FileNotFoundError as error:
+        return checkpoint_digest(resolve(options.checkpoint))
+    except (FileNotFoundError, ValueError) as error:
         raise SettingsError(f"student.checkpoint: {error}") from error
 
 

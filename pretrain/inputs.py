@@ -14,7 +14,7 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource
 from robustdistiller.acoustics.decoded import decode
 from robustdistiller.acoustics.listing import list_pieces
-from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint
+from robustdistiller.upstream import Checkpoint, ModelName, SpeechEncoder, checkpoint_digest, read_checkpoint, resolve
 
 from .config import DistillConfig
 from .file_cuts import FileCut
@@ -56,18 +56,32 @@ def load_teacher(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
         FileNotFoundError: it does not exist.
         ValueError: it cannot be read as an encoder.
     """
-    path = config.teacher.checkpoint
-    if not path:
-        raise SettingsError("teacher.checkpoint: which model is to be distilled? give the path of its checkpoint")
-    checkpoint = read_checkpoint(path)
+    name = config.teacher.checkpoint
+    if not name:
+        raise SettingsError(
+            "teacher.checkpoint: which model is to be distilled? give a path, a URL or org/name on the Hub"
+        )
+    checkpoint, notes = read_named(name)
+    logger.info("teacher  %s (%s, sha256 %s...)", name, checkpoint.format, notes["sha256"][:12])
+    return checkpoint.build(), notes
+
+
+def read_named(name: str, **options: Any) -> tuple[Checkpoint, dict[str, Any]]:
+    """A model by its name, downloaded if need be, and what identifies it.
+
+    Raises:
+        FileNotFoundError: it is not there and could not be fetched.
+        ValueError: it is no name, or cannot be read as an encoder.
+    """
+    path = resolve(name)
+    checkpoint = read_checkpoint(path, **options)
     notes = {
-        "file": Path(path).name,
+        "file": ModelName.short_of(name),
         "format": checkpoint.format,
-        "sha256": checkpoint_digest(Path(path).expanduser()),
+        "sha256": checkpoint_digest(path),
         "metadata": checkpoint.metadata,
     }
-    logger.info("teacher  %s (%s, sha256 %s...)", path, checkpoint.format, notes["sha256"][:12])
-    return checkpoint.build(), notes
+    return checkpoint, notes
 
 
 def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut | FileCut] | StreamedCuts, Corruptor | None]:

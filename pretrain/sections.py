@@ -13,7 +13,7 @@ class TeacherConfig:
     """The model that is imitated. It is frozen and in eval mode.
 
     Attributes:
-        checkpoint: file in any format that `robustdistiller.upstream.load_encoder` reads.
+        checkpoint: path, URL, `org/name[@revision]` on the Hugging Face Hub, or registered name of a readable model.
         hears: `clean` speech, or a corruption of its own (`independent`), drawn like the student's but apart from it:
             the cross-distortion mapping of arXiv 2210.07978 ("setup 2" of the correlation recipe). The same corruption
             on both sides is not offered: it teaches the student to keep the noise.
@@ -30,7 +30,7 @@ class StudentConfig:
     """The model that is trained. What is not set is the teacher's.
 
     Attributes:
-        checkpoint: start from this student (any readable format), in its own shape, instead of building one.
+        checkpoint: start from this student, named as the teacher is, in its own shape, instead of building one.
         num_layers: transformer layers; null is as many as the teacher has.
         source_layers: teacher layers that the student's start from: the `first` ones, `every_other` one (1, 3, 5 ...),
             or a list, counted from 1.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from robustdistiller.upstream import SpeechEncoder, read_checkpoint
+from robustdistiller.upstream import SpeechEncoder, read_checkpoint, resolve
 
 from .settings import SettingsError
 
@@ -105,7 +105,7 @@ def load_student(path: str, prediction_layers: Sequence[int], prediction_dim: in
     Its heads are kept if they predict `prediction_layers`; otherwise they are dropped, and new ones start at random.
 
     Args:
-        path: a checkpoint in any readable format.
+        path: a model's name, see :func:`~robustdistiller.upstream.resolve`, of any readable format.
         prediction_layers: teacher layers to predict; none makes a student without heads.
         prediction_dim: width of the teacher.
         options: of `EncoderConfig` that training decides, such as `dropout`.
@@ -122,7 +122,7 @@ def load_student(path: str, prediction_layers: Sequence[int], prediction_dim: in
     >>> student.config.prediction_layers, student.config.dropout
     ((2, 4), 0.0)
     """
-    source = read_checkpoint(path).build()
+    source = read_checkpoint(resolve(path)).build()
     layers = tuple(prediction_layers)
     keeps_heads = source.config.prediction_layers == layers
     heads = {} if keeps_heads else {"prediction_layers": layers, "prediction_dim": prediction_dim if layers else None}

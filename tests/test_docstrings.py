@@ -13,7 +13,7 @@ ROOMS = ["upstream", "acoustics", "pretrain", "eval", "mini", "bench"]
 
 
 def _modules() -> list[str]:
-    found = []
+    found = ["robustdistiller"]
     for room in ROOMS:
         package = importlib.import_module(f"robustdistiller.{room}")
         found.append(package.__name__)

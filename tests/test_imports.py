@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("common", "acoustics", "upstream", "pretrain", "eval", "mini", "bench", "cli")
+ROOMS = ("robustdistiller", "common", "acoustics", "upstream", "pretrain", "eval", "mini", "bench", "cli")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 #: Modules that only some systems have.
 UNIX_ONLY = {"fcntl", "resource", "pwd", "grp", "termios", "pty"}

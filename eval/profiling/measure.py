@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from robustdistiller.eval.contract import open_upstream
 from robustdistiller.eval.profiling.protocol import AUDIO_S, SAMPLE_RATE_HZ, UTTERANCES, noise, utterance
 from robustdistiller.eval.profiling.record import Profile
 from robustdistiller.eval.run_info import describe_machine, identify_weights, read_options
-from robustdistiller.upstream import UpstreamExpert
+from robustdistiller.upstream import ModelName, UpstreamExpert
 from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs, encoder_macs
 from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
 
@@ -97,12 +96,12 @@ def profile_upstream(settings: ProfileSettings, on_step: Callable[[str], None] =
     for name in UTTERANCES:  # before anything long
         utterance(name, settings.librispeech)
     upstream = open_upstream(settings.name, settings.checkpoint, settings.options).eval()
-    given = settings.checkpoint or getattr(upstream, "checkpoint_path", None)
-    digest, digest_of = identify_weights(upstream, given)
+    digest, digest_of = identify_weights(upstream, getattr(upstream, "checkpoint_path", None) or settings.checkpoint)
     profile = Profile(
         upstream=settings.name,
-        label=settings.label or (Path(settings.checkpoint).stem if settings.checkpoint else settings.name),
-        checkpoint=Path(settings.checkpoint).name if settings.checkpoint else "",
+        label=settings.label
+        or (ModelName.parse(settings.checkpoint, strict=False).label if settings.checkpoint else settings.name),
+        checkpoint=ModelName.short_of(settings.checkpoint),
         checkpoint_digest=digest,
         checkpoint_digest_of=digest_of,
         upstream_options=read_options(settings.options),

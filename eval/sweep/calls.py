@@ -12,6 +12,7 @@ from robustdistiller.eval.sweep.config import SweepConfig, UpstreamEntry
 from robustdistiller.eval.sweep.heard import write_suite
 from robustdistiller.eval.sweep.jobs import Job
 from robustdistiller.eval.sweep.plan import job_folder
+from robustdistiller.upstream.pretrained.names import existing_path
 
 
 def contract_job(group: Group, device: str) -> Job:
@@ -109,5 +110,6 @@ def _upstream(group: Group) -> list[str]:
     return arguments
 
 
-def _absolute(path: str | None) -> str | None:
-    return str(Path(path).absolute()) if path and Path(path).is_file() else path
+def _absolute(text: str | None) -> str | None:
+    path = existing_path(text) if text else None
+    return text if path is None else str(path.absolute())

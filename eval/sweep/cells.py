@@ -18,7 +18,8 @@ from robustdistiller.eval.store import slug
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
 from robustdistiller.eval.sweep.heard import conditions_of
 from robustdistiller.eval.sweep.reading import SweepError
-from robustdistiller.upstream import checkpoint_digest
+from robustdistiller.upstream import ModelName, checkpoint_digest
+from robustdistiller.upstream.s3prl.entries import find_checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ class Cell:
             upstream=group.upstream.name,
             label=group.upstream.label,
             upstream_options=_text(group.upstream.options),
-            checkpoint=Path(group.upstream.checkpoint).name if group.upstream.checkpoint else "",
+            checkpoint=ModelName.short_of(group.upstream.checkpoint),
             checkpoint_digest=group.digest,
             checkpoint_digest_of="file" if group.digest != NO_CHECKPOINT else "none",
             parameters=0,
@@ -230,12 +231,11 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
 def _digest(entry: UpstreamEntry) -> str:
     if not entry.checkpoint:
         return NO_CHECKPOINT
-    path = Path(entry.checkpoint)
-    if path.is_file():
-        return checkpoint_digest(path)
-    if "://" in entry.checkpoint or not path.suffix:  # something that the upstream fetches itself
-        return NO_CHECKPOINT
-    raise SweepError(f"upstream {entry.label}: checkpoint {path} does not exist (seen from {Path.cwd()})")
+    try:  # downloaded now: heads are kept by this digest, on machines that may have no network
+        path = find_checkpoint(entry.name, entry.checkpoint)
+        return NO_CHECKPOINT if path is None else checkpoint_digest(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise SweepError(f"upstream {entry.label}: {error}") from error
 
 
 def _text(options: str | None) -> str:

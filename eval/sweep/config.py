@@ -15,6 +15,8 @@ from robustdistiller.eval import task_configs, tasks
 from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.store import REUSE_POLICIES
 from robustdistiller.eval.sweep.reading import SweepError, read, unknown_key
+from robustdistiller.upstream import ModelName
+from robustdistiller.upstream.s3prl.entries import entry_of
 
 EXECUTORS = ("local", "pool", "slurm")
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -27,16 +29,16 @@ class UpstreamEntry:
     """An upstream under test; in the file, its name alone or a mapping.
 
     Attributes:
-        name: entry of s3prl's hub (``-u``).
-        checkpoint: its weights (``-k``).
+        name: entry of s3prl's hub (``-u``), or a model's name.
+        checkpoint: its weights (``-k``): a path, a URL, ``org/name[@revision]`` on the Hub, or a registered name.
         options: its own options file (``-g``).
         label: name in tables; default: the name, or the checkpoint's file name where there is one.
         feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
         layer: a single hidden state instead of the weighted sum (``-l``).
 
     Example:
-        >>> UpstreamEntry.from_text("fbank").label
-        'fbank'
+        >>> UpstreamEntry.from_text("fbank").label, UpstreamEntry.from_text("microsoft/wavlm-large").label
+        ('fbank', 'wavlm-large')
     """
 
     name: str
@@ -47,7 +49,11 @@ class UpstreamEntry:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        self.label = self.label or (Path(self.checkpoint).stem if self.checkpoint else self.name)
+        if self.checkpoint is None:
+            self.name, self.checkpoint = entry_of(self.name)
+        self.label = self.label or (
+            ModelName.parse(self.checkpoint, strict=False).label if self.checkpoint else self.name
+        )
 
     @classmethod
     def from_text(cls, text: str) -> UpstreamEntry:

@@ -18,7 +18,7 @@ from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_chec
 
 from ..callbacks import CheckpointKeeper, History
 from ..config import DistillConfig
-from ..inputs import open_sources
+from ..inputs import open_sources, read_named
 from ..lightning_run import RunInterrupted, make_trainer, quiet_lightning, versions
 from ..plot import draw_history
 from ..resume import checkpoint_step, latest_checkpoint, refuse_other_run, write_run
@@ -130,23 +130,17 @@ def load_start(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
     paths = [path for path in (config.student.checkpoint, config.teacher.checkpoint) if path]
     if len(paths) != 1:
         raise SettingsError(
-            f"found {len(paths)} models to fine-tune, expected one: give student.checkpoint=FILE for a distilled "
-            "student, or teacher.checkpoint=FILE for a whole teacher"
+            f"found {len(paths)} models to fine-tune, expected one: give student.checkpoint=NAME for a distilled "
+            "student, or teacher.checkpoint=NAME for a whole teacher"
         )
     options = config.student
-    checkpoint = read_checkpoint(
+    checkpoint, start = read_named(
         paths[0],
         feature_grad_mult=options.feature_grad_mult,
         dropout=options.dropout,
         attention_dropout=options.attention_dropout,
         activation_dropout=options.activation_dropout,
     )
-    start = {
-        "file": Path(paths[0]).name,
-        "format": checkpoint.format,
-        "sha256": checkpoint_digest(Path(paths[0]).expanduser()),
-        "metadata": checkpoint.metadata,
-    }
     logger.info("start    %s (%s, sha256 %s...)", paths[0], checkpoint.format, start["sha256"][:12])
     encoder = checkpoint.build()
     if config.multitask.features != "predictions" and config.multitask.encoder == "trainable":

@@ -54,7 +54,7 @@ def test_failures_are_listed_last_and_the_exit_code_says_so(tmp_path):
     [
         (["teacher.ckpt", "speech", "--layer", "5", "--out", "f"], "error: layer '5': expected 0 to 2"),
         (["teacher.ckpt", "nowhere", "--out", "f"], "error: nowhere does not exist"),
-        (["absent.ckpt", "speech", "--out", "f"], "error: absent.ckpt: neither a checkpoint nor one of"),
+        (["absent.ckpt", "speech", "--out", "f"], "error: checkpoint absent.ckpt: expected a file or folder"),
         (["speech/a.wav", "speech", "--out", "f"], "error: speech/a.wav cannot be read as a checkpoint"),
         (["teacher.ckpt", "speech", "--layer", "weighted", "--out", "f"], "give --head FILE"),
     ],

@@ -346,8 +346,8 @@ def test_states_of_different_width(speech, tmp_path):
         ({"batch_s": 0.0}, "batch_s is 0.0"),
         ({"device": "gpu7"}, "device 'gpu7' cannot be used"),
         ({"audio": ["nowhere"]}, "nowhere does not exist"),
-        ({"upstream": "wavlm_base"}, "wavlm_base: neither a checkpoint nor one of"),
-        ({"upstream": "robustdistiller_local"}, "give the path of the checkpoint itself"),
+        ({"upstream": "wavlm_base"}, "model 'wavlm_base': found neither a file nor a known name"),
+        ({"upstream": "robustdistiller_local"}, "expected a path, a URL, org/name"),
     ],
 )
 def test_bad_options_are_one_sentence(student, speech, tmp_path, options, message):

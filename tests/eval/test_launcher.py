@@ -22,6 +22,8 @@ from robustdistiller.eval.manifests import Manifest
 from robustdistiller.eval.runner import ConditionRunner
 from robustdistiller.eval.selection import dev_score
 from robustdistiller.eval.store import read_records, write_record
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, export_checkpoint, save_checkpoint
+from robustdistiller.upstream.pretrained import resolve as resolving
 
 pytestmark = pytest.mark.usefixtures("bridge")
 
@@ -207,7 +209,11 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kep
         (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
         (
             ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x"],
-            "-k no.ckpt: no such file",
+            "-k: checkpoint no.ckpt: expected a file or folder, found nothing there",
+        ),
+        (
+            ["-m", "train", "-u", "exp/no.ckpt", "-d", "IC", "-p", "x"],  # a model in an upstream's place
+            "-k: checkpoint exp/no.ckpt: expected a file or folder, found nothing there",
         ),
         (["-m", "evaluate", "-e", "nowhere"], "-e nowhere: no such file or folder"),
         (["-m", "evaluate", "-e", "nowhere", "--condition", "noise:snr=5"], "unknown key 'snr'.*nearest: 'snr_db'"),
@@ -235,12 +241,28 @@ def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, ca
     torch.save(checkpoint, copy / "states-4.ckpt")
     assert evaluate(copy) == 2
     error = capsys.readouterr().err
-    assert "old/student.ckpt, which is not there" in error and "args.upstream_ckpt='NEW_PATH'" in error
+    assert "old/student.ckpt: expected a file or folder" in error and "args.upstream_ckpt='NEW_NAME'" in error
     option = f"args.upstream_ckpt='{moved}',,args.expdir='{copy}'"
     assert evaluate(copy, "-o", option) == 0
     moved.write_bytes(moved.read_bytes() + b" ")  # another file at the same path
     assert evaluate(copy, "-o", option) == 2
     assert "train the head again" in capsys.readouterr().err
+
+
+def test_a_model_on_the_hub_is_an_upstream_and_its_head_remembers_it(option, tmp_path, monkeypatch, capsys):
+    model, folder = tmp_path / "hub" / "commit", tmp_path / "ic"
+    config = EncoderConfig(embed_dim=24, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    save_checkpoint(tmp_path / "student.ckpt", SpeechEncoder(config), {})
+    export_checkpoint(tmp_path / "student.ckpt", model, "huggingface")
+    monkeypatch.setattr(resolving, "hub_folder", lambda name, revision, *_, **__: model)
+    assert main(["-m", "train", "-u", "me/student@v1", "-d", "IC", "-p", str(folder), "-o", option]) == 0
+    assert evaluate(folder) == 0
+    (record,) = read_records(folder / "records")
+    assert (record.upstream, record.checkpoint) == ("robustdistiller_local", "me/student@v1")
+    assert (record.checkpoint_digest, record.checkpoint_digest_of) == (checkpoint_digest(model), "file")
+    (model / "config.json").write_text((model / "config.json").read_text() + "\n")  # another commit
+    assert evaluate(folder) == 2
+    assert "was trained on me/student@v1" in capsys.readouterr().err
 
 
 def test_ignored_options_are_named(head, caplog, tmp_path):

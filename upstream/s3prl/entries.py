@@ -6,134 +6,118 @@ Each entry takes what s3prl's runner passes (``ckpt``, ``model_config``, ``refre
 
 from __future__ import annotations
 
+import difflib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.upstream.pretrained.released import fetch, mini_teacher, resolve_released
+from robustdistiller.upstream.pretrained.names import ModelName
+from robustdistiller.upstream.pretrained.registry import MODELS
+from robustdistiller.upstream.pretrained.resolve import resolve
 from robustdistiller.upstream.s3prl.expert import UpstreamExpert
 from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
 
-
-def robustdistiller_local(
-    ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
-) -> UpstreamExpert:
-    """The upstream in a local checkpoint (``-k FILE``), of any readable format; Hugging Face's may be a folder.
-
-    Raises:
-        ValueError: no checkpoint is given.
-
-    >>> robustdistiller_local()
-    Traceback (most recent call last):
-    ValueError: robustdistiller_local needs a checkpoint: give -k FILE (or ckpt=FILE)
-    """
-    if not ckpt:
-        raise ValueError("robustdistiller_local needs a checkpoint: give -k FILE (or ckpt=FILE)")
-    return UpstreamExpert(ckpt, model_config, **options)
+_NEEDS_CHECKPOINT = "robustdistiller_local", "robustdistiller_url", "robustdistiller_onnx"
 
 
-def robustdistiller_url(
-    ckpt: str | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
-) -> UpstreamExpert:
-    """The upstream in a checkpoint on the web (``-k URL``), kept in s3prl's cache folder.
-
-    Raises:
-        ValueError: no URL is given.
-        FileNotFoundError: it could not be fetched.
-    """
-    if not ckpt or "://" not in str(ckpt):
-        raise ValueError(f"robustdistiller_url needs a URL: give -k URL (or ckpt=URL), found {ckpt!r}")
-    try:
-        path = fetch(ckpt, refresh)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{ckpt} could not be fetched ({error}): download it elsewhere and use robustdistiller_local with -k FILE"
-        ) from error
-    return UpstreamExpert(path, model_config, **options)
-
-
-def robustdistiller_onnx(
-    ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False
-) -> OnnxExpert:
-    """The upstream in an ONNX file that ``robustdistiller export`` wrote (``-k FILE``), run by onnxruntime, frozen.
-
-    Raises:
-        ValueError: no file is given, or options are: the file has what was chosen when it was exported.
-
-    >>> robustdistiller_onnx()
-    Traceback (most recent call last):
-    ValueError: robustdistiller_onnx needs an ONNX file: give -k FILE (or ckpt=FILE)
-    """
-    if not ckpt:
-        raise ValueError("robustdistiller_onnx needs an ONNX file: give -k FILE (or ckpt=FILE)")
-    if model_config is not None:
-        raise ValueError(
-            f"robustdistiller_onnx takes no options, found {model_config}: `robustdistiller export` chooses the layers"
-        )
-    return OnnxExpert(ckpt)
-
-
-def _released(
+def open_entry(
     name: str,
     ckpt: str | Path | None = None,
     model_config: str | None = None,
     refresh: bool = False,
     **options: Any,
-) -> UpstreamExpert:
-    return UpstreamExpert(resolve_released(name, ckpt, refresh), model_config, **options)
+) -> UpstreamExpert | OnnxExpert:
+    """The upstream of an entry.
+
+    Args:
+        name: of the entry.
+        ckpt: the model (``-k``): a path, a URL, ``org/name[@revision]`` on the Hub, or a registered name. By default,
+            where the entry is a registered model, that one.
+        model_config: YAML file with options (``-g``).
+        refresh: download again.
+        options: the same options as keyword arguments.
+
+    Raises:
+        ValueError: no model is given where one is needed, it is no name, or it is no model.
+        FileNotFoundError: it is not there and could not be fetched.
+
+    >>> open_entry("robustdistiller_mini").num_layers
+    5
+    >>> open_entry("robustdistiller_local")
+    Traceback (most recent call last):
+    ValueError: robustdistiller_local needs a model: give -k NAME (or ckpt=NAME), a path, a URL or org/name on the Hub
+    """
+    path = find_checkpoint(name, ckpt, refresh)
+    if name != "robustdistiller_onnx":
+        return UpstreamExpert(path, model_config, **options)
+    if model_config is not None or options:
+        found = ", ".join(options) if model_config is None else model_config
+        raise ValueError(
+            f"robustdistiller_onnx takes no options, found {found}: `robustdistiller export` chooses the layers"
+        )
+    return OnnxExpert(path)
 
 
-def robustdistiller_hubert(**arguments: Any) -> UpstreamExpert:
-    """RobustDistiller's released student of HuBERT Base; ``-k FILE`` or ``ROBUSTDISTILLER_HUBERT_CKPT`` is a copy."""
-    return _released("robustdistiller_hubert", **arguments)
+def find_checkpoint(upstream: str, ckpt: str | Path | None = None, refresh: bool = False) -> Path | None:
+    """The file or folder that an upstream will read, downloaded if need be; an upstream's user sees errors early.
+
+    Of s3prl's own upstreams, which understand ``-k`` in ways of their own, only paths are looked at.
+
+    Args:
+        upstream: entry of s3prl's hub, ours included (``-u``).
+        ckpt: what its ``-k`` is given.
+        refresh: download again.
+
+    Returns:
+        None where it is the upstream's own affair.
+
+    Raises:
+        ValueError: see :func:`open_entry`.
+        FileNotFoundError: it is not there and could not be fetched.
+
+    >>> find_checkpoint("hubert_local", "nowhere.pt")
+    Traceback (most recent call last):
+    FileNotFoundError: checkpoint nowhere.pt: expected a file or folder, found nothing there (seen from ...)
+    """
+    if upstream not in ENTRIES:
+        if not ckpt or ModelName.parse(ckpt, strict=False).kind != "path":
+            return None
+    elif not ckpt and upstream in _NEEDS_CHECKPOINT:
+        raise ValueError(f"{upstream} needs a model: give -k NAME (or ckpt=NAME), a path, a URL or org/name on the Hub")
+    return resolve(ckpt or ModelName("registered", upstream), refresh)
 
 
-def robustdistiller_wavlm(**arguments: Any) -> UpstreamExpert:
-    """RobustDistiller's released student of WavLM Base+; ``-k FILE`` or ``ROBUSTDISTILLER_WAVLM_CKPT`` is a copy."""
-    return _released("robustdistiller_wavlm", **arguments)
+def entry_of(text: str) -> tuple[str, str | None]:
+    """Entry and ``-k`` of what names an upstream or, as no upstream of s3prl's is called, a model.
+
+    >>> entry_of("fbank"), entry_of("microsoft/wavlm-large")
+    (('fbank', None), ('robustdistiller_local', 'microsoft/wavlm-large'))
+    """
+    return (text, None) if text.isidentifier() else ("robustdistiller_local", text)
 
 
-def robustdistiller_robust_hubert(**arguments: Any) -> UpstreamExpert:
-    """RobustDistiller's released student of Robust HuBERT; ``-k FILE`` or ``ROBUSTDISTILLER_ROBUST_HUBERT_CKPT``."""
-    return _released("robustdistiller_robust_hubert", **arguments)
+def nearest_entries(name: str) -> list[str]:
+    """The upstreams of s3prl's hub, ours included, whose names are most like ``name``."""
+    import s3prl.hub
+
+    return difflib.get_close_matches(name, dir(s3prl.hub), n=3)
 
 
-def robustdistiller_dpwavlm(**arguments: Any) -> UpstreamExpert:
-    """RobustDistiller's released student of WavLM Base+ in DPWavLM's shape; ``ROBUSTDISTILLER_DPWAVLM_CKPT``."""
-    return _released("robustdistiller_dpwavlm", **arguments)
-
-
-def dphubert(**arguments: Any) -> UpstreamExpert:
-    """DPHuBERT, pruned and distilled from HuBERT Base; ``-k FILE`` or ``DPHUBERT_CKPT`` is a copy."""
-    return _released("dphubert", **arguments)
-
-
-def dpwavlm(**arguments: Any) -> UpstreamExpert:
-    """DPWavLM, pruned and distilled from WavLM Base+; ``-k FILE`` or ``DPWAVLM_CKPT`` is a copy."""
-    return _released("dpwavlm", **arguments)
-
-
-def robustdistiller_mini(
-    ckpt: str | Path | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
-) -> UpstreamExpert:
-    """The mini teacher that ships with this package, or (``-k FILE``) one of its students."""
-    return UpstreamExpert(ckpt or mini_teacher(), model_config, **options)
+def _entry(name: str, about: str) -> partial:
+    entry = partial(open_entry, name)
+    entry.__name__, entry.__doc__ = name, about
+    return entry
 
 
 #: Every entry by its name in s3prl.
 ENTRIES = {
-    entry.__name__: entry
-    for entry in (
-        robustdistiller_local,
-        robustdistiller_url,
-        robustdistiller_hubert,
-        robustdistiller_wavlm,
-        robustdistiller_robust_hubert,
-        robustdistiller_dpwavlm,
-        dphubert,
-        dpwavlm,
-        robustdistiller_mini,
-        robustdistiller_onnx,
-    )
+    name: _entry(name, about)
+    for name, about in {
+        "robustdistiller_local": "Any model that is given: -k NAME.",
+        "robustdistiller_url": "The same; its old name for URLs.",
+        **{name: f"{model.about}; -k NAME is another one." for name, model in MODELS.items() if "/" not in name},
+        "robustdistiller_onnx": "An ONNX file that `robustdistiller export` wrote (-k NAME), run frozen.",
+    }.items()
 }
 
 

@@ -17,6 +17,7 @@ from robustdistiller.upstream.fast import accelerate
 from robustdistiller.upstream.model.config import refuse_unknown
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions
+from robustdistiller.upstream.pretrained.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class UpstreamExpert(Expert):
     Frames and padding are those of :class:`Expert`.
 
     Args:
-        ckpt: a checkpoint (a file, or a Hugging Face folder) of any format that :func:`read_checkpoint` knows.
+        ckpt: a model's name, see :func:`~robustdistiller.upstream.pretrained.resolve.resolve`, of any format that
+            :func:`read_checkpoint` knows.
         model_config: YAML file with :class:`ExpertOptions`.
         options: the same options as keyword arguments; they win over the file.
 
@@ -199,7 +201,8 @@ class UpstreamExpert(Expert):
         super().__init__()
         settings = ExpertOptions.from_dict({**_read_yaml(model_config), **options})
         hints = {} if settings.num_heads is None else {"num_heads": settings.num_heads}
-        checkpoint = read_checkpoint(ckpt, **hints)
+        self.checkpoint_path = resolve(ckpt)
+        checkpoint = read_checkpoint(self.checkpoint_path, **hints)
         self.is_student = bool(checkpoint.config.prediction_layers)
         factor = settings.feature_grad_mult
         if factor is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from robustdistiller.upstream.export.runtime import OnnxEncoder
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.cost import encoder_macs
+from robustdistiller.upstream.pretrained.resolve import resolve
 from robustdistiller.upstream.s3prl.expert import Expert
 
 
@@ -17,7 +18,7 @@ class OnnxExpert(Expert):
     """The upstream in an ONNX file, run by onnxruntime on the CPU, for frozen use: it has no weights to train.
 
     Args:
-        ckpt: a file that ``robustdistiller export`` wrote.
+        ckpt: a path or URL of a file that ``robustdistiller export`` wrote.
 
     Attributes:
         num_parameters: weights that the file computes with.
@@ -29,13 +30,14 @@ class OnnxExpert(Expert):
 
     >>> OnnxExpert("nowhere.onnx")
     Traceback (most recent call last):
-    FileNotFoundError: checkpoint nowhere.onnx: expected a file, found nothing there
+    FileNotFoundError: checkpoint nowhere.onnx: expected a file or folder, found nothing there (seen from ...)
     """
 
     def __init__(self, ckpt: str | Path):
         super().__init__()
         # As many threads as PyTorch has: what limits the one limits the other.
-        self.onnx = OnnxEncoder(ckpt, threads=torch.get_num_threads())
+        self.checkpoint_path = resolve(ckpt)
+        self.onnx = OnnxEncoder(self.checkpoint_path, threads=torch.get_num_threads())
         notes = self.onnx.metadata
         self.names, self.numbers = self.onnx.names, tuple(notes["layer_numbers"])
         self.num_layers, self.num_parameters = notes["num_layers"], notes["parameters"]

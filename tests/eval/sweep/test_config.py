@@ -52,7 +52,10 @@ def test_defaults_and_short_forms(tmp_path):
         ),
         ({"upstreams": ["fbank", "fbank"]}, "two upstreams share the label 'fbank'"),
         ({"upstreams": [{"name": "fbank"}, {"name": "fbank", "label": "b"}]}, "are the same upstream"),
-        ({"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]}, "no.ckpt does not exist"),
+        (
+            {"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]},
+            "no.ckpt: expected a file",
+        ),
         ({"upstreams": [{"name": "a", "checkpoint": "lr=1/s.ckpt"}]}, "takes no paths with '='"),
         ({"upstreams": [{"checkpoint": "s.ckpt"}]}, r"upstreams\[0\]: name is missing"),
     ],

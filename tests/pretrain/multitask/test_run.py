@@ -243,7 +243,7 @@ def test_the_best_step_is_exported_not_the_last(make_run, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["student.checkpoint=null"], r"found 0 models to fine-tune.*student\.checkpoint=FILE"),
+        (["student.checkpoint=null"], r"found 0 models to fine-tune.*student\.checkpoint=NAME"),
         (["teacher.checkpoint=x.pt"], "found 2 models to fine-tune"),
         (["objectives.l1=2", "student.num_layers=3"], r"does not use objectives\.l1.*student\.num_layers"),
         (["trainer.devices=2"], r"does not use trainer\.devices"),

@@ -1,10 +1,7 @@
-"""The upstream as s3prl uses it: names, order and frames of the hidden states, entries, released files."""
+"""The upstream as s3prl uses it: names, order and frames of the hidden states, entries."""
 
 import subprocess
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -14,11 +11,8 @@ from robustdistiller.upstream import (
     EncoderConfig,
     SpeechEncoder,
     UpstreamExpert,
-    checkpoint_digest,
     save_checkpoint,
 )
-from robustdistiller.upstream.pretrained import released
-from robustdistiller.upstream.pretrained.released import cached_path, fetch, resolve_released
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)}
@@ -181,82 +175,41 @@ def test_mini_entry_takes_a_student(student):
     assert ENTRIES["robustdistiller_mini"](ckpt=student).names[-1] == "prediction_8"
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    from s3prl.util import download
-
-    monkeypatch.setattr(download, "_download_dir", tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-@pytest.mark.parametrize("name", released.URLS)
-def test_released_checkpoint_from_copy_variable_and_cache(name, student, cache, monkeypatch):
-    assert resolve_released(name, ckpt=student) == student
-    monkeypatch.setenv(f"{name.upper()}_CKPT", str(student))
-    assert resolve_released(name) == student
-    assert ENTRIES[name](model_config=None, refresh=False).names[0] == "projected"
-    monkeypatch.delenv(f"{name.upper()}_CKPT")
-    cached = cached_path(released.URLS[name])
-    cached.write_bytes(b"x")
-    assert resolve_released(name) == cached and cached.parent == cache
-
-
-def test_offline_without_a_copy_says_what_to_do(cache, monkeypatch):
-    monkeypatch.setitem(released.URLS, "robustdistiller_wavlm", "http://127.0.0.1:9/rd_wavlm.ckpt")
-    with pytest.raises(FileNotFoundError) as error:
-        ENTRIES["robustdistiller_wavlm"]()
-    text = str(error.value)
-    for part in ("http://127.0.0.1:9/rd_wavlm.ckpt", str(cache), "-k FILE", "ROBUSTDISTILLER_WAVLM_CKPT"):
-        assert part in text
-    assert "\n" not in text
-    with pytest.raises(FileNotFoundError, match="robustdistiller_local with -k FILE"):
-        ENTRIES["robustdistiller_url"](ckpt="http://127.0.0.1:9/a.ckpt")
-    assert [path for path in cache.rglob("*") if path.is_file()] == []
-
-
-def test_download_is_cached_refreshed_and_whole_or_absent(student, cache, tmp_path):
-    class Server(SimpleHTTPRequestHandler):
-        requests = 0
-
-        def do_GET(self):
-            Server.requests += 1
-            if "short" in self.path:
-                self.send_response(200)
-                self.send_header("Content-Length", "100")
-                self.end_headers()
-                self.wfile.write(b"only this")
-            else:
-                super().do_GET()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}"
-        upstream = ENTRIES["robustdistiller_url"](ckpt=f"{url}/student.ckpt")
-        assert upstream.names[0] == "projected" and Server.requests == 1
-        assert fetch(f"{url}/student.ckpt").read_bytes() == student.read_bytes() and Server.requests == 1
-        fetch(f"{url}/student.ckpt", refresh=True)
-        assert Server.requests == 2
-        with pytest.raises(OSError, match=r"its SHA-256 is .*, expected 00"):
-            fetch(f"{url}/student.ckpt?again", sha256="00")
-        assert fetch(f"{url}/student.ckpt", refresh=True, sha256=checkpoint_digest(student)).is_file()
-        for broken in ("absent.ckpt", "short.ckpt"):
-            with pytest.raises(OSError):
-                fetch(f"{url}/{broken}")
-            assert not cached_path(f"{url}/{broken}").exists()
-        assert len(list(cache.iterdir())) == 1
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_entries_refuse_a_missing_checkpoint():
-    with pytest.raises(ValueError, match="robustdistiller_local needs a checkpoint: give -k FILE"):
-        ENTRIES["robustdistiller_local"]()
-    with pytest.raises(ValueError, match="robustdistiller_url needs a URL"):
+def test_entries_refuse_a_missing_checkpoint(student):
+    for name in ("robustdistiller_local", "robustdistiller_url", "robustdistiller_onnx"):
+        with pytest.raises(ValueError, match=f"{name} needs a model: give -k NAME"):
+            ENTRIES[name]()
+    with pytest.raises(FileNotFoundError, match=r"student\.ckpt: expected a file or folder, found nothing there"):
         ENTRIES["robustdistiller_url"](ckpt="student.ckpt")
-    with pytest.raises(ValueError, match="no released checkpoint is called 'x'"):
-        resolve_released("x")
+    with pytest.raises(ValueError, match="robustdistiller_onnx takes no options, found no_pred"):
+        ENTRIES["robustdistiller_onnx"](ckpt=student, no_pred=True)
+
+
+def test_entries_are_the_registry_and_are_not_taken_for_folders(student, tmp_path, monkeypatch):
+    from robustdistiller.upstream.pretrained.registry import MODELS
+
+    assert {name for name in MODELS if "/" not in name} < set(ENTRIES)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "robustdistiller_wavlm").mkdir()  # the experiment with it
+    monkeypatch.setenv("ROBUSTDISTILLER_WAVLM_CKPT", str(student))
+    assert ENTRIES["robustdistiller_wavlm"](model_config=None, refresh=False).checkpoint_path == student
+    assert ENTRIES["dphubert"](ckpt="robustdistiller_mini").num_layers == 5  # -k is a name of any kind
+
+
+SCRIPT = """
+import sys, torch
+from robustdistiller.upstream import register
+
+register()
+from s3prl.nn import S3PRLUpstream
+
+upstream = S3PRLUpstream("robustdistiller_local", path_or_url=sys.argv[1])
+states, lengths = upstream(torch.randn(2, 16000), torch.tensor([16000, 8000]))
+print(len(states), lengths[0].tolist())
+"""
+
+
+def test_a_plain_script_without_our_launcher(student, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py", student], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "5 [50, 25]\n", done.stderr

@@ -1,0 +1,40 @@
+"""`robustdistiller models`: the models that are known by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+    """List the models that are known by name: size, licence, teacher, and whether they are on this machine.
+
+    Wherever a model is asked for, these names do, and so does any org/name[@revision] of a readable model on the
+    Hugging Face Hub, a path or a URL. A dash is what its publisher does not say.
+    """
+    from robustdistiller.upstream.pretrained.names import ModelName
+    from robustdistiller.upstream.pretrained.registry import MODELS
+    from robustdistiller.upstream.pretrained.resolve import find_local
+
+    found = {name: find_local(ModelName("hub" if "/" in name else "registered", name)) for name in MODELS}
+    if as_json:
+        rows = [
+            {"name": name, **dataclasses.asdict(model), "url": model.url, "path": found[name] and str(found[name])}
+            for name, model in MODELS.items()
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for head in ("name", "MB", "licence", "teacher", "here", "what it is"):
+        table.add_column(head, justify="right" if head == "MB" else "left", overflow="fold", no_wrap=head == "name")
+    for name, model in MODELS.items():
+        size = "-" if model.size_mb is None else f"{model.size_mb:g}"
+        here = "yes" if found[name] else "no"
+        table.add_row(name, size, model.licence or "-", model.teacher or "-", here, model.about)
+    Console(width=None if Console().width >= 120 else 120).print(table)

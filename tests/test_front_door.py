@@ -1,0 +1,52 @@
+"""The package itself: what importing it costs, what it offers, its version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import robustdistiller
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(code: str, *paths: Path) -> str:
+    """What a fresh process prints, started elsewhere."""
+    done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_it_imports_next_to_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import robustdistiller; print(*(set(sys.modules) - before))"
+    imported = run(code).split()
+    packages = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert packages == {"robustdistiller", "lazy_loader"}
+    assert [name for name in imported if name.startswith("robustdistiller.")] == []
+    assert len(imported) < 60
+
+
+def test_what_it_offers_is_there_and_has_an_example() -> None:
+    assert dir(robustdistiller) == ["distill", "load"]
+    for name in dir(robustdistiller):
+        assert ">>>" in getattr(robustdistiller, name).__doc__
+    assert run("import robustdistiller as r; print(r.load('robustdistiller_mini').config.num_layers)") == "5"
+
+
+def test_the_version_has_one_definition() -> None:
+    assert robustdistiller.__version__ == importlib.metadata.version("robustdistiller")
+    assert robustdistiller.__version__ not in (ROOT / "setup.py").read_text(encoding="utf-8")
+    shown = run("import sys; sys.argv = ['r', '--version']; from robustdistiller.cli.main import main; main()")
+    assert shown == f"robustdistiller {robustdistiller.__version__}"
+
+
+def test_a_checkout_that_is_not_installed_serves_torch_hub() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '').lower()]\n"
+        "import torch\n"
+        "print(torch.hub.load(sys.argv[1], 'load', 'robustdistiller_mini', source='local').config.num_layers)"
+    )
+    assert run(code, ROOT) == "5"

@@ -1,0 +1,185 @@
+"""A home of its own for each test, and local servers in place of the web and of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, export_checkpoint, save_checkpoint
+
+
+class Server:
+    """Files by their path in the URL.
+
+    Attributes:
+        files: content by path, ``/a.ckpt``.
+        asked: method, path and range of each request.
+        cuts: bytes after which the next connections break that would give more.
+        statuses: what the next requests are answered instead.
+        chunked: send no length.
+        gives_parts: understand ranges.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.cuts: list[int] = []
+        self.statuses: list[int] = []
+        self.chunked = False
+        self.gives_parts = True
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """One request, and the end of its connection."""
+        asked = request.headers.get("Range")
+        self.asked.append((request.command, request.path, asked))
+        request.close_connection = True
+        if self.statuses:
+            return self.send(request, self.statuses.pop(0), b"")
+        content = self.files.get(request.path.partition("?")[0])
+        if content is None:
+            return self.send(request, 404, b"")
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
+        if asked and self.gives_parts and request.headers.get("If-Range") in (None, etag):
+            start = int(asked.removeprefix("bytes=").partition("-")[0])
+            part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+            return self.send(request, 206, content[start:], {**part, "ETag": etag})
+        return self.send(request, 200, content, {"ETag": etag})
+
+    def send(self, request: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict | None = None) -> None:
+        """Status, headers and content, as far as the connection holds."""
+        request.send_response(status)
+        for name, value in {"Connection": "close", **(headers or {})}.items():
+            request.send_header(name, value)
+        if self.chunked:
+            request.send_header("Transfer-Encoding", "chunked")
+        else:
+            request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        if request.command == "HEAD":
+            return
+        cut = self.cuts.pop(0) if self.cuts and self.cuts[0] < len(content) else None
+        content = content[:cut]
+        if self.chunked:
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(content), content) + (b"0\r\n\r\n" if cut is None else b""))
+        else:
+            request.wfile.write(content)
+
+    def close(self) -> None:
+        """Stop."""
+        self._http.shutdown()
+        self._http.server_close()
+
+
+class Hub(Server):
+    """What huggingface_hub asks of the Hub: the files of revisions, with their commit.
+
+    Attributes:
+        revisions: of a repository, their commits by name.
+        private: token of each private repository.
+        gated: repositories with terms to be accepted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.revisions: dict[str, dict[str, str]] = {}
+        self.private: dict[str, str] = {}
+        self.gated: set[str] = set()
+
+    def add(self, repository: str, files: dict[str, bytes], revision: str = "main") -> str:
+        """Commit files, and point a revision there; gives the commit."""
+        commit = hashlib.sha1(json.dumps(sorted((n, c.hex()) for n, c in files.items())).encode()).hexdigest()
+        self.revisions.setdefault(repository, {}).update({revision: commit, commit: commit})
+        self.files |= {f"/{repository}/{commit}/{name}": content for name, content in files.items()}
+        return commit
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """One request for ``/org/name/resolve/revision/file``."""
+        asked = request.headers.get("Range")
+        self.asked.append((request.command, request.path, asked))
+        request.close_connection = True
+        org, name, resolve, revision, file = [*request.path.strip("/").split("/", 4), "", "", "", ""][:5]
+        repository = f"{org}/{name}"
+        token = self.private.get(repository)
+        if repository not in self.revisions or (token and request.headers.get("authorization") != f"Bearer {token}"):
+            error = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+            return self.send(request, 401, b"{}", error)
+        if repository in self.gated:
+            return self.send(request, 403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Gated"})
+        commit = self.revisions[repository].get(revision)
+        if resolve != "resolve" or commit is None:
+            return self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "None"})
+        content = self.files.get(f"/{repository}/{commit}/{file}")
+        if content is None:
+            error = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found", "X-Repo-Commit": commit}
+            return self.send(request, 404, b"{}", error)
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return self.send(request, 206 if start else 200, content[start:], headers)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty home, so that no cache is found, and no pauses between attempts."""
+    from robustdistiller.upstream.pretrained import download
+
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delitem(__import__("sys").modules, "s3prl.util.download", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def web() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory) -> Path:
+    """A small checkpoint with prediction heads."""
+    path = tmp_path_factory.mktemp("student") / "student.ckpt"
+    config = EncoderConfig(
+        embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4, prediction_layers=(4, 8)
+    )
+    save_checkpoint(path, SpeechEncoder(config), {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def hf_files(student, tmp_path_factory) -> dict[str, bytes]:
+    """A Hugging Face model: its files by name."""
+    folder = tmp_path_factory.mktemp("hf") / "model"
+    export_checkpoint(student, folder, "huggingface", drop_heads=True)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
