@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
@@ -15,7 +16,6 @@ from .config import DistillConfig
 from .inputs import load_teacher
 from .module import Distiller
 from .sections import StudentConfig
-from .settings import SettingsError
 from .student import load_student, make_student
 from .targets import as_groups
 

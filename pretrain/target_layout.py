@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .settings import SettingsError
+from robustdistiller.common.settings import SettingsError
 
 _SLOT = np.dtype([("place", "<u8"), ("start", "<u8"), ("frames", "<u4"), ("crops", "<u4")])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lhotse.cut import Cut
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderConfig
 
 from .config import DistillConfig
@@ -17,7 +18,6 @@ from .cuts import SAMPLE_RATE_HZ
 from .file_cuts import FileCut
 from .manifest import cuts_digest
 from .sections import TargetCacheConfig
-from .settings import SettingsError
 from .shards import StreamedCuts
 from .target_cache import TargetCache, open_cache, why_not_used
 from .target_codec import TargetCodec
@@ -36,7 +36,7 @@ def refuse_uncacheable(config: DistillConfig) -> None:
     >>> from robustdistiller.pretrain import load_config
     >>> refuse_uncacheable(load_config("correlation", ["targets.cache={}"]))
     Traceback (most recent call last):
-    robustdistiller.pretrain.settings.SettingsError: targets.cache: the teacher of this recipe hears a corruption of \
+    robustdistiller.common.settings.SettingsError: targets.cache: the teacher of this recipe hears a corruption of \
 its own, a new one in each epoch, so that nothing it says can be kept; give targets.cache=null or teacher.hears=clean
     """
     if config.targets.cache is not None and config.teacher.hears != "clean":
