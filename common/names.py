@@ -45,23 +45,24 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float =
     return f"; known: {', '.join(known) or 'none'}" if len(known) <= _LISTED else ""
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
+def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str, where: str = "") -> None:
     """Refuse names that are not known.
 
     Args:
         given: the names.
         known: what there is.
         what: what the names are of, as in ``unknown WHAT 'name'``.
+        where: what they stand in.
 
     Raises:
         ValueError: for the first name that is not known.
 
     Example:
-        >>> refuse_unknown(["snr"], ["snr_db", "rt60_s"], "key of a condition")
+        >>> refuse_unknown(["snr"], ["snr_db", "rt60_s"], "key", "'noise:snr=5'")
         Traceback (most recent call last):
-        ValueError: unknown key of a condition 'snr'; did you mean 'snr_db'?
+        ValueError: unknown key 'snr' in 'noise:snr=5'; did you mean 'snr_db'?
     """
     known = list(known)
     for name in given:
         if name not in known:
-            raise ValueError(f"unknown {what} {str(name)!r}{did_you_mean(name, known)}")
+            raise ValueError(f"unknown {what} {str(name)!r}{where and ' in ' + where}{did_you_mean(name, known)}")

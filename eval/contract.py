@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl import bridge
 
@@ -89,7 +89,7 @@ def open_upstream(name: str, checkpoint: str | None = None, options: str | None 
         >>> open_upstream("robustdistiller_mimi")
         Traceback (most recent call last):
         robustdistiller.eval.contract.ContractError: s3prl's hub has no upstream 'robustdistiller_mimi'; did you mean \
-robustdistiller_mini, ...
+'robustdistiller_mini'...
     """
     bridge.install()
     from s3prl import hub
@@ -98,9 +98,7 @@ robustdistiller_mini, ...
 
     register()
     if not hasattr(hub, name):
-        near = difflib.get_close_matches(name, dir(hub), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ContractError(f"s3prl's hub has no upstream {name!r}{hint}")
+        raise ContractError(f"s3prl's hub has no upstream {name!r}{did_you_mean(name, dir(hub), most=3)}")
     if checkpoint and "://" not in checkpoint and Path(checkpoint).suffix and not Path(checkpoint).is_file():
         raise ContractError(f"checkpoint {checkpoint}: no such file")
     try:

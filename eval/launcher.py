@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ import torch
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.installation import run_command
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.heads import LaunchError, check_origin, find_head, write_origin
@@ -225,9 +225,8 @@ class Launch:
         if args.hub != "torch":
             return
         if not hasattr(self.hub, args.upstream):
-            near = difflib.get_close_matches(args.upstream, dir(self.hub), n=3)
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise LaunchError(f"unknown upstream {args.upstream!r}.{hint} `run_downstream.py -h` lists them under -u")
+            hint = did_you_mean(args.upstream, dir(self.hub), most=3)
+            raise LaunchError(f"unknown upstream {args.upstream!r}{hint} (`run_downstream.py -h` lists them under -u)")
         path = args.upstream_ckpt
         is_file_name = path and "://" not in path and (Path(path).suffix or os.sep in path)
         if not is_file_name or Path(path).exists():
