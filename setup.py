@@ -31,6 +31,7 @@ CORE = [
     "safetensors",
     "huggingface_hub",
     "filelock>=3.30",  # lock_descriptor
+    "pydantic>=2.11",  # settings
     "PyYAML",
     "typer",
     "rich",

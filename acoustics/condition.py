@@ -4,7 +4,10 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from .options import check_range, dataclass_from_dict, nearest, refuse_unknown
+from robustdistiller.common.names import did_you_mean, refuse_unknown
+from robustdistiller.common.settings import read
+
+from .options import check_range
 from .plan import COLORS, REVERB_LEVELS, Plan
 
 _KEYS = {
@@ -53,7 +56,7 @@ class Condition:
     20.0
     >>> Condition.parse("noise:snr=5")
     Traceback (most recent call last):
-    ValueError: unknown key 'snr' in 'noise:snr=5' (nearest: 'snr_db'); known keys: snr_db, noise, speech, talkers, side
+    ValueError: unknown key 'snr' in 'noise:snr=5'; did you mean 'snr_db'?
     """
 
     kind: str = "clean"
@@ -70,10 +73,10 @@ class Condition:
 
     def __post_init__(self):
         if self.kind not in _KEYS:
-            raise ValueError(f"unknown condition {self.kind!r}{nearest(self.kind, _KEYS)}; known: {', '.join(_KEYS)}")
+            raise ValueError(f"unknown condition {self.kind!r}{did_you_mean(self.kind, _KEYS)}")
         given = [f.name for f in dataclasses.fields(self) if f.name != "kind" and getattr(self, f.name) is not None]
         known = [*_KEYS[self.kind], *(upper for lower, upper in _UPPER.items() if lower in _KEYS[self.kind])]
-        refuse_unknown(given, known, f"condition {self.kind!r}")
+        refuse_unknown(given, known, "key", f"condition {self.kind!r}")
         if "noise" in self.kind and self.snr_db is None:
             raise ValueError(f"condition {self.kind!r} needs snr_db, as in '{self.kind}:snr_db=5'")
         if self.snr_db is not None:
@@ -118,7 +121,7 @@ class Condition:
         """
         kind, _, options = text.strip().partition(":")
         if kind not in _KEYS:
-            raise ValueError(f"unknown condition {kind!r} in {text!r}{nearest(kind, _KEYS)}; known: {', '.join(_KEYS)}")
+            raise ValueError(f"unknown condition {kind!r} in {text!r}{did_you_mean(kind, _KEYS)}")
         values: dict[str, object] = {}
         position = 0
         while position < len(options):
@@ -126,7 +129,7 @@ class Condition:
             if not match:
                 raise ValueError(f"condition {text!r}: expected key=value at {options[position:]!r}")
             key, value = match[1], match[2].strip().strip('"')
-            refuse_unknown([key], _KEYS[kind], repr(text))
+            refuse_unknown([key], _KEYS[kind], "key", repr(text))
             if key in values:
                 raise ValueError(f"condition {text!r}: {key} is given twice")
             try:
@@ -200,7 +203,7 @@ class Condition:
         >>> str(Condition.from_dict({"kind": "noise", "snr_db": 0}))
         'noise:snr_db=0'
         """
-        return dataclass_from_dict(cls, values, "condition")
+        return read(cls, values, "condition")
 
     def plan(self, generator=None, step: int | None = None) -> Plan:
         """The operation to carry out: always the same one (the arguments are those of ``CorruptionPolicy.plan``).

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustdistiller.common.names import did_you_mean, refuse_unknown
+
 from .layouts import LAYOUTS
 from .listing import Piece, list_pieces
-from .options import nearest
 
 SPLITS = ("all", "train", "dev", "test")
 
@@ -77,21 +78,19 @@ def corpus_pieces(
     ['tt/b.wav']
     """
     path = Path(path)
-    kinds = ", ".join(LAYOUTS)
-    if kind is not None and kind not in LAYOUTS:
-        raise ValueError(f"unknown kind of corpus {kind!r}{nearest(kind, LAYOUTS)}; known: {kinds}")
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, found {split!r}{nearest(split, SPLITS)}")
+    refuse_unknown([] if kind is None else [kind], LAYOUTS, "kind of corpus")
+    refuse_unknown([split], SPLITS, "split")
     kind = kind or detect_layout(path)
     pieces = {piece.name: piece for piece in list_pieces(path)}
     items = LAYOUTS[kind].items(path, list(pieces), purpose, split)
     if not items:
-        raise ValueError(f"{path} holds nothing that serves as {purpose} in the layout of {kind!r}; known: {kinds}")
+        raise ValueError(
+            f"{path} holds nothing that serves as {purpose} in the layout of {kind!r}; known: {', '.join(LAYOUTS)}"
+        )
     labels = sorted({label for item in items for label in item.labels})
     for label in (*only, *without):
         if label not in labels:
-            known = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "") or "none"
-            raise ValueError(f"{path} ({kind}) has no label {label!r}{nearest(label, labels)}; its labels: {known}")
+            raise ValueError(f"{path} ({kind}) has no label {label!r}{did_you_mean(label, labels)}")
     if not only and LAYOUTS[kind].default is not None:
         only = [label for label in LAYOUTS[kind].default(purpose) if label in labels]
     kept = [

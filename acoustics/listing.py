@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .options import refuse_unknown
+from robustdistiller.common.names import refuse_unknown
 
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}" for suffix in ("flac", "wav", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "w64", "sph")
@@ -50,8 +50,8 @@ def read_manifest(manifest: Path, where: dict[str, str]) -> list[Piece]:
     with manifest.open(newline="", encoding="utf-8") as lines:
         table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         columns = table.fieldnames or []
-        refuse_unknown(["offset_samples", "num_samples"], columns, f"{manifest} (as a required column)")
-        refuse_unknown(where, columns, f"the columns of {manifest}")
+        refuse_unknown(["offset_samples", "num_samples"], columns, "required column", str(manifest))
+        refuse_unknown(where, columns, "column", str(manifest))
         pieces = []
         for number, row in enumerate(table, start=2):
             if any(row[column] != str(value) for column, value in where.items()):

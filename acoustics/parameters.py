@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .options import check_range, dataclass_from_dict, nearest
+from robustdistiller.common.names import refuse_unknown
+from robustdistiller.common.settings import read
+
+from .options import check_range
 from .pitch import MAX_CENTS
 from .plan import NOISE_KINDS, OPERATIONS, REVERB_LEVELS
 
@@ -46,7 +49,7 @@ class NoiseParameters:
     starts: tuple[int, ...] = ()
 
     def __post_init__(self):
-        _check_name("noise kind", self.kind, NOISE_KINDS)
+        refuse_unknown([self.kind], NOISE_KINDS, "noise kind")
         if len(self.names) != len(self.starts) and (self.names or self.kind != "white"):
             raise ValueError(f"noise needs one start for each name, found {self.names} and {self.starts}")
         if self.kind in ("file", "babble") and not self.names:
@@ -73,7 +76,7 @@ class RIRParameters:
     level: str = "rms"
 
     def __post_init__(self):
-        _check_name("reverb level", self.level, REVERB_LEVELS)
+        refuse_unknown([self.level], REVERB_LEVELS, "reverb level")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class CorruptionParameters:
     band_hz: tuple[float, float] | None = None
 
     def __post_init__(self):
-        _check_name("operation", self.operation, OPERATIONS)
+        refuse_unknown([self.operation], OPERATIONS, "operation")
         has_noise = "noise" in self.operation
         if has_noise != (self.noise is not None) or has_noise != (self.snr_db is not None):
             raise ValueError(f"operation {self.operation!r} {'needs' if has_noise else 'excludes'} snr_db and noise")
@@ -132,16 +135,7 @@ class CorruptionParameters:
         >>> CorruptionParameters.from_dict({"operation": "clean"})
         CorruptionParameters(operation='clean', snr_db=None, noise=None, rir=None, pitch_cents=None, band_hz=None)
         """
-        values = dict(values)
-        for key, part in (("noise", NoiseParameters), ("rir", RIRParameters)):
-            if values.get(key) is not None:
-                values[key] = dataclass_from_dict(part, values[key], f"{key} of corruption parameters")
-        return dataclass_from_dict(cls, values, "corruption parameters")
-
-
-def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise ValueError(f"unknown {what} {name!r}{nearest(str(name), known)}; known: {', '.join(known)}")
+        return read(cls, values, "parameters")
 
 
 def _plain(values: dict) -> dict:

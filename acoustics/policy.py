@@ -7,8 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from robustdistiller.common.settings import read
+
 from .band import hz_to_mel, mel_to_hz
-from .options import check_range, dataclass_from_dict, nearest
+from .options import check_range
 from .pitch import MAX_CENTS
 from .plan import DISTORTIONS, REVERB_LEVELS, Plan
 
@@ -77,7 +79,7 @@ class CorruptionPolicy:
     'reverb'
     >>> CorruptionPolicy.from_dict({"snr_db": [0, 20], "white_noise_prob": 0.5})
     Traceback (most recent call last):
-    ValueError: unknown key 'white_noise_prob' in corruption policy (nearest: 'white_noise_probability'); known ...
+    robustdistiller.common.settings.SettingsError: unknown key 'corruption.white_noise_prob'; did you mean ...
     >>> double = CorruptionPolicy(mode="double", snr_db=(10, 19))
     >>> [double.plan(np.random.default_rng(seed)).operation for seed in range(3)]
     ['noise+pitch_shift', 'noise', 'noise+pitch_shift']
@@ -264,11 +266,11 @@ class CorruptionPolicy:
         >>> CorruptionPolicy.from_dict({"curriculum_steps": 1000}).curriculum_steps
         1000
         """
-        return dataclass_from_dict(cls, values, "corruption policy")
+        return read(cls, values, "corruption")
 
     def _check_mode(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, found {self.mode!r}{nearest(self.mode, MODES)}")
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, found {self.mode!r}")
         foreign, other = (_SINGLE, "single") if self.mode == "double" else (_DOUBLE, "double")
         for field in dataclasses.fields(self):
             if field.name in foreign and getattr(self, field.name) != field.default:

@@ -86,17 +86,17 @@ def groups(
     import torch  # slow to import
 
     from robustdistiller import pretrain
+    from robustdistiller.common.settings import read
     from robustdistiller.pretrain.groups import GroupsConfig, find_groups
     from robustdistiller.pretrain.groups_plot import draw_groups
     from robustdistiller.pretrain.inputs import load_teacher
     from robustdistiller.pretrain.manifest import speech_cuts
-    from robustdistiller.pretrain.settings import build
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         config = GroupsConfig(similarity.value, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
         pretrain.load_config(base)
-        encoder, notes = load_teacher(build(pretrain.DistillConfig, {"teacher": {"checkpoint": teacher}}))
+        encoder, notes = load_teacher(read(pretrain.DistillConfig, {"teacher": {"checkpoint": teacher}}))
         config.choose_layers(encoder.config.num_layers)  # before a large corpus is searched
         cuts, _ = speech_cuts(speech, out.expanduser() / "manifests")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from robustdistiller.common.installation import PACKAGE, run_command
+from robustdistiller.common.names import did_you_mean
 
 #: Sub-command to the function `robustdistiller.cli.NAME:NAME` and what it does; imported when it is called.
 COMMANDS = {
@@ -45,9 +45,7 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}."
-            ctx.fail(f"No such command '{args[0]}': {hint}")
+            ctx.fail(f"No such command '{args[0]}'{did_you_mean(args[0], COMMANDS)}")
         name, _, rest = super().resolve_command(ctx, args)
         return name, load(name), rest
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions import condition_order
 from robustdistiller.eval.measured import CellKey, MeasuredCell, MeasuredSystem
@@ -103,7 +103,7 @@ def find_side(name: str, systems: Sequence[MeasuredSystem], published: Published
         >>> from robustdistiller.eval.published import load_published
         >>> find_side("DPHubert-2", [], load_published())
         Traceback (most recent call last):
-        robustdistiller.eval.comparison.CompareError: no system is called 'DPHubert-2'; nearest: DPHuBERT ...
+        robustdistiller.eval.comparison.CompareError: no system is called 'DPHubert-2'; did you mean 'DPHuBERT', ...
     """
     by_lower = {key.lower(): key for key in published.systems}
     wanted = name.removeprefix(_PREFIX).lower()
@@ -117,13 +117,8 @@ def find_side(name: str, systems: Sequence[MeasuredSystem], published: Published
             return Side(matching[0].name, measured=matching[0])
     if wanted in by_lower:
         return Side(by_lower[wanted], published=by_lower[wanted])
-    known = {
-        **{key: f"{value} (published)" for key, value in by_lower.items()},
-        **{s.name.lower(): s.name for s in systems},
-    }
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.3)
-    hint = f"; nearest: {', '.join(known[key] for key in near)}" if near else ""
-    measured = f"; measured: {', '.join(s.name for s in systems)}" if systems else ""
+    hint = did_you_mean(name, [*by_lower.values(), *(s.name for s in systems)], most=3, cutoff=0.3)
+    measured = f" (measured: {', '.join(s.name for s in systems)})" if systems else ""
     raise CompareError(f"no system is called {name!r}{hint}{measured}")
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl import bridge
-from robustdistiller.upstream.s3prl.entries import find_checkpoint, nearest_entries, register
+from robustdistiller.upstream.s3prl.entries import find_checkpoint, register
 
 SAMPLE_RATE_HZ = 16000
 LONG_SAMPLES, SHORT_SAMPLES, SHORTEST_SAMPLES = 16000, 9600, 800
@@ -88,16 +89,14 @@ def open_upstream(name: str, checkpoint: str | None = None, options: str | None 
         >>> open_upstream("robustdistiller_mimi")
         Traceback (most recent call last):
         robustdistiller.eval.contract.ContractError: s3prl's hub has no upstream 'robustdistiller_mimi'; did you mean \
-robustdistiller_mini, ...
+'robustdistiller_mini'...
     """
     bridge.install()
     from s3prl import hub
 
     register()
     if not hasattr(hub, name):
-        near = nearest_entries(name)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ContractError(f"s3prl's hub has no upstream {name!r}{hint}")
+        raise ContractError(f"s3prl's hub has no upstream {name!r}{did_you_mean(name, dir(hub), most=3)}")
     try:
         find_checkpoint(name, checkpoint)
     except (FileNotFoundError, ValueError) as error:

@@ -23,6 +23,7 @@ import torch
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.installation import run_command
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.heads import LaunchError, check_origin, find_head, write_origin
@@ -37,7 +38,7 @@ from robustdistiller.eval.task_needs import require
 from robustdistiller.eval.training import TrainingPlan, write_note
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl import bridge
-from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint, nearest_entries, register
+from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint, register
 
 logger = logging.getLogger(__name__)
 
@@ -225,9 +226,8 @@ class Launch:
         if args.hub != "torch":
             return
         if not hasattr(self.hub, args.upstream):
-            near = nearest_entries(args.upstream)
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise LaunchError(f"unknown upstream {args.upstream!r}.{hint} `run_downstream.py -h` lists them under -u")
+            hint = did_you_mean(args.upstream, dir(self.hub), most=3)
+            raise LaunchError(f"unknown upstream {args.upstream!r}{hint} (`run_downstream.py -h` lists them under -u)")
         try:
             find_checkpoint(args.upstream, args.upstream_ckpt)
         except (FileNotFoundError, ValueError) as error:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+
+from robustdistiller.common.names import did_you_mean
 
 KINDS = ("baseline", "large", "student")
 PROTOCOLS = (
@@ -143,8 +144,7 @@ class Published:
         by_lower = {key.lower(): system for key, system in self.systems.items()}
         if name.lower() in by_lower:
             return by_lower[name.lower()]
-        near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.3)
-        hint = f"; nearest: {', '.join(by_lower[key].name for key in near)}" if near else ""
+        hint = did_you_mean(name, self.systems, most=3, cutoff=0.3)
         raise PublishedError(f"no published system is called {name!r}{hint}")
 
     def of(self, system: str, protocol: str = "superb") -> list[Result]:
@@ -244,9 +244,7 @@ def _number(text: str, what: str, where: str) -> float | None:
 
 def _known(value: str, known: Iterable[str], what: str, where: str) -> str:
     if value not in known:
-        near = difflib.get_close_matches(value, list(known), n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise PublishedError(f"{where}: unknown {what} {value!r}{hint}")
+        raise PublishedError(f"{where}: unknown {what} {value!r}{did_you_mean(value, known)}")
     return value
 
 

@@ -8,13 +8,14 @@ numbers may stand side by side.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from robustdistiller.common.settings import SettingsError, read
 
 SCHEMA_VERSION = 5
 # Fields that older versions of the schema lack, and what they mean by it.
@@ -220,18 +221,14 @@ class Record:
             )
         for later in range(version + 1, SCHEMA_VERSION + 1):
             data = {**_ADDED_IN[later], **data, "schema_version": later}
-        names = {f.name for f in dataclasses.fields(cls)}
-        for key in data:
-            if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                raise RecordError(f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-        missing = names - set(data)
+        try:
+            record = read(cls, data)
+        except SettingsError as error:
+            raise RecordError(str(error)) from error
+        missing = {f.name for f in dataclasses.fields(cls)} - set(data)
         if missing:
             raise RecordError(f"missing keys: {', '.join(sorted(missing))}")
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise RecordError(f"malformed record: {error}") from error
+        return record
 
 
 def _find_problem(record: Record) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import AudioSource, Condition, Corruptor, Piece, RIRSource, corpus_pieces, detect_layout
-from robustdistiller.acoustics.options import refuse_unknown
+from robustdistiller.common.names import refuse_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class SourceSpec:
             return cls.parse(value)
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} must be a path or a mapping with path, kind, split, ..., found {value!r}")
-        refuse_unknown(value, [f.name for f in dataclasses.fields(cls)], where)
+        refuse_unknown(value, [f.name for f in dataclasses.fields(cls)], "key", where)
         values = {key: ([one] if isinstance(one, str) and key in _LISTS else one) for key, one in value.items()}
         values.update({key: tuple(map(str, values[key] or ())) for key in _LISTS if key in values})
         return cls(**{**values, "path": _expand(str(values.get("path") or ""))})

@@ -17,7 +17,6 @@ says which part of a corpus is used wherever one of its kind is given.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -28,8 +27,8 @@ import yaml
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.acoustics.layouts import LAYOUTS
-from robustdistiller.acoustics.options import nearest, refuse_unknown
 from robustdistiller.acoustics.plan import COLORS
+from robustdistiller.common.names import did_you_mean, nearest, refuse_unknown
 from robustdistiller.eval.sources import KINDS, Sources, SourceSpec
 
 _KEYS = ("about", "source", "base", *KINDS, "corpora", "conditions")
@@ -85,7 +84,7 @@ def load_suite(name: str | Path) -> Suite:
         ['clean', 'noise:snr_db=10..20,noise=chime']
         >>> load_suite("robustdistiler")
         Traceback (most recent call last):
-        robustdistiller.eval.suites.SuiteError: no suite 'robustdistiler' (nearest: 'robustdistiller'); shipped: ...
+        robustdistiller.eval.suites.SuiteError: no suite 'robustdistiler'; did you mean 'robustdistiller'? (your own ...
     """
     return _load(str(name), Path.cwd(), ())
 
@@ -119,8 +118,7 @@ def _find(name: str, beside: Path) -> Path:
         return path
     if name not in suite_names():
         raise SuiteError(
-            f"no suite {name!r}{nearest(name, suite_names())}; shipped: {', '.join(suite_names())}; "
-            "your own is given by its path, as in ./mine.yaml"
+            f"no suite {name!r}{did_you_mean(name, suite_names())} (your own is given by its path, as in ./mine.yaml)"
         )
     return _folder() / f"{name}.yaml"
 
@@ -144,7 +142,7 @@ def _load(name: str, beside: Path, above: tuple[Path, ...]) -> Suite:
 def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
     if not isinstance(values, Mapping):
         raise SuiteError(f"suite {path} must be a mapping with conditions, found {type(values).__name__}")
-    refuse_unknown(values, _KEYS, "the suite")
+    refuse_unknown(values, _KEYS, "key", "the suite")
     suite = Suite(path.stem)
     if values.get("base"):
         suite = dataclasses.replace(_load(str(values["base"]), path.parent, above), name=path.stem)
@@ -181,7 +179,7 @@ def _sources(values: Mapping[str, Any], path: Path, bases: list[Sources]) -> Sou
     given = values.get("corpora") or {}
     if not isinstance(given, Mapping):
         raise ValueError(f"corpora must be a mapping of kinds, found {given!r}")
-    refuse_unknown(given, LAYOUTS, "corpora")
+    refuse_unknown(given, LAYOUTS, "key", "corpora")
     corpora |= {kind: SourceSpec.from_value(value, f"corpora.{kind}") for kind, value in given.items()}
     for kind in KINDS:
         value = values.get(kind)
@@ -208,7 +206,7 @@ def _beside(spec: SourceSpec, path: Path) -> SourceSpec:
 def _check_name(kind: str, name: str, value: Any) -> None:
     if name in (*COLORS, "babble"):
         raise ValueError(f"{kind}.{name}: {name!r} is a noise of its own; call the source something else")
-    near = difflib.get_close_matches(name, _SPEC_KEYS, n=1, cutoff=0.7)
+    near = nearest(name, _SPEC_KEYS, cutoff=0.7)
     if near or not isinstance(value, str | Mapping):
         hint = f"did you mean {near[0]!r}, with a path beside it?" if near else "a path or a mapping was expected"
         raise ValueError(f"{kind}.{name}: {hint} Found {name}: {value!r}")

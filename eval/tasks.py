@@ -6,10 +6,10 @@ launcher, the record writer, the table and ``robustdistiller doctor`` read it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import corpora, protocols
 from robustdistiller.eval.task import DataRoot, Metric, Task
 
@@ -334,9 +334,7 @@ def get(name: str) -> Task:
         codes = " or ".join(f"-d {task.code}" for task in matches)
         raise ValueError(f"s3prl's downstream {name!r} serves several tasks: say {codes}, or give a config with -c.")
     known = [*TASKS, *sorted({task.downstream for task in _ALL})]
-    near = difflib.get_close_matches(name.lower(), [key.lower() for key in known], n=3, cutoff=0.5)
-    hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise ValueError(f"Unknown task {name!r}.{hint} Known: {', '.join(known)}.")
+    raise ValueError(f"unknown task {name!r}{did_you_mean(name, known, most=3)}")
 
 
 def identify(downstream: str, config: Mapping[str, Any]) -> Task | None:

@@ -5,13 +5,13 @@
 2.0
 """
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream.model.cost import cost_table
 
 from .assemble import planned_costs
 from .config import DistillConfig, list_recipes, load_config
 from .finite import NonFiniteLossError
 from .run import RunInterrupted, distill
-from .settings import SettingsError
 from .student import make_student
 
 __all__ = [

@@ -9,9 +9,8 @@ import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import nn
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import SpeechEncoder
-
-from .settings import SettingsError
 
 # One compiled version per shape of layer, training or not, with or without padding: pruned models have many.
 _RECOMPILE_LIMIT = 128

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
@@ -14,7 +15,6 @@ from .config import DistillConfig
 from .inputs import load_teacher
 from .module import Distiller
 from .sections import StudentConfig
-from .settings import SettingsError
 from .student import load_student, make_student
 from .targets import as_groups
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.cluster.hierarchy
 from scipy.spatial.distance import squareform
 
-from .settings import SettingsError
+from robustdistiller.common.settings import SettingsError
 
 # Dissimilarity of two clusters from those of their layers, for runs of layers; scipy knows the same names.
 _LINKAGES = {"average": np.mean, "complete": np.max, "single": np.min}

@@ -15,6 +15,10 @@ from typing import Any
 import yaml
 
 from robustdistiller.acoustics import CorruptionPolicy
+from robustdistiller.common.names import did_you_mean
+from robustdistiller.common.settings import SettingsError, override, read
+from robustdistiller.common.typed import fit
+from robustdistiller.common.written import load_yaml, merge, to_plain
 
 from .multitask.config import MultitaskConfig
 from .objectives.registry import ObjectivesConfig
@@ -27,7 +31,6 @@ from .sections import (
     TeacherConfig,
     TrainerConfig,
 )
-from .settings import SettingsError, UnknownKeyError, build, flatten, merge, nearest, parse_override, to_plain
 from .validation import ValidationConfig
 
 
@@ -77,7 +80,7 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillCon
 
     Args:
         recipe: name of a shipped recipe, or the path of a YAML file.
-        overrides: `dotted.key=value` each, value in YAML: `student.num_layers=3`, `data.speech=[A, B]`.
+        overrides: `dotted.key=value` each, lists in YAML: `student.num_layers=3`, `data.speech=[A, B]`.
 
     Raises:
         SettingsError: unknown recipe, unknown key, or a value of the wrong type.
@@ -88,16 +91,10 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillCon
     """
     path = _find_recipe(recipe)
     values = _read_chain(path, seen=())
-    for override in overrides:
-        values = merge(values, parse_override(override))
+    values = override(DistillConfig, values, overrides)
     values["recipe"] = values.get("recipe") or path.stem
-    try:
-        return build(DistillConfig, values)
-    except UnknownKeyError as error:
-        places = [key for key in flatten(DistillConfig().to_dict()) if key.rpartition(".")[2] == error.name]
-        if not places:
-            raise
-        raise SettingsError(f"{error}; elsewhere there is {', '.join(places)}") from error
+    values["then"] = fit(dict[str, Any] | None, values.get("then")) and fit(DistillConfig, values["then"])
+    return read(DistillConfig, values)
 
 
 def list_recipes() -> dict[str, DistillConfig]:
@@ -124,7 +121,8 @@ def _find_recipe(recipe: str | Path, near: Path | None = None) -> Path:
     path = _recipe_dir() / f"{recipe}.yaml"
     if not path.is_file():
         names = [path.stem for path in _recipe_dir().glob("*.yaml")]
-        raise SettingsError(f"unknown recipe {str(recipe)!r} ({nearest(str(recipe), names)}); a file must end in .yaml")
+        hint = did_you_mean(str(recipe), names)
+        raise SettingsError(f"unknown recipe {str(recipe)!r}{hint} (a file must end in .yaml)")
     return path
 
 
@@ -133,7 +131,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise SettingsError(f"recipe {path} is its own base: " + " -> ".join(str(step) for step in (*seen, path)))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = load_yaml(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

@@ -114,7 +114,7 @@ class SpeechBatches(Dataset):
         if skipped:  # perhaps the longest
             waveforms = waveforms[:, : max(lengths, default=0)].contiguous()
         audio = [(name, row[:length]) for row, (name, length) in zip(waveforms.numpy(), rows)]
-        cached = None if self.cache is None else self.cache.read(audio, request.position.epoch)
+        cached = None if self.cache is None else self.cache.read([samples for _, samples in audio])
         lengths = torch.tensor(lengths, dtype=torch.int64)
         return Batch(request.position, ids, waveforms, lengths, *views, cached, tuple(skipped))
 

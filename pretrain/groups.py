@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import SpeechEncoder
 
 from .clustering import check_linkage, cluster_layers
@@ -30,7 +31,6 @@ from .file_cuts import FileCut, as_cut
 from .manifest import SAMPLE_RATE_HZ
 from .objectives import valid_frames
 from .reading import read_cut
-from .settings import SettingsError
 from .similarity import SIMILARITIES, SVCCA, LinearCKA, MeanCosine
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class GroupsConfig:
 
     >>> GroupsConfig(linkage="ward")
     Traceback (most recent call last):
-    robustdistiller.pretrain.settings.SettingsError: linkage 'ward' measures distances of points in space, and layers
+    robustdistiller.common.settings.SettingsError: linkage 'ward' measures distances of points in space, and layers
     are known by their similarities only; expected average, complete, single
     """
 

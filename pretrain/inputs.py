@@ -14,13 +14,13 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource
 from robustdistiller.acoustics.decoded import decode
 from robustdistiller.acoustics.listing import list_pieces
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import Checkpoint, ModelName, SpeechEncoder, checkpoint_digest, read_checkpoint, resolve
 
 from .config import DistillConfig
 from .file_cuts import FileCut
 from .headers import read_headers
 from .manifest import RootReport, source_report, speech_cuts
-from .settings import SettingsError
 from .shards import StreamedCuts
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioSource, Piece
+from robustdistiller.common.settings import SettingsError
 
 from .cuts import SAMPLE_RATE_HZ, at_16_khz, id_digest, windows
 from .file_cuts import FileCut, as_cut, file_cuts
 from .headers import read_headers
-from .settings import SettingsError
 from .shard_index import find_shards, index_shards
 from .shards import ShardedSpeech, StreamedCuts
 

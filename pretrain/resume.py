@@ -27,10 +27,11 @@ import yaml
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from robustdistiller.common.files import write_atomically, write_text
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.common.written import flatten
 
 from .config import DistillConfig
 from .disk import DiskFullError
-from .settings import SettingsError, flatten
 
 _FULL_BYTES = 2**20  # less than this is nothing
 

@@ -15,6 +15,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
+from robustdistiller.common.settings import SettingsError, read
+from robustdistiller.common.written import merge, to_plain
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.model.cost import encoder_cost
 
@@ -31,8 +33,6 @@ from .module import Distiller
 from .plot import draw_history
 from .resume import checkpoint_step, latest_checkpoint, read_run, refuse_other_run, write_run
 from .sections import StudentConfig
-from .settings import SettingsError, merge, to_plain
-from .settings import build as build_settings
 from .step_time import CostReport
 from .target_plan import make_target_cache, refuse_uncacheable
 from .validation_speech import ValidationSpeech, prepare_validation
@@ -99,7 +99,7 @@ def second_stage(config: DistillConfig, student: Path) -> DistillConfig:
         "pruning": None,
     }
     values = merge(values, {"student": {key: defaults[key] for key in SHAPE_KEYS} | {"checkpoint": str(student)}})
-    return build_settings(DistillConfig, merge(values, config.then))
+    return read(DistillConfig, merge(values, config.then))
 
 
 def _wait_for(path: Path, seconds: float = 600.0) -> None:

@@ -21,9 +21,9 @@ from lhotse.utils import fastcopy
 
 from robustdistiller.acoustics.listing import AUDIO_SUFFIXES, walk_audio
 from robustdistiller.common.files import write_atomically, write_text
+from robustdistiller.common.settings import SettingsError
 
 from .cuts import at_16_khz, id_digest, window_lengths
-from .settings import SettingsError
 from .shards import PLACE, ShardedSpeech
 
 _UNREADABLE_SHARE = 0.01  # beyond it a shard is broken, not a recording

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, resolve
-
-from .settings import SettingsError
 
 INITS = ("distilhubert", "truncated", "random")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .settings import SettingsError
+from robustdistiller.common.settings import SettingsError
 
 _VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 _SCALE_BYTES = 4
@@ -74,7 +74,7 @@ class TargetCodec:
 
         >>> TargetCodec("fp16", 1, 1).require_range([torch.tensor([1e6])])
         Traceback (most recent call last):
-        robustdistiller.pretrain.settings.SettingsError: targets.cache.dtype=fp16 holds values up to 65504, and the \
+        robustdistiller.common.settings.SettingsError: targets.cache.dtype=fp16 holds values up to 65504, and the \
 teacher's go to 1e+06; give int8 or fp32
         """
         if self.dtype == "fp16":

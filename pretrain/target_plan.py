@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lhotse.cut import Cut
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderConfig
 
 from .config import DistillConfig
@@ -17,11 +18,10 @@ from .cuts import SAMPLE_RATE_HZ
 from .file_cuts import FileCut
 from .manifest import cuts_digest
 from .sections import TargetCacheConfig
-from .settings import SettingsError
 from .shards import StreamedCuts
-from .target_cache import TargetCache, open_cache, why_not_used
+from .target_cache import TargetCache, folder_of, why_not_used
 from .target_codec import TargetCodec
-from .target_layout import Layout, frames_of
+from .target_layout import TargetSize, frames_of
 from .targets import as_groups
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def refuse_uncacheable(config: DistillConfig) -> None:
     >>> from robustdistiller.pretrain import load_config
     >>> refuse_uncacheable(load_config("correlation", ["targets.cache={}"]))
     Traceback (most recent call last):
-    robustdistiller.pretrain.settings.SettingsError: targets.cache: the teacher of this recipe hears a corruption of \
+    robustdistiller.common.settings.SettingsError: targets.cache: the teacher of this recipe hears a corruption of \
 its own, a new one in each epoch, so that nothing it says can be kept; give targets.cache=null or teacher.hears=clean
     """
     if config.targets.cache is not None and config.teacher.hears != "clean":
@@ -73,8 +73,9 @@ def make_target_cache(
     groups = as_groups(config.targets.layers, teacher.num_layers, "targets.layers", "teacher")
     codec = TargetCodec(settings.dtype, len(groups), teacher.embed_dim)
     max_samples, num_frames = config.data.max_samples, partial(frames_of, teacher.conv_layers)
-    layout = Layout.of(((cut.id, cut.num_samples) for cut in cuts), max_samples, settings.crops, num_frames)
+    size = TargetSize.of((cut.num_samples for cut in cuts), max_samples, settings.crops, num_frames)
     about = {
+        "format": 2,
         "teacher": teacher_sha256,
         "precision": config.trainer.precision if config.teacher.autocast else "fp32",
         "layers": [list(group) for group in groups],
@@ -82,36 +83,36 @@ def make_target_cache(
         "dtype": settings.dtype,
         "speech": cuts_digest(cuts),
         "max_samples": max_samples,
-        "crops": settings.crops if layout.longer else 1,
-        "crop_seed": config.seed if layout.longer else None,
+        "crops": settings.crops if size.longer else 1,
+        "crop_seed": config.seed if size.longer else None,
     }
     parent = Path(settings.folder).expanduser() if settings.folder else out_dir / "targets"
-    _check_size(settings, layout, codec, parent)
+    _check_size(settings, size, codec, parent)
     other = why_not_used(parent, about)
-    folder = open_cache(parent, about, layout, codec)
+    folder = folder_of(parent, about)
     if other is not None:
         logger.warning("targets.cache: in %s, %s; the teacher's answers go to %s beside it", parent, other, folder.name)
-    cache = TargetCache(folder, codec, num_frames)
-    _check_disk(layout, codec, folder)
+    cache = TargetCache(folder, about, codec, num_frames)
+    _check_disk(size, cache)
     logger.info(
         "targets  %s: %s, %d target%s of %d values for %d utterances, %s; %.0f%% there",
-        folder, settings.dtype, codec.targets, "s" * (codec.targets > 1), codec.width, len(layout.ids),
-        _amount(layout.frames * codec.frame_bytes), 100 * cache.filled(),
+        folder, settings.dtype, codec.targets, "s" * (codec.targets > 1), codec.width, size.utterances,
+        _amount(size.frames * codec.frame_bytes), 100 * len(cache.store) / max(size.places, 1),
     )  # fmt: skip
-    if layout.longer:
+    if size.longer:
         stretches = "one stretch" if settings.crops == 1 else f"{settings.crops} stretches in turn"
         logger.info(
             "targets.cache: %d recordings longer than %.1f s are heard in %s, not in a new one each epoch",
-            layout.longer, max_samples / SAMPLE_RATE_HZ, stretches,
+            size.longer, max_samples / SAMPLE_RATE_HZ, stretches,
         )  # fmt: skip
     return cache
 
 
-def _check_size(settings: TargetCacheConfig, layout: Layout, codec: TargetCodec, parent: Path) -> None:
-    needed = layout.frames * codec.frame_bytes
+def _check_size(settings: TargetCacheConfig, size: TargetSize, codec: TargetCodec, parent: Path) -> None:
+    needed = size.frames * codec.frame_bytes
     if needed <= settings.max_gb * 1e9:
         return
-    smaller = layout.frames * TargetCodec("int8", codec.targets, codec.width).frame_bytes
+    smaller = size.frames * TargetCodec("int8", codec.targets, codec.width).frame_bytes
     advice = "" if settings.dtype == "int8" else f"give targets.cache.dtype=int8 ({_amount(smaller)}), "
     raise SettingsError(
         f"targets.cache: the targets are {_amount(needed)} in {parent}, more than "
@@ -119,9 +120,9 @@ def _check_size(settings: TargetCacheConfig, layout: Layout, codec: TargetCodec,
     )
 
 
-def _check_disk(layout: Layout, codec: TargetCodec, folder: Path) -> None:
-    there = (folder / "targets.bin").stat().st_blocks * 512
-    needed, free = layout.frames * codec.frame_bytes - there, shutil.disk_usage(folder).free
+def _check_disk(size: TargetSize, cache: TargetCache) -> None:
+    folder = cache.store.folder
+    needed, free = size.frames * cache.codec.frame_bytes - cache.store.size_bytes, shutil.disk_usage(folder).free
     if needed > free:
         raise SettingsError(
             f"targets.cache: {_amount(needed)} are still to be written in {folder}, and the disk has {_amount(free)} "

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
 from .sections import TargetsConfig
-from .settings import SettingsError
 
 Group = tuple[int, ...]
 
@@ -104,7 +104,7 @@ def as_groups(layers: Sequence[int | Sequence[int]], depth: int, key: str, whose
     ((0,), (1, 2))
     >>> as_groups([4, 8, 12], 6, "targets.layers", "teacher")
     Traceback (most recent call last):
-    robustdistiller.pretrain.settings.SettingsError: targets.layers: the teacher has layers 0 to 6, found [8, 12]: \
+    robustdistiller.common.settings.SettingsError: targets.layers: the teacher has layers 0 to 6, found [8, 12]: \
 choose among them, for example [2, 4, 6]
     """
     groups = tuple((layer,) if isinstance(layer, int) else tuple(layer) for layer in layers)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource
+from robustdistiller.common.settings import SettingsError
 
 from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
 from .file_cuts import FileCut, as_cut
 from .manifest import cuts_digest, speech_cuts
-from .settings import SettingsError
 from .shards import StreamedCuts
 from .validation import choose_by_hash, choose_conditions, hold_out
 

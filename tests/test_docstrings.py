@@ -9,7 +9,7 @@ import pkgutil
 
 import pytest
 
-ROOMS = ["upstream", "acoustics", "pretrain", "eval", "mini", "bench"]
+ROOMS = ["common", "upstream", "acoustics", "pretrain", "eval", "mini", "bench"]
 
 
 def _modules() -> list[str]:

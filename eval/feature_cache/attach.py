@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .store import KEY_BYTES, DependsOnBatch, FeatureStore
+from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
+
+from .errors import DependsOnBatch
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class FeatureCache:
         ...     def _select_feature(self, features):
         ...         return features["hidden_states"]
         >>> import tempfile
-        >>> cache = FeatureCache(Upstream(), Featurizer(), FeatureStore(tempfile.mkdtemp(), 2, 320))
+        >>> cache = FeatureCache(Upstream(), Featurizer(), ArrayStore(tempfile.mkdtemp(), (2, None, 320)))
         >>> wavs = [torch.randn(640), torch.randn(320)]
         >>> first, second = cache(wavs), cache(wavs)
         >>> torch.equal(first[1], second[1]), first[1].shape, cache.computed, cache.found
@@ -57,7 +59,7 @@ class FeatureCache:
         self,
         upstream: nn.Module,
         featurizer: Any,
-        store: FeatureStore | None,
+        store: ArrayStore | None,
         means: bool = False,
         on_second: bool = False,
     ) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustdistiller.common.array_store import ArrayStore, StoreError
 from robustdistiller.common.files import write_text
 
 from .attach import FeatureCache, require_independent, selected
+from .errors import CacheError
 from .pooling import reads_means_only
-from .store import CacheError, FeatureStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class CachePlan:
     Attributes:
         folder: of all caches, one folder below it for each upstream and kind of features; None keeps nothing.
         dtype: ``fp32``, exact, or ``fp16``, half the size, for frames; means are always ``fp32``.
-        max_gb: limit of one cache.
+        max_gb: limit of one cache, for training and for evaluation each.
         read_ahead_s: seconds of audio, padding included, that the upstream gets at a time in evaluation; 0 leaves the
             batches as s3prl makes them.
 
@@ -48,7 +49,7 @@ class CachePlan:
         'fp32'
         >>> CachePlan("cache", dtype="int8")
         Traceback (most recent call last):
-        robustdistiller.eval.feature_cache.store.CacheError: feature cache: dtype must be fp32 or fp16, found 'int8'
+        robustdistiller.eval.feature_cache.errors.CacheError: feature cache: dtype must be fp32 or fp16, found 'int8'
     """
 
     folder: str | None = None
@@ -78,6 +79,7 @@ class CachePlan:
         device: str,
         pooled_head: bool,
         on_second: bool,
+        evict: bool = False,
     ) -> FeatureCache:
         """The cache of one run.
 
@@ -90,6 +92,8 @@ class CachePlan:
             pooled_head: the expert's forward uses an utterance's frames only through its projector and model, so that
                 means will do where those two read no more.
             on_second: keep features only of waveforms that come again.
+            evict: at the limit, forget features that were not read for longest instead of keeping no more. Such
+                features have a folder and a limit of their own.
 
         Raises:
             DependsOnBatch: the upstream's features do.
@@ -108,8 +112,13 @@ class CachePlan:
             about = {**identity, "kind": kind, "feature_selection": featurizer.feature_selection,
                      "layer": featurizer.layer_selection, "frame_samples": featurizer.downsample_rate}  # fmt: skip
             digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-            folder = Path(self.folder) / f"{identity.get('upstream')}-{digest}" / f"{kind}-{dtype}"
-            store = FeatureStore(folder, len(layers), dim, dtype, int(self.max_gb * 1e9), about)
+            name = f"{kind}-{dtype}" + "-evaluation" * evict
+            folder = Path(self.folder) / f"{identity.get('upstream')}-{digest}" / name
+            about = {"layers": len(layers), "dim": dim, **about}
+            try:
+                store = ArrayStore(folder, (len(layers), None, dim), dtype, about, int(self.max_gb * 1e9), evict)
+            except StoreError as error:
+                raise CacheError(str(error)) from error
             logger.info("Feature cache: %s of %d layers, %d utterances known, in %s", kind, len(layers), len(store),
                         folder)  # fmt: skip
         return FeatureCache(upstream, featurizer, store, means, on_second)
@@ -148,7 +157,7 @@ def write_note(folder: str | Path, cache: FeatureCache) -> None:
         >>> folder = tempfile.mkdtemp()
         >>> read_note(folder)
         ''
-        >>> write_note(folder, FeatureCache(torch.nn.Linear(1, 1), None, FeatureStore(folder + "/f", 1, 1)))
+        >>> write_note(folder, FeatureCache(torch.nn.Linear(1, 1), None, ArrayStore(folder + "/f", (1, None, 1))))
         >>> read_note(folder)
         'frames float32'
     """
@@ -188,7 +197,7 @@ def announce(cache: FeatureCache, loader: Any, split: str) -> int | None:
     utterances = count * sum(map(len, lengths)) / len(chosen)
     rate = cache.featurizer.downsample_rate
     frames = 1 if cache.means else np.mean([round(n / rate) for item in lengths for n in item])
-    needed, room = int(utterances * frames * cache.store.frame_bytes), cache.store.room_bytes()
+    needed, room = int(utterances * frames * cache.store.row_bytes), cache.store.room_bytes()
     logger.info(
         "Feature cache: split %s, about %.0f utterances, needs %.3g GB; %.3g GB are there, %.3g GB may be added",
         *(split, utterances, needed / 1e9, cache.store.size_bytes / 1e9, room / 1e9),

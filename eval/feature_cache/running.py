@@ -12,9 +12,9 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.run_info import read_options, tf32_enabled, versions
 
 from .attach import FeatureCache, attach
+from .errors import DependsOnBatch
 from .plan import CachePlan, read_note
 from .read_ahead import ReadAhead
-from .store import DependsOnBatch
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class CachingRunner:
             pooled_head=task is not None and task.pooled_head and not self.config.get("specaug"),
             on_second=self.args.mode == "train"
             and (self.training is not None or (task is not None and task.random_crops)),
+            evict=self.args.mode == "evaluate",  # corrupted test sets are many, and seldom read again
         )
 
     @contextmanager

@@ -7,10 +7,10 @@ folders, lists, conversions. Nothing is ever written into the corpora.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.prepare import (
     covost,
     diarization,
@@ -97,15 +97,13 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
         False
         >>> look(tasks.get("IC"), {"file_pat": [Path("nowhere")]}, Path("out"))
         Traceback (most recent call last):
-        robustdistiller.eval.prepare.plan.PrepareError: IC has no root 'file_pat', nearest: file_path; it has file_path
+        robustdistiller.eval.prepare.plan.PrepareError: IC has no root 'file_pat'; did you mean 'file_path'?
     """
     inputs = RECIPES[task.code].inputs
     known = [one.name for one in inputs]
     for name in roots:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            nearest = f", nearest: {near[0]}" if near else ""
-            raise PrepareError(f"{task.code} has no root {name!r}{nearest}; it has {', '.join(known)}")
+            raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, known)}")
     if not roots.get(known[0]):
         raise PrepareError(f"{task.code} needs ROOT ({inputs[0].what}); type the folder after the task")
     plan = RECIPES[task.code].plan(task, roots, out)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import write_text
+from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.eval.records import NO_CHECKPOINT, RecordError
 from robustdistiller.eval.store import slug
 
@@ -76,13 +77,13 @@ class Profile:
         if not isinstance(data, dict) or data.get("version") != PROFILE_VERSION:
             found = data.get("version") if isinstance(data, dict) else type(data).__name__
             raise RecordError(f"a profile of version {found!r}; this release reads {PROFILE_VERSION}: profile again")
-        names = {f.name for f in dataclasses.fields(cls)}
-        if set(data) != names:
-            odd = ", ".join(sorted(set(data) ^ names))
-            raise RecordError(f"unknown or missing keys of a profile: {odd}")
-        if not isinstance((data["macs"].get("superb") or {}).get("macs"), int):
+        try:
+            profile = read(cls, data)
+        except SettingsError as error:
+            raise RecordError(str(error)) from error
+        if not isinstance((profile.macs.get("superb") or {}).get("macs"), int):
             raise RecordError("a profile without the MACs of SUPERB's utterances")
-        return cls(**data)
+        return profile
 
 
 def profile_path(root: Path | str, profile: Profile) -> Path:

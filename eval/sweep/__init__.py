@@ -6,10 +6,10 @@
 
 from robustdistiller.eval.sweep.cells import Cell, Group, Head, expand
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry, load
+from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.executors import Executor, LocalExecutor, PoolExecutor
 from robustdistiller.eval.sweep.heard import heard_of
 from robustdistiller.eval.sweep.plan import estimate, make_plan
-from robustdistiller.eval.sweep.reading import SweepError
 from robustdistiller.eval.sweep.run import Sweep
 
 __all__ = [

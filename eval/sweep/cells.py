@@ -16,8 +16,8 @@ from robustdistiller.eval.run_info import config_digest, versions
 from robustdistiller.eval.standard import deviations
 from robustdistiller.eval.store import slug
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
+from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.heard import conditions_of
-from robustdistiller.eval.sweep.reading import SweepError
 from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
 
@@ -178,7 +178,7 @@ def expand(sweep: SweepConfig) -> list[Group]:
     Example:
         >>> expand(SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("QbE")]))
         Traceback (most recent call last):
-        robustdistiller.eval.sweep.reading.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
+        robustdistiller.eval.sweep.errors.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
     """
     digests = {entry.label: _digest(entry) for entry in sweep.upstreams}
     groups = []

@@ -6,19 +6,22 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
+from pydantic import Field
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.common.names import did_you_mean
+from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval import task_configs, tasks
 from robustdistiller.eval.feature_cache import CacheError, CachePlan
 from robustdistiller.eval.store import REUSE_POLICIES
-from robustdistiller.eval.sweep.reading import SweepError, read, unknown_key
+from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.upstream import ModelName
 from robustdistiller.upstream.s3prl.entries import entry_of
 
-EXECUTORS = ("local", "pool", "slurm")
+NotNegative = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 # Settings that s3prl reads where they are given, though no shipped configuration has them.
 _EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.evaluate_ratio", "runner.train_dataloader")
@@ -37,9 +40,11 @@ class UpstreamEntry:
         layer: a single hidden state instead of the weighted sum (``-l``).
 
     Example:
-        >>> UpstreamEntry.from_text("fbank").label, UpstreamEntry.from_text("microsoft/wavlm-large").label
+        >>> UpstreamEntry("fbank").label, UpstreamEntry("microsoft/wavlm-large").label
         ('fbank', 'wavlm-large')
     """
+
+    short_form: ClassVar[str] = "name"
 
     name: str
     checkpoint: str | None = None
@@ -54,11 +59,6 @@ class UpstreamEntry:
         self.label = self.label or (
             ModelName.parse(self.checkpoint, strict=False).label if self.checkpoint else self.name
         )
-
-    @classmethod
-    def from_text(cls, text: str) -> UpstreamEntry:
-        """An upstream without a checkpoint."""
-        return cls(name=text)
 
 
 @dataclass
@@ -76,13 +76,15 @@ class TaskEntry:
         folds: of a task with cross-validation (ER); default: all, whose mean is the benchmark's number.
 
     Example:
-        >>> TaskEntry.from_text("ic").name
+        >>> TaskEntry("ic").name
         'IC'
     """
 
+    short_form: ClassVar[str] = "task"
+
     task: str
     name: str = ""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str | list[str]] = field(default_factory=dict)
     override: dict[str, Any] = field(default_factory=dict)
     splits: list[str] = field(default_factory=list)
     learning_rates: list[float] | None = None
@@ -107,11 +109,6 @@ class TaskEntry:
             raise SweepError(f"task {self.name}: override sets {key.rsplit('.', 1)[-1]}; give folds: [FOLD] instead")
         self.folds = self.folds or list(known)
 
-    @classmethod
-    def from_text(cls, text: str) -> TaskEntry:
-        """A task without settings of its own."""
-        return cls(task=text)
-
     def compose(self, fold: str = "") -> dict[str, Any]:
         """The configuration of the task's heads, without the learning rate's choice.
 
@@ -126,9 +123,8 @@ class TaskEntry:
         Example:
             >>> TaskEntry("IC", override={"runner.total_stepz": 10}).compose()
             Traceback (most recent call last):
-            robustdistiller.eval.sweep.reading.SweepError: task IC: unknown key 'runner.total_stepz', nearest: \
-total_steps; there are total_steps, gradient_clipping, gradient_accumulate_steps, log_step, eval_step, save_step, \
-max_keep, eval_dataloaders
+            robustdistiller.eval.sweep.errors.SweepError: task IC: unknown key 'runner.total_stepz'; did you mean \
+'total_steps'?
         """
         config = task_configs.load_config(self.registry)
         runner = config.get("runner") or {}
@@ -149,7 +145,7 @@ max_keep, eval_dataloaders
         settings = {}
         for key, value in self.data.items():
             if key not in roots and key not in roots.values():
-                raise SweepError(f"task {self.name}: {unknown_key(f'data.{key}', key, roots)}")
+                raise SweepError(f"task {self.name}: unknown key 'data.{key}'{did_you_mean(key, roots)}")
             settings[roots.get(key, key)] = _absolute(value)
         return {**settings, **self.override}
 
@@ -195,32 +191,22 @@ class ExecutorConfig:
         []
     """
 
-    kind: str = "local"
-    workers: int = 0
+    kind: Literal["local", "pool", "slurm"] = "local"
+    workers: NotNegative = 0
     devices: list[str] = field(default_factory=list)
-    per_device: int = 1
-    memory_gb: float = 4.0
-    threads: int = 0
+    per_device: AtLeast1 = 1
+    memory_gb: Annotated[float, Field(ge=0)] = 4.0
+    threads: NotNegative = 0
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    time_limit_min: int = 1440
-    gpus: int = 0
-    array_parallelism: int = 64
-    max_requeues: int = 10
+    time_limit_min: AtLeast1 = 1440
+    gpus: NotNegative = 0
+    array_parallelism: AtLeast1 = 64
+    max_requeues: NotNegative = 10
     setup: list[str] = field(default_factory=list)
     slurm: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.kind not in EXECUTORS:
-            raise SweepError(f"executor.kind must be one of {', '.join(EXECUTORS)}, found {self.kind!r}")
-        for name in ("per_device", "time_limit_min", "array_parallelism"):
-            if getattr(self, name) < 1:
-                raise SweepError(f"executor.{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("workers", "memory_gb", "threads", "gpus", "max_requeues"):
-            if getattr(self, name) < 0:
-                raise SweepError(f"executor.{name} must not be negative, found {getattr(self, name)}")
 
 
 @dataclass
@@ -241,7 +227,7 @@ class SweepConfig:
         check_upstreams: look at each upstream with two short noises first.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
-        feature_cache_gb: limit for each upstream.
+        feature_cache_gb: limit for each upstream, for training and for evaluation each.
         read_ahead_s: seconds of audio that an upstream gets at a time in evaluation; 0: as s3prl gives it.
         executor: where the work is done.
 
@@ -323,16 +309,14 @@ def load(path: str | Path) -> SweepConfig:
     Example:
         >>> load("nowhere.yaml")
         Traceback (most recent call last):
-        robustdistiller.eval.sweep.reading.SweepError: nowhere.yaml: no such file
+        robustdistiller.eval.sweep.errors.SweepError: nowhere.yaml: no such file
     """
     path = Path(path)
     if not path.is_file():
         raise SweepError(f"{path}: no such file")
     try:
-        return read(SweepConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise SweepError(f"{path} is not YAML: {error}") from error
-    except SweepError as error:
+        return read_yaml(SweepConfig, path.read_text(encoding="utf-8"))
+    except SettingsError as error:
         raise SweepError(f"{path}: {error}") from error
 
 
@@ -350,7 +334,7 @@ def _set(config: dict[str, Any], key: str, value: Any, task: str) -> None:
     for depth, part in enumerate([*parents, last]):
         known = node if isinstance(node, Mapping) else {}
         if part not in known and not free:
-            raise SweepError(f"task {task}: {unknown_key(key, part, known)}")
+            raise SweepError(f"task {task}: unknown key {key!r}{did_you_mean(part, known)}")
         if depth < len(parents):
             node = node.setdefault(part, {})
     node[last] = copy.deepcopy(value)

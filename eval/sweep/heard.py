@@ -11,7 +11,7 @@ import yaml
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry
-from robustdistiller.eval.sweep.reading import SweepError
+from robustdistiller.eval.sweep.errors import SweepError
 
 #: By condition: digest of each kind of source it draws from, and the seed of the draw.
 Heard = Mapping[Condition, tuple[dict[str, str], int]]

@@ -26,11 +26,11 @@ from robustdistiller.eval.store import write_record
 from robustdistiller.eval.sweep.calls import contract_job, evaluate_job, train_job
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.config import SweepConfig
+from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.executors import Executor
 from robustdistiller.eval.sweep.heard import Heard
 from robustdistiller.eval.sweep.jobs import Job, Outcome, resumed_at
 from robustdistiller.eval.sweep.plan import GroupPlan, find, is_trained, job_folder, record_files
-from robustdistiller.eval.sweep.reading import SweepError
 
 
 @dataclass

@@ -13,9 +13,9 @@ from typing import Any
 
 from robustdistiller.eval.sweep import jobs as jobs_module
 from robustdistiller.eval.sweep.config import SweepConfig
+from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.executors import lost
 from robustdistiller.eval.sweep.jobs import Job, Outcome, captured, run_job
-from robustdistiller.eval.sweep.reading import SweepError
 
 _NOTE = "slurm.json"
 # A job that left the queue may be ahead of its files on a shared disk.

@@ -13,12 +13,12 @@ from lhotse.cut import Cut
 from torch.utils.data import DataLoader
 
 from robustdistiller.acoustics import Corruptor
+from robustdistiller.common.settings import SettingsError
 
 from ..config import DistillConfig
 from ..data import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
 from ..file_cuts import FileCut, as_cut
 from ..manifest import piece_cuts
-from ..settings import SettingsError
 from .keywords import keyword_utterances
 from .speakers import Trial, speaker_utterances
 from .utterances import SPLITS, Utterance, check_classes

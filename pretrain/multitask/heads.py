@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.files import write_atomically
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
-from ..settings import SettingsError
 from .margin import angular_softmax
 
 FORMAT = "robustdistiller-heads"

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 
 from robustdistiller.acoustics import Piece, audio_info
+from robustdistiller.common.settings import SettingsError
 
-from ..settings import SettingsError
 from .config import KeywordsConfig
 from .utterances import SPLITS, Utterance, check_classes, read_utterances, with_split_lists
 
@@ -28,7 +28,7 @@ def keyword_utterances(config: KeywordsConfig, seed: int) -> list[Utterance]:
 
     >>> keyword_utterances(KeywordsConfig(), seed=0)
     Traceback (most recent call last):
-    robustdistiller.pretrain.settings.SettingsError: multitask.keywords.data: which recordings? give a folder or a .tsv
+    robustdistiller.common.settings.SettingsError: multitask.keywords.data: which recordings? give a folder or a .tsv
     """
     if not config.data:
         raise SettingsError(f"{_KEY}: which recordings? give a folder or a .tsv")

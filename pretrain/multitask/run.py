@@ -14,6 +14,8 @@ import torch
 
 from robustdistiller.acoustics import Condition, CorruptionPolicy, Corruptor, RIRSource
 from robustdistiller.common.files import write_atomically
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.common.written import flatten
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
 from ..callbacks import CheckpointKeeper, History
@@ -22,7 +24,6 @@ from ..inputs import open_sources, read_named
 from ..lightning_run import RunInterrupted, make_trainer, quiet_lightning, versions
 from ..plot import draw_history
 from ..resume import checkpoint_step, latest_checkpoint, refuse_other_run, write_run
-from ..settings import SettingsError, flatten
 from .data import PairedBatches, load_tasks
 from .evaluation import DevEvaluation, best_path, describe_scores, evaluate
 from .heads import load_heads, save_heads

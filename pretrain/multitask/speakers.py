@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, combinations
 from pathlib import Path
 
-from ..settings import SettingsError
+from robustdistiller.common.settings import SettingsError
+
 from .config import SpeakersConfig
 from .utterances import Utterance, check_classes, read_utterances
 
@@ -41,7 +42,7 @@ def speaker_utterances(config: SpeakersConfig, seed: int) -> tuple[list[Utteranc
 
     >>> speaker_utterances(SpeakersConfig(), seed=0)
     Traceback (most recent call last):
-    robustdistiller.pretrain.settings.SettingsError: multitask.speakers.data: which recordings? give a folder or a .tsv
+    robustdistiller.common.settings.SettingsError: multitask.speakers.data: which recordings? give a folder or a .tsv
     """
     if not config.data:
         raise SettingsError(f"{_KEY}: which recordings? give a folder or a .tsv")

@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from robustdistiller.acoustics import AudioSource, Piece
-
-from ..settings import SettingsError
+from robustdistiller.common.settings import SettingsError
 
 SPLITS = ("train", "dev", "test")
 _SPLIT_NAMES = {"train": "train", "test": "test", "testing": "test", "dev": "dev"}

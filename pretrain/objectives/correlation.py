@@ -21,7 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..settings import SettingsError
+from robustdistiller.common.settings import SettingsError
+
 from .base import Objective, Step
 from .statistics import SnrLaw, off_diagonal_squares, snr_divisor, standardize
 from .tensors import at_least_float32, full_precision, pool_frames

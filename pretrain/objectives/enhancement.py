@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
-from ..settings import SettingsError
 from .base import Objective, Step
 from .spectra import inverse_spectrum, mrstft_distance, si_snr_db, spectral_distance, spectrum
 from .tensors import valid_frames

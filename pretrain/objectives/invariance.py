@@ -8,9 +8,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderOutput
 
-from ..settings import SettingsError
 from .base import Objective, Step
 from .layerwise import layer_cosine, layer_l1
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..settings import SettingsError
+from robustdistiller.common.settings import SettingsError
+
 from .base import Objective, Step
 from .tensors import at_least_float32, masked_mean
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import EncoderConfig
 
-from ..settings import SettingsError
 from .base import Objective
 from .correlation import CrossCorrelation, CrossCorrelationConfig, SelfCorrelation, SelfCorrelationConfig
 from .enhancement import Enhancement, EnhancementConfig

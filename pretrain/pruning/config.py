@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..settings import SettingsError
+from robustdistiller.common.settings import SettingsError
 
 Unit = Literal["conv", "heads", "ffn", "attention_layer", "ffn_layer"]
 

@@ -124,13 +124,13 @@ def test_stored_parameters_replay_the_same_bytes(dataset, sources):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"operation": "nois"}, r"unknown operation 'nois' \(nearest: 'noise'\)"),
+        ({"operation": "nois"}, r"unknown operation 'nois'; did you mean 'noise'"),
         ({"operation": "noise"}, r"'noise' needs snr_db and noise"),
         ({"operation": "clean", "rir": {"name": "a"}}, r"'clean' excludes rir"),
-        ({"operation": "reverb", "rir": {"name": "a", "chanel": 1}}, r"unknown key 'chanel' in rir .*'channel'"),
+        ({"operation": "reverb", "rir": {"name": "a", "chanel": 1}}, r"unknown key 'parameters.rir.chanel'.*'channel'"),
         ({"operation": "noise", "snr_db": 1, "noise": {"kind": "file"}}, r"needs names of recordings"),
         ({"operation": "noise", "snr_db": 1, "noise": {"kind": "pink"}}, r"needs a seed"),
-        ({"operation": "clean", "snr": 1}, r"unknown key 'snr' in corruption parameters .*'snr_db'"),
+        ({"operation": "clean", "snr": 1}, r"unknown key 'parameters.snr'.*'snr_db'"),
     ],
 )
 def test_broken_parameters_are_refused(values, message):

@@ -140,7 +140,7 @@ def test_manifest_without_a_file_column_uses_the_audio_called_like_it(tmp_path):
 
 
 def test_manifest_mistakes(manifest, tmp_path):
-    with pytest.raises(ValueError, match=r"unknown key 'splitt' .*nearest: 'split'"):
+    with pytest.raises(ValueError, match=r"unknown column 'splitt' .*did you mean 'split'"):
         AudioSource.from_manifest(manifest, splitt="test")
     with pytest.raises(ValueError, match=r"no row with split=dev"):
         AudioSource.from_manifest(manifest, split="dev")

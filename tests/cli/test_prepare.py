@@ -89,10 +89,10 @@ def test_json(corpus):
     ("arguments", "message"),
     [
         ([], "say which task; robustdistiller prepare --list shows them"),
-        (["ISC", "x"], "Unknown task 'ISC'. Did you mean"),
+        (["ISC", "x"], "unknown task 'ISC'; did you mean"),
         (["ctc", "x"], "serves several tasks: say -d PR or -d SF"),
         (["ASR"], "ASR needs ROOT (LibriSpeech: SPLIT/SPEAKER/CHAPTER/*.flac and *.trans.txt); type the folder"),
-        (["SD", "x", "--root", "rtm=y"], "SD has no root 'rtm', nearest: rttm"),
+        (["SD", "x", "--root", "rtm=y"], "SD has no root 'rtm'; did you mean 'rttm'"),
         (["SD", "x", "--root", "rttm"], "--root rttm: expected NAME=PATH, for example --root rttm=PATH"),
     ],
 )

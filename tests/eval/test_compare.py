@@ -136,11 +136,11 @@ def test_a_label_with_a_published_name_is_the_measured_one_unless_said(folder, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["teacher", "studnet"], "no system is called 'studnet'; nearest: student"),
-        (["teacher", "DistillHuBERT"], "nearest: DistilHuBERT (published)"),
+        (["teacher", "studnet"], "no system is called 'studnet'; did you mean 'student'"),
+        (["teacher", "DistillHuBERT"], "did you mean 'DistilHuBERT'"),
         (["teacher", "teacher"], "'teacher' is on both sides"),
         (["teacher", "student", "--task", "KS"], "have no cell of KS in common"),
-        (["teacher", "student", "--task", "XX"], "Unknown task 'XX'"),
+        (["teacher", "student", "--task", "XX"], "unknown task 'XX'"),
     ],
 )
 def test_errors_are_one_sentence(folder, arguments, message):

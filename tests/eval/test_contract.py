@@ -78,7 +78,7 @@ def test_padding_that_leaks_is_advice_and_no_obstacle():
 def test_a_real_student_and_entries_that_are_none(toy_student):
     assert all(f.ok for f in check_upstream("robustdistiller_local", str(toy_student)))
     (finding,) = check_upstream("robustdistiler_local")
-    assert "did you mean robustdistiller_local" in finding.found
+    assert "did you mean 'robustdistiller_local'" in finding.found
     (finding,) = check_upstream("robustdistiller_local", "nowhere.ckpt")
     assert finding.found.startswith("checkpoint nowhere.ckpt: expected a file or folder, found nothing there")
     (finding,) = check_upstream("robustdistiller_local")

@@ -266,9 +266,9 @@ def test_names_cannot_become_markup(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--system", "DPHuBRET"], "no published system is called 'DPHuBRET'; nearest: DPHuBERT"),
+        (["--system", "DPHuBRET"], "no published system is called 'DPHuBRET'; did you mean 'DPHuBERT'"),
         (["--format", "terminal,pdf"], "unknown format pdf; known: terminal,csv,markdown,latex,html"),
-        (["--official", "XYZ"], "Unknown task 'XYZ'"),
+        (["--official", "XYZ"], "unknown task 'XYZ'"),
     ],
 )
 def test_wrong_options_are_one_sentence(folder, arguments, message):

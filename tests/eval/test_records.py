@@ -126,13 +126,13 @@ def test_contradictions_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(metrcis=[]), "unknown key 'metrcis', did you mean 'metrics'"),
-        (lambda d: d.pop("seed"), "missing keys: seed"),
+        (lambda d: d.update(metrcis=[]), "unknown key 'metrcis'; did you mean 'metrics'"),
+        (lambda d: d.pop("seed"), "seed is missing"),
         (lambda d: d.update(schema_version=6), "schema_version is 6, this release reads 1 to 5"),
         (lambda d: d.update(schema_version=1), "unknown key 'digest'"),
         (lambda d: d["metrics"][0].update(value=75.1), "changed after it was written"),
         (lambda d: d.pop("digest"), "changed after it was written"),
-        (lambda d: d["metrics"][0].update(valeu=1), "malformed record"),
+        (lambda d: d["metrics"][0].update(valeu=1), r"unknown key 'metrics\[0\].valeu'; did you mean 'value'"),
         (lambda d: d.update(items_scored=2), "2 of 4 items"),
     ],
 )

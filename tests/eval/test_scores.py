@@ -118,7 +118,9 @@ def test_unverified_numbers_are_kept_but_never_handed_out(published):
 
 def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
     assert published.find("dpwavlm").name == "DPWavLM"
-    with pytest.raises(PublishedError, match="no published system is called 'DistillHuBERT'; nearest: DistilHuBERT"):
+    with pytest.raises(
+        PublishedError, match="no published system is called 'DistillHuBERT'; did you mean 'DistilHuBERT'"
+    ):
         published.find("DistillHuBERT")
 
 
@@ -129,7 +131,7 @@ def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
             "published_results.csv",
             "DPHuBERT,PR,per,",
             "DPHuBRET,PR,per,",
-            "unknown system 'DPHuBRET', did you mean 'DPH",
+            "unknown system 'DPHuBRET'; did you mean 'DPH",
         ),
         ("published_results.csv", "DPHuBERT,PR,per,clean,9.67", "DPHuBERT,PR,per,clean,>9", "value must be a number"),
         ("published_results.csv", "DPHuBERT,PR,per,clean,9.67", "DPHuBERT,PR,per,clean,", "there is no value"),
@@ -138,7 +140,7 @@ def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
             "published_results.csv",
             "superb,dphubert-table-1,yes",
             "superb,dphubert,yes",
-            "unknown source 'dphubert', did",
+            "unknown source 'dphubert'; did",
         ),
         ("published_results.csv", "superb,dphubert-table-1,yes", "superb,dphubert-table-1,maybe", "unknown verified"),
         ("published_results.csv", "superb,dphubert-table-1,yes", "other,dphubert-table-1,yes", "unknown protocol"),

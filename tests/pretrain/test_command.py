@@ -57,7 +57,7 @@ def test_errors_are_one_sentence_with_an_exit_code() -> None:
     for arguments, code, message in [
         ((), 2, "error: which recipe?"),
         (("robustdistler",), 2, "did you mean 'robustdistiller'?"),
-        (("distilhubert", "optm.lr=1"), 2, "error: unknown key 'optm': did you mean 'optim'?"),
+        (("distilhubert", "optm.lr=1"), 2, "error: unknown key 'optm'; did you mean 'optim'?"),
         (("distilhubert", "out_dir=x"), 2, "error: teacher.checkpoint: which model"),
         (("distilhubert", "out_dir=x", "teacher.checkpoint=/no/such.pt"), 1, "/no/such.pt"),
     ]:

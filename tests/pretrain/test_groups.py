@@ -13,11 +13,12 @@ import pytest
 import soundfile
 import torch
 
+from robustdistiller.common.settings import read
+from robustdistiller.common.written import to_plain
 from robustdistiller.pretrain import SettingsError
 from robustdistiller.pretrain.groups import GroupsConfig, LayerGroups, draw_utterances, find_groups
 from robustdistiller.pretrain.manifest import speech_cuts
 from robustdistiller.pretrain.reading import read_cut
-from robustdistiller.pretrain.settings import build, to_plain
 from robustdistiller.pretrain.similarity import LinearCKA
 from robustdistiller.upstream import SpeechEncoder, load_encoder
 
@@ -140,9 +141,9 @@ def test_the_override_is_a_setting() -> None:
 
 
 def test_the_section_is_built_from_settings() -> None:
-    config = build(GroupsConfig, {"similarity": "cca", "count": 4, "layers": [1, 2, 3, 4]})
+    config = read(GroupsConfig, {"similarity": "cca", "count": 4, "layers": [1, 2, 3, 4]})
     assert config == GroupsConfig("cca", count=4, layers=(1, 2, 3, 4))
-    assert build(GroupsConfig, to_plain(config)) == config
+    assert read(GroupsConfig, to_plain(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -151,12 +152,12 @@ def test_the_section_is_built_from_settings() -> None:
         ({"count": 0}, "count is 0; expected at least 1"),
         ({"calibration_utterances": 0}, "calibration_utterances is 0"),
         ({"linkage": "ward"}, "'ward' measures distances"),
-        ({"similarity": "rsa"}, "similarity: found 'rsa', expected one of 'cka', 'cosine', 'cca'"),
+        ({"similarity": "rsa"}, "similarity: found 'rsa', expected 'cka', 'cosine' or 'cca'"),
     ],
 )
 def test_settings_that_cannot_be(values, message) -> None:
     with pytest.raises(SettingsError, match=message):
-        build(GroupsConfig, values, prefix="targets.groups.")
+        read(GroupsConfig, values, "targets.groups")
 
 
 @pytest.mark.parametrize(

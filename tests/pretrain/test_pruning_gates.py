@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from robustdistiller.common.settings import SettingsError, read
+from robustdistiller.common.written import to_plain
 from robustdistiller.pretrain.pruning import Gates, PruningConfig, PruningError
 from robustdistiller.pretrain.pruning.hard_concrete import HardConcrete
 from robustdistiller.pretrain.pruning.lagrangian import lagrangian, ramped_sparsity
-from robustdistiller.pretrain.settings import SettingsError, build, to_plain
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 
 SHAPE = EncoderConfig(
@@ -282,8 +283,8 @@ def test_groups_fit_the_optimizer_of_the_rest():
 
 
 def test_settings():
-    config = build(PruningConfig, {"sparsity": 0.5, "units": ["heads"]}, prefix="pruning.")
-    assert build(PruningConfig, to_plain(config)) == config
+    config = read(PruningConfig, {"sparsity": 0.5, "units": ["heads"]}, "pruning")
+    assert read(PruningConfig, to_plain(config)) == config
     for values, message in (
         ({"sparsity": 1.0}, "pruning: sparsity is 1.0; expected 0 to below 1"),
         ({"units": []}, "units is empty"),
@@ -294,6 +295,6 @@ def test_settings():
         ({"ramp_steps": -1}, "ramp_steps is -1; expected 0 or more"),
     ):
         with pytest.raises(SettingsError, match=message):
-            build(PruningConfig, values, prefix="pruning.")
+            read(PruningConfig, values, "pruning")
     with pytest.raises(PruningError):
         PruningConfig(temperature=0)

@@ -7,28 +7,28 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from robustdistiller import pretrain
+from robustdistiller.common.settings import read
+from robustdistiller.common.written import dump_yaml, flatten
 from robustdistiller.pretrain import DistillConfig, SettingsError, list_recipes, load_config
-from robustdistiller.pretrain.settings import build, flatten, parse_override
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optim.lrr=1", "unknown key 'optim.lrr': did you mean 'lr'?"),
-        ("trainr.max_steps=1", "unknown key 'trainr': did you mean 'trainer'?"),
-        ("objectives.enhancement.wait=1", "unknown key 'objectives.enhancement.wait': did you mean 'weight'?"),
-        ("corruption.snr=[0,20]", "unknown key 'corruption.snr': did you mean 'snr_db'?"),
-        ("data.batch_size=6", "unknown key 'data.batch_size': known: .*; elsewhere there is trainer.batch_size"),
+        ("optim.lrr=1", "unknown key 'optim.lrr'; did you mean 'lr'?"),
+        ("trainr.max_steps=1", "unknown key 'trainr'; did you mean 'trainer'?"),
+        ("objectives.enhancement.wait=1", "unknown key 'objectives.enhancement.wait'; did you mean 'weight'?"),
+        ("corruption.snr=[0,20]", "unknown key 'corruption.snr'; did you mean 'snr_db'?"),
+        ("data.batch_size=6", "unknown key 'data.batch_size'; known: .*; elsewhere there is trainer.batch_size"),
         ("corruption.clean_probability=0.5", "corruption: the probabilities .* must add up to 1, found 1.25"),
         ("trainer.max_steps=many", "trainer.max_steps: found 'many', expected a whole number"),
         ("trainer.max_steps=1.5", "trainer.max_steps: found 1.5, expected a whole number"),
         ("trainer.progress=1", "trainer.progress: found 1, expected true or false"),
-        ("student.init=copy", "student.init: found 'copy', expected one of 'distilhubert', 'truncated', 'random'"),
+        ("student.init=copy", "student.init: found 'copy', expected 'distilhubert', 'truncated' or 'random'"),
         ("optim.betas=[0.9]", r"optim.betas: found \[0.9\], expected 2 values"),
-        ("optim=fast", "optim: expected keys and values, found 'fast'"),
+        ("optim=fast", "optim: found 'fast', expected keys and values"),
         ("seed", "override 'seed': expected key=value"),
         ("data.speech=[a", "override .* not valid YAML"),
     ],
@@ -59,7 +59,7 @@ def test_circular_base_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(SettingsError, match=r"unknown recipe 'robustdistiler' \(did you mean 'robustdistiller'\?\)"):
+    with pytest.raises(SettingsError, match=r"unknown recipe 'robustdistiler'; did you mean 'robustdistiller'\?"):
         load_config("robustdistiler")
     with pytest.raises(SettingsError, match=r"recipe file nowhere\.yaml does not exist"):
         load_config("nowhere.yaml")
@@ -67,13 +67,12 @@ def test_unknown_recipe_names_the_nearest() -> None:
 
 def test_saved_configuration_is_a_recipe(tmp_path: Path) -> None:
     config = load_config("robustdistiller", ["optim.lr=3e-4", "data.noise=[a, b]", "student.num_layers=3"])
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
     assert load_config(tmp_path / "config.yaml") == config
 
 
 def test_one_folder_is_a_list_of_one() -> None:
     assert load_config("distilhubert", ["data.speech=LibriSpeech"]).data.speech == ["LibriSpeech"]
-    assert parse_override("a.b={c: 1}") == {"a": {"b": {"c": 1}}}
 
 
 def test_recipes_hold_the_published_settings() -> None:
@@ -102,9 +101,9 @@ def test_recipes_hold_the_published_settings() -> None:
 
 def test_every_option_is_read_somewhere() -> None:
     folder = Path(pretrain.__file__).parent
-    left_out = ("config.py", "settings.py", "sections.py")
+    left_out = ("config.py", "sections.py")
     code = "\n".join(path.read_text() for path in folder.rglob("*.py") if path.name not in left_out)
-    settings = flatten(dataclasses.asdict(build(DistillConfig, {})))
+    settings = flatten(dataclasses.asdict(read(DistillConfig, {})))
     # Objectives take theirs as arguments: an option that a constructor does not have would be refused there.
     settings = [key for key in settings if not key.startswith("objectives.")]
     unread = [key for key in settings if not re.search(rf"[.\"]{key.rsplit('.', 1)[-1]}\b", code)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import multiprocessing
-import os
 import re
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import torch
 from robustdistiller.pretrain import SettingsError, distill, target_plan
 from robustdistiller.pretrain.callbacks import read_history
 from robustdistiller.pretrain.disk import DiskFullError
-from robustdistiller.pretrain.target_cache import TargetCache, open_cache
+from robustdistiller.pretrain.target_cache import TargetCache
 from robustdistiller.pretrain.target_codec import TargetCodec
-from robustdistiller.pretrain.target_layout import Layout
+from robustdistiller.pretrain.target_layout import TargetSize
 from robustdistiller.upstream import SpeechEncoder, save_checkpoint
 
 from .conftest import TEACHER, assert_equal_states, last_checkpoint
@@ -55,88 +55,69 @@ def test_a_single_frame_of_any_width_comes_back() -> None:
         assert (codec.decode(codec.encode([target]))[0] - target).abs().max() <= target.abs().max() / 253
 
 
-def test_places_do_not_overlap() -> None:
-    utterances = [(f"u{n}", 320 * (n % 7 + 1)) for n in range(40)]
-    layout = Layout.of(utterances, max_samples=1600, crops=3, num_frames=frames)
-    taken = []
-    for entry in layout.slots:
-        for crop in range(entry["crops"]):
-            start = int(entry["start"]) + crop * int(entry["frames"])
-            taken += range(start, start + int(entry["frames"]))
-    assert sorted(taken) == list(range(layout.frames))
-    assert layout.longer == sum(samples > 1600 for _, samples in utterances)
-    assert layout.places == sum(3 if samples > 1600 else 1 for _, samples in utterances)
-    with pytest.raises(SettingsError, match="the same id"):
-        Layout.of([("a", 320), ("a", 640)], 1600, 1, frames)
+def test_size_of_what_is_kept() -> None:
+    lengths = [320 * (n % 7 + 1) for n in range(40)]
+    size = TargetSize.of(lengths, max_samples=1600, crops=3, num_frames=frames)
+    assert size.longer == sum(samples > 1600 for samples in lengths)
+    assert size.places == sum(3 if samples > 1600 else 1 for samples in lengths)
+    assert size.frames == sum(3 * 5 if samples > 1600 else samples // 320 for samples in lengths)
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> TargetCache:
-    codec = TargetCodec("fp16", targets=2, width=8)
-    layout = Layout.of([("a", 3200), ("b", 6400), ("long", 9600)], 6400, crops=2, num_frames=frames)
-    return TargetCache(open_cache(tmp_path / "cache", {"teacher": "x"}, layout, codec), codec, frames)
+    return TargetCache(tmp_path / "targets-0", {"teacher": "x"}, TargetCodec("fp16", targets=2, width=8), frames)
 
 
-def rows_of(*names: str) -> list[tuple[str, np.ndarray]]:
-    lengths = {"a": 3200, "b": 6400, "long": 6400}
-    return [(name, noise(lengths[name], seed=number).numpy()) for number, name in enumerate(names)]
+def speech(*lengths: int) -> list[np.ndarray]:
+    return [noise(length, seed=number).numpy() for number, length in enumerate(lengths)]
 
 
 def test_what_was_written_is_read_by_others(cache: TargetCache) -> None:
-    rows = rows_of("b", "a")
-    asked = cache.read(rows, epoch=0)
-    assert asked.known == (False, False) and asked.stored.shape[1] == 20 and cache.filled() == 0
+    rows = speech(6400, 3200)
+    asked = cache.read(rows)
+    assert asked.known == (False, False) and asked.stored.shape[1] == 20 and len(cache.store) == 0
     stored = cache.codec.encode([noise(2, 20, 8), noise(2, 20, 8, seed=1)])
-    cache.write(asked.slots, stored)
-    again = TargetCache(cache.folder, cache.codec, frames).read(rows, epoch=5)
-    assert again.known == (True, True) and cache.filled() == 0.5
-    assert torch.equal(again.stored[0], stored[0]) and torch.equal(again.stored[1, :10], stored[1, :10])
-    assert not again.stored[1, 10:].any()
-    assert cache.read([("unheard of", rows[0][1])], 0).slots == (None,)
-    assert cache.read([("a", rows[1][1][:-320])], 0).slots == (None,)  # shorter than its header said
-
-
-def test_stretches_have_places_of_their_own(cache: TargetCache) -> None:
-    (row,) = rows_of("long")
-    first, second, third = (cache.read([row], epoch).slots[0] for epoch in range(3))
-    assert first == third and second.place == first.place + 1 and second.start == first.start + 20
-    (short,) = rows_of("a")
-    assert cache.read([short], 0).slots == cache.read([short], 1).slots
+    cache.write(asked, [0, 1], stored)
+    for other in (TargetCache(cache.store.folder, {"teacher": "x"}, cache.codec, frames), copy.deepcopy(cache)):
+        again = other.read(rows)
+        assert again.known == (True, True) and len(cache.store) == 2
+        assert torch.equal(again.stored[0], stored[0]) and torch.equal(again.stored[1, :10], stored[1, :10])
+        assert not again.stored[1, 10:].any()
+    assert cache.read([rows[1][:-320]]).known == (False,)
 
 
 def test_changed_audio_and_broken_files_are_as_if_nothing_was_there(cache: TargetCache) -> None:
-    (name, samples), other = rows_of("a", "b")
-    for row in ((name, samples), other):
-        slots = cache.read([row], 0).slots
-        cache.write(slots, cache.codec.encode([noise(1, 20, 8)] * 2))
-    assert cache.read([(name, samples)], 0).known == (True,)
-    assert cache.read([(name, samples * 1.001)], 0).known == (False,)
-    with (cache.folder / "targets.bin").open("r+b") as file:
+    first, other = speech(3200, 6400)
+    for row in (first, other):
+        cache.write(cache.read([row]), [0], cache.codec.encode([noise(1, 20, 8)] * 2))
+    assert cache.read([first]).known == (True,)
+    assert cache.read([first * 1.001]).known == (False,)
+    (numbers,) = cache.store.folder.glob("*.data")
+    with numbers.open("r+b") as file:
         file.seek(100)
         file.write(b"?")
-    assert cache.read([(name, samples)], 0).known == (False,)
-    assert cache.read([other], 0).known == (True,)
+    assert cache.read([first]).known == (False,)
+    assert cache.read([other]).known == (True,)
+    cache.write(cache.read([first]), [0], cache.codec.encode([noise(1, 10, 8)] * 2))
+    assert copy.deepcopy(cache).read([first]).known == (True,), "what is damaged is written anew"
 
 
-def _fill(folder: Path, seed: int) -> Path:
+def _fill(folder: Path, seed: int) -> None:
     codec = TargetCodec("fp32", targets=1, width=8)
-    layout = Layout.of([(f"u{n}", 3200) for n in range(20)], 6400, 1, frames)
-    cache = TargetCache(open_cache(folder, {"teacher": "x"}, layout, codec), codec, frames)
+    cache = TargetCache(folder, {"teacher": "x"}, codec, frames)
     for n in np.random.default_rng(seed).permutation(20):
-        asked = cache.read([(f"u{n}", np.full(3200, n, np.float32))], 0)
+        asked = cache.read([np.full(3200, n, np.float32)])
         if asked.missing:
-            cache.write(asked.slots, codec.encode([torch.full((1, 10, 8), float(n))]))
-    return cache.folder
+            cache.write(asked, [0], codec.encode([torch.full((1, 10, 8), float(n))]))
 
 
 def test_processes_that_make_and_fill_one_cache_at_once(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        folders = pool.starmap(_fill, [(tmp_path, seed) for seed in range(4)])
-    assert len(set(folders)) == 1 and [folder.name for folder in tmp_path.iterdir()] == [folders[0].name]
+        pool.starmap(_fill, [(tmp_path, seed) for seed in range(4)])
     codec = TargetCodec("fp32", targets=1, width=8)
-    cache = TargetCache(folders[0], codec, frames)
+    cache = TargetCache(tmp_path, {"teacher": "x"}, codec, frames)
     for n in range(20):
-        found = cache.read([(f"u{n}", np.full(3200, n, np.float32))], 0)
+        found = cache.read([np.full(3200, n, np.float32)])
         assert found.known == (True,) and (codec.decode(found.stored)[0] == n).all()
 
 
@@ -144,10 +125,20 @@ def test_a_full_disk_is_named(cache: TargetCache, monkeypatch) -> None:
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    asked = cache.read(rows_of("a"), 0)
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(DiskFullError, match=r"the disk of .*targets-.* is full; .*targets\.cache=null"):
-        cache.write(asked.slots, cache.codec.encode([noise(1, 10, 8)] * 2))
+    asked = cache.read(speech(3200))
+    monkeypatch.setattr("robustdistiller.common.array_store._write", full)
+    with pytest.raises(DiskFullError, match=r"targets-0 \(.*No space left on device\).*; .*targets\.cache=null"):
+        cache.write(asked, [0], cache.codec.encode([noise(1, 10, 8)] * 2))
+
+
+def test_a_folder_of_the_first_version_is_left_alone(make_config, tmp_path: Path, caplog) -> None:
+    old = tmp_path / "targets" / "targets-0123456789ab"
+    old.mkdir(parents=True)
+    (old / "about.json").write_text(json.dumps({"teacher": "x", "dtype": "fp16"}))
+    (old / "targets.bin").write_bytes(b"old")
+    distill(make_config(tmp_path, WHOLE, "targets.cache={}", "trainer.max_steps=1"))
+    assert "targets-0123456789ab is not used" in caplog.text and "format is null there, 2 now" in caplog.text
+    assert (old / "targets.bin").read_bytes() == b"old" and len(list(old.parent.iterdir())) == 2
 
 
 class Asked(pl.Callback):
@@ -245,7 +236,7 @@ def test_stretches_of_long_recordings_are_said_to_be_fixed(make_config, tmp_path
         (["teacher.hears=independent"], r"the teacher of this recipe hears a corruption of its own"),
         (["targets.cache.max_gb=1e-5"], r"the targets are 0\.\d MB in .*targets, more than .*dtype=int8 \(0\.\d MB\)"),
         (["targets.cache.crops=0"], "crops is 0"),
-        (["targets.cache.dtype=bf16"], "expected one of 'fp16', 'int8', 'fp32'"),
+        (["targets.cache.dtype=bf16"], "expected 'fp16', 'int8' or 'fp32'"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(make_config, tmp_path: Path, overrides, message) -> None:

@@ -7,11 +7,12 @@ values found here.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from robustdistiller.common.names import refuse_unknown
 
 #: (channels, kernel in samples, stride in samples) of the seven layers of wav2vec 2.0: 25 ms windows every 20 ms.
 WAV2VEC2_CONV_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
@@ -194,7 +195,7 @@ class EncoderConfig:
         Raises:
             ValueError: for an unknown option, naming the nearest known one.
         """
-        refuse_unknown(values, cls, "encoder")
+        refuse_unknown(values, [field.name for field in dataclasses.fields(cls)], "encoder option")
         return cls(**values)
 
     def replace(self, **changes: Any) -> EncoderConfig:
@@ -300,24 +301,6 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop"):
             _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected 0 to 1")
         _require(self.feature_grad_mult >= 0, f"feature_grad_mult is {self.feature_grad_mult}; expected 0 or more")
-
-
-def refuse_unknown(values: Mapping[str, Any], options: type, kind: str) -> None:
-    """Check that every key of ``values`` is a field of the dataclass ``options``.
-
-    Raises:
-        ValueError: one is not; the message names the nearest field.
-
-    >>> refuse_unknown({"frobnicate": 1}, EncoderConfig, "encoder")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ValueError: unknown encoder option 'frobnicate'; known options: conv_layers, conv_norm, ...
-    """
-    known = [field.name for field in dataclasses.fields(options)]
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join(known)}"
-            raise ValueError(f"unknown {kind} option {str(name)!r}; {hint}")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from robustdistiller.common import names
 from robustdistiller.upstream.pretrained.registry import MODELS
 
 #: Endings of files that hold weights. What ends so is a file, and no name on the Hub.
@@ -146,7 +146,7 @@ def nearest(text: str) -> str:
         >>> nearest("microsoft/wavlm-base-pls")
         '; did you mean microsoft/wavlm-base-plus?'
     """
-    near = [] if text in MODELS else difflib.get_close_matches(text, MODELS, n=1)
+    near = [] if text in MODELS else names.nearest(text, MODELS, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -6,7 +6,6 @@ Each entry takes what s3prl's runner passes (``ckpt``, ``model_config``, ``refre
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,13 +93,6 @@ def entry_of(text: str) -> tuple[str, str | None]:
     (('fbank', None), ('robustdistiller_local', 'microsoft/wavlm-large'))
     """
     return (text, None) if text.isidentifier() else ("robustdistiller_local", text)
-
-
-def nearest_entries(name: str) -> list[str]:
-    """The upstreams of s3prl's hub, ours included, whose names are most like ``name``."""
-    import s3prl.hub
-
-    return difflib.get_close_matches(name, dir(s3prl.hub), n=3)
 
 
 def _entry(name: str, about: str) -> partial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from robustdistiller.common.names import refuse_unknown
 from robustdistiller.upstream.checkpoints import read_checkpoint
 from robustdistiller.upstream.fast import accelerate
-from robustdistiller.upstream.model.config import refuse_unknown
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions
 from robustdistiller.upstream.pretrained.resolve import resolve
@@ -71,7 +72,7 @@ class ExpertOptions:
         Raises:
             ValueError: for an unknown option, naming the nearest known one, or a ``no_pred`` that is not a boolean.
         """
-        refuse_unknown(values, cls, "upstream")
+        refuse_unknown(values, [field.name for field in dataclasses.fields(cls)], "upstream option")
         options = cls(**values)
         if not isinstance(options.no_pred, bool):
             raise ValueError(f"upstream option no_pred is {options.no_pred!r}; expected true or false")

@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
+from robustdistiller.common.array_store import ArrayStore
 from robustdistiller.eval import tasks
-from robustdistiller.eval.feature_cache import FeatureCache, FeatureStore
+from robustdistiller.eval.feature_cache import FeatureCache
 from robustdistiller.eval.launcher import main
 from robustdistiller.eval.store import read_records
 from robustdistiller.upstream import UpstreamExpert
@@ -126,7 +127,7 @@ def test_half_precision_gives_the_same_from_disk_as_at_first(toy_student, tmp_pa
 
     upstream = UpstreamExpert(toy_student).eval()
     featurizer = Featurizer(upstream, upstream_device="cpu")
-    store = FeatureStore(tmp_path, 3, 16, "float16")
+    store = ArrayStore(tmp_path, (3, None, 16), "float16")
     exact, half = FeatureCache(upstream, featurizer, None), FeatureCache(upstream, featurizer, store)
     wavs = [torch.randn(16000), torch.randn(7777)]
     first, again, wanted = half(wavs), half(wavs), exact(wavs)

@@ -218,7 +218,7 @@ def test_labels_of_snips_are_asked_for(look_at, tmp_path):
 
 
 def test_inputs_are_checked(tmp_path):
-    with pytest.raises(PrepareError, match="SD has no root 'rtm', nearest: rttm; it has librimix, rttm"):
+    with pytest.raises(PrepareError, match="SD has no root 'rtm'; did you mean 'rttm'"):
         look(tasks.get("SD"), {"rtm": [tmp_path]}, tmp_path)
     with pytest.raises(PrepareError, match=r"PR needs ROOT \(LibriSpeech"):
         look(tasks.get("PR"), {"lexicon": [tmp_path]}, tmp_path)

@@ -1,0 +1,68 @@
+"""Names that do not exist, refused with those that were probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LISTED = 40
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.5) -> list[str]:
+    """The known names that look most like ``name``, in any case, best first.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        most: return no more than these.
+        cutoff: likeness from which on a name is returned, 0 to 1.
+
+    Example:
+        >>> nearest("SEDE", ["seed", "out_dir"])
+        ['seed']
+    """
+    by_lower = {str(one).lower(): str(one) for one in known}
+    return [by_lower[key] for key in difflib.get_close_matches(str(name).lower(), by_lower, n=most, cutoff=cutoff)]
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.5) -> str:
+    """The end of a sentence about a name that does not exist: the nearest known ones, or, where none is near, a list.
+
+    Args:
+        name, known, most, cutoff: as for :func:`nearest`.
+
+    Example:
+        >>> "unknown key 'sede'" + did_you_mean("sede", ["seed", "out_dir"])
+        "unknown key 'sede'; did you mean 'seed'?"
+        >>> did_you_mean("zzz", ["seed", "out_dir"])
+        '; known: seed, out_dir'
+    """
+    known = [str(one) for one in known]
+    near = nearest(name, known, most, cutoff)
+    if near:
+        *first, last = map(repr, near)
+        return f"; did you mean {', '.join(first) + ' or ' if first else ''}{last}?"
+    return f"; known: {', '.join(known) or 'none'}" if len(known) <= _LISTED else ""
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str, where: str = "") -> None:
+    """Refuse names that are not known.
+
+    Args:
+        given: the names.
+        known: what there is.
+        what: what the names are of, as in ``unknown WHAT 'name'``.
+        where: what they stand in.
+
+    Raises:
+        ValueError: for the first name that is not known.
+
+    Example:
+        >>> refuse_unknown(["snr"], ["snr_db", "rt60_s"], "key", "'noise:snr=5'")
+        Traceback (most recent call last):
+        ValueError: unknown key 'snr' in 'noise:snr=5'; did you mean 'snr_db'?
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"unknown {what} {str(name)!r}{where and ' in ' + where}{did_you_mean(name, known)}")
