@@ -61,7 +61,7 @@ RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and
 def distill(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.", metavar="RECIPE")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to change, values in YAML.", metavar="KEY=VALUE...")
+        list[str] | None, typer.Argument(help="Settings to change, e.g. data.speech=[A, B].", metavar="KEY=VALUE...")
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes with their sources.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the merged settings and stop.")] = False,

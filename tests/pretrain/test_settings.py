@@ -108,3 +108,15 @@ def test_every_option_is_read_somewhere() -> None:
     settings = [key for key in settings if not key.startswith("objectives.")]
     unread = [key for key in settings if not re.search(rf"[.\"]{key.rsplit('.', 1)[-1]}\b", code)]
     assert [key for key in unread if key not in ("about", "source")] == []
+
+
+def test_settings_of_a_second_stage_are_read_by_their_type() -> None:
+    config = load_config("dphubert", ["then.out_dir=007 #2", "then.optim.lr=1e-3", "then.data.speech=0x1f"])
+    assert config.then["out_dir"] == "007 #2"
+    assert (config.then["optim"]["lr"], config.then["data"]["speech"]) == (1e-3, ["0x1f"])
+
+
+def test_names_on_the_command_line_stay_as_they_are_typed() -> None:
+    for name in ("4711_3", "007", "1.10", "12:30", "0x1f", "exp/run #3", "a: b"):
+        config = load_config("distilhubert", [f"out_dir={name}", f"teacher.checkpoint={name}"])
+        assert (config.out_dir, config.teacher.checkpoint) == (name, name)
