@@ -60,7 +60,7 @@ class EncoderGraph(nn.Module):
         """
         encoder, config = self.encoder, self.config
         if config.normalize_waveform:
-            waveforms = _normalize(waveforms, lengths)
+            waveforms = _normalize(waveforms, lengths, config.normalize_eps)
         features, frame_lengths = self.extractor(waveforms, lengths)
         projected = encoder.projection(encoder.feature_norm(features))
         valid = torch.arange(projected.shape[1], device=projected.device) < frame_lengths.unsqueeze(1)
@@ -153,7 +153,7 @@ def _num_frames(samples, conv: nn.Conv1d):
     return (samples - conv.kernel_size[0]) // conv.stride[0] + 1
 
 
-def _normalize(waveforms: Tensor, lengths: Tensor) -> Tensor:
+def _normalize(waveforms: Tensor, lengths: Tensor, eps: float) -> Tensor:
     """Zero mean and unit variance over each row's valid samples, as layer norm; padding becomes zero."""
     count = lengths.unsqueeze(1)
     valid = torch.arange(waveforms.shape[1], device=waveforms.device) < count
@@ -161,4 +161,4 @@ def _normalize(waveforms: Tensor, lengths: Tensor) -> Tensor:
     mean = waveforms.sum(1, keepdim=True) / count
     centred = (waveforms - mean) * valid
     variance = centred.square().sum(1, keepdim=True) / count
-    return centred * torch.rsqrt(variance + 1e-5)
+    return centred * torch.rsqrt(variance + eps)

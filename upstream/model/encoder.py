@@ -143,7 +143,7 @@ class SpeechEncoder(nn.Module):
         num_samples = self._check_input(waveforms, lengths)
         padded = min(num_samples) < waveforms.shape[1]
         if self.config.normalize_waveform:
-            waveforms = _normalize(waveforms, num_samples if padded else None)
+            waveforms = _normalize(waveforms, num_samples if padded else None, self.config.normalize_eps)
         masked = padded and self.config.padding == "masked"
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.feature_grad_mult > 0):
             features = self.extractor(waveforms, num_samples if masked else None)
@@ -225,10 +225,10 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * ctx.factor, None
 
 
-def _normalize(waveforms: Tensor, num_samples: list[int] | None) -> Tensor:
+def _normalize(waveforms: Tensor, num_samples: list[int] | None, eps: float) -> Tensor:
     """Zero mean and unit variance over each row's valid samples; padding becomes zero."""
     samples = waveforms.shape[1]
     if num_samples is None:
-        return F.layer_norm(waveforms, (samples,))
-    rows = [F.layer_norm(row[:length], (length,)) for row, length in zip(waveforms.unbind(0), num_samples)]
+        return F.layer_norm(waveforms, (samples,), eps=eps)
+    rows = [F.layer_norm(row[:length], (length,), eps=eps) for row, length in zip(waveforms.unbind(0), num_samples)]
     return torch.stack([F.pad(row, (0, samples - row.shape[0])) for row in rows])
