@@ -85,7 +85,7 @@ def torchaudio_name(name: str, config: EncoderConfig | None = None) -> str:
     """The name that torchaudio and DPHuBERT give to our parameter ``name``.
 
     torchaudio's WavLM stacks queries, keys and values; see
-    :func:`~robustdistiller.upstream.checkpoints.torchaudio.split_attention`.
+    :func:`~robustdistiller.upstream.checkpoints.formats.torchaudio.split_attention`.
 
     >>> torchaudio_name("projection.bias"), torchaudio_name("transformer.layers.0.up.bias")
     ('encoder.feature_projection.projection.bias', 'encoder.transformer.layers.0.feed_forward.intermediate_dense.bias')
@@ -135,14 +135,20 @@ def from_foreign(
         ValueError: a key is missing, unknown, or has another shape than ``config`` says; all are listed. Or a weight
             is not a finite number.
     """
-    if bad := [key for key in weights if not isinstance(key, str)]:
-        raise ValueError(f"the weights should be named by text, found {bad[0]!r}")
+    if bad := next((key for key in weights if not isinstance(key, str)), None):
+        raise ValueError(f"the weights should be named by text, found a name of type {type(bad).__name__}")
     weights = {key: value for key, value in older_spelling(weights).items() if not key.startswith(training_only)}
     return _match(weights, config, rename=lambda ours: name(ours, config))
 
 
 def check_own(weights: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
-    """."""
+    """A state dict under our own names as float32, checked as in :func:`from_foreign`.
+
+    >>> config = EncoderConfig(embed_dim=16, num_layers=0, position_groups=4)
+    >>> check_own({}, config)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the weights do not fit the encoder that the configuration describes; missing: ...
+    """
     return _match(weights, config, rename=str)
 
 
@@ -154,21 +160,29 @@ def _match(weights: Mapping[str, Tensor], config: EncoderConfig, rename: Callabl
         weights = _split_heads(weights, rename)
     problems = []
     if missing := sorted(names.keys() - weights.keys()):
-        problems.append(f"missing: {', '.join(missing)}")
+        problems.append(f"missing: {_listed(missing)}")
     if unknown := sorted(weights.keys() - names.keys()):
-        problems.append(f"unknown: {', '.join(unknown)}")
+        problems.append(f"unknown: {_listed(unknown)}")
     for theirs in sorted(names.keys() & weights.keys()):
         value, shape = weights[theirs], tuple(expected[names[theirs]].shape)
         if not isinstance(value, Tensor):
             problems.append(f"{theirs} is a {type(value).__name__}, expected a tensor")
         elif tuple(value.shape) != shape:
             problems.append(f"{theirs} has shape {tuple(value.shape)}, expected {shape}")
+        elif not value.is_floating_point():
+            problems.append(f"{theirs} has values of type {value.dtype}, expected floating-point numbers")
     if problems:
         raise ValueError("the weights do not fit the encoder that the configuration describes; " + "; ".join(problems))
     if bad := [theirs for theirs in names if not torch.isfinite(weights[theirs]).all()]:
-        raise ValueError(f"the weights have values that are not finite numbers, in {', '.join(sorted(bad))}")
+        raise ValueError(f"the weights have values that are not finite numbers, in {_listed(sorted(bad))}")
     # A copy, because the loaded tensors are views of the file.
     return {name: weights[theirs].to(torch.float32, copy=True) for theirs, name in names.items()}
+
+
+def _listed(names: list[str]) -> str:
+    """Names of parameters, a thousand at most and each cut: a file may hold any number of any length."""
+    more = [f"and {len(names) - 1000} more"] if len(names) > 1000 else []
+    return ", ".join([name[:200] for name in names[:1000]] + more)
 
 
 def _split_heads(weights: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
