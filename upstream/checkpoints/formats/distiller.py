@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustdistiller.upstream.checkpoints.formats.base import Clues, Format, has_keys, lost
 from robustdistiller.upstream.checkpoints.formats.fairseq import DEFAULT_CONV, shared_options, spelled_options
+from robustdistiller.upstream.checkpoints.formats.shapes import MAX_DISTANCE
 from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, from_foreign
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -39,19 +40,25 @@ def read_distiller(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderCon
     cfg.setdefault("activation_dropout", 0.1)
     inner = int(cfg.get("out_layer_inter_dim", -1))
     table = weights.get("encoder.layers.0.self_attn.relative_attention_bias.weight")
+    if table is not None and "max_distance" not in cfg:
+        clues.guesses.append(f"relative positions differ up to {MAX_DISTANCE} frames, as in every published WavLM")
     config = shared_options(
         cfg,
         feature_norm=False,
         relative_position=table is not None,
         gated_relative_position="encoder.layers.0.self_attn.grep_a" in weights,
         num_buckets=320 if table is None else len(table),
-        max_distance=int(cfg.get("max_distance", 800)),  # every released WavLM has 800
+        max_distance=int(cfg.get("max_distance", MAX_DISTANCE)),
         prediction_layers=layers if has_heads else (),
         prediction_dim=int(cfg.get("final_dim", 768)) if has_heads else None,
         prediction_inner_dim=inner if inner > 0 and has_heads else None,
         reference_mask="conv",
         first_state="auto" if has_heads else "projected",
     )
+    if config.norm_first:
+        clues.guesses.append(
+            "the last layer is given after the final layer norm; s3prl gives it before the final layer norm"
+        )
     return config, from_foreign(weights, config, fairseq_name)
 
 

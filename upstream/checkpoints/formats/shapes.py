@@ -14,6 +14,9 @@ _STRIDES = {10: 5, 8: 4, 4: 2, 3: 2, 2: 2, 1: 1}
 #: Heads by width, in torchaudio's model factories (Base, Large, X-Large, 2B).
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1920: 16}
 
+#: From this distance in frames on, all distances share a bucket in every published WavLM.
+MAX_DISTANCE = 800
+
 
 def options_from_shapes(shape: Callable[[str], tuple[int, ...] | None], clues: Clues) -> dict[str, Any]:
     """Options of :class:`EncoderConfig` that fit the weights.
@@ -42,6 +45,8 @@ def options_from_shapes(shape: Callable[[str], tuple[int, ...] | None], clues: C
     gates = [shape(layer.format(i, "attention.gate.linear")) for i in range(num_layers)]
     table = shape("transformer.position_bias.table.weight")
     head_dim = next((gate[1] for gate in gates if gate), None) or _head_dim(dim, clues)
+    if table is not None:
+        clues.guesses.append(f"relative positions differ up to {MAX_DISTANCE} frames, as in every published WavLM")
     if any(width % head_dim for width in inner):
         raise ValueError(f"attention of widths {inner} does not divide into heads of width {head_dim}; give num_heads")
     return {
@@ -63,6 +68,7 @@ def options_from_shapes(shape: Callable[[str], tuple[int, ...] | None], clues: C
         "relative_position": table is not None,
         "gated_relative_position": table is not None and any(gates),
         "num_buckets": 320 if table is None else table[0],
+        "max_distance": MAX_DISTANCE,
     }
 
 
