@@ -11,47 +11,40 @@ from torch import Tensor
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 
-#: Our name to theirs, first match counts. One direction is enough: both lists of names follow from our network.
-_FAIRSEQ = [
-    (r"extractor\.layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
-    (r"feature_norm\.", r"layer_norm."),
-    (r"projection\.", r"post_extract_proj."),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original0", r"encoder.pos_conv.0.weight_g"),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original1", r"encoder.pos_conv.0.weight_v"),
-    (r"transformer\.position\.conv\.", r"encoder.pos_conv.0."),
-    (r"transformer\.position\.convs\.(\d+)\.", r"encoder.pos_conv.\1.0."),
-    (r"transformer\.norm\.", r"encoder.layer_norm."),
-    (r"transformer\.position_bias\.table\.", r"encoder.layers.0.self_attn.relative_attention_bias."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.linear\.", r"encoder.layers.\1.self_attn.grep_linear."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.scale", r"encoder.layers.\1.self_attn.grep_a"),
-    (r"transformer\.layers\.(\d+)\.attention\.", r"encoder.layers.\1.self_attn."),
-    (r"transformer\.layers\.(\d+)\.attention_norm\.", r"encoder.layers.\1.self_attn_layer_norm."),
-    (r"transformer\.layers\.(\d+)\.up\.", r"encoder.layers.\1.fc1."),
-    (r"transformer\.layers\.(\d+)\.down\.", r"encoder.layers.\1.fc2."),
-    (r"transformer\.layers\.(\d+)\.ffn_norm\.", r"encoder.layers.\1.final_layer_norm."),
-    (r"heads\.expand\.", r"output_layer.0."),
-    (r"heads\.", r"output_layer.2."),
-]
-_HUGGINGFACE = [
-    (r"extractor\.layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.conv."),
-    (r"extractor\.layers\.(\d+)\.norm\.", r"feature_extractor.conv_layers.\1.layer_norm."),
-    (r"extractor\.scale", r"feature_extractor.dummy_weight"),
-    (r"feature_norm\.", r"feature_projection.layer_norm."),
-    (r"projection\.", r"feature_projection.projection."),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original0", r"encoder.pos_conv_embed.conv.weight_g"),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original1", r"encoder.pos_conv_embed.conv.weight_v"),
-    (r"transformer\.position\.conv\.", r"encoder.pos_conv_embed.conv."),
-    (r"transformer\.position\.convs\.(\d+)\.", r"encoder.pos_conv_embed.layers.\1.conv."),
-    (r"transformer\.norm\.", r"encoder.layer_norm."),
-    (r"transformer\.position_bias\.table\.", r"encoder.layers.0.attention.rel_attn_embed."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.linear\.", r"encoder.layers.\1.attention.gru_rel_pos_linear."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.scale", r"encoder.layers.\1.attention.gru_rel_pos_const"),
-    (r"transformer\.layers\.(\d+)\.attention\.", r"encoder.layers.\1.attention."),
-    (r"transformer\.layers\.(\d+)\.attention_norm\.", r"encoder.layers.\1.layer_norm."),
-    (r"transformer\.layers\.(\d+)\.up\.", r"encoder.layers.\1.feed_forward.intermediate_dense."),
-    (r"transformer\.layers\.(\d+)\.down\.", r"encoder.layers.\1.feed_forward.output_dense."),
-    (r"transformer\.layers\.(\d+)\.ffn_norm\.", r"encoder.layers.\1.final_layer_norm."),
-]
+#: Beginnings of our names, of fairseq's and of Hugging Face's; the first match counts, None is a part that they lack.
+#: Numbered parts stand together. One direction is enough: both lists of names follow from our network.
+_NAMES = [
+    (r"extractor\.layers\.(\d+)\.", "feature_extractor.conv_layers.{}.", "feature_extractor.conv_layers.{}.", [
+        ("conv.", "0.", "conv."),
+        ("norm.", "2.", "layer_norm."),
+    ]),
+    (r"transformer\.layers\.(\d+)\.", "encoder.layers.{}.", "encoder.layers.{}.", [
+        ("attention.gate.linear.", "self_attn.grep_linear.", "attention.gru_rel_pos_linear."),
+        ("attention.gate.scale", "self_attn.grep_a", "attention.gru_rel_pos_const"),
+        ("attention.", "self_attn.", "attention."),
+        ("attention_norm.", "self_attn_layer_norm.", "layer_norm."),
+        ("up.", "fc1.", "feed_forward.intermediate_dense."),
+        ("down.", "fc2.", "feed_forward.output_dense."),
+        ("ffn_norm.", "final_layer_norm.", "final_layer_norm."),
+    ]),
+    (r"transformer\.position\.convs\.(\d+)\.", "encoder.pos_conv.{}.0.", "encoder.pos_conv_embed.layers.{}.conv.", [
+        ("", "", ""),
+    ]),
+    (r"transformer\.", "encoder.", "encoder.", [
+        ("position.conv.", "pos_conv.0.", "pos_conv_embed.conv."),
+        ("norm.", "layer_norm.", "layer_norm."),
+        ("position_bias.table.", "layers.0.self_attn.relative_attention_bias.", "layers.0.attention.rel_attn_embed."),
+    ]),
+    (r"", "", "", [
+        ("extractor.scale", None, "feature_extractor.dummy_weight"),
+        ("feature_norm.", "layer_norm.", "feature_projection.layer_norm."),
+        ("projection.", "post_extract_proj.", "feature_projection.projection."),
+        ("heads.expand.", "output_layer.0.", None),
+        ("heads.", "output_layer.2.", None),
+    ]),
+]  # fmt: skip
+#: PyTorch's spelling of weight-normalised parameters since 2.0, and before.
+_WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 #: torchaudio files the transformer below the encoder; the rest is as in Hugging Face.
 _TORCHAUDIO_MOVES = [
     (r"feature_projection\.", r"encoder.feature_projection."),
@@ -67,9 +60,9 @@ def fairseq_name(name: str, config: EncoderConfig) -> str:
     >>> fairseq_name("extractor.layers.0.norm.bias", EncoderConfig(conv_norm="layer"))
     'feature_extractor.conv_layers.0.2.1.bias'
     """
-    norm = "2.1" if config.conv_norm == "layer" else "2"
-    first = (r"extractor\.layers\.(\d+)\.norm\.", rf"feature_extractor.conv_layers.\g<1>.{norm}.")
-    return _rename(name, [first, *_FAIRSEQ], "fairseq's models")
+    theirs = _rename(name, 0, "fairseq's models")
+    # A layer norm stands between two transpositions.
+    return re.sub(r"(conv_layers\.\d+\.2)\.", r"\1.1.", theirs) if config.conv_norm == "layer" else theirs
 
 
 def huggingface_name(name: str, config: EncoderConfig | None = None) -> str:
@@ -78,7 +71,7 @@ def huggingface_name(name: str, config: EncoderConfig | None = None) -> str:
     >>> huggingface_name("transformer.layers.3.up.weight")
     'encoder.layers.3.feed_forward.intermediate_dense.weight'
     """
-    return _rename(name, _HUGGINGFACE, "Hugging Face's models")
+    return _rename(name, 1, "Hugging Face's models")
 
 
 def torchaudio_name(name: str, config: EncoderConfig | None = None) -> str:
@@ -94,11 +87,22 @@ def torchaudio_name(name: str, config: EncoderConfig | None = None) -> str:
     return next((re.sub(old, new, theirs) for old, new in _TORCHAUDIO_MOVES if re.match(old, theirs)), theirs)
 
 
-def _rename(name: str, rules: list[tuple[str, str]], whose: str) -> str:
-    for pattern, replacement in rules:
-        if re.match(pattern, name):
-            return re.sub(pattern, replacement, name, count=1)
+def _rename(name: str, family: int, whose: str) -> str:
+    for pattern, *begins, rows in _NAMES:
+        if group := re.match(pattern, name):
+            rest = name[group.end() :]
+            row = next((row for row in rows if rest.startswith(row[0])), None)
+            if row is not None and row[1 + family] is not None:
+                theirs = begins[family].format(*group.groups()) + row[1 + family] + rest.removeprefix(row[0])
+                return _old_ending(theirs)
     raise ValueError(f"parameter {name!r} has no counterpart in {whose}")
+
+
+def _old_ending(name: str) -> str:
+    for new, old in _WEIGHT_NORM.items():
+        if name.endswith(f".{new}"):
+            return name.removesuffix(new) + old
+    return name
 
 
 def older_spelling(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,14 +111,7 @@ def older_spelling(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> older_spelling({"conv.parametrizations.weight.original0": torch.ones(1)})
     {'conv.weight_g': tensor([1.])}
     """
-    old = [(".parametrizations.weight.original0", ".weight_g"), (".parametrizations.weight.original1", ".weight_v")]
-    respelled = {}
-    for name, value in weights.items():
-        for new_end, old_end in old:
-            if str(name).endswith(new_end):
-                name = name.removesuffix(new_end) + old_end
-        respelled[name] = value
-    return respelled
+    return {_old_ending(name) if isinstance(name, str) else name: value for name, value in weights.items()}
 
 
 def from_foreign(

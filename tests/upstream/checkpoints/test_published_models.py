@@ -72,9 +72,9 @@ def test_huggingface(name, tmp_path):
     clues = Clues()
     found = translate(config, preprocessor, clues)
     assert clues.guesses == [] and round(parameters(found) / 1e6, 1) == millions
-    assert (
-        (found.num_layers, found.embed_dim, found.downsample_rate) == (*BASE[:2], 320) or "arge" in name or "m" in name
-    )
+    shape = [config[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")]
+    assert [found.num_layers, found.embed_dim, found.heads[0], found.ffn_dims[0]] == shape
+    assert found.downsample_rate == 320
     assert (found.normalize_waveform, found.normalize_eps) == (preprocessor["do_normalize"], 1e-7)
     assert found.relative_position == ("wavlm" in name) and found.norm_first == config["do_stable_layer_norm"]
     small = transformers.AutoConfig.for_model(**narrow(config))

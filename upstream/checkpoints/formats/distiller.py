@@ -105,7 +105,7 @@ def distiller_content(config: EncoderConfig, weights: dict[str, Tensor]) -> dict
     """``Config`` and ``Distiller``, of weights under fairseq's names."""
     options = spelled_options(config)
     options["extractor_conv_feature_layers"] = options.pop("conv_feature_layers")
-    del options["conv_bias"]
+    del options["conv_bias"], options["dropout_input"]
     layers = list(config.prediction_layers)
     kind = "expand-last" if layers else "self-hidden"
     predicted = layers or list(range(config.num_layers + 1))
@@ -116,7 +116,6 @@ def distiller_content(config: EncoderConfig, weights: dict[str, Tensor]) -> dict
         "out_layer_inter_dim": config.prediction_inner_dim or -1,
         "task_emb_type": kind,
         "out_layer_type": kind,
-        "feature_grad_mult": config.feature_grad_mult,
     }
     return {"Config": {"distiller": options}, "Distiller": _heads_for_s3prl(weights)}
 

@@ -19,7 +19,7 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     other_eps,
     save_dictionary,
 )
-from robustdistiller.upstream.checkpoints.formats.torchaudio import shared_arguments
+from robustdistiller.upstream.checkpoints.formats.torchaudio import shared_arguments, shared_options
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, older_spelling, torchaudio_name
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -55,7 +55,7 @@ def read_dphubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConf
 
 
 def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> EncoderConfig:
-    num_layers, dim = cfg["encoder_num_layers"], cfg["encoder_embed_dim"]
+    dim = cfg["encoder_embed_dim"]
     attends, feeds = cfg["encoder_use_attention"], cfg["encoder_use_feed_forward"]
     widths = cfg["encoder_ff_interm_features"]
     relative: dict[str, Any] = {}
@@ -70,27 +70,15 @@ def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> Enco
     else:
         heads = [number if used else 0 for number, used in zip(cfg["encoder_num_heads"], attends)]
         head_dim = cfg.get("encoder_head_dim", 64)
+    defaults = {"encoder_projection_dropout": 0.0, "encoder_attention_dropout": 0.1, "encoder_ff_interm_dropout": 0.0}
+    defaults |= {"encoder_dropout": 0.1, "encoder_layer_drop": 0.0}
     return EncoderConfig(
-        conv_layers=tuple(map(tuple, cfg["extractor_conv_layer_config"])),
-        conv_norm="layer" if cfg["extractor_mode"] == "layer_norm" else "group",
-        conv_bias=bool(cfg["extractor_conv_bias"]),
+        **shared_options({**defaults, **cfg}),
         feature_scale="feature_extractor.dummy_weight" in weights,
-        projection=True,
         normalize_waveform=bool(cfg.get("normalize_waveform", False)),
-        embed_dim=dim,
-        num_layers=num_layers,
         num_heads=tuple(heads),
         head_dim=head_dim,
         ffn_dim=tuple(width if used else 0 for width, used in zip(widths, feeds)),
-        norm_first=bool(cfg["encoder_layer_norm_first"]),
-        position_kernel=cfg["encoder_pos_conv_kernel"],
-        position_groups=cfg["encoder_pos_conv_groups"],
-        dropout=cfg.get("encoder_dropout", 0.1),
-        attention_dropout=cfg.get("encoder_attention_dropout", 0.1),
-        activation_dropout=cfg.get("encoder_ff_interm_dropout", 0.0),
-        feature_dropout=cfg.get("encoder_projection_dropout", 0.0),
-        layerdrop=cfg.get("encoder_layer_drop", 0.0),
-        reference_mask="conv",
         first_state="projected",
         **relative,
     )

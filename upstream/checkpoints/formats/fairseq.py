@@ -13,6 +13,22 @@ from robustdistiller.upstream.model.config import EncoderConfig
 
 DEFAULT_CONV = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 _ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"}
+#: Options that differ in nothing but their name, with fairseq's defaults.
+_SAME: dict[str, tuple[str, Any]] = {
+    "conv_bias": ("conv_bias", False),
+    "conv_pos_groups": ("position_groups", 16),
+    "encoder_layers": ("num_layers", 12),
+    "encoder_embed_dim": ("embed_dim", 768),
+    "encoder_ffn_embed_dim": ("ffn_dim", 3072),
+    "encoder_attention_heads": ("num_heads", 12),
+    "layer_norm_first": ("norm_first", False),
+    "dropout": ("dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.0),
+    "dropout_input": ("feature_dropout", 0.0),
+    "encoder_layerdrop": ("layerdrop", 0.0),
+    "feature_grad_mult": ("feature_grad_mult", 1.0),
+}
 _SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_accurate", "relu": "relu"}
 #: Parameters used by pre-training losses only (name prefixes). ``_ema`` is data2vec's teacher.
 TRAINING_ONLY = ("mask_emb", "final_proj.", "label_embs_concat", "target_glu.", "quantizer.", "project_q.", "_ema")
@@ -113,28 +129,17 @@ def shared_options(cfg: Mapping[str, Any], **more: Any) -> EncoderConfig:
             raise ValueError(f"model option {option} is {cfg[option]!r}; this encoder knows only {known!r}")
     activation = str(cfg.get("activation_fn", "gelu"))
     if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation_fn is {activation!r}; this encoder knows {', '.join(_ACTIVATIONS)}")
+        raise ValueError(f"activation_fn is {activation[:200]!r}; this encoder knows {', '.join(_ACTIVATIONS)}")
     depth, kernel = int(cfg.get("pos_conv_depth", 1)), int(cfg.get("conv_pos", 128))
     try:
+        options = {ours: type(default)(cfg.get(theirs, default)) for theirs, (ours, default) in _SAME.items()}
         return EncoderConfig(
+            **options,
             conv_layers=parse_conv_layers(str(cfg.get("conv_feature_layers", DEFAULT_CONV))),
             conv_norm="layer" if cfg.get("extractor_mode", "default") == "layer_norm" else "group",
-            conv_bias=bool(cfg.get("conv_bias", False)),
-            embed_dim=int(cfg.get("encoder_embed_dim", 768)),
-            num_layers=int(cfg.get("encoder_layers", 12)),
-            num_heads=int(cfg.get("encoder_attention_heads", 12)),
-            ffn_dim=int(cfg.get("encoder_ffn_embed_dim", 3072)),
             activation=_ACTIVATIONS[activation],
-            norm_first=bool(cfg.get("layer_norm_first", False)),
             position_kernel=kernel if depth == 1 else max(3, kernel // depth),
-            position_groups=int(cfg.get("conv_pos_groups", 16)),
             position_depth=depth,
-            dropout=float(cfg.get("dropout", 0.1)),
-            attention_dropout=float(cfg.get("attention_dropout", 0.1)),
-            activation_dropout=float(cfg.get("activation_dropout", 0.0)),
-            feature_dropout=float(cfg.get("dropout_input", 0.0)),
-            layerdrop=float(cfg.get("encoder_layerdrop", 0.0)),
-            feature_grad_mult=float(cfg.get("feature_grad_mult", 1.0)),
             **more,
         )
     except TypeError as error:
@@ -142,23 +147,15 @@ def shared_options(cfg: Mapping[str, Any], **more: Any) -> EncoderConfig:
 
 
 def spelled_options(config: EncoderConfig) -> dict[str, Any]:
-    """The inverse of :func:`shared_options`."""
+    """The inverse of :func:`shared_options`, for encoders without pruned parts."""
     return {
+        **{theirs: getattr(config, ours) for theirs, (ours, _) in _SAME.items()},
+        "encoder_attention_heads": config.heads[0],
+        "encoder_ffn_embed_dim": config.ffn_dims[0],
         "extractor_mode": "layer_norm" if config.conv_norm == "layer" else "default",
         "conv_feature_layers": str([tuple(layer) for layer in config.conv_layers]),
-        "conv_bias": config.conv_bias,
         "conv_pos": config.position_kernel,
-        "conv_pos_groups": config.position_groups,
-        "encoder_layers": config.num_layers,
-        "encoder_embed_dim": config.embed_dim,
-        "encoder_ffn_embed_dim": config.ffn_dims[0],
-        "encoder_attention_heads": config.heads[0],
         "activation_fn": _SPELLED[config.activation],
-        "layer_norm_first": config.norm_first,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
-        "encoder_layerdrop": config.layerdrop,
     }
 
 

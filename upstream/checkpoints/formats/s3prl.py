@@ -105,7 +105,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
 
 def _wavlm(config: EncoderConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     cfg = {
-        **_pretraining_options(config),
+        **spelled_options(config),
         "normalize": config.normalize_waveform,
         "relative_position_embedding": True,
         "gru_rel_pos": config.gated_relative_position,
@@ -149,16 +149,8 @@ def _converted(config: EncoderConfig, weights: dict[str, Tensor], cfg: dict[str,
         model |= {f"{name}.weight": torch.zeros(_FINAL_DIM, inputs), f"{name}.bias": torch.zeros(_FINAL_DIM)}
     return {
         "task_cfg": {"normalize": config.normalize_waveform},
-        "model_cfg": {**_pretraining_options(config), **cfg},
+        "model_cfg": {**spelled_options(config), **cfg},
         "model_weight": model,
-    }
-
-
-def _pretraining_options(config: EncoderConfig) -> dict[str, Any]:
-    return {
-        **spelled_options(config),
-        "dropout_input": config.feature_dropout,
-        "feature_grad_mult": config.feature_grad_mult,
     }
 
 

@@ -87,20 +87,16 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
         said = factory if isinstance(factory, str) else type(factory).__name__
         raise ValueError(f"'factory' is {said[:200]!r}; known are {', '.join(_FACTORIES)}")
     relative = _FACTORIES[factory]
-    options = {**_SAME, **_RELATIVE} if relative else _SAME
     try:
         config = EncoderConfig(
-            **{ours: arguments[theirs] for theirs, ours in options.items()},
-            conv_norm="layer" if arguments["extractor_mode"] == "layer_norm" else "group",
-            conv_layers=tuple(map(tuple, arguments["extractor_conv_layer_config"])),
+            **shared_options(arguments),
+            **({ours: arguments[theirs] for theirs, ours in _RELATIVE.items()} if relative else {}),
             num_heads=arguments["encoder_num_heads"],
             ffn_dim=arguments["encoder_ff_interm_features"],
-            projection=True,
             normalize_waveform=bool(content.get("normalize_waveform", False)),
             normalize_eps=content.get("normalize_eps", 1e-5),
             relative_position=relative,
             gated_relative_position=relative,
-            reference_mask="conv",
         )
     except KeyError as error:
         raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
@@ -109,6 +105,17 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
     return config, from_foreign(
         split_attention(weights_of(content, "state_dict")), config, torchaudio_name, _TRAINING_ONLY
     )
+
+
+def shared_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the encoder that torchaudio's and DPHuBERT's factories share; the inverse of shared_arguments."""
+    return {
+        **{ours: arguments[theirs] for theirs, ours in _SAME.items()},
+        "conv_norm": "layer" if arguments["extractor_mode"] == "layer_norm" else "group",
+        "conv_layers": tuple(map(tuple, arguments["extractor_conv_layer_config"])),
+        "projection": True,
+        "reference_mask": "conv",
+    }
 
 
 def factory_arguments(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
