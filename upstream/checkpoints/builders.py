@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,19 @@ import numpy as np
 import torch
 
 _MOST_DIMENSIONS = 64
+#: Modules, and single functions, that have no place in data. Naming one is taken for an attack.
+_HOSTILE = re.compile(
+    r"""(_operator|_pickle|_posixsubprocess|_thread|asyncio|bdb|builtins|cffi|code|codeop|commands|ctypes|distutils
+    |http|idlelib|imaplib|importlib|linecache|marshal|nt|operator|os|pdb|pickle|pip|pkgutil|posix|poplib|profile|pty
+    |pydoc|requests|runpy|setuptools|shelve|shutil|site|smtplib|socket|sqlite3|ssl|subprocess|sys|tarfile|telnetlib
+    |timeit|urllib|webbrowser|zipfile|zipimport)\.
+    |(_io\.open|_io\.FileIO|io\.open|io\.FileIO|numpy\.load|torch\.load|torch\.serialization\.load|torch\.hub\.load
+    |torch\.jit\.load|torch\.storage\._load_from_bytes|types\.CodeType|types\.FunctionType)$""",
+    re.VERBOSE,
+)
+_HARMLESS = re.compile(
+    r"builtins\.(bool|bytearray|bytes|complex|dict|float|frozenset|getattr|int|list|object|set|slice|str|tuple)$"
+)
 
 
 class Named:
@@ -59,6 +73,15 @@ class UnfinishedArray:
             return array.reshape(shape, order="F" if fortran else "C")
         except (ValueError, TypeError) as error:
             raise pickle.UnpicklingError(f"a numpy array is damaged: {str(error)[:200]}") from error
+
+
+def is_hostile(name: str) -> bool:
+    """Whether only an attack would name this function or class.
+
+    >>> is_hostile("posix.system"), is_hostile("argparse.Namespace")
+    (True, False)
+    """
+    return bool(_HOSTILE.match(name)) and not _HARMLESS.match(name)
 
 
 def is_natural(value: Any) -> bool:

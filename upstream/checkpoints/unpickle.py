@@ -9,7 +9,6 @@ function that a file names is imported or called. A file that names something on
 from __future__ import annotations
 
 import pickle
-import re
 import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -25,23 +24,11 @@ from robustdistiller.upstream.checkpoints.builders import (
     Named,
     UnfinishedArray,
     hashable,
+    is_hostile,
     is_natural,
     ordered_dtype,
 )
 
-#: Modules, and single functions, that have no place in data. Naming one is taken for an attack.
-_HOSTILE = re.compile(
-    r"""(_operator|_pickle|_posixsubprocess|_thread|asyncio|bdb|builtins|cffi|code|codeop|commands|ctypes|distutils
-    |http|idlelib|imaplib|importlib|linecache|marshal|nt|operator|os|pdb|pickle|pip|pkgutil|posix|poplib|profile|pty
-    |pydoc|requests|runpy|setuptools|shelve|shutil|site|smtplib|socket|sqlite3|ssl|subprocess|sys|tarfile|telnetlib
-    |timeit|urllib|webbrowser|zipfile|zipimport)\.
-    |(_io\.open|_io\.FileIO|io\.open|io\.FileIO|numpy\.load|torch\.load|torch\.serialization\.load|torch\.hub\.load
-    |torch\.jit\.load|torch\.storage\._load_from_bytes|types\.CodeType|types\.FunctionType)$""",
-    re.VERBOSE,
-)
-_HARMLESS = re.compile(
-    r"builtins\.(bool|bytearray|bytes|complex|dict|float|frozenset|getattr|int|list|object|set|slice|str|tuple)$"
-)
 _MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy._core.multiarray": "numpy.core.multiarray"}
 _LONGEST_NAME = 200
 _LEAST_BYTES = 1 << 26
@@ -107,7 +94,7 @@ class Unpickler(pickle._Unpickler):
             return Builder(full, BUILDERS[full])
         if module == "torch" and (dtype := DTYPES.get(name)) is not None:
             return Builder(full, dtype)
-        if _HOSTILE.match(full) and not _HARMLESS.match(full):
+        if is_hostile(full):
             raise HostilePickle(f"it names {full}, which is code, not data")
         self.named.add(full)
         return Named(full)

@@ -51,6 +51,22 @@ _FIXED = {
 }
 #: What transformers' feature extractor adds to the variance of a waveform.
 _NORMALIZE_EPS = 1e-7
+#: Options that differ in nothing but their name, with transformers' defaults; the first four have to be there.
+_SAME: dict[str, tuple[str, Any]] = {
+    "hidden_size": ("embed_dim", None),
+    "num_hidden_layers": ("num_layers", None),
+    "num_attention_heads": ("num_heads", None),
+    "intermediate_size": ("ffn_dim", None),
+    "do_stable_layer_norm": ("norm_first", False),
+    "conv_bias": ("conv_bias", False),
+    "num_conv_pos_embedding_groups": ("position_groups", 16),
+    "hidden_dropout": ("dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.1),
+    "feat_proj_dropout": ("feature_dropout", 0.0),
+    "layerdrop": ("layerdrop", 0.1),
+}
+_RELATIVE = {"num_buckets": ("num_buckets", 320), "max_bucket_distance": ("max_distance", 800)}
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _CONV = {"conv_dim": (512,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
 
@@ -108,32 +124,23 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
         said = "is" if normalize else "is not"
         clues.guesses.append(f"the input {said} normalised: preprocessor_config.json does not say do_normalize")
     try:
+        options = {ours: cfg.get(theirs, default) for theirs, (ours, default) in _SAME.items()}
+        options["norm_first"] = not stack and bool(options["norm_first"])
+        if kind == "wavlm":
+            options |= {ours: cfg.get(theirs, default) for theirs, (ours, default) in _RELATIVE.items()}
         return EncoderConfig(
+            **options,
             conv_layers=tuple(zip(*conv)),
             conv_norm=conv_norm,
-            conv_bias=bool(cfg.get("conv_bias", False)),
             feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
             projection=True,
             normalize_waveform=bool(normalize),
             normalize_eps=preprocessor.get("normalize_eps", _NORMALIZE_EPS),  # said in our own folders only
-            embed_dim=cfg["hidden_size"],
-            num_layers=cfg["num_hidden_layers"],
-            num_heads=cfg["num_attention_heads"],
-            ffn_dim=cfg["intermediate_size"],
             activation=_ACTIVATIONS[activation],
-            norm_first=not stack and bool(cfg.get("do_stable_layer_norm", False)),
             position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
-            position_groups=cfg.get("num_conv_pos_embedding_groups", 16),
             position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
             relative_position=kind == "wavlm",
             gated_relative_position=kind == "wavlm",
-            num_buckets=cfg.get("num_buckets", 320),
-            max_distance=cfg.get("max_bucket_distance", 800),
-            dropout=cfg.get("hidden_dropout", 0.1),
-            attention_dropout=cfg.get("attention_dropout", 0.1),
-            activation_dropout=cfg.get("activation_dropout", 0.1),
-            feature_dropout=cfg.get("feat_proj_dropout", 0.0),
-            layerdrop=cfg.get("layerdrop", 0.1),
         )
     except TypeError as error:
         raise ValueError(f"config.json: an option has the wrong type: {error}") from error
@@ -208,35 +215,25 @@ def _options(config: EncoderConfig, model_type: str) -> dict[str, Any]:
         "architectures": [_MODELS[model_type]],
         "model_type": model_type,
         "torch_dtype": "float32",
-        "hidden_size": config.embed_dim,
-        "num_hidden_layers": config.num_layers,
+        **{theirs: getattr(config, ours) for theirs, (ours, _) in _SAME.items()},
         "num_attention_heads": config.heads[0],
         "intermediate_size": config.ffn_dims[0],
         "hidden_act": _SPELLED[config.activation],
-        "do_stable_layer_norm": config.norm_first,
         "feat_extract_norm": config.conv_norm,
         "feat_extract_activation": "gelu",
         "conv_dim": channels,
         "conv_kernel": kernels,
         "conv_stride": strides,
-        "conv_bias": config.conv_bias,
         "num_feat_extract_layers": len(channels),
         "num_conv_pos_embeddings": config.position_kernel,
-        "num_conv_pos_embedding_groups": config.position_groups,
         "layer_norm_eps": 1e-5,
-        "hidden_dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
-        "feat_proj_dropout": config.feature_dropout,
-        "layerdrop": config.layerdrop,
-        "mask_time_prob": 0.0,  # the network was not trained to see masked frames
-        "mask_feature_prob": 0.0,
-        "apply_spec_augment": False,
+        # The network was not trained to see masked frames.
+        **{"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False},
     }
     if model_type == "hubert":
         options |= {"feat_proj_layer_norm": config.feature_norm, "conv_pos_batch_norm": False}
     elif model_type == "wavlm":
-        options |= {"num_buckets": config.num_buckets, "max_bucket_distance": config.max_distance}
+        options |= {theirs: getattr(config, ours) for theirs, (ours, _) in _RELATIVE.items()}
     elif model_type == "data2vec-audio":
         options |= {"num_conv_pos_embeddings": config.position_depth, "conv_pos_kernel_size": config.position_kernel}
     return options
