@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from robustdistiller.pretrain.module import Distiller
 from robustdistiller.pretrain.objectives.enhancement import EnhancementHead
 from robustdistiller.upstream import Checkpoint, SpeechEncoder
-from robustdistiller.upstream.checkpoints.to_s3prl import s3prl_content
+from robustdistiller.upstream.checkpoints.formats.s3prl import s3prl_content
 
 LAYERS = (4, 8, 12)
 _SNR_DB = (0, 20)

@@ -11,7 +11,9 @@ import typer
 NumHeads = Annotated[
     int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace OUT if it is a file, or a folder that convert wrote.")
+]
 
 
 class Target(str, Enum):

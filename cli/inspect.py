@@ -78,6 +78,8 @@ def _rows(found: Inspection):
         if found.prediction_layers:
             yield "predicts", f"teacher layers {', '.join(map(str, found.prediction_layers))}"
         yield "input", "16 kHz, " + ("normalised per utterance" if found.normalizes_input else "as it is")
+    for number, sentence in enumerate(found.guesses):
+        yield "" if number else "guessed", sentence
     for number, sentence in enumerate(found.holds):
         yield "" if number else "also holds", sentence
     for number, (key, value) in enumerate(found.metadata.items()):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from robustdistiller.eval.heads import NOTE, LaunchError, find_head
 from robustdistiller.upstream import UpstreamExpert
-from robustdistiller.upstream.checkpoints.files import safe_load
 from robustdistiller.upstream.checkpoints.plain import plain
+from robustdistiller.upstream.checkpoints.safe_load import safe_load
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _weighted(names: tuple[str, ...], head: str | Path) -> LayerChoice:
         path = find_head(Path(head).expanduser())
     except LaunchError as error:
         raise FileNotFoundError(str(error).replace("-e ", "head ", 1)) from error
-    content = safe_load(path)
+    content, _ = safe_load(path)
     arguments: dict[str, Any] = plain(content.get("Args")) if "Args" in content else {}
     arguments = arguments if isinstance(arguments, dict) else {}
     if arguments.get("upstream_trainable"):

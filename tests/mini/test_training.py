@@ -15,7 +15,8 @@ from robustdistiller.mini.training.labels import mfcc_features
 from robustdistiller.mini.training.mel_stage import MelModel
 from robustdistiller.mini.training.pool import SHORT_CROP_SAMPLES, build_pool, num_frames
 from robustdistiller.mini.training.steps import mask_spans
-from robustdistiller.upstream import SpeechEncoder, load_encoder
+from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
+from robustdistiller.upstream.checkpoints.safe_load import safe_load
 
 SIZES = ["--mel-steps=3", "--conv-steps=4", "--save-every=2", "--num-clusters=8", "--feature-clusters=6"]
 BATCH = ["--batch-samples=36000", "--crop-samples=12000", "--short-share=0.5"]
@@ -100,7 +101,7 @@ def test_masked_input_changes_only_through_the_mask():
 def test_script_writes_a_teacher_and_its_log(train, tmp_path):
     path = train(tmp_path)
     assert path == tmp_path / "out" / "teacher.ckpt"
-    content = torch.load(path, weights_only=True)
+    content, _ = safe_load(path)
     assert {key: content["metadata"][key] for key in ("seed", "conv_steps", "corruption")} == {
         "seed": 1,
         "conv_steps": 4,
@@ -115,11 +116,11 @@ def test_script_writes_a_teacher_and_its_log(train, tmp_path):
 
 
 def test_a_second_run_starts_from_a_checkpoint(train, tmp_path):
-    first = torch.load(train(tmp_path), weights_only=True)["state_dict"]
+    first = read_checkpoint(train(tmp_path)).state_dict
     (tmp_path / "work" / "conv_state.pt").unlink()
     path = tmp_path / "out" / "teacher.ckpt"
     path.rename(tmp_path / "first.ckpt")
-    second = torch.load(train(tmp_path, f"--init={tmp_path / 'first.ckpt'}"), weights_only=True)["state_dict"]
+    second = read_checkpoint(train(tmp_path, f"--init={tmp_path / 'first.ckpt'}")).state_dict
     name = "transformer.layers.0.up.weight"
     random = SpeechEncoder(conv_stage.teacher_config()).state_dict()[name]
     assert 0 < (second[name] - first[name]).abs().mean() < 0.1 * (random - first[name]).abs().mean()
@@ -128,7 +129,7 @@ def test_a_second_run_starts_from_a_checkpoint(train, tmp_path):
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(train, tmp_path, monkeypatch):
-    whole = torch.load(train(tmp_path / "whole"), weights_only=True)["state_dict"]
+    whole = read_checkpoint(train(tmp_path / "whole")).state_dict
     export = conv_stage.export
 
     def interrupted(average, options, step):
@@ -139,5 +140,5 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(train, tmp_path, mon
         train(tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "work" / "conv_state.pt", weights_only=True)["step"] == 2
     monkeypatch.setattr(conv_stage, "export", export)
-    parts = torch.load(train(tmp_path / "parts"), weights_only=True)["state_dict"]
+    parts = read_checkpoint(train(tmp_path / "parts")).state_dict
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from robustdistiller.cli.distill import distill as distill_command
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, module
 from robustdistiller.pretrain.callbacks import read_history
-from robustdistiller.upstream import checkpoint_digest, read_checkpoint
+from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 from tests.waiting import wait_until
 
 from .conftest import assert_equal_states, last_checkpoint, run_overrides
@@ -184,9 +184,7 @@ def test_another_run_in_the_same_folder_is_refused(make_config, straight, overri
 
 
 def test_another_teacher_is_refused(make_config, straight: Path, teacher_path: Path, tmp_path: Path) -> None:
-    content = torch.load(teacher_path, weights_only=True)
-    content["metadata"]["name"] = "another"
-    torch.save(content, tmp_path / "other.ckpt")
+    save_checkpoint(tmp_path / "other.ckpt", load_encoder(teacher_path), {"name": "another"})
     with pytest.raises(SettingsError, match=r"teacher: .* there, .* now"):
         distill(make_config(straight, f"teacher.checkpoint={tmp_path / 'other.ckpt'}"))
 

@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from robustdistiller.common.files import write_atomically
-from robustdistiller.upstream.checkpoints.files import checkpoint_digest
-from robustdistiller.upstream.checkpoints.formats import Checkpoint, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.checkpoints.obstacles import NotExportable
-from robustdistiller.upstream.checkpoints.to_dphubert import dphubert_content, require_dphubert
-from robustdistiller.upstream.checkpoints.to_huggingface import huggingface_type, write_huggingface
-from robustdistiller.upstream.checkpoints.to_s3prl import s3prl_content, s3prl_upstream
-from robustdistiller.upstream.checkpoints.to_torchaudio import require_torchaudio, torchaudio_content
+from robustdistiller.upstream.checkpoints.files import checkpoint_digest, expanded
+from robustdistiller.upstream.checkpoints.formats import TARGETS
+from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Exported, NotExportable, Target, listed
+from robustdistiller.upstream.checkpoints.load import read_checkpoint
 from robustdistiller.upstream.model.config import EncoderConfig
-
-#: What a checkpoint can be written as, with what reads the result.
-TARGETS = {
-    "native": "this package: one file with configuration, weights and metadata",
-    "s3prl": "s3prl alone: -u distiller_local, hubert_local, wav2vec2_local, data2vec_local or wavlm_local",
-    "huggingface": "transformers.AutoModel.from_pretrained: a folder with model card",
-    "torchaudio": "torchaudio.models.wav2vec2_model or wavlm_model: one file with their arguments and a state dict",
-    "dphubert": "DPHuBERT's code: one file with the arguments of its wav2vec2_model and a state dict, pruned or not",
-}
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What :func:`export_checkpoint` wrote.
-
-    Attributes:
-        path: the file or folder.
-        model: what reads it: a class, a function or an s3prl upstream.
-        notes: what of the checkpoint the format has no place for, one sentence each.
-    """
-
-    path: Path
-    model: str
-    notes: tuple[str, ...] = ()
 
 
 def export_checkpoint(
@@ -69,12 +37,13 @@ def export_checkpoint(
         num_heads: attention heads, for files that do not say (torchaudio's state dicts).
 
     Raises:
-        FileExistsError: something is there, and ``overwrite`` is false.
+        FileExistsError: something is there, and ``overwrite`` is false; or it is a folder with anything in it that no
+            conversion writes.
         NotExportable: the format cannot express this encoder; the message names the property that prevents it.
-        ValueError: ``to`` is unknown, ``path`` is ``source``, or ``source`` is unreadable.
+        ValueError: ``to`` is unknown, ``path`` is or holds ``source``, or ``source`` is unreadable.
 
     >>> import tempfile
-    >>> from robustdistiller.upstream import SpeechEncoder
+    >>> from robustdistiller.upstream import SpeechEncoder, save_checkpoint
     >>> student = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
     ...                                       feature_norm=False, prediction_layers=(4, 8)))
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -85,128 +54,54 @@ def export_checkpoint(
     """
     if to not in TARGETS:
         raise ValueError(f"{to!r} is no format to convert to; there are {', '.join(TARGETS)}")
-    source, path = Path(source).expanduser(), Path(path).expanduser()
-    checkpoint = read_checkpoint(source, **({} if num_heads is None else {"num_heads": num_heads}))
-    _check_place(source, path, folder=to == "huggingface", overwrite=overwrite)
-    checkpoint = _note_origin(checkpoint, source)
-    if license_:
-        checkpoint = dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, "license": license_})
-    if drop_heads:
-        checkpoint = without_heads(checkpoint)
-    try:
-        return _WRITERS[to](checkpoint, path, results)
-    except NotExportable as error:
-        raise NotExportable(f"{source} cannot be written for {_READERS[to]}: {error}") from error
+    target, source, path = TARGETS[to], expanded(source), expanded(path)
+    checkpoint = read_checkpoint(source, num_heads)
+    _check_place(source, path, target, overwrite)
+    metadata = _with_origin(checkpoint, source) | ({"license": license_} if license_ else {})
+    checkpoint = dataclasses.replace(checkpoint, metadata=metadata)
+    notes: tuple[str, ...] = ()
+    if checkpoint.config.prediction_layers and not target.keeps_heads:
+        layers = listed(checkpoint.config.prediction_layers)
+        notes = (f"the prediction heads (teacher layers {layers}) are left out",)
+    if drop_heads or not target.keeps_heads:
+        checkpoint = checkpoint.without_heads()
+    if reason := target.obstacle(checkpoint.config):
+        raise NotExportable(f"{source} cannot be written for {target.whose}: {reason}")
+    return target.write(checkpoint, path, notes, results)
 
 
 def obstacle(config: EncoderConfig, to: str) -> str | None:
-    """The property that prevents an encoder from being written as one of :data:`TARGETS`; ``None`` if it can be.
+    """The property that prevents an encoder from being written as one of ``TARGETS``; ``None`` if it can be.
 
     >>> obstacle(EncoderConfig(), "torchaudio")
     >>> obstacle(EncoderConfig(feature_scale=True), "torchaudio")
     'it scales the channels of the conv extractor (feature_scale)'
     """
-    try:
-        _CHECKS[to](config)
-    except NotExportable as error:
-        return str(error)
-    return None
+    return TARGETS[to].obstacle(config)
 
 
-def without_heads(checkpoint: Checkpoint) -> Checkpoint:
-    """The same encoder without prediction heads; the first hidden state stays what it was.
-
-    >>> from robustdistiller.upstream import SpeechEncoder
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
-    ...                        prediction_layers=(4, 8))
-    >>> checkpoint = without_heads(Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()))
-    >>> checkpoint.config.prediction_layers, checkpoint.build().config.starts_projected
-    ((), True)
-    """
-    config = checkpoint.config
-    if not config.prediction_layers:
-        return checkpoint
-    first = "projected" if config.starts_projected else "layer_input"
-    config = config.replace(prediction_layers=(), prediction_dim=None, prediction_inner_dim=None, first_state=first)
-    weights = {name: value for name, value in checkpoint.state_dict.items() if not name.startswith("heads.")}
-    return dataclasses.replace(checkpoint, config=config, state_dict=weights)
-
-
-def _native(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
-    save_checkpoint(path, checkpoint.build(), checkpoint.metadata)
-    return Exported(path, "s3prl upstream robustdistiller_local")
-
-
-def _s3prl(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
-    upstream, content, notes = s3prl_content(checkpoint)
-    write_atomically(path, lambda file: torch.save(content, file))
-    return Exported(path, f"s3prl upstream {upstream}", notes)
-
-
-def _torchaudio(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
-    notes = _heads_dropped(checkpoint)
-    content, more = torchaudio_content(without_heads(checkpoint))
-    write_atomically(path, lambda file: torch.save(content, file))
-    return Exported(path, f"torchaudio.models.{content['factory']}", (*notes, *more))
-
-
-def _dphubert(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
-    notes = _heads_dropped(checkpoint)
-    content, more = dphubert_content(without_heads(checkpoint))
-    write_atomically(path, lambda file: torch.save(content, file))
-    return Exported(path, "DPHuBERT's wav2vec2_model", (*notes, *more))
-
-
-def _huggingface(checkpoint: Checkpoint, path: Path, results: str) -> Exported:
-    notes = _heads_dropped(checkpoint)
-    model, more = write_huggingface(without_heads(checkpoint), path, notes, results)
-    return Exported(path, f"transformers.{model}", (*notes, *more))
-
-
-_WRITERS: dict[str, Callable[[Checkpoint, Path, str], Exported]] = {
-    "native": _native,
-    "s3prl": _s3prl,
-    "huggingface": _huggingface,
-    "torchaudio": _torchaudio,
-    "dphubert": _dphubert,
-}
-_CHECKS: dict[str, Callable[[EncoderConfig], object]] = {
-    "native": lambda config: None,
-    "s3prl": s3prl_upstream,
-    "huggingface": huggingface_type,
-    "torchaudio": require_torchaudio,
-    "dphubert": require_dphubert,
-}
-_READERS = {
-    "native": "this package",
-    "s3prl": "s3prl",
-    "huggingface": "transformers",
-    "torchaudio": "torchaudio",
-    "dphubert": "DPHuBERT's code",
-}
-
-
-def _heads_dropped(checkpoint: Checkpoint) -> tuple[str, ...]:
-    layers = checkpoint.config.prediction_layers
-    if not layers:
-        return ()
-    return (f"the prediction heads (teacher layers {', '.join(map(str, layers))}) are left out",)
-
-
-def _check_place(source: Path, path: Path, folder: bool, overwrite: bool) -> None:
-    if path.exists() and path.resolve() == source.resolve():
+def _check_place(source: Path, path: Path, target: Target, overwrite: bool) -> None:
+    """Refuse to write where something would be lost that no conversion made, the source above all."""
+    here, there = source.resolve(), path.resolve()
+    if path.exists() and here == there:
         raise ValueError(f"{path} is the checkpoint to convert; give another place for the result")
-    if folder and path.is_file():
+    if target.files and path.is_file():
         raise FileExistsError(f"{path} is a file; expected the name of a folder to write")
-    if not folder and path.is_dir():
+    if not target.files and path.is_dir():
         raise FileExistsError(f"{path} is a folder; expected the name of a file to write")
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and (there in here.parents or here in there.parents):
+        raise ValueError(f"{path} and the checkpoint to convert, {source}, lie in one another; give another place")
+    inside = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    if foreign := [name for name in inside if name not in target.files or (path / name).is_dir()]:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise FileExistsError(f"{path} holds {listed(foreign[:3])}{more}, not only a conversion; give another folder")
+    if path.exists() and not overwrite and (inside or not target.files):
         raise FileExistsError(f"{path} exists already; choose another name, or overwrite it with --overwrite")
 
 
-def _note_origin(checkpoint: Checkpoint, source: Path) -> Checkpoint:
-    """Add to the metadata what was converted; a conversion of a conversion keeps the first origin."""
+def _with_origin(checkpoint: Checkpoint, source: Path) -> dict:
+    """The metadata, with what was converted and whether it is a student; the first of several conversions counts."""
     if "converted_from" in checkpoint.metadata:
-        return checkpoint
+        return checkpoint.metadata
     origin = {"name": source.name, "format": checkpoint.format, "sha256": checkpoint_digest(source)}
-    return dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, "converted_from": origin})
+    return {**checkpoint.metadata, "student": checkpoint.is_student, "converted_from": origin}

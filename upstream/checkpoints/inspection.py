@@ -11,16 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustdistiller.upstream.checkpoints.export import TARGETS, obstacle
-from robustdistiller.upstream.checkpoints.formats import FORMATS, Source, detect, open_source, read_checkpoint
-from robustdistiller.upstream.checkpoints.plain import plain
-from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Inert
+from robustdistiller.upstream.checkpoints.builders import Inert
+from robustdistiller.upstream.checkpoints.files import expanded
+from robustdistiller.upstream.checkpoints.formats import TARGETS, detect, looked_for
+from robustdistiller.upstream.checkpoints.load import Source, open_source, translate
+from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (
     "Config",
+    "normalize_eps",
+    "normalize_waveform",
+    "factory",
     "cfg",
     "config",
     "format",
@@ -54,6 +58,7 @@ class Inspection:
         prediction_layers: teacher layers that its prediction heads regress.
         normalizes_input: whether each utterance is scaled to zero mean and unit variance first.
         holds: what else is in the file, one sentence each.
+        guesses: what of the encoder the file does not say and was guessed, one sentence each.
         metadata: notes of this package's own format.
         commands: what can be typed to use it.
         looked_for: the layouts that it is none of, if it is of unknown kind.
@@ -76,6 +81,7 @@ class Inspection:
     prediction_layers: tuple[int, ...] | None = None
     normalizes_input: bool | None = None
     holds: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     looked_for: tuple[str, ...] = ()
@@ -108,18 +114,19 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
     >>> inspect_checkpoint("/nowhere.pt").error
     'checkpoint /nowhere.pt: expected a file, found nothing there'
     """
-    facts: dict[str, Any] = {"path": str(path), "size_bytes": _size(Path(path).expanduser())}
+    facts: dict[str, Any] = {"path": str(path), "size_bytes": _size(expanded(path))}
     try:
         source = open_source(path)
         facts |= {"safe": True, "not_built": tuple(sorted(source.named))}
         layout = detect(source.content)
-        facts |= {"format": layout.name, "about": layout.about, "holds": tuple(_besides(source))}
-        checkpoint = read_checkpoint(path, **({} if num_heads is None else {"num_heads": num_heads}))
+        facts |= {"format": layout.name, "about": layout.about}
+        checkpoint = translate(source, path, num_heads)
     except (ValueError, OSError) as error:
         facts |= {"safe": False} if isinstance(error.__cause__, HostilePickle) else {}
         known = "format" in facts or facts.get("safe") is False
         message = str(error).partition(". Looked for:")[0]
         return Inspection(**facts, error=message, looked_for=() if known else tuple(looked_for()))
+    facts |= {"holds": tuple(_besides(source))}
     with torch.device("meta"):
         encoder = SpeechEncoder(checkpoint.config)
     config, total = checkpoint.config, encoder.count_parameters()
@@ -134,18 +141,10 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
         heads=config.heads,
         prediction_layers=config.prediction_layers,
         normalizes_input=config.normalize_waveform,
+        guesses=checkpoint.guesses,
         metadata=checkpoint.metadata,
         commands=tuple(_commands(str(path), config)),
     )
-
-
-def looked_for() -> list[str]:
-    """Every layout that is recognised, with whose it is.
-
-    >>> looked_for()[0]
-    "robustdistiller: this package's: format, config, state_dict"
-    """
-    return [f"{layout.name}: {layout.about}" for layout in FORMATS]
 
 
 def describe(config: EncoderConfig) -> str:
@@ -178,9 +177,9 @@ def _commands(path: str, config: EncoderConfig) -> Iterator[str]:
     if not config.prediction_layers:
         yield f"robustdistiller distill robustdistiller teacher.checkpoint={quoted}"
     yield f"robustdistiller extract {quoted} AUDIO --out DIR"
-    for target in TARGETS:
-        if obstacle(config, target) is None:
-            yield f"robustdistiller convert {quoted} OUT --to {target}"
+    for target in TARGETS.values():
+        if target.obstacle(config) is None:
+            yield f"robustdistiller convert {quoted} OUT --to {target.name}"
 
 
 def _besides(source: Source) -> Iterator[str]:
@@ -189,22 +188,24 @@ def _besides(source: Source) -> Iterator[str]:
     if any(isinstance(value, Tensor) for value in content.values()):  # the weights alone
         return
     for key, value in content.items():
-        if key not in (*_WEIGHTS, *_OPTIONS, "metadata") and value is not None:
-            yield f"{key}: {_summary(value)}"
+        if isinstance(key, str) and key not in (*_WEIGHTS, *_OPTIONS, "metadata") and value is not None:
+            yield f"{key[:60]}: {_summary(value)}"
 
 
 def _summary(value: Any) -> str:
     if isinstance(value, Inert):
-        inner = plain(value)
-        return f"an object of {value.name}" + (f" with {len(inner)} entries" if isinstance(inner, dict) else "")
+        inner = value.state
+        return f"an object of {value.name}" + (f" with {len(inner)} entries" if isinstance(inner, Mapping) else "")
     if isinstance(value, (Mapping, list, tuple)):
         tensors = _tensors(value)
         numbers = sum(tensor.numel() for tensor in tensors)
         return f"{len(value)} entries" + (f", {len(tensors)} tensors with {numbers:,} numbers" if tensors else "")
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, (str, bytes)):
+        return repr(value) if len(value) <= 60 else f"{value[:57]!r}..."
+    small = isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63)
+    return repr(value) if small else f"a value of type {type(value).__name__}"
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -221,6 +222,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-    return path.stat().st_size if path.is_file() else 0
+    try:
+        files = path.iterdir() if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files if file.is_file())
+    except (OSError, ValueError):  # no right to look, or no path at all
+        return 0

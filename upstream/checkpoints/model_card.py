@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from robustdistiller.upstream.checkpoints.formats import Checkpoint
+from robustdistiller.upstream.checkpoints.formats.base import Checkpoint
+from robustdistiller.upstream.model.config import EncoderConfig
 
 _UNKNOWN = "not recorded in the checkpoint"
 
@@ -35,7 +36,7 @@ def model_card(
     sections = [
         f"# {name}",
         _summary(checkpoint),
-        _section("Use", _usage(model_class, checkpoint.config.normalize_waveform)),
+        _section("Use", _usage(model_class, checkpoint.config)),
         _section("Origin", _bullets(_origin(metadata))),
         _section("Differences from the original checkpoint", _bullets((note,) for note in notes)),
         _section("Results", results.strip() or "No results were given when this card was written."),
@@ -66,8 +67,10 @@ def _summary(checkpoint: Checkpoint) -> str:
     )
 
 
-def _usage(model_class: str, normalize: bool) -> str:
-    scaled = "((waveform - waveform.mean()) / waveform.std())" if normalize else "waveform"
+def _usage(model_class: str, config: EncoderConfig) -> str:
+    scaled = "waveform"
+    if config.normalize_waveform:
+        scaled = f"torch.nn.functional.layer_norm(waveform, waveform.shape, eps={config.normalize_eps:g})"
     return "\n".join(
         [
             "```python",

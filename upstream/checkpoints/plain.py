@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.unpickle import Inert
+from robustdistiller.upstream.checkpoints.builders import Inert
 
 _DEEPEST, _LARGEST = 30, 1_000_000
 
@@ -75,31 +74,16 @@ def options_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     return options
 
 
-def parse_conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:
-    """Read fairseq's description of the conv layers, a Python expression of lists, ``+`` and ``*``, without ``eval``.
+def weights_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The state dict under ``key``.
 
-    >>> parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 2")
-    ((512, 10, 5), (512, 3, 2), (512, 3, 2))
+    Raises:
+        ValueError: there is none, or one of its names is not text.
     """
-
-    def value(node: ast.AST):
-        match node:
-            case ast.Constant(value=int(number)):
-                return number
-            case ast.List(elts=items) | ast.Tuple(elts=items):
-                return tuple(value(item) for item in items)
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return value(left) + value(right)
-            case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(times))) if times <= 100:
-                return value(left) * times
-        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
-
-    if len(text) > 2000:
-        raise ValueError("conv layers: the description is too long")
-    try:
-        layers = value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)") from error
-    if not isinstance(layers, tuple) or not all(isinstance(layer, tuple) and len(layer) == 3 for layer in layers):
-        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
-    return layers
+    weights = content.get(key)
+    if not isinstance(weights, Mapping) or not weights:
+        found = weights.name if isinstance(weights, Inert) else type(weights).__name__
+        raise ValueError(f"the checkpoint's {key!r} should hold the weights, found {found}")
+    if bad := next((name for name in weights if not isinstance(name, str)), None):
+        raise ValueError(f"the weights should be named by text, found a name of type {type(bad).__name__}")
+    return dict(weights)

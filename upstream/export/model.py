@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
+from robustdistiller.upstream.checkpoints import Checkpoint, read_checkpoint
 from robustdistiller.upstream.checkpoints.files import checkpoint_digest
-from robustdistiller.upstream.checkpoints.formats import Checkpoint, read_checkpoint
 from robustdistiller.upstream.export.check import TOLERANCE, Deviation, ExportError, compare
 from robustdistiller.upstream.export.graph import EncoderGraph
 from robustdistiller.upstream.export.layers import choose_states
@@ -107,7 +107,7 @@ def export_model(
     if to != "torch":
         require_packages()
     source, path = Path(source).expanduser(), Path(path).expanduser()
-    checkpoint = read_checkpoint(source, **({} if num_heads is None else {"num_heads": num_heads}))
+    checkpoint = read_checkpoint(source, num_heads)
     if path.is_dir() or (path.exists() and not overwrite):
         kind = "is a folder; expected the name of a file" if path.is_dir() else "exists already; use --overwrite"
         raise FileExistsError(f"{path} {kind}")

@@ -24,6 +24,9 @@ _CHOICES = {
     "reference_mask": ("conv", "block"),
     "first_state": ("auto", "projected", "layer_input"),
 }
+_MOST = {"num_layers": 1000, "num_heads": 1000, "position_depth": 100}
+_MOST |= dict.fromkeys(("embed_dim", "head_dim", "prediction_dim", "prediction_inner_dim", "position_kernel"), 100_000)
+_MOST |= dict.fromkeys(("ffn_dim", "num_buckets", "max_distance"), 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -255,21 +258,35 @@ class EncoderConfig:
             f"conv_layers is {str(self.conv_layers)[:200]}; expected triples of positive (channels, kernel, stride)",
         )
         positive = ("embed_dim", "position_kernel", "position_groups", "position_depth", "num_buckets", "max_distance")
-        for name in positive:
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected a positive integer")
+        for name in (*positive, "head_dim", "prediction_dim", "prediction_inner_dim"):
+            value = getattr(self, name)
+            optional = value is None and name not in positive
+            _require(optional or value > 0, f"{name} is {value}; expected a positive integer")
         # Far above any model, and low enough that a damaged or hostile file cannot make us build without end.
-        for name, most in (("num_layers", 1000), ("embed_dim", 100_000), ("position_depth", 100)):
-            _require(getattr(self, name) <= most, f"{name} is {getattr(self, name)}; expected at most {most}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            value = max(value, default=0) if isinstance(value, tuple) else value or 0
+            _require(value <= most, f"{name} is {value}; expected at most {most}")
         _require(
             len(self.conv_layers) <= 100, f"conv_layers lists {len(self.conv_layers)} layers; expected at most 100"
         )
+        widest = max(map(max, self.conv_layers))
+        _require(widest <= 100_000, f"conv_layers has a value of {widest}; expected at most 100000")
+        if self.relative_position:
+            # Distances below a quarter of the buckets have one each; the others are spread up to max_distance.
+            exact = self.num_buckets // 4
+            _require(exact > 0, f"num_buckets is {self.num_buckets}; relative positions need at least 4")
+            _require(
+                self.max_distance > exact,
+                f"max_distance is {self.max_distance}; expected more than {exact}, a quarter of num_buckets",
+            )
+        _require(self.normalize_eps >= 0, f"normalize_eps is {self.normalize_eps}; expected 0 or more")
         _require(self.num_layers >= 0, f"num_layers is {self.num_layers}; expected 0 or more")
         _require(
             self.embed_dim % self.position_groups == 0,
             f"embed_dim {self.embed_dim} is not divisible by position_groups {self.position_groups}",
         )
         heads, _ = self.heads, self.ffn_dims
-        _require(max(heads, default=0) <= 1000, f"num_heads is {max(heads, default=0)}; expected at most 1000")
         if self.head_dim is None:
             _require(len(set(heads)) <= 1, f"num_heads is {heads}; give head_dim when layers differ")
             _require(

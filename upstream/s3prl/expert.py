@@ -31,7 +31,7 @@ class ExpertOptions:
         padding: ``"masked"``: features of an utterance do not depend on its batch; ``"reference"``: as s3prl computes
             them, see :class:`EncoderConfig`.
         feature_grad_mult: factor on the gradient into the conv extractor when s3prl fine-tunes the upstream (``-f``).
-            ``None``: the checkpoint's for students; 0, which freezes it, for encoders without heads (as s3prl does).
+            ``None``: the checkpoint's for students; 0, which freezes it, for others, as s3prl does.
         num_heads: attention heads of each layer, for files that do not say (torchaudio's state dicts).
         chunk_frames: hear utterances in chunks of so many frames, as a stream would, frozen; see :class:`ChunkOptions`.
         left_frames: before the chunk, with ``chunk_frames``.
@@ -204,7 +204,7 @@ class UpstreamExpert(Expert):
         hints = {} if settings.num_heads is None else {"num_heads": settings.num_heads}
         self.checkpoint_path = resolve(ckpt)
         checkpoint = read_checkpoint(self.checkpoint_path, **hints)
-        self.is_student = bool(checkpoint.config.prediction_layers)
+        self.is_student = checkpoint.is_student
         factor = settings.feature_grad_mult
         if factor is None:
             factor = checkpoint.config.feature_grad_mult if self.is_student else 0.0

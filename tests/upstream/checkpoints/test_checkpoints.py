@@ -16,8 +16,9 @@ from robustdistiller.upstream import (
     read_checkpoint,
     save_checkpoint,
 )
-from robustdistiller.upstream.checkpoints.fairseq import parse_conv_layers
-from robustdistiller.upstream.checkpoints.names import fairseq_name
+from robustdistiller.upstream.checkpoints.formats.fairseq import parse_conv_layers
+from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name
+from robustdistiller.upstream.checkpoints.safe_load import safe_load
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), (16, 8, 4))}
@@ -142,8 +143,8 @@ def test_distiller_student_that_kept_the_relative_positions(tmp_path):
 def test_own_format_round_trip(student, tmp_path):
     path = tmp_path / "new" / "folder" / "student.ckpt"
     save_checkpoint(path, student, {"teacher": "wavlm_base_plus", "recipe": {"layers": [4, 8]}})
-    content = torch.load(path, weights_only=True)
-    assert (content["format"], content["format_version"]) == ("robustdistiller", 1)
+    content, _ = safe_load(path)
+    assert (content["format"], content["format_version"]) == ("robustdistiller", 2)
     checkpoint = read_checkpoint(path)
     assert checkpoint.config == student.config and same_weights(checkpoint.build(), student)
     assert checkpoint.metadata["teacher"] == "wavlm_base_plus"
@@ -176,11 +177,13 @@ def test_what_cannot_be_stored_is_refused_and_nothing_is_written(student, tmp_pa
 
 def test_own_format_is_strict(student, tmp_path):
     save_checkpoint(tmp_path / "a.ckpt", student, {})
-    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    content, _ = safe_load(tmp_path / "a.ckpt")
     for change, message in [
-        ({"format_version": 2}, "format_version is 2, this package reads 1"),
+        ({"format_version": 3}, "format_version is 3, this package reads 1 to 2"),
+        ({"format_version": torch.ones(2)}, "format_version is 'Tensor', this package reads 1 to 2"),
         ({"config": {**content["config"], "num_head": 3}}, "unknown encoder option 'num_head'"),
-        ({"state_dict": {}}, "missing: extractor.layers.0.conv.weight"),
+        ({"state_dict": {"a": torch.ones(1)}}, "missing: extractor.layers.0.conv.weight"),
+        ({"state_dict": {}}, "'state_dict' should hold the weights"),
     ]:
         torch.save({**content, **change}, tmp_path / "b.ckpt")
         with pytest.raises(ValueError, match=message):

@@ -9,7 +9,7 @@ import torch
 
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import TARGETS, export_checkpoint, obstacle
-from robustdistiller.upstream.checkpoints.obstacles import NotExportable
+from robustdistiller.upstream.checkpoints.formats.base import NotExportable
 
 SHAPE = {"embed_dim": 36, "num_layers": 2, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
 SHAPE |= {"conv_layers": ((24, 10, 5), *((24, 3, 2),) * 4, *((24, 2, 2),) * 2)}

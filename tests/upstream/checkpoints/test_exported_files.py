@@ -15,7 +15,7 @@ from robustdistiller.upstream import (
     read_checkpoint,
     save_checkpoint,
 )
-from robustdistiller.upstream.checkpoints import to_huggingface
+from robustdistiller.upstream.checkpoints.formats import huggingface
 
 SHAPE = {"embed_dim": 36, "num_layers": 2, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
 SHAPE |= {"conv_layers": ((24, 10, 5), *((24, 3, 2),) * 4, *((24, 2, 2),) * 2)}
@@ -59,7 +59,7 @@ def test_a_failed_export_leaves_the_old_one(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(to_huggingface, "model_card", fail)
+    monkeypatch.setattr(huggingface, "model_card", fail)
     with pytest.raises(OSError, match="disk full"):
         write(build(STUDENT, seed=5), tmp_path, "huggingface")
     assert {file.name: file.read_bytes() for file in exported.path.iterdir()} == before

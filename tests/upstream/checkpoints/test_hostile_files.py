@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from robustdistiller.upstream import CheckpointError, EncoderConfig, SpeechEncoder, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.checkpoints.files import load_with_names, safe_load
+from robustdistiller.upstream.checkpoints.builders import Inert
 from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
-from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Inert, Unpickler
+from robustdistiller.upstream.checkpoints.safe_load import safe_load
+from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Unpickler
 
 
 class Call:
@@ -90,7 +91,7 @@ def test_the_same_pickle_works_with_the_default_module(tmp_path):
 def test_a_setstate_bomb_stays_inert(legacy, tmp_path):
     mark, path = tmp_path / "executed", tmp_path / "states.ckpt"
     _save({"Args": Bomb(str(mark)), "model": torch.ones(3)}, path, legacy)
-    content, named = load_with_names(path)
+    content, named = safe_load(path)
     assert isinstance(content["Args"], Inert) and content["Args"].state == {"mark": str(mark)}
     assert any(name.endswith(".Bomb") for name in named) and not mark.exists()
     if not legacy:
@@ -123,7 +124,7 @@ def test_plain_data_of_both_containers(legacy, tmp_path):
         "bytes": b"\xff",
         "nested": [(1, None), {"a": -(2**70)}],
     }
-    read, named = load_with_names(_save(content, tmp_path / "a.pt", legacy))
+    read, named = safe_load(_save(content, tmp_path / "a.pt", legacy))
     assert named == set()
     for name, value in content.items():
         found = read[name]
@@ -140,7 +141,7 @@ def test_plain_data_of_both_containers(legacy, tmp_path):
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_other_classes_hold_what_the_file_gave_them(legacy, tmp_path):
     content = {"Args": argparse.Namespace(lr=0.1, deep={"a": [1]}), "when": datetime.timedelta(3)}
-    read, named = load_with_names(_save(content, tmp_path / "a.pt", legacy))
+    read, named = safe_load(_save(content, tmp_path / "a.pt", legacy))
     assert read["Args"].state == {"lr": 0.1, "deep": {"a": [1]}} and read["Args"].name == "argparse.Namespace"
     assert read["when"].args == (3, 0, 0)
     assert named == {"argparse.Namespace", "datetime.timedelta"}
@@ -253,7 +254,7 @@ def test_claims_of_four_gigabytes_are_refused_in_bounded_memory(claims):
     program = """
         import resource, sys
         from pathlib import Path
-        from robustdistiller.upstream.checkpoints.files import safe_load
+        from robustdistiller.upstream.checkpoints.safe_load import safe_load
         import safetensors.torch
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)
@@ -355,6 +356,6 @@ def test_options_that_contain_themselves(tmp_path):
 
 def test_what_else_a_file_holds_is_counted_once(tmp_path):
     save_checkpoint(tmp_path / "a.ckpt", SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=0, num_heads=1)), {})
-    content = torch.load(tmp_path / "a.ckpt", weights_only=True) | {"laughs": _laughs()}
-    _save(content, tmp_path / "a.ckpt", False)
-    assert "laughs: 10 entries" in inspect_checkpoint(tmp_path / "a.ckpt").holds
+    content = safe_load(tmp_path / "a.ckpt")[0] | {"laughs": _laughs()}
+    _save(content, tmp_path / "b.ckpt", False)
+    assert "laughs: 10 entries" in inspect_checkpoint(tmp_path / "b.ckpt").holds

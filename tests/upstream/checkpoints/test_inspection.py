@@ -12,7 +12,7 @@ from robustdistiller.cli.main import app
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.checkpoints.formats import FORMATS
 from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
-from robustdistiller.upstream.checkpoints.names import fairseq_name, huggingface_name, torchaudio_name
+from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, huggingface_name, torchaudio_name
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), (16, 8, 4))}

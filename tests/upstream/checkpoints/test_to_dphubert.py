@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from robustdistiller.cli.main import app
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint, obstacle
-from robustdistiller.upstream.checkpoints.names import older_spelling
-from robustdistiller.upstream.checkpoints.obstacles import NotExportable
+from robustdistiller.upstream.checkpoints.formats.base import NotExportable
+from robustdistiller.upstream.checkpoints.parameter_names import older_spelling
 from tests.upstream.model.test_equal_to_torchaudio import LARGE, error, pruned_hubert, pruned_wavlm
 
 CONV = ((7, 10, 5), (9, 3, 2), (8, 3, 2), (5, 3, 2), (11, 3, 2), (6, 2, 2), (13, 2, 2))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustdistiller.upstream import CheckpointError, EncoderConfig, SpeechEncoder, register
-from robustdistiller.upstream.checkpoints.names import fairseq_name, huggingface_name, torchaudio_name
+from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, huggingface_name, torchaudio_name
 from tests.eval import toy_corpora
 
 CONV = ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)

@@ -1,20 +1,38 @@
-"""Readers for the fairseq family: fairseq's own files, Microsoft's WavLM, s3prl's conversions."""
+"""Readers for fairseq's own files and for Microsoft's WavLM, and the options that their family spells alike."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.names import fairseq_name, from_foreign
-from robustdistiller.upstream.checkpoints.plain import options_of, parse_conv_layers, plain
-from robustdistiller.upstream.checkpoints.unpickle import Inert
+from robustdistiller.upstream.checkpoints.formats.base import Clues, Format
+from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, from_foreign
+from robustdistiller.upstream.checkpoints.plain import options_of, plain, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
 
 DEFAULT_CONV = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 _ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"}
+#: Options that differ in nothing but their name, with fairseq's defaults.
+_SAME: dict[str, tuple[str, Any]] = {
+    "conv_bias": ("conv_bias", False),
+    "conv_pos_groups": ("position_groups", 16),
+    "encoder_layers": ("num_layers", 12),
+    "encoder_embed_dim": ("embed_dim", 768),
+    "encoder_ffn_embed_dim": ("ffn_dim", 3072),
+    "encoder_attention_heads": ("num_heads", 12),
+    "layer_norm_first": ("norm_first", False),
+    "dropout": ("dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.0),
+    "dropout_input": ("feature_dropout", 0.0),
+    "encoder_layerdrop": ("layerdrop", 0.0),
+    "feature_grad_mult": ("feature_grad_mult", 1.0),
+}
+_SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_accurate", "relu": "relu"}
 #: Parameters used by pre-training losses only (name prefixes). ``_ema`` is data2vec's teacher.
-_TRAINING_ONLY = ("mask_emb", "final_proj.", "label_embs_concat", "target_glu.", "quantizer.", "project_q.", "_ema")
-_TRAINING_ONLY += ("input_quantizer.", "project_inp.")
+TRAINING_ONLY = ("mask_emb", "final_proj.", "label_embs_concat", "target_glu.", "quantizer.", "project_q.", "_ema")
+TRAINING_ONLY += ("input_quantizer.", "project_inp.")
 _FINE_TUNED = "w2v_encoder.w2v_model."
 #: Options that change the network in ways this encoder does not know, with the value that it knows.
 _FIXED = {
@@ -27,13 +45,14 @@ _FIXED = {
 _MASKS = {"hubert": "block", "wav2vec2": "conv", "data2vec_audio": "conv"}
 
 
-def read_wavlm(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
+def read_wavlm(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig, dict]:
     """Microsoft's files (and s3prl's copies of them): ``cfg`` and ``model``."""
     cfg = options_of(content, "cfg")
     relative = bool(cfg.get("relative_position_embedding", False))
     config = shared_options(
         cfg,
         normalize_waveform=bool(cfg.get("normalize", False)),
+        normalize_eps=content.get("normalize_eps", 1e-5),
         relative_position=relative,
         # Without the bias there is nothing to gate, though the file may hold the gates.
         gated_relative_position=relative and bool(cfg.get("gru_rel_pos", False)),
@@ -44,25 +63,17 @@ def read_wavlm(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
     weights = weights_of(content, "model")
     if not relative:
         weights = {name: value for name, value in weights.items() if ".self_attn.grep_" not in name}
-    return config, from_foreign(weights, config, fairseq_name, _TRAINING_ONLY)
+    return config, from_foreign(weights, config, fairseq_name, TRAINING_ONLY)
 
 
-def read_converted(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
-    """s3prl's conversions of HuBERT, wav2vec 2.0 and data2vec: ``task_cfg``, ``model_cfg``, ``model_weight``."""
-    normalize = bool(options_of(content, "task_cfg").get("normalize", False))
-    mask = "block" if "dictionaries_symbols" in content else "conv"
-    config = shared_options(options_of(content, "model_cfg"), normalize_waveform=normalize, reference_mask=mask)
-    return config, from_foreign(weights_of(content, "model_weight"), config, fairseq_name, _TRAINING_ONLY)
-
-
-def read_fairseq(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
+def read_fairseq(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig, dict]:
     """fairseq's own files: ``model``, with options in ``args`` (a Namespace, before 2021) or ``cfg`` (omegaconf).
 
     A model fine-tuned with CTC is read as the encoder inside it.
     """
     model, task = fairseq_options(content)
     weights = weights_of(content, "model")
-    if any(str(name).startswith(_FINE_TUNED) for name in weights):
+    if any(name.startswith(_FINE_TUNED) for name in weights):
         inner = model.get("w2v_args")
         if not isinstance(inner, dict):
             raise ValueError("this model is fine-tuned, and 'w2v_args', the options of the encoder inside, are missing")
@@ -74,7 +85,7 @@ def read_fairseq(content: Mapping[str, Any]) -> tuple[EncoderConfig, dict]:
         }
     family = fairseq_family(model, weights)
     config = shared_options(model, normalize_waveform=bool(task.get("normalize", False)), reference_mask=_MASKS[family])
-    return config, from_foreign(weights, config, fairseq_name, _TRAINING_ONLY)
+    return config, from_foreign(weights, config, fairseq_name, TRAINING_ONLY)
 
 
 def fairseq_options(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,19 +117,6 @@ def fairseq_family(model: Mapping[str, Any], weights: Mapping[str, Any]) -> str:
     raise ValueError(f"fairseq's model {name!r} is not known here; known are {', '.join(_MASKS)}")
 
 
-def weights_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The state dict under ``key``.
-
-    Raises:
-        ValueError: there is none.
-    """
-    weights = content.get(key)
-    if not isinstance(weights, Mapping) or not weights:
-        found = weights.name if isinstance(weights, Inert) else type(weights).__name__
-        raise ValueError(f"the checkpoint's {key!r} should hold the weights, found {found}")
-    return {str(name): value for name, value in weights.items()}
-
-
 def shared_options(cfg: Mapping[str, Any], **more: Any) -> EncoderConfig:
     """The options that the whole family spells alike, with fairseq's defaults.
 
@@ -131,29 +129,75 @@ def shared_options(cfg: Mapping[str, Any], **more: Any) -> EncoderConfig:
             raise ValueError(f"model option {option} is {cfg[option]!r}; this encoder knows only {known!r}")
     activation = str(cfg.get("activation_fn", "gelu"))
     if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation_fn is {activation!r}; this encoder knows {', '.join(_ACTIVATIONS)}")
+        raise ValueError(f"activation_fn is {activation[:200]!r}; this encoder knows {', '.join(_ACTIVATIONS)}")
     depth, kernel = int(cfg.get("pos_conv_depth", 1)), int(cfg.get("conv_pos", 128))
     try:
+        options = {ours: type(default)(cfg.get(theirs, default)) for theirs, (ours, default) in _SAME.items()}
         return EncoderConfig(
+            **options,
             conv_layers=parse_conv_layers(str(cfg.get("conv_feature_layers", DEFAULT_CONV))),
             conv_norm="layer" if cfg.get("extractor_mode", "default") == "layer_norm" else "group",
-            conv_bias=bool(cfg.get("conv_bias", False)),
-            embed_dim=int(cfg.get("encoder_embed_dim", 768)),
-            num_layers=int(cfg.get("encoder_layers", 12)),
-            num_heads=int(cfg.get("encoder_attention_heads", 12)),
-            ffn_dim=int(cfg.get("encoder_ffn_embed_dim", 3072)),
             activation=_ACTIVATIONS[activation],
-            norm_first=bool(cfg.get("layer_norm_first", False)),
             position_kernel=kernel if depth == 1 else max(3, kernel // depth),
-            position_groups=int(cfg.get("conv_pos_groups", 16)),
             position_depth=depth,
-            dropout=float(cfg.get("dropout", 0.1)),
-            attention_dropout=float(cfg.get("attention_dropout", 0.1)),
-            activation_dropout=float(cfg.get("activation_dropout", 0.0)),
-            feature_dropout=float(cfg.get("dropout_input", 0.0)),
-            layerdrop=float(cfg.get("encoder_layerdrop", 0.0)),
-            feature_grad_mult=float(cfg.get("feature_grad_mult", 1.0)),
             **more,
         )
     except TypeError as error:
         raise ValueError(f"a model option has the wrong type: {error}") from error
+
+
+def spelled_options(config: EncoderConfig) -> dict[str, Any]:
+    """The inverse of :func:`shared_options`, for encoders without pruned parts."""
+    return {
+        **{theirs: getattr(config, ours) for theirs, (ours, _) in _SAME.items()},
+        "encoder_attention_heads": config.heads[0],
+        "encoder_ffn_embed_dim": config.ffn_dims[0],
+        "extractor_mode": "layer_norm" if config.conv_norm == "layer" else "default",
+        "conv_feature_layers": str([tuple(layer) for layer in config.conv_layers]),
+        "conv_pos": config.position_kernel,
+        "activation_fn": _SPELLED[config.activation],
+    }
+
+
+def parse_conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:
+    """Read fairseq's description of the conv layers, a Python expression of lists, ``+`` and ``*``, without ``eval``.
+
+    >>> parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 2")
+    ((512, 10, 5), (512, 3, 2), (512, 3, 2))
+    """
+
+    def value(node: ast.AST):
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return tuple(value(item) for item in items)
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(times))) if times <= 100:
+                return value(left) * times
+        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
+
+    if len(text) > 2000:
+        raise ValueError("conv layers: the description is too long")
+    try:
+        layers = value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)") from error
+    if not isinstance(layers, tuple) or not all(isinstance(layer, tuple) and len(layer) == 3 for layer in layers):
+        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
+    return layers
+
+
+def _is_wavlm(content: Mapping[str, Any]) -> bool:
+    return {"cfg", "model"} <= content.keys() and isinstance(content["cfg"], Mapping) and "model" not in content["cfg"]
+
+
+def _is_fairseq(content: Mapping[str, Any]) -> bool:
+    return "model" in content and not content.keys().isdisjoint(("args", "cfg"))
+
+
+FORMATS = (
+    Format("wavlm", "Microsoft's WavLM: cfg (options of the model), model", _is_wavlm, read_wavlm),
+    Format("fairseq", "fairseq's own: model, and args or cfg", _is_fairseq, read_fairseq),
+)

@@ -11,47 +11,40 @@ from torch import Tensor
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 
-#: Our name to theirs, first match counts. One direction is enough: both lists of names follow from our network.
-_FAIRSEQ = [
-    (r"extractor\.layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
-    (r"feature_norm\.", r"layer_norm."),
-    (r"projection\.", r"post_extract_proj."),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original0", r"encoder.pos_conv.0.weight_g"),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original1", r"encoder.pos_conv.0.weight_v"),
-    (r"transformer\.position\.conv\.", r"encoder.pos_conv.0."),
-    (r"transformer\.position\.convs\.(\d+)\.", r"encoder.pos_conv.\1.0."),
-    (r"transformer\.norm\.", r"encoder.layer_norm."),
-    (r"transformer\.position_bias\.table\.", r"encoder.layers.0.self_attn.relative_attention_bias."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.linear\.", r"encoder.layers.\1.self_attn.grep_linear."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.scale", r"encoder.layers.\1.self_attn.grep_a"),
-    (r"transformer\.layers\.(\d+)\.attention\.", r"encoder.layers.\1.self_attn."),
-    (r"transformer\.layers\.(\d+)\.attention_norm\.", r"encoder.layers.\1.self_attn_layer_norm."),
-    (r"transformer\.layers\.(\d+)\.up\.", r"encoder.layers.\1.fc1."),
-    (r"transformer\.layers\.(\d+)\.down\.", r"encoder.layers.\1.fc2."),
-    (r"transformer\.layers\.(\d+)\.ffn_norm\.", r"encoder.layers.\1.final_layer_norm."),
-    (r"heads\.expand\.", r"output_layer.0."),
-    (r"heads\.", r"output_layer.2."),
-]
-_HUGGINGFACE = [
-    (r"extractor\.layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.conv."),
-    (r"extractor\.layers\.(\d+)\.norm\.", r"feature_extractor.conv_layers.\1.layer_norm."),
-    (r"extractor\.scale", r"feature_extractor.dummy_weight"),
-    (r"feature_norm\.", r"feature_projection.layer_norm."),
-    (r"projection\.", r"feature_projection.projection."),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original0", r"encoder.pos_conv_embed.conv.weight_g"),
-    (r"transformer\.position\.conv\.parametrizations\.weight\.original1", r"encoder.pos_conv_embed.conv.weight_v"),
-    (r"transformer\.position\.conv\.", r"encoder.pos_conv_embed.conv."),
-    (r"transformer\.position\.convs\.(\d+)\.", r"encoder.pos_conv_embed.layers.\1.conv."),
-    (r"transformer\.norm\.", r"encoder.layer_norm."),
-    (r"transformer\.position_bias\.table\.", r"encoder.layers.0.attention.rel_attn_embed."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.linear\.", r"encoder.layers.\1.attention.gru_rel_pos_linear."),
-    (r"transformer\.layers\.(\d+)\.attention\.gate\.scale", r"encoder.layers.\1.attention.gru_rel_pos_const"),
-    (r"transformer\.layers\.(\d+)\.attention\.", r"encoder.layers.\1.attention."),
-    (r"transformer\.layers\.(\d+)\.attention_norm\.", r"encoder.layers.\1.layer_norm."),
-    (r"transformer\.layers\.(\d+)\.up\.", r"encoder.layers.\1.feed_forward.intermediate_dense."),
-    (r"transformer\.layers\.(\d+)\.down\.", r"encoder.layers.\1.feed_forward.output_dense."),
-    (r"transformer\.layers\.(\d+)\.ffn_norm\.", r"encoder.layers.\1.final_layer_norm."),
-]
+#: Beginnings of our names, of fairseq's and of Hugging Face's; the first match counts, None is a part that they lack.
+#: Numbered parts stand together. One direction is enough: both lists of names follow from our network.
+_NAMES = [
+    (r"extractor\.layers\.(\d+)\.", "feature_extractor.conv_layers.{}.", "feature_extractor.conv_layers.{}.", [
+        ("conv.", "0.", "conv."),
+        ("norm.", "2.", "layer_norm."),
+    ]),
+    (r"transformer\.layers\.(\d+)\.", "encoder.layers.{}.", "encoder.layers.{}.", [
+        ("attention.gate.linear.", "self_attn.grep_linear.", "attention.gru_rel_pos_linear."),
+        ("attention.gate.scale", "self_attn.grep_a", "attention.gru_rel_pos_const"),
+        ("attention.", "self_attn.", "attention."),
+        ("attention_norm.", "self_attn_layer_norm.", "layer_norm."),
+        ("up.", "fc1.", "feed_forward.intermediate_dense."),
+        ("down.", "fc2.", "feed_forward.output_dense."),
+        ("ffn_norm.", "final_layer_norm.", "final_layer_norm."),
+    ]),
+    (r"transformer\.position\.convs\.(\d+)\.", "encoder.pos_conv.{}.0.", "encoder.pos_conv_embed.layers.{}.conv.", [
+        ("", "", ""),
+    ]),
+    (r"transformer\.", "encoder.", "encoder.", [
+        ("position.conv.", "pos_conv.0.", "pos_conv_embed.conv."),
+        ("norm.", "layer_norm.", "layer_norm."),
+        ("position_bias.table.", "layers.0.self_attn.relative_attention_bias.", "layers.0.attention.rel_attn_embed."),
+    ]),
+    (r"", "", "", [
+        ("extractor.scale", None, "feature_extractor.dummy_weight"),
+        ("feature_norm.", "layer_norm.", "feature_projection.layer_norm."),
+        ("projection.", "post_extract_proj.", "feature_projection.projection."),
+        ("heads.expand.", "output_layer.0.", None),
+        ("heads.", "output_layer.2.", None),
+    ]),
+]  # fmt: skip
+#: PyTorch's spelling of weight-normalised parameters since 2.0, and before.
+_WEIGHT_NORM = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 #: torchaudio files the transformer below the encoder; the rest is as in Hugging Face.
 _TORCHAUDIO_MOVES = [
     (r"feature_projection\.", r"encoder.feature_projection."),
@@ -67,9 +60,9 @@ def fairseq_name(name: str, config: EncoderConfig) -> str:
     >>> fairseq_name("extractor.layers.0.norm.bias", EncoderConfig(conv_norm="layer"))
     'feature_extractor.conv_layers.0.2.1.bias'
     """
-    norm = "2.1" if config.conv_norm == "layer" else "2"
-    first = (r"extractor\.layers\.(\d+)\.norm\.", rf"feature_extractor.conv_layers.\g<1>.{norm}.")
-    return _rename(name, [first, *_FAIRSEQ], "fairseq's models")
+    theirs = _rename(name, 0, "fairseq's models")
+    # A layer norm stands between two transpositions.
+    return re.sub(r"(conv_layers\.\d+\.2)\.", r"\1.1.", theirs) if config.conv_norm == "layer" else theirs
 
 
 def huggingface_name(name: str, config: EncoderConfig | None = None) -> str:
@@ -78,14 +71,14 @@ def huggingface_name(name: str, config: EncoderConfig | None = None) -> str:
     >>> huggingface_name("transformer.layers.3.up.weight")
     'encoder.layers.3.feed_forward.intermediate_dense.weight'
     """
-    return _rename(name, _HUGGINGFACE, "Hugging Face's models")
+    return _rename(name, 1, "Hugging Face's models")
 
 
 def torchaudio_name(name: str, config: EncoderConfig | None = None) -> str:
     """The name that torchaudio and DPHuBERT give to our parameter ``name``.
 
     torchaudio's WavLM stacks queries, keys and values; see
-    :func:`~robustdistiller.upstream.checkpoints.torchaudio.split_attention`.
+    :func:`~robustdistiller.upstream.checkpoints.formats.torchaudio.split_attention`.
 
     >>> torchaudio_name("projection.bias"), torchaudio_name("transformer.layers.0.up.bias")
     ('encoder.feature_projection.projection.bias', 'encoder.transformer.layers.0.feed_forward.intermediate_dense.bias')
@@ -94,11 +87,22 @@ def torchaudio_name(name: str, config: EncoderConfig | None = None) -> str:
     return next((re.sub(old, new, theirs) for old, new in _TORCHAUDIO_MOVES if re.match(old, theirs)), theirs)
 
 
-def _rename(name: str, rules: list[tuple[str, str]], whose: str) -> str:
-    for pattern, replacement in rules:
-        if re.match(pattern, name):
-            return re.sub(pattern, replacement, name, count=1)
+def _rename(name: str, family: int, whose: str) -> str:
+    for pattern, *begins, rows in _NAMES:
+        if group := re.match(pattern, name):
+            rest = name[group.end() :]
+            row = next((row for row in rows if rest.startswith(row[0])), None)
+            if row is not None and row[1 + family] is not None:
+                theirs = begins[family].format(*group.groups()) + row[1 + family] + rest.removeprefix(row[0])
+                return _old_ending(theirs)
     raise ValueError(f"parameter {name!r} has no counterpart in {whose}")
+
+
+def _old_ending(name: str) -> str:
+    for new, old in _WEIGHT_NORM.items():
+        if name.endswith(f".{new}"):
+            return name.removesuffix(new) + old
+    return name
 
 
 def older_spelling(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,14 +111,7 @@ def older_spelling(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> older_spelling({"conv.parametrizations.weight.original0": torch.ones(1)})
     {'conv.weight_g': tensor([1.])}
     """
-    old = [(".parametrizations.weight.original0", ".weight_g"), (".parametrizations.weight.original1", ".weight_v")]
-    respelled = {}
-    for name, value in weights.items():
-        for new_end, old_end in old:
-            if str(name).endswith(new_end):
-                name = name.removesuffix(new_end) + old_end
-        respelled[name] = value
-    return respelled
+    return {_old_ending(name) if isinstance(name, str) else name: value for name, value in weights.items()}
 
 
 def from_foreign(
@@ -135,14 +132,20 @@ def from_foreign(
         ValueError: a key is missing, unknown, or has another shape than ``config`` says; all are listed. Or a weight
             is not a finite number.
     """
-    if bad := [key for key in weights if not isinstance(key, str)]:
-        raise ValueError(f"the weights should be named by text, found {bad[0]!r}")
+    if bad := next((key for key in weights if not isinstance(key, str)), None):
+        raise ValueError(f"the weights should be named by text, found a name of type {type(bad).__name__}")
     weights = {key: value for key, value in older_spelling(weights).items() if not key.startswith(training_only)}
     return _match(weights, config, rename=lambda ours: name(ours, config))
 
 
 def check_own(weights: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
-    """."""
+    """A state dict under our own names as float32, checked as in :func:`from_foreign`.
+
+    >>> config = EncoderConfig(embed_dim=16, num_layers=0, position_groups=4)
+    >>> check_own({}, config)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the weights do not fit the encoder that the configuration describes; missing: ...
+    """
     return _match(weights, config, rename=str)
 
 
@@ -154,21 +157,29 @@ def _match(weights: Mapping[str, Tensor], config: EncoderConfig, rename: Callabl
         weights = _split_heads(weights, rename)
     problems = []
     if missing := sorted(names.keys() - weights.keys()):
-        problems.append(f"missing: {', '.join(missing)}")
+        problems.append(f"missing: {_listed(missing)}")
     if unknown := sorted(weights.keys() - names.keys()):
-        problems.append(f"unknown: {', '.join(unknown)}")
+        problems.append(f"unknown: {_listed(unknown)}")
     for theirs in sorted(names.keys() & weights.keys()):
         value, shape = weights[theirs], tuple(expected[names[theirs]].shape)
         if not isinstance(value, Tensor):
             problems.append(f"{theirs} is a {type(value).__name__}, expected a tensor")
         elif tuple(value.shape) != shape:
             problems.append(f"{theirs} has shape {tuple(value.shape)}, expected {shape}")
+        elif not value.is_floating_point():
+            problems.append(f"{theirs} has values of type {value.dtype}, expected floating-point numbers")
     if problems:
         raise ValueError("the weights do not fit the encoder that the configuration describes; " + "; ".join(problems))
     if bad := [theirs for theirs in names if not torch.isfinite(weights[theirs]).all()]:
-        raise ValueError(f"the weights have values that are not finite numbers, in {', '.join(sorted(bad))}")
+        raise ValueError(f"the weights have values that are not finite numbers, in {_listed(sorted(bad))}")
     # A copy, because the loaded tensors are views of the file.
     return {name: weights[theirs].to(torch.float32, copy=True) for theirs, name in names.items()}
+
+
+def _listed(names: list[str]) -> str:
+    """Names of parameters, a thousand at most and each cut: a file may hold any number of any length."""
+    more = [f"and {len(names) - 1000} more"] if len(names) > 1000 else []
+    return ", ".join([name[:200] for name in names[:1000]] + more)
 
 
 def _split_heads(weights: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:

@@ -1,0 +1,234 @@
+"""What a format of checkpoint files is, and what the formats share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from robustdistiller.common.files import write_atomically
+from robustdistiller.upstream.checkpoints.files import CheckpointError
+from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.encoder import SpeechEncoder
+
+
+class NotExportable(ValueError):
+    """A format cannot express an encoder; the message says which property prevents it."""
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint of any readable format, brought to ours.
+
+    Attributes:
+        format: whose file it was: a name of :data:`robustdistiller.upstream.checkpoints.formats.FORMATS`.
+        config: the encoder it describes.
+        state_dict: float32 tensors on the CPU under our names, checked against ``config``.
+        metadata: what the writer noted; empty for foreign files.
+        guesses: what of ``config`` the file did not say and was guessed, one sentence each.
+
+    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> checkpoint = Checkpoint("example", config, SpeechEncoder(config).state_dict())
+    >>> checkpoint.build(padding="reference").config.padding
+    'reference'
+    """
+
+    format: str
+    config: EncoderConfig
+    state_dict: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    guesses: tuple[str, ...] = ()
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it was distilled: noted in the metadata, or told by what only students have.
+
+        >>> Checkpoint("distiller", EncoderConfig(feature_norm=False), {}).is_student
+        True
+        """
+        noted = self.metadata.get("student")
+        if isinstance(noted, bool):
+            return noted
+        config = self.config
+        if config.prediction_layers or config.starts_projected or not config.feature_norm:
+            return True
+        return self.format == "armhubert" or isinstance(self.metadata.get("teacher"), Mapping)
+
+    def build(self, **config_overrides: Any) -> SpeechEncoder:
+        """The encoder with these weights, in eval mode; options such as ``padding`` or ``dropout`` can be replaced.
+
+        Raises:
+            CheckpointError: the weights do not fit the encoder that the options describe.
+        """
+        encoder = SpeechEncoder(self.config.replace(**config_overrides))
+        try:
+            encoder.load_state_dict(self.state_dict)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights do not fit {config_overrides or 'the configuration'}: {error}"
+            ) from error
+        return encoder.eval()
+
+    def without_heads(self) -> Checkpoint:
+        """The same encoder without prediction heads; the first hidden state stays what it was.
+
+        >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
+        ...                        prediction_layers=(4, 8))
+        >>> checkpoint = Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()).without_heads()
+        >>> checkpoint.config.prediction_layers, checkpoint.build().config.starts_projected
+        ((), True)
+        """
+        if not self.config.prediction_layers:
+            return self
+        first = "projected" if self.config.starts_projected else self.config.first_state
+        config = self.config.replace(
+            prediction_layers=(), prediction_dim=None, prediction_inner_dim=None, first_state=first
+        )
+        weights = {name: value for name, value in self.state_dict.items() if not name.startswith("heads.")}
+        return dataclasses.replace(self, config=config, state_dict=weights)
+
+
+@dataclass
+class Clues:
+    """What a reader is told besides the file, and what it had to guess.
+
+    Attributes:
+        num_heads: attention heads of a layer that is not pruned, for files that do not say.
+        guesses: one sentence for each guess.
+    """
+
+    num_heads: int | None = None
+    guesses: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file or folder.
+        model: what reads it: a class, a function or an s3prl upstream.
+        notes: what of the checkpoint the format has no place for, one sentence each.
+    """
+
+    path: Path
+    model: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One layout of checkpoint files.
+
+    Attributes:
+        name: what :class:`Checkpoint` calls it.
+        about: whose it is, and the keys by which it is recognised.
+        matches: whether the dictionary that a file holds has this layout.
+        read: translates it to a configuration and weights under our names.
+    """
+
+    name: str
+    about: str
+    matches: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any], Clues], tuple[EncoderConfig, dict[str, Tensor]]]
+
+
+class Writer(Protocol):
+    """Writes a checkpoint, without heads where the target has no place for them, to a file or folder."""
+
+    def __call__(self, checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a checkpoint can be written as.
+
+    Attributes:
+        name: what ``robustdistiller convert --to`` takes.
+        about: what reads the result.
+        whose: the software, in a few words.
+        obstacle: the property that prevents an encoder from being written so, ``None`` if it can be.
+        write: writes it; ``notes`` say what was left out before, ``results`` are for a model card.
+        keeps_heads: whether it has a place for prediction heads.
+        files: names of the files in it, if it is a folder.
+    """
+
+    name: str
+    about: str
+    whose: str
+    obstacle: Callable[[EncoderConfig], str | None]
+    write: Writer
+    keeps_heads: bool = False
+    files: tuple[str, ...] = ()
+
+
+def has_keys(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    """A test for dictionaries that have all of ``keys``.
+
+    >>> has_keys("a", "b")({"a": 1, "b": 2, "c": 3})
+    True
+    """
+    return lambda content: content.keys() >= set(keys)
+
+
+def irregularities(config: EncoderConfig) -> Iterator[str]:
+    """What none of s3prl, transformers and torchaudio knows: pruned, scaled and attention-reusing encoders.
+
+    >>> next(irregularities(EncoderConfig(num_layers=2, num_heads=(12, 8), head_dim=64)))
+    'its attention heads are pruned (12, 8 of 12)'
+    """
+    heads, widths = config.heads, config.ffn_dims
+    if config.num_layers == 0:
+        yield "it has no transformer layer"
+    if any(number * config.width_per_head != config.embed_dim for number in heads):
+        yield f"its attention heads are pruned ({listed(heads)} of {config.total_heads})"
+    if len(set(widths)) > 1 or 0 in widths:
+        yield f"its feed-forward widths differ from layer to layer ({listed(widths)})"
+    if config.feature_scale:
+        yield "it scales the channels of the conv extractor (feature_scale)"
+    own = tuple(range(config.total_heads))
+    if config.relative_position and any(columns != own for columns in config.bias_columns):
+        yield "its heads use other columns of the relative position table than their own"
+    if config.attention_reuse:
+        yield f"its layers {listed(config.attention_reuse)} reuse attention weights"
+
+
+def lost(config: EncoderConfig, options: Iterable[str]) -> tuple[str, ...]:
+    """One sentence for each of the training ``options`` that is set but has no place in the format.
+
+    >>> lost(EncoderConfig(feature_dropout=0.1), ("feature_dropout", "layerdrop"))
+    ('feature_dropout 0.1 (training only) has no place in the format',)
+    """
+    default = EncoderConfig()
+    return tuple(
+        f"{name} {getattr(config, name)} (training only) has no place in the format"
+        for name in options
+        if getattr(config, name) != getattr(default, name)
+    )
+
+
+def other_eps(config: EncoderConfig, theirs: float, whose: str) -> tuple[str, ...]:
+    """A note if quiet audio is normalised otherwise there.
+
+    >>> other_eps(EncoderConfig(normalize_waveform=True, normalize_eps=1e-7), 1e-5, "s3prl")
+    ('s3prl adds 1e-05, not 1e-07, to the variance of the waveform: quiet audio has other features there',)
+    """
+    if not config.normalize_waveform or config.normalize_eps == theirs:
+        return ()
+    added = f"{whose} adds {theirs:g}, not {config.normalize_eps:g}, to the variance of the waveform"
+    return (f"{added}: quiet audio has other features there",)
+
+
+def listed(values: Iterable[Any]) -> str:
+    """``values`` with commas between them."""
+    return ", ".join(map(str, values))
+
+
+def save_dictionary(content: Mapping[str, Any], path: Path) -> None:
+    """``torch.save``, atomically."""
+    write_atomically(path, lambda file: torch.save(content, file))
