@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,9 +33,8 @@ def inspect(
 
     try:
         path = resolve(model)
-    except (OSError, ValueError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
+    except (OSError, ValueError):  # what is no model's name either is looked at as a path, and said to be none
+        path = Path(model)
     found = inspect_checkpoint(path, num_heads)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, default=str))

@@ -133,7 +133,7 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             type=float,
             default=50.0,
             metavar="GB",
-            help="largest size of the cache; what does not fit is computed each time (default: 50)",
+            help="largest size of what training keeps, and of what evaluation keeps (default: 50)",
         ),
         add(
             "--read-ahead-s",

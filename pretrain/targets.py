@@ -34,8 +34,8 @@ class Targets(nn.Module):
     >>> student = EncoderConfig(embed_dim=32, num_layers=2, num_heads=4, position_groups=4)
     >>> teacher = student.replace(num_layers=6)
     >>> targets = Targets(TargetsConfig(layers=(0, (4, 5, 6)), match="layers", student_layers=(0, 2)), student, teacher)
-    >>> targets.names, targets.max_layer
-    (('0', '4-6'), 6)
+    >>> targets.names, targets.layers
+    (('0', '4-6'), (0, 4, 5, 6))
     """
 
     def __init__(self, config: TargetsConfig, student: EncoderConfig, teacher: EncoderConfig):

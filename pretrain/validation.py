@@ -48,7 +48,7 @@ class ValidationConfig:
 
     >>> ValidationConfig(every_steps=5000, conditions=["noise:snr=5"])
     Traceback (most recent call last):
-    ValueError: unknown key 'snr' in 'noise:snr=5' (nearest: 'snr_db'); known keys: snr_db, noise, speech, talkers, side
+    ValueError: unknown key 'snr' in 'noise:snr=5'; did you mean 'snr_db'?
     """
 
     every_steps: int | None = None

@@ -17,6 +17,13 @@ def test_streams_equal_the_masked_whole(tmp_path) -> None:
         assert comparison.notes["latency_ms"] > comparison.notes["waits_for_audio_ms"] >= 245
 
 
+def test_kernels_compute_what_the_modules_compute(tmp_path) -> None:
+    assert main(["kernels", "--quick", "--rounds", "1", "--out", str(tmp_path), "--work", str(tmp_path)]) == 0
+    (report,) = load_reports(tmp_path)
+    assert len(report.comparisons) == 6
+    assert all(float(comparison.equal.split(" to ")[1].split()[0]) < 1e-4 for comparison in report.comparisons)
+
+
 @pytest.mark.slow
 def test_every_way_to_encode_is_measured(tmp_path) -> None:
     work = tmp_path / "work"

@@ -130,7 +130,7 @@ def test_accumulated_batches_equal_a_large_one(make_config, tmp_path: Path, monk
 def test_recomputed_layers_give_the_same_training(make_config, straight: Path, tmp_path: Path, monkeypatch) -> None:
     runs = []
     checkpoint = torch.utils.checkpoint.checkpoint
-    from robustdistiller.upstream import transformer
+    from robustdistiller.upstream.model import transformer
 
     monkeypatch.setattr(
         transformer, "checkpoint", lambda *args, **kwargs: runs.append(1) or checkpoint(*args, **kwargs)

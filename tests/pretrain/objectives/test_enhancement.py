@@ -136,8 +136,7 @@ def _cut(step: Step, index: int) -> Step:
         waveforms=step.batch.waveforms[rows, :samples],
         lengths=step.batch.lengths[rows],
     )
-    output = dataclasses.replace(
-        step.output,
+    output = step.output._replace(
         extractor_features=step.output.extractor_features[rows, :frames],
         hidden_states=[x[rows, :frames] for x in step.output.hidden_states],
         frame_lengths=step.output.frame_lengths[rows],
@@ -180,8 +179,8 @@ def test_every_loss_is_blind_to_padding(make_step, kind: str) -> None:
         short,
         heard=torch.nn.functional.pad(short.heard, (0, 2000)),
         batch=dataclasses.replace(short.batch, waveforms=torch.nn.functional.pad(short.batch.waveforms, (0, 2000))),
-        output=dataclasses.replace(
-            short.output, extractor_features=torch.nn.functional.pad(short.output.extractor_features, (0, 0, 0, 6))
+        output=short.output._replace(
+            extractor_features=torch.nn.functional.pad(short.output.extractor_features, (0, 0, 0, 6))
         ),
     )
     torch.testing.assert_close(objective(longer), alone[1], rtol=1e-5, atol=1e-6)

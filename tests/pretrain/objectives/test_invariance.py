@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -66,6 +64,6 @@ def test_objective_compares_what_it_should(make_step) -> None:
 
 def test_student_without_heads_is_refused(make_step) -> None:
     step = make_step()
-    bare = make_step(output=dataclasses.replace(step.output, predictions=[]))
+    bare = make_step(output=step.output._replace(predictions=[]))
     with pytest.raises(SettingsError, match="needs prediction heads"):
         Invariance()(bare)

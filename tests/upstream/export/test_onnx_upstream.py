@@ -6,7 +6,7 @@ import torch
 from robustdistiller.eval.profiling.measure import ProfileSettings, _count_macs, count_parameters
 from robustdistiller.upstream import UpstreamExpert, load_encoder
 from robustdistiller.upstream.model.cost import encoder_macs
-from robustdistiller.upstream.s3prl.entries import robustdistiller_onnx
+from robustdistiller.upstream.s3prl.entries import ENTRIES
 
 LENGTHS = [16000, 8123, 300, 12000]
 
@@ -20,7 +20,7 @@ def wavs():
 @pytest.mark.parametrize("no_pred", [False, True])
 @torch.no_grad()
 def test_same_features_as_the_checkpoint(checkpoints, exported, wavs, no_pred):
-    ours = robustdistiller_onnx(ckpt=exported("student", "onnx").path)
+    ours = ENTRIES["robustdistiller_onnx"](ckpt=exported("student", "onnx").path)
     theirs = UpstreamExpert(checkpoints["student"]).eval()
     found, expected = ours(wavs, no_pred=no_pred), theirs(wavs, no_pred=no_pred)
     assert found.keys() == expected.keys() and found["names"] == expected["names"]
@@ -43,7 +43,7 @@ def test_s3prl_takes_it(exported):
 
 
 def test_its_cost_is_that_of_the_checkpoint(checkpoints, exported):
-    ours = robustdistiller_onnx(ckpt=exported("student", "onnx").path)
+    ours = ENTRIES["robustdistiller_onnx"](ckpt=exported("student", "onnx").path)
     encoder = load_encoder(checkpoints["student"])
     found = _count_macs(ours, ProfileSettings("robustdistiller_onnx", durations_s=(1.0,)), lambda _: None)
     expected = sum(encoder_macs(encoder.config, 1.0, heads=True).values())
@@ -53,4 +53,4 @@ def test_its_cost_is_that_of_the_checkpoint(checkpoints, exported):
 
 def test_options_are_refused(exported, tmp_path):
     with pytest.raises(ValueError, match="takes no options, found options"):
-        robustdistiller_onnx(ckpt=exported("student", "onnx").path, model_config="options.yaml")
+        ENTRIES["robustdistiller_onnx"](ckpt=exported("student", "onnx").path, model_config="options.yaml")
