@@ -22,7 +22,11 @@ from typing import Any
 
 MINIMUM_FREE_GB = 5.0
 PYTHONS = ((3, 10), (3, 12))
-_PROBES = "robustdistiller.eval.doctor_probes"
+# Without the current folder, where a file of the user's may have the name of a package.
+_PROBES = (
+    "import sys; sys.path[:] = [path for path in sys.path if path]; from pathlib import Path; "
+    "from robustdistiller.eval.doctor_probes import main; main(sys.argv[1], Path(sys.argv[2]))"
+)
 _HANGS_S = 600.0
 # Where packages keep what they make when they are imported.
 _CACHES = ("XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "HF_HOME")
@@ -100,8 +104,8 @@ def probe(name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="robustdistiller-doctor-") as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", _PROBES, name, str(answer), *arguments]
-        clean = {**dict.fromkeys(_CACHES, folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+        command = [sys.executable, "-c", _PROBES, name, str(answer), *arguments]
+        clean = {**dict.fromkeys(_CACHES, folder), "PYTHONDONTWRITEBYTECODE": "1"}
         quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
         try:
             done = subprocess.run(command, env={**os.environ, **clean}, timeout=_HANGS_S, **quiet)

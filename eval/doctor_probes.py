@@ -1,4 +1,4 @@
-"""The checks of ``doctor`` that import something, each run in a process of its own: ``-m ... PROBE ANSWER_FILE``."""
+"""The checks of ``doctor`` that import something, each run in a process of its own by :func:`main`."""
 
 from __future__ import annotations
 
@@ -224,7 +224,3 @@ def main(name: str, answer: Path) -> None:
         problem, fix = diagnose(error) or (unknown, install_command("superb" if superb else ""))
         found = _answer(Check(name, False, problem, fix))
     answer.write_text(json.dumps(found), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -78,6 +78,13 @@ def test_a_package_beyond_use_is_a_line_of_the_report(name, code, line, found, t
     assert check["fix"] or name == "s3prl", "a process that died leaves no advice"
 
 
+def test_files_of_the_current_folder_are_no_packages(tmp_path, monkeypatch):
+    (tmp_path / "packaging.py").write_text("raise SystemExit('a script of the user')")
+    monkeypatch.chdir(tmp_path)
+    (check,) = [check for check in doctor.probe("packages")["checks"] if check["name"] == "packages"]
+    assert check["ok"], check
+
+
 def test_without_s3prl_the_core_works(tmp_path, monkeypatch):
     """A small installation: s3prl and torchaudio are not there, which is advice, not a fault."""
     hide = "import sys, importlib.metadata as m\nsys.modules.update(s3prl=None, torchaudio=None)\n"
