@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,10 +33,9 @@ def inspect(
     from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint  # slow to import
 
     try:
-        path = resolve(model)
-    except (OSError, ValueError):  # what is no model's name either is looked at as a path, and said to be none
-        path = Path(model)
-    found = inspect_checkpoint(path, num_heads)
+        found = inspect_checkpoint(resolve(model), num_heads)
+    except (OSError, ValueError) as error:  # no model of that name is to be had
+        found = dataclasses.replace(inspect_checkpoint(Path(model), num_heads), error=str(error))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, default=str))
     else:
