@@ -73,7 +73,9 @@ class Distiller(pl.LightningModule):
         """Put the teacher beside the student, on a CPU both with faster kernels."""
         self.teacher.to(self.device)
         if self.device.type == "cpu":
-            if not self.settings.teacher.autocast:
+            if self.settings.teacher.autocast:  # the frozen kernels are for float32 alone
+                accelerate_training(self.teacher)
+            else:
                 self._teacher = (accelerate(self.teacher),)
             if self.gates is None and not self.settings.trainer.compile:  # pruning needs hooks, and compiling modules
                 accelerate_training(self.student)
