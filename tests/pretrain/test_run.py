@@ -14,8 +14,12 @@ import yaml
 
 from robustdistiller.acoustics import corrupt
 from robustdistiller.pretrain import NonFiniteLossError, SettingsError, distill
+from robustdistiller.pretrain.assemble import build
 from robustdistiller.pretrain.callbacks import read_history
+from robustdistiller.pretrain.inputs import load_teacher
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
+from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
+from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 
 from .conftest import assert_equal_states, last_checkpoint
 
@@ -208,3 +212,12 @@ def test_last_hidden_state_and_other_terms_train(make_config, tmp_path: Path) ->
     line = read_history(tmp_path / "history.csv")[-1]
     expected = line["l1"] + line["cosine"] + 2 * line["enhancement"] + 0.1 * line["feature_penalty"]
     assert line["loss"] == pytest.approx(expected, rel=1e-4) and line["feature_penalty"] > 0
+
+
+@pytest.mark.parametrize(("autocast", "kernel"), [(True, MatrixExtractor), (False, SegmentExtractor)])
+def test_teacher_and_student_have_the_kernels_of_a_cpu(make_config, tmp_path, autocast, kernel) -> None:
+    """Convolutions in bfloat16 take three times as long as matrix products."""
+    config = make_config(tmp_path, f"teacher.autocast={str(autocast).lower()}")
+    module = build(config, load_teacher(config)[0])
+    module.on_fit_start()
+    assert isinstance(module.teacher.extractor, kernel) and isinstance(module.student.extractor, MatrixExtractor)

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from robustdistiller.upstream import (
-    EncoderConfig,
-    SpeechEncoder,
     export_checkpoint,
     load_encoder,
     read_checkpoint,
     save_checkpoint,
 )
+from tests.upstream.checkpoints.test_export import build as build_encoder
 
 SHAPE = {"embed_dim": 36, "num_layers": 3, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
 SHAPE |= {"conv_layers": ((24, 10, 5), *((24, 3, 2),) * 4, *((24, 2, 2),) * 2), "projection": True}
@@ -26,17 +25,7 @@ OWN = {"README.md", "config.json", "model.safetensors", "preprocessor_config.jso
 
 def build(**options):
     """An encoder in which every parameter has a say."""
-    torch.manual_seed(3)
-    encoder = SpeechEncoder(EncoderConfig(**{**SHAPE, **options})).eval()
-    with torch.no_grad():
-        for name, value in encoder.named_parameters():
-            if value.dim() == 1 or "gate" in name or "table" in name:
-                value.add_(torch.randn(value.shape) * 0.3)
-            elif ".attention." in name:
-                value.mul_(1.5 / (value.std() * value.shape[1] ** 0.5))
-            elif name.startswith("projection"):
-                value.mul_(10)
-    return encoder
+    return build_encoder({**SHAPE, **options})
 
 
 # Nothing is deleted that no conversion made

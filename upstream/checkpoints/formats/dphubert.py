@@ -19,7 +19,7 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     other_eps,
     save_dictionary,
 )
-from robustdistiller.upstream.checkpoints.formats.torchaudio import shared_arguments, shared_options
+from robustdistiller.upstream.checkpoints.formats.torchaudio import shared_arguments, shared_obstacles, shared_options
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, older_spelling, torchaudio_name
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -92,14 +92,7 @@ def obstacles(config: EncoderConfig) -> Iterator[str]:
     """
     if config.num_layers == 0:
         yield "it has no transformer layer"
-    if not config.feature_norm:
-        yield "it has no layer norm after the conv extractor, which DPHuBERT's models have"
-    if not config.has_projection:
-        yield "it has no projection after the conv extractor, which DPHuBERT's models have"
-    if config.activation != "gelu":
-        yield f"its activation is {config.activation}, and DPHuBERT knows only gelu"
-    if config.position_depth > 1:
-        yield "its position encoding is a stack of convolutions (data2vec)"
+    yield from shared_obstacles(config, "DPHuBERT")
     if config.attention_reuse:
         yield "some of its layers reuse attention weights"
     if not config.relative_position:

@@ -148,17 +148,22 @@ def shared_arguments(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
+def shared_obstacles(config: EncoderConfig, whose: str) -> Iterator[str]:
+    """Properties of an encoder that torchaudio's models and those made of their code, ``whose``, lack."""
+    if not config.feature_norm:
+        yield f"it has no layer norm between the conv extractor and the projection, which {whose}'s models have"
+    if not config.has_projection:
+        yield f"it has no projection after the conv extractor, which {whose}'s models have"
+    if config.activation != "gelu":
+        yield f"its activation is {config.activation}, and {whose} knows only gelu"
+    if config.position_depth > 1:
+        yield "its position encoding is a stack of convolutions (data2vec)"
+
+
 def obstacles(config: EncoderConfig) -> Iterator[str]:
     """Properties of an encoder that torchaudio's models lack."""
     yield from irregularities(config)
-    if not config.feature_norm:
-        yield "it has no layer norm between the conv extractor and the projection, which torchaudio's models have"
-    if not config.has_projection:
-        yield "it has no projection after the conv extractor, which torchaudio's models have"
-    if config.activation != "gelu":
-        yield f"its activation is {config.activation}, and torchaudio knows only gelu"
-    if config.position_depth > 1:
-        yield "its position encoding is a stack of convolutions (data2vec)"
+    yield from shared_obstacles(config, "torchaudio")
     if config.relative_position and not config.gated_relative_position:
         yield "its relative position bias has no gates, which torchaudio's wavlm_model always has"
 
