@@ -104,7 +104,7 @@ def test_equal_in_the_modules_of_the_original(options, equality, tmp_path):
     ("options", "reason"),
     [
         ({"num_layers": 0, "num_heads": (), "ffn_dim": ()}, "has no transformer layer"),
-        ({"feature_norm": False}, "has no layer norm after the conv extractor"),
+        ({"feature_norm": False}, "has no layer norm between the conv extractor"),
         ({**WHOLE, "embed_dim": 13, "num_heads": 1, "position_groups": 1, "projection": False}, "has no projection"),
         ({"activation": "relu"}, "its activation is relu"),
         ({"position_depth": 2}, "stack of convolutions"),
