@@ -23,7 +23,7 @@ from pathlib import Path
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.eval.logs import tail, terminate_like_interrupt
+from robustdistiller.eval.logs import signals_deferred, tail, terminate_like_interrupt
 
 _POLL_S = 0.25
 _GRACE_S = 60.0
@@ -149,7 +149,8 @@ class Job:
                             self.progress[stage.name] = Progress("reused", self._read_note(stage).get("seconds", 0.0))
                         elif len(running) < self.workers and not failed:
                             waiting.remove(stage)
-                            running[stage.name] = (stage, self._start(stage, lock), time.monotonic())
+                            with signals_deferred():  # a process that is not in `running` would not be stopped
+                                running[stage.name] = (stage, self._start(stage, lock), time.monotonic())
                     for name, (stage, process, started) in list(running.items()):
                         progress = self.progress[name]
                         progress.seconds, progress.last_line = (
@@ -183,7 +184,7 @@ class Job:
         self._write_note(stage, {"state": "started"})
         self.progress[stage.name].state = "running"
         threads = str(self.threads)
-        with log.open("a" if same and stage.resumable else "w", encoding="utf-8") as stream, _interruptible():
+        with log.open("a" if same and stage.resumable else "w", encoding="utf-8") as stream:
             stream.write(f"$ {readable(stage.command)}\n")
             stream.flush()
             return subprocess.Popen(
@@ -254,22 +255,6 @@ class Job:
                 f"{self.root} is in use by another run, or by a stage of one that was killed and is still working; "
                 "wait for it or stop it"
             ) from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """A process started within the block can be interrupted, even where this one ignores SIGINT (nohup, a script's &).
-
-    An ignored signal is inherited, one with a handler is not.
-    """
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    if ignored:
-        signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        yield
-    finally:
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def readable(command: Sequence[str]) -> str:

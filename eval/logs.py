@@ -1,4 +1,4 @@
-"""Watching long work: the end of a log, and stopping as if Ctrl-C had been pressed."""
+"""Watching long work: the end of a log, and signals that ask to stop it."""
 
 from __future__ import annotations
 
@@ -41,3 +41,23 @@ def terminate_like_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM that arrive within the block are delivered at its end.
+
+    A process started within the block is noted before anything can interrupt, and can itself be interrupted even where
+    this process ignores SIGINT (nohup, a script's ``&``): an ignored signal is inherited, one with a handler is not.
+    """
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +140,23 @@ def test_stopped_and_started_again(tmp_path, number, background):
         wait_until(lambda: _is_free(tmp_path / ".lock"))
     assert subprocess.run(again, timeout=HANG_S).returncode == 0
     assert runs(tmp_path) == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_stage_is_being_started_leaves_no_process_behind(tmp_path, monkeypatch, number):
+    started = []
+
+    def start(*arguments, **options):
+        started.append(process := subprocess.Popen(*arguments, **options))
+        signal.raise_signal(number)
+        return process
+
+    monkeypatch.setattr("robustdistiller.cli.stages.subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    job = Job([stage(tmp_path, "a", "import time; time.sleep(900)")], tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        job.run()
+    assert [process.poll() for process in started] == [-signal.SIGINT]
+    assert job.progress["a"].state == "stopped" and _is_free(tmp_path / ".lock")
 
 
 def _is_free(lock: Path) -> bool:
