@@ -151,7 +151,8 @@ def test_a_signal_while_a_stage_is_being_started_leaves_no_process_behind(tmp_pa
         signal.raise_signal(number)
         return process
 
-    monkeypatch.setattr("robustdistiller.cli.stages.subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    replaced = SimpleNamespace(**{**vars(subprocess), "Popen": start})
+    monkeypatch.setattr("robustdistiller.cli.stages.subprocess", replaced)
     job = Job([stage(tmp_path, "a", "import time; time.sleep(900)")], tmp_path)
     with pytest.raises(KeyboardInterrupt):
         job.run()

@@ -153,7 +153,7 @@ class SpeechEncoder(nn.Module):
         if self.config.feature_grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, self.config.feature_grad_mult)
         projected = self.feature_dropout(self.projection(self.feature_norm(features)))
-        return features, projected, None if lengths is None else self._frame_lengths(lengths, waveforms.shape[1])
+        return features, projected, None if lengths is None else self.frame_lengths(lengths, waveforms.shape[1])
 
     def contextualize(
         self, projected: Tensor, frame_lengths: Tensor | None = None, layers: Collection[int] | None = None
@@ -194,7 +194,8 @@ class SpeechEncoder(nn.Module):
             raise ValueError(f"lengths reach {max(num_samples)}, but the waveforms have only {samples} samples")
         return lengths if shortest < samples else None
 
-    def _frame_lengths(self, lengths: Tensor, padded_samples: int) -> Tensor:
+    def frame_lengths(self, lengths: Tensor, padded_samples: int) -> Tensor:
+        """Valid frames ``(batch,)`` of utterances of ``lengths`` ``(batch,)`` samples in rows of ``padded_samples``."""
         if self.config.padding == "reference" and self.config.reference_mask == "block":
             # HuBERT cuts the row into as many equal blocks as there are frames; a frame counts if its block does.
             frames = self.num_frames(padded_samples)

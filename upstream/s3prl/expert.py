@@ -101,7 +101,7 @@ class Expert(nn.Module):
     receptive_field: int
 
     def encode(self, waveforms: Tensor, lengths: Tensor, no_pred: bool) -> tuple[list[Tensor], Tensor]:
-        """Hidden states, each ``(batch, frames, dim)``, and ``(batch,)`` int64 valid frames.
+        """Hidden states, each ``(batch, frames, dim)``, and ``(batch,)`` int64 valid frames on the CPU.
 
         Args:
             waveforms: ``(batch, samples)`` float32, zero past each utterance's end.
@@ -133,7 +133,9 @@ class Expert(nn.Module):
         waveforms, lengths = self._batch(wavs)
         states, frame_lengths = self.encode(waveforms, lengths, no_pred)
         index = self._frame_index([len(wav) for wav in wavs], frame_lengths)
+        frame_lengths = frame_lengths.to(waveforms.device, non_blocking=True)
         if index is not None:
+            index = index.to(waveforms.device, non_blocking=True)
             rows = torch.arange(len(wavs), device=index.device).unsqueeze(1)
             states = [state[rows, index] for state in states]
         numbered = dict(zip(self.numbers, states))
@@ -166,7 +168,7 @@ class Expert(nn.Module):
         frames = max(wanted, *lengths)
         if frames == min(lengths):
             return None
-        return torch.arange(frames, device=frame_lengths.device).minimum(frame_lengths.unsqueeze(1) - 1)
+        return torch.arange(frames).minimum(frame_lengths.unsqueeze(1) - 1)
 
 
 class UpstreamExpert(Expert):
@@ -228,7 +230,8 @@ class UpstreamExpert(Expert):
             if self.is_accelerated:
                 raise ValueError("accelerate() was called, for inference; load the upstream anew to fine-tune it")
         output = self._running[0](waveforms, lengths, predict=not no_pred)
-        return output.upstream_states(self.encoder.config), output.frame_lengths
+        # As in the output, but on the CPU: reading them waits for no GPU, and shapes are enough.
+        return output.upstream_states(self.encoder.config), self.encoder.frame_lengths(lengths, waveforms.shape[1])
 
     def accelerate(self) -> None:
         """From now on run a frozen copy of the encoder with faster kernels, where it lies on the CPU in float32.

@@ -12,7 +12,8 @@ import pytest
 
 # huggingface_hub reads its environment when it is imported, so each call has a process of its own.
 CALL = """
-import json, sys
+import json, sys, time
+time.sleep = lambda seconds: None  # it waits between its attempts to reach a server
 from robustdistiller.upstream.pretrained.resolve import find_local, resolve
 from robustdistiller.upstream.pretrained.names import ModelName
 for name in sys.argv[1:]:

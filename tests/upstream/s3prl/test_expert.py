@@ -13,6 +13,7 @@ from robustdistiller.upstream import (
     UpstreamExpert,
     save_checkpoint,
 )
+from robustdistiller.upstream.model.cost import counted_macs
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)}
@@ -104,6 +105,15 @@ def test_frames_past_the_end_repeat_the_last(student):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("padding", ["masked", "reference"])
+def test_work_is_counted_on_shapes_alone(kind, padding, request, caplog):
+    expert = UpstreamExpert(request.getfixturevalue(kind), padding=padding).eval()
+    with caplog.at_level("DEBUG", "robustdistiller.upstream.model.cost"):
+        assert counted_macs(expert, noise(9000)) > counted_macs(expert, noise(7111)) > 0
+    assert caplog.messages == []
+
+
 def test_reference_padding_is_an_option(student):
     wavs = noise(16000, 8000)
     masked, reference = UpstreamExpert(student).eval(), UpstreamExpert(student, padding="reference").eval()
