@@ -27,6 +27,9 @@ def randomise(model):
                 value.mul_(10)
             elif "embed" in name or "pos_conv" in name:
                 value.mul_(3)
+        for name, value in model.named_buffers():  # the statistics of a batch norm
+            if value.is_floating_point() and "running" in name:
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
     return model.eval()
 
 

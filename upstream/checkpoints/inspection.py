@@ -160,6 +160,8 @@ def describe(config: EncoderConfig) -> str:
     ]
     if config.position_depth > 1:
         traits.append(f"position from {config.position_depth} convolutions")
+    if config.position_batch_norm:
+        traits.append("batch norm before the position convolution")
     if config.relative_position:
         traits.append(f"{'gated ' if config.gated_relative_position else ''}relative position bias")
     if len(heads) > 1 or len(ffn) > 1 or 0 in heads | ffn:

@@ -32,6 +32,7 @@ _NAMES = [
     ]),
     (r"transformer\.", "encoder.", "encoder.", [
         ("position.conv.", "pos_conv.0.", "pos_conv_embed.conv."),
+        ("position.batch_norm.", "pos_conv.0.", "pos_conv_embed.batch_norm."),
         ("norm.", "layer_norm.", "layer_norm."),
         ("position_bias.table.", "layers.0.self_attn.relative_attention_bias.", "layers.0.attention.rel_attn_embed."),
     ]),
@@ -61,6 +62,8 @@ def fairseq_name(name: str, config: EncoderConfig) -> str:
     'feature_extractor.conv_layers.0.2.1.bias'
     """
     theirs = _rename(name, 0, "fairseq's models")
+    if config.position_batch_norm and ".position.conv." in name:
+        return theirs.replace("pos_conv.0.", "pos_conv.1.")
     # A layer norm stands between two transpositions.
     return re.sub(r"(conv_layers\.\d+\.2)\.", r"\1.1.", theirs) if config.conv_norm == "layer" else theirs
 
@@ -166,14 +169,15 @@ def _match(weights: Mapping[str, Tensor], config: EncoderConfig, rename: Callabl
             problems.append(f"{theirs} is a {type(value).__name__}, expected a tensor")
         elif tuple(value.shape) != shape:
             problems.append(f"{theirs} has shape {tuple(value.shape)}, expected {shape}")
-        elif not value.is_floating_point():
-            problems.append(f"{theirs} has values of type {value.dtype}, expected floating-point numbers")
+        elif value.is_floating_point() != expected[names[theirs]].is_floating_point():
+            kind = "whole" if value.is_floating_point() else "floating-point"
+            problems.append(f"{theirs} has values of type {value.dtype}, expected {kind} numbers")
     if problems:
         raise ValueError("the weights do not fit the encoder that the configuration describes; " + "; ".join(problems))
     if bad := [theirs for theirs in names if not torch.isfinite(weights[theirs]).all()]:
         raise ValueError(f"the weights have values that are not finite numbers, in {_listed(sorted(bad))}")
     # A copy, because the loaded tensors are views of the file.
-    return {name: weights[theirs].to(torch.float32, copy=True) for theirs, name in names.items()}
+    return {name: weights[theirs].to(expected[name].dtype, copy=True) for theirs, name in names.items()}
 
 
 def _listed(names: list[str]) -> str:

@@ -50,7 +50,7 @@ def accelerate_training(encoder: SpeechEncoder) -> bool:
         encoder: on the CPU, in float32.
 
     Returns:
-        Whether anything was changed: not with layer norms in the extractor and several position convolutions.
+        Whether anything was changed: not with layer norms in the extractor and a position encoder of several parts.
 
     Example:
         >>> from robustdistiller.upstream import EncoderConfig
@@ -63,7 +63,7 @@ def accelerate_training(encoder: SpeechEncoder) -> bool:
     if encoder.config.conv_norm == "group" and isinstance(encoder.extractor, ConvExtractor):
         encoder.extractor, changed = MatrixExtractor(encoder.extractor), True
     position = encoder.transformer.position
-    if position.convs is None and isinstance(position, PositionalConv):
+    if isinstance(position, PositionalConv) and position.plain:
         encoder.transformer.position, changed = FourierPosition(position.conv, frozen=False), True
     return changed
 
@@ -77,7 +77,7 @@ class AcceleratedEncoder(SpeechEncoder):
             self.heads = None
         super().load_state_dict(encoder.state_dict())
         self.extractor = SegmentExtractor(self.extractor)
-        if self.transformer.position.convs is None:
+        if self.transformer.position.plain:
             self.transformer.position = FourierPosition(self.transformer.position.conv)
         super().train(False)
         self.requires_grad_(False)

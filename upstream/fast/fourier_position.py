@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class FourierPosition(nn.Module):
-    """A :class:`~robustdistiller.upstream.model.position.PositionalConv` of one convolution, by overlap-save.
+    """A plain :class:`~robustdistiller.upstream.model.position.PositionalConv`, by overlap-save.
 
     Args:
         conv: stride 1, dilation 1, padded with half its kernel.
@@ -20,8 +20,6 @@ class FourierPosition(nn.Module):
     >>> torch.allclose(FourierPosition(conv)(x), expected, atol=1e-5)
     True
     """
-
-    convs = None
 
     def __init__(self, conv: nn.Conv1d, frozen: bool = True):
         super().__init__()

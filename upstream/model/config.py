@@ -51,8 +51,12 @@ class EncoderConfig:
         ffn_dim: feed-forward width, one number or one per layer (0: the layer has no feed-forward part).
         activation: ``"gelu"``, ``"gelu_tanh"`` or ``"relu"``, in the feed-forward parts.
         norm_first: pre-norm layers, with one more layer norm after the last layer.
+        last_state_normed: whether the hidden state of a pre-norm encoder's last layer is given after that norm (HuBERT
+            Large); otherwise only the heads hear it normed, as in s3prl's Distiller.
         position_kernel: width in frames of the convolution that encodes position.
         position_groups: its groups.
+        position_batch_norm: a batch norm before that convolution, in the place of its weight norm (mHuBERT-147's 25 Hz
+            models, https://arxiv.org/abs/2406.06371).
         position_depth: 1 is one weight-normalised convolution (wav2vec 2.0); more is as many plain ones, each with a
             layer norm without weights (data2vec, https://arxiv.org/abs/2202.03555).
         attention_reuse: layers, counted from 0, that take the attention weights of the layer before them and so have
@@ -104,8 +108,10 @@ class EncoderConfig:
     ffn_dim: int | tuple[int, ...] = 3072
     activation: str = "gelu"
     norm_first: bool = False
+    last_state_normed: bool = True
     position_kernel: int = 128
     position_groups: int = 16
+    position_batch_norm: bool = False
     position_depth: int = 1
     attention_reuse: tuple[int, ...] = ()
     relative_position: bool = False
@@ -285,6 +291,10 @@ class EncoderConfig:
         _require(
             self.embed_dim % self.position_groups == 0,
             f"embed_dim {self.embed_dim} is not divisible by position_groups {self.position_groups}",
+        )
+        _require(
+            not self.position_batch_norm or self.position_depth == 1,
+            f"position_batch_norm is for one position convolution; position_depth is {self.position_depth}",
         )
         heads, _ = self.heads, self.ffn_dims
         if self.head_dim is None:

@@ -22,7 +22,7 @@ class EncoderOutput(NamedTuple):
         projected: ``(batch, frames, dim)``, after the projection, before the position encoding.
         hidden_states: ``[0]`` is the input of the first layer, ``[i]`` the output of layer ``i``, each
             ``(batch, frames, dim)``, or None where it was not asked for. In a pre-norm encoder the last layer's is
-            layer-normed, as in HuBERT Large.
+            layer-normed, as in HuBERT Large, unless ``config.last_state_normed`` is false.
         frame_lengths: ``(batch,)`` int64, valid frames of each utterance.
         predictions: one ``(batch, frames, prediction_dim)`` per entry of ``config.prediction_layers``.
 
@@ -130,7 +130,7 @@ class SpeechEncoder(nn.Module):
         features, projected, frame_lengths = self.extract(waveforms, lengths)
         states = self.contextualize(projected, frame_lengths, layers)
         whole = len(states) == self.config.num_layers + 1
-        predictions = self.heads(states[-1]) if predict and whole and self.heads is not None else []
+        predictions = self.predict(states[-1]) if predict and whole else []
         if frame_lengths is None:
             frame_lengths = torch.full((len(waveforms),), projected.shape[1])
         frame_lengths = frame_lengths.to(waveforms.device, non_blocking=True)
@@ -173,6 +173,13 @@ class SpeechEncoder(nn.Module):
             positions = torch.arange(projected.shape[1], device=projected.device)
             valid = positions < frame_lengths.to(projected.device, non_blocking=True).unsqueeze(1)
         return self.transformer(projected, valid, layers)
+
+    def predict(self, last_state: Tensor) -> list[Tensor]:
+        """The heads' predictions from the last hidden state ``(batch, frames, dim)``; none without heads."""
+        if self.heads is None:
+            return []
+        norm_first, normed = self.config.norm_first, self.config.last_state_normed
+        return self.heads(self.transformer.norm(last_state) if norm_first and not normed else last_state)
 
     def _check_input(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor | None:
         """The lengths, or None where every sample is valid."""

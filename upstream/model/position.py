@@ -15,8 +15,8 @@ from robustdistiller.upstream.model.config import EncoderConfig
 class PositionalConv(nn.Module):
     """Convolutions over frames whose output is added to them, to encode position.
 
-    One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a stack of plain ones, each followed by a
-    layer norm without weights (data2vec).
+    One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a plain one behind a batch norm
+    (mHuBERT-147), or a stack of plain ones, each followed by a layer norm without weights (data2vec).
     """
 
     def __init__(self, config: EncoderConfig):
@@ -33,23 +33,32 @@ class PositionalConv(nn.Module):
         self.convs = None
         nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
         nn.init.zeros_(convs[0].bias)
-        self.conv = weight_norm(convs[0], dim=2)
+        self.batch_norm = nn.BatchNorm1d(dim) if config.position_batch_norm else None
+        self.conv = convs[0] if config.position_batch_norm else weight_norm(convs[0], dim=2)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one convolution of its input."""
+        return self.convs is None and self.batch_norm is None
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
 
-        In a stack the layers after the first would see what the first made of the padding. The implementations of
-        data2vec let that happen (``padding="reference"``).
+        In a stack the layers after the first would see what the first made of the padding, and a batch norm makes
+        something of it at once. The implementations of data2vec and mHuBERT let that happen (``padding="reference"``).
         """
         frames, x = x.shape[1], x.transpose(1, 2)
         if self.convs is None:
+            if self.batch_norm is not None:
+                x = self._masked(self.batch_norm(x), valid)
             return F.gelu(self.conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
         for conv in self.convs:
-            if valid is not None and not self.leaks:
-                x = x.masked_fill(~valid.unsqueeze(1), 0.0)
-            y = conv(x)[..., :frames].transpose(1, 2)
+            y = conv(self._masked(x, valid))[..., :frames].transpose(1, 2)
             x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
         return x.transpose(1, 2)
+
+    def _masked(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        return x if valid is None or self.leaks else x.masked_fill(~valid.unsqueeze(1), 0.0)
 
 
 class RelativePositionBias(nn.Module):

@@ -181,7 +181,7 @@ class ChunkedEncoder(nn.Module):
         x = projected + encoder.transformer.position(block)[:, before:]
         states, keys, values = self._layers(x, inside, state)
         states = [hidden[:, :main] for hidden in states]
-        predictions = encoder.heads(states[-1]) if predict and encoder.heads is not None else []
+        predictions = encoder.predict(states[-1]) if predict else []
         frame_lengths = valid_frames.clamp(max=main)
         output = EncoderOutput(features[:, :main], projected[:, :main], states, frame_lengths, predictions)
         left = block[:, main : main + before]
@@ -266,7 +266,7 @@ class ChunkedEncoder(nn.Module):
                 keys.append(cache.keys[:, :, keep])
                 values.append(cache.values[:, :, keep])
             states.append(x)
-        if transformer.norm_first:
+        if transformer.norms_last:
             states[-1] = transformer.norm(states[-1])
         return states, keys, values
 
@@ -386,6 +386,8 @@ def require_chunkable(config: EncoderConfig) -> None:
             f"position_depth is {config.position_depth}; only encoders with one position convolution can be computed "
             "in chunks"
         )
+    if config.position_batch_norm:
+        raise ValueError("a batch norm before the position convolution cannot be computed in chunks")
     if config.attention_reuse:
         raise ValueError(f"layers {config.attention_reuse} reuse attention, which cannot be computed in chunks")
     if config.normalize_waveform and config.conv_norm == "group":

@@ -177,6 +177,7 @@ class Transformer(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.norm_first, self.layerdrop = config.norm_first, config.layerdrop
+        self.norms_last = config.norm_first and config.last_state_normed
         self.recompute_layers, self.recompute_context = False, noop_context_fn
         self.position = PositionalConv(config)
         self.norm = nn.LayerNorm(config.embed_dim)
@@ -217,10 +218,10 @@ class Transformer(nn.Module):
             skip = self.training and self.layerdrop > 0 and torch.rand(()).item() < self.layerdrop
             if not skip:
                 x, weights = self._run(layer, x, mask, bias, weights)
-            if self.norm_first and number == len(self.layers):
+            if self.norms_last and number == len(self.layers):
                 x = self.norm(x)
             states.append(x if layers is None or number in layers else None)
-        if self.norm_first and not self.layers:
+        if self.norms_last and not self.layers:
             states = [self.norm(x)]
         return states
 

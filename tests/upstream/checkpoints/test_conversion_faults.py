@@ -3,17 +3,22 @@
 import contextlib
 import importlib
 import io
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from robustdistiller.upstream import (
+    EncoderConfig,
+    SpeechEncoder,
     export_checkpoint,
     load_encoder,
     read_checkpoint,
     save_checkpoint,
 )
+from robustdistiller.upstream.checkpoints.formats.fairseq import shared_options
+from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name
+from robustdistiller.upstream.fast.accelerate import accelerate
+from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions
 from tests.upstream.checkpoints.test_export import build as build_encoder
 
 SHAPE = {"embed_dim": 36, "num_layers": 3, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
@@ -196,38 +201,59 @@ def test_lengths_of_transformers_are_ours(tmp_path):
 
 
 @torch.no_grad()
-def test_states_of_a_pre_norm_distiller_are_s3prls_but_for_the_last_which_is_told(equality, tmp_path):
-    encoder = build(feature_norm=False, norm_first=True, prediction_layers=(4, 8), prediction_dim=44)
+@pytest.mark.parametrize("normed", [True, False])
+def test_states_of_a_pre_norm_distiller_are_s3prls(normed, equality, tmp_path):
+    """s3prl's heads hear the final layer norm, and the last layer's hidden state stands before it."""
+    encoder = build(
+        feature_norm=False, norm_first=True, prediction_layers=(4, 8), prediction_dim=44, last_state_normed=normed
+    )
     save_checkpoint(tmp_path / "model.ckpt", encoder, {})
     exported = export_checkpoint(tmp_path / "model.ckpt", tmp_path / "model.pt", "s3prl")
-    assert any("before the final layer norm" in note for note in exported.notes)
+    assert any("before the final layer norm" in note for note in exported.notes) == normed
     found = read_checkpoint(exported.path)
-    assert any("before the final layer norm" in guess for guess in found.guesses)
+    assert found.guesses == () and not found.config.last_state_normed
     hubconf = importlib.import_module("s3prl.upstream.distiller.hubconf")
     waveforms = equality.batch((12000,))
     with contextlib.redirect_stdout(io.StringIO()):
         model = hubconf.distiller_local(ckpt=str(exported.path)).eval()
         theirs = model(list(waveforms))["hidden_states"]
-    output = found.build()(waveforms)
-    ours = SimpleNamespace(states=[output.projected, *output.hidden_states[1:], *output.predictions])
+    ours = found.build()(waveforms).upstream_states(found.config)
+    assert equality.worst_error(ours, theirs, [37] * 1) <= equality.TOLERANCE
+    before = encoder(waveforms).upstream_states(encoder.config)
     last = encoder.config.num_layers
-    errors = [equality.worst_error([a], [b], [37]) for a, b in zip(ours.states, theirs, strict=True)]
-    normed = encoder.transformer.norm(theirs[last])
-    assert equality.worst_error(ours.states[last : last + 1], [normed], [37]) <= equality.TOLERANCE
-    assert max(error for number, error in enumerate(errors) if number != last) <= equality.TOLERANCE
+    errors = [equality.worst_error([a], [b], [37]) for a, b in zip(before, theirs, strict=True)]
+    assert (errors[last] > 0.1) == normed and max(errors[:last] + errors[last + 1 :]) <= equality.TOLERANCE
 
 
-# Batch norm in the positional convolution
+# Batch norm in the positional convolution (mHuBERT-147's 25 Hz models)
 
 
-def test_batch_norm_before_the_positional_convolution_is_refused_by_name(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.HubertConfig(
-        hidden_size=36, num_hidden_layers=1, num_attention_heads=3, intermediate_size=50, conv_dim=(24,) * 7,
-        num_conv_pos_embedding_groups=4, conv_pos_batch_norm=True,
-    )  # fmt: skip
-    transformers.HubertModel(config).save_pretrained(tmp_path)
-    from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
+@torch.no_grad()
+def test_batch_norm_before_the_position_convolution(equality, tmp_path):
+    encoder = equality.randomise(build(position_batch_norm=True, reference_mask="block", padding="masked"))
+    waveforms, lengths = equality.batch((12000, 9000)), torch.tensor((12000, 9000))
+    expected = encoder(waveforms, lengths).hidden_states
+    alone = encoder(waveforms[1:, :9000]).hidden_states
+    frames = encoder.num_frames(9000)
+    assert equality.worst_error([state[1:] for state in expected], alone, [frames]) <= equality.TOLERANCE
+    assert equality.worst_error(accelerate(encoder)(waveforms, lengths).hidden_states, expected, [37, frames]) <= 1e-5
+    save_checkpoint(tmp_path / "model.ckpt", encoder, {}, dtype=torch.float16)
+    assert load_encoder(tmp_path / "model.ckpt").state_dict().keys() == encoder.state_dict().keys()
+    save_checkpoint(tmp_path / "model.ckpt", encoder, {})
+    folder = export_checkpoint(tmp_path / "model.ckpt", tmp_path / "out", "huggingface").path
+    for read in (load_encoder(tmp_path / "model.ckpt"), load_encoder(folder)):
+        assert equality.worst_error(read(waveforms, lengths).hidden_states, expected, [37, frames]) == 0
+    for target, whose in (("torchaudio", "torchaudio"), ("s3prl", "s3prl")):
+        with pytest.raises(ValueError, match=rf"batch norm before its position convolution, which {whose}'s models"):
+            export_checkpoint(tmp_path / "model.ckpt", tmp_path / target, target)
+    with pytest.raises(ValueError, match="batch norm before the position convolution cannot be computed in chunks"):
+        ChunkedEncoder(encoder, ChunkOptions(8))
 
-    found = inspect_checkpoint(tmp_path)
-    assert found.format == "huggingface" and "conv_pos_batch_norm is True: there is a batch norm" in found.error
+
+def test_fairseqs_names_of_a_batch_norm():
+    """As fairseq's ``make_conv_pos``: the batch norm comes first in the sequence, so the convolution is its second."""
+    config = EncoderConfig.tiny(position_batch_norm=True)
+    names = {fairseq_name(name, config) for name in SpeechEncoder(config).state_dict() if "position" in name}
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert names == {f"encoder.pos_conv.0.{part}" for part in parts} | {f"encoder.pos_conv.1.{x}" for x in parts[:2]}
+    assert shared_options({"conv_pos_batch_norm": True}).position_batch_norm

@@ -31,8 +31,9 @@ def hf(kind, layers, width, heads, ffn, normalize, large, **more):
 
 RELATIVE = {"num_buckets": 320, "max_bucket_distance": 800}
 STACK = {"conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 5, "feat_extract_norm": "layer"}
+HALF_RATE = {"conv_dim": [512] * 8, "conv_kernel": [10, 3, 3, 3, 3, 2, 2, 2], "conv_stride": [5, *[2] * 7]}
 BASE, LARGE, XLARGE = (12, 768, 12, 3072), (24, 1024, 16, 4096), (48, 1280, 16, 5120)
-#: Name on the Hub: its configuration, and millions of parameters as published.
+#: Name on the Hub: its configuration, and millions of parameters.
 HUGGINGFACE = {
     "microsoft/wavlm-base": (hf("wavlm", *BASE, False, False, **RELATIVE), 94.4),
     "microsoft/wavlm-base-plus": (hf("wavlm", *BASE, False, False, **RELATIVE), 94.4),
@@ -50,6 +51,7 @@ HUGGINGFACE = {
     "facebook/data2vec-audio-base": (hf("data2vec-audio", *BASE, True, False, **STACK), 93.2),
     "facebook/data2vec-audio-large": (hf("data2vec-audio", *LARGE, True, False, **STACK), 313.3),
     "utter-project/mHuBERT-147": (hf("hubert", *BASE, True, False), 94.4),
+    "slprl/mhubert-base-25hz": (hf("hubert", *BASE, True, False, conv_pos_batch_norm=True, **HALF_RATE), 94.9),
 }
 
 
@@ -61,7 +63,8 @@ def parameters(config):
 def narrow(values):
     """A configuration with its widths divided by 16, its heads by 4, and three layers."""
     small = {"hidden_size": values["hidden_size"] // 16, "intermediate_size": values["intermediate_size"] // 16}
-    small |= {"num_attention_heads": values["num_attention_heads"] // 4, "num_hidden_layers": 3, "conv_dim": [32] * 7}
+    small |= {"num_attention_heads": values["num_attention_heads"] // 4, "num_hidden_layers": 3}
+    small["conv_dim"] = [32] * len(values["conv_dim"])
     return {**values, **small}
 
 
@@ -74,7 +77,8 @@ def test_huggingface(name, tmp_path):
     assert clues.guesses == [] and round(parameters(found) / 1e6, 1) == millions
     shape = [config[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")]
     assert [found.num_layers, found.embed_dim, found.heads[0], found.ffn_dims[0]] == shape
-    assert found.downsample_rate == 320
+    assert found.downsample_rate == (640 if "25hz" in name else 320)
+    assert found.position_batch_norm == ("25hz" in name)
     assert (found.normalize_waveform, found.normalize_eps) == (preprocessor["do_normalize"], 1e-7)
     assert found.relative_position == ("wavlm" in name) and found.norm_first == config["do_stable_layer_norm"]
     small = transformers.AutoConfig.for_model(**narrow(config))
@@ -87,12 +91,6 @@ def test_huggingface(name, tmp_path):
     masked = "masked_spec_embed"  # of pre-training
     theirs = sum(value.numel() for key, value in model.named_parameters() if masked not in key)
     assert parameters(read.config) == theirs
-
-
-def test_mhubert_at_25_hz_is_refused_by_name(tmp_path):
-    config, preprocessor = hf("hubert", *BASE, True, False, conv_pos_batch_norm=True)
-    with pytest.raises(ValueError, match=r"conv_pos_batch_norm is True.*mHuBERT-147's 25 Hz"):
-        translate(config, preprocessor, Clues())
 
 
 def fairseq_cfg(layers, width, heads, ffn, large, **more):

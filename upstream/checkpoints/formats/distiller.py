@@ -54,11 +54,8 @@ def read_distiller(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderCon
         prediction_inner_dim=inner if inner > 0 and has_heads else None,
         reference_mask="conv",
         first_state="auto" if has_heads else "projected",
+        last_state_normed=not cfg.get("layer_norm_first", False),
     )
-    if config.norm_first:
-        clues.guesses.append(
-            "the last layer is given after the final layer norm; s3prl gives it before the final layer norm"
-        )
     return config, from_foreign(weights, config, fairseq_name)
 
 
@@ -94,7 +91,7 @@ def obstacles(config: EncoderConfig) -> Iterator[str]:
 def differences(config: EncoderConfig) -> tuple[str, ...]:
     """What s3prl's Distiller does not do as the encoder does."""
     notes = lost(config, ("feature_dropout",))
-    if config.norm_first:
+    if config.norm_first and config.last_state_normed:
         notes += ("s3prl gives the last layer's hidden state as it is before the final layer norm",)
     if not config.prediction_layers:
         notes += ("s3prl lists the hidden states of a Distiller without heads twice",)

@@ -17,6 +17,7 @@ _ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu
 _SAME: dict[str, tuple[str, Any]] = {
     "conv_bias": ("conv_bias", False),
     "conv_pos_groups": ("position_groups", 16),
+    "conv_pos_batch_norm": ("position_batch_norm", False),
     "encoder_layers": ("num_layers", 12),
     "encoder_embed_dim": ("embed_dim", 768),
     "encoder_ffn_embed_dim": ("ffn_dim", 3072),

@@ -100,11 +100,6 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
     1e-07
     """
     kind = _kind(cfg)
-    if cfg.get("conv_pos_batch_norm"):
-        raise ValueError(
-            "config.json: conv_pos_batch_norm is True: there is a batch norm before the positional convolution, as in "
-            "mHuBERT-147's 25 Hz models, which this encoder lacks"
-        )
     for option, known in _FIXED.items():
         if cfg.get(option, known) != known:
             raise ValueError(f"config.json: {option} is {cfg[option]!r}; this encoder knows only {known!r}")
@@ -139,6 +134,7 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
             activation=_ACTIVATIONS[activation],
             position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
             position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
+            position_batch_norm=kind == "hubert" and bool(cfg.get("conv_pos_batch_norm", False)),
             relative_position=kind == "wavlm",
             gated_relative_position=kind == "wavlm",
         )
@@ -156,7 +152,8 @@ def huggingface_type(config: EncoderConfig) -> str:
         return "data2vec-audio"
     if config.relative_position:
         return "wavlm"
-    return "hubert" if config.reference_mask == "block" or not config.feature_norm else "wav2vec2"
+    only_hubert = not config.feature_norm or config.position_batch_norm
+    return "hubert" if config.reference_mask == "block" or only_hubert else "wav2vec2"
 
 
 def obstacles(config: EncoderConfig) -> Iterator[str]:
@@ -166,6 +163,8 @@ def obstacles(config: EncoderConfig) -> Iterator[str]:
     model, stack = _MODELS[model_type], model_type == "data2vec-audio"
     if not config.feature_norm and model_type != "hubert":
         yield f"it has no layer norm between the conv extractor and the projection, which {model} always has"
+    if config.position_batch_norm and model_type != "hubert":
+        yield f"it has a batch norm before its position convolution, which {model} lacks"
     if not config.has_projection:
         yield f"it has no projection after the conv extractor, which {model} always has"
     if stack and config.relative_position:
@@ -231,7 +230,7 @@ def _options(config: EncoderConfig, model_type: str) -> dict[str, Any]:
         **{"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False},
     }
     if model_type == "hubert":
-        options |= {"feat_proj_layer_norm": config.feature_norm, "conv_pos_batch_norm": False}
+        options |= {"feat_proj_layer_norm": config.feature_norm, "conv_pos_batch_norm": config.position_batch_norm}
     elif model_type == "wavlm":
         options |= {theirs: getattr(config, ours) for theirs, (ours, _) in _RELATIVE.items()}
     elif model_type == "data2vec-audio":

@@ -36,7 +36,7 @@ def write_native(
     """
     weights = {}
     for name, value in state_dict.items():
-        stored = value.detach().to("cpu", dtype or value.dtype).contiguous().clone()
+        stored = value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous().clone()
         if not torch.isfinite(stored).all():
             raise ValueError(f"{name} has values that are not finite{f' as {dtype}' if dtype else ''}; not saved")
         weights[name] = stored

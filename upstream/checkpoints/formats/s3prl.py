@@ -67,6 +67,8 @@ def obstacles(config: EncoderConfig) -> Iterator[str]:
     channels, stack = config.conv_layers[-1][0], config.position_depth > 1
     if s3prl_upstream(config) == "distiller_local":
         yield from distiller.obstacles(config)
+    if config.position_batch_norm:
+        yield "it has a batch norm before its position convolution, which s3prl's models lack"
     if stack and config.position_kernel < 3:
         yield f"s3prl's data2vec has position kernels of 3 or more, not {config.position_kernel}"
     if stack and config.relative_position:

@@ -158,6 +158,8 @@ def shared_obstacles(config: EncoderConfig, whose: str) -> Iterator[str]:
         yield f"its activation is {config.activation}, and {whose} knows only gelu"
     if config.position_depth > 1:
         yield "its position encoding is a stack of convolutions (data2vec)"
+    if config.position_batch_norm:
+        yield f"it has a batch norm before its position convolution, which {whose}'s models lack"
 
 
 def obstacles(config: EncoderConfig) -> Iterator[str]:
