@@ -32,7 +32,7 @@ from robustdistiller.upstream.s3prl.bridge.packages import (
     bridge_pysox,
 )
 from robustdistiller.upstream.s3prl.bridge.separation import bridge_asteroid
-from robustdistiller.upstream.s3prl.bridge.shim import Shim
+from robustdistiller.upstream.s3prl.bridge.shim import Shim, watch_imports
 from robustdistiller.upstream.s3prl.bridge.sox_effects import INSTALL_SOX, bridge_sox_effects, sox_path
 from robustdistiller.upstream.s3prl.bridge.torchaudio_library import bridge_torchaudio, load_torchaudio
 from robustdistiller.upstream.s3prl.bridge.version import s3prl_version
@@ -86,6 +86,7 @@ def install(cache_dir: str | Path | None = None) -> list[Shim]:
     if cache_dir is not None or not _installed:
         Caches.root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     if not _installed:
+        watch_imports()
         for shim in SHIMS:
             report = shim()
             _installed.extend(report if isinstance(report, list) else [report])

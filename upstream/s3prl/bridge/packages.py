@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DistributedSampler, Sampler
 
-from robustdistiller.upstream.s3prl.bridge.shim import Shim, register_module, working_import
+from robustdistiller.upstream.s3prl.bridge.shim import Shim, stand_in, working_import
 
 
 def bridge_checkpoint_loading() -> Shim:
@@ -71,7 +71,7 @@ def bridge_distutils() -> Shim:
     works, _ = working_import("distutils.util")
     if works:
         return Shim("distutils", False, "Python or setuptools provides it")
-    register_module("distutils.util", strtobool=strtobool)
+    stand_in("distutils.util", strtobool=strtobool)
     return Shim("distutils", True, "gone from Python 3.12 on and not provided by setuptools")
 
 
@@ -85,7 +85,7 @@ def bridge_pysox() -> Shim:
     works, reason = working_import("sox")
     if works:
         return Shim("sox (pysox)", False, reason)
-    register_module("sox", Transformer=_UnusedTransformer)
+    stand_in("sox", Transformer=_UnusedTransformer)
     return Shim("sox (pysox)", True, f"{reason}; ASV imports it and never uses it")
 
 
@@ -114,5 +114,5 @@ def bridge_catalyst() -> Shim:
     works, reason = working_import("catalyst.data.sampler")
     if works:
         return Shim("catalyst", False, reason)
-    register_module("catalyst.data.sampler", DistributedSamplerWrapper=DistributedSamplerWrapper)
+    stand_in("catalyst.data.sampler", DistributedSamplerWrapper=DistributedSamplerWrapper)
     return Shim("catalyst", True, f"{reason}; KS needs one small class of it")

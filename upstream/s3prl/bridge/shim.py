@@ -1,4 +1,4 @@
-"""What a shim reports, and the two ways a shim gets into s3prl: a stand-in module, or a patch after an import."""
+"""What a shim reports, and the ways a shim gets into s3prl: a module in the place of another, or a patch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import importlib.util
 import logging
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
@@ -48,22 +49,57 @@ def working_import(name: str) -> tuple[bool, str]:
     return True, f"{name} is installed"
 
 
-def register_module(name: str, **attributes: object) -> types.ModuleType:
-    """Put a stand-in module (and its parents) where ``import name`` finds it.
+_STAND_INS: dict[str, types.ModuleType] = {}
+
+
+def stand_in(name: str, **attributes: object) -> None:
+    """Give s3prl a module in the place of one that others lack or broke, for ``from name import ...`` at its top.
+
+    It is in ``sys.modules`` while a module of s3prl is imported and at no other time: nobody else finds it.
 
     Example:
-        >>> stand_in = register_module("stand_in_package.part", answer=42)
+        >>> stand_in("missing_package.part", answer=42)
+        >>> with stand_ins_present():
+        ...     from missing_package.part import answer
+        >>> answer, "missing_package.part" in sys.modules
+        (42, False)
+    """
+    _STAND_INS[name] = _module(name, attributes)
+
+
+@contextmanager
+def stand_ins_present() -> Iterator[None]:
+    """Within the block imports find what :func:`stand_in` has registered, unless the real thing is there."""
+    added = {name: module for name, module in _STAND_INS.items() if name not in sys.modules}
+    sys.modules.update(added)
+    try:
+        yield
+    finally:
+        for name, module in added.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+def _module(name: str, attributes: dict[str, object]) -> types.ModuleType:
+    module = types.ModuleType(name, doc=f"Stand-in for {name}, see {__package__}.")
+    # Other packages probe with find_spec, which refuses a module without a spec.
+    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, is_package=True)
+    module.__path__ = []
+    vars(module).update(attributes)
+    return module
+
+
+def register_module(name: str, **attributes: object) -> types.ModuleType:
+    """Put a module (and its parents) where ``import name`` finds it, for parts of packages that s3prl calls later on.
+
+    Example:
+        >>> module = register_module("stand_in_package.part", answer=42)
         >>> from stand_in_package.part import answer
         >>> answer
         42
     """
     parent_name, _, child = name.rpartition(".")
-    # Other packages probe with find_spec, which refuses a module without a spec.
-    module = types.ModuleType(name, doc=f"Stand-in for {name}, see {__package__}.")
-    module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, is_package=True)
-    module.__path__ = []
-    vars(module).update(attributes)
-    sys.modules[name] = module
+    module = sys.modules[name] = _module(name, attributes)
     if parent_name:
         # An import of "a.b" looks up "a.b" in sys.modules before "a": a real parent may still be unimported.
         parent = sys.modules.get(parent_name)
@@ -75,7 +111,7 @@ def register_module(name: str, **attributes: object) -> types.ModuleType:
 
 
 class _PatchingLoader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader, patch: Callable[[types.ModuleType], None]) -> None:
+    def __init__(self, loader: importlib.abc.Loader, patch: Callable[[types.ModuleType], None] | None) -> None:
         self._loader = loader
         self._patch = patch
 
@@ -86,13 +122,15 @@ class _PatchingLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        self._loader.exec_module(module)
-        self._patch(module)
-        logger.debug("patched %s", module.__name__)
+        with stand_ins_present():
+            self._loader.exec_module(module)
+        if self._patch is not None:
+            self._patch(module)
+            logger.debug("patched %s", module.__name__)
 
 
 class _PatchFinder(importlib.abc.MetaPathFinder):
-    """Finds the registered modules through the other finders and patches them once they are executed."""
+    """Finds s3prl's modules through the other finders: stand-ins are there meanwhile, patches come afterwards."""
 
     def __init__(self) -> None:
         self.patches: dict[str, Callable[[types.ModuleType], None]] = {}
@@ -101,7 +139,7 @@ class _PatchFinder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         patch = self.patches.get(fullname)
-        if patch is None:
+        if patch is None and fullname.partition(".")[0] != "s3prl":
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
@@ -115,6 +153,12 @@ class _PatchFinder(importlib.abc.MetaPathFinder):
 _FINDER = _PatchFinder()
 
 
+def watch_imports() -> None:
+    """Let stand-ins and patches take part in imports from now on."""
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+
+
 def patch_after_import(name: str, patch: Callable[[types.ModuleType], None]) -> None:
     """Run ``patch(module)`` when module ``name`` is imported, or at once if it already is.
 
@@ -124,8 +168,7 @@ def patch_after_import(name: str, patch: Callable[[types.ModuleType], None]) -> 
     Example:
         >>> patch_after_import("this", lambda module: None)  # imports nothing
     """
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
+    watch_imports()
     already_patched = name in _FINDER.patches
     _FINDER.patches[name] = patch
     if name in sys.modules and not already_patched:
