@@ -1,7 +1,7 @@
 """Band rejection: a linear-phase filter that removes one band of frequencies."""
 
 import numpy as np
-import scipy.signal
+import scipy
 
 _RIPPLE_DB = 70.0
 """Asked of the filter design: a narrow band adds up the ripples of two edges, and 60 dB have to be kept."""

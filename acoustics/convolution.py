@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
+import scipy
 
 _TOGETHER = 4
 """Rows that SciPy's FFT transforms at once (128-bit vectors of float32)."""

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy
 import torch
 
 from .synthesis import rms

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
+import scipy
 
 CORNER_HZ = 20.0
 """Below this, pink and brown noise are flat: otherwise most of their power would be an inaudible drift."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.integrate import trapezoid
+import scipy
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval.outcomes import ItemScores
@@ -118,7 +118,7 @@ def area_under_curve(snrs_db: list[float], values: np.ndarray) -> np.ndarray:
     """
     if len(snrs_db) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(snrs_db)):
         raise ValueError(f"an area under a curve needs two or more rising SNRs, found {snrs_db}")
-    return trapezoid(values, snrs_db, axis=-1) / (snrs_db[-1] - snrs_db[0])
+    return scipy.integrate.trapezoid(values, snrs_db, axis=-1) / (snrs_db[-1] - snrs_db[0])
 
 
 def summarise(

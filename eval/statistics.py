@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from robustdistiller.eval.outcomes import ItemScores
 
@@ -168,7 +168,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
     if only_first + only_second == 0:
         return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
 def significant(p_values: Sequence[float | None], rate: float = 0.05) -> list[bool]:
@@ -179,5 +179,5 @@ def significant(p_values: Sequence[float | None], rate: float = 0.05) -> list[bo
         [True, False, False, False]
     """
     known = [p for p in p_values if p is not None]
-    adjusted = iter(stats.false_discovery_control(known)) if known else iter(())
+    adjusted = iter(scipy.stats.false_discovery_control(known)) if known else iter(())
     return [p is not None and bool(next(adjusted) <= rate) for p in p_values]

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.signal import medfilt
+import scipy
 
 from robustdistiller.eval.scoring.reasons import ScoringError
 
@@ -123,7 +122,7 @@ def error_times(
     cuts = np.array(sorted(edges))
     lengths, middles = np.diff(cuts), (cuts[:-1] + cuts[1:]) / 2
     said, found = _active(reference, middles), _active(hypothesis, middles)
-    rows, columns = linear_sum_assignment((said * lengths) @ found.T, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment((said * lengths) @ found.T, maximize=True)
     n_said, n_found = said.sum(axis=0), found.sum(axis=0)
     n_right = (said[rows] * found[columns]).sum(axis=0)
     kept = np.ones(len(middles), bool)
@@ -179,7 +178,7 @@ def to_turns(posteriors: np.ndarray, threshold: float, median_frames: int, frame
     """
     active = (posteriors > threshold).astype(np.int64)
     if median_frames > 1:
-        active = medfilt(active, (median_frames, 1))
+        active = scipy.signal.medfilt(active, (median_frames, 1))
     shift_s = frame_shift / SAMPLE_RATE_HZ
     turns = []
     for speaker, frames in enumerate(active.T):
