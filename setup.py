@@ -43,7 +43,6 @@ CORE = [
 SUPERB = [
     "torchaudio",  # s3prl only: the bridge loads it without its C++ library where that does not fit torch
     "tensorboardX",  # the runner: every task
-    "transformers",  # imported by s3prl's hub
     "librosa",  # SID, ASV, SE, SS
     "scikit-learn",  # ASV
     "editdistance",  # ASR, PR, SF
@@ -67,7 +66,7 @@ EXTRAS = {
     "rooms": ["pyroomacoustics"],  # simulate new rooms
 }
 EXTRAS["dev"] = [
-    *("pytest>=8", "pytest-xdist", "ruff", "packaging"),
+    *("pytest>=8", "pytest-xdist", "ruff", "packaging", "transformers"),
     *(requirement for extra in ("superb", "train", "metrics", "export") for requirement in EXTRAS[extra]),
 ]
 

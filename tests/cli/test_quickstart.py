@@ -44,7 +44,7 @@ def teacher(tmp_path_factory) -> Path:
 def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
     """The job's folder after it was stopped once and continued, and what both calls printed."""
     out = tmp_path_factory.mktemp("job") / "quickstart"
-    options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "8", "--jobs", "2"]
+    options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
     command = [sys.executable, "-m", "robustdistiller.cli", "quickstart", *options]
     log = out.parent / "first.log"
     with log.open("w") as stream:
@@ -89,7 +89,7 @@ def test_table_and_picture(finished):
 
 def test_started_once_more_it_only_shows_the_table(finished, teacher):
     out, _, _ = finished
-    options = ["--teacher", str(teacher), "--steps", "3", "--head-steps", "8", "--jobs", "2"]
+    options = ["--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
     result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
     assert result.output.count(": reused") == 13 and ": running" not in result.output

@@ -34,6 +34,7 @@ def test_s3prl_imports_in_a_fresh_process_and_isinstance_survives(tmp_path: Path
         f"bridge.install({str(tmp_path)!r})\n"
         "assert 's3prl' not in sys.modules, 'install must not import s3prl'\n"
         "import s3prl.hub, s3prl.run_downstream\n"
+        "assert 'transformers' not in sys.modules, 'it takes two seconds'\n"
         "s3prl.run_downstream.hack_isinstance()\n"
         "assert builtins.isinstance is before\n"
         "import s3prl.downstream.speech_commands.expert as ks, s3prl.downstream.sv_voxceleb1.dataset as asv\n"
@@ -99,21 +100,22 @@ def test_huggingface_names(monkeypatch: pytest.MonkeyPatch):
             call("token")
 
 
-STAND_INS = [
-    ("sox", packages.bridge_pysox, "Transformer = 'real'", "Transformer"),
+DOWNSTREAM = "s3prl.downstream"
+STAND_INS = [  # the last: a module of s3prl that imports it
+    ("sox", packages.bridge_pysox, "Transformer", f"{DOWNSTREAM}.sv_voxceleb1.dataset"),
     (
         "catalyst.data.sampler",
         packages.bridge_catalyst,
-        "DistributedSamplerWrapper = 'real'",
         "DistributedSamplerWrapper",
+        f"{DOWNSTREAM}.speech_commands.expert",
     ),
-    ("asteroid.metrics", separation.bridge_asteroid, "get_metrics = 'real'", "get_metrics"),
+    ("asteroid.metrics", separation.bridge_asteroid, "get_metrics", f"{DOWNSTREAM}.enhancement_stft.expert"),
 ]
 
 
-@pytest.mark.parametrize(("name", "bridge", "source", "attribute"), STAND_INS)
+@pytest.mark.parametrize(("name", "bridge", "attribute", "importer"), STAND_INS)
 def test_installed_packages_are_used_and_broken_or_absent_ones_replaced(
-    name, bridge, source, attribute, module_table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name, bridge, attribute, importer, module_table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     top = name.partition(".")[0]
 
@@ -129,7 +131,7 @@ def test_installed_packages_are_used_and_broken_or_absent_ones_replaced(
             (parent / "__init__.py").write_text(code if parent == folder else "")
 
     forget()
-    provide(tmp_path / "good", source)
+    provide(tmp_path / "good", f"{attribute} = 'real'")
     with monkeypatch.context() as patch:
         patch.syspath_prepend(tmp_path / "good")
         report = bridge()
@@ -141,16 +143,38 @@ def test_installed_packages_are_used_and_broken_or_absent_ones_replaced(
         patch.syspath_prepend(tmp_path / "broken")
         report = bridge()
         assert report.applied and "does not import: ImportError" in report.reason
-        with shim.stand_ins_present():
+        with shim.stand_ins_present(importer):
             assert callable(getattr(importlib.import_module(name), attribute))
 
     forget()
     report = bridge()
     assert report.applied and "is not installed" in report.reason
-    with shim.stand_ins_present():
+    with shim.stand_ins_present(importer):
         assert callable(getattr(importlib.import_module(name), attribute))
         assert importlib.util.find_spec(name) is not None, "other packages may probe the stand-in"
     assert importlib.util.find_spec(top) is None
+
+
+def test_transformers_is_imported_when_a_model_is_asked_for(tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    small |= {"conv_dim": (8,) * 7, "num_conv_pos_embedding_groups": 4}
+    for kind in ("Hubert", "Wav2Vec2"):
+        model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**small)).eval()
+        model.save_pretrained(tmp_path / kind)
+        transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / kind)
+    done = run_python(
+        "import sys, torch\n"
+        "from robustdistiller.upstream.s3prl import bridge\n"
+        "bridge.install()\n"
+        "import s3prl.hub as hub\n"
+        f"for entry, kind in ((hub.hf_hubert_custom, 'Hubert'), (hub.hf_wav2vec2_custom, 'Wav2Vec2')):\n"
+        f"    upstream = entry({str(tmp_path)!r} + '/' + kind)\n"
+        "    print(type(upstream.model).__name__, upstream([torch.randn(4000)])['hidden_states'][0].shape[-1])\n"
+        "import transformers; print(transformers.HubertModel.__name__)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-5:] == ["HubertModel", "12", "Wav2Vec2Model", "12", "HubertModel"]
 
 
 def test_distutils(module_table, monkeypatch: pytest.MonkeyPatch):
@@ -163,8 +187,7 @@ def test_distutils(module_table, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(packages, "working_import", lambda name: (False, f"{name} is not installed"))
     assert packages.bridge_distutils().applied
-    del module_table["distutils.util"]
-    with shim.stand_ins_present():
+    with shim.stand_ins_present("s3prl.upstream.distiller.builder"):
         assert module_table["distutils.util"].strtobool is packages.strtobool
 
 

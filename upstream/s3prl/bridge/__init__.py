@@ -30,9 +30,10 @@ from robustdistiller.upstream.s3prl.bridge.packages import (
     bridge_distutils,
     bridge_huggingface_names,
     bridge_pysox,
+    bridge_transformers,
 )
 from robustdistiller.upstream.s3prl.bridge.separation import bridge_asteroid
-from robustdistiller.upstream.s3prl.bridge.shim import Shim, watch_imports
+from robustdistiller.upstream.s3prl.bridge.shim import Shim
 from robustdistiller.upstream.s3prl.bridge.sox_effects import INSTALL_SOX, bridge_sox_effects, sox_path
 from robustdistiller.upstream.s3prl.bridge.torchaudio_library import bridge_torchaudio, load_torchaudio
 from robustdistiller.upstream.s3prl.bridge.version import s3prl_version
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 SHIMS = (
     bridge_checkpoint_loading,
     bridge_huggingface_names,
+    bridge_transformers,
     bridge_distutils,
     bridge_torchaudio,
     bridge_audio_backend,
@@ -86,7 +88,6 @@ def install(cache_dir: str | Path | None = None) -> list[Shim]:
     if cache_dir is not None or not _installed:
         Caches.root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     if not _installed:
-        watch_imports()
         for shim in SHIMS:
             report = shim()
             _installed.extend(report if isinstance(report, list) else [report])

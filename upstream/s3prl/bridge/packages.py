@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DistributedSampler, Sampler
@@ -48,6 +50,23 @@ def bridge_huggingface_names() -> Shim:
     return Shim(name, True, f"{' and '.join(missing)} gone from 1.0 on; only pushing to the hub used them")
 
 
+class _LoadedWhenUsed:
+    """Takes the place of a class of transformers until something is asked of it, as ``from_pretrained``."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(getattr(importlib.import_module("transformers"), self._name), attribute)
+
+
+def bridge_transformers() -> Shim:
+    """``transformers``: imported by the upstreams ``hf_hubert`` and ``hf_wav2vec2``, and so by ``s3prl.hub``."""
+    importers = ["s3prl.upstream.hf_hubert.expert", "s3prl.upstream.hf_wav2vec2.expert"]
+    stand_in("transformers", importers, __getattr__=_LoadedWhenUsed)
+    return Shim("transformers", True, "imported when hf_hubert or hf_wav2vec2 loads a model, not at every start: 2 s")
+
+
 def strtobool(value: str) -> int:
     """1 for y, yes, t, true, on, 1 and 0 for n, no, f, false, off, 0, as ``distutils.util.strtobool`` did.
 
@@ -71,7 +90,9 @@ def bridge_distutils() -> Shim:
     works, _ = working_import("distutils.util")
     if works:
         return Shim("distutils", False, "Python or setuptools provides it")
-    stand_in("distutils.util", strtobool=strtobool)
+    stand_in(
+        "distutils.util", ["s3prl.upstream.mockingjay.builder", "s3prl.upstream.distiller.builder"], strtobool=strtobool
+    )
     return Shim("distutils", True, "gone from Python 3.12 on and not provided by setuptools")
 
 
@@ -85,7 +106,11 @@ def bridge_pysox() -> Shim:
     works, reason = working_import("sox")
     if works:
         return Shim("sox (pysox)", False, reason)
-    stand_in("sox", Transformer=_UnusedTransformer)
+    stand_in(
+        "sox",
+        ["s3prl.downstream.sv_voxceleb1.dataset", "s3prl.downstream.voxceleb2_ge2e.dataset"],
+        Transformer=_UnusedTransformer,
+    )
     return Shim("sox (pysox)", True, f"{reason}; ASV imports it and never uses it")
 
 
@@ -114,5 +139,6 @@ def bridge_catalyst() -> Shim:
     works, reason = working_import("catalyst.data.sampler")
     if works:
         return Shim("catalyst", False, reason)
-    stand_in("catalyst.data.sampler", DistributedSamplerWrapper=DistributedSamplerWrapper)
+    importer = "s3prl.downstream.speech_commands.expert"
+    stand_in("catalyst.data.sampler", [importer], DistributedSamplerWrapper=DistributedSamplerWrapper)
     return Shim("catalyst", True, f"{reason}; KS needs one small class of it")

@@ -43,6 +43,7 @@ def _pesq(reference: np.ndarray, estimate: np.ndarray, sample_rate_hz: int) -> f
     return float(pesq(sample_rate_hz, reference, estimate, "wb" if sample_rate_hz == 16000 else "nb"))
 
 
+_TASKS = ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
 _METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
     "si_sdr": lambda reference, estimate, _rate: si_sdr_db(reference, estimate),
     "stoi": _stoi,
@@ -149,6 +150,7 @@ def bridge_asteroid() -> Shim:
     works, reason = working_import("asteroid.metrics")
     if works:
         return Shim("asteroid", False, reason)
-    stand_in("asteroid.metrics", get_metrics=get_metrics)
-    stand_in("asteroid.losses", PITLossWrapper=PITLossWrapper)
+    tasks = [f"s3prl.downstream.{task}" for task in _TASKS]
+    stand_in("asteroid.metrics", [f"{task}.expert" for task in tasks], get_metrics=get_metrics)
+    stand_in("asteroid.losses", [f"{task}.loss" for task in tasks], PITLossWrapper=PITLossWrapper)
     return Shim("asteroid", True, f"{reason}; SE and SS need two small functions of it")

@@ -49,35 +49,43 @@ def working_import(name: str) -> tuple[bool, str]:
     return True, f"{name} is installed"
 
 
-_STAND_INS: dict[str, types.ModuleType] = {}
+_STAND_INS: dict[str, dict[str, types.ModuleType]] = {}
 
 
-def stand_in(name: str, **attributes: object) -> None:
-    """Give s3prl a module in the place of one that others lack or broke, for ``from name import ...`` at its top.
+def stand_in(name: str, importers: Sequence[str], **attributes: object) -> None:
+    """Give s3prl a module in the place of one that others lack, broke or load slowly.
 
-    It is in ``sys.modules`` while a module of s3prl is imported and at no other time: nobody else finds it.
+    It is in ``sys.modules`` while one of the ``importers`` is imported and at no other time: nobody else finds it.
+
+    Args:
+        name: of the module, for ``from name import ...``.
+        importers: s3prl's modules with such a line at their top.
+        attributes: what the module holds.
 
     Example:
-        >>> stand_in("missing_package.part", answer=42)
-        >>> with stand_ins_present():
+        >>> stand_in("missing_package.part", ["s3prl.example"], answer=42)
+        >>> with stand_ins_present("s3prl.example"):
         ...     from missing_package.part import answer
         >>> answer, "missing_package.part" in sys.modules
         (42, False)
     """
-    _STAND_INS[name] = _module(name, attributes)
+    watch_imports()
+    for importer in importers:
+        _STAND_INS.setdefault(importer, {})[name] = _module(name, attributes)
 
 
 @contextmanager
-def stand_ins_present() -> Iterator[None]:
-    """Within the block imports find what :func:`stand_in` has registered, unless the real thing is there."""
-    added = {name: module for name, module in _STAND_INS.items() if name not in sys.modules}
-    sys.modules.update(added)
+def stand_ins_present(importer: str) -> Iterator[None]:
+    """Within the block imports find what :func:`stand_in` has for ``importer``."""
+    found = _STAND_INS.get(importer, {})
+    before = {name: sys.modules[name] for name in found if name in sys.modules}
+    sys.modules.update(found)
     try:
         yield
     finally:
-        for name, module in added.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+        for name in found:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def _module(name: str, attributes: dict[str, object]) -> types.ModuleType:
@@ -122,7 +130,7 @@ class _PatchingLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        with stand_ins_present():
+        with stand_ins_present(module.__name__):
             self._loader.exec_module(module)
         if self._patch is not None:
             self._patch(module)
@@ -130,7 +138,7 @@ class _PatchingLoader(importlib.abc.Loader):
 
 
 class _PatchFinder(importlib.abc.MetaPathFinder):
-    """Finds s3prl's modules through the other finders: stand-ins are there meanwhile, patches come afterwards."""
+    """Finds modules through the other finders: stand-ins are there meanwhile, patches come afterwards."""
 
     def __init__(self) -> None:
         self.patches: dict[str, Callable[[types.ModuleType], None]] = {}
@@ -139,7 +147,7 @@ class _PatchFinder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         patch = self.patches.get(fullname)
-        if patch is None and fullname.partition(".")[0] != "s3prl":
+        if patch is None and fullname not in _STAND_INS:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
