@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
+
+from robustdistiller.common.locks import locked
 
 if TYPE_CHECKING:
     from .sources import AudioSource
@@ -110,9 +111,8 @@ def decode(
         if limit_bytes is not None and needed > limit_bytes:
             return None
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(source, of_channels)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}.lock")):
         if _about(folder).get("fingerprint") == fingerprint:
             return DecodedAudio(folder)
         free = shutil.disk_usage(folder.parent).free

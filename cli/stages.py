@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustdistiller.common.files import write_text
+from robustdistiller.common.files import remove_leftovers, write_text
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.eval.logs import signals_deferred, tail, terminate_like_interrupt
 
@@ -135,6 +135,7 @@ class Job:
             KeyboardInterrupt: stopped by a signal, after the running stages have ended.
         """
         with self._locked() as lock, terminate_like_interrupt():
+            remove_leftovers(self.root)  # of a run that was killed
             running: dict[str, tuple[Stage, subprocess.Popen, float]] = {}
             finished, failed = set(), []
             waiting = list(self.stages)

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
+from robustdistiller.common.files import remove_leftovers
 from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.common.written import merge, to_plain
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
@@ -129,6 +130,7 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
         "validation": validation and validation.describe(),
         "versions": versions(),
     }
+    remove_leftovers(out_dir)  # of a run that was killed
     resumed = latest_checkpoint(out_dir)
     if resumed is not None:
         refuse_other_run(out_dir, config, identity)

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.files import remove_leftovers
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.eval.heads import LaunchError, find_head
 from robustdistiller.eval.logs import terminate_like_interrupt
@@ -101,6 +102,7 @@ class Sweep:
             SweepError: the folder is in use, or the executor refuses the jobs.
         """
         with _locked(self.config.root), terminate_like_interrupt():
+            remove_leftovers(self.config.root)  # of a sweep that was killed
             self._begin()
             try:
                 while self._ready or self._after:

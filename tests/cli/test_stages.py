@@ -15,6 +15,7 @@ import pytest
 from robustdistiller.cli.stages import Job, JobLocked, Stage, StageFailed, readable
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.eval.logs import tail
+from tests.leftovers import leave_temporary_file
 from tests.waiting import HANG_S, wait_until
 
 
@@ -158,6 +159,13 @@ def test_a_signal_while_a_stage_is_being_started_leaves_no_process_behind(tmp_pa
         job.run()
     assert [process.poll() for process in started] == [-signal.SIGINT]
     assert job.progress["a"].state == "stopped" and _is_free(tmp_path / ".lock")
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    left, mine = leave_temporary_file(tmp_path / "records"), tmp_path / ".mine.tmp-1"
+    mine.touch()
+    Job([stage(tmp_path, "a")], tmp_path).run()
+    assert not left.exists() and mine.exists()
 
 
 def _is_free(lock: Path) -> bool:

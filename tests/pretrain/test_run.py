@@ -20,6 +20,7 @@ from robustdistiller.pretrain.inputs import load_teacher
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
+from tests.leftovers import leave_temporary_file
 
 from .conftest import assert_equal_states, last_checkpoint
 
@@ -75,7 +76,9 @@ def test_teacher_hears_clean_and_student_corrupted_speech(make_config, tmp_path:
 
 
 def test_loss_falls_and_every_term_is_logged(make_config, tmp_path: Path) -> None:
+    left = leave_temporary_file(tmp_path / "checkpoints")
     distill(make_config(tmp_path, "trainer.max_steps=30", "optim.schedule_steps=30", "optim.lr=3e-3"))
+    assert not left.exists(), "what a killed run left is removed"
     lines = read_history(tmp_path / "history.csv")
     assert [line["step"] for line in lines] == list(range(2, 31, 2))
     first, last = lines[0], lines[-1]

@@ -8,14 +8,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from robustdistiller.upstream.fast.segment_extractor import conv_blocks
-from robustdistiller.upstream.fast.window_statistics import WindowStatistics
+from robustdistiller.upstream.fast.window_statistics import fold
 from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize
 
 
 class EncoderGraph(nn.Module):
     """What :class:`SpeechEncoder` computes in its ``"masked"`` mode, with tensors in and tensors out.
 
-    Group norm is folded into the first convolution, see :class:`WindowStatistics`.
+    Group norm is folded into the first convolution, see :mod:`~robustdistiller.upstream.fast.window_statistics`, in
+    float32 alone: not every machine has more. Rumble below and hiss above differ by many orders of magnitude, so a
+    window is described by its first sample and the differences between neighbours, which keeps them apart.
 
     Args:
         encoder: copied, in eval mode.
@@ -85,7 +87,10 @@ class _ExtractorGraph(nn.Module):
         self.convs = nn.ModuleList(layer.conv for layer in extractor.layers)
         self.norms = nn.ModuleList(layer.norm or nn.Identity() for layer in extractor.layers)
         self.scale = extractor.scale
-        self.register_buffer("windows", torch.eye(self.convs[0].kernel_size[0]).unsqueeze(1))
+        kernel = self.convs[0].kernel_size[0]
+        self.register_buffer("windows", (torch.eye(kernel) - torch.eye(kernel).roll(1, 0).tril()).unsqueeze(1))
+        # w·x is v·d with the differences d of x, if v sums w from each place on.
+        self.register_buffer("weight", self.convs[0].weight[:, 0].flip(1).cumsum(1).flip(1))
         self.blocks = None
         if rows:
             self.blocks = nn.ModuleList(nn.ParameterList(b.T.contiguous() for b in conv_blocks(c)) for c in self.convs)
@@ -106,11 +111,12 @@ class _ExtractorGraph(nn.Module):
         conv, norm = self.convs[0], self.norms[0]
         windows = F.conv1d(waveforms.unsqueeze(1), self.windows, stride=conv.stride)  # (batch, kernel, frames)
         if not isinstance(norm, nn.GroupNorm):
-            return F.gelu(norm(F.linear(windows.transpose(1, 2), conv.weight[:, 0], conv.bias)))
+            return F.gelu(norm(F.linear(windows.transpose(1, 2), self.weight, conv.bias)))
         valid = torch.arange(windows.shape[2], device=windows.device) < lengths.unsqueeze(1)
-        counted = (windows * valid.unsqueeze(1)).double()
-        statistics = WindowStatistics(lengths.double(), counted.sum(2), counted @ counted.transpose(1, 2))
-        weight, bias = statistics.fold(conv, norm)
+        count, valid = lengths.to(windows.dtype).view(-1, 1, 1), valid.unsqueeze(1)
+        mean = (windows * valid).sum(2, keepdim=True) / count
+        centred = (windows - mean) * valid
+        weight, bias = fold(self.weight, norm, mean.squeeze(2), centred @ centred.transpose(1, 2) / count)
         return F.gelu(windows.transpose(1, 2) @ weight.transpose(1, 2) + bias.unsqueeze(1))
 
 

@@ -59,13 +59,24 @@ class WindowStatistics:
         >>> torch.allclose(folded, norm(conv(waveform[None, None]))[0], atol=1e-5)
         True
         """
-        weight = conv.weight[:, 0].double()
         count = self.count.unsqueeze(-1) if isinstance(self.count, Tensor) else self.count
         mean = self.total / count
         covariance = self.products / (count.unsqueeze(-1) if isinstance(count, Tensor) else count)
         covariance = covariance - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-        variance = (weight @ covariance * weight).sum(-1).clamp(min=0)
-        scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
-        # The bias of the convolution moves the mean alone, which the norm takes away.
-        bias = norm.bias.double() - (mean @ weight.T) * scale
-        return (weight * scale.unsqueeze(-1)).to(conv.weight.dtype), bias.to(conv.weight.dtype)
+        weight, bias = fold(conv.weight[:, 0].double(), norm, mean, covariance)
+        return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
+
+
+def fold(weight: Tensor, norm: nn.GroupNorm, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights ``(..., channels, kernel)`` and bias ``(..., channels)`` of a linear map of windows and its group norm.
+
+    Args:
+        weight: ``(channels, kernel)`` of the map; its bias would move the mean alone, which the norm takes away.
+        norm: as many groups as channels.
+        mean: ``(..., kernel)``, of the windows.
+        covariance: ``(..., kernel, kernel)``, of the windows.
+    """
+    variance = (weight @ covariance * weight).sum(-1).clamp(min=0)
+    scale = norm.weight.to(weight.dtype) * torch.rsqrt(variance + norm.eps)
+    shift = (weight * mean.unsqueeze(-2)).sum(-1)  # in an exported graph no matrix product, which might be quantised
+    return weight * scale.unsqueeze(-1), norm.bias.to(weight.dtype) - shift * scale

@@ -13,6 +13,7 @@ import yaml
 
 from robustdistiller.eval.store import read_records
 from robustdistiller.eval.table import build_tables
+from tests.leftovers import leave_temporary_file
 from tests.waiting import HANG_S, wait_until
 
 NOISE = "noise:snr_db=5,noise=white"
@@ -52,10 +53,12 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     trained = {path: path.stat().st_mtime_ns for path in out.glob("jobs/*/*/lr-*/outcome.json")}
     assert trained and not list(out.glob("records/**/*.json"))
 
+    left = leave_temporary_file(out / "jobs")
     second = start(sweep_file)
     said = second.communicate(timeout=HANG_S)[0]
     assert second.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "finished heads are not trained again"
+    assert not left.exists()
     assert f"4 cells to run, 0 not; {4 - len(trained)} heads to train" in said
     records = read_records(out / "records")
     assert sorted((r.label, r.condition) for r in records) == [

@@ -59,6 +59,22 @@ def test_onnx_equals_the_encoder_in_any_batch(name, checkpoints, exported):
         np.testing.assert_allclose(together[1, : frames[1]], single[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["student", "large"])
+def test_rumble_below_and_hiss_above_need_no_doubles(name, checkpoints, exported):
+    """Machines without double precision run the file, and its group norm is as exact as the encoder's."""
+    path = exported(name, "onnx").path
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    kinds = {value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    kinds |= {weight.data_type for weight in graph.initializer}
+    casts = [field.i for node in graph.node if node.op_type == "Cast" for field in node.attribute if field.name == "to"]
+    assert onnx.TensorProto.FLOAT in kinds and onnx.TensorProto.DOUBLE not in kinds | set(casts)
+    time_s = torch.arange(20000) / 16000
+    waveforms = 0.5 * torch.cos(2 * torch.pi * 20 * time_s) + 1e-3 * noise(1, 20000)
+    found, frames = OnnxEncoder(path)(waveforms.numpy())
+    encoder = load_encoder(checkpoints[name])
+    assert worst_error(encoder, waveforms, torch.tensor([20000]), found, frames) <= 2e-5
+
+
 def test_the_comparison_notices_other_weights(checkpoints, exported):
     model, encoder = OnnxEncoder(exported("student", "onnx").path), load_encoder(checkpoints["student"])
     waveforms, lengths = noise(1, 8000), torch.tensor([8000])
