@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from robustdistiller.common.files import file_digest
+from robustdistiller.upstream.pretrained.names import WEIGHT_FILES
 
 
 class CheckpointError(ValueError):
@@ -40,7 +43,7 @@ def expanded(path: str | Path) -> Path:
 def checkpoint_digest(path: str | Path) -> str:
     """SHA-256 of the file, in hexadecimal: the identity of a checkpoint in result records.
 
-    Of a Hugging Face folder it is that of the names and digests of its configuration and weights.
+    Of a Hugging Face folder it is that of the names and digests of its :func:`model_files`.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -50,5 +53,42 @@ def checkpoint_digest(path: str | Path) -> str:
     path = expanded(path)
     if not path.is_dir() or not (path / "config.json").is_file():
         return file_digest(existing_file(path))
-    parts = sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    parts = [existing_file(part) for part in sorted(model_files(path))]
     return hashlib.sha256("".join(f"{part.name} {file_digest(part)}\n" for part in parts).encode()).hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a Hugging Face folder that make its model; what else lies there is not read.
+
+    The configuration comes first, then that of the input if there is one, then the weights: those in one file, or an
+    index and the parts that it lists, whether these are there or not.
+
+    Raises:
+        ValueError: there are no weights, or their index is damaged.
+    """
+    files = [folder / "config.json", *folder.glob("preprocessor_config.json")]
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return [*files, folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = read_json(index).get("weight_map", {})
+            if not isinstance(parts, dict) or not all(isinstance(p, str) and Path(p).name == p for p in parts.values()):
+                raise ValueError(f"{index}: weight_map should name files of this folder")
+            return [*files, index, *(folder / part for part in sorted(set(parts.values())))]
+    raise ValueError(f"{folder} has a config.json but no weights; expected {' or '.join(WEIGHT_FILES)}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: there is something else in it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {str(error)[:200]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object")
+    return content
