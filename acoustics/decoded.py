@@ -115,6 +115,7 @@ def decode(
     with locked(folder.with_name(f".{folder.name}.lock")):
         if _about(folder).get("fingerprint") == fingerprint:
             return DecodedAudio(folder)
+        _refuse_others(folder)
         free = shutil.disk_usage(folder.parent).free
         if needed > free // 2:
             logger.warning("not decoded: it may take %.1f GiB, %s has %.1f", needed / 2**30, folder, free / 2**30)
@@ -127,11 +128,19 @@ def decode(
             np.save(temporary / "first_rows.npy", np.cumsum([0, *channels]))
             about = {"version": _VERSION, "fingerprint": fingerprint, "of_channels": of_channels}
             (temporary / "about.json").write_text(json.dumps(about))
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
             temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return DecodedAudio(folder)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Only what was made here, whole or damaged, is replaced."""
+    ours = {"about.json", "rows.npy", "first_rows.npy", *map(_file_name, _DTYPES)}
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= ours):
+        raise FileExistsError(f"{folder} holds something else than decoded audio; name another folder, or remove it")
 
 
 def _write_samples(

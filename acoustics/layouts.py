@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+PURPOSES = ("noise", "rir", "speech")
 DEMAND_TEST = ("DLIVING", "OOFFICE", "SCAFE", "SPSQUARE", "TBUS")
 """The environments that the test set of VoiceBank-DEMAND was mixed with (Valentini-Botinhao et al. 2016)."""
 
@@ -168,9 +169,11 @@ def _dns(root: Path, names: list[str], purpose: str, split: str) -> list[Item]:
 
 
 def _folder(root: Path, names: list[str], purpose: str, split: str) -> list[Item]:
-    here = {name.split("/")[0] for name in names if "/" in name}
-    if split != "all" and split in here:  # the folder has parts of its own
-        return [Item(name, split=split if name.startswith(f"{split}/") else "other") for name in names]
+    own = {name.split("/")[0] for name in names if "/" in name} & {"train", "dev", "test"}
+    if own:  # the folder has parts of its own; what lies outside of them is for training, unless that is one of them
+        outside = "none" if "train" in own else "train"
+        parts = [name.split("/")[0] for name in names]
+        return [Item(name, split=part if part in own else outside) for name, part in zip(names, parts)]
     # Responses of one room tend to lie in one folder.
     return [
         Item(name, group=str(Path(name).parent) if purpose == "rir" and "/" in name else Path(name).stem)
@@ -189,6 +192,7 @@ class Layout:
     Attributes:
         is_here: whether a folder is this corpus.
         items: its recordings, given its folder, their names, the purpose and the part asked for.
+        serves: the purposes that it has recordings for.
         default: labels that a purpose takes unless others are asked for.
 
     >>> LAYOUTS["wham"].default is None
@@ -197,6 +201,7 @@ class Layout:
 
     is_here: Callable[[Path], bool]
     items: Callable[[Path, list[str], str, str], list[Item]]
+    serves: tuple[str, ...] = ("noise",)
     default: Callable[[str], tuple[str, ...]] | None = None
 
 
@@ -204,6 +209,7 @@ LAYOUTS: dict[str, Layout] = {
     "musan": Layout(
         lambda root: {"music", "noise", "speech"} <= _children(root),
         _musan,
+        ("noise", "speech"),
         lambda purpose: ("speech",) if purpose == "speech" else ("noise",),
     ),
     "urbansound8k": Layout(lambda root: (root / "audio" / "fold1").is_dir(), _urbansound8k),
@@ -217,12 +223,14 @@ LAYOUTS: dict[str, Layout] = {
             {"simulated_rirs", "real_rirs_isotropic_noises", "pointsource_noises", "RIRS_NOISES"} & _children(root)
         ),
         _openslr28,
+        ("noise", "rir"),
     ),
     "dns": Layout(
         lambda root: bool({"SLR26", "SLR28", "impulse_responses", "noise_fullband"} & _children(root)),
         _dns,
+        ("noise", "rir"),
     ),
-    "folder": Layout(lambda root: True, _folder),
+    "folder": Layout(lambda root: True, _folder, PURPOSES),
 }
 
 

@@ -128,12 +128,16 @@ class RIRSource:
         """Reads a response, cut so that its direct path is at index ``lead``.
 
         Returns:
-            (lead + taps,) float32, level and polarity of the file.
+            (lead + taps,) float32, gain and polarity of the file, whatever its rate.
 
         Raises:
             ValueError: the response is silent (the file is named), or there is no such channel.
         """
         response = self.source.read(name, channel=channel)
+        file_hz = self.source.info(name).sample_rate_hz
+        if file_hz != self.source.sample_rate_hz:
+            # Samples of a response are a density over time: with twice as many each counts half.
+            response = response * np.float32(file_hz / self.source.sample_rate_hz)
         direct = self._direct.get((name, channel))
         if direct is None:
             try:
@@ -145,6 +149,14 @@ class RIRSource:
             self._direct[name, channel] = direct
         before = response[max(direct - self.lead, 0) : direct]
         return np.concatenate([np.zeros(self.lead - len(before), np.float32), before, response[direct:]])
+
+    def direct_gain(self, name: str, response: np.ndarray) -> np.float32:
+        """Gain of the direct sound in a ``response`` that :meth:`read` gave, with its sign.
+
+        It is the sample at time zero; in a file at a lower rate an impulse is as much wider as it is lower.
+        """
+        file_hz = self.source.info(name).sample_rate_hz
+        return response[self.lead] * np.float32(max(1.0, self.source.sample_rate_hz / file_hz))
 
     def rt60s(self) -> dict[tuple[str, int], float | None]:
         """Measured reverberation time in seconds of each (name, channel); None where it cannot be told."""

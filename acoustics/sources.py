@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from .listing import Piece, list_pieces, read_manifest
 from .synthesis import go_round
 
 WHOLE_FILE_S = 300.0
-"""Files of formats without exact seeking are decoded whole up to this length."""
+"""Files at another rate, and of formats without exact seeking, are decoded whole up to this length."""
+_FILTER_FRAMES = 1024  # of the file, to both sides: more than the resampler's filter reaches
 
 _LOCK = threading.Lock()  # of the recordings in memory: `decode` reads in several threads
 
@@ -25,8 +26,8 @@ _LOCK = threading.Lock()  # of the recordings in memory: `decode` reads in sever
 class AudioSource:
     """A fixed, ordered collection of recordings, read piece by piece as mono at one rate.
 
-    Headers are read when first needed and remembered. Ogg and MP3 files of up to five minutes are decoded whole and
-    kept in a cache of bounded size; of all others only the samples asked for are read.
+    Headers are read when first needed and remembered. Ogg and MP3 files, and files at another rate, of up to five
+    minutes are decoded whole and kept in a cache of bounded size; of all others only the samples asked for are read.
 
     Args:
         pieces: the recordings; their names must differ.
@@ -64,7 +65,7 @@ class AudioSource:
             raise ValueError(f"{name!r} occurs twice in an audio source; every recording needs a name of its own")
         self._infos = dict(infos or {})
         self.decoded: DecodedAudio | None = None
-        self._decoded: OrderedDict[Path, np.ndarray] = OrderedDict()
+        self._decoded: OrderedDict[Path | str, np.ndarray] = OrderedDict()
 
     @classmethod
     def from_path(cls, path: str | Path | Sequence[str | Path], **options) -> "AudioSource":
@@ -161,7 +162,8 @@ class AudioSource:
     def reads_exactly(self, name: str, channel: int | None = None) -> bool:
         """Whether a part of a recording equals that part of the whole, bit for bit."""
         info = self.info(name)
-        return info.exact_seek or (channel is None and info.duration_s <= WHOLE_FILE_S)
+        same_rate = info.sample_rate_hz == self.sample_rate_hz
+        return (info.exact_seek and same_rate) or (channel is None and info.duration_s <= WHOLE_FILE_S)
 
     def read(self, name: str, start: int = 0, num_samples: int | None = None, channel: int | None = None) -> np.ndarray:
         """Reads part of a recording, which is continued from its beginning when it is too short.
@@ -201,26 +203,29 @@ class AudioSource:
         num_frames = _num_frames(piece, info)
         if not info.exact_seek and self.reads_exactly(name, channel):
             first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
-            part = self._decode(piece.path)[first : first + num_samples]
+            part = self._kept(piece.path, lambda: read_audio(piece.path, self.sample_rate_hz))[first:][:num_samples]
             return np.pad(part, (0, num_samples - len(part)))
+        if info.sample_rate_hz != self.sample_rate_hz and self.reads_exactly(name, channel):
+            place = piece.file, self.sample_rate_hz, piece.frame_offset, num_frames, None, None, info
+            return self._kept(name, lambda: read_audio(*place))[start:][:num_samples]
         # Resampling turns every `frames` of the file into `samples`. Starting at a multiple of that, with a margin for
-        # the filter on both sides, gives the samples that resampling the whole recording would give.
+        # the filter on both sides, gives the samples that resampling the whole recording would give, within rounding.
         divisor = math.gcd(info.sample_rate_hz, self.sample_rate_hz)
         frames, samples = info.sample_rate_hz // divisor, self.sample_rate_hz // divisor
-        margin = 0 if frames == samples else 10 * max(frames, samples) // samples + 1
+        margin = 0 if frames == samples else _FILTER_FRAMES
         block = max(start // samples - -(-margin // frames), 0)
         first = block * frames
         stop = min(-(-(start + num_samples) * frames // samples) + margin, num_frames)
         part = read_audio(piece.file, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel, 1.0, info)
         return part[start - block * samples :][:num_samples]
 
-    def _decode(self, path: Path) -> np.ndarray:
-        samples = self._decoded.get(path)
+    def _kept(self, key: Path | str, read: Callable[[], np.ndarray]) -> np.ndarray:
+        samples = self._decoded.get(key)
         if samples is None:
-            samples = read_audio(path, self.sample_rate_hz)
+            samples = read()
         with _LOCK:
-            self._decoded[path] = samples
-            self._decoded.move_to_end(path)
+            self._decoded[key] = samples
+            self._decoded.move_to_end(key)
             while len(self._decoded) > 1 and sum(kept.nbytes for kept in self._decoded.values()) > self.cache_bytes:
                 self._decoded.popitem(last=False)
         return samples

@@ -185,12 +185,48 @@ def test_a_plain_folder_may_have_parts_of_its_own(plant, tmp_path):
     (root / "test").mkdir()
     (root / "test" / "storm.wav").touch()
     assert names(root, split="test") == {"test/storm.wav"}
+    assert names(root, split="train") == {"rain/1.wav", "rain/2.flac", "wind.wav"}
+    with pytest.raises(ValueError, match=r"nothing of the 4 recordings .* is left with split=dev"):
+        names(root, split="dev")
+    (root / "train").mkdir()
+    (root / "train" / "sea.wav").touch()
+    assert names(root, split="train") == {"train/sea.wav"} and names(root, split="test") == {"test/storm.wav"}
+    assert len(names(root)) == 5
+
+
+@pytest.mark.parametrize("part", ["train", "dev", "test"])
+@pytest.mark.parametrize("purpose", ["noise", "rir", "speech"])
+def test_nothing_of_one_part_enters_another(part, purpose, tmp_path):
+    """Ten recordings that a user has set apart, beside others: by their names some would be of another part."""
+    for folder in (part, "rain"):
+        (tmp_path / folder).mkdir()
+        for number in range(10):
+            (tmp_path / folder / f"{number}.wav").touch()
+    apart = {f"{part}/{number}.wav" for number in range(10)}
+    found = {}
+    for split in ("train", "dev", "test"):
+        try:
+            found[split] = {piece.name for piece in corpus_pieces(tmp_path, purpose, split=split)}
+        except ValueError:
+            found[split] = set()
+    assert found[part] == apart
+    assert not any(found[other] & apart for other in found if other != part)
+
+
+@pytest.mark.parametrize(
+    ("kind", "purpose"),
+    [("musan", "rir"), *((kind, p) for kind in ("urbansound8k", "esc50", "demand", "wham") for p in ("rir", "speech"))],
+)
+def test_a_corpus_that_does_not_serve_the_purpose_is_refused(kind, purpose, plant):
+    with pytest.raises(ValueError, match=rf"\({kind}\) has nothing that serves as {purpose}, it has noise"):
+        corpus_pieces(plant(kind), purpose)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "muzan"}, "unknown kind of corpus 'muzan'.*did you mean 'musan'"),
+        ({"purpose": "speach"}, "unknown purpose 'speach'.*did you mean 'speech'"),
         ({"split": "tset"}, "unknown split 'tset'.*did you mean 'test'"),
         ({"kind": "wham"}, "holds nothing that serves as noise in the layout of 'wham'"),
     ],

@@ -99,16 +99,16 @@ def test_what_cannot_be_read_is_left_to_its_file(tmp_path, monkeypatch):
     source = AudioSource.from_path(tmp_path / "noise")
     source.decoded = decode(source, tmp_path / "kept")
     assert source.read("good.wav")[0] == 0.25
-    with pytest.raises(ValueError, match=r"nan\.wav has 100 NaN"):
+    with pytest.raises(ValueError, match=r"nan\.wav has 100 samples that are NaN"):
         source.read("nan.wav")
 
 
-def test_long_compressed_files_are_left_to_their_files(library, tmp_path, monkeypatch):
+def test_long_files_that_are_compressed_or_at_another_rate_are_left_to_their_files(library, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "WHOLE_FILE_S", 1.0)
     source = AudioSource.from_path(library / "noise")
     kept = decode(source, tmp_path / "kept")
     found = {name: kept.read(index, None, 0, 10) is not None for index, name in enumerate(source.names)}
-    assert found == {"deep/lossy.ogg": False, "deep/stereo.wav": True, "long.wav": True, "short.flac": True}
+    assert found == {"deep/lossy.ogg": False, "deep/stereo.wav": False, "long.wav": True, "short.flac": True}
 
 
 def test_limits(library, tmp_path, monkeypatch, caplog):
@@ -119,3 +119,20 @@ def test_limits(library, tmp_path, monkeypatch, caplog):
     full = type("Usage", (), {"free": 4 * total})()
     monkeypatch.setattr(decoded.shutil, "disk_usage", lambda folder: full)
     assert decode(source, tmp_path / "other") is None and "not decoded" in caplog.text
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 16000)
+    source, mine = AudioSource.from_path(tmp_path / "a.wav"), tmp_path / "mine"
+    mine.mkdir()
+    decode(source, mine)  # an empty folder is nobody's
+    for kept in (mine, tmp_path / "other"):
+        kept.mkdir(exist_ok=True)
+        (kept / "thesis.txt").write_text("a year of work")
+        soundfile.write(tmp_path / "a.wav", np.zeros(200), 16000)  # something to decode anew
+        with pytest.raises(FileExistsError, match="holds something else than decoded audio"):
+            decode(AudioSource.from_path(tmp_path / "a.wav"), kept)
+        assert (kept / "thesis.txt").read_text() == "a year of work"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds something else"):
+        decode(source, tmp_path / "file")

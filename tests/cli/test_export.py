@@ -29,6 +29,7 @@ def run(*arguments):
     return result
 
 
+@pytest.mark.usefixtures("integer_products")
 def test_static_int8_of_chosen_layers_at_an_older_opset(student, tmp_path):
     (tmp_path / "speech" / "a").mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from robustdistiller.upstream.export.onnx_file import load_model, save_model
 from robustdistiller.upstream.export.quiet import quiet
-from robustdistiller.upstream.export.runtime import import_onnxruntime
+from robustdistiller.upstream.export.runtime import import_onnxruntime, require_integer_products
 
 if TYPE_CHECKING:
     import onnx
@@ -47,8 +47,11 @@ def quantize(
             to run time.
         parts: what is quantised, some of :data:`PARTS`; the rest stays in float32.
         progress: show a bar.
+
+    Raises:
+        ValueError: onnxruntime is missing, or multiplies integers wrongly here.
     """
-    import_onnxruntime()
+    require_integer_products()
     with tempfile.TemporaryDirectory() as folder, quiet():
         quantized = Path(folder) / "int8.onnx"
         _quantize(source, quantized, calibration, parts, progress)

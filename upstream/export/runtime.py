@@ -118,6 +118,31 @@ def import_onnxruntime():
     return onnxruntime
 
 
+def require_integer_products() -> None:
+    """Refuse int8 where the runtime multiplies integers wrongly: 1.23 does on processors with AMX, in most shapes.
+
+    Raises:
+        ValueError: it does; what to install.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    ort = import_onnxruntime()
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 255, (1, 300, 24), dtype=np.uint8)
+    b = rng.integers(-64, 64, (24, 24), dtype=np.int8)
+    inputs = [helper.make_tensor_value_info("a", TensorProto.UINT8, a.shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.INT32, None)]
+    node = helper.make_node("MatMulInteger", ["a", "b"], ["y"])
+    graph = helper.make_graph([node], "product", inputs, outputs, [numpy_helper.from_array(b, "b")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    if not np.array_equal(session.run(None, {"a": a})[0], a.astype(np.int32) @ b.astype(np.int32)):
+        raise ValueError(
+            f"onnxruntime {ort.__version__} multiplies integers wrongly on this processor, so int8 files would be "
+            "noise; a newer one does not (Python 3.11 or later): pip install -U onnxruntime"
+        )
+
+
 def require_packages() -> None:
     """Refuse to begin without what writes ONNX files.
 

@@ -118,6 +118,21 @@ def test_metadata_say_what_the_file_is(checkpoints, exported):
     assert str(Path(export_room.__file__).parent).encode() not in written.path.read_bytes()  # no folder of this machine
 
 
+def test_a_runtime_that_multiplies_integers_wrongly_makes_no_int8(exported, tmp_path, monkeypatch):
+    class Wrong:
+        def __init__(self, *_, **__):
+            pass
+
+        def run(self, *_):
+            return [np.zeros((1, 300, 24), np.int32)]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", Wrong)
+    with pytest.raises(ValueError, match=r"onnxruntime \S+ multiplies integers wrongly .* pip install -U onnxruntime"):
+        quantize(exported("student", "onnx").path, tmp_path / "int8.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("integer_products")
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_int8_is_smaller_and_close(kind, checkpoints, exported, tmp_path):
     plain, small = exported("student", "onnx").path, tmp_path / "int8.onnx"
