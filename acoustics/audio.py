@@ -72,7 +72,7 @@ def load_audio(
 ) -> torch.Tensor:
     """Loads a file, or a part of it, as one channel at ``sample_rate_hz``.
 
-    A file at another rate is resampled (polyphase filter); one at 8 kHz therefore has nothing above 4 kHz. The samples
+    A file at another rate is resampled (soxr); one at 8 kHz therefore has nothing above 4 kHz. The samples
     are as stored: no gain, no clipping. A silent file is not an error.
 
     Args:

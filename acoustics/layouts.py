@@ -33,9 +33,13 @@ class Item:
     split: str | None = None
 
 
+_MUSAN_PARTS = {"music", "noise", "speech"}
+
+
 def _musan(root: Path, names: list[str], purpose: str, split: str) -> list[Item]:
     # Files are called like their source and a number; of one original there is one file.
-    return [Item(name, (name.split("/")[0],), group=Path(name).stem) for name in names if "/" in name]
+    first = ((name, name.split("/")[0]) for name in names)
+    return [Item(name, (part,), group=Path(name).stem) for name, part in first if part in _MUSAN_PARTS]
 
 
 _URBAN_CLASSES = (
@@ -207,7 +211,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "musan": Layout(
-        lambda root: {"music", "noise", "speech"} <= _children(root),
+        lambda root: _children(root) >= _MUSAN_PARTS,
         _musan,
         ("noise", "speech"),
         lambda purpose: ("speech",) if purpose == "speech" else ("noise",),

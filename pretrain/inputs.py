@@ -11,7 +11,7 @@ from typing import Any
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource
+from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, corpus_pieces
 from robustdistiller.acoustics.decoded import decode
 from robustdistiller.acoustics.listing import list_pieces
 from robustdistiller.common.settings import SettingsError
@@ -25,6 +25,7 @@ from .shards import StreamedCuts
 
 logger = logging.getLogger(__name__)
 
+_PURPOSES = {"noise": "noise", "rir": "rir", "babble": "speech"}
 _MISSING = {
     "noise": "the corruption adds noise from files and there are none: give data.noise=[FOLDER, ...], or use no files "
     "with {noise}",
@@ -167,7 +168,8 @@ def _open_source(
     try:
         for root in roots:
             path = Path(root).expanduser()
-            found = list_pieces(path)
+            everything = list_pieces(path)
+            found = corpus_pieces(path, _PURPOSES[kind], split="training", pieces=everything)
             excluded = {piece.name for piece in found if any(fnmatchcase(piece.name, pattern) for pattern in exclude)}
             kept = [piece for piece in found if piece.name not in excluded]
             if not kept:
@@ -176,6 +178,9 @@ def _open_source(
             headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.npz")
             kept = [piece for piece in kept if str(piece.file) not in unreadable]
             left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
+            if others := {piece.name for piece in everything} - {piece.name for piece in found}:
+                what = f"{min(others)} and {len(others) - 1} more" if len(others) > 1 else min(others)
+                left_out.append(f"{what}, which {root} does not have for {_PURPOSES[kind]} in training")
             source = AudioSource(kept, infos=headers)
             reports.append(source_report(kind, root, source, (*left_out, *unreadable.values())))
             infos |= headers

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource
+from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource, corpus_pieces
 from robustdistiller.common.settings import SettingsError
 
 from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
@@ -153,18 +153,18 @@ def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, 
     noise = None if settings.noise or training is None else training.noise
     rir = None if settings.rir or training is None else training.rir
     if noise is None and noise_roots:
-        noise = _open(noise_roots)
+        noise = _open(noise_roots, "noise")
     if rir is None and rir_roots:
-        rir = RIRSource(_open(rir_roots))
+        rir = RIRSource(_open(rir_roots, "rir"))
     speech = training.speech if training else None
     conditions = choose_conditions(settings, noise is not None, rir is not None)
     return {one.label: Corruptor(one, noise, rir, speech, seed=settings.seed) for one in conditions}
 
 
-def _open(roots: Sequence[str]) -> AudioSource:
+def _open(roots: Sequence[str], purpose: str) -> AudioSource:
     pieces = []
     for root in roots:
         path = Path(root).expanduser()
-        found = AudioSource.from_path(path).pieces
+        found = corpus_pieces(path, purpose)
         pieces += found if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in found]
     return AudioSource(pieces)

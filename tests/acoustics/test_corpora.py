@@ -75,12 +75,12 @@ TEXTS = {
 
 @pytest.fixture
 def plant(tmp_path):
-    def build(kind: str) -> Path:
+    def build(kind: str, folder: str = ".") -> Path:
         for name in TREES[kind]:
-            file = tmp_path / name
+            file = tmp_path / folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(TEXTS.get(name, ""))
-        return tmp_path
+        return tmp_path / folder
 
     return build
 
@@ -166,6 +166,53 @@ def test_openslr28_tells_rooms_from_noises_and_keeps_rooms_together(plant):
     (root / "real_rirs_isotropic_noises" / "rir_list").unlink()
     (root / "real_rirs_isotropic_noises" / "noise_list").unlink()
     assert names(root, "rir") == rooms  # by the names of the files
+
+
+ROOM = "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_rooms_are_rooms_from_the_root_a_part_and_above(plant, tmp_path, beside):
+    """The isotropic noises beside the measured responses are no rooms, wherever one points."""
+    root = plant("openslr28", "slr28/RIRS_NOISES")
+    if beside:
+        plant("musan", "musan")
+    part = root / "real_rirs_isotropic_noises"
+    assert names(part, "rir") == {Path(ROOM).name}
+    everywhere = {path: corpus_pieces(path, "rir") for path in (root, root.parent, tmp_path)}
+    for path, found in everywhere.items():
+        assert {Path(one.file).resolve() for one in found} == {
+            root / name for name in TREES["openslr28"] if name.startswith("simulated") and name.endswith("wav")
+        } | {root / ROOM}
+        assert {one.name for one in found} == {Path(one.file).relative_to(path).as_posix() for one in found}
+    assert names(part, "noise") == {"RVB2014_type1_noise_largeroom1_1.wav"}
+    noise = names(tmp_path, "noise")
+    assert ("musan/noise/free-sound/noise-free-sound-0000.wav" in noise) == beside
+    assert not any("speech" in name or "_rir_" in name or "simulated" in name for name in noise)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "split", "expected"),
+    [
+        ("urbansound8k", "audio/fold10", "test", {"100795-3-0-0.wav", "162134-9-1-0.wav"}),
+        ("urbansound8k", "audio/fold10", "train", set()),
+        ("esc50", "audio", "dev", {"4-1-A-10.wav"}),
+        ("fsd50k", "FSD50K.dev_audio", "train", {"63.wav"}),
+        ("demand", "TBUS", "test", {"ch01.wav"}),
+        ("demand", "TBUS", "train", set()),
+        ("wham", "tt", "test", {"03cc.wav"}),
+        ("wham", "tt", "train", set()),
+        ("musan", "music", "all", {"fma/music-fma-0000.wav"}),
+        ("dns", "SLR28", "all", {"RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav"}),
+    ],
+)
+def test_a_part_of_a_corpus_stays_what_it_is(kind, part, split, expected, plant):
+    path = plant(kind, "somewhere") / part
+    if expected:
+        assert names(path, split=split) == expected
+    else:
+        with pytest.raises(ValueError, match="is left with split=train"):
+            names(path, split=split)
 
 
 def test_dns_rooms_and_noise(plant, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -179,6 +180,38 @@ def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, 
     assert corruptor.noise.names == ("noise/noise1.wav", "noise/noise2.wav", "other/noise1.wav", "other/noise2.wav")
     with pytest.raises(SettingsError, match=r"data\.noise_exclude=\['\*'\] leaves none of the 3 files"):
         check_data(make_config(tmp_path, "data.noise_exclude=['*']"), tmp_path)
+
+
+def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tmp_path: Path, caplog) -> None:
+    from robustdistiller.pretrain.inputs import check_data
+
+    noise, room = (sorted(folder.glob("*.wav")) for folder in (corpus.noise, corpus.rir))
+    places = {
+        "wham_noise/tr/a.wav": noise[0],
+        "wham_noise/cv/b.wav": noise[1],
+        "wham_noise/tt/c.wav": noise[2],
+        "own/test/d.wav": noise[0],
+        "own/e.wav": noise[1],
+        "RIRS_NOISES/simulated_rirs/smallroom/Room001/Room001-00001.wav": room[0],
+        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav": room[1],
+        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav": noise[0],
+        "RIRS_NOISES/pointsource_noises/noise-free-sound-0000.wav": noise[1],
+    }
+    for name, file in places.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / name)
+    roots = f"data.noise=[{tmp_path / 'wham_noise'},{tmp_path / 'own'}]"
+    with caplog.at_level("INFO"):
+        _, corruptor = check_data(
+            make_config(tmp_path / "out", roots, f"data.rir=[{tmp_path / 'RIRS_NOISES'}]"), tmp_path
+        )
+    assert corruptor.noise.names == ("wham_noise/tr/a.wav", "own/e.wav")
+    assert sorted(corruptor.rir.source.names) == sorted(
+        name.removeprefix("RIRS_NOISES/") for name in places if "Room001" in name or "_rir_" in name
+    )
+    assert "cv/b.wav and 1 more, which" in caplog.text and "does not have for noise in training" in caplog.text
+    with pytest.raises(SettingsError, match=r"data\.rir: .*wham_noise \(wham\) has nothing that serves as rir"):
+        check_data(make_config(tmp_path / "out", f"data.rir=[{tmp_path / 'wham_noise'}]"), tmp_path)
 
 
 def test_urbansound_voices_and_music_are_excluded() -> None:
