@@ -10,7 +10,19 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+_attribute, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={"pretrain.run": ["distill"], "upstream.pretrained.resolve": ["load"]},
 )
+
+
+def __getattr__(name: str) -> object:
+    try:
+        return _attribute(name)
+    except ModuleNotFoundError as error:
+        from robustdistiller.common.installation import InstallationError, diagnose
+
+        found = diagnose(error)
+        if found is None:
+            raise
+        raise InstallationError(*found) from error  # an ImportError that says what to type

@@ -35,6 +35,19 @@ def test_what_it_offers_is_there_and_has_an_example() -> None:
     assert run("import robustdistiller as r; print(r.load('robustdistiller_mini').config.num_layers)") == "5"
 
 
+def test_what_an_offer_misses_is_said_with_the_command_that_brings_it() -> None:
+    code = (
+        "import sys; sys.modules['lightning'] = None; import robustdistiller\n"
+        "try:\n    robustdistiller.distill\n"
+        "except ImportError as error:\n    print(error)\n"
+        "try:\n    robustdistiller.destill\n"
+        "except AttributeError as error:\n    print(error)"
+    )
+    missing, unknown = run(code).splitlines()
+    assert missing.startswith("lightning") and missing.endswith("[train]'") and "pip install" in missing
+    assert "destill" in unknown
+
+
 def test_the_version_has_one_definition() -> None:
     assert robustdistiller.__version__ == importlib.metadata.version("robustdistiller")
     assert robustdistiller.__version__ not in (ROOT / "setup.py").read_text(encoding="utf-8")
