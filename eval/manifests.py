@@ -6,8 +6,9 @@ A manifest is a compressed file of JSON lines (``.jsonl.gz``):
 2. a line for each recording that was drawn from: kind, name, position in its file, SHA-256 of the file;
 3. a line for each utterance: id, number of samples, and the drawn parameters (`acoustics.CorruptionParameters`).
 
-Whoever replays it with the same recordings hears the same samples, whatever the version of this library draws by
-itself. Equal content gives equal bytes.
+Whoever replays it with the same recordings hears the same noise at the same places and levels, whatever the version of
+this library draws by itself; the same samples to the bit with the same versions of NumPy, SciPy and soxr on the same
+kind of processor. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
