@@ -72,10 +72,9 @@ def _esc50(root: Path, names: list[str], purpose: str, split: str) -> list[Item]
 def _fsd50k(root: Path, names: list[str], purpose: str, split: str) -> list[Item]:
     rows: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {}
     for half in ("dev", "eval"):
-        file = root / "FSD50K.ground_truth" / f"{half}.csv"
-        if not file.is_file() and not (root / f"FSD50K.{half}_audio").is_dir():
+        if not any(name.startswith(f"FSD50K.{half}_audio/") for name in names):
             continue
-        for row in _read_csv(file, ("fname", "labels")):
+        for row in _read_csv(root / "FSD50K.ground_truth" / f"{half}.csv", ("fname", "labels")):
             part = "test" if half == "eval" else "dev" if row.get("split") == "val" else "train"
             rows[half, row["fname"]] = tuple(row["labels"].split(",")), part
     items = []

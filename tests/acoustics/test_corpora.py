@@ -191,6 +191,16 @@ def test_rooms_are_rooms_from_the_root_a_part_and_above(plant, tmp_path, beside)
     assert not any("speech" in name or "_rir_" in name or "simulated" in name for name in noise)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in TREES if kind != "folder"])
+def test_a_folder_beside_a_corpus_is_no_part_of_it(kind, plant, tmp_path):
+    plant(kind)
+    for table in (tmp_path / "FSD50K.ground_truth").glob("*.csv"):
+        table.unlink()  # its tables are nothing to a folder beside it
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "rain.wav").touch()
+    assert names(tmp_path / "mine") == {"rain.wav"}
+
+
 @pytest.mark.parametrize(
     ("kind", "part", "split", "expected"),
     [

@@ -84,7 +84,7 @@ def stand_ins_present(importer: str) -> Iterator[None]:
         yield
     finally:
         for name in found:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
         sys.modules.update(before)
 
 
