@@ -1,6 +1,8 @@
-"""Noise, reverberation and test conditions: one corruption library for training and evaluation.
+"""Noise, rooms, microphones and lines: one corruption library for training and evaluation.
 
-Names are imported when they are first used: those who only read results have no PyTorch.
+The main flow is `Corruptor`: a `Condition` or a `CorruptionPolicy` says what may happen, `draw` what happens to one
+utterance, `apply` lets it happen, effect by effect (`effects`). Names are imported when they are first used: those who
+only read results have no PyTorch.
 """
 
 import lazy_loader
@@ -8,17 +10,17 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "apply": ["CorruptionBatch", "corrupt"],
-        "audio": ["AudioInfo", "audio_info", "load_audio", "resample"],
-        "band": ["band_reject_filter"],
+        "audio.files": ["AudioInfo", "audio_info", "load_audio", "resample"],
+        "audio.listing": ["Piece"],
+        "audio.sources": ["AudioSource"],
         "condition": ["Condition"],
         "corpora": ["corpus_pieces", "detect_layout", "split_of"],
         "corruptor": ["Corruptor", "corrupt_utterance"],
-        "parameters": ["CorruptionParameters", "NoiseParameters", "RIRParameters"],
-        "pitch": ["pitch_shift"],
+        "effects": ["EFFECTS", "Range"],
+        "levels": ["active_speech_level"],
+        "parameters": ["check_parameters"],
         "policy": ["CorruptionPolicy"],
-        "rirs": ["RIRSource", "direct_path_index", "measure_rt60_s"],
-        "sources": ["AudioSource", "Piece"],
-        "synthesis": ["colored_noise"],
+        "responses": ["direct_path_index", "measure_drr_db", "measure_rt60_s"],
+        "rooms": ["RIRSource"],
     },
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from robustdistiller.common.names import did_you_mean, refuse_unknown
 
+from .audio.listing import Piece, list_pieces
 from .layouts import LAYOUTS, PURPOSES, Item
-from .listing import Piece, list_pieces
 
 SPLITS = ("all", "train", "dev", "test", "training")
 _LEVELS = 3  # so far above or below a folder a corpus is looked for

@@ -1,47 +1,50 @@
-"""Draws the corruption of utterances and fetches the audio it needs."""
+"""Draws the corruption of utterances, and carries it out."""
 
 import logging
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from .apply import CorruptionBatch, corrupt
-from .band import band_reject_filter
-from .condition import Condition
-from .parameters import CorruptionParameters, NoiseParameters, RIRParameters, private_generator
-from .plan import COLORS
+from .audio.sources import AudioSource
+from .condition import SOURCES, Condition
+from .effects import EFFECTS, Recordings, Sound, joined
+from .effects.base import Parameters
+from .parameters import effects_of, private_generator
 from .policy import CorruptionPolicy
-from .rirs import RIRSource
-from .sources import AudioSource
-from .synthesis import TABLE_SAMPLES, colored_noise, mix_talkers, rms, stretches_of_white_noise
+from .rooms import RIRSource
 
 logger = logging.getLogger(__name__)
 
-_SILENCE = 1e-5  # a third of one step of 16-bit audio
+_SAY = {
+    "noise": ("noise files", "noise=PATH (or white, pink, brown)"),
+    "rir": ("room impulse responses", "rir=PATH"),
+    "speech": ("speech to mix babble from, or of other talkers", "speech=PATH"),
+    "music": ("music", "music=PATH"),
+}
 
 
 class Corruptor:
-    """Draws corruption parameters (``draw``) and turns them into tensors (``prepare``) that ``corrupt`` applies.
+    """Draws what happens to an utterance (``draw``) and lets it happen (``apply``).
 
     What an utterance gets depends only on ``(seed, epoch, utterance_id)``, the policy or condition, and the sources:
-    not on batch size, order or workers. Noise, room and operation have generators of their own, so that the same
-    utterance meets the same noise at every SNR, with and without reverberation.
+    not on batch size, order or workers. Each effect has a generator of its own, so that the same utterance meets the
+    same noise at every SNR, with and without reverberation.
 
     Args:
         what: a ``CorruptionPolicy`` (training), a ``Condition`` or its one-line form (evaluation).
-        noise: noise files; a path in the condition takes precedence.
-        rir: impulse responses; a path in the condition takes precedence.
-        speech: speech that babble is mixed from; keep it apart from the speech that is corrupted.
+        noise: noise files; a path in the condition takes precedence, here and below.
+        rir: impulse responses.
+        speech: speech for babble and other talkers; keep it apart from the speech that is corrupted.
+        music: recordings of music.
         seed: changes every draw.
         sample_rate_hz: rate of the waveforms.
 
     Raises:
-        ValueError: noise, rooms or speech are needed and there is no source of them, or no room has the wanted
-            reverberation time.
+        ValueError: recordings are needed and there is no source of them, or no room has the wanted reverberation time.
 
     >>> corruptor = Corruptor("noise:snr_db=10,noise=white", seed=1)
-    >>> corruptor.draw("utt-1", num_samples=16000).to_dict()
+    >>> corruptor.draw("utt-1", num_samples=16000)
     {'operation': 'noise', 'snr_db': 10.0, 'noise': {'kind': 'white', 'seed': 113901935}}
     """
 
@@ -51,38 +54,49 @@ class Corruptor:
         noise: AudioSource | None = None,
         rir: RIRSource | None = None,
         speech: AudioSource | None = None,
+        music: AudioSource | None = None,
         seed: int = 0,
         sample_rate_hz: int = 16000,
     ):
         self.what = Condition.parse(what) if isinstance(what, str) else what
         self.seed = seed
-        self.sample_rate_hz = sample_rate_hz
+        given: dict[str, Any] = {"noise": noise, "rir": rir, "speech": speech, "music": music}
         if isinstance(self.what, Condition):
-            if self.what.side is not None:
+            if "side" in self.what:
                 raise ValueError(f"{self.what}: side belongs to trials of two recordings and means nothing here")
-            options = {"sample_rate_hz": sample_rate_hz}
-            if self.what.needs_noise_files and self.what.noise:
-                noise = AudioSource.from_path(self.what.noise, **options)
-            if self.what.speech:
-                speech = AudioSource.from_path(self.what.speech, **options)
-            if self.what.rir:
-                rir = RIRSource.from_path(self.what.rir, **options)
-        self.noise = _needed(noise, self.what.needs_noise_files, "noise files", f"noise=PATH (or {', '.join(COLORS)})")
-        self.speech = _needed(speech, self.what.needs_speech, "speech to mix babble from", "speech=PATH")
-        self.rir = _needed(rir, self.what.needs_rirs, "room impulse responses", "rir=PATH")
-        for source in (self.noise, self.speech, self.rir and self.rir.source):
-            if source is not None and source.sample_rate_hz != sample_rate_hz:
-                raise ValueError(f"a source at {source.sample_rate_hz} Hz cannot be used at {sample_rate_hz} Hz")
-        if isinstance(self.what, CorruptionPolicy):
+            for effect in self.what.effects.values():
+                effect.check_sample_rate(sample_rate_hz)
+            for kind in SOURCES:
+                if path := self.what.source(kind):
+                    cls = RIRSource if kind == "rir" else AudioSource
+                    given[kind] = cls.from_path(path, sample_rate_hz=sample_rate_hz)
+        else:
             self.what.check_sample_rate(sample_rate_hz)
-        self._rooms = None
-        if isinstance(self.what, Condition) and self.what.rt60_s is not None:
-            self._rooms = self.rir.select(self.what.rt60_s, self.what.rt60_max_s)
-        self._reported: set[str] = set()
+        for kind, source in given.items():
+            if kind not in self.what.needs:
+                given[kind] = None
+            elif source is None:
+                what_is_needed, option = _SAY[kind]
+                raise ValueError(
+                    f"the corruption needs {what_is_needed} and none were given; pass a source or write {option} in "
+                    "the condition"
+                )
+            else:
+                rate_hz = (source.source if kind == "rir" else source).sample_rate_hz
+                if rate_hz != sample_rate_hz:
+                    raise ValueError(f"a source at {rate_hz} Hz cannot be used at {sample_rate_hz} Hz")
+        self.recordings = Recordings(**given, sample_rate_hz=sample_rate_hz)
+        if isinstance(self.what, Condition) and (rt60_s := self.what.get("rt60_s")):
+            self.recordings.rir.select(rt60_s.low, None if rt60_s.is_single else rt60_s.high)
+
+    def source(self, kind: str) -> AudioSource | None:
+        """The recordings of a kind, one of `SOURCES`; None where none are needed."""
+        source = getattr(self.recordings, kind)
+        return source.source if isinstance(source, RIRSource) else source
 
     def draw(
         self, utterance_id: str, num_samples: int, epoch: int = 0, step: int | None = None, view: int = 0
-    ) -> CorruptionParameters:
+    ) -> dict[str, Any]:
         """Draws what happens to one utterance.
 
         Args:
@@ -93,12 +107,15 @@ class Corruptor:
             view: 0, 1, ...: each is an independent draw for the same utterance and epoch, for recipes in which the
                 teacher hears a corruption of its own, or the student hears two of one utterance.
 
-        Raises:
-            ValueError: no samples, or a negative view.
+        Returns:
+            ``operation``, the effects joined by ``+``, and what each of them drew, as JSON holds it.
 
-        >>> corruptor = Corruptor(CorruptionPolicy(0, 1, 0, 0, white_noise_probability=1.0))
-        >>> [corruptor.draw("utt-1", 16000, view=view).snr_db for view in (0, 1, 0)]
-        [2.0, 19.0, 2.0]
+        Raises:
+            ValueError: no samples, a negative view, or a recording that was drawn and cannot be read.
+
+        >>> corruptor = Corruptor(CorruptionPolicy([{"noise:snr_db=0..20,noise=white": 1}]))
+        >>> [corruptor.draw("utt-1", 16000, view=view)["snr_db"] for view in (0, 1, 0)]
+        [13.0, 15.0, 13.0]
         """
         if num_samples <= 0:
             raise ValueError(f"utterance {utterance_id!r} has no samples; remove it")
@@ -108,122 +125,50 @@ class Corruptor:
         def generator(purpose: str) -> np.random.Generator:
             return private_generator(self.seed, epoch, utterance_id, f"{purpose}/{view}" if view else purpose)
 
-        plan = self.what.plan(generator("operation"), step)
-        noise = rir = None
-        if plan.has_noise:
-            noise = self._draw_noise(generator("noise"), plan.noise_kind, plan.talkers, num_samples)
-        if plan.has_reverb:
-            rir = RIRParameters(*self._draw_room(generator("rir")), plan.reverb_level)
-        return CorruptionParameters(plan.operation, plan.snr_db, noise, rir, plan.pitch_cents, plan.band_hz)
+        rng = generator("operation")
+        effects = self.what.choose(rng, step).effects
+        drawn: dict[str, Any] = {"operation": joined(set(effects))}
+        for name in drawn["operation"].split("+") if effects else ():
+            settled = effects[name].settled(rng)
+            drawn |= settled.draw(generator(settled.stream), num_samples, self.recordings)
+        return drawn
 
-    def prepare(self, parameters: Sequence[CorruptionParameters], num_samples: Sequence[int]) -> CorruptionBatch:
-        """Reads and synthesises what the utterances of a batch need; meant to run in a data loading worker.
-
-        A part of a noise recording that is silent is replaced by the next part that is not. A recording that is silent
-        throughout is refused under a condition; under a policy it is logged and the utterance stays without noise.
+    def apply(self, waveform: np.ndarray, parameters: Parameters) -> np.ndarray:
+        """An utterance after everything that was drawn for it.
 
         Args:
-            parameters: one for each row of the batch.
-            num_samples: valid samples of each row.
+            waveform: (samples,) float32, finite, at least one sample. It is not changed.
+            parameters: from `draw`, or from a manifest (`check_parameters`).
 
-        Raises:
-            ValueError: lengths that do not match, a recording that cannot be read or is silent.
+        Returns:
+            (samples,) float32. Nothing is renormalised: samples may leave -1..1.
+
+        >>> Corruptor("clean").apply(np.ones(3, np.float32), {"operation": "clean"})
+        array([1., 1., 1.], dtype=float32)
         """
-        if len(parameters) != len(num_samples):
-            raise ValueError(f"{len(parameters)} parameters were given for {len(num_samples)} utterances")
-        rows = list(zip(parameters, map(int, num_samples)))
-        return CorruptionBatch.from_rows(
-            parameters=parameters,
-            num_samples=num_samples,
-            noises=[self._noise_signal(one.noise, length) if one.noise else None for one, length in rows],
-            responses=[self._response(one, length) for one, length in rows],
-        )
+        speech = None
+        for effect in (EFFECTS[name] for name in effects_of(parameters)):
+            if issubclass(effect, Sound):
+                speech = waveform if speech is None else speech
+                waveform = waveform + effect.sound(speech, parameters, self.recordings)
+            else:
+                waveform = effect.apply(waveform, parameters, self.recordings)
+        return waveform
 
     def describe(self) -> dict:
         """What defines the corruption, for records: the condition or policy, the seed and a digest of each source."""
-        what = str(self.what) if isinstance(self.what, Condition) else self.what.to_dict()
-        sources = {"noise": self.noise, "speech": self.speech, "rir": self.rir and self.rir.source}
+        sources = {kind: self.source(kind) for kind in SOURCES}
         return {
-            "what": what,
+            "what": str(self.what) if isinstance(self.what, Condition) else self.what.to_dict(),
             "seed": self.seed,
-            "sources": {name: source.digest() for name, source in sources.items() if source is not None},
+            "sources": {kind: source.digest() for kind, source in sources.items() if source is not None},
         }
-
-    def _draw_noise(self, generator: np.random.Generator, kind: str, talkers: int, num_samples: int) -> NoiseParameters:
-        if kind == "white" and isinstance(self.what, CorruptionPolicy):
-            starts = generator.integers(TABLE_SAMPLES, size=2)
-            return NoiseParameters(kind, seed=self.seed % 2**32, starts=tuple(int(start) for start in starts))
-        if kind in COLORS:
-            return NoiseParameters(kind, seed=int(generator.integers(2**32)))
-        source = self.speech if kind == "babble" else self.noise
-        count = talkers if kind == "babble" else 1
-        chosen = generator.choice(len(source), size=count, replace=count > len(source))
-        names = tuple(source.names[index] for index in chosen)
-        starts = []
-        for name in names:
-            total = source.num_samples(name)
-            # A recording that is long enough is cropped; a shorter one is repeated, from anywhere in it.
-            starts.append(int(generator.integers(total - num_samples + 1 if total >= num_samples else total)))
-        return NoiseParameters(kind, names=names, starts=tuple(starts))
-
-    def _draw_room(self, generator: np.random.Generator) -> tuple[str, int]:
-        if self._rooms is not None:
-            return self._rooms[generator.integers(len(self._rooms))]
-        name = self.rir.source.names[generator.integers(len(self.rir))]
-        return name, int(generator.integers(self.rir.source.info(name).num_channels))
-
-    def _noise_signal(self, noise: NoiseParameters, num_samples: int) -> tuple[np.ndarray, float]:
-        """The noise and its root mean square."""
-        if noise.starts and not noise.names:
-            signal = stretches_of_white_noise(num_samples, noise.seed, noise.starts)
-        elif noise.kind in COLORS:
-            signal = colored_noise(noise.kind, num_samples, noise.seed, self.sample_rate_hz)
-        else:
-            source = self.speech if noise.kind == "babble" else self.noise
-            if source is None:
-                raise ValueError(
-                    f"parameters name {noise.kind} recordings ({noise.names[0]}, ...), no source was given"
-                )
-            parts = [self._sounding_part(source, *part, num_samples) for part in zip(noise.names, noise.starts)]
-            signal = mix_talkers(parts) if noise.kind == "babble" else parts[0]
-        return signal, rms(signal)
-
-    def _sounding_part(self, source: AudioSource, name: str, start: int, num_samples: int) -> np.ndarray:
-        part = source.read(name, start, num_samples)
-        if np.abs(part[:1000]).max() > _SILENCE or np.abs(part).max() > _SILENCE:
-            return part
-        sounding = np.flatnonzero(np.abs(source.read(name, start)) > _SILENCE)
-        if len(sounding):
-            return source.read(name, (start + int(sounding[0])) % source.num_samples(name), num_samples)
-        message = f"noise recording {name!r} ({source.piece(name).path}) is silent; remove it"
-        if isinstance(self.what, Condition):
-            raise ValueError(message)
-        if name not in self._reported:
-            self._reported.add(name)
-            logger.warning("%s (its utterances stay without noise)", message)
-        return np.zeros(num_samples, np.float32)
-
-    def _response(self, parameters: CorruptionParameters, num_samples: int) -> tuple[np.ndarray, int] | None:
-        """What the utterance is convolved with, and how many of its samples come before time zero."""
-        if parameters.band_hz is not None:
-            response = band_reject_filter(*parameters.band_hz, self.sample_rate_hz)
-            lead = len(response) // 2
-            return response[: num_samples + lead], lead
-        rir = parameters.rir
-        if rir is None:
-            return None
-        if self.rir is None:
-            raise ValueError(f"parameters name the impulse response {rir.name!r}, no rir source was given")
-        response = self.rir.read(rir.name, rir.channel)
-        if rir.level != "file":
-            response = response / self.rir.direct_gain(rir.name, response)
-        return response[: num_samples + self.rir.lead], self.rir.lead
 
 
 def corrupt_utterance(
     waveform: torch.Tensor | np.ndarray, corruptor: Corruptor, utterance_id: str, epoch: int = 0
 ) -> torch.Tensor | np.ndarray:
-    """Draws, prepares and applies the corruption of one utterance, on the CPU.
+    """Draws and applies the corruption of one utterance, on the CPU.
 
     Args:
         waveform: (samples,) all of them valid. It is not changed.
@@ -240,21 +185,24 @@ def corrupt_utterance(
     >>> corrupt_utterance(torch.ones(8), Corruptor("clean"), "utt-1").tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    samples = torch.as_tensor(waveform, dtype=torch.float32).cpu()
+    samples = checked(waveform, utterance_id)
+    corrupted = corruptor.apply(samples, corruptor.draw(utterance_id, len(samples), epoch))
+    corrupted = corrupted.copy() if corrupted is samples else corrupted
+    return torch.from_numpy(corrupted) if isinstance(waveform, torch.Tensor) else corrupted
+
+
+def checked(waveform: torch.Tensor | np.ndarray, utterance_id: str) -> np.ndarray:
+    """An utterance as (samples,) float32; ValueError for what `corrupt_utterance` refuses.
+
+    >>> checked(np.zeros(0), "utt-1")
+    Traceback (most recent call last):
+    ValueError: utterance 'utt-1' must be (samples,) with samples, found (0,)
+    """
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu().float().numpy()
+    samples = np.asarray(waveform, np.float32)
     if samples.ndim != 1 or not len(samples):
-        raise ValueError(f"utterance {utterance_id!r} must be (samples,) with samples, found {tuple(samples.shape)}")
-    if not torch.isfinite(samples).all():
+        raise ValueError(f"utterance {utterance_id!r} must be (samples,) with samples, found {samples.shape}")
+    if not np.isfinite(samples).all():
         raise ValueError(f"utterance {utterance_id!r} has NaN or infinite samples; repair the audio or remove it")
-    parameters = corruptor.draw(utterance_id, len(samples), epoch)
-    batch = corruptor.prepare([parameters], [len(samples)])
-    corrupted = corrupt(samples[None], torch.tensor([len(samples)]), batch)[0]
-    return corrupted if isinstance(waveform, torch.Tensor) else corrupted.numpy()
-
-
-def _needed(source, needed: bool, what: str, option: str):
-    """The source when it is needed, None when not."""
-    if needed and source is None:
-        raise ValueError(
-            f"the corruption needs {what} and none were given; pass a source or write {option} in the condition"
-        )
-    return source if needed else None
+    return samples

@@ -11,7 +11,6 @@ import numpy as np
 import soundfile
 
 from robustdistiller.acoustics import AudioSource, RIRSource, resample
-from robustdistiller.acoustics.decoded import decode
 from robustdistiller.mini.corpus import MiniCorpus, build
 
 RATE_HZ = 16_000
@@ -26,11 +25,6 @@ class Library:
     rir_files: list[Path]
     noise: AudioSource
     rir: RIRSource
-
-    def decode(self, folder: Path) -> None:
-        """Have our sources decoded."""
-        self.noise.decoded = decode(self.noise, folder / "noise.decoded", progress=False)
-        self.rir.source.decoded = decode(self.rir.source, folder / "rir.decoded", of_channels=True, progress=False)
 
 
 def mini_corpus(work: Path) -> MiniCorpus:
@@ -60,21 +54,6 @@ def released_library(corpus: MiniCorpus, folder: Path) -> Library:
     """As the released recipe's: noises of 4 s at 44.1 kHz in stereo (UrbanSound8K), responses at 48 kHz (DNS)."""
     noise = _files(folder / "noise", _noises(corpus, URBANSOUND_S), 44_100, channels=2)
     return _library(folder, noise, _files(folder / "rir", _rirs(corpus), 48_000))
-
-
-def rooms_of_length(corpus: MiniCorpus, folder: Path, duration_s: float, rate_hz: int) -> list[Path]:
-    """Responses of exactly this length: shipped ones cut, or continued with decaying noise."""
-
-    def lengthened() -> Iterable[tuple[str, np.ndarray]]:
-        rng = np.random.default_rng(0)
-        for name, response in list(_rirs(corpus))[:8]:
-            taps = round(duration_s * RATE_HZ)
-            tail = np.zeros(max(taps - len(response), 0), np.float32)
-            level = 1e-2 * np.abs(response).max()
-            tail += level * rng.standard_normal(len(tail), np.float32) * np.exp(-6 * np.arange(len(tail)) / taps)
-            yield name, np.concatenate([response, tail])[:taps].astype(np.float32)
-
-    return _files(folder, lengthened(), rate_hz)
 
 
 def linked_noises(files: list[Path], folder: Path, count: int) -> list[Path]:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from robustdistiller import mini
-from robustdistiller.acoustics import corrupt
 from robustdistiller.pretrain import distill
 from robustdistiller.pretrain.assemble import build
 from robustdistiller.upstream import load_encoder, register
@@ -120,8 +119,7 @@ class _Heard(pl.Callback):
         self.batches = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        clean = batch.waveforms
-        self.batches.append((clean.cpu(), corrupt(clean, batch.lengths, batch.corruption).cpu()))
+        self.batches.append((batch.waveforms.cpu(), batch.corrupted.waveforms.cpu()))
 
 
 class _Values(pl.Callback):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
 from robustdistiller.acoustics import Condition
 
 _KINDS = ("clean", "noise", "reverb", "noise+reverb")
@@ -28,27 +26,7 @@ def condition_title(condition: str) -> str:
         ('chime noise 10 to 20 dB', 'reverb 0.25 to 0.5 s, test side')
     """
     parsed = _parse(condition)
-    if parsed is None or parsed.kind == "clean":
-        return condition
-    parts = []
-    if "noise" in parsed.kind:
-        source = PurePath(parsed.noise or "").name
-        sound = source if source == "babble" else f"{source} noise".strip()
-        parts.append(
-            f"{sound} {_span(parsed.snr_db, parsed.snr_max_db)} dB"
-            + (f", {parsed.talkers} talkers" if parsed.talkers else "")
-        )
-    if "reverb" in parsed.kind:
-        room = f"{_span(parsed.rt60_s, parsed.rt60_max_s)} s" if parsed.rt60_s else ""
-        words = ["reverb", PurePath(parsed.rir or "").name, room]
-        parts.append(" ".join(word for word in words if word))
-        if parsed.reverb_level:
-            parts[-1] += f" ({parsed.reverb_level} level)"
-    return " + ".join(parts) + (f", {parsed.side} side" if parsed.side else "")
-
-
-def _span(low: float, high: float | None) -> str:
-    return f"{low:g}" if high is None else f"{low:g} to {high:g}"
+    return condition if parsed is None else parsed.title
 
 
 def condition_order(condition: str) -> tuple:
@@ -61,4 +39,6 @@ def condition_order(condition: str) -> tuple:
     parsed = _parse(condition)
     if parsed is None:
         return len(_KINDS), 0.0, 0.0, condition
-    return _KINDS.index(parsed.kind), -(parsed.snr_db or 0.0), parsed.rt60_s or 0.0, condition
+    kind = _KINDS.index(parsed.kind) if parsed.kind in _KINDS else len(_KINDS)
+    snr_db, rt60_s = (parsed.get(key) for key in ("snr_db", "rt60_s"))
+    return kind, -snr_db.low if snr_db else 0.0, rt60_s.low if rt60_s else 0.0, condition

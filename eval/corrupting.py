@@ -17,8 +17,9 @@ import numpy as np
 import soundfile
 from torch.utils.data import DataLoader
 
-from robustdistiller.acoustics import Corruptor, corrupt_utterance
-from robustdistiller.eval.manifests import Manifest, digest_of, files_of
+from robustdistiller.acoustics import Corruptor
+from robustdistiller.acoustics.corruptor import checked
+from robustdistiller.eval.manifests import Manifest, audio_digest, digest_of, files_of, versions
 from robustdistiller.eval.store import slug
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.trials import TrialSides, is_test_side
@@ -80,9 +81,11 @@ class CorruptingCollate:
         if self.keep_clean > 0:
             self.keep_clean -= 1
             clean[utterance_id] = np.array(waveform, np.float32)
-        parameters = self.corruptor.draw(utterance_id, len(waveform)).to_dict()
-        drawn[utterance_id] = {"num_samples": len(waveform), **parameters}
-        return corrupt_utterance(waveform, self.corruptor, utterance_id)
+        samples = checked(waveform, utterance_id)
+        parameters = self.corruptor.draw(utterance_id, len(samples))
+        corrupted = self.corruptor.apply(samples, parameters)
+        drawn[utterance_id] = {"num_samples": len(samples), "audio": audio_digest(corrupted), **parameters}
+        return corrupted
 
     def _corrupt_mixture(self, sample: tuple, drawn: dict[str, dict], clean: dict[str, np.ndarray]) -> tuple:
         """A sample ``(id, mixture, mixture STFT, targets...)`` whose mixture and STFT are corrupted, targets untouched.
@@ -110,7 +113,7 @@ class ConditionLoader:
 
     Attributes:
         items_scored: items handed out in batches that the caller came back from.
-        drawn: utterance id to its number of samples and the drawn corruption parameters.
+        drawn: utterance id to its number of samples, the drawn parameters, and the digest of the corrupted audio.
         recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization, where
             a batch is one recording; enhancement and separation).
 
@@ -191,7 +194,7 @@ class ConditionLoader:
             header: split, condition, seed and sources of `Manifest`.
         """
         files = files_of(self.corruptor, self.drawn) if self.corruptor else {}
-        return Manifest(task=self.task.code, files=files, utterances=dict(self.drawn), **header)
+        return Manifest(task=self.task.code, files=files, utterances=dict(self.drawn), versions=versions(), **header)
 
     def _dump(self, waveforms: list, others: list, clean: dict[str, np.ndarray]) -> None:
         if self.dump_dir is None or self.dump_count <= 0:

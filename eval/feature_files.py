@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustdistiller.acoustics.listing import AUDIO_SUFFIXES
+from robustdistiller.acoustics.audio.listing import AUDIO_SUFFIXES
 from robustdistiller.common.files import file_digest, write_atomically, write_text
 
 MANIFEST, SETTINGS = "manifest.jsonl", "extraction.json"

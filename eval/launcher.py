@@ -163,7 +163,7 @@ class Launch:
         self.sources = suite.sources
         found = tuple(dict.fromkeys((*typed, *suite.conditions)))
         if ours["asv_corrupt"] == "test":
-            found = tuple(c if c.kind == "clean" else dataclasses.replace(c, side="test") for c in found)
+            found = tuple(c if c.kind == "clean" else c.replace(side="test") for c in found)
         self.conditions = found or (() if ours["manifest"] else (Condition(),))
 
     def _choose_config(self, args: argparse.Namespace) -> None:
@@ -246,7 +246,7 @@ class Launch:
         if len(replayed) < len(manifests):
             raise LaunchError(f"--manifest: several manifests of one condition: {', '.join(map(str, manifests))}")
         conditions = tuple(dict.fromkeys((*self.conditions, *replayed)))
-        sided = ours["asv_corrupt"] == "test" or any(condition.side for condition in conditions)
+        sided = ours["asv_corrupt"] == "test" or any("side" in condition for condition in conditions)
         if sided and (task is None or task.code != "ASV"):
             raise LaunchError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
         sources = _with_names_of(replayed, self.sources).with_given(self._given())
@@ -284,7 +284,7 @@ class Launch:
         """What the head is trained under."""
         if task.corruption == "none" or not task.trainable:
             raise LaunchError(f"--train-condition: heads of {task.code} cannot be trained on corrupted audio")
-        if any(condition.side for condition in self.conditions):
+        if any("side" in condition for condition in self.conditions):
             raise LaunchError("--train-condition: only trials have a test side; leave out side=")
         sources = self.sources.with_given(self._given())
         try:
@@ -309,9 +309,8 @@ def _with_names_of(conditions: Iterable[Condition], sources: Sources) -> Sources
     """The sources with a place for every name that a manifest's conditions use."""
     named = {kind: dict(specs) for kind, specs in sources.named.items()}
     for condition in conditions:
-        names = {"noise": condition.noise if condition.needs_noise_files else None, "rir": condition.rir}
-        for kind, name in {**names, "speech": condition.speech}.items():
-            if name:
+        for kind in KINDS:
+            if name := condition.source(kind):
                 named.setdefault(kind, {}).setdefault(name, SourceSpec())
     return dataclasses.replace(sources, named=named)
 

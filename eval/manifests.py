@@ -2,13 +2,16 @@
 
 A manifest is a compressed file of JSON lines (``.jsonl.gz``):
 
-1. a header: format, task, split, condition, seed, names and digests of the sources, and the digest of the draws;
+1. a header: format, task, split, condition, seed, names and digests of the sources, the digest of the draws, and the
+   versions that made it;
 2. a line for each recording that was drawn from: kind, name, position in its file, SHA-256 of the file;
-3. a line for each utterance: id, number of samples, and the drawn parameters (`acoustics.CorruptionParameters`).
+3. a line for each utterance: id, number of samples, the drawn parameters (`Corruptor.draw`), and a digest of what was
+   heard (the first 16 digits of the SHA-256 of the samples as little-endian float32).
 
 Whoever replays it with the same recordings hears the same noise at the same places and levels, whatever the version of
-this library draws by itself; the same samples to the bit with the same versions of NumPy, SciPy and soxr on the same
-kind of processor. Equal content gives equal bytes.
+this library draws by itself. Whether these are the same samples to the bit, which other versions of NumPy, SciPy, soxr
+or libsndfile and other processors may change, is compared for every utterance and said. Manifests of the first format
+have no versions and no digests of audio. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -18,13 +21,21 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from robustdistiller.acoustics import AudioSource, Condition, CorruptionParameters, Corruptor
+import numpy as np
+import soundfile
+
+from robustdistiller.acoustics import AudioSource, Condition, Corruptor, check_parameters
+from robustdistiller.acoustics.effects import EFFECTS
+from robustdistiller.acoustics.parameters import effects_of
 from robustdistiller.common.files import write_bytes
 
-FORMAT = 1
+FORMATS = (1, 2)
+_PACKAGES = ("numpy", "scipy", "soxr", "soundfile", "robustdistiller")
+_NOT_DRAWN = ("num_samples", "audio")
 SUFFIX = ".jsonl.gz"
 
 
@@ -42,12 +53,13 @@ class Manifest:
         seed: of the draw.
         sources: as in a record: kind to name and digest.
         files: ``(kind, recording)`` to its position and the SHA-256 of its file.
-        utterances: id to ``{"num_samples": ..., **CorruptionParameters.to_dict()}``.
+        utterances: id to ``{"num_samples": ..., "audio": ..., **Corruptor.draw(...)}``.
+        versions: package to version; empty in manifests of the first format.
 
     Example:
         >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white")
         >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
-        >>> manifest.utterances["utt-1"] = {"num_samples": 8, **corruptor.draw("utt-1", 8).to_dict()}
+        >>> manifest.utterances["utt-1"] = {"num_samples": 8, **corruptor.draw("utt-1", 8)}
         >>> import tempfile
         >>> path = manifest.save(Path(tempfile.mkdtemp()) / "white.jsonl.gz")
         >>> Manifest.load(path) == manifest, Manifest.load(path).digest == manifest.digest
@@ -61,6 +73,7 @@ class Manifest:
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     utterances: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -71,8 +84,8 @@ class Manifest:
         """Write the file, through a temporary one."""
         path = Path(path)
         header = {
-            "manifest": FORMAT,
-            **{key: getattr(self, key) for key in ("task", "split", "condition", "seed", "sources")},
+            "manifest": FORMATS[-1],
+            **{key: getattr(self, key) for key in ("task", "split", "condition", "seed", "sources", "versions")},
             "files": len(self.files),
             "utterances": len(self.utterances),
             "digest": self.digest,
@@ -97,12 +110,13 @@ class Manifest:
         try:
             lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
             header, number = lines[0], lines[0]["files"]
-            if header["manifest"] != FORMAT:
-                raise ManifestError(f"manifest {path} has format {header['manifest']!r}, this release reads {FORMAT}")
+            if header["manifest"] not in FORMATS:
+                known = " and ".join(map(str, FORMATS))
+                raise ManifestError(f"manifest {path} has format {header['manifest']!r}, this release reads {known}")
             files = {(line.pop("kind"), line.pop("name")): line for line in lines[1 : 1 + number]}
             utterances = {line.pop("utterance_id"): line for line in lines[1 + number :]}
             known = {key: header[key] for key in ("task", "split", "condition", "seed", "sources")}
-            found = cls(**known, files=files, utterances=utterances)
+            found = cls(**known, files=files, utterances=utterances, versions=header.get("versions", {}))
             complete = (len(files), len(utterances)) == (number, header["utterances"])
         except ManifestError:
             raise
@@ -115,8 +129,34 @@ class Manifest:
         return found
 
 
+def versions() -> dict[str, str]:
+    """What decides the samples, beside the processor: package to version.
+
+    Example:
+        >>> "numpy" in versions()
+        True
+    """
+    found = {"libsndfile": soundfile.__libsndfile_version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def audio_digest(samples: np.ndarray) -> str:
+    """The first 16 digits of the SHA-256 of (samples,) as little-endian float32.
+
+    Example:
+        >>> audio_digest(np.zeros(3, np.float32))
+        '15ec7bf0b50732b4'
+    """
+    return hashlib.sha256(np.ascontiguousarray(samples, "<f4").tobytes()).hexdigest()[:16]
+
+
 def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
-    """SHA-256 over drawn parameters in the order of utterance ids; lengths of utterances are left out.
+    """SHA-256 over drawn parameters in the order of utterance ids; lengths and audio of utterances are left out.
 
     Example:
         >>> one = {"utt-1": {"num_samples": 8, "operation": "clean"}}
@@ -125,7 +165,7 @@ def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
     """
     digest = hashlib.sha256()
     for name, parameters in sorted(drawn.items()):
-        facts = {key: value for key, value in parameters.items() if key != "num_samples"}
+        facts = {key: value for key, value in parameters.items() if key not in _NOT_DRAWN}
         digest.update((json.dumps({"utterance_id": name, **facts}, sort_keys=True) + "\n").encode())
     return digest.hexdigest()
 
@@ -139,12 +179,12 @@ def files_of(corruptor: Corruptor, drawn: Mapping[str, Mapping[str, Any]]) -> di
 
     Example:
         >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
-        >>> files_of(corruptor, {"utt-1": corruptor.draw("utt-1", 8).to_dict()})
+        >>> files_of(corruptor, {"utt-1": corruptor.draw("utt-1", 8)})
         {}
     """
     sums = _Checksums()
     return {
-        (kind, name): sums.facts(_source(corruptor, kind), name) for kind, name in sorted(_recordings(drawn.values()))
+        (kind, name): sums.facts(corruptor.source(kind), name) for kind, name in sorted(_recordings(drawn.values()))
     }
 
 
@@ -152,17 +192,9 @@ def _recordings(drawn: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     """Kind and name of every recording that parameters name."""
     found = set()
     for parameters in drawn:
-        noise, rir = parameters.get("noise") or {}, parameters.get("rir")
-        kind = "speech" if noise.get("kind") == "babble" else "noise"
-        found |= {(kind, name) for name in noise.get("names", ())}
-        if rir:
-            found.add(("rir", rir["name"]))
+        for effect in effects_of(parameters):
+            found |= set(EFFECTS[effect].recordings(parameters))
     return found
-
-
-def _source(corruptor: Corruptor, kind: str) -> AudioSource | None:
-    source = getattr(corruptor, kind)
-    return source.source if kind == "rir" and source is not None else source
 
 
 class _Checksums:
@@ -200,7 +232,7 @@ class ReplayedCorruptor(Corruptor):
 
     Example:
         >>> live = Corruptor("noise:snr_db=5,noise=white", seed=3)
-        >>> drawn = {"utt-1": {"num_samples": 8, **live.draw("utt-1", 8).to_dict()}}
+        >>> drawn = {"utt-1": {"num_samples": 8, **live.draw("utt-1", 8)}}
         >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white", utterances=drawn)
         >>> replayed = ReplayedCorruptor(manifest, Corruptor("noise:snr_db=5,noise=white", seed=4))
         >>> replayed.draw("utt-1", 8) == live.draw("utt-1", 8)
@@ -210,10 +242,15 @@ class ReplayedCorruptor(Corruptor):
     def __init__(self, manifest: Manifest, live: Corruptor, origin: str | Path = "the manifest") -> None:
         self.__dict__.update(live.__dict__)
         self.seed, self.manifest, self.origin = manifest.seed, manifest, origin
+        for name, drawn in manifest.utterances.items():
+            try:
+                check_parameters({key: value for key, value in drawn.items() if key not in _NOT_DRAWN})
+            except (AttributeError, TypeError, ValueError) as error:
+                raise ManifestError(f"{origin}, utterance {name!r}: {error}") from error
         sums = _Checksums()
         for kind, name in sorted(_recordings(manifest.utterances.values())):
             expected = manifest.files.get((kind, name))
-            source = _source(live, kind)
+            source = live.source(kind)
             if source is None or name not in source.names:
                 raise ManifestError(
                     f"{origin} draws from the {kind} recording {name!r}, which is not among the "
@@ -230,7 +267,7 @@ class ReplayedCorruptor(Corruptor):
 
     def draw(
         self, utterance_id: str, num_samples: int, epoch: int = 0, step: int | None = None, view: int = 0
-    ) -> CorruptionParameters:
+    ) -> dict[str, Any]:
         """What the manifest says of an utterance.
 
         Raises:
@@ -247,7 +284,31 @@ class ReplayedCorruptor(Corruptor):
                 f"utterance {utterance_id!r} has {num_samples} samples, {self.origin} was made for "
                 f"{found['num_samples']}; the corpus differs from the one it was made with"
             )
-        return CorruptionParameters.from_dict({k: v for k, v in found.items() if k != "num_samples"})
+        return {key: value for key, value in found.items() if key not in _NOT_DRAWN}
+
+    def compare(self, heard: Mapping[str, Mapping[str, Any]]) -> str:
+        """Whether what was heard are the samples that the manifest was made with, in a sentence.
+
+        Args:
+            heard: utterance id to its ``audio`` digest, among others.
+        """
+        expected = {name: one["audio"] for name, one in self.manifest.utterances.items() if "audio" in one}
+        if not expected:
+            return f"{self.origin} has no digests of the audio (it is of the first format): not compared to the bit"
+        shared = sorted(set(expected) & set(heard))
+        differ = [name for name in shared if heard[name].get("audio") != expected[name]]
+        if not differ:
+            return f"the same samples to the bit as in {self.origin}, all {len(shared)} utterances"
+        here = versions()
+        others = [
+            f"{name} {there} there, {here.get(name)} here"
+            for name, there in self.manifest.versions.items()
+            if here.get(name) != there
+        ]
+        return (
+            f"the same draws as in {self.origin}, but other samples in {len(differ)} of {len(shared)} utterances "
+            f"({', '.join(differ[:3])}, ...); versions: {'; '.join(others) or 'the same; audio or processor differ'}"
+        )
 
 
 def find_manifests(paths: Iterable[str | Path], task: str, split: str) -> dict[Path, Manifest]:
@@ -275,7 +336,7 @@ def condition_of(manifest: Manifest) -> Condition:
     """The condition that a manifest is of.
 
     Example:
-        >>> condition_of(Manifest("IC", "test", "noise:snr_db=5")).snr_db
+        >>> condition_of(Manifest("IC", "test", "noise:snr_db=5")).get("snr_db").low
         5.0
     """
     return Condition.parse(manifest.condition)

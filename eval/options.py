@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from robustdistiller.acoustics import EFFECTS
 from robustdistiller.eval.feature_cache.plan import DTYPES
 from robustdistiller.eval.store import REUSE_POLICIES
 
@@ -49,14 +50,15 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             action="append",
             metavar="CONDITION",
             help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=10..20, noise:snr_db=0,noise=white, "
-            "reverb, reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.4..0.8 (default: clean)",
+            "reverb, reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.4..0.8, codec:codec=opus (default: clean); "
+            f"effects, joined by +: {', '.join(EFFECTS)}",
         ),
         add(
             "--suite",
             action="append",
             metavar="NAME|FILE",
-            help="a list of test conditions with their sources, repeatable: clean, robustdistiller, correlation, or a "
-            "YAML file of your own",
+            help="a list of test conditions with their sources, repeatable: clean, robustdistiller, correlation, line, "
+            "or a YAML file of your own",
         ),
         add(
             "--manifest",
@@ -82,8 +84,9 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             "--speech",
             action="append",
             metavar="PATH",
-            help="speech to mix babble from (default: the shipped training speech)",
+            help="speech to mix babble from, and of other talkers (default: the shipped training speech)",
         ),
+        add("--music", action="append", metavar="PATH", help="the same as --noise, for music; none is shipped"),
         add("--corruption-seed", type=int, default=0, metavar="N", help="seed of the drawn corruption (default: 0)"),
         add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),
         add(

@@ -13,7 +13,6 @@ Intervals are percentile bootstrap over utterances, the same utterances drawn un
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections import defaultdict
@@ -91,11 +90,10 @@ def curves(conditions: list[str]) -> dict[str, list[tuple[float, str]]]:
             parsed = Condition.parse(condition)
         except ValueError:  # in the words of a paper, or of a later release
             continue
-        if parsed.snr_db is None or parsed.snr_max_db is not None:  # a range is no point of a curve
+        snr_db = parsed.get("snr_db")
+        if snr_db is None or not snr_db.is_single:  # a range is no point of a curve
             continue
-        rest = dataclasses.replace(parsed, snr_db=0.0)  # a condition with noise cannot be without SNR
-        name = str(rest).replace("snr_db=0,", "").replace(":snr_db=0", "").replace(",snr_db=0", "")
-        found[name].append((parsed.snr_db, condition))
+        found[parsed.spelled(without=["snr_db"])].append((snr_db.low, condition))
     return {name: sorted(points) for name, points in found.items() if len(points) > 1}
 
 

@@ -205,7 +205,7 @@ class ConditionRunner(CachingRunner):
             return
         if corruptor is not None:
             self._write_predictions_to(folder)
-        with sides_apart(self.downstream.model, loader) if condition.side else nullcontext(loader) as heard:
+        with sides_apart(self.downstream.model, loader) if "side" in condition else nullcontext(loader) as heard:
             self._run(planned, corruptor, heard, folder, log_records)
 
     def _folder_of(self, planned: Record, corruptor: Corruptor | None) -> Path:
@@ -243,6 +243,8 @@ class ConditionRunner(CachingRunner):
             reason = f"{type(error).__name__}: {error}"
             self._write(planned, {"status": "failed", "reason": reason, "items_scored": view.items_scored}, started)
             raise
+        if isinstance(corruptor, ReplayedCorruptor):
+            logger.info("%s: %s", planned.condition, corruptor.compare(view.drawn))
         if corruptor is not None:
             self._save_manifest(view, planned, folder, complete=outcome["status"] == "ok")
         kept = items[0] if items else None

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import AudioSource, Condition, Corruptor, Piece, RIRSource, corpus_pieces, detect_layout
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.names import refuse_unknown
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("noise", "rir", "speech")
+KINDS = SOURCES
 _SHIPPED = {"noise": "test noise", "rir": "test rir", "speech": "training speech"}
 _LISTS = ("only", "without")
 # The options at the end of PATH,key=value,key=value; commas in the path itself stay.
@@ -113,7 +114,8 @@ class Sources:
     Attributes:
         noise: folders, files or manifests of noise, as `SourceSpec` or in its one-line form.
         rir: of room impulse responses.
-        speech: of speech to mix babble from.
+        speech: of voices for babble and other talkers.
+        music: of music.
         named: sources that a condition asks for by name (``noise=chime``): kind to name to spec.
         corpora: what is used of a corpus unless its spec says so itself: layout to spec.
 
@@ -125,6 +127,7 @@ class Sources:
     noise: tuple[SourceSpec | str, ...] = ()
     rir: tuple[SourceSpec | str, ...] = ()
     speech: tuple[SourceSpec | str, ...] = ()
+    music: tuple[SourceSpec | str, ...] = ()
     named: Mapping[str, Mapping[str, SourceSpec]] = field(default_factory=dict)
     corpora: Mapping[str, SourceSpec] = field(default_factory=dict)
 
@@ -183,10 +186,9 @@ class Sources:
         opened: dict[tuple[str, str | None], AudioSource | RIRSource] = {}
 
         def source(condition: Condition, kind: str) -> AudioSource | RIRSource | None:
-            if not _needs(condition, kind):
+            if kind not in condition.needs:
                 return None
-            name = getattr(condition, kind)
-            name = None if kind == "noise" and not condition.needs_noise_files else name
+            name = condition.source(kind)
             if name and name not in self.named.get(kind, {}):
                 return None  # a path, which the corruptor opens itself
             if (kind, name) not in opened:
@@ -200,8 +202,8 @@ class Sources:
                 found[condition] = None
                 continue
             sources = {kind: source(condition, kind) for kind in KINDS}
-            inside = {kind: None for kind in KINDS if getattr(condition, kind) in self.named.get(kind, {})}
-            found[condition] = Corruptor(dataclasses.replace(condition, side=None, **inside), **sources, seed=seed)
+            inside = {kind: None for kind in KINDS if condition.source(kind) in self.named.get(kind, {})}
+            found[condition] = Corruptor(condition.replace(side=None, **inside), **sources, seed=seed)
         return found
 
     def describe(self, condition: Condition, corruptor: Corruptor | None) -> dict[str, dict[str, Any]]:
@@ -219,14 +221,14 @@ class Sources:
         }
 
     def _name(self, condition: Condition, kind: str) -> str:
-        inside = getattr(condition, kind)  # describe() names noise only where it is read from files
+        inside = condition.source(kind)
         if inside in self.named.get(kind, {}):
             return f"{inside}: {self.named[kind][inside].title}"
-        specs = [SourceSpec(inside)] if inside and inside != "babble" else getattr(self, kind)
+        specs = [SourceSpec(inside)] if inside else getattr(self, kind)
         return ", ".join(spec.title for spec in specs) or f"shipped {_SHIPPED[kind]}"
 
     def _refuse_missing(self, conditions: Iterable[Condition]) -> None:
-        wanted = {(kind, getattr(c, kind)) for c in conditions for kind in KINDS if getattr(c, kind)}
+        wanted = {(kind, condition.source(kind)) for condition in conditions for kind in KINDS}
         missing = [
             f"--{kind} {name}=FOLDER" + (f" ({spec.kind})" if spec.kind else "")
             for kind, specs in self.named.items()
@@ -235,10 +237,6 @@ class Sources:
         ]
         if missing:
             raise ValueError(f"the suite leaves to you where some of its sources lie; give {', '.join(missing)}")
-
-
-def _needs(condition: Condition, kind: str) -> bool:
-    return {"noise": condition.needs_noise_files, "rir": condition.needs_rirs, "speech": condition.needs_speech}[kind]
 
 
 def _expand(path: str) -> str:
@@ -267,6 +265,8 @@ def _shipped(kind: str) -> AudioSource | RIRSource:
     from robustdistiller.mini import data_dir
     from robustdistiller.mini.pack import read_pack
 
+    if kind == "music":
+        raise ValueError("the condition needs music, and none is shipped: give --music FOLDER, or music=PATH in it")
     logger.info("No %s given: using the shipped %s (give your own with --%s FOLDER)", kind, _SHIPPED[kind], kind)
     if kind == "noise":
         return AudioSource.from_manifest(data_dir() / "noise.tsv", split="test", kind="noise")

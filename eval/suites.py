@@ -26,8 +26,8 @@ from typing import Any
 import yaml
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.acoustics.effects.noise import COLORS
 from robustdistiller.acoustics.layouts import LAYOUTS
-from robustdistiller.acoustics.plan import COLORS
 from robustdistiller.common.names import did_you_mean, nearest, refuse_unknown
 from robustdistiller.eval.sources import KINDS, Sources, SourceSpec
 
@@ -51,7 +51,7 @@ class Suite:
         sources: what they draw from.
 
     Example:
-        >>> load_suite("robustdistiller").conditions[1].snr_db
+        >>> load_suite("robustdistiller").conditions[1].get("snr_db").low
         20.0
     """
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from robustdistiller.acoustics.audio import read_audio
-from robustdistiller.acoustics.listing import list_pieces
+from robustdistiller.acoustics.audio.files import read_audio
+from robustdistiller.acoustics.audio.listing import list_pieces
 
 from .corpus import data_dir
 from .pack import SAMPLE_RATE_HZ, is_speech, read_pack

@@ -6,7 +6,7 @@ is saved as `config.yaml` in the run's folder before the first step, and is itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from robustdistiller.acoustics import CorruptionPolicy
+from robustdistiller.acoustics.first_version import without_modes
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, override, read
 from robustdistiller.common.typed import fit
@@ -94,7 +95,20 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillCon
     values = override(DistillConfig, values, overrides)
     values["recipe"] = values.get("recipe") or path.stem
     values["then"] = fit(dict[str, Any] | None, values.get("then")) and fit(DistillConfig, values["then"])
-    return read(DistillConfig, values)
+    return read(DistillConfig, _of_today(values))
+
+
+def _of_today(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the first version, as they are said today."""
+    values = dict(values)
+    if isinstance(values.get("corruption"), Mapping):
+        try:
+            values["corruption"] = without_modes(to_plain(values["corruption"]))
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"corruption: {error}") from None
+    if isinstance(values.get("data"), Mapping):  # noise was kept decoded on disk
+        values["data"] = {key: value for key, value in values["data"].items() if key != "decoded_gib"}
+    return values
 
 
 def list_recipes() -> dict[str, DistillConfig]:

@@ -1,19 +1,20 @@
-"""Batches for distillation: the dataset that turns cuts into audio and corruption, and its loader.
+"""Batches for distillation: the dataset that turns cuts into clean and corrupted audio, and its loader.
 
 What a batch holds depends on the seed, the epoch and the utterances' ids, never on the number of loader processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from robustdistiller.acoustics import CorruptionBatch, Corruptor
-from robustdistiller.acoustics.memory import empty_batch
+from robustdistiller.acoustics import Corruptor
 
 from .cuts import SAMPLE_RATE_HZ
 from .reading import read_into
@@ -23,16 +24,35 @@ from .unreadable import UnreadableAudio, UnreadableAudioError
 
 
 @dataclass(frozen=True)
+class Heard:
+    """The utterances of a batch under a corruption.
+
+    Attributes:
+        waveforms: (B, samples) float32, zero past each utterance's end.
+        snr_db: (B,) float32, the ratio at which noise was added; infinite where none was.
+    """
+
+    waveforms: Tensor
+    snr_db: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[np.ndarray, Mapping]]) -> Heard:
+        """Utterances after their corruption, each with what was drawn for it."""
+        snrs_db = [drawn.get("snr_db", math.inf) for _, drawn in rows]
+        return cls(_padded([samples for samples, _ in rows]), torch.tensor(snrs_db, dtype=torch.float32))
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Clean speech, and how it is to be corrupted.
+    """Clean speech, and what it sounds like corrupted.
 
     Attributes:
         position: of this batch in the stream.
         ids: of the utterances.
         waveforms: (B, samples) float32 at 16 kHz, zero past each utterance's end.
         lengths: (B,) int64, valid samples; always on the CPU.
-        corruption: what `robustdistiller.acoustics.corrupt` needs; `None` leaves the speech clean.
-        second: another, independently drawn corruption of the same utterances, if one was asked for.
+        corrupted: the speech under a corruption; `None` where it stays clean.
+        second: under another, independently drawn corruption, if one was asked for.
         cached: what is known of the teacher's targets, if they are kept.
         skipped: what is missing because it cannot be read: (key, reason) each.
     """
@@ -41,8 +61,8 @@ class Batch:
     ids: tuple[str, ...]
     waveforms: Tensor
     lengths: Tensor
-    corruption: CorruptionBatch | None = None
-    second: CorruptionBatch | None = None
+    corrupted: Heard | None = None
+    second: Heard | None = None
     cached: CachedTargets | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
@@ -60,14 +80,14 @@ class Batch:
         return self._moved(lambda part: part.pin_memory())
 
     def _moved(self, move: Callable) -> Batch:
-        views = {name: getattr(self, name) for name in ("corruption", "second")}
-        moved = {name: view and move(view) for name, view in views.items()}
+        views = {name: getattr(self, name) for name in ("corrupted", "second")}
+        moved = {name: view and Heard(move(view.waveforms), move(view.snr_db)) for name, view in views.items()}
         cached = self.cached and self.cached.moved(move)
         return replace(self, waveforms=move(self.waveforms), cached=cached, **moved)
 
 
 class SpeechBatches(Dataset):
-    """Reads the audio of a `BatchRequest` and prepares its corruption; runs in loader processes.
+    """Reads the audio of a `BatchRequest` and corrupts it; runs in loader processes.
 
     An utterance that cannot be read, or whose noise or room cannot, is left out of its batch and named in
     `Batch.skipped`; a batch of which nothing is left has no rows.
@@ -75,7 +95,7 @@ class SpeechBatches(Dataset):
     Args:
         corruptor: draws by (seed, epoch, utterance id, view); `None` leaves the speech clean.
         accumulate: batches per training step, for the corruption's curriculum.
-        second_view: draw a second corruption too.
+        second_view: corrupt it a second time, too.
         cache: of the teacher's targets, whose part for the batch is read along.
     """
 
@@ -90,63 +110,46 @@ class SpeechBatches(Dataset):
         self.views = 0 if corruptor is None else 1 + second_view
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        asked = [(cut, cut.num_samples) for cut in request.cuts]
-        waveforms = empty_batch(len(asked), max((length for _, length in asked), default=0))
-        rows: list[tuple[str, int]] = []
-        skipped = []
-        for cut, length in asked:
-            row = waveforms[len(rows)].numpy()
+        rows, skipped = [], []
+        for cut in request.cuts:
+            speech = np.empty(cut.num_samples, np.float32)
             try:
-                read_into(cut, row[:length])
+                read_into(cut, speech)
             except ValueError as error:
                 skipped.append((cut.id, str(error)))
                 continue
-            row[length:] = 0.0
-            rows.append((cut.id, length))
-        waveforms = waveforms[: len(rows)]
-        views = self._views(request.position, rows)
-        if views is None:
-            kept, broken = self._without_broken_corruption(request.position, rows)
-            waveforms, rows = waveforms[kept], [rows[index] for index in kept]
-            views = self._views(request.position, rows)
-            skipped += broken
-        ids, lengths = tuple(name for name, _ in rows), [length for _, length in rows]
-        if skipped:  # perhaps the longest
-            waveforms = waveforms[:, : max(lengths, default=0)].contiguous()
-        audio = [(name, row[:length]) for row, (name, length) in zip(waveforms.numpy(), rows)]
-        cached = None if self.cache is None else self.cache.read([samples for _, samples in audio])
-        lengths = torch.tensor(lengths, dtype=torch.int64)
-        return Batch(request.position, ids, waveforms, lengths, *views, cached, tuple(skipped))
-
-    def _views(self, position: Position, rows: Sequence[tuple[str, int]]) -> list | None:
-        """Both corruptions, `None` in place of one that is not wanted; `None` altogether if a file cannot be read."""
-        try:
-            return self._read_views(position, rows)
-        except (OSError, ValueError):
-            return None
-
-    def _read_views(self, position: Position, rows: Sequence[tuple[str, int]]) -> list[CorruptionBatch | None]:
-        views: list[CorruptionBatch | None] = [None, None]
-        step = position.batches // self.accumulate
-        lengths = [length for _, length in rows]
-        for view in range(self.views if rows else 0):
-            drawn = [self.corruptor.draw(*row, position.epoch, step, view=view) for row in rows]
-            views[view] = self.corruptor.prepare(drawn, lengths)
-        return views
-
-    def _without_broken_corruption(
-        self, position: Position, rows: Sequence[tuple[str, int]]
-    ) -> tuple[list[int], list[tuple[str, str]]]:
-        """Positions of the rows whose corruption can be read, and what cannot."""
-        good, broken = [], []
-        for index, row in enumerate(rows):
             try:
-                self._read_views(position, [row])
-                good.append(index)
+                rows.append((cut.id, speech, self._corrupted(request.position, cut.id, speech)))
             except (OSError, ValueError) as error:
                 # The file is what is counted, not the many utterances that will meet it.
-                broken.append((f"corruption: {error}", f"{error} (drawn for utterance {row[0]})"))
-        return good, broken
+                skipped.append((f"corruption: {error}", f"{error} (drawn for utterance {cut.id})"))
+        audio = [speech for _, speech, _ in rows]
+        views = [Heard.of([heard[view] for _, _, heard in rows]) for view in range(self.views)]
+        return Batch(
+            request.position,
+            tuple(name for name, _, _ in rows),
+            _padded(audio),
+            torch.tensor([len(speech) for speech in audio], dtype=torch.int64),
+            *[*views, None, None][:2],
+            cached=None if self.cache is None else self.cache.read(audio),
+            skipped=tuple(skipped),
+        )
+
+    def _corrupted(self, position: Position, name: str, speech: np.ndarray) -> list[tuple[np.ndarray, Mapping]]:
+        """An utterance in each view, and what was drawn for it."""
+        heard, step = [], position.batches // self.accumulate
+        for view in range(self.views):
+            drawn = self.corruptor.draw(name, len(speech), position.epoch, step, view=view)
+            heard.append((self.corruptor.apply(speech, drawn), drawn))
+        return heard
+
+
+def _padded(rows: Sequence[np.ndarray]) -> Tensor:
+    """(rows, samples) float32, zero past the end of each."""
+    padded = torch.zeros(len(rows), max(map(len, rows), default=0))
+    for row, samples in zip(padded, rows):
+        row[: len(samples)] = torch.from_numpy(samples)
+    return padded
 
 
 def make_loader(

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from robustdistiller.acoustics import AudioInfo, Piece, audio_info
-from robustdistiller.acoustics.listing import file_stamps
+from robustdistiller.acoustics.audio.listing import file_stamps
 from robustdistiller.common.files import write_atomically
 
 logger = logging.getLogger(__name__)

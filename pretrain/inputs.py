@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,8 +13,7 @@ from typing import Any
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, corpus_pieces
-from robustdistiller.acoustics.decoded import decode
-from robustdistiller.acoustics.listing import list_pieces
+from robustdistiller.acoustics.audio.listing import list_pieces
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import Checkpoint, ModelName, SpeechEncoder, checkpoint_digest, read_checkpoint, resolve
 
@@ -25,27 +25,12 @@ from .shards import StreamedCuts
 
 logger = logging.getLogger(__name__)
 
-_PURPOSES = {"noise": "noise", "rir": "rir", "babble": "speech"}
+_PURPOSES = {"noise": "noise", "rir": "rir", "babble": "speech", "music": "music"}
 _MISSING = {
-    "noise": "the corruption adds noise from files and there are none: give data.noise=[FOLDER, ...], or use no files "
-    "with {noise}",
-    "rir": "the corruption adds reverberation and there are no impulse responses: give data.rir=[FOLDER, ...], or set "
-    "{rir}",
-    "babble": "the corruption adds babble and there is no speech to mix it from: give data.babble=[FOLDER, ...], or "
-    "set {babble}",
-}
-#: What leaves a kind of source out, by mode of the corruption.
-_WITHOUT = {
-    "single": {
-        "noise": "corruption.white_noise_probability=1",
-        "rir": "corruption.reverb_probability=0 and corruption.noise_reverb_probability=0 (the four must add up to 1)",
-        "babble": "corruption.babble_probability=0",
-    },
-    "double": {
-        "noise": "corruption.file_noise_weight=0",
-        "rir": "corruption.reverb_weight=0",
-        "babble": "corruption.babble_weight=0",
-    },
+    "noise": "adds noise from files and there are none",
+    "rir": "adds reverberation and there are no impulse responses",
+    "babble": "adds voices and there is no speech to take them from",
+    "music": "adds music and there is none",
 }
 
 
@@ -99,60 +84,43 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut | FileCut
         raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
     windows = data.max_samples if data.long_files == "windows" else None
     cuts, reports = speech_cuts(data.speech, _manifest_dir(config, out_dir), data.min_samples, windows)
-    needed = {
-        "noise": bool(policy and policy.needs_noise_files),
-        "rir": bool(policy and policy.needs_rirs),
-        "babble": bool(policy and policy.needs_speech),
-    }
-    sources, found = open_sources(config, needed)
+    sources, found = open_sources(config, policy.needs if policy else ())
     for report in reports + found:
         logger.info("%s", report)
     if policy is None:
         return cuts, None
-    rir = sources["rir"] and RIRSource(sources["rir"])
-    return cuts, Corruptor(policy, sources["noise"], rir, sources["babble"], seed=config.seed)
+    return cuts, Corruptor(policy, **sources, seed=config.seed)
 
 
 def open_sources(
-    config: DistillConfig, needed: dict[str, bool]
-) -> tuple[dict[str, AudioSource | None], list[RootReport]]:
-    """Noise, rooms and babble speech: what of the section `data` is needed.
+    config: DistillConfig, needed: Collection[str]
+) -> tuple[dict[str, AudioSource | RIRSource], list[RootReport]]:
+    """Noise, rooms, voices and music: what of the section `data` is needed, as `Corruptor` takes it.
 
     Args:
         config: of the run.
-        needed: whether `noise`, `rir` and `babble` are.
+        needed: some of `acoustics.condition.SOURCES`.
 
     Raises:
         SettingsError: one that is needed is not given, empty or broken.
     """
-    sources: dict[str, AudioSource | None] = {}
+    sources: dict[str, AudioSource | RIRSource] = {}
     reports: list[RootReport] = []
-    for kind, wanted in needed.items():
-        roots = getattr(config.data, kind)
+    for kind, purpose in _PURPOSES.items():
+        roots, wanted = getattr(config.data, kind), purpose in needed
         if wanted and not roots:
-            mode = config.corruption.mode if config.corruption else "single"
-            raise SettingsError(f"data.{kind}: {_MISSING[kind].format_map(_WITHOUT[mode])}")
+            raise SettingsError(
+                f"data.{kind}: the corruption {_MISSING[kind]}: give data.{kind}=[FOLDER, ...], or leave that out of "
+                "corruption.tables"
+            )
         if roots and not wanted:
             logger.warning("data.%s is given, but this corruption does not use it", kind)
-        exclude = config.data.noise_exclude if kind == "noise" else []
-        folder = _manifest_dir(config, Path(config.out_dir or "."))
-        sources[kind] = _open_source(kind, roots, exclude, folder, reports) if wanted else None
         if wanted:
-            place = hashlib.sha256(repr(([str(Path(root).resolve()) for root in roots], exclude)).encode()).hexdigest()
-            _decode(sources[kind], kind, config, folder / f"{kind}-{place[:8]}.decoded")
+            exclude = config.data.noise_exclude if kind == "noise" else []
+            folder = _manifest_dir(config, Path(config.out_dir or "."))
+            source = _open_source(kind, roots, exclude, folder, reports)
+            sources[purpose] = RIRSource(source) if kind == "rir" else source
     return sources, reports
-
-
-def _decode(source: AudioSource, kind: str, config: DistillConfig, folder: Path) -> None:
-    """Have the samples of a source at hand, if there is room for them and they are read more than once."""
-    trainer, limit_gib = config.trainer, config.data.decoded_gib
-    # With batches by their seconds only, 16 is about what fits.
-    utterances = trainer.max_steps * trainer.accumulate * (trainer.batch_size or 16)
-    if not limit_gib or utterances < len(source):
-        return
-    source.decoded = decode(source, folder, kind == "rir", round(limit_gib * 2**30), config.trainer.progress)
-    if source.decoded is None:
-        logger.info("%s is read from its files: data.decoded_gib=%g is too little to keep it decoded", kind, limit_gib)
 
 
 def _manifest_dir(config: DistillConfig, out_dir: Path) -> Path:

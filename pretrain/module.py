@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from robustdistiller.acoustics import CorruptionBatch, corrupt
 from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
 
 from .config import DistillConfig
-from .data import Batch, Position
+from .data import Batch, Heard, Position
 from .finite import ADVICE, FiniteWatch, Places
 from .objectives import Step, make_objectives, valid_frames
 from .pruning import Gates
@@ -118,8 +117,7 @@ class Distiller(pl.LightningModule):
         """Let teacher and student hear a batch: everything that objectives and validation look at."""
         targets = self.teach(batch)
         self.clock.lap("teacher")
-        heard = self.hear(batch, batch.corruption)
-        self.clock.lap("corruption")
+        heard = self.hear(batch, batch.corrupted)
         output = self.student(heard, batch.lengths)
         second = None
         if any(objective.needs_second_view for objective in self.objectives.values()):
@@ -133,8 +131,8 @@ class Distiller(pl.LightningModule):
             predictions=self.targets.of_student(output),
             targets=targets,
             valid=valid_frames(output.frame_lengths, targets[0].shape[1]),
-            snr_db=self._snr_db(batch, batch.corruption),
-            teacher_snr_db=self._snr_db(batch, own),
+            snr_db=_snr_db(batch, batch.corrupted),
+            teacher_snr_db=_snr_db(batch, own),
             second=second,
             global_step=self.global_step,
         )
@@ -161,13 +159,10 @@ class Distiller(pl.LightningModule):
             output = self.teacher(heard, lengths, layers=self.targets.layers, predict=False)
         return self.targets.of_teacher(output.hidden_states)
 
-    @torch.no_grad()
-    def hear(self, batch: Batch, corruption: CorruptionBatch | None) -> Tensor:
-        """The speech of a batch under a corruption: (B, samples)."""
-        if corruption is None:
-            return batch.waveforms
-        with torch.autocast(self.device.type, enabled=False):
-            return corrupt(batch.waveforms, batch.lengths, corruption)
+    @staticmethod
+    def hear(batch: Batch, view: Heard | None) -> Tensor:
+        """The speech of a batch in one of its views, clean without one: (B, samples)."""
+        return batch.waveforms if view is None else view.waveforms
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """The callbacks are done; what comes now is waiting for the next batch."""
@@ -197,11 +192,6 @@ class Distiller(pl.LightningModule):
     def export_student(self) -> SpeechEncoder:
         """What the run is for: the student, dense and small if it was pruned."""
         return self.student if self.gates is None else self.gates.make_dense()
-
-    def _snr_db(self, batch: Batch, corruption: CorruptionBatch | None) -> Tensor:
-        if corruption is None:
-            return torch.full((len(batch.ids),), torch.inf, device=self.device)
-        return corruption.snr_db.to(self.device)
 
     def _log_values(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         values = {name: value.detach().mean() for name, value in terms.items()}
@@ -325,3 +315,7 @@ def _is_decayed(name: str, weight: Tensor) -> bool:
 def _step_seed(seed: int, position: Position, rank: int) -> int:
     key = repr((seed, position.batches, rank)).encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "little") % 2**63
+
+
+def _snr_db(batch: Batch, view: Heard | None) -> Tensor:
+    return batch.waveforms.new_full((len(batch.ids),), torch.inf) if view is None else view.snr_db

@@ -50,7 +50,7 @@ FREE_KEYS = frozenset(
         "data.babble",
         "data.num_workers",
         "data.manifest_dir",
-        "data.decoded_gib",
+        "data.music",
         "targets.cache.folder",
         "targets.cache.max_gb",
         "multitask.keywords.data",

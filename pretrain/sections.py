@@ -135,16 +135,14 @@ class DataConfig:
             part called train, dev or test, the part for training is taken, and what serves as noise.
         noise_exclude: patterns (`*`, `?`) of noise files to leave out, matched against the path below the folder.
         rir: folders of room impulse responses; of a known corpus those alone, as for `noise`.
-        babble: folders of speech to mix babble noise from.
+        babble: folders of speech to mix babble noise from, and of interfering talkers.
+        music: folders of music.
         max_samples: longest stretch used at once, at 16 kHz.
         min_samples: shorter files are left out, at 16 kHz.
         long_files: `crop` takes one random stretch of a longer file per epoch; `windows` uses all of it, in pieces.
         num_workers: processes that read and prepare audio; 0 reads in the main process.
         manifest_dir: where the list of audio files is kept; null is the run's own folder. Share one between runs to
             scan large corpora once.
-        decoded_gib: noise, rooms and babble that a run reads more than once are decoded and resampled at its start, and
-            kept beside the lists for it and others, if a kind of them takes at most so many GiB; 0 always reads the
-            files. The samples are the same.
         unreadable_budget: recordings that may turn out unreadable in the middle of a run; they are left out and listed
             in `out_dir/unreadable.txt`. One more stops the run.
     """
@@ -154,12 +152,12 @@ class DataConfig:
     noise_exclude: list[str] = field(default_factory=list)
     rir: list[str] = field(default_factory=list)
     babble: list[str] = field(default_factory=list)
+    music: list[str] = field(default_factory=list)
     max_samples: int = 250_000
     min_samples: int = 1_600
     long_files: Literal["crop", "windows"] = "crop"
     num_workers: int = 4
     manifest_dir: str | None = None
-    decoded_gib: float = 4.0
     unreadable_budget: int = 10
 
 

@@ -19,7 +19,7 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item, load_jsonl
 from lhotse.utils import fastcopy
 
-from robustdistiller.acoustics.listing import AUDIO_SUFFIXES, walk_audio
+from robustdistiller.acoustics.audio.listing import AUDIO_SUFFIXES, walk_audio
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.common.settings import SettingsError
 

@@ -48,7 +48,7 @@ class ValidationConfig:
 
     >>> ValidationConfig(every_steps=5000, conditions=["noise:snr=5"])
     Traceback (most recent call last):
-    ValueError: unknown key 'snr' in 'noise:snr=5'; did you mean 'snr_db'?
+    ValueError: unknown key 'snr' in condition 'noise'; did you mean 'snr_db'?
     """
 
     every_steps: int | None = None
@@ -83,8 +83,9 @@ def choose_conditions(config: ValidationConfig, has_noise: bool, has_rir: bool) 
     """
     if config.conditions is not None:
         return [Condition.parse(text) for text in config.conditions]
+    have = {kind for kind, there in (("noise", has_noise), ("rir", has_rir)) if there}
     conditions = [Condition.parse(text) for text in DEFAULT_CONDITIONS]
-    return [one for one in conditions if has_noise >= one.needs_noise_files and has_rir >= one.needs_rirs]
+    return [one for one in conditions if one.needs <= have]
 
 
 def hold_out(cuts: Sequence[Cut], utterances: int) -> tuple[list[Cut], list[Cut]]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource, corpus_pieces
+from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corpus_pieces
 from robustdistiller.common.settings import SettingsError
 
-from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
+from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
 from .file_cuts import FileCut, as_cut
 from .manifest import cuts_digest, speech_cuts
 from .shards import StreamedCuts
@@ -55,8 +55,8 @@ class ValidationSpeech:
     def __len__(self) -> int:
         return len(self.requests)
 
-    def read(self, index: int) -> tuple[Batch, dict[str, CorruptionBatch]]:
-        """Clean speech of one batch, and what each condition does to it.
+    def read(self, index: int) -> tuple[Batch, list[Heard]]:
+        """Clean speech of one batch, and what it sounds like under each condition.
 
         Raises:
             ValueError: audio that cannot be read; the file is named.
@@ -64,12 +64,14 @@ class ValidationSpeech:
         batch = self._reader[self.requests[index]]
         if batch.skipped:
             raise ValueError(batch.skipped[0][1])
-        lengths = batch.lengths.tolist()
-        corruptions = {}
-        for label, corruptor in self.corruptors.items():
-            drawn = [corruptor.draw(name, length) for name, length in zip(batch.ids, lengths)]
-            corruptions[label] = corruptor.prepare(drawn, lengths)
-        return batch, corruptions
+        views = []
+        for corruptor in self.corruptors.values():
+            rows = []
+            for name, length, row in zip(batch.ids, batch.lengths.tolist(), batch.waveforms.numpy()):
+                drawn = corruptor.draw(name, length)
+                rows.append((corruptor.apply(row[:length], drawn), drawn))
+            views.append(Heard.of(rows))
+        return batch, views
 
     def describe(self) -> dict:
         """What defines it, to recognise the same validation after a restart."""
@@ -150,15 +152,15 @@ def _file_of(cut: Cut | FileCut) -> str | None:
 def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
     settings = config.validation
     noise_roots, rir_roots = settings.noise or config.data.noise, settings.rir or config.data.rir
-    noise = None if settings.noise or training is None else training.noise
-    rir = None if settings.rir or training is None else training.rir
+    noise = None if settings.noise or training is None else training.recordings.noise
+    rir = None if settings.rir or training is None else training.recordings.rir
     if noise is None and noise_roots:
         noise = _open(noise_roots, "noise")
     if rir is None and rir_roots:
         rir = RIRSource(_open(rir_roots, "rir"))
-    speech = training.speech if training else None
+    speech, music = (training.recordings.speech, training.recordings.music) if training else (None, None)
     conditions = choose_conditions(settings, noise is not None, rir is not None)
-    return {one.label: Corruptor(one, noise, rir, speech, seed=settings.seed) for one in conditions}
+    return {one.label: Corruptor(one, noise, rir, speech, music, seed=settings.seed) for one in conditions}
 
 
 def _open(roots: Sequence[str], purpose: str) -> AudioSource:

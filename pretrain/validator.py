@@ -13,10 +13,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from robustdistiller.acoustics import CorruptionBatch
-
 from .callbacks import History, append_line, forget_after
-from .data import Batch
+from .data import Batch, Heard
 from .objectives import Step, valid_frames
 from .objectives.spectra import si_snr_db
 from .validation import ValidationConfig, feature_distances
@@ -127,14 +125,13 @@ class Validator(pl.Callback):
             trainer.save_checkpoint(self.best_path)
 
 
-def _measure_batch(module: Distiller, batch: Batch, corruptions: dict[str, CorruptionBatch]) -> Tensor:
+def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tensor:
     """(conditions, 2 targets + 4) float64 on the CPU, see `Validator._measure`."""
     batch = batch.to(module.device)
     targets = module.teach(batch)
     rows = []
-    for corruption in corruptions.values():
-        corruption = corruption.to(module.device)
-        heard = module.hear(batch, corruption)
+    for view in views:
+        heard = view.waveforms.to(module.device)
         output = module.student(heard, batch.lengths)
         step = Step(
             batch=batch,
@@ -143,7 +140,7 @@ def _measure_batch(module: Distiller, batch: Batch, corruptions: dict[str, Corru
             predictions=module.targets.of_student(output),
             targets=targets,
             valid=valid_frames(output.frame_lengths, targets[0].shape[1]),
-            snr_db=corruption.snr_db.to(module.device),
+            snr_db=view.snr_db.to(module.device),
             teacher_snr_db=torch.full((len(batch.ids),), torch.inf, device=module.device),
             global_step=module.global_step,
         )

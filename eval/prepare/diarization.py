@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 from robustdistiller.eval.prepare.kaldi import SPLITS, look_at_audio, read_table, write_table

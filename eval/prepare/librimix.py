@@ -6,7 +6,7 @@ import random
 from functools import partial
 from pathlib import Path
 
-from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.eval.corpora import LIBRI2MIX
 from robustdistiller.eval.prepare.kaldi import SPLITS, look_at_lists, refuse_blanks, write_lists
 from robustdistiller.eval.prepare.looking import audio_below, locate

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.corpora import LIBRISPEECH
 from robustdistiller.eval.prepare.looking import audio_below, locate, mapped

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from robustdistiller.acoustics.listing import walk_audio
+from robustdistiller.acoustics.audio.listing import walk_audio
 from robustdistiller.eval.prepare.plan import PrepareError
 
 T, R = TypeVar("T"), TypeVar("R")

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from robustdistiller.acoustics.audio import audio_info, read_audio
+from robustdistiller.acoustics.audio.files import audio_info, read_audio
 from robustdistiller.eval import task_configs
 from robustdistiller.eval.corpora import AUDIO_SNIPS
 from robustdistiller.eval.prepare.looking import audio_below, lines_of, locate, mapped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.eval.corpora import SPEECH_COMMANDS
 from robustdistiller.eval.prepare.looking import audio_below, locate
 from robustdistiller.eval.prepare.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots, named

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from robustdistiller.acoustics.audio import audio_info
+from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.eval.corpora import VOICEBANK_DEMAND
 from robustdistiller.eval.prepare.kaldi import SPLITS, look_at_lists, refuse_blanks, write_lists
 from robustdistiller.eval.prepare.looking import audio_below, locate, mapped

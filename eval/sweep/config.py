@@ -220,7 +220,7 @@ class SweepConfig:
         suites: named sets of conditions, added to `conditions`.
         seeds: of the heads' training.
         learning_rates: of the heads, tried on each; the best on the development set is evaluated.
-        noise, rir, speech: sources of the conditions; default: the shipped ones.
+        noise, rir, speech, music: sources of the conditions; default: the shipped ones (no music is shipped).
         corruption_seed: of the drawn corruption.
         policy: one of `store.REUSE_POLICIES`.
         device: ``cpu`` or ``cuda``.
@@ -246,6 +246,7 @@ class SweepConfig:
     noise: list[str] = field(default_factory=list)
     rir: list[str] = field(default_factory=list)
     speech: list[str] = field(default_factory=list)
+    music: list[str] = field(default_factory=list)
     corruption_seed: int = 0
     policy: str = "only-missing"
     device: str = "cpu"

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.sources import Sources
+from robustdistiller.eval.sources import KINDS, Sources
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry
 from robustdistiller.eval.sweep.errors import SweepError
 
@@ -45,8 +45,8 @@ def sources_of(sweep: SweepConfig) -> Sources:
         True
     """
     if not sweep.suites:
-        return Sources(tuple(sweep.noise), tuple(sweep.rir), tuple(sweep.speech))
-    given = {kind: getattr(sweep, kind) for kind in ("noise", "rir", "speech")}
+        return Sources(**{kind: tuple(getattr(sweep, kind)) for kind in KINDS})
+    given = {kind: getattr(sweep, kind) for kind in KINDS}
     return _suite(sweep)[1].with_given(given)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from robustdistiller.acoustics import corrupt
 from robustdistiller.upstream import SpeechEncoder
 
 from ..config import DistillConfig
@@ -108,10 +107,7 @@ class MultitaskTuner(pl.LightningModule):
 
     def encode(self, batch: Batch):
         """What the heads see of a batch: an `EncoderOutput`, of corrupted audio if any is drawn."""
-        heard = batch.waveforms
-        if batch.corruption is not None:
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                heard = corrupt(heard, batch.lengths, batch.corruption)
+        heard = batch.waveforms if batch.corrupted is None else batch.corrupted.waveforms
         heard, lengths = at_least(self.encoder.config.receptive_field, heard, batch.lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.encoder(heard, lengths)

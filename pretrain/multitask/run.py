@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from robustdistiller.acoustics import Condition, CorruptionPolicy, Corruptor, RIRSource
+from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.common.written import flatten
@@ -162,25 +162,21 @@ def count_parameters(module: MultitaskTuner) -> dict[str, int]:
 def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str, Corruptor | None]]:
     """What corrupts the training audio, and the test audio per condition."""
     policy, conditions = config.corruption, [Condition.parse(text) for text in config.multitask.conditions]
-    trained = policy or CorruptionPolicy.clean()
-    needed = {
-        "noise": trained.needs_noise_files or any(one.needs_noise_files and not one.noise for one in conditions),
-        "rir": trained.needs_rirs or any(one.needs_rirs and not one.rir for one in conditions),
-        "babble": trained.needs_speech or any(one.needs_speech and not one.speech for one in conditions),
-    }
+    needed = set(policy.needs if policy else ())
+    for condition in conditions:
+        needed |= {kind for kind in condition.needs if not condition.source(kind)}
     sources, reports = open_sources(config, needed)
     for report in reports:
         logger.info("%s", report)
-    given = (sources["noise"], sources["rir"] and RIRSource(sources["rir"]), sources["babble"])
     tests: dict[str, Corruptor | None] = {"clean": None}
     for condition in conditions:
         if condition.kind == "clean":
             continue
         try:
-            tests[str(condition)] = Corruptor(condition, *given, seed=config.seed)
+            tests[str(condition)] = Corruptor(condition, **sources, seed=config.seed)
         except (FileNotFoundError, ValueError) as error:
             raise SettingsError(f"multitask.conditions: {condition}: {error}") from error
-    return policy and Corruptor(policy, *given, seed=config.seed), tests
+    return policy and Corruptor(policy, **sources, seed=config.seed), tests
 
 
 def _fit(

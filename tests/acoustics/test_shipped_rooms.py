@@ -36,7 +36,7 @@ def test_applied_reverberation_in_unseen_rooms(rt60_s):
         assert measure_rt60_s(applied) == pytest.approx(rt60_s, rel=0.15)
         # Lag 0 is the direct path: within 12 dB of the strongest reflection, though at some distance not above it.
         assert abs(applied[0]) > 0.25 * np.abs(applied).max()
-        used.add(corruptor.draw(f"utt-{index}", 32000).rir.name)
+        used.add(corruptor.draw(f"utt-{index}", 32000)["rir"]["name"])
     assert len(used) > 1
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.acoustics import AudioSource, Piece, load_audio, sources
+from robustdistiller.acoustics import AudioSource, Piece, load_audio
+from robustdistiller.acoustics.audio import sources
 
 
 def test_folder_is_listed_sorted_to_any_depth(library):
@@ -106,8 +107,8 @@ def test_decoded_audio_stays_within_its_bound_and_is_not_pickled(tmp_path):
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.ogg", np.zeros(16000), 16000)
     source = AudioSource.from_path(tmp_path, cache_bytes=2 * 64000)
-    for name in ("a.ogg", "b.ogg", "a.ogg", "c.ogg"):
-        source.read(name, 0, 10)
+    for start, name in enumerate(("a.ogg", "b.ogg", "a.ogg", "c.ogg")):
+        source.read(name, start, 10)
     assert [path.name for path in source._decoded] == ["a.ogg", "c.ogg"]
     assert not pickle.loads(pickle.dumps(source))._decoded
 

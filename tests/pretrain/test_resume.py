@@ -173,7 +173,7 @@ def test_old_checkpoints_are_removed(make_config, tmp_path: Path) -> None:
             ["optim.lr=1e-3", "seed=3"],
             r"(?s)optim\.lr: 0\.0002 there, 0\.001 now.*seed: 0 there, 3 now.*another out_dir",
         ),
-        (["corruption.snr_db=[5,20]"], r"corruption\.snr_db: \[0, 20\] there, \[5, 20\] now"),
+        (["corruption.tables=[{clean: 1}]"], r"corruption\.tables: \[\{'clean': 0\.25, .* there, \[\{'clean': 1"),
         (["student.num_layers=1"], r"student\.num_layers: 2 there, 1 now"),
         (["data.min_samples=4000"], r"(?s)data\.min_samples.*speech: "),
     ],

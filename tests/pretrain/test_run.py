@@ -13,11 +13,10 @@ import soundfile
 import torch
 import yaml
 
-from robustdistiller.acoustics import corrupt
 from robustdistiller.pretrain import NonFiniteLossError, SettingsError, distill
 from robustdistiller.pretrain.assemble import build
 from robustdistiller.pretrain.callbacks import read_history
-from robustdistiller.pretrain.inputs import load_teacher
+from robustdistiller.pretrain.inputs import check_data, load_teacher
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
@@ -59,18 +58,21 @@ class Listen(pl.Callback):
 @pytest.mark.parametrize("recipe", ["robustdistiller", "distilhubert"])
 def test_teacher_hears_clean_and_student_corrupted_speech(make_config, tmp_path: Path, recipe: str) -> None:
     heard = Listen()
-    distill(make_config(tmp_path, recipe=recipe), callbacks=[heard])
+    config = make_config(tmp_path, recipe=recipe)
+    distill(config, callbacks=[heard])
+    _, corruptor = check_data(config, tmp_path)
     assert len(heard.batches) == len(heard.teacher) == len(heard.student) == 6
     operations = []
     for batch, teacher, student in zip(heard.batches, heard.teacher, heard.student):
         assert torch.equal(teacher, batch.waveforms)
         if recipe == "distilhubert":
-            assert batch.corruption is None and torch.equal(student, teacher)
+            assert batch.corrupted is None and torch.equal(student, teacher)
             continue
-        assert torch.equal(student, corrupt(batch.waveforms, batch.lengths, batch.corruption))
-        for row, parameters in enumerate(batch.corruption.parameters):
-            operations.append(parameters.operation)
-            assert torch.equal(student[row], teacher[row]) == (parameters.operation == "clean")
+        for name, length, clean, noisy in zip(batch.ids, batch.lengths.tolist(), teacher, student):
+            drawn = corruptor.draw(name, length, batch.position.epoch)
+            operations.append(drawn["operation"])
+            assert np.array_equal(noisy[:length], corruptor.apply(clean[:length].numpy(), drawn))
+            assert not noisy[length:].any() and torch.equal(noisy, clean) == (drawn["operation"] == "clean")
     if recipe == "robustdistiller":
         assert set(operations) == {"clean", "noise", "reverb", "noise+reverb"}
     assert set(heard.layers) == {1, 2, 3, 4}, "layers above the last predicted one were run"
@@ -101,7 +103,7 @@ def test_student_file_says_where_it_comes_from(straight: Path, teacher_path: Pat
     assert notes["teacher"]["sha256"] == checkpoint_digest(teacher_path)
     assert (notes["recipe"], notes["step"]) == ("robustdistiller", 6)
     assert notes["config"] == yaml.safe_load((straight / "config.yaml").read_text())
-    assert notes["corruption"]["snr_db"] == [0, 20] and notes["corruption"]["noise_probability"] == 0.25
+    assert notes["corruption"]["tables"][0]["noise:snr_db=0..20"] == 0.175
     for package in ("robustdistiller", "torch", "torchaudio", "lhotse", "lightning"):
         assert notes["versions"][package][0].isdigit()
     assert notes["parameters"]["student with prediction heads"] == checkpoint.build().count_parameters()
@@ -141,9 +143,10 @@ def test_non_finite_gradient_stops(make_config, tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["data.speech=[]"], r"data\.speech: no speech"),
-        (["data.noise=[]"], r"data\.noise: .*white_noise_probability=1"),
-        (["data.rir=[]"], r"data\.rir: .*corruption\.reverb_probability=0"),
-        (["corruption.babble_probability=0.2"], r"data\.babble: .*babble_probability=0"),
+        (["data.noise=[]"], r"data\.noise: the corruption adds noise from files .*corruption\.tables"),
+        (["data.rir=[]"], r"data\.rir: the corruption adds reverberation .*corruption\.tables"),
+        (["corruption.babble_probability=0.2"], r"data\.babble: the corruption adds voices"),
+        (["corruption.tables=[{music: 1}]"], r"data\.music: the corruption adds music and there is none"),
         (["data.noise=/no/such/folder"], r"data\.noise: /no/such/folder does not exist"),
         (["teacher.checkpoint=null"], r"teacher\.checkpoint: which model"),
         (["out_dir=null"], r"out_dir: say where"),
@@ -177,7 +180,12 @@ def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, 
     (tmp_path / "other").symlink_to(corpus.noise)
     config = make_config(tmp_path, f"data.noise=[{corpus.noise},{tmp_path / 'other'}]", "data.noise_exclude=['*0.wav']")
     _, corruptor = check_data(config, tmp_path)
-    assert corruptor.noise.names == ("noise/noise1.wav", "noise/noise2.wav", "other/noise1.wav", "other/noise2.wav")
+    assert corruptor.source("noise").names == (
+        "noise/noise1.wav",
+        "noise/noise2.wav",
+        "other/noise1.wav",
+        "other/noise2.wav",
+    )
     with pytest.raises(SettingsError, match=r"data\.noise_exclude=\['\*'\] leaves none of the 3 files"):
         check_data(make_config(tmp_path, "data.noise_exclude=['*']"), tmp_path)
 
@@ -205,8 +213,8 @@ def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tm
         _, corruptor = check_data(
             make_config(tmp_path / "out", roots, f"data.rir=[{tmp_path / 'RIRS_NOISES'}]"), tmp_path
         )
-    assert corruptor.noise.names == ("wham_noise/tr/a.wav", "own/e.wav")
-    assert sorted(corruptor.rir.source.names) == sorted(
+    assert corruptor.source("noise").names == ("wham_noise/tr/a.wav", "own/e.wav")
+    assert sorted(corruptor.source("rir").names) == sorted(
         name.removeprefix("RIRS_NOISES/") for name in places if "Room001" in name or "_rir_" in name
     )
     assert "cv/b.wav and 1 more, which" in caplog.text and "does not have for noise in training" in caplog.text

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from robustdistiller import pretrain
+from robustdistiller.acoustics import CorruptionPolicy
 from robustdistiller.common.settings import read
 from robustdistiller.common.written import dump_yaml, flatten
 from robustdistiller.pretrain import DistillConfig, SettingsError, list_recipes, load_config
@@ -20,7 +21,8 @@ from robustdistiller.pretrain import DistillConfig, SettingsError, list_recipes,
         ("optim.lrr=1", "unknown key 'optim.lrr'; did you mean 'lr'?"),
         ("trainr.max_steps=1", "unknown key 'trainr'; did you mean 'trainer'?"),
         ("objectives.enhancement.wait=1", "unknown key 'objectives.enhancement.wait'; did you mean 'weight'?"),
-        ("corruption.snr=[0,20]", "unknown key 'corruption.snr'; did you mean 'snr_db'?"),
+        ("corruption.table=[]", "unknown key 'corruption.table'; did you mean 'tables'?"),
+        ("corruption.tables=[{noise: 1}]", r"corruption: tables\[0\]: noise needs snr_db, as in 'noise:snr_db=5'"),
         ("data.batch_size=6", "unknown key 'data.batch_size'; known: .*; elsewhere there is trainer.batch_size"),
         ("corruption.clean_probability=0.5", "corruption: the probabilities .* must add up to 1, found 1.25"),
         ("trainer.max_steps=many", "trainer.max_steps: found 'many', expected a whole number"),
@@ -87,8 +89,9 @@ def test_recipes_hold_the_published_settings() -> None:
     assert (head.weight, head.loss, head.input) == (2.0, "l1", "extractor")
     assert (head.hidden_size, head.num_layers, head.dropout) == (256, 3, 0.1)
     policy = robust.corruption
-    assert policy.clean_probability == policy.noise_probability == policy.reverb_probability == 0.25
-    assert (policy.noise_reverb_probability, policy.snr_db, policy.white_noise_probability) == (0.25, (0, 20), 0.3)
+    assert policy == CorruptionPolicy() == recipes["robustdistiller_dpwavlm"].corruption
+    assert recipes["robustdistiller_curriculum"].corruption == CorruptionPolicy(curriculum_steps=40000)
+    assert recipes["correlation"].corruption == CorruptionPolicy.from_dict({"mode": "double", "snr_db": [10, 19]})
     optim, trainer = robust.optim, robust.trainer
     assert (optim.lr, optim.betas, optim.eps, optim.weight_decay) == (2e-4, (0.9, 0.98), 1e-6, 1e-6)
     assert (optim.warmup_fraction, optim.schedule, optim.clip_norm) == (0.07, "linear", 15.0)

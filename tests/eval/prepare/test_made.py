@@ -15,7 +15,7 @@ import soundfile
 import torch
 import torchaudio
 
-from robustdistiller.acoustics.audio import read_audio
+from robustdistiller.acoustics.audio.files import read_audio
 from robustdistiller.eval.launcher import main
 from robustdistiller.eval.prepare import PrepareError, run
 from robustdistiller.eval.prepare import running as running_module

@@ -209,13 +209,12 @@ def test_single_tasks(make_run, labelled: Labelled, teacher_path: Path, tmp_path
 
 
 def test_corrupted_training_and_conditions_added_to_a_finished_run(make_run, corpus, straight, tmp_path: Path) -> None:
-    shares = {"clean": 0, "noise": 1, "reverb": 0, "noise_reverb": 0}
-    policy = [f"corruption.{name}_probability={share}" for name, share in shares.items()]
-    options = ["trainer.max_steps=2", *policy, f"data.noise={corpus.noise}"]
+    policy = 'corruption.tables=[{"noise:snr_db=0..20": 0.7, "noise:snr_db=0..20,noise=white": 0.3}]'
+    options = ["trainer.max_steps=2", policy, f"data.noise={corpus.noise}"]
     distill(make_run(tmp_path, *options, 'multitask.conditions=["noise:snr_db=0,noise=white"]'))
     one, other = (read_history(path / "history.csv")[0] for path in (tmp_path, straight))
     assert one["keywords_loss"] != other["keywords_loss"]
-    assert read_checkpoint(tmp_path / "student.ckpt").metadata["corruption"]["noise_probability"] == 1
+    assert read_checkpoint(tmp_path / "student.ckpt").metadata["corruption"]["tables"][0]["noise:snr_db=0..20"] == 0.7
     digest, first = checkpoint_digest(tmp_path / "student.ckpt"), results(tmp_path)["tests"]
     assert [test["condition"] for test in first] == ["clean", "noise:snr_db=0,noise=white"]
     distill(make_run(tmp_path, *options, 'multitask.conditions=["noise:snr_db=-5", "clean"]'))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from robustdistiller.acoustics import band_reject_filter
+from robustdistiller.acoustics.effects.band_reject import band_reject_filter
 
 BANDS_HZ = [(900, 1100), (0, 60), (12.5, 30), (3000, 3000), (50, 55), (6000, 7000), (7500, 8000), (400, 8000)]
 

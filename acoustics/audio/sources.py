@@ -1,6 +1,7 @@
 """Where noise, babble speech and impulse responses come from: folders, files, or pieces of long recordings."""
 
 import hashlib
+import logging
 import math
 import os
 import threading
@@ -11,16 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import AudioInfo, audio_info, read_audio
-from .decoded import DecodedAudio
+from .files import AudioInfo, audio_info, read_audio
 from .listing import Piece, list_pieces, read_manifest
-from .synthesis import go_round
+
+logger = logging.getLogger(__name__)
 
 WHOLE_FILE_S = 300.0
 """Files at another rate, and of formats without exact seeking, are decoded whole up to this length."""
 _FILTER_FRAMES = 1024  # of the file, to both sides: more than the resampler's filter reaches
 
-_LOCK = threading.Lock()  # of the recordings in memory: `decode` reads in several threads
+SILENCE = 1e-5
+"""A third of one step of 16-bit audio: what stays below is silent."""
+SHORTEST_S = 0.025
+"""Shorter recordings (than a frame) are no sound to repeat."""
+_ATTEMPTS = 100
+_RECENT = 8
+
+_LOCK = threading.Lock()  # of the recordings in memory
 
 
 class AudioSource:
@@ -36,7 +44,7 @@ class AudioSource:
         infos: headers that are known already, by file name.
 
     Attributes:
-        decoded: the samples of these recordings from ``decode``; what is there is not read from its file.
+        skipped: recordings that `draw` passed over in this process, and why.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -64,8 +72,9 @@ class AudioSource:
             name = next(name for index, name in enumerate(self.names) if self._index[name] != index)
             raise ValueError(f"{name!r} occurs twice in an audio source; every recording needs a name of its own")
         self._infos = dict(infos or {})
-        self.decoded: DecodedAudio | None = None
+        self.skipped: dict[str, str] = {}
         self._decoded: OrderedDict[Path | str, np.ndarray] = OrderedDict()
+        self._recent: OrderedDict[tuple, np.ndarray] = OrderedDict()
 
     @classmethod
     def from_path(cls, path: str | Path | Sequence[str | Path], **options) -> "AudioSource":
@@ -128,7 +137,7 @@ class AudioSource:
         return len(self.pieces)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_decoded": OrderedDict()}
+        return {**self.__dict__, "_decoded": OrderedDict(), "_recent": OrderedDict()}
 
     def piece(self, name: str) -> Piece:
         """The recording called ``name``; ValueError when there is none."""
@@ -185,7 +194,59 @@ class AudioSource:
         if start + num_samples <= total:
             return self._read_part(name, start, num_samples, channel)
         whole = self._read_part(name, 0, total, channel)
-        return go_round(whole, start, num_samples)
+        return np.resize(np.concatenate([whole[start:], whole[:start]]), num_samples)
+
+    def draw(self, rng: np.random.Generator, num_samples: int, count: int = 1) -> tuple[list[str], list[int]]:
+        """Draws parts of recordings in which something is heard.
+
+        A recording that is long enough is cropped; a shorter one is repeated, from anywhere in it. A part that is
+        silent is moved to the next sound. Recordings that are silent throughout or shorter than 25 ms are passed over,
+        logged and noted in `skipped`.
+
+        Args:
+            rng: where all randomness comes from.
+            num_samples: length of the parts.
+            count: of recordings; none is drawn twice where there are enough.
+
+        Returns:
+            Names, and the first sample of each part.
+
+        Raises:
+            ValueError: a recording cannot be read, or none that is tried can be used.
+        """
+        chosen = rng.choice(len(self), size=count, replace=count > len(self))
+        names, starts = [], []
+        for name in (self.names[index] for index in chosen):
+            for _ in range(_ATTEMPTS):
+                total = self.num_samples(name)
+                start = int(rng.integers(total - num_samples + 1 if total >= num_samples else total))
+                found = None if name in self.skipped else self.sounding(name, start, num_samples)
+                if found is not None and total >= SHORTEST_S * self.sample_rate_hz:
+                    break
+                self._skip(name, "it is silent" if found is None else f"it has {total} samples, less than 25 ms")
+                name = self.names[rng.integers(len(self))]
+            else:
+                raise ValueError(f"of {_ATTEMPTS} recordings drawn none can be used; first: {self._first_skipped()}")
+            names.append(name)
+            starts.append(found)
+        return names, starts
+
+    def sounding(self, name: str, start: int, num_samples: int) -> int | None:
+        """``start``, or where the next sound begins if all of that part is silent; None in a silent recording."""
+        part = self.read(name, start, num_samples)
+        if np.abs(part[:1000]).max() > SILENCE or np.abs(part).max() > SILENCE:
+            return start
+        sounds = np.flatnonzero(np.abs(self.read(name, start)) > SILENCE)
+        return (start + int(sounds[0])) % self.num_samples(name) if len(sounds) else None
+
+    def _skip(self, name: str, reason: str) -> None:
+        if name not in self.skipped:
+            self.skipped[name] = reason
+            logger.warning("recording %r (%s) is passed over: %s", name, self.piece(name).path, reason)
+
+    def _first_skipped(self) -> str:
+        name, reason = next(iter(self.skipped.items()))
+        return f"{name!r} ({self.piece(name).path}): {reason}"
 
     def _info(self, piece: Piece) -> AudioInfo:
         file = str(piece.file)
@@ -194,10 +255,18 @@ class AudioSource:
         return self._infos[file]
 
     def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
-        if self.decoded is not None:
-            part = self.decoded.read(self._index[name], channel, start, num_samples)
-            if part is not None:
-                return part
+        """What was read last is still there: it is looked at when it is drawn, and heard afterwards."""
+        key = name, start, num_samples, channel
+        if key not in self._recent:
+            part = self._read_from_file(*key)
+            with _LOCK:
+                self._recent[key] = part
+                while len(self._recent) > _RECENT:
+                    self._recent.popitem(last=False)
+            return part
+        return self._recent[key]
+
+    def _read_from_file(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
         piece = self.piece(name)
         info = self._info(piece)
         num_frames = _num_frames(piece, info)

@@ -1,4 +1,4 @@
-"""Room impulse responses: finding the direct path, measuring the reverberation time, choosing rooms by it."""
+"""Room impulse responses from files: aligned to their direct path, chosen by their reverberation time."""
 
 import hashlib
 import json
@@ -11,76 +11,12 @@ import numpy as np
 
 from robustdistiller.common.files import write_text
 
-from .sources import AudioSource
+from .audio.sources import AudioSource
+from .responses import LEAD_S, direct_path_index, measure_rt60_s
 
 logger = logging.getLogger(__name__)
 
-LEAD_S = 0.0025
-"""What is kept of a response before its direct path: the rising edge of the band-limited direct sound."""
-
 RT60_TOLERANCE = 0.15
-
-
-def direct_path_index(response: np.ndarray, sample_rate_hz: int = 16000) -> int:
-    """Index of the direct sound in an impulse response.
-
-    The onset is the first sample within 12 dB of the strongest one; the direct path is the strongest sample of the
-    millisecond after it. (The strongest sample of all can be a later reflection when the source is far away.)
-
-    Args:
-        response: (taps,) one channel.
-        sample_rate_hz: sampling rate.
-
-    Raises:
-        ValueError: the response is silent.
-
-    >>> direct_path_index(np.array([0, 0.01, 0.8, 0.2, 0.1]))
-    2
-    """
-    magnitude = np.abs(response)
-    peak = magnitude.max(initial=0.0)
-    if peak == 0:
-        raise ValueError("the impulse response is silent")
-    onset = int(np.argmax(magnitude >= peak * 10 ** (-12 / 20)))
-    return onset + int(np.argmax(magnitude[onset : onset + max(sample_rate_hz // 1000, 1)]))
-
-
-def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = 16000) -> float | None:
-    """Reverberation time by backward integration of the squared response (Schroeder 1965; ISO 3382).
-
-    A line is fitted to the decay curve from -5 to -25 dB (T20), or from -5 to -15 dB (T10) when the noise floor of the
-    response is less than 10 dB below that, and extrapolated to 60 dB.
-
-    Args:
-        response: (taps,) one channel.
-        sample_rate_hz: sampling rate.
-
-    Returns:
-        Seconds, or None when the response decays too little to tell.
-
-    >>> decay = np.random.default_rng(0).standard_normal(16000) * 10 ** (-3 * np.arange(16000) / 16000 / 0.5)
-    >>> abs(measure_rt60_s(decay) - 0.5) < 0.03
-    True
-    """
-    energy = np.square(response[direct_path_index(response, sample_rate_hz) :], dtype=np.float64)
-    frame = sample_rate_hz // 100
-    if len(energy) < 4 * frame:
-        return None
-    frames = energy[: len(energy) // frame * frame].reshape(-1, frame).mean(axis=1)
-    floor = frames[-max(len(frames) // 10, 1) :].mean()
-    # Beyond the point where the decay meets the floor, integrating adds noise instead of reverberation.
-    above = np.flatnonzero(frames > 4 * floor)
-    end = (above[-1] + 1) * frame if len(above) else len(energy)
-    curve = np.cumsum(energy[:end][::-1])[::-1]
-    with np.errstate(divide="ignore"):
-        decay_db = 10 * np.log10(curve / curve[0])
-    range_db = 10 * np.log10(frames.max() / max(floor, frames.max() * 1e-12))
-    for depth_db in (25, 15):
-        chosen = (decay_db <= -5) & (decay_db >= -depth_db)
-        if range_db >= depth_db + 10 and np.count_nonzero(chosen) >= frame:
-            slope_db_per_s = np.polyfit(np.flatnonzero(chosen) / sample_rate_hz, decay_db[chosen], 1)[0]
-            return float(-60 / slope_db_per_s) if slope_db_per_s < 0 else None
-    return None
 
 
 class RIRSource:
@@ -105,6 +41,7 @@ class RIRSource:
         self.cache_dir = Path(cache_dir) if cache_dir else default
         self._rt60s: dict[tuple[str, int], float | None] | None = None
         self._direct: dict[tuple[str, int], int] = {}
+        self._selected: dict[tuple[float, float | None], tuple[tuple[str, int], ...]] = {}
 
     @classmethod
     def from_path(cls, path: str | Path | Sequence[str | Path], cache_dir=None, **options) -> "RIRSource":
@@ -172,6 +109,8 @@ class RIRSource:
         Raises:
             ValueError: there is none; the message lists the reverberation times there are.
         """
+        if (rt60_s, rt60_max_s) in self._selected:
+            return self._selected[rt60_s, rt60_max_s]
         rt60s = self.rt60s()
         if rt60_max_s is None:
             wanted = f"within {RT60_TOLERANCE:.0%} of rt60_s={rt60_s:g}"
@@ -185,6 +124,7 @@ class RIRSource:
             raise ValueError(
                 f"no impulse response {wanted} among {len(rt60s)}; measured reverberation times (s): {listed}"
             )
+        self._selected[rt60_s, rt60_max_s] = chosen
         return chosen
 
     def _measure_all(self) -> dict[tuple[str, int], float | None]:

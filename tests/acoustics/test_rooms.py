@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.acoustics import Corruptor, RIRSource, corrupt_utterance, direct_path_index, measure_rt60_s, rirs
+from robustdistiller.acoustics import Corruptor, RIRSource, corrupt_utterance, direct_path_index, measure_rt60_s, rooms
 
 RT60S = (0.2, 0.3, 0.45, 0.6, 0.8)
 
@@ -55,7 +55,7 @@ def test_rooms_are_chosen_by_their_measured_time(sources):
     with pytest.raises(ValueError, match=r"no impulse response with rt60_s=1..2 among 7"):
         rir.select(1, 2)
     drawn = Corruptor("reverb:rt60_s=0.4..0.65", rir=rir)
-    names = {drawn.draw(f"utt-{n}", 100).rir.name for n in range(40)}
+    names = {drawn.draw(f"utt-{n}", 100)["rir"]["name"] for n in range(40)}
     assert names == {"room0.45.wav", "room0.6.wav"}
     with pytest.raises(ValueError, match=r"noise:snr_db=5,noise=white,side=test: side belongs to trials"):
         Corruptor("noise:snr_db=5,noise=white,side=test")
@@ -76,7 +76,7 @@ def test_measured_times_are_remembered_until_the_file_changes(tmp_path, monkeypa
         calls.count += 1
         return measure_rt60_s(*arguments)
 
-    monkeypatch.setattr(rirs, "measure_rt60_s", counted)
+    monkeypatch.setattr(rooms, "measure_rt60_s", counted)
     first = RIRSource.from_path(folder, cache_dir=cache).rt60s()
     assert calls.count == len(RT60S)
     assert RIRSource.from_path(folder, cache_dir=cache).rt60s() == first

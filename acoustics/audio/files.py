@@ -1,12 +1,19 @@
 """Reading audio files: any format of libsndfile, mixed to mono, at one sampling rate."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import lazy_loader
 import numpy as np
-import soundfile
-import soxr
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+# Effects are known, and records of them read, where there is no audio.
+soundfile, soxr = lazy_loader.load("soundfile"), lazy_loader.load("soxr")
 
 # Decoders of these carry a state: samples after a seek differ a little from those of a run from the start.
 _INEXACT_SEEK = {"OGG", "MP3", "MPEG"}
@@ -96,6 +103,8 @@ def load_audio(
     ...     load_audio(f"{folder}/a.wav").shape, round(load_audio(f"{folder}/a.wav")[800].item(), 2)
     (torch.Size([1600]), 0.2)
     """
+    import torch
+
     return torch.from_numpy(read_audio(path, sample_rate_hz, frame_offset, num_frames, channel))
 
 

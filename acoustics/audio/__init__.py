@@ -1,0 +1,1 @@
+"""Audio files: reading, listing, and collections of recordings."""
