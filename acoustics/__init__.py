@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "audio": ["AudioInfo", "audio_info", "load_audio", "resample"],
         "band": ["band_reject_filter"],
         "condition": ["Condition"],
-        "corpora": ["corpus_pieces", "detect_layout", "split_of"],
+        "corpora": ["SourceSpec", "corpus_pieces", "detect_layout", "split_of"],
         "corruptor": ["Corruptor", "corrupt_utterance"],
         "parameters": ["CorruptionParameters", "NoiseParameters", "RIRParameters"],
         "pitch": ["pitch_shift"],
