@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource, corpus_pieces
+from robustdistiller.acoustics import AudioSource, CorruptionBatch, Corruptor, RIRSource, SourceSpec
 from robustdistiller.common.settings import SettingsError
 
 from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Position, SpeechBatches
@@ -148,23 +148,24 @@ def _file_of(cut: Cut | FileCut) -> str | None:
 
 
 def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
-    settings = config.validation
-    noise_roots, rir_roots = settings.noise or config.data.noise, settings.rir or config.data.rir
-    noise = None if settings.noise or training is None else training.noise
-    rir = None if settings.rir or training is None else training.rir
-    if noise is None and noise_roots:
-        noise = _open(noise_roots, "noise")
-    if rir is None and rir_roots:
-        rir = RIRSource(_open(rir_roots, "rir"))
+    settings, data = config.validation, config.data
+    # What is taken from the section `data` is what training takes of it.
+    noise = _open(settings.noise, "noise", "all") if settings.noise else training and training.noise
+    rooms = _open(settings.rir, "rir", "all") if settings.rir else None
+    rir = RIRSource(rooms) if rooms else training and training.rir
+    if noise is None and data.noise:
+        noise = _open(data.noise, "noise", "training")
+    if rir is None and data.rir:
+        rir = RIRSource(_open(data.rir, "rir", "training"))
     speech = training.speech if training else None
     conditions = choose_conditions(settings, noise is not None, rir is not None)
     return {one.label: Corruptor(one, noise, rir, speech, seed=settings.seed) for one in conditions}
 
 
-def _open(roots: Sequence[str], purpose: str) -> AudioSource:
+def _open(roots: Sequence[str], purpose: str, split: str) -> AudioSource:
     pieces = []
     for root in roots:
-        path = Path(root).expanduser()
-        found = corpus_pieces(path, purpose)
-        pieces += found if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in found]
+        spec = SourceSpec.parse(root)
+        found, name = spec.pieces(purpose, split), Path(spec.path).name
+        pieces += found if len(roots) == 1 else [replace(one, name=f"{name}/{one.name}") for one in found]
     return AudioSource(pieces)

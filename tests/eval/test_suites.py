@@ -151,5 +151,5 @@ def test_options_of_sources_are_refused_where_they_are_typed():
 
     launch = Launch.__new__(Launch)
     launch.ours = {"noise": ["/data/musan,splt=test"], "rir": None, "speech": None}
-    with pytest.raises(LaunchError, match="^--noise: unknown option 'splt' in .*; did you mean 'split'"):
+    with pytest.raises(LaunchError, match=r"^--noise: unknown option 'splt' in .*; did you mean 'split'"):
         launch._given_over(Sources())
