@@ -7,18 +7,21 @@ original there is one file.
 from collections.abc import Sequence
 from pathlib import Path
 
-from .layout import Item, Layout
+from .layout import PARTS, Folder, Item, Layout
 
-_PARTS = {"music", "noise", "speech"}
+_KINDS = {"music", "noise", "speech"}
 
 
 def _items(root: Path, names: Sequence[str], purpose: str) -> list[Item]:
     # Music and babble serve as noise for those who ask for them; noise serves as nothing else.
-    parts = _PARTS if purpose == "noise" else {purpose}
+    kinds = _KINDS if purpose == "noise" else {purpose}
     found = ((name, name.split("/")[0]) for name in names)
-    return [Item(name, (part,), group=Path(name).stem) for name, part in found if part in parts]
+    return [Item(name, (kind,), group=Path(name).stem) for name, kind in found if kind in kinds]
 
 
-LAYOUT = Layout(
-    lambda folder: folder.folders >= _PARTS, _items, ("noise", "speech", "music"), default={"noise": ("noise",)}
-)
+def _is_here(folder: Folder) -> bool:
+    # Somebody's own recordings may be sorted like this too: what is held out of them must not be divided anew.
+    return folder.folders >= _KINDS and not any((folder.path / k / part).is_dir() for k in _KINDS for part in PARTS)
+
+
+LAYOUT = Layout(_is_here, _items, ("noise", "speech", "music"), default={"noise": ("noise",)})

@@ -135,6 +135,15 @@ def test_musan_gives_what_serves_the_purpose(plant):
             corpus_pieces(root / "noise", purpose)
 
 
+def test_recordings_of_ones_own_sorted_like_musan_keep_their_parts(tmp_path):
+    for name in (*(f"noise/test/{n}.wav" for n in range(10)), "noise/train/a.wav", "music/b.wav", "speech/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert detect_layout(tmp_path) == detect_layout(tmp_path / "noise") == "folder"
+    assert names(tmp_path / "noise", split="training") == {"train/a.wav"}
+    assert len(names(tmp_path / "noise", split="test")) == 10
+
+
 def test_urbansound8k_has_folds_and_classes(plant):
     root = plant("urbansound8k")
     assert names(root, split="test") == {"audio/fold10/100795-3-0-0.wav", "audio/fold10/162134-9-1-0.wav"}
