@@ -32,6 +32,7 @@ Variations:
   batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
   stop after a while       trainer.max_hours=11.5
   a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
+  measured rooms only      data.rir='RIRS_NOISES,only=real'
   validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
   less memory              trainer.activation_checkpointing=true
   compiled layers          trainer.compile=true

@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",
     "export": "Write a checkpoint for ONNX Runtime (float32, int8) or torch.export, and check what the file computes.",
     "extract": "Write the features of a folder of audio, one file each.",
+    "data": "Say what lies in folders of noise, rooms and speech, what training takes of them, which files are no use.",
     "prepare": "Look at a SUPERB task's data, say what is missing, make the files that s3prl needs.",
     "sweep": "Run a benchmark sweep: upstreams x tasks x conditions x seeds, continued where it stopped.",
     "profile": "Measure what an upstream costs: parameters, MACs, real-time factor, memory.",

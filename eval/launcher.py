@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from robustdistiller.acoustics import Condition
+from robustdistiller.acoustics import Condition, SourceSpec
 from robustdistiller.common.installation import run_command
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
@@ -31,7 +31,7 @@ from robustdistiller.eval.manifests import ManifestError, ReplayedCorruptor, con
 from robustdistiller.eval.options import parser_class
 from robustdistiller.eval.records import RecordError
 from robustdistiller.eval.runner import ConditionRunner, EvaluationPlan
-from robustdistiller.eval.sources import KINDS, Sources, SourceSpec
+from robustdistiller.eval.sources import KINDS, Sources
 from robustdistiller.eval.suites import SuiteError, load_suites
 from robustdistiller.eval.task_configs import check_roots, vocabulary_paths, write_config
 from robustdistiller.eval.task_needs import require
@@ -249,7 +249,7 @@ class Launch:
         sided = ours["asv_corrupt"] == "test" or any("side" in condition for condition in conditions)
         if sided and (task is None or task.code != "ASV"):
             raise LaunchError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
-        sources = _with_names_of(replayed, self.sources).with_given(self._given())
+        sources = self._given_over(_with_names_of(replayed, self.sources))
         try:
             corruptors = sources.corruptors(conditions, ours["corruption_seed"])
         except ValueError as error:
@@ -277,8 +277,11 @@ class Launch:
             raise LaunchError("--feature-cache, --read-ahead-s: features change while -f trains the upstream")
         return plan
 
-    def _given(self) -> dict[str, tuple[str, ...]]:
-        return {kind: tuple(self.ours[kind] or ()) for kind in KINDS}
+    def _given_over(self, sources: Sources) -> Sources:
+        try:
+            return sources.with_given({kind: tuple(self.ours[kind] or ()) for kind in KINDS})
+        except ValueError as error:
+            raise LaunchError(f"{', '.join(f'--{kind}' for kind in KINDS if self.ours[kind])}: {error}") from error
 
     def _training(self, task: tasks.Task) -> TrainingPlan:
         """What the head is trained under."""
@@ -286,7 +289,7 @@ class Launch:
             raise LaunchError(f"--train-condition: heads of {task.code} cannot be trained on corrupted audio")
         if any("side" in condition for condition in self.conditions):
             raise LaunchError("--train-condition: only trials have a test side; leave out side=")
-        sources = self.sources.with_given(self._given())
+        sources = self._given_over(self.sources)
         try:
             corruptors = sources.corruptors(self.conditions, self.ours["corruption_seed"])
         except ValueError as error:

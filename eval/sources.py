@@ -11,100 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.acoustics import AudioSource, Condition, Corruptor, Piece, RIRSource, corpus_pieces, detect_layout
+from robustdistiller.acoustics import AudioSource, Condition, Corruptor, Piece, RIRSource, SourceSpec, detect_layout
 from robustdistiller.acoustics.condition import SOURCES
-from robustdistiller.common.names import refuse_unknown
 
 logger = logging.getLogger(__name__)
 
 KINDS = SOURCES
 _SHIPPED = {"noise": "test noise", "rir": "test rir", "speech": "training speech"}
-_LISTS = ("only", "without")
-# The options at the end of PATH,key=value,key=value; commas in the path itself stay.
-_OPTIONS = re.compile(r"^(.*?)((?:,(?:kind|split|only|without)=[^,]*)*)$")
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)")
-
-
-@dataclass(frozen=True)
-class SourceSpec:
-    """One corpus of noise, rooms or speech, and which part of it is used.
-
-    Attributes:
-        path: folder, audio file or ``.tsv`` manifest; empty where a suite leaves it to the user.
-        kind: a layout (see `acoustics.corpus_pieces`); None looks for itself.
-        split: ``all``, ``train``, ``dev`` or ``test``; None is ``all``, unless a suite says otherwise.
-        only, without: labels to keep and to leave out.
-
-    Example:
-        >>> spec = SourceSpec.parse("/data/UrbanSound8K,split=test,without=siren+drilling")
-        >>> spec.split, spec.without, spec.title
-        ('test', ('siren', 'drilling'), 'UrbanSound8K (split=test, without=siren+drilling)')
-    """
-
-    path: str = ""
-    kind: str | None = None
-    split: str | None = None
-    only: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> SourceSpec:
-        """Read ``PATH`` or ``PATH,split=test,kind=musan,only=A+B,without=C``; variables and ``~`` are expanded."""
-        path, options = _OPTIONS.match(text).groups()
-        values: dict[str, Any] = dict(option.split("=", 1) for option in options.split(",") if option)
-        values.update({key: tuple(values[key].split("+")) for key in _LISTS if key in values})
-        return cls(path=_expand(path), **values)
-
-    @classmethod
-    def from_value(cls, value: Any, where: str) -> SourceSpec:
-        """Build a spec from a suite's YAML: a path, or a mapping of this class's attributes.
-
-        Raises:
-            ValueError: unknown keys (the nearest known one is named) or another type.
-
-        Example:
-            >>> SourceSpec.from_value({"path": "/data/musan", "split": "test"}, "noise").split
-            'test'
-        """
-        if isinstance(value, str):
-            return cls.parse(value)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must be a path or a mapping with path, kind, split, ..., found {value!r}")
-        refuse_unknown(value, [f.name for f in dataclasses.fields(cls)], "key", where)
-        values = {key: ([one] if isinstance(one, str) and key in _LISTS else one) for key, one in value.items()}
-        values.update({key: tuple(map(str, values[key] or ())) for key in _LISTS if key in values})
-        return cls(**{**values, "path": _expand(str(values.get("path") or ""))})
-
-    def over(self, base: SourceSpec) -> SourceSpec:
-        """This spec where it says something, `base` where it does not.
-
-        Example:
-            >>> SourceSpec("/data/CHiME3").over(SourceSpec(kind="chime")).kind
-            'chime'
-        """
-        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name)}
-        return dataclasses.replace(base, **changed)
-
-    @property
-    def title(self) -> str:
-        """Name of the folder and what is used of it, the same on every machine."""
-        parts = [f"split={self.split}"] if self.split not in (None, "all") else []
-        parts += [f"{key}={'+'.join(getattr(self, key))}" for key in _LISTS if getattr(self, key)]
-        return Path(self.path).name + (f" ({', '.join(parts)})" if parts else "")
-
-    def pieces(self, purpose: str) -> list[Piece]:
-        """The recordings, see `acoustics.corpus_pieces`.
-
-        Raises:
-            FileNotFoundError: nothing is there.
-            ValueError: unknown layout, part or label, or nothing is left.
-
-        Example:
-            >>> SourceSpec("/no/such/folder").pieces("noise")
-            Traceback (most recent call last):
-            FileNotFoundError: ...
-        """
-        return corpus_pieces(self.path, purpose, self.kind, self.split or "all", self.only, self.without)
 
 
 @dataclass(frozen=True)
@@ -237,10 +151,6 @@ class Sources:
         ]
         if missing:
             raise ValueError(f"the suite leaves to you where some of its sources lie; give {', '.join(missing)}")
-
-
-def _expand(path: str) -> str:
-    return os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _open(kind: str, specs: tuple[SourceSpec, ...]) -> AudioSource | RIRSource:

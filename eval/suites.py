@@ -9,9 +9,9 @@ A suite is a YAML file::
     conditions: [clean, noise:snr_db=5, correlation]
 
 `conditions` lists one-line forms, or names of suites that are put in whole; without it, those of `base` are taken.
-`noise`, `rir` and `speech` are a path, a mapping (see `SourceSpec`), a list of these, or, to have several at once, a
-mapping of names that conditions use: ``noise: {street: /data/street}`` and ``noise:snr_db=5,noise=street``. `corpora`
-says which part of a corpus is used wherever one of its kind is given.
+`noise`, `rir` and `speech` are a path, a mapping (see `acoustics.SourceSpec`), a list of these, or, to have several at
+once, a mapping of names that conditions use: ``noise: {street: /data/street}`` and ``noise:snr_db=5,noise=street``.
+`corpora` says which part of a corpus is used wherever one of its kind is given.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any
 
 import yaml
 
-from robustdistiller.acoustics import Condition
+from robustdistiller.acoustics import Condition, SourceSpec
+from robustdistiller.acoustics.corpora import LAYOUTS
 from robustdistiller.acoustics.effects.noise import COLORS
-from robustdistiller.acoustics.layouts import LAYOUTS
 from robustdistiller.common.names import did_you_mean, nearest, refuse_unknown
-from robustdistiller.eval.sources import KINDS, Sources, SourceSpec
+from robustdistiller.eval.sources import KINDS, Sources
 
 _KEYS = ("about", "source", "base", *KINDS, "corpora", "conditions")
 _SPEC_KEYS = tuple(f.name for f in dataclasses.fields(SourceSpec))
@@ -67,7 +67,7 @@ def suite_names() -> list[str]:
 
     Example:
         >>> suite_names()
-        ['clean', 'correlation', 'robustdistiller']
+        ['clean', 'correlation', 'line', 'robustdistiller']
     """
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, corpus_pieces
+from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, SourceSpec
 from robustdistiller.acoustics.audio.listing import list_pieces
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.upstream import Checkpoint, ModelName, SpeechEncoder, checkpoint_digest, read_checkpoint, resolve
@@ -135,14 +135,17 @@ def _open_source(
     infos: dict[str, AudioInfo] = {}
     try:
         for root in roots:
-            path = Path(root).expanduser()
+            spec = SourceSpec.parse(root)
+            path = Path(spec.path)
             everything = list_pieces(path)
-            found = corpus_pieces(path, _PURPOSES[kind], split="training", pieces=everything)
+            found = spec.pieces(_PURPOSES[kind], split="training", listed=everything)
             excluded = {piece.name for piece in found if any(fnmatchcase(piece.name, pattern) for pattern in exclude)}
             kept = [piece for piece in found if piece.name not in excluded]
             if not kept:
                 raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
-            place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+            # Of one root, each choice of recordings has a list of its own.
+            chosen = "" if spec == SourceSpec(spec.path) else repr(replace(spec, path=""))
+            place = hashlib.sha256(f"{path.resolve()}{chosen}".encode()).hexdigest()[:8]
             headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.npz")
             kept = [piece for piece in kept if str(piece.file) not in unreadable]
             left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]

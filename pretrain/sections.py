@@ -131,12 +131,13 @@ class DataConfig:
     Attributes:
         speech: folders of clean speech (flac, wav, ogg, opus, mp3), audio files, lhotse cut manifests
             (.jsonl[.gz]), lhotse Shar folders, or WebDataset shards (a folder of .tar files, or one of them).
-        noise: folders of noise recordings. Of a known corpus (see `acoustics.corpus_pieces`), and of a folder with a
-            part called train, dev or test, the part for training is taken, and what serves as noise.
+        noise: folders of noise recordings, as `PATH` or `PATH,split=..,kind=..,only=A+B,without=C` (see
+            `acoustics.SourceSpec`). Of a known corpus (see `acoustics.corpus_pieces`), and of a folder with a part
+            called train, dev or test, what serves as noise is taken, without `split` the part for training.
         noise_exclude: patterns (`*`, `?`) of noise files to leave out, matched against the path below the folder.
-        rir: folders of room impulse responses; of a known corpus those alone, as for `noise`.
-        babble: folders of speech to mix babble noise from, and of interfering talkers.
-        music: folders of music.
+        rir: folders of room impulse responses, as for `noise`: `"RIRS_NOISES,only=real"` are the measured rooms.
+        babble: folders of speech to mix babble noise from, and of interfering talkers, as for `noise`.
+        music: folders of music, as for `noise`.
         max_samples: longest stretch used at once, at 16 kHz.
         min_samples: shorter files are left out, at 16 kHz.
         long_files: `crop` takes one random stretch of a longer file per epoch; `windows` uses all of it, in pieces.

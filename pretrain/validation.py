@@ -37,8 +37,9 @@ class ValidationConfig:
         utterances: how many are used, chosen by hash; at most a tenth of `data.speech` is held out.
         conditions: one-line conditions (`noise:snr_db=5`). Null is clean, noise at 5 dB, reverberation, and
             reverberation with noise at 10 dB, without those for which there is no noise or no room.
-        noise: folders of noise; empty takes that of the training.
-        rir: folders of impulse responses; empty takes those of the training.
+        noise: folders of noise, written as in `data.noise`; all of it is used unless `split` says which part. Empty
+            takes that of the training.
+        rir: folders of impulse responses, likewise; empty takes those of the training.
         criterion: which distance, averaged over targets and conditions, chooses the best checkpoint: `cosine` (1 minus
             the cosine; all targets count alike) or `l1` (targets of large values count more).
         seed: of the corruption.

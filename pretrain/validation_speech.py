@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corpus_pieces
+from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, SourceSpec
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.settings import SettingsError
 
 from .data import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
@@ -150,23 +151,23 @@ def _file_of(cut: Cut | FileCut) -> str | None:
 
 
 def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
-    settings = config.validation
-    noise_roots, rir_roots = settings.noise or config.data.noise, settings.rir or config.data.rir
-    noise = None if settings.noise or training is None else training.recordings.noise
-    rir = None if settings.rir or training is None else training.recordings.rir
-    if noise is None and noise_roots:
-        noise = _open(noise_roots, "noise")
-    if rir is None and rir_roots:
-        rir = RIRSource(_open(rir_roots, "rir"))
-    speech, music = (training.recordings.speech, training.recordings.music) if training else (None, None)
-    conditions = choose_conditions(settings, noise is not None, rir is not None)
-    return {one.label: Corruptor(one, noise, rir, speech, music, seed=settings.seed) for one in conditions}
+    settings, data = config.validation, config.data
+    given = {} if training is None else {kind: getattr(training.recordings, kind) for kind in SOURCES}
+    for kind in ("noise", "rir"):
+        roots, split = getattr(settings, kind), "all"
+        if not roots and not given.get(kind):  # what is taken from the section `data` is what training takes of it
+            roots, split = getattr(data, kind), "training"
+        if roots:
+            source = _open(roots, kind, split)
+            given[kind] = RIRSource(source) if kind == "rir" else source
+    conditions = choose_conditions(settings, bool(given.get("noise")), bool(given.get("rir")))
+    return {one.label: Corruptor(one, **given, seed=settings.seed) for one in conditions}
 
 
-def _open(roots: Sequence[str], purpose: str) -> AudioSource:
+def _open(roots: Sequence[str], purpose: str, split: str) -> AudioSource:
     pieces = []
     for root in roots:
-        path = Path(root).expanduser()
-        found = corpus_pieces(path, purpose)
-        pieces += found if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in found]
+        spec = SourceSpec.parse(root)
+        found, name = spec.pieces(purpose, split), Path(spec.path).name
+        pieces += found if len(roots) == 1 else [replace(one, name=f"{name}/{one.name}") for one in found]
     return AudioSource(pieces)

@@ -134,6 +134,8 @@ def _stamps(files: Sequence[str]) -> np.ndarray:
 def walk_audio(root: str | Path) -> Iterator[str]:
     """The audio files below a folder, links followed, as paths relative to it with forward slashes.
 
+    Of a folder and links to it the first by name is looked into, on every file system.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Path(folder, "a").mkdir()
@@ -148,6 +150,7 @@ def walk_audio(root: str | Path) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add(real)
+        subfolders.sort()
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         for file in files:

@@ -222,6 +222,42 @@ def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tm
         check_data(make_config(tmp_path / "out", f"data.rir=[{tmp_path / 'wham_noise'}]"), tmp_path)
 
 
+def test_training_takes_what_is_asked_of_a_corpus_in_one_line(make_config, corpus, tmp_path: Path) -> None:
+    from robustdistiller.pretrain.inputs import check_data
+
+    noise, room = (sorted(folder.glob("*.wav")) for folder in (corpus.noise, corpus.rir))
+    measured = "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav"
+    simulated = "simulated_rirs/smallroom/Room001/Room001-00001.wav"
+    places = {
+        f"RIRS_NOISES/{measured}": room[0],
+        f"RIRS_NOISES/{simulated}": room[1],
+        "wham, mine/tr/a.wav": noise[0],
+        "wham, mine/tt/b.wav": noise[1],
+    }
+    for name, file in places.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / name)
+    rooms = tmp_path / "RIRS_NOISES"
+
+    def heard(*overrides: str):
+        _, corruptor = check_data(make_config(tmp_path / "out", *overrides), tmp_path)
+        return corruptor.source("noise").names, corruptor.source("rir").names
+
+    own = f'data.noise=["{tmp_path / "wham, mine"}"]'
+    assert heard(own, f'data.rir=["{rooms},only=real"]') == (("tr/a.wav",), (measured,))
+    assert heard(own, f"data.rir={rooms},without=real")[1] == (simulated,)
+    asked = f'data.noise=["{tmp_path / "wham, mine"},split=test"]'
+    both = f'data.rir=["{rooms},only=real","{rooms},only=simulated"]'
+    assert heard(asked, both) == (("tt/b.wav",), (f"RIRS_NOISES/{measured}", f"RIRS_NOISES/{simulated}"))
+    manifests = tmp_path / "out" / "manifests"
+    assert len(list((manifests if manifests.exists() else tmp_path / "manifests").glob("rir-*.npz"))) == 3
+    for key in ("noise", "rir"):
+        with pytest.raises(SettingsError, match=rf"^data\.{key}: unknown option 'onyl' in .*; did you mean 'only'\?"):
+            heard(f'data.{key}=["{rooms},onyl=real"]')
+    with pytest.raises(SettingsError, match=r"data\.rir: 'only=real' has no path before its options; .*in quotes"):
+        heard(f"data.rir=[{rooms},only=real]")
+
+
 def test_urbansound_voices_and_music_are_excluded() -> None:
     from fnmatch import fnmatchcase
 

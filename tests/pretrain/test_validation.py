@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import torch
 
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt_utterance
 from robustdistiller.pretrain import RunInterrupted, SettingsError, callbacks, distill, load_config, validator
+from robustdistiller.pretrain.manifest import speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
 from robustdistiller.pretrain.validation import feature_distances, hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
@@ -242,6 +244,26 @@ def test_what_is_missing_is_named_before_the_first_step(make_config, tmp_path: P
     with pytest.raises(SettingsError, match=message):
         distill(make_config(tmp_path, EVERY_TWO, *overrides, recipe="distilhubert"))
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_validation_of_a_clean_recipe_hears_the_training_part_of_the_noise(make_config, corpus, tmp_path: Path) -> None:
+    """The best student is not chosen on the noise of the test; a part that is asked for is taken."""
+    from robustdistiller.pretrain.validation_speech import prepare_validation
+
+    noise = sorted(corpus.noise.glob("*.wav"))
+    for part, file in zip(("tr", "cv", "tt"), noise):
+        (tmp_path / "wham" / part).mkdir(parents=True)
+        shutil.copy(file, tmp_path / "wham" / part / "a.wav")
+    cuts = speech_cuts([corpus.speech], tmp_path / "manifests")[0]
+
+    def heard(*overrides: str) -> tuple[str, ...]:
+        options = (EVERY_TWO, "validation.conditions=['noise:snr_db=5']", *overrides)
+        _, speech = prepare_validation(make_config(tmp_path, *options, recipe="distilhubert"), tmp_path, cuts, None)
+        return next(iter(speech.corruptors.values())).source("noise").names
+
+    assert heard(f"data.noise={tmp_path / 'wham'}") == ("tr/a.wav",)
+    assert heard(f"validation.noise={tmp_path / 'wham'},split=dev") == ("cv/a.wav",)
+    assert len(heard(f"validation.noise={tmp_path / 'wham'}")) == 3
 
 
 def test_another_validation_in_the_same_folder_is_refused(make_config, validated, other_speech, corpus) -> None:

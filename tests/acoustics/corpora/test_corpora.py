@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from robustdistiller.acoustics import corpus_pieces, detect_layout, split_of
+from robustdistiller.acoustics.corpora import PURPOSES
 
 ESC50 = "filename,fold,target,category,esc10,src_file,take"
 TREES = {
@@ -49,6 +50,18 @@ TREES = {
         "SLR28/RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav",
         "SLR28/RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav",
         "RIR_table_simple.csv",
+    ],
+    "but_reverbdb": [
+        f"{room}/MicID01/SpkID{speaker:02d}_20170906_S/{mic:02d}/{file}"
+        for room in ("VUT_FIT_L207", "VUT_FIT_L212", "Hotel_SkalskyDvur_Room112")
+        for speaker in (1, 2)
+        for mic in (1, 31)
+        for file in (
+            "RIR/IR_sweep_15s_45Hzto22kHz_FS16kHz.v00.wav",
+            "silence/silence.v00.wav",
+            "english/LibriSpeech/test-clean/1089/134686/1089-134686-0000.v00.wav",
+            "mic_meta.txt",
+        )
     ],
     "folder": ["rain/1.wav", "rain/2.flac", "wind.wav", "notes.txt"],
 }
@@ -113,10 +126,22 @@ def test_musan_gives_what_serves_the_purpose(plant):
     root = plant("musan")
     assert {name.split("/")[0] for name in names(root)} == {"noise"}
     assert names(root, "speech") == {"speech/librivox/speech-librivox-0000.wav"}
-    assert names(root, only=["music"]) == {"music/fma/music-fma-0000.wav"}
+    assert names(root, only=["music"]) == names(root, "music") == {"music/fma/music-fma-0000.wav"}
     # The folder of noise alone is divided the same way.
     below = {f"noise/{name}" for name in names(root / "noise", split="test")}
     assert below == names(root, split="test") and 0 < len(below) < 12
+    for purpose in ("speech", "music"):  # noise is no babble
+        with pytest.raises(ValueError, match=f"holds nothing that serves as {purpose} in the layout of 'musan'"):
+            corpus_pieces(root / "noise", purpose)
+
+
+def test_recordings_of_ones_own_sorted_like_musan_keep_their_parts(tmp_path):
+    for name in (*(f"noise/test/{n}.wav" for n in range(10)), "noise/train/a.wav", "music/b.wav", "speech/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert detect_layout(tmp_path) == detect_layout(tmp_path / "noise") == "folder"
+    assert names(tmp_path / "noise", split="training") == {"train/a.wav"}
+    assert len(names(tmp_path / "noise", split="test")) == 10
 
 
 def test_urbansound8k_has_folds_and_classes(plant):
@@ -191,6 +216,33 @@ def test_rooms_are_rooms_from_the_root_a_part_and_above(plant, tmp_path, beside)
     assert not any("speech" in name or "_rir_" in name or "simulated" in name for name in noise)
 
 
+def test_corpora_side_by_side_are_all_found_and_many_speakers_hide_none(plant, tmp_path):
+    """RIRS_NOISES and MUSAN in one folder, beside the speech of more speakers than a collection has corpora."""
+    plant("openslr28", "RIRS_NOISES")
+    plant("musan", "musan")
+    plant("wham", "noise/wham_noise")
+    for speaker in range(1001):
+        (tmp_path / "LibriSpeech" / "train" / str(speaker)).mkdir(parents=True)
+    noise = names(tmp_path)
+    assert {name.split("/")[0] for name in noise} == {"RIRS_NOISES", "musan", "noise"} and len(noise) == 17
+    assert {name.split("/")[0] for name in names(tmp_path, "rir")} == {"RIRS_NOISES"}
+    assert detect_layout(tmp_path) == "folder"  # of several kinds
+    assert detect_layout(tmp_path / "noise") == "wham"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_part_is_known_for_what_it_is(link, plant, tmp_path):
+    """Which part of a corpus is used by default depends on its kind, from a part of it too, and through a link."""
+    part = plant("musan", "musan") / "noise"
+    (tmp_path / "mine").mkdir()
+    if link:
+        (tmp_path / "linked").symlink_to(part)
+        part = tmp_path / "linked"
+    assert detect_layout(part) == "musan"
+    assert names(part, split="test") == {n.removeprefix("noise/") for n in names(tmp_path / "musan", split="test")}
+    assert detect_layout(tmp_path / "mine") == "folder"
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TREES if kind != "folder"])
 def test_a_folder_beside_a_corpus_is_no_part_of_it(kind, plant, tmp_path):
     plant(kind)
@@ -225,6 +277,27 @@ def test_a_part_of_a_corpus_stays_what_it_is(kind, part, split, expected, plant)
             names(path, split=split)
 
 
+def test_but_reverbdb_rooms_are_whole_and_retransmitted_speech_is_neither_room_nor_noise(plant):
+    root = plant("but_reverbdb")
+    rooms, noise = names(root, "rir"), names(root, "noise")
+    assert len(rooms) == len(noise) == 12
+    assert all(name.split("/")[-2] == "RIR" for name in rooms) and all("/silence/" in name for name in noise)
+    for purpose in ("rir", "noise"):
+        held_out = {name.split("/")[0] for name in names(root, purpose, split="test")}
+        assert held_out == {"VUT_FIT_L212"}
+        others = {name.split("/")[0] for name in names(root, purpose, split="train")}
+        assert others == {"VUT_FIT_L207", "Hotel_SkalskyDvur_Room112"}
+    assert len(names(root, "rir", only=["VUT_FIT_L207"])) == 4 and names(root, "rir", only=["measured"]) == rooms
+    # From one room, one loudspeaker and one microphone.
+    one = root / "VUT_FIT_L212"
+    assert len(names(one, "rir", split="test")) == 4
+    assert len(names(one / "MicID01" / "SpkID02_20170906_S", "rir", split="test")) == 2
+    assert len(names(one / "MicID01" / "SpkID02_20170906_S" / "31", "rir", split="test")) == 1
+    assert len(names(one, "rir", kind="but_reverbdb", only=["VUT_FIT_L212"])) == 4
+    with pytest.raises(ValueError, match=r"\(but_reverbdb\) has nothing that serves as speech"):
+        corpus_pieces(root, "speech")
+
+
 def test_dns_rooms_and_noise(plant, tmp_path):
     root = plant("dns")
     assert len(names(root, "rir")) == 3
@@ -252,7 +325,7 @@ def test_a_plain_folder_may_have_parts_of_its_own(plant, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["train", "dev", "test"])
-@pytest.mark.parametrize("purpose", ["noise", "rir", "speech"])
+@pytest.mark.parametrize("purpose", PURPOSES)
 def test_nothing_of_one_part_enters_another(part, purpose, tmp_path):
     """Ten recordings that a user has set apart, beside others: by their names some would be of another part."""
     for folder in (part, "rain"):
@@ -272,7 +345,10 @@ def test_nothing_of_one_part_enters_another(part, purpose, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "purpose"),
-    [("musan", "rir"), *((kind, p) for kind in ("urbansound8k", "esc50", "demand", "wham") for p in ("rir", "speech"))],
+    [
+        ("musan", "rir"),
+        *((kind, p) for kind in ("urbansound8k", "esc50", "demand", "wham") for p in ("rir", "speech", "music")),
+    ],
 )
 def test_a_corpus_that_does_not_serve_the_purpose_is_refused(kind, purpose, plant):
     with pytest.raises(ValueError, match=rf"\({kind}\) has nothing that serves as {purpose}, it has noise"):
