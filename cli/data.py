@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustdistiller.common.names import hours_in_words
+
 if TYPE_CHECKING:
     from robustdistiller.acoustics.corpora.survey import CorpusSurvey, FolderSurvey
 
@@ -76,7 +78,9 @@ def lines(found: FolderSurvey, most_troubles: int | None, most_labels: int | Non
         rates = corpus.sample_rates_hz.items()
         rates = ", ".join(f"{rate_hz} Hz" + f" ({n:,})" * (n < corpus.files) for rate_hz, n in rates)
         where = "" if corpus.root == found.path else f" in {corpus.root}"
-        told.append(f"  {corpus.kind}{where}: {_files(corpus.files)}, {_length(corpus.hours)}{rates and ', '}{rates}")
+        told.append(
+            f"  {corpus.kind}{where}: {_files(corpus.files)}, {hours_in_words(corpus.hours)}{rates and ', '}{rates}"
+        )
         told += [f"    {line}" for line in _services(corpus, most_labels)]
         told += [f"    cannot be used: {corpus.problem}"] if corpus.problem else []
     if found.troubles:
@@ -94,7 +98,7 @@ def _services(corpus: CorpusSurvey, most_labels: int | None) -> list[str]:
         parts = dict(service.parts)
         if parts.get("training") == parts.get("train"):
             parts.pop("training", None)
-        text = "; ".join(f"{part} {_files(one.files)}, {_length(one.hours)}" for part, one in parts.items())
+        text = "; ".join(f"{part} {_files(one.files)}, {hours_in_words(one.hours)}" for part, one in parts.items())
         for title, labels in (("labels", service.labels), ("with only=", service.on_request)):
             text += f"\n  {title}: {_counted(labels, most_labels)}" if labels else ""
         alike.setdefault(text, []).append(purpose)
@@ -108,9 +112,3 @@ def _counted(labels: Mapping[str, int], most: int | None) -> str:
 
 def _files(count: int) -> str:
     return f"{count:,} file{'s' * (count != 1)}"
-
-
-def _length(hours: float) -> str:
-    units = ((hours, "h"), (hours * 60, "min"), (hours * 3600, "s"))
-    amount, unit = next((one for one in units if one[0] >= 1), units[-1])
-    return f"{amount:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Names that do not exist, refused with those that were probably meant."""
+"""Words of messages: names that do not exist, with those that were probably meant, and lengths of audio."""
 
 from __future__ import annotations
 
@@ -66,3 +66,14 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str, where:
     for name in given:
         if name not in known:
             raise ValueError(f"unknown {what} {str(name)!r}{where and ' in ' + where}{did_you_mean(name, known)}")
+
+
+def hours_in_words(hours: float) -> str:
+    """A length of audio in the unit that suits it.
+
+    >>> hours_in_words(1234.5), hours_in_words(0.5), hours_in_words(0.0001)
+    ('1,234.5 h', '30.0 min', '0.4 s')
+    """
+    units = ((hours, "h"), (hours * 60, "min"), (hours * 3600, "s"))
+    amount, unit = next((one for one in units if one[0] >= 1), units[-1])
+    return f"{amount:,.1f} {unit}"

@@ -12,6 +12,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioSource, Piece
+from robustdistiller.common.names import hours_in_words
 from robustdistiller.common.settings import SettingsError
 
 from .cuts import SAMPLE_RATE_HZ, at_16_khz, id_digest, windows
@@ -43,9 +44,8 @@ class RootReport:
     left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        units = ((self.hours, "h"), (self.hours * 60, "min"), (self.hours * 3600, "s"))
-        amount, unit = next((one for one in units if one[0] >= 1), units[-1])
-        found = f"{self.kind:<8} {self.path}: {self.files:,} file{'s' * (self.files != 1)}, {amount:.1f} {unit}"
+        files = f"{self.files:,} file{'s' * (self.files != 1)}"
+        found = f"{self.kind:<8} {self.path}: {files}, {hours_in_words(self.hours)}"
         if not self.left_out:
             return found
         return f"{found} ({len(self.left_out)} left out: {self.left_out[0]}{', ...' * (len(self.left_out) > 1)})"

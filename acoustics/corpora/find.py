@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..audio.listing import walk_audio
 from . import but_reverbdb, chime, demand, dns, esc50, folder, fsd50k, musan, rirs_noises, urbansound8k, wham
-from .layout import Folder, Item, Layout
+from .layout import Folder, Item, Layout, split_of
 
 LAYOUTS: dict[str, Layout] = {
     "musan": musan.LAYOUT,
@@ -50,8 +50,11 @@ class Corpus:
         return LAYOUTS[self.kind].serves
 
     def items(self, purpose: str) -> dict[str, Item]:
-        """What serves a purpose, by its name in the folder."""
-        return {self.names[item.name]: item for item in LAYOUTS[self.kind].items(self.root, list(self.names), purpose)}
+        """What serves a purpose, by its name in the folder; of a known corpus each is of some part."""
+        items = LAYOUTS[self.kind].items(self.root, list(self.names), purpose)
+        if self.kind != "folder":
+            items = (replace(item, split=item.split or split_of(item.group)) for item in items)
+        return {self.names[item.name]: item for item in items}
 
     def usual(self, items: Mapping[str, Item], purpose: str) -> dict[str, Item]:
         """The items without those whose labels have to be asked for."""

@@ -52,8 +52,8 @@ def corpus_pieces(
         path: where the corpus lies.
         purpose: ``noise``, ``rir``, ``speech`` (to mix babble from) or ``music``.
         kind: a layout by name.
-        split: ``all``, ``train``, ``dev`` or ``test``; ``training``: ``train`` where the corpus or the folder says what
-            that is, and all of it otherwise.
+        split: ``all``, ``train``, ``dev`` or ``test``; ``training``: all of a plain folder without parts of its own,
+            ``train`` of everything else, so that nothing of what suites test with is trained on.
         only: keep recordings with one of these labels.
         without: leave out recordings with one of these labels.
         pieces: what `list_pieces` found at `path`, where that is known.

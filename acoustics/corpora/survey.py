@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from ..audio.files import AudioInfo, audio_info, read_audio
 from ..audio.listing import Piece, list_pieces
+from ..audio.sources import SHORTEST_S, SILENCE
 from .find import Corpus, find_corpora
 from .layout import PARTS, Item
 
-SHORTEST_S = 0.025
-"""One frame: nothing can be computed of less."""
 _AT_ONCE = 1000  # files given to the threads together, so that what is known of others needs no memory
 _BLOCK_S = 300.0  # so much of a file is in memory when it is listened to
 
@@ -166,10 +165,10 @@ def _heard(piece: Piece, info: AudioInfo, frames: int) -> str:
         for start in range(0, frames, block):
             first, count = piece.frame_offset + start, min(block, frames - start)
             part = read_audio(piece.file, info.sample_rate_hz, frame_offset=first, num_frames=count)
-            silent = silent and not part.any()
+            silent = silent and np.abs(part).max() <= SILENCE
     except (OSError, ValueError) as error:
         return str(error)
-    return "is silent: all samples are zero" if silent else ""
+    return "is silent: no sample is above a third of a step of 16 bits" if silent else ""
 
 
 def _corpus(corpus: Corpus, position: Mapping[str, int], seconds: np.ndarray, rates_hz: np.ndarray) -> CorpusSurvey:

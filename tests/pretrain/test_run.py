@@ -201,8 +201,11 @@ def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tm
         "own/test/d.wav": noise[0],
         "own/e.wav": noise[1],
         "RIRS_NOISES/simulated_rirs/smallroom/Room001/Room001-00001.wav": room[0],
-        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav": room[1],
-        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav": noise[0],
+        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom2_far_angla.wav": room[1],
+        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav": room[
+            1
+        ],  # by name, for test
+        "RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom2_1.wav": noise[0],
         "RIRS_NOISES/pointsource_noises/noise-free-sound-0000.wav": noise[1],
     }
     for name, file in places.items():
@@ -215,7 +218,7 @@ def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tm
         )
     assert corruptor.source("noise").names == ("wham_noise/tr/a.wav", "own/e.wav")
     assert sorted(corruptor.source("rir").names) == sorted(
-        name.removeprefix("RIRS_NOISES/") for name in places if "Room001" in name or "_rir_" in name
+        name.removeprefix("RIRS_NOISES/") for name in places if "Room001" in name or "_rir_largeroom2" in name
     )
     assert "cv/b.wav and 1 more, which" in caplog.text and "does not have for noise in training" in caplog.text
     with pytest.raises(SettingsError, match=r"data\.rir: .*wham_noise \(wham\) has nothing that serves as rir"):
@@ -226,7 +229,7 @@ def test_training_takes_what_is_asked_of_a_corpus_in_one_line(make_config, corpu
     from robustdistiller.pretrain.inputs import check_data
 
     noise, room = (sorted(folder.glob("*.wav")) for folder in (corpus.noise, corpus.rir))
-    measured = "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav"
+    measured = "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom2_far_angla.wav"
     simulated = "simulated_rirs/smallroom/Room001/Room001-00001.wav"
     places = {
         f"RIRS_NOISES/{measured}": room[0],

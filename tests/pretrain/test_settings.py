@@ -123,3 +123,31 @@ def test_names_on_the_command_line_stay_as_they_are_typed() -> None:
     for name in ("4711_3", "007", "1.10", "12:30", "0x1f", "exp/run #3", "a: b"):
         config = load_config("distilhubert", [f"out_dir={name}", f"teacher.checkpoint={name}"])
         assert (config.out_dir, config.teacher.checkpoint) == (name, name)
+
+
+def test_configurations_of_the_first_version_are_read(tmp_path: Path) -> None:
+    """A recipe over a shipped one, and a whole configuration that a run has saved."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("base: correlation\ncorruption: {snr_db: [0, 5], reverb_weight: 0}\ndata: {decoded_gib: 2.5}\n")
+    config = load_config(recipe, ["corruption.babble_weight=1"])
+    assert config.corruption.tables == [
+        {
+            "noise:snr_db=0..5": 2.0,
+            "noise:snr_db=0..5,noise=white": 1.0,
+            "noise:snr_db=0..5,noise=babble,talkers=3..7": 1.0,
+            "clean": 1.0,
+        },
+        {
+            "pitch_shift:pitch_cents=-500..500": 1.0,
+            "band_reject:band_width_mel=0..150,band_range_hz=0..8000": 1.0,
+            "clean": 1.0,
+        },
+    ]
+    saved = tmp_path / "config.yaml"
+    old = {"clean_probability": 1.0, "noise_probability": 0.0, "reverb_probability": 0.0, "curriculum_steps": 3}
+    saved.write_text(dump_yaml({"corruption": {**old, "noise_reverb_probability": 0.0}, "data": {"decoded_gib": 4.0}}))
+    assert load_config(saved).corruption == CorruptionPolicy([{"clean": 1.0}], 3)
+    with pytest.raises(SettingsError, match=r"^corruption: the probabilities .* must add up to 1, found 1.25"):
+        load_config("robustdistiller", ["corruption.clean_probability=0.5"])
+    with pytest.raises(SettingsError, match=r"^corruption: snr_db is an option of the first version"):
+        load_config("robustdistiller", ["corruption.tables=[{clean: 1}]", "corruption.snr_db=[0,5]"])

@@ -371,3 +371,26 @@ def test_wrong_options_are_named(options, message, plant):
 
 def test_the_division_is_the_same_everywhere():
     assert [split_of(name) for name in ("noise-free-sound-0003", "Room001", "a")] == ["dev", "test", "train"]
+
+
+def test_training_never_hears_what_suites_test_with(tmp_path):
+    """Of a corpus without official parts, too; a plain folder is taken as a whole."""
+    for corpus, names in (
+        (
+            "musan",
+            [f"noise/free-sound/noise-free-sound-{n:04d}.wav" for n in range(40)] + ["music/a.wav", "speech/b.wav"],
+        ),
+        ("RIRS_NOISES", [f"simulated_rirs/smallroom/Room{n:03d}/Room{n:03d}-00001.wav" for n in range(40)]),
+        ("own", [f"{n}.wav" for n in range(40)]),
+    ):
+        for name in names:
+            (tmp_path / corpus / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / corpus / name).touch()
+    for corpus, purpose in (("musan", "noise"), ("musan/noise", "noise"), ("RIRS_NOISES", "rir")):
+        parts = {
+            split: {piece.name for piece in corpus_pieces(tmp_path / corpus, purpose, split=split)}
+            for split in ("training", "train", "dev", "test", "all")
+        }
+        assert parts["training"] == parts["train"] and not parts["train"] & (parts["test"] | parts["dev"])
+        assert parts["train"] | parts["dev"] | parts["test"] == parts["all"] and len(parts["all"]) == 40
+    assert len(corpus_pieces(tmp_path / "own", split="training")) == 40
