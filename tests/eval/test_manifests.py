@@ -125,3 +125,17 @@ def test_the_manifests_of_a_task_and_split_are_found_in_a_folder(tmp_path):
         ManifestError, match=r"no manifest of KS, split test, at .*; found ASR test-clean, ASR test-other"
     ):
         find_manifests([tmp_path / "all"], "KS", "test")
+
+
+def test_a_replay_says_whether_it_is_the_same_to_the_bit(noise_folder, rir_folder, tmp_path, monkeypatch):
+    text = "noise+reverb+clipping:snr_db=5"
+    live = corruptor_for(text, noise_folder, rir_folder)
+    _, view, path = save(tmp_path / "m.jsonl.gz", text, live)
+    replayed = ReplayedCorruptor(Manifest.load(path), live, "m")
+    assert replayed.compare(evaluate(replayed)[1].drawn) == "the same samples to the bit as in m, all 4 utterances"
+    # One sample of one utterance is another one by the last bit.
+    monkeypatch.setitem(UTTERANCES, "utt-2", np.nextafter(UTTERANCES["utt-2"], np.float32(1)))
+    said = replayed.compare(evaluate(replayed)[1].drawn)
+    assert "other samples in 1 of 4 utterances (utt-2, ...); versions: the same; audio or processor differ" in said
+    replayed.manifest.versions["numpy"] = "1.0"
+    assert f"versions: numpy 1.0 there, {np.__version__} here" in replayed.compare(view.drawn | {"utt-1": {}})
