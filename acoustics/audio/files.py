@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lazy_loader
 import numpy as np
+import soundfile
+import soxr
 
 if TYPE_CHECKING:
     import torch
-
-# Effects are known, and records of them read, where there is no audio.
-soundfile, soxr = lazy_loader.load("soundfile"), lazy_loader.load("soxr")
 
 # Decoders of these carry a state: samples after a seek differ a little from those of a run from the start.
 _INEXACT_SEEK = {"OGG", "MP3", "MPEG"}

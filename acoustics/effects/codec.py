@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.files import resample, soundfile
 from .base import Effect, Parameters, Recordings, choice, number
 from .filtering import convolved, linear_phase
 
@@ -51,6 +50,8 @@ class Codec(Effect):
     @staticmethod
     def apply(wave: np.ndarray, parameters: Parameters, recordings: Recordings) -> np.ndarray:
         """At the rate of the codec, through the codec, and back."""
+        from ..audio.files import resample  # records of this effect are read where there is no audio
+
         codec, rate_hz = parameters["codec"], recordings.sample_rate_hz
         own_hz = _RATE_HZ if codec in _BITRATES_KBPS else _TELEPHONE_RATE_HZ
         if codec == "telephone":
@@ -67,6 +68,8 @@ class Codec(Effect):
 
 
 def _through(codec: str, wave: np.ndarray, bitrate_kbps: float) -> np.ndarray:
+    import soundfile
+
     low, high = _BITRATES_KBPS[codec]
     kind = {"format": "MP3", "bitrate_mode": "CONSTANT"} if codec == "mp3" else {"format": "OGG", "subtype": "OPUS"}
     file = io.BytesIO()
@@ -79,6 +82,8 @@ def _through(codec: str, wave: np.ndarray, bitrate_kbps: float) -> np.ndarray:
 
 
 def _through_mulaw(wave: np.ndarray) -> np.ndarray:
+    import soundfile
+
     file = io.BytesIO()
     soundfile.write(file, wave, _TELEPHONE_RATE_HZ, format="WAV", subtype="ULAW")
     file.seek(0)

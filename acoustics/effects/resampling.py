@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.files import resample
 from .base import Effect, Parameters, Recordings, number
 
 
@@ -28,6 +27,8 @@ class Resampling(Effect):
     @staticmethod
     def apply(wave: np.ndarray, parameters: Parameters, recordings: Recordings) -> np.ndarray:
         """soxr delays nothing; what it gives is cut to the length of the wave."""
+        from ..audio.files import resample  # records of this effect are read where there is no audio
+
         rate_hz, sample_rate_hz = int(parameters["rate_hz"]), recordings.sample_rate_hz
         if rate_hz >= sample_rate_hz:
             return wave

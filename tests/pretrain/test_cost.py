@@ -17,7 +17,7 @@ from robustdistiller.pretrain.step_time import CostReport, StepClock
 
 from .conftest import assert_equal_states, last_checkpoint, run_overrides
 
-PARTS = ["data wait", "teacher", "corruption", "student", "objectives", "backward", "optimizer"]
+PARTS = ["data wait", "teacher", "student", "objectives", "backward", "optimizer"]
 
 
 def test_parts_of_a_step_are_measured_and_written(make_config, tmp_path: Path, caplog, monkeypatch) -> None:

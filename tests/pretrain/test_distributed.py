@@ -122,7 +122,7 @@ def test_accumulated_batches_equal_a_large_one(make_config, tmp_path: Path, monk
     for small, large, other in zip(*lines):
         assert small["loss"] == pytest.approx(large["loss"], rel=1e-5)
         assert small["grad_norm"] == pytest.approx(large["grad_norm"], rel=1e-4)
-        assert small["grad_norm"] != pytest.approx(other["grad_norm"], rel=1e-3)
+        assert small["grad_norm"] != pytest.approx(other["grad_norm"], rel=3e-4)
     small, large, other = students(tmp_path / "small", tmp_path / "large", tmp_path / "other")
     assert largest_difference(small, large) < 0.1 * largest_difference(other, large)
 
