@@ -15,6 +15,7 @@ from robustdistiller.upstream.checkpoints.builders import Inert
 from robustdistiller.upstream.checkpoints.files import expanded
 from robustdistiller.upstream.checkpoints.formats import TARGETS, detect, looked_for
 from robustdistiller.upstream.checkpoints.load import Source, open_source, translate
+from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
@@ -22,7 +23,7 @@ from robustdistiller.upstream.model.encoder import SpeechEncoder
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (
     "Config",
-    "normalize_eps",
+    NATIVE_KEY,
     "normalize_waveform",
     "factory",
     "cfg",

@@ -14,10 +14,11 @@ import torch
 
 from robustdistiller.upstream.checkpoints.files import CheckpointError, existing_file, expanded
 from robustdistiller.upstream.checkpoints.formats import detect
-from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Clues
+from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Clues, apply_own_notes
 from robustdistiller.upstream.checkpoints.formats.huggingface_files import load_huggingface
 from robustdistiller.upstream.checkpoints.formats.native import noted, write_native
 from robustdistiller.upstream.checkpoints.parameter_names import check_own
+from robustdistiller.upstream.checkpoints.plain import options_of
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, has_safetensors, safe_load
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
@@ -107,7 +108,11 @@ def translate(
         layout = detect(source.content)
         config, weights = layout.read(source.content, clues)
         _check_heads(config, num_heads)
-        metadata, complaints = noted(source.content) if layout.name == NATIVE_KEY else ({}, [])
+        notes = source.content
+        if layout.name != NATIVE_KEY:
+            notes = options_of(notes, NATIVE_KEY) if NATIVE_KEY in notes else {}
+            config = apply_own_notes(config, notes) if notes else config
+        metadata, complaints = noted(notes)
         if overrides:
             config = config.replace(**overrides)
             weights = check_own(weights, config)

@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
+from robustdistiller.common.names import refuse_unknown
 from robustdistiller.upstream.checkpoints.files import CheckpointError
+from robustdistiller.upstream.checkpoints.plain import options_of
+from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+
+#: Options of the encoder for which other layouts have no place: how it is trained on and batched, and which of its
+#: states are given. The latter go where the other software does not say itself what s3prl's upstream of it gives.
+_TRAINED = ("feature_grad_mult", "normalize_eps", "padding")
+_GIVEN = ("first_state", "last_state_normed", "reference_mask")
 
 
 class NotExportable(ValueError):
@@ -229,6 +237,29 @@ def listed(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def save_dictionary(content: Mapping[str, Any], path: Path) -> None:
-    """``torch.save``, atomically."""
-    write_atomically(path, lambda file: torch.save(content, file))
+def own_notes(checkpoint: Checkpoint, given: bool = True) -> dict[str, Any]:
+    """What other software has no option for, under a key that it does not look at and :func:`apply_own_notes` reads.
+
+    Args:
+        checkpoint: of its metadata only whether it is a student: the rest may name folders of this machine.
+        given: say which hidden states are given, too.
+    """
+    options = (*_TRAINED, *_GIVEN) if given else _TRAINED
+    config = {name: getattr(checkpoint.config, name) for name in options}
+    return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student}}}
+
+
+def apply_own_notes(config: EncoderConfig, notes: Mapping[str, Any]) -> EncoderConfig:
+    """The configuration that a foreign layout gives, with the options that stand in its :func:`own_notes`.
+
+    >>> apply_own_notes(EncoderConfig(), {"config": {"feature_grad_mult": 0.1}}).feature_grad_mult
+    0.1
+    """
+    options = options_of(notes, "config")
+    refuse_unknown(options, (*_TRAINED, *_GIVEN), "option of this package")
+    return config.replace(**options)
+
+
+def save_dictionary(checkpoint: Checkpoint, content: Mapping[str, Any], path: Path, given: bool = False) -> None:
+    """``torch.save`` of ``content`` and the :func:`own_notes`, atomically."""
+    write_atomically(path, lambda file: torch.save({**content, **own_notes(checkpoint, given)}, file))

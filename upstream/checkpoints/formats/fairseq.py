@@ -53,7 +53,6 @@ def read_wavlm(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig,
     config = shared_options(
         cfg,
         normalize_waveform=bool(cfg.get("normalize", False)),
-        normalize_eps=content.get("normalize_eps", 1e-5),
         relative_position=relative,
         # Without the bias there is nothing to gate, though the file may hold the gates.
         gated_relative_position=relative and bool(cfg.get("gru_rel_pos", False)),

@@ -37,7 +37,6 @@ def read_converted(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderCon
     config = shared_options(
         options_of(content, "model_cfg"),
         normalize_waveform=normalize,
-        normalize_eps=content.get("normalize_eps", 1e-5),
         reference_mask=mask,
     )
     return config, from_foreign(weights_of(content, "model_weight"), config, fairseq_name, TRAINING_ONLY)
@@ -99,9 +98,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
     upstream, content = s3prl_content(checkpoint)
     if upstream == "distiller_local":
         notes += distiller.differences(checkpoint.config)
-    if checkpoint.config.normalize_waveform:
-        content["normalize_eps"] = checkpoint.config.normalize_eps  # for this package; s3prl does not look there
-    save_dictionary(content, path)
+    save_dictionary(checkpoint, content, path)
     return Exported(path, f"s3prl upstream {upstream}", notes + other_eps(checkpoint.config, 1e-5, "s3prl"))
 
 

@@ -94,7 +94,6 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
             num_heads=arguments["encoder_num_heads"],
             ffn_dim=arguments["encoder_ff_interm_features"],
             normalize_waveform=bool(content.get("normalize_waveform", False)),
-            normalize_eps=content.get("normalize_eps", 1e-5),
             relative_position=relative,
             gated_relative_position=relative,
         )
@@ -181,7 +180,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
     if config.relative_position:
         weights = _fuse_projections(weights)
     content = {"factory": factory, "config": arguments, "normalize_waveform": config.normalize_waveform}
-    save_dictionary({**content, "normalize_eps": config.normalize_eps, "state_dict": weights}, path)
+    save_dictionary(checkpoint, {**content, "state_dict": weights}, path, given=True)
     return Exported(path, f"torchaudio.models.{factory}", (*notes, *_differences(config)))
 
 
