@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from robustdistiller.upstream.checkpoints.builders import Inert
-from robustdistiller.upstream.checkpoints.files import expanded
 from robustdistiller.upstream.checkpoints.formats import TARGETS, detect, looked_for
 from robustdistiller.upstream.checkpoints.load import Source, open_source, translate
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.pretrained.names import expanded
 
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (

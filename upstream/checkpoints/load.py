@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from robustdistiller.upstream.checkpoints.files import CheckpointError, existing_file, expanded
+from robustdistiller.upstream.checkpoints.files import CheckpointError, existing_file
 from robustdistiller.upstream.checkpoints.formats import detect
 from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Clues, apply_own_notes
 from robustdistiller.upstream.checkpoints.formats.huggingface_files import load_huggingface
@@ -22,6 +22,7 @@ from robustdistiller.upstream.checkpoints.plain import options_of
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, has_safetensors, safe_load
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.pretrained.names import expanded
 
 _LOGGER = logging.getLogger(__name__)
 #: What a file of unexpected content makes its reader raise.

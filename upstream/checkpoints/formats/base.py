@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,12 +146,6 @@ class Format:
     read: Callable[[Mapping[str, Any], Clues], tuple[EncoderConfig, dict[str, Tensor]]]
 
 
-class Writer(Protocol):
-    """Writes a checkpoint, without heads where the target has no place for them, to a file or folder."""
-
-    def __call__(self, checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported: ...
-
-
 @dataclass(frozen=True)
 class Target:
     """What a checkpoint can be written as.
@@ -161,7 +155,8 @@ class Target:
         about: what reads the result.
         whose: the software, in a few words.
         obstacle: the property that prevents an encoder from being written so, ``None`` if it can be.
-        write: writes it; ``notes`` say what was left out before, ``results`` are for a model card.
+        write: writes a checkpoint to a file or folder, with notes on what was left out before, and results for a model
+            card.
         keeps_heads: whether it has a place for prediction heads.
         files: names of the files in it, if it is a folder.
     """
@@ -170,7 +165,7 @@ class Target:
     about: str
     whose: str
     obstacle: Callable[[EncoderConfig], str | None]
-    write: Writer
+    write: Callable[[Checkpoint, Path, tuple[str, ...], str], Exported]
     keeps_heads: bool = False
     files: tuple[str, ...] = ()
 

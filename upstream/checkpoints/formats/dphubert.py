@@ -19,7 +19,12 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     other_eps,
     save_dictionary,
 )
-from robustdistiller.upstream.checkpoints.formats.torchaudio import shared_arguments, shared_obstacles, shared_options
+from robustdistiller.upstream.checkpoints.formats.torchaudio import (
+    TRAINING_ONLY,
+    shared_arguments,
+    shared_obstacles,
+    shared_options,
+)
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, older_spelling, torchaudio_name
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -51,7 +56,7 @@ def read_dphubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConf
         raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
     except TypeError as error:
         raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
-    return config, from_foreign(weights, config, torchaudio_name, ("aux.", "mask_generator.", "logit_generator."))
+    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
 
 
 def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> EncoderConfig:

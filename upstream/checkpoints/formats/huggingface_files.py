@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.files import existing_file, expanded, model_files, read_json
+from robustdistiller.upstream.checkpoints.files import existing_file, model_files, read_json
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, safe_load
+from robustdistiller.upstream.pretrained.names import expanded
 
 #: What a conversion writes, in the order in which it replaces older files.
 FILES = ("model.safetensors", "preprocessor_config.json", "config.json", "README.md")
