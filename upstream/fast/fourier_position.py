@@ -1,4 +1,4 @@
-"""The convolution that encodes position, by Fourier transforms: it is wide, so that this takes a tenth of the time."""
+"""The convolution that encodes position, by Fourier transforms: it is wide."""
 
 from __future__ import annotations
 

@@ -57,13 +57,7 @@ class EncoderCost:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return {
-            "parameters_stored": self.parameters_stored,
-            "parameters_used": self.parameters_used,
-            "duration_s": self.duration_s,
-            "macs_per_s": round(self.macs_per_s),
-            "macs": self.macs,
-        }
+        return {**vars(self), "macs_per_s": round(self.macs_per_s)}
 
 
 def encoder_cost(encoder: SpeechEncoder, duration_s: float = DURATION_S) -> EncoderCost:
