@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch.utils.data import DistributedSampler, Sampler
 
 from robustdistiller.upstream.s3prl.bridge.shim import Shim, stand_in, working_import
@@ -71,11 +70,19 @@ def bridge_transformers() -> Shim:
 def strtobool(value: str) -> int:
     """1 for y, yes, t, true, on, 1 and 0 for n, no, f, false, off, 0, as ``distutils.util.strtobool`` did.
 
+    Raises:
+        ValueError: any other word.
+
     Example:
         >>> strtobool("True"), strtobool("off")
         (1, 0)
     """
-    return int(TypeAdapter(bool).validate_python(value))  # takes the same words
+    word = value.lower()
+    if word in ("y", "yes", "t", "true", "on", "1"):
+        return 1
+    if word in ("n", "no", "f", "false", "off", "0"):
+        return 0
+    raise ValueError(f"Not a truth value: {value!r}; expected one of y yes t true on 1 n no f false off 0.")
 
 
 def bridge_distutils() -> Shim:
