@@ -44,8 +44,7 @@ def export_checkpoint(
 
     >>> import tempfile
     >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
-    >>> student = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
-    ...                                       feature_norm=False, prediction_layers=(4, 8)))
+    >>> student = SpeechEncoder(EncoderConfig.tiny(num_layers=1, feature_norm=False, prediction_layers=(4, 8)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", student, {})
     ...     exported = export_checkpoint(f"{folder}/student.ckpt", f"{folder}/student.pt", "s3prl")

@@ -106,7 +106,7 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
 
     >>> import tempfile
     >>> from robustdistiller.upstream import save_checkpoint
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(num_layers=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/a.ckpt", encoder, {"teacher": "none"})
     ...     found = inspect_checkpoint(f"{folder}/a.ckpt")

@@ -140,7 +140,7 @@ def load_encoder(path: str | Path, num_heads: int | None = None, **config_overri
         config_overrides: options of :class:`EncoderConfig` to replace, such as ``padding="reference"``.
 
     >>> import tempfile
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(num_layers=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", encoder, {"teacher": "none"})
     ...     load_encoder(f"{folder}/student.ckpt", padding="reference").config.padding
@@ -167,7 +167,7 @@ def save_checkpoint(
         ValueError: ``metadata`` is not JSON-able, or a weight is not finite or does not fit ``dtype``.
 
     >>> import tempfile
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(num_layers=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", encoder, {"recipe": "distilhubert"}, dtype=torch.float16)
     ...     read_checkpoint(f"{folder}/student.ckpt").metadata["recipe"]

@@ -40,7 +40,7 @@ class Checkpoint:
         metadata: what the writer noted; empty for foreign files.
         guesses: what of ``config`` the file did not say and was guessed, one sentence each.
 
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> config = EncoderConfig.tiny(num_layers=1)
     >>> checkpoint = Checkpoint("example", config, SpeechEncoder(config).state_dict())
     >>> checkpoint.build(padding="reference").config.padding
     'reference'
@@ -85,8 +85,7 @@ class Checkpoint:
     def without_heads(self) -> Checkpoint:
         """The same encoder without prediction heads; the first hidden state stays what it was.
 
-        >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
-        ...                        prediction_layers=(4, 8))
+        >>> config = EncoderConfig.tiny(num_layers=1, prediction_layers=(4, 8))
         >>> checkpoint = Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()).without_heads()
         >>> checkpoint.config.prediction_layers, checkpoint.build().config.starts_projected
         ((), True)

@@ -84,7 +84,7 @@ def s3prl_content(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     """The name of s3prl's upstream, and the dictionary to ``torch.save`` for it.
 
     >>> from robustdistiller.upstream import SpeechEncoder
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> config = EncoderConfig.tiny(num_layers=1)
     >>> upstream, content = s3prl_content(Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()))
     >>> upstream, list(content)
     ('wav2vec2_local', ['task_cfg', 'model_cfg', 'model_weight'])
