@@ -15,7 +15,6 @@ from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
 from robustdistiller.upstream.fast.fourier_position import FourierPosition
-from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 
 from .measure import Comparison, alternate, work_clock
@@ -53,17 +52,9 @@ def run(settings: Settings) -> Findings:
     waveforms = torch.stack([noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed + i) for i in range(2)])
     lengths = torch.tensor([waveforms.shape[1], waveforms.shape[1] * 3 // 5])
     weights = torch.randn(student.config.embed_dim, generator=torch.Generator().manual_seed(settings.seed))
-    conv = copy.deepcopy(student)
-    position = copy.deepcopy(student)
-    both = copy.deepcopy(student)
-    conv.extractor = MatrixExtractor(conv.extractor)
-    position.transformer.position = FourierPosition(position.transformer.position.conv, frozen=False)
-    accelerate_training(both)
-    ways = {
-        "conv extractor by matrix products": conv,
-        "position by Fourier transforms": position,
-        "both: fast.accelerate_training": both,
-    }
+    trained = copy.deepcopy(student)
+    accelerate_training(trained)
+    ways = {"conv extractor by matrix products: fast.accelerate_training": trained}
 
     def step(one: SpeechEncoder) -> torch.Tensor:
         output = one(waveforms, lengths)
@@ -73,11 +64,28 @@ def run(settings: Settings) -> Findings:
         return one.transformer.layers[0].up.weight.grad.clone()
 
     comparisons += _compare(f"{list(shapes)[-1]}, forward and backward", student, ways, step, settings)
+    comparisons += _teacher(next(iter(shapes.items())), duration_s, settings)
     text = (
         f"Utterances of {duration_s:g} s, one thread, processor time; in training a batch of two, the second of three "
-        "fifths of the length. Each line is the whole encoder.",
+        "fifths of the length, to the teacher a batch of four. Each line is the whole encoder.",
     )
     return Findings(tuple(comparisons), (), text)
+
+
+def _teacher(shape: tuple[str, EncoderConfig], duration_s: float, settings: Settings) -> list[Comparison]:
+    """The frozen teacher of a training with `teacher.autocast`: in bfloat16, with the kernels for training."""
+    name, config = shape
+    encoder = SpeechEncoder(config).eval().requires_grad_(False)
+    fast = copy.deepcopy(encoder)
+    accelerate_training(fast)
+    waveforms = torch.stack([noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed + i) for i in range(4)])
+
+    def hear(one: SpeechEncoder) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return one(waveforms).hidden_states[-1].float()
+
+    ways = {"conv extractor by matrix products: fast.accelerate_training": fast}
+    return _compare(f"{name}, teacher in bfloat16", encoder, ways, hear, settings)
 
 
 def _with(encoder: SpeechEncoder, **parts: torch.nn.Module) -> SpeechEncoder:

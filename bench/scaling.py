@@ -137,8 +137,8 @@ def step_flops(teacher: EncoderConfig, student: EncoderConfig, duration_s: float
     """
     lstm = sum(2 * 4 * 256 * (width + 256) for width in (512, 512, 512)) + 512 * 257
     return {
-        "teacher": 2.0 * sum(encoder_macs(teacher, duration_s).values()),
-        "student": 3 * 2.0 * sum(encoder_macs(student, duration_s, heads=True).values()),
+        "teacher": 2.0 * encoder_macs(teacher, duration_s),
+        "student": 3 * 2.0 * encoder_macs(student, duration_s, heads=True),
         "enhancement": 3 * 2.0 * lstm * 100 * duration_s,
     }
 

@@ -98,8 +98,8 @@ def extract(
     (1, {8000: 1})
     """
     _check(format_, dtype, batch_s)
-    checkpoint = resolve(upstream)
     recordings = list_audio(audio)
+    checkpoint = resolve(upstream)
     model = UpstreamExpert(checkpoint).eval().to(_device(device))
     model.accelerate()
     choice = choose_layers(str(layer), model.names, head)

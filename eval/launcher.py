@@ -199,7 +199,9 @@ class Launch:
     def _check(self, args: argparse.Namespace, config: dict[str, Any]) -> None:
         """Between s3prl's reading of its settings and the start."""
         task = tasks.identify(args.downstream, config)
-        self._check_upstream(args)
+        if args.hub == "torch" and not hasattr(self.hub, args.upstream):
+            hint = did_you_mean(args.upstream, dir(self.hub), most=3)
+            raise LaunchError(f"unknown upstream {args.upstream!r}{hint} (`run_downstream.py -h` lists them under -u)")
         if task is not None:
             require(task)
             _repair_vocabularies(task, config)
@@ -211,23 +213,22 @@ class Launch:
             raise LaunchError(
                 f"a condition needs a task this project knows ({', '.join(tasks.TASKS)}), found -d {args.downstream}"
             )
-        if args.mode == "train":
+        self.runner.feature_plan = self._features(args)
+        if args.mode == "evaluate":
+            self.runner.plan = self._plan(args, task)
+        else:
             self.runner.training = self._training(task) if self.ours["train_condition"] else None
+        self._fetch_upstream(args)  # the longest check comes last, and only what follows it writes
+        if args.mode == "train":
             note = self.runner.training.note() if self.runner.training else None
             write_note(args.expdir, note, resumed=bool(args.past_exp))
             write_origin(args)
         elif args.init_ckpt:
             check_origin(args)
-        self.runner.feature_plan = self._features(args)
-        if args.mode == "evaluate":
-            self.runner.plan = self._plan(args, task)
 
-    def _check_upstream(self, args: argparse.Namespace) -> None:
+    def _fetch_upstream(self, args: argparse.Namespace) -> None:
         if args.hub != "torch":
             return
-        if not hasattr(self.hub, args.upstream):
-            hint = did_you_mean(args.upstream, dir(self.hub), most=3)
-            raise LaunchError(f"unknown upstream {args.upstream!r}{hint} (`run_downstream.py -h` lists them under -u)")
         try:
             find_checkpoint(args.upstream, args.upstream_ckpt)
         except (FileNotFoundError, ValueError) as error:

@@ -174,8 +174,7 @@ class LayerReader:
         for row, wave in zip(batch, waveforms):
             row[: len(wave)] = wave
         output = self.encoder(batch.to(device), lengths, self.layers, self.predict)
-        first = output.projected if self.encoder.config.starts_projected else output.hidden_states[0]
-        states = dict(zip(self.names, [first, *output.hidden_states[1:], *output.predictions]))
+        states = dict(zip(self.names, output.upstream_states(self.encoder.config)))
         kept = {name: value.float().cpu() for name, value in self.choice.pick(states).items()}
         return [
             {name: value[row, :frames].clone() for name, value in kept.items()}

@@ -22,7 +22,7 @@ from robustdistiller.eval.profiling.protocol import AUDIO_S, SAMPLE_RATE_HZ, UTT
 from robustdistiller.eval.profiling.record import Profile
 from robustdistiller.eval.run_info import describe_machine, identify_weights, read_options
 from robustdistiller.upstream import ModelName, UpstreamExpert
-from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs, encoder_macs
+from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs
 from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
 
 DURATIONS_S = (1.0, 5.0, 10.0, 20.0)
@@ -168,9 +168,6 @@ def _count_macs(upstream: nn.Module, settings: ProfileSettings, on_step: Callabl
         found = {"macs": counted_macs(upstream, [waveform])}
         if _has_heads(upstream):
             found["without_heads"] = counted_macs(upstream, [waveform], **_WITHOUT_HEADS)
-        if isinstance(upstream, UpstreamExpert):
-            macs = encoder_macs(upstream.encoder.config, len(waveform) / SAMPLE_RATE_HZ, heads=_has_heads(upstream))
-            found["analytic"] = sum(macs.values())
         return found
 
     lengths = []

@@ -31,8 +31,7 @@ class Profile:
         parameters: ``stored``; ``used``, those that reach any hidden state (None where the upstream keeps no
             gradients); ``used_without_heads``, of students, those that reach the layers, not the predictions.
         macs: ``tool``, ``tool_version``, ``not_counted``; ``superb``, the sum over SUPERB's 32 utterances; ``lengths``,
-            one entry per fixed length. Where there are prediction heads, also ``without_heads``; of this package's
-            encoders, also ``analytic``, counted from the configuration.
+            one entry per fixed length. Where there are prediction heads, also ``without_heads``.
         runs: times and memory, one entry per device, threads and length: ``seconds`` of each repetition,
             ``real_time_factor`` (median seconds by seconds of audio), ``peak_memory_bytes`` and how it was measured.
         machine: processor, cores, device, versions, commit, date.

@@ -180,16 +180,21 @@ def expand(sweep: SweepConfig) -> list[Group]:
         Traceback (most recent call last):
         robustdistiller.eval.sweep.errors.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
     """
-    digests = {entry.label: _digest(entry) for entry in sweep.upstreams}
-    groups = []
+    runs = []
     for task in sweep.tasks:
         conditions = conditions_of(sweep, task)
-        configs = {fold: task.compose(fold) for fold in task.folds or [""]}
-        for entry in sweep.upstreams:
-            for seed in sweep.seeds:
-                for fold, config in configs.items():
-                    rates, digest = learning_rates(sweep, task, config), digests[entry.label]
-                    groups.append(Group(entry, task, seed, config, digest, rates, conditions, sweep.root, fold))
+        configs = [(fold, task.compose(fold)) for fold in task.folds or [""]]
+        runs.append(
+            (task, conditions, [(fold, config, learning_rates(sweep, task, config)) for fold, config in configs])
+        )
+    digests = {entry.label: _digest(entry) for entry in sweep.upstreams}  # downloads: when all else is there
+    groups = [
+        Group(entry, task, seed, config, digests[entry.label], rates, conditions, sweep.root, fold)
+        for task, conditions, trainings in runs
+        for entry in sweep.upstreams
+        for seed in sweep.seeds
+        for fold, config, rates in trainings
+    ]
     places: dict[str, Group] = {}
     for group in groups:
         other = places.setdefault(group.place, group)

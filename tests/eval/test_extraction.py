@@ -357,6 +357,12 @@ def test_bad_options_are_one_sentence(student, speech, tmp_path, options, messag
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_downloaded_before_there_are_recordings(tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "resolve", lambda name: pytest.fail(f"{name} is fetched"))
+    with pytest.raises(FileNotFoundError, match="/no/speech"):
+        extract("robustdistiller_wavlm", ["/no/speech"], tmp_path / "features")
+
+
 def test_names_of_recordings(tmp_path):
     for name in ("one/x/a.wav", "two/x/a.wav", "two/x/b.wav", "two/x/b.ogg", "two/.hidden/c.wav", "v1.2.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

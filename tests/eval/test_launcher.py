@@ -32,6 +32,7 @@ STOCK = (
     "import sys; from robustdistiller.upstream.s3prl.entries import register; register(); "
     "from s3prl import run_downstream; run_downstream.main()"
 )
+HERE = ["-o", "config.downstream_expert.datarc.file_path='.'"]  # there is something
 RUNNER = {"total_steps": 4, "eval_step": 2, "save_step": 2, "log_step": 2, "max_keep": 1}
 
 
@@ -209,11 +210,11 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kep
         ),
         (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
         (
-            ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x"],
+            ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x", *HERE],
             "-k: checkpoint no.ckpt: expected a file or folder, found nothing there",
         ),
         (
-            ["-m", "train", "-u", "exp/no.ckpt", "-d", "IC", "-p", "x"],  # a model in an upstream's place
+            ["-m", "train", "-u", "exp/no.ckpt", "-d", "IC", "-p", "x", *HERE],  # a model in an upstream's place
             "-k: checkpoint exp/no.ckpt: expected a file or folder, found nothing there",
         ),
         (["-m", "evaluate", "-e", "nowhere"], "-e nowhere: no such file or folder"),
@@ -230,6 +231,29 @@ def test_errors_are_one_sentence(arguments, message, tmp_path, monkeypatch, caps
 def test_noise_that_is_not_there(head, capsys):
     assert evaluate(head, "--condition", "noise:snr_db=5", "--noise", "/no/noise") == 2
     assert "/no/noise does not exist" in capsys.readouterr().err
+
+
+def test_nothing_is_downloaded_for_a_call_whose_audio_is_missing(option, tmp_path, monkeypatch, capsys):
+    """Wrong paths of the task's data, of noise, or a wrong option are said before hundreds of megabytes are fetched."""
+    asked = []
+
+    def fetch(url, *_):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(resolving, "fetch", fetch)
+    train = ["-m", "train", "-u", "robustdistiller_wavlm", "-d", "IC", "-p", str(tmp_path / "exp")]
+    assert main([*train, "-o", "config.downstream_expert.datarc.file_path=/no/corpus"]) == 2
+    assert "/no/corpus" in capsys.readouterr().err
+    noisy = [*train, "-o", option, "--train-condition", "noise:snr_db=5"]
+    assert main([*noisy, "--noise", "/no/noise"]) == 2
+    assert "/no/noise does not exist" in capsys.readouterr().err
+    assert main(["-m", "evaluate", *noisy[2:-2], "--condition", "noise:snr_db=5", "--noise", "/no/noise"]) == 2
+    assert "/no/noise does not exist" in capsys.readouterr().err
+    assert asked == []
+    assert main([*train, "-o", option]) == 2
+    assert "rd_wavlm.ckpt, which could not be fetched" in capsys.readouterr().err and len(asked) == 1
+    assert not (tmp_path / "exp" / "upstream.json").exists()
 
 
 def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, capsys):

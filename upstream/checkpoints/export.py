@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from robustdistiller.upstream.checkpoints.files import checkpoint_digest, expanded
+from robustdistiller.upstream.checkpoints.files import checkpoint_digest
 from robustdistiller.upstream.checkpoints.formats import TARGETS
 from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Exported, NotExportable, Target, listed
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
-from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.pretrained.names import expanded
 
 
 def export_checkpoint(
@@ -43,9 +43,8 @@ def export_checkpoint(
         ValueError: ``to`` is unknown, ``path`` is or holds ``source``, or ``source`` is unreadable.
 
     >>> import tempfile
-    >>> from robustdistiller.upstream import SpeechEncoder, save_checkpoint
-    >>> student = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
-    ...                                       feature_norm=False, prediction_layers=(4, 8)))
+    >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+    >>> student = SpeechEncoder(EncoderConfig.tiny(num_layers=1, feature_norm=False, prediction_layers=(4, 8)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", student, {})
     ...     exported = export_checkpoint(f"{folder}/student.ckpt", f"{folder}/student.pt", "s3prl")
@@ -68,16 +67,6 @@ def export_checkpoint(
     if reason := target.obstacle(checkpoint.config):
         raise NotExportable(f"{source} cannot be written for {target.whose}: {reason}")
     return target.write(checkpoint, path, notes, results)
-
-
-def obstacle(config: EncoderConfig, to: str) -> str | None:
-    """The property that prevents an encoder from being written as one of ``TARGETS``; ``None`` if it can be.
-
-    >>> obstacle(EncoderConfig(), "torchaudio")
-    >>> obstacle(EncoderConfig(feature_scale=True), "torchaudio")
-    'it scales the channels of the conv extractor (feature_scale)'
-    """
-    return TARGETS[to].obstacle(config)
 
 
 def _check_place(source: Path, path: Path, target: Target, overwrite: bool) -> None:

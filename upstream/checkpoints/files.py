@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import file_digest
-from robustdistiller.upstream.pretrained.names import WEIGHT_FILES
+from robustdistiller.upstream.pretrained.names import WEIGHT_FILES, expanded
 
 
 class CheckpointError(ValueError):
@@ -30,14 +30,6 @@ def existing_file(path: str | Path) -> Path:
         found = "a folder" if path.is_dir() else "nothing"
         raise FileNotFoundError(f"checkpoint {path}: expected a file, found {found} there")
     return path
-
-
-def expanded(path: str | Path) -> Path:
-    """``path`` with ``~`` expanded, where there is such a home folder."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def checkpoint_digest(path: str | Path) -> str:

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from robustdistiller.upstream.checkpoints.builders import Inert
-from robustdistiller.upstream.checkpoints.files import expanded
 from robustdistiller.upstream.checkpoints.formats import TARGETS, detect, looked_for
 from robustdistiller.upstream.checkpoints.load import Source, open_source, translate
+from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.pretrained.names import expanded
 
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (
     "Config",
-    "normalize_eps",
+    NATIVE_KEY,
     "normalize_waveform",
     "factory",
     "cfg",
@@ -105,7 +106,7 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
 
     >>> import tempfile
     >>> from robustdistiller.upstream import save_checkpoint
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(num_layers=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/a.ckpt", encoder, {"teacher": "none"})
     ...     found = inspect_checkpoint(f"{folder}/a.ckpt")

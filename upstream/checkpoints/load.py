@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 
-from robustdistiller.upstream.checkpoints.files import CheckpointError, existing_file, expanded
+from robustdistiller.upstream.checkpoints.files import CheckpointError, existing_file
 from robustdistiller.upstream.checkpoints.formats import detect
-from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Clues
+from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Clues, apply_own_notes
 from robustdistiller.upstream.checkpoints.formats.huggingface_files import load_huggingface
 from robustdistiller.upstream.checkpoints.formats.native import noted, write_native
 from robustdistiller.upstream.checkpoints.parameter_names import check_own
+from robustdistiller.upstream.checkpoints.plain import options_of
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, has_safetensors, safe_load
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.pretrained.names import expanded
 
 _LOGGER = logging.getLogger(__name__)
 #: What a file of unexpected content makes its reader raise.
@@ -107,7 +109,11 @@ def translate(
         layout = detect(source.content)
         config, weights = layout.read(source.content, clues)
         _check_heads(config, num_heads)
-        metadata, complaints = noted(source.content) if layout.name == NATIVE_KEY else ({}, [])
+        notes = source.content
+        if layout.name != NATIVE_KEY:
+            notes = options_of(notes, NATIVE_KEY) if NATIVE_KEY in notes else {}
+            config = apply_own_notes(config, notes) if notes else config
+        metadata, complaints = noted(notes)
         if overrides:
             config = config.replace(**overrides)
             weights = check_own(weights, config)
@@ -134,7 +140,7 @@ def load_encoder(path: str | Path, num_heads: int | None = None, **config_overri
         config_overrides: options of :class:`EncoderConfig` to replace, such as ``padding="reference"``.
 
     >>> import tempfile
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(num_layers=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", encoder, {"teacher": "none"})
     ...     load_encoder(f"{folder}/student.ckpt", padding="reference").config.padding
@@ -161,7 +167,7 @@ def save_checkpoint(
         ValueError: ``metadata`` is not JSON-able, or a weight is not finite or does not fit ``dtype``.
 
     >>> import tempfile
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(num_layers=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", encoder, {"recipe": "distilhubert"}, dtype=torch.float16)
     ...     read_checkpoint(f"{folder}/student.ckpt").metadata["recipe"]

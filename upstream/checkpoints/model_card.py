@@ -26,7 +26,7 @@ def model_card(
         results: Markdown for the section of results.
 
     >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> config = EncoderConfig.tiny(num_layers=1)
     >>> weights = SpeechEncoder(config).state_dict()
     >>> card = model_card(Checkpoint("robustdistiller", config, weights, {"license": "mit"}), "tiny", "HubertModel")
     >>> card.splitlines()[1:3]

@@ -22,7 +22,6 @@ from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Unpickl
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MAX_PICKLE_BYTES = 1 << 28
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 #: Bytes of memory that reading a pickle may take, for each byte of the file.
 _MEMORY_PER_BYTE = 16
 #: Under this name the metadata of a safetensors file hold the notes of our own format, as JSON.
@@ -78,27 +77,13 @@ def has_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and not start.startswith(b"PK")
 
 
-def safetensors_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty if there is none.
-
-    Raises:
-        ValueError: its header is damaged.
-    """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > min(path.stat().st_size, _MAX_HEADER_BYTES):
-            raise ValueError(f"its header claims {length} bytes, more than the file has or safetensors allow")
-        header = json.loads(file.read(length))
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _load_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        metadata = safetensors_metadata(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         said = str(error)[:1000]

@@ -1,18 +1,16 @@
-"""Faster CPU kernels in the place of two parts of an encoder: a frozen copy for inference, or in place for training."""
+"""Faster CPU kernels in the place of parts of an encoder: in a frozen copy for inference, or in place for training."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
 
 from robustdistiller.upstream.fast.fourier_position import FourierPosition
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
 from robustdistiller.upstream.model.extractor import ConvExtractor
-from robustdistiller.upstream.model.position import PositionalConv
 
 
 def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
@@ -41,31 +39,25 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
     return encoder if isinstance(encoder, AcceleratedEncoder) else AcceleratedEncoder(encoder)
 
 
-def accelerate_training(encoder: SpeechEncoder) -> bool:
-    """Put faster kernels for training on a CPU into ``encoder``, in place; parameters and their names stay.
+def accelerate_training(encoder: SpeechEncoder) -> None:
+    """Put a faster conv extractor for training on a CPU into ``encoder``, in place; parameters and their names stay.
 
-    Forward hooks of the conv extractor's single layers, as pruning sets them, are not run any more.
+    An extractor with layer norms is left as it is. Forward hooks of single layers of the extractor, as pruning sets
+    them, are not run any more.
 
     Args:
         encoder: on the CPU, in float32.
-
-    Returns:
-        Whether anything was changed: not with layer norms in the extractor and a position encoder of several parts.
 
     Example:
         >>> from robustdistiller.upstream import EncoderConfig
         >>> encoder = SpeechEncoder(EncoderConfig.tiny())
         >>> names = list(encoder.state_dict())
-        >>> accelerate_training(encoder), list(encoder.state_dict()) == names
-        (True, True)
+        >>> accelerate_training(encoder)
+        >>> list(encoder.state_dict()) == names
+        True
     """
-    changed = False
     if encoder.config.conv_norm == "group" and isinstance(encoder.extractor, ConvExtractor):
-        encoder.extractor, changed = MatrixExtractor(encoder.extractor), True
-    position = encoder.transformer.position
-    if isinstance(position, PositionalConv) and position.plain:
-        encoder.transformer.position, changed = FourierPosition(position.conv, frozen=False), True
-    return changed
+        encoder.extractor = MatrixExtractor(encoder.extractor)
 
 
 class AcceleratedEncoder(SpeechEncoder):
@@ -105,12 +97,3 @@ class AcceleratedEncoder(SpeechEncoder):
         """As :meth:`SpeechEncoder.forward`, without gradients, in float32 also under autocast."""
         with torch.autocast("cpu", enabled=False):
             return super().forward(*arguments, **options)
-
-
-def is_accelerated(module: nn.Module) -> bool:
-    """Whether :func:`accelerate` made ``module``.
-
-    >>> is_accelerated(nn.Linear(1, 1))
-    False
-    """
-    return isinstance(module, AcceleratedEncoder)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustdistiller.upstream.fast.window_statistics import WindowStatistics
+from robustdistiller.upstream.fast.window_statistics import fold_norm
 from robustdistiller.upstream.model.extractor import ConvExtractor, Moments, TimeNorm
 
 #: (kernel, stride) of each layer.
@@ -53,7 +53,6 @@ class MatrixExtractor(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
         """See :meth:`ConvExtractor.forward`; ``moments`` are for streams, which are not trained."""
         first, *rest = self.layers
-        kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
         shapes = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in self.layers]
         parameters = [part for layer in rest for part in (layer.conv.weight, layer.conv.bias)]
         autocast = torch.is_autocast_enabled("cpu")
@@ -62,44 +61,41 @@ class MatrixExtractor(nn.Module):
         ends = [None] * len(waveforms) if lengths is None else lengths.tolist()
         with torch.autocast("cpu", enabled=False):
             for row, end in zip(waveforms, ends):
-                weight, bias = WindowStatistics.of(row[:end], kernel, stride).fold(first.conv, first.norm)
-                if (
-                    first.conv.bias is not None
-                ):  # the norm takes it away; with several processes it must have a gradient
-                    bias = bias + 0.0 * first.conv.bias
-                made = _Stack.apply(row[None, :end], weight[None], bias[None], shapes, dtype, *parameters)
-                rows.append(F.pad(made, (0, 0, 0, frames - made.shape[1])))
-        features = torch.cat(rows)
+                weight, bias = fold_norm(row[:end], first.conv, first.norm)
+                if first.conv.bias is not None:
+                    bias = bias + 0.0 * first.conv.bias  # taken away by the norm; processes must agree on its gradient
+                made = _Stack.apply(row[:end], weight, bias, shapes, dtype, *parameters)
+                rows.append(F.pad(made, (0, 0, 0, frames - len(made))))
+        features = torch.stack(rows)
         return features if self.scale is None else features * self.scale
 
 
 class _Stack(torch.autograd.Function):
-    """``(rows, samples)`` to ``(rows, frames, channels)``, the first layer with weights of its own for each row."""
+    """``(samples,)`` to ``(frames, channels)``."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        waveforms: Tensor,
+        waveform: Tensor,
         first_weight: Tensor,
         first_bias: Tensor,
         shapes: Shapes,
         dtype: torch.dtype,
         *parameters: Tensor | None,
     ) -> Tensor:
-        windows = waveforms.unfold(1, *shapes[0])
-        x = torch.baddbmm(first_bias.unsqueeze(1), windows, first_weight.mT).to(dtype)
+        x = torch.addmm(first_bias, waveform.unfold(0, *shapes[0]), first_weight.T).to(dtype)
         inner = [x]
         for (kernel, stride), weight, bias in zip(shapes[1:], parameters[::2], parameters[1::2]):
             x = _convolve(F.gelu(x), _rows(weight, dtype), bias, kernel, stride)
             inner.append(x)
         ctx.shapes, ctx.biased = shapes, [bias is not None for bias in parameters[1::2]]
-        ctx.save_for_backward(waveforms, *inner, *parameters[::2])
+        ctx.save_for_backward(waveform, *inner, *parameters[::2])
         return F.gelu(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        waveforms, *saved = ctx.saved_tensors
+        waveform, *saved = ctx.saved_tensors
         depth = len(ctx.shapes)
         inner, weights = saved[:depth], saved[depth:]
         gradients: list[Tensor | None] = []
@@ -108,13 +104,13 @@ class _Stack(torch.autograd.Function):
             for (kernel, stride), weight, biased in zip(ctx.shapes[:0:-1], weights[::-1], ctx.biased[::-1]):
                 z = inner.pop()
                 of_weight = _weight_gradient(gradient, F.gelu(z), kernel, stride)
-                of_bias = gradient.sum((0, 1), dtype=weight.dtype) if biased else None
+                of_bias = gradient.sum(0, dtype=weight.dtype) if biased else None
                 gradients += [of_bias, of_weight.to(weight.dtype).unflatten(1, (kernel, -1)).transpose(1, 2)]
                 gradient = _input_gradient(gradient, _rows(weight, z.dtype), z.shape, stride)
                 gradient = torch.ops.aten.gelu_backward.grad_input(gradient, z, grad_input=gradient)
-            windows = waveforms.unfold(1, *ctx.shapes[0])
-            of_weight = (windows.mT.to(gradient.dtype) @ gradient).mT.to(waveforms.dtype)
-            return None, of_weight, gradient.sum(1, dtype=waveforms.dtype), None, None, *reversed(gradients)
+            windows = waveform.unfold(0, *ctx.shapes[0]).to(gradient.dtype)
+            of_weight, of_bias = (gradient.T @ windows).to(waveform.dtype), gradient.sum(0, dtype=waveform.dtype)
+            return None, of_weight, of_bias, None, None, *reversed(gradients)
 
 
 def _rows(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -122,50 +118,35 @@ def _rows(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.permute(0, 2, 1).flatten(1).to(dtype)
 
 
-def _stretches(x: Tensor, frames: int, kernel: int, stride: int) -> list[tuple[int, Tensor]]:
-    """What each stretch of the kernel sees of ``x`` ``(rows, input frames, inputs)``: first column, rows of ``x``.
-
-    The second is a view ``(rows, frames, stretch * inputs)``.
-    """
-    width, views = x.shape[2], []
+def _stretches(x: Tensor, frames: int, kernel: int, stride: int) -> list[tuple[slice, Tensor]]:
+    """What each stretch of the kernel sees of ``x`` ``(input frames, inputs)``: its columns of a kernel's row, and a
+    view ``(frames, stretch * inputs)`` of ``x``."""
+    width, views = x.shape[1], []
     for first in range(0, kernel, stride):
-        columns = min(stride, kernel - first) * width
-        strides = (x.stride(0), stride * width, 1)
-        views.append((first * width, x.as_strided((len(x), frames, columns), strides, first * width)))
+        columns, start = min(stride, kernel - first) * width, first * width
+        views.append((slice(start, start + columns), x.as_strided((frames, columns), (stride * width, 1), start)))
     return views
 
 
 def _convolve(x: Tensor, rows: Tensor, bias: Tensor | None, kernel: int, stride: int) -> Tensor:
-    frames = (x.shape[1] - kernel) // stride + 1
-    y = x.new_empty(len(x), frames, len(rows))
-    for first, view in _stretches(x, frames, kernel, stride):
-        _multiply(y, view, rows[:, first : first + view.shape[2]].T, add=first > 0)
+    frames = (len(x) - kernel) // stride + 1
+    y = x.new_empty(frames, len(rows))
+    for columns, view in _stretches(x, frames, kernel, stride):
+        y.addmm_(view, rows[:, columns].T, beta=float(columns.start > 0))
     return y if bias is None else y.add_(bias.to(y.dtype))
 
 
 def _input_gradient(gradient: Tensor, rows: Tensor, shape: torch.Size, stride: int) -> Tensor:
     """Of the input of a convolution, which has ``shape``."""
-    kernel, frames = rows.shape[1] // shape[2], gradient.shape[1]
+    kernel, frames = rows.shape[1] // shape[1], len(gradient)
     result = gradient.new_empty(shape)
     # The first stretch writes its frames, all others add to theirs; what none of them writes must be zero.
-    result[:, frames * stride if kernel >= stride else 0 :] = 0.0
-    for first, view in _stretches(result, frames, kernel, stride):
-        _multiply(view, gradient, rows[:, first : first + view.shape[2]], add=first > 0)
+    result[frames * stride if kernel >= stride else 0 :] = 0.0
+    for columns, view in _stretches(result, frames, kernel, stride):
+        view.addmm_(gradient, rows[:, columns], beta=float(columns.start > 0))
     return result
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, kernel: int, stride: int) -> Tensor:
     """Of a kernel as :func:`_rows` arranges it, for the input ``x`` of the convolution."""
-    views = [view for _, view in _stretches(x, gradient.shape[1], kernel, stride)]
-    if len(x) == 1:
-        return torch.cat([gradient[0].T @ view[0] for view in views], dim=1)
-    return torch.cat([torch.bmm(gradient.mT, view).sum(0, dtype=torch.promote_types(x.dtype, torch.float32))
-                      for view in views], dim=1)  # fmt: skip
-
-
-def _multiply(out: Tensor, a: Tensor, b: Tensor, add: bool) -> None:
-    """``out = a @ b``, or added to what is there; ``(rows, n, k)`` times ``(k, m)``, ``out`` may be a strided view."""
-    if len(a) == 1:
-        out[0].addmm_(a[0], b, beta=float(add))
-    else:
-        out.baddbmm_(a, b.expand(len(a), -1, -1), beta=float(add))
+    return torch.cat([gradient.T @ view for _, view in _stretches(x, len(gradient), kernel, stride)], dim=1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdistiller.upstream.fast.window_statistics import WindowStatistics
+from robustdistiller.upstream.fast.window_statistics import fold_norm
 from robustdistiller.upstream.model.extractor import ConvExtractor, ConvLayer, Moments, TimeNorm
 
 SEGMENT_FRAMES = 64
@@ -70,7 +70,7 @@ class SegmentExtractor(nn.Module):
         if not isinstance(norm, TimeNorm):
             return conv.weight[:, 0], conv.bias
         if moments is None:
-            return WindowStatistics.of(waveform, self.kernel, self.stride).fold(conv, norm)
+            return fold_norm(waveform, conv, norm)
         mean, variance = (part.flatten() for part in moments)
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
         offset = -mean if conv.bias is None else conv.bias - mean

@@ -7,64 +7,38 @@ Norm and convolution then are one convolution, whose result can be made in piece
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class WindowStatistics:
-    """Sums over windows of a waveform, in float64: rumble below and hiss above differ by many orders of magnitude.
+def window_moments(waveform: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Mean ``(kernel,)`` and covariance ``(kernel, kernel)`` of the windows of ``waveform`` ``(samples,)``.
 
-    Attributes:
-        count: windows.
-        total: ``(..., kernel)``, their sum.
-        products: ``(..., kernel, kernel)``, the sum of their outer products.
-
-    >>> first = WindowStatistics.of(torch.tensor([1.0, 2.0, 3.0, 4.0]), kernel=2, stride=1)
-    >>> first.count, first.total.tolist()
-    (3, [6.0, 9.0])
-    >>> (first + first).products.tolist()
-    [[28.0, 40.0], [40.0, 58.0]]
+    In float64: rumble below and hiss above differ by many orders of magnitude.
     """
+    windows = waveform.unfold(-1, kernel, stride).double()
+    mean = windows.mean(0)
+    return mean, windows.T @ windows / len(windows) - mean.unsqueeze(1) * mean
 
-    count: int | Tensor
-    total: Tensor
-    products: Tensor
 
-    @classmethod
-    def of(cls, waveform: Tensor, kernel: int, stride: int) -> WindowStatistics:
-        """Statistics of the windows of ``waveform`` ``(..., samples)``."""
-        windows = waveform.unfold(-1, kernel, stride).double()
-        return cls(windows.shape[-2], windows.sum(-2), windows.transpose(-1, -2) @ windows)
+def fold_norm(waveform: Tensor, conv: nn.Conv1d, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """Weights ``(channels, kernel)`` and bias of the convolution that does what ``conv`` and then ``norm`` do.
 
-    def __add__(self, other: WindowStatistics) -> WindowStatistics:
-        return WindowStatistics(self.count + other.count, self.total + other.total, self.products + other.products)
+    Args:
+        waveform: ``(samples,)``, what both hear.
+        conv: one input channel.
+        norm: as many groups as channels; its statistics over time are those of the windows.
 
-    def fold(self, conv: nn.Conv1d, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-        """Weights and bias of the convolution that does what ``conv`` and then ``norm`` do.
-
-        Args:
-            conv: one input channel.
-            norm: as many groups as channels; its statistics over time are those of the windows.
-
-        Returns:
-            ``(..., channels, kernel)`` and ``(..., channels)``, in the weights' dtype.
-
-        >>> conv, norm = nn.Conv1d(1, 3, 10, stride=5), nn.GroupNorm(3, 3)
-        >>> waveform = torch.randn(400)
-        >>> weight, bias = WindowStatistics.of(waveform, 10, 5).fold(conv, norm)
-        >>> folded = nn.functional.conv1d(waveform[None], weight[:, None], bias, stride=5)
-        >>> torch.allclose(folded, norm(conv(waveform[None, None]))[0], atol=1e-5)
-        True
-        """
-        count = self.count.unsqueeze(-1) if isinstance(self.count, Tensor) else self.count
-        mean = self.total / count
-        covariance = self.products / (count.unsqueeze(-1) if isinstance(count, Tensor) else count)
-        covariance = covariance - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-        weight, bias = fold(conv.weight[:, 0].double(), norm, mean, covariance)
-        return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
+    >>> conv, norm = nn.Conv1d(1, 3, 10, stride=5), nn.GroupNorm(3, 3)
+    >>> waveform = torch.randn(400)
+    >>> weight, bias = fold_norm(waveform, conv, norm)
+    >>> folded = nn.functional.conv1d(waveform[None], weight[:, None], bias, stride=5)
+    >>> torch.allclose(folded, norm(conv(waveform[None, None]))[0], atol=1e-5)
+    True
+    """
+    moments = window_moments(waveform, conv.kernel_size[0], conv.stride[0])
+    weight, bias = fold(conv.weight[:, 0].double(), norm, *moments)
+    return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 
 def fold(weight: Tensor, norm: nn.GroupNorm, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

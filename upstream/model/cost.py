@@ -1,4 +1,4 @@
-"""What a speech encoder costs: parameters, and multiply-accumulate operations (MACs) counted from its configuration.
+"""What a speech encoder costs: parameters, and multiply-accumulate operations (MACs).
 
 Counted are the matrix products and convolutions, one MAC per multiplication and addition, as profilers count them;
 norms, activations, softmax and sums are left out. Attention grows with the
@@ -37,7 +37,7 @@ class EncoderCost:
         parameters_stored: in the checkpoint, with prediction heads.
         parameters_used: when features are extracted, without prediction heads.
         duration_s: length of the utterance that is encoded.
-        macs: of that whole utterance, by part: see `encoder_macs`.
+        macs: of that whole utterance.
 
     >>> encoder = SpeechEncoder(EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)))
     >>> cost = encoder_cost(encoder)
@@ -48,22 +48,16 @@ class EncoderCost:
     parameters_stored: int
     parameters_used: int
     duration_s: float
-    macs: Mapping[str, int]
+    macs: int
 
     @property
     def macs_per_s(self) -> float:
         """MACs per second of audio."""
-        return sum(self.macs.values()) / self.duration_s
+        return self.macs / self.duration_s
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return {
-            "parameters_stored": self.parameters_stored,
-            "parameters_used": self.parameters_used,
-            "duration_s": self.duration_s,
-            "macs_per_s": round(self.macs_per_s),
-            "macs": dict(self.macs),
-        }
+        return {**vars(self), "macs_per_s": round(self.macs_per_s)}
 
 
 def encoder_cost(encoder: SpeechEncoder, duration_s: float = DURATION_S) -> EncoderCost:
@@ -73,8 +67,8 @@ def encoder_cost(encoder: SpeechEncoder, duration_s: float = DURATION_S) -> Enco
         encoder: teacher, student or pruned model.
         duration_s: length of the utterance.
 
-    >>> encoder_cost(SpeechEncoder(EncoderConfig(num_layers=0)), duration_s=1.0).macs["feed_forward"]
-    0
+    >>> encoder_cost(SpeechEncoder(EncoderConfig.tiny()), duration_s=1.0).parameters_used
+    9856
     """
     return EncoderCost(
         parameters_stored=encoder.count_parameters(heads=True),
@@ -86,72 +80,26 @@ def encoder_cost(encoder: SpeechEncoder, duration_s: float = DURATION_S) -> Enco
 
 def encoder_macs(
     config: EncoderConfig, duration_s: float = DURATION_S, max_layer: int | None = None, heads: bool = False
-) -> dict[str, int]:
-    """MACs of one unpadded utterance, by part.
-
-    With T frames, width D, H heads of width d (H d < D in pruned layers) and feed-forward width F, a layer takes
-    4 T D H d for its four attention projections, 2 T^2 H d for the products of queries with keys and of weights with
-    values, and 2 T D F for the feed-forward part. A convolution takes T C_in C_out k / groups.
+) -> int:
+    """MACs of one unpadded utterance, those that `counted_macs` finds in an encoder of this shape.
 
     Args:
         config: shape of the encoder.
         duration_s: length of the utterance, at 16 kHz.
-        max_layer: count the transformer up to this layer only; `None` is all of it.
-        heads: count the prediction heads, too.
-
-    Returns:
-        MACs of `extractor` (convolutions), `projection`, `position` (convolution), `attention` (projections, and
-        WavLM's gates), `attention_products` (the quadratic part), `feed_forward` and `heads`.
+        max_layer: run the transformer up to this layer only; `None` is all of it.
+        heads: run the prediction heads, too.
 
     Raises:
         ValueError: the utterance is too short for one frame.
 
-    >>> macs = encoder_macs(EncoderConfig(), duration_s=10.0)  # HuBERT Base
-    >>> {part: round(count / 10e9, 2) for part, count in macs.items()}  # per second of audio, in 1e9
-    {'extractor': 2.45, 'projection': 0.02, 'position': 0.24, 'attention': 1.41, 'attention_products': 0.46, \
-'feed_forward': 2.83, 'heads': 0.0}
+    >>> round(encoder_macs(EncoderConfig(), duration_s=10.0) / 10e9, 2)  # HuBERT Base, per second of audio, in 1e9
+    7.41
     """
-    extractor, frames = _extractor_macs(config, round(duration_s * SAMPLE_RATE_HZ))
-    width = config.embed_dim
-    attention = products = 0
-    layers = range(config.num_layers if max_layer is None else max_layer)
-    for layer in layers:
-        inner = config.heads[layer] * config.width_per_head
-        reuses = layer in config.attention_reuse
-        attention += (2 if reuses else 4) * frames * width * inner
-        products += (1 if reuses else 2) * frames**2 * inner
-        if config.relative_position and config.gated_relative_position and not reuses:
-            attention += 8 * frames * inner
-    kernel = config.position_kernel
-    frames_out = frames + 1 - kernel % 2  # an even kernel computes one frame more, which is dropped
-    position = (frames_out if config.position_depth == 1 else frames_out * config.position_depth) * width * width
-    return {
-        "extractor": extractor,
-        "projection": frames * config.conv_layers[-1][0] * width if config.has_projection else 0,
-        "position": position * kernel // config.position_groups,
-        "attention": attention,
-        "attention_products": products,
-        "feed_forward": sum(2 * frames * width * config.ffn_dims[layer] for layer in layers),
-        "heads": _head_macs(config, frames) if heads and len(layers) == config.num_layers else 0,
-    }
-
-
-def _extractor_macs(config: EncoderConfig, samples: int) -> tuple[int, int]:
-    """MACs of the convolutional extractor, and the frames it makes."""
-    if samples < config.receptive_field:
-        raise ValueError(f"{samples} samples are too few for a frame; expected at least {config.receptive_field}")
-    macs, channels_in, frames = 0, 1, samples
-    for channels, kernel, stride in config.conv_layers:
-        frames = (frames - kernel) // stride + 1
-        macs += frames * channels_in * channels * kernel
-        channels_in = channels
-    return macs, frames
-
-
-def _head_macs(config: EncoderConfig, frames: int) -> int:
-    inner = config.prediction_inner_dim or config.embed_dim
-    outer = config.prediction_dim or config.embed_dim
-    return len(config.prediction_layers) * frames * inner * (config.embed_dim + outer)
+    with torch.device("meta"):
+        encoder, waveforms = SpeechEncoder(config).eval(), torch.empty(1, round(duration_s * SAMPLE_RATE_HZ))
+    encoder._check_input(waveforms, None)
+    layers = None if max_layer is None else (max_layer,)
+    return counted_macs(encoder, waveforms, layers=layers, predict=heads)
 
 
 def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **options: Any) -> int:
@@ -165,11 +113,8 @@ def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **op
         waveforms: at 16 kHz, each `(samples,)`.
         options: further arguments of its forward.
 
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
-    >>> encoder = SpeechEncoder(config).eval()
-    >>> counted = counted_macs(encoder, torch.randn(1, 16_000))
-    >>> round(counted / sum(encoder_macs(config, duration_s=1.0).values()), 2)
-    1.0
+    >>> counted_macs(nn.Linear(7, 5), torch.randn(4, 7))
+    140
     """
     wanted = [weight.requires_grad for weight in upstream.parameters()]
     upstream.requires_grad_(False)

@@ -127,52 +127,27 @@ class SpeechEncoder(nn.Module):
             ValueError: an utterance is shorter than the receptive field, a layer does not exist, or the shapes do not
                 fit.
         """
-        features, projected, frame_lengths = self.extract(waveforms, lengths)
-        states = self.contextualize(projected, frame_lengths, layers)
-        whole = len(states) == self.config.num_layers + 1
-        predictions = self.predict(states[-1]) if predict and whole else []
-        if frame_lengths is None:
-            frame_lengths = torch.full((len(waveforms),), projected.shape[1])
-        frame_lengths = frame_lengths.to(waveforms.device, non_blocking=True)
-        return EncoderOutput(features, projected, states, frame_lengths, predictions)
-
-    def extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The part before the transformer, for those who mask frames in between.
-
-        Returns:
-            ``extractor_features``, ``projected`` and ``frame_lengths`` of :class:`EncoderOutput`; the last may be on
-            the CPU, and is None where all frames are valid.
-        """
-        if not torch.compiler.is_compiling():  # nor exporting: a graph cannot look at values
-            lengths = self._check_input(waveforms, lengths)
-        if self.config.normalize_waveform:
-            waveforms = normalize(waveforms, lengths, self.config.normalize_eps)
-        masked = self.config.padding == "masked"
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.feature_grad_mult > 0):
-            features = self.extractor(waveforms, lengths if masked else None)
-        if self.config.feature_grad_mult != 1.0 and features.requires_grad:
-            features = _ScaleGradient.apply(features, self.config.feature_grad_mult)
-        projected = self.feature_dropout(self.projection(self.feature_norm(features)))
-        return features, projected, None if lengths is None else self.frame_lengths(lengths, waveforms.shape[1])
-
-    def contextualize(
-        self, projected: Tensor, frame_lengths: Tensor | None = None, layers: Collection[int] | None = None
-    ) -> list[Tensor | None]:
-        """The transformer: from ``projected`` ``(batch, frames, dim)`` to ``hidden_states``.
-
-        Args:
-            projected: see :class:`EncoderOutput`.
-            frame_lengths: ``(batch,)`` valid frames; ``None``: all.
-            layers: as of :meth:`forward`.
-        """
-        known = range(self.config.num_layers + 1)
+        config, known = self.config, range(self.config.num_layers + 1)
         if layers is not None and not (layers and set(layers) <= set(known)):
             raise ValueError(f"layers are {sorted(layers)}; expected numbers from 0 to {known[-1]}, the last layer's")
-        valid = None
-        if frame_lengths is not None:
-            positions = torch.arange(projected.shape[1], device=projected.device)
-            valid = positions < frame_lengths.to(projected.device, non_blocking=True).unsqueeze(1)
-        return self.transformer(projected, valid, layers)
+        if not torch.compiler.is_compiling():  # nor exporting: a graph cannot look at values
+            lengths = self._check_input(waveforms, lengths)
+        if config.normalize_waveform:
+            waveforms = normalize(waveforms, lengths, config.normalize_eps)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and config.feature_grad_mult > 0):
+            features = self.extractor(waveforms, lengths if config.padding == "masked" else None)
+        if config.feature_grad_mult != 1.0 and features.requires_grad:
+            features = _ScaleGradient.apply(features, config.feature_grad_mult)
+        projected = self.feature_dropout(self.projection(self.feature_norm(features)))
+        frames, valid = projected.shape[1], None
+        if lengths is None:
+            frame_lengths = torch.full((len(waveforms),), frames).to(waveforms.device, non_blocking=True)
+        else:
+            frame_lengths = self.frame_lengths(lengths, waveforms.shape[1]).to(waveforms.device, non_blocking=True)
+            valid = torch.arange(frames, device=waveforms.device) < frame_lengths.unsqueeze(1)
+        states = self.transformer(projected, valid, layers)
+        predictions = self.predict(states[-1]) if predict and len(states) == len(known) else []
+        return EncoderOutput(features, projected, states, frame_lengths, predictions)
 
     def predict(self, last_state: Tensor) -> list[Tensor]:
         """The heads' predictions from the last hidden state ``(batch, frames, dim)``; none without heads."""

@@ -70,7 +70,7 @@ org/name[@revision] on the Hugging Face Hub, or a registered name; did you mean 
                 raise ValueError(f"model {text!r}: found nothing behind the @, expected a revision such as {base}@main")
             return cls("hub", base, revision or None)
         if "/" in text or "\\" in text or text.startswith(("~", ".")) or text.endswith(FILE_SUFFIXES):
-            return cls("path", str(_expanded(text)))
+            return cls("path", str(expanded(text)))
         if not strict:
             return cls("unknown", text)
         found = "found neither a file nor a known name" if text else "found nothing"
@@ -132,7 +132,7 @@ def existing_path(text: str | Path) -> Path | None:
     Example:
         >>> existing_path("https://example.org/a.ckpt")
     """
-    path = _expanded(text)
+    path = expanded(text)
     with contextlib.suppress(OSError, ValueError):  # too long for a path, or with a zero byte in it
         if str(text) and path.exists():
             return path
@@ -150,8 +150,9 @@ def nearest(text: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _expanded(text: str | Path) -> Path:
+def expanded(text: str | Path) -> Path:
+    """``text`` as a path, with ``~`` expanded where there is such a home folder."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # there is no such user
+    except RuntimeError:
         return Path(text)

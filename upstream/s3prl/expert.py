@@ -189,8 +189,7 @@ class UpstreamExpert(Expert):
 
     >>> import tempfile
     >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
-    >>> config = EncoderConfig(embed_dim=16, num_layers=2, num_heads=2, ffn_dim=32, position_groups=4,
-    ...                        prediction_layers=(4, 8))
+    >>> config = EncoderConfig.tiny(prediction_layers=(4, 8))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/student.ckpt", SpeechEncoder(config), {})
     ...     upstream = UpstreamExpert(f"{folder}/student.ckpt")

@@ -45,10 +45,10 @@ class OnnxExpert(Expert):
         self.downsample_rate, self.receptive_field = notes["downsample_rate"], notes["receptive_field"]
 
     def macs(self, duration_s: float) -> int:
-        """Multiply-accumulate operations of one utterance, counted from the configuration, see :func:`encoder_macs`."""
+        """Multiply-accumulate operations of one utterance, see :func:`encoder_macs`."""
         last = max(self.numbers)
         heads, layers = last > self.num_layers, min(last, self.num_layers)
-        return sum(encoder_macs(self.config, duration_s, layers, heads).values())
+        return encoder_macs(self.config, duration_s, layers, heads)
 
     def encode(self, waveforms: Tensor, lengths: Tensor, no_pred: bool) -> tuple[list[Tensor], Tensor]:
         """See :meth:`Expert.encode`."""

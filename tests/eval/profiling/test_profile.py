@@ -38,7 +38,7 @@ def test_superbs_utterances_and_the_published_count():
     """The challenge's profiler printed 1 669 156 022 848 MACs for HuBERT Base on these utterances."""
     assert len(UTTERANCES) == 32 and list(UTTERANCES.values()) == sorted(UTTERANCES.values())
     assert (min(UTTERANCES.values()), max(UTTERANCES.values())) == (20560, 326000)  # it prints 1.28 to 20.38 s
-    counted = sum(sum(encoder_macs(EncoderConfig(), samples / 16000).values()) for samples in UTTERANCES.values())
+    counted = sum(encoder_macs(EncoderConfig(), samples / 16000) for samples in UTTERANCES.values())
     assert counted == pytest.approx(1_669_156_022_848, rel=0.003)
 
 
@@ -56,14 +56,11 @@ def test_student_from_the_command_line(toy_student, tmp_path, monkeypatch):
     heads = sum(w.numel() for name, w in checkpoint.state_dict.items() if name.startswith("heads."))
     stored = sum(w.numel() for w in checkpoint.build().parameters())
     assert found.parameters == {"stored": stored, "used": stored, "used_without_heads": stored - heads} and heads > 0
-    # What PyTorch counts, and what the configuration says.
     superb = found.macs["superb"]
-    assert superb["analytic"] == pytest.approx(superb["macs"], rel=0.01)
     samples = some.values()
-    plain = sum(sum(encoder_macs(checkpoint.config, n / 16000, heads=False).values()) for n in samples)
+    plain = sum(encoder_macs(checkpoint.config, n / 16000, heads=False) for n in samples)
     assert superb["without_heads"] == pytest.approx(plain, rel=0.01) and superb["without_heads"] < superb["macs"]
     assert [one["duration_s"] for one in found.macs["lengths"]] == [0.5, 2.0]
-    assert all(one["analytic"] == pytest.approx(one["macs"], rel=0.01) for one in found.macs["lengths"])
     assert [(one["what"], len(one["seconds"])) for one in found.runs] == [("0.5 s", 2), ("2 s", 2), ("superb", 1)]
     for one in found.runs:
         assert one["real_time_factor"] == pytest.approx(np.median(one["seconds"]) / one["audio_s"])

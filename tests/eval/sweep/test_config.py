@@ -9,6 +9,7 @@ import yaml
 
 from robustdistiller.eval.sweep import SweepError, expand, load
 from robustdistiller.eval.sweep.cells import learning_rates
+from robustdistiller.upstream.pretrained import resolve as resolving
 
 
 def file(folder: Path, **changes) -> Path:
@@ -66,6 +67,27 @@ def test_defaults_and_short_forms(tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path, changes, message):
     with pytest.raises(SweepError, match=f"(?s){message}"):
         expand(load(file(tmp_path, **changes)))
+
+
+def test_nothing_is_downloaded_for_a_sweep_whose_data_are_missing(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(url, *_):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(resolving, "fetch", fetch)
+    student = {"upstreams": [{"name": "robustdistiller_local", "checkpoint": "robustdistiller_wavlm"}]}
+    for changes in (
+        {"tasks": [{"task": "IC", "data": {"file_path": "/no/corpus"}}]},
+        {"learning_rates": [-1.0]},
+    ):
+        with pytest.raises(SweepError, match=r"/no/corpus|must be positive"):
+            expand(load(file(tmp_path, **student, **changes)))
+    assert asked == []
+    with pytest.raises(SweepError, match=r"rd_wavlm\.ckpt, which could not be fetched"):
+        expand(load(file(tmp_path, **student)))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.checkpoints.export import TARGETS, export_checkpoint, obstacle
+from robustdistiller.upstream.checkpoints.export import TARGETS, export_checkpoint
 from robustdistiller.upstream.checkpoints.formats.base import NotExportable
 
 SHAPE = {"embed_dim": 36, "num_layers": 2, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
@@ -182,7 +182,7 @@ def test_equal_in_the_library_and_back(to, name, options, reader, equality, tmp_
 
 @pytest.mark.parametrize(("to", "name", "options", "reader"), ALL, ids=lambda value: str(value)[:20])
 def test_obstacles_are_known_without_writing(to, name, options, reader):
-    found = obstacle(EncoderConfig(**{**SHAPE, **options}), to)
+    found = TARGETS[to].obstacle(EncoderConfig(**{**SHAPE, **options}))
     assert found is None if " " not in reader else reader in found
 
 

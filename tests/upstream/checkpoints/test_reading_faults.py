@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from robustdistiller.upstream import (
     read_checkpoint,
     save_checkpoint,
 )
-from robustdistiller.upstream.checkpoints.formats.base import Checkpoint
+from robustdistiller.upstream.checkpoints.formats import TARGETS
+from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, NotExportable
 from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
 from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, torchaudio_name
 
@@ -223,3 +225,67 @@ def test_a_student_is_one_with_heads_or_without(tmp_path):
     assert not teacher.is_student and teacher.encoder.config.feature_grad_mult == 0.0
     assert not UpstreamExpert(mini_teacher()).is_student
     assert not Checkpoint("robustdistiller", student.config, {}, {"student": False}).is_student
+
+
+HEADLESS = {
+    "distiller": {"feature_norm": False, "reference_mask": "block", "padding": "reference"},
+    "torchaudio": {"normalize_waveform": True, "conv_norm": "layer", "normalize_eps": 1e-3},
+    "dphubert": {"feature_scale": True, "first_state": "layer_input"},
+    "native": {"norm_first": True, "last_state_normed": False},
+}
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("kind", HEADLESS)
+def test_how_a_headless_student_is_fine_tuned_and_heard_is_the_same_in_every_format(kind, to, tmp_path):
+    """What the other software has no option for stands beside its own options, or is refused in one sentence."""
+    student = make(prediction_layers=(4, 8), feature_grad_mult=0.1, **HEADLESS[kind])
+    teacher = {"teacher": {"file": "wavlm.pt", "folder": "/home/someone"}}
+    save_checkpoint(tmp_path / "student.ckpt", student, teacher)
+    native = export_checkpoint(tmp_path / "student.ckpt", tmp_path / "headless.ckpt", "native", drop_heads=True).path
+    try:
+        other = export_checkpoint(native, tmp_path / "other", to).path
+    except NotExportable as error:
+        assert (kind, to) != ("distiller", "huggingface") and kind != to
+        assert re.search("feature_scale|no layer norm between|factor|has no such norm", str(error))
+        return
+    expert = UpstreamExpert(other)
+    assert expert.is_student and expert.encoder.config.feature_grad_mult == pytest.approx(0.1)
+    expected, found = read_checkpoint(native), read_checkpoint(other)
+    same = {"padding", "normalize_eps"}
+    if to not in ("s3prl", "dphubert"):  # whose own code says which states an upstream gives
+        same |= {"first_state", "last_state_normed", "reference_mask"}
+    for option in same:
+        assert getattr(found.config, option) == getattr(expected.config, option), option
+    published = [file for file in (other.iterdir() if other.is_dir() else [other]) if to != "native"]
+    assert not any(b"/home/someone" in file.read_bytes() for file in published)
+
+
+def test_transformers_keeps_what_only_this_package_reads(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    student = make(feature_norm=False, prediction_layers=(4, 8), feature_grad_mult=0.1)
+    save_checkpoint(tmp_path / "student.ckpt", student, {})
+    folder = export_checkpoint(tmp_path / "student.ckpt", tmp_path / "student", "huggingface").path
+    transformers.AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    expert = UpstreamExpert(tmp_path / "again")
+    assert expert.is_student and expert.encoder.config.feature_grad_mult == pytest.approx(0.1)
+    assert expert.names[0] == "projected"
+
+
+@pytest.mark.parametrize(
+    ("notes", "message"),
+    [
+        (3, "'robustdistiller' should be a dictionary of options, found int"),
+        ({"config": {"num_layers": 50}}, "unknown option of this package 'num_layers'"),
+        ({"config": {"feature_grad_mult": -1}}, "feature_grad_mult is -1; expected 0 or more"),
+        ({"config": {"first_state": ["projected"]}}, "first_state is"),
+        ({"config": [1]}, "'config' should be a dictionary of options, found list"),
+    ],
+)
+def test_damaged_notes_in_a_foreign_file_are_refused(notes, message, tmp_path):
+    save_checkpoint(tmp_path / "teacher.ckpt", make(), {})
+    folder = export_checkpoint(tmp_path / "teacher.ckpt", tmp_path / "teacher", "huggingface").path
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"robustdistiller": notes}))
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(folder)

@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.checkpoints.export import export_checkpoint, obstacle
+from robustdistiller.upstream.checkpoints.export import export_checkpoint
+from robustdistiller.upstream.checkpoints.formats import TARGETS
 from robustdistiller.upstream.checkpoints.formats.base import NotExportable
 from robustdistiller.upstream.checkpoints.parameter_names import older_spelling
 from tests.upstream.model.test_equal_to_torchaudio import LARGE, error, pruned_hubert, pruned_wavlm
@@ -119,7 +120,7 @@ def test_equal_in_the_modules_of_the_original(options, equality, tmp_path):
 )
 def test_what_the_format_cannot_hold_is_refused(options, reason, tmp_path):
     config = EncoderConfig(**{**PRUNED, **options})
-    assert reason in obstacle(config, "dphubert")
+    assert reason in TARGETS["dphubert"].obstacle(config)
     with pytest.raises(NotExportable, match=f"cannot be written for DPHuBERT's code: .*{reason}"):
         write(SpeechEncoder(config), tmp_path)
     assert not (tmp_path / "out.pth").exists()

@@ -16,7 +16,6 @@ VARIANTS = {
     "scaled": {"feature_scale": True},
     "pruned": {"conv_layers": ((20, 10, 5), (11, 3, 2), (24, 3, 2), (7, 3, 2), (24, 3, 2), (9, 2, 2), (16, 2, 2))},
     "wide-kernels": {"conv_layers": ((16, 10, 5), (12, 8, 4), (16, 7, 2), (16, 1, 1), (16, 1, 2), (16, 5, 4))},
-    "odd-position": {"position_kernel": 17},
     "layer": {"conv_norm": "layer", "conv_bias": True},
 }
 LENGTHS = [16000, 9000, 8250, 700]
@@ -75,29 +74,13 @@ def test_the_comparison_notices_a_difference(part, monkeypatch):
     assert worst_error(make(), padded=True) > 2e-3
 
 
-def test_rows_together_are_rows_apart():
-    """Other devices than a CPU compute the rows of a batch together."""
-    generator, shapes = torch.Generator().manual_seed(0), ((10, 5), (3, 2), (7, 2), (2, 4))
-    sizes = [(3, 8, 10), (3, 8), (6, 8, 3), (6,), (5, 6, 7), (5,), (4, 5, 2), (4,)]
-    inputs = [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
-    waveforms = torch.randn(3, 400, generator=generator, dtype=torch.float64)
-    together = _Stack.apply(waveforms, inputs[0], inputs[1], shapes, torch.float64, *inputs[2:])
-    rows = [_Stack.apply(waveforms[i : i + 1], inputs[0][i : i + 1], inputs[1][i : i + 1], shapes, torch.float64,
-                         *inputs[2:]) for i in range(3)]  # fmt: skip
-    weights = torch.randn(together.shape, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(together, torch.cat(rows))
-    for a, b in zip(*(torch.autograd.grad((y * weights).sum(), inputs) for y in (together, torch.cat(rows)))):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("rows", [1, 2])
-def test_gradients_are_those_of_finite_differences(rows):
+def test_gradients_are_those_of_finite_differences():
     generator, shapes = torch.Generator().manual_seed(0), ((4, 2), (3, 2), (1, 2))
-    sizes = [(rows, 3, 4), (rows, 3), (2, 3, 3), (2,), (2, 2, 1), (2,)]
+    sizes = [(3, 4), (3,), (2, 3, 3), (2,), (2, 2, 1), (2,)]
     inputs = [torch.randn(*size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
-    waveforms = torch.randn(rows, 30, generator=generator, dtype=torch.float64)
+    waveform = torch.randn(30, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda weight, bias, *others: _Stack.apply(waveforms, weight, bias, shapes, torch.float64, *others), inputs
+        lambda weight, bias, *others: _Stack.apply(waveform, weight, bias, shapes, torch.float64, *others), inputs
     )
 
 

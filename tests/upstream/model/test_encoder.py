@@ -112,15 +112,6 @@ def test_only_the_layers_asked_for_are_run_and_kept(norm_first):
     assert encoder(waveforms, predict=False).predictions == []
 
 
-@torch.no_grad()
-def test_frames_masked_between_the_two_halves():
-    """extract and contextualize together are forward: a pre-training script can mask frames in between."""
-    encoder, waveforms, lengths = make(), noise(2, 4000), torch.tensor([4000, 2000])
-    _, projected, frame_lengths = encoder.extract(waveforms, lengths)
-    states = encoder.contextualize(projected, frame_lengths)
-    assert torch.equal(states[-1], encoder(waveforms, lengths).hidden_states[-1])
-
-
 def gradient(encoder, lengths=None):
     output = encoder(noise(2, 4000), lengths)
     output.hidden_states[-1].pow(2).sum().backward()

@@ -6,15 +6,23 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
+from robustdistiller.common.names import refuse_unknown
 from robustdistiller.upstream.checkpoints.files import CheckpointError
+from robustdistiller.upstream.checkpoints.plain import options_of
+from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+
+#: Options of the encoder for which other layouts have no place: how it is trained on and batched, and which of its
+#: states are given. The latter go where the other software does not say itself what s3prl's upstream of it gives.
+_TRAINED = ("feature_grad_mult", "normalize_eps", "padding")
+_GIVEN = ("first_state", "last_state_normed", "reference_mask")
 
 
 class NotExportable(ValueError):
@@ -32,7 +40,7 @@ class Checkpoint:
         metadata: what the writer noted; empty for foreign files.
         guesses: what of ``config`` the file did not say and was guessed, one sentence each.
 
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> config = EncoderConfig.tiny(num_layers=1)
     >>> checkpoint = Checkpoint("example", config, SpeechEncoder(config).state_dict())
     >>> checkpoint.build(padding="reference").config.padding
     'reference'
@@ -77,8 +85,7 @@ class Checkpoint:
     def without_heads(self) -> Checkpoint:
         """The same encoder without prediction heads; the first hidden state stays what it was.
 
-        >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4,
-        ...                        prediction_layers=(4, 8))
+        >>> config = EncoderConfig.tiny(num_layers=1, prediction_layers=(4, 8))
         >>> checkpoint = Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()).without_heads()
         >>> checkpoint.config.prediction_layers, checkpoint.build().config.starts_projected
         ((), True)
@@ -138,12 +145,6 @@ class Format:
     read: Callable[[Mapping[str, Any], Clues], tuple[EncoderConfig, dict[str, Tensor]]]
 
 
-class Writer(Protocol):
-    """Writes a checkpoint, without heads where the target has no place for them, to a file or folder."""
-
-    def __call__(self, checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported: ...
-
-
 @dataclass(frozen=True)
 class Target:
     """What a checkpoint can be written as.
@@ -153,7 +154,8 @@ class Target:
         about: what reads the result.
         whose: the software, in a few words.
         obstacle: the property that prevents an encoder from being written so, ``None`` if it can be.
-        write: writes it; ``notes`` say what was left out before, ``results`` are for a model card.
+        write: writes a checkpoint to a file or folder, with notes on what was left out before, and results for a model
+            card.
         keeps_heads: whether it has a place for prediction heads.
         files: names of the files in it, if it is a folder.
     """
@@ -162,7 +164,7 @@ class Target:
     about: str
     whose: str
     obstacle: Callable[[EncoderConfig], str | None]
-    write: Writer
+    write: Callable[[Checkpoint, Path, tuple[str, ...], str], Exported]
     keeps_heads: bool = False
     files: tuple[str, ...] = ()
 
@@ -229,6 +231,29 @@ def listed(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def save_dictionary(content: Mapping[str, Any], path: Path) -> None:
-    """``torch.save``, atomically."""
-    write_atomically(path, lambda file: torch.save(content, file))
+def own_notes(checkpoint: Checkpoint, given: bool = True) -> dict[str, Any]:
+    """What other software has no option for, under a key that it does not look at and :func:`apply_own_notes` reads.
+
+    Args:
+        checkpoint: of its metadata only whether it is a student: the rest may name folders of this machine.
+        given: say which hidden states are given, too.
+    """
+    options = (*_TRAINED, *_GIVEN) if given else _TRAINED
+    config = {name: getattr(checkpoint.config, name) for name in options}
+    return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student}}}
+
+
+def apply_own_notes(config: EncoderConfig, notes: Mapping[str, Any]) -> EncoderConfig:
+    """The configuration that a foreign layout gives, with the options that stand in its :func:`own_notes`.
+
+    >>> apply_own_notes(EncoderConfig(), {"config": {"feature_grad_mult": 0.1}}).feature_grad_mult
+    0.1
+    """
+    options = options_of(notes, "config")
+    refuse_unknown(options, (*_TRAINED, *_GIVEN), "option of this package")
+    return config.replace(**options)
+
+
+def save_dictionary(checkpoint: Checkpoint, content: Mapping[str, Any], path: Path, given: bool = False) -> None:
+    """``torch.save`` of ``content`` and the :func:`own_notes`, atomically."""
+    write_atomically(path, lambda file: torch.save({**content, **own_notes(checkpoint, given)}, file))

@@ -19,7 +19,12 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     other_eps,
     save_dictionary,
 )
-from robustdistiller.upstream.checkpoints.formats.torchaudio import shared_arguments, shared_obstacles, shared_options
+from robustdistiller.upstream.checkpoints.formats.torchaudio import (
+    TRAINING_ONLY,
+    shared_arguments,
+    shared_obstacles,
+    shared_options,
+)
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, older_spelling, torchaudio_name
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -46,12 +51,12 @@ def read_dphubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConf
     if gates := [name for name in _PRUNING if cfg.get(name)]:
         raise ValueError(f"this model is not pruned yet ({', '.join(gates)}): run DPHuBERT's prune.py on it first")
     try:
-        config = _dphubert_config(cfg, weights).replace(normalize_eps=content.get("normalize_eps", 1e-5))
+        config = _dphubert_config(cfg, weights)
     except KeyError as error:
         raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
     except TypeError as error:
         raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
-    return config, from_foreign(weights, config, torchaudio_name, ("aux.", "mask_generator.", "logit_generator."))
+    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
 
 
 def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> EncoderConfig:
@@ -115,8 +120,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
     if not config.feature_scale:
         weights["feature_extractor.dummy_weight"] = torch.ones(config.conv_layers[-1][0])
         notes += ("a factor of 1 per channel of the conv extractor's output is added, which DPHuBERT's models have",)
-    content = {"config": _arguments(config), "state_dict": weights}
-    save_dictionary({**content, "normalize_eps": config.normalize_eps}, path)
+    save_dictionary(checkpoint, {"config": _arguments(config), "state_dict": weights}, path)
     return Exported(path, "DPHuBERT's wav2vec2_model", notes)
 
 

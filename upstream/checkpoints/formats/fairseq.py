@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +12,8 @@ from robustdistiller.upstream.checkpoints.plain import options_of, plain, weight
 from robustdistiller.upstream.model.config import EncoderConfig
 
 DEFAULT_CONV = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
+#: A list of triples, and how often it is repeated, without spaces.
+_CONV_LAYERS = re.compile(r"[\[(]((?:[\[(]\d{1,6},\d{1,6},\d{1,6}[\])],?)*)[\])](?:\*(\d{1,2}))?")
 _ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu"}
 #: Options that differ in nothing but their name, with fairseq's defaults.
 _SAME: dict[str, tuple[str, Any]] = {
@@ -53,7 +55,6 @@ def read_wavlm(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig,
     config = shared_options(
         cfg,
         normalize_waveform=bool(cfg.get("normalize", False)),
-        normalize_eps=content.get("normalize_eps", 1e-5),
         relative_position=relative,
         # Without the bias there is nothing to gate, though the file may hold the gates.
         gated_relative_position=relative and bool(cfg.get("gru_rel_pos", False)),
@@ -166,28 +167,14 @@ def parse_conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:
     >>> parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 2")
     ((512, 10, 5), (512, 3, 2), (512, 3, 2))
     """
-
-    def value(node: ast.AST):
-        match node:
-            case ast.Constant(value=int(number)):
-                return number
-            case ast.List(elts=items) | ast.Tuple(elts=items):
-                return tuple(value(item) for item in items)
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return value(left) + value(right)
-            case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int(times))) if times <= 100:
-                return value(left) * times
-        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
-
-    if len(text) > 2000:
-        raise ValueError("conv layers: the description is too long")
-    try:
-        layers = value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)") from error
-    if not isinstance(layers, tuple) or not all(isinstance(layer, tuple) and len(layer) == 3 for layer in layers):
-        raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
-    return layers
+    pieces, layers = re.sub(r"\s", "", text[:2001]).split("+"), []
+    for piece in pieces:
+        found = _CONV_LAYERS.fullmatch(piece)
+        if found is None or len(text) > 2000:
+            raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
+        triples = [tuple(map(int, triple)) for triple in re.findall(r"(\d+),(\d+),(\d+)", found[1])]
+        layers += triples * int(found[2] or 1)
+    return tuple(layers)
 
 
 def _is_wavlm(content: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     has_keys,
     irregularities,
     other_eps,
+    own_notes,
 )
 from robustdistiller.upstream.checkpoints.formats.huggingface_files import FILES, write_folder
 from robustdistiller.upstream.checkpoints.model_card import model_card
@@ -130,7 +131,7 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
             feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
             projection=True,
             normalize_waveform=bool(normalize),
-            normalize_eps=preprocessor.get("normalize_eps", _NORMALIZE_EPS),  # said in our own folders only
+            normalize_eps=_NORMALIZE_EPS,
             activation=_ACTIVATIONS[activation],
             position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
             position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
@@ -188,7 +189,8 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
         weights = {huggingface_name(name, config): value.contiguous() for name, value in checkpoint.state_dict.items()}
         # Written by itself, safetensors would make the file private.
         write_atomically(folder / "model.safetensors", lambda file: save_file(weights, file, {"format": "pt"}))
-        for name, values in (("config", _options(config, model_type)), ("preprocessor_config", _preprocessor(config))):
+        options = {"config": _options(config, model_type) | own_notes(checkpoint)}
+        for name, values in (options | {"preprocessor_config": _preprocessor(config)}).items():
             write_text(folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
         write_text(folder / "README.md", model_card(checkpoint, path.name, model, notes, results))
 
@@ -246,7 +248,6 @@ def _preprocessor(config: EncoderConfig) -> dict[str, Any]:
         "padding_side": "right",
         "padding_value": 0.0,
         "do_normalize": config.normalize_waveform,
-        "normalize_eps": config.normalize_eps,  # for this package; transformers has its own
         "return_attention_mask": True,
     }
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.files import existing_file, expanded, model_files, read_json
-from robustdistiller.upstream.checkpoints.safe_load import safe_load
+from robustdistiller.upstream.checkpoints.files import existing_file, model_files, read_json
+from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, safe_load
+from robustdistiller.upstream.pretrained.names import expanded
 
 #: What a conversion writes, in the order in which it replaces older files.
 FILES = ("model.safetensors", "preprocessor_config.json", "config.json", "README.md")
@@ -18,7 +19,8 @@ def load_huggingface(path: str | Path) -> dict[str, Any] | None:
     """What a Hugging Face folder, or a weight file with ``config.json`` beside it, holds; ``None`` if it is neither.
 
     Returns:
-        ``"hf_config"``, ``"hf_weights"`` and ``"hf_preprocessor"`` (empty if there is no such file).
+        ``"hf_config"``, ``"hf_weights"`` and ``"hf_preprocessor"`` (empty if there is no such file), and the key for
+        this package's own notes, if ``config.json`` has it.
 
     Raises:
         ValueError: the folder is incomplete, or one of its files is damaged.
@@ -36,8 +38,10 @@ def load_huggingface(path: str | Path) -> dict[str, Any] | None:
     else:
         return None
     preprocessor = folder / "preprocessor_config.json"
+    config = read_json(folder / "config.json")
     return {
-        "hf_config": read_json(folder / "config.json"),
+        **({NATIVE_KEY: config.pop(NATIVE_KEY)} if NATIVE_KEY in config else {}),
+        "hf_config": config,
         "hf_weights": weights,
         "hf_preprocessor": read_json(preprocessor) if preprocessor.is_file() else {},
     }

@@ -37,7 +37,6 @@ def read_converted(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderCon
     config = shared_options(
         options_of(content, "model_cfg"),
         normalize_waveform=normalize,
-        normalize_eps=content.get("normalize_eps", 1e-5),
         reference_mask=mask,
     )
     return config, from_foreign(weights_of(content, "model_weight"), config, fairseq_name, TRAINING_ONLY)
@@ -85,7 +84,7 @@ def s3prl_content(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     """The name of s3prl's upstream, and the dictionary to ``torch.save`` for it.
 
     >>> from robustdistiller.upstream import SpeechEncoder
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    >>> config = EncoderConfig.tiny(num_layers=1)
     >>> upstream, content = s3prl_content(Checkpoint("robustdistiller", config, SpeechEncoder(config).state_dict()))
     >>> upstream, list(content)
     ('wav2vec2_local', ['task_cfg', 'model_cfg', 'model_weight'])
@@ -99,9 +98,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
     upstream, content = s3prl_content(checkpoint)
     if upstream == "distiller_local":
         notes += distiller.differences(checkpoint.config)
-    if checkpoint.config.normalize_waveform:
-        content["normalize_eps"] = checkpoint.config.normalize_eps  # for this package; s3prl does not look there
-    save_dictionary(content, path)
+    save_dictionary(checkpoint, content, path)
     return Exported(path, f"s3prl upstream {upstream}", notes + other_eps(checkpoint.config, 1e-5, "s3prl"))
 
 

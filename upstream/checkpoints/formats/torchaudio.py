@@ -25,7 +25,7 @@ from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
 
 #: Parameters of pre-training losses and task heads (name prefixes).
-_TRAINING_ONLY = ("aux.", "mask_generator.", "logit_generator.")
+TRAINING_ONLY = ("aux.", "mask_generator.", "logit_generator.")
 _FACTORIES = {"wav2vec2_model": False, "wavlm_model": True}  # name to whether it has relative positions
 #: Argument of both factories to our option, where the value is the same.
 _SAME = {
@@ -64,7 +64,7 @@ def read_torchaudio(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderCo
         words = "normalised, and layers are pre-norm" if large else "not normalised, and layers are post-norm"
         clues.guesses.append(f"the input is {words}, as in torchaudio's models with {options['conv_norm']} norm")
     config = EncoderConfig(**options, norm_first=large, normalize_waveform=large, reference_mask="conv")
-    return config, from_foreign(weights, config, torchaudio_name, _TRAINING_ONLY)
+    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
 
 
 def split_attention(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,7 +94,6 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
             num_heads=arguments["encoder_num_heads"],
             ffn_dim=arguments["encoder_ff_interm_features"],
             normalize_waveform=bool(content.get("normalize_waveform", False)),
-            normalize_eps=content.get("normalize_eps", 1e-5),
             relative_position=relative,
             gated_relative_position=relative,
         )
@@ -103,7 +102,7 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
     except TypeError as error:
         raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
     return config, from_foreign(
-        split_attention(weights_of(content, "state_dict")), config, torchaudio_name, _TRAINING_ONLY
+        split_attention(weights_of(content, "state_dict")), config, torchaudio_name, TRAINING_ONLY
     )
 
 
@@ -116,21 +115,6 @@ def shared_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "projection": True,
         "reference_mask": "conv",
     }
-
-
-def factory_arguments(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
-    """The factory that builds an encoder without pruned parts, and its arguments.
-
-    >>> name, arguments = factory_arguments(EncoderConfig())
-    >>> name, arguments["encoder_num_heads"], arguments["extractor_mode"]
-    ('wav2vec2_model', 12, 'group_norm')
-    """
-    arguments = {
-        **shared_arguments(config),
-        "encoder_num_heads": config.heads[0],
-        "encoder_ff_interm_features": config.ffn_dims[0],
-    }
-    return ("wavlm_model" if config.relative_position else "wav2vec2_model"), arguments
 
 
 def shared_arguments(config: EncoderConfig) -> dict[str, Any]:
@@ -176,12 +160,16 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
     Loaded with ``getattr(torchaudio.models, file["factory"])(**file["config"]).load_state_dict(file["state_dict"])``.
     """
     config = checkpoint.config
-    factory, arguments = factory_arguments(config)
+    factory = "wavlm_model" if config.relative_position else "wav2vec2_model"
+    arguments = shared_arguments(config) | {
+        "encoder_num_heads": config.heads[0],
+        "encoder_ff_interm_features": config.ffn_dims[0],
+    }
     weights = {torchaudio_name(name, config): value for name, value in checkpoint.state_dict.items()}
     if config.relative_position:
         weights = _fuse_projections(weights)
     content = {"factory": factory, "config": arguments, "normalize_waveform": config.normalize_waveform}
-    save_dictionary({**content, "normalize_eps": config.normalize_eps, "state_dict": weights}, path)
+    save_dictionary(checkpoint, {**content, "state_dict": weights}, path, given=True)
     return Exported(path, f"torchaudio.models.{factory}", (*notes, *_differences(config)))
 
 
