@@ -48,6 +48,7 @@ class MainJob:
         device: where heads are trained and evaluated.
         seed: of distillation and heads.
         teacher: checkpoint to distil; default the shipped mini teacher.
+        conditions: test conditions, in their one-line form.
     """
 
     out: Path
@@ -56,6 +57,7 @@ class MainJob:
     device: str = "cpu"
     seed: int = 1337
     teacher: Path | None = None
+    conditions: tuple[str, ...] = CONDITIONS
 
     @property
     def records(self) -> Path:
@@ -168,14 +170,14 @@ class MainJob:
             inputs=inputs,
             folder=folder,
         )
-        conditions = [part for condition in CONDITIONS for part in ("--condition", condition)]
+        conditions = [part for condition in self.conditions for part in ("--condition", condition)]
         scores = Stage(
             name=f"scores of {label}",
             command=_run_downstream(
                 *("-m", "evaluate", "-e", str(folder), "--device", self.device, "--label", label),
                 *("--records", str(records), "--overwrite", "only-missing", *conditions, *features),
             ),
-            products=partial(_finished_records, records),
+            products=partial(_finished_records, records, len(self.conditions)),
             needs=(head.name,),
             folder=records,
             resumable=True,
@@ -183,10 +185,10 @@ class MainJob:
         return [head, scores]
 
 
-def _finished_records(folder: Path) -> list[Path]:
+def _finished_records(folder: Path, conditions: int) -> list[Path]:
     """Paths of the records in a folder once there is one for each condition."""
     records = [record for record in read_records(folder) if record.status == "ok"] if folder.is_dir() else []
-    return [record_path(folder, r) for r in records] if len(records) == len(CONDITIONS) else []
+    return [record_path(folder, r) for r in records] if len(records) >= conditions else []
 
 
 def _precision() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from robustdistiller.acoustics import Condition
 from robustdistiller.cli.main_job import MainJob, cores
 from robustdistiller.cli.stages import Job, JobLocked, StageFailed
 from robustdistiller.cli.table import show_tables
@@ -34,6 +35,9 @@ def quickstart(
     device: Annotated[str, typer.Option(help="Device for heads and scores.")] = MainJob.device,
     seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = MainJob.seed,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil; default: the mini teacher.")] = None,
+    condition: Annotated[
+        list[str], typer.Option(help="Test condition, repeatable, such as noise+codec:snr_db=5,codec=opus.")
+    ] = list(MainJob.conditions),  # noqa: B006
 ) -> None:
     """Distil a plain and a robust student, train heads on clean audio, score all under noise and reverberation.
 
@@ -42,7 +46,12 @@ def quickstart(
     """
     console, errors = Console(), Console(stderr=True)
     out = out.expanduser().resolve()
-    settings = MainJob(out, steps, head_steps, device=device, seed=seed, teacher=teacher and teacher.resolve())
+    try:
+        conditions = tuple(dict.fromkeys(str(Condition.parse(text)) for text in condition))
+    except ValueError as error:
+        errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    settings = MainJob(out, steps, head_steps, device, seed, teacher and teacher.resolve(), conditions)
     if not settings.teacher_checkpoint.is_file():
         errors.print(f"robustdistiller quickstart: no teacher at {settings.teacher_checkpoint}", style="red")
         raise typer.Exit(1)

@@ -15,11 +15,12 @@ import torch
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.cli.main_job import CONDITIONS, MainJob
+from robustdistiller.cli.main_job import MainJob
 from robustdistiller.eval.store import read_records
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from tests.waiting import HANG_S, wait_until
 
+CONDITIONS = ["clean", "noise+reverb:snr_db=10"]
 LABELS = ["teacher", "plain student", "robust student", "fbank", "fbank_no_cmvn"]
 
 
@@ -45,6 +46,7 @@ def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
     """The job's folder after it was stopped once and continued, and what both calls printed."""
     out = tmp_path_factory.mktemp("job") / "quickstart"
     options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
+    options += [part for condition in CONDITIONS for part in ("--condition", condition)]
     command = [sys.executable, "-m", "robustdistiller.cli", "quickstart", *options]
     log = out.parent / "first.log"
     with log.open("w") as stream:
@@ -79,7 +81,7 @@ def test_one_record_per_upstream_and_condition(finished):
 
 def test_table_and_picture(finished):
     out, _, printed = finished
-    assert "IC test: accuracy (%), higher is better, 346 items" in printed
+    assert re.search(r"IC test: accuracy \(%\), higher is better,\s+346 items", printed)
     positions = [re.search(rf"^{label}\s", printed, re.MULTILINE).start() for label in LABELS]
     assert positions == sorted(positions)
     assert (out / "IC-test.png").stat().st_size > 20_000
@@ -90,6 +92,7 @@ def test_table_and_picture(finished):
 def test_started_once_more_it_only_shows_the_table(finished, teacher):
     out, _, _ = finished
     options = ["--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
+    options += [part for condition in CONDITIONS for part in ("--condition", condition)]
     result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
     assert result.output.count(": reused") == 13 and ": running" not in result.output
@@ -135,3 +138,9 @@ def test_other_settings_make_other_students_but_the_same_corpus(tmp_path, teache
     assert changed == {
         f"{what} {kind} student" for what in ("distil", "head of", "scores of") for kind in ("plain", "robust")
     }
+
+
+def test_a_condition_that_is_none_is_refused_before_anything_is_made(tmp_path, teacher):
+    options = ["--out", str(tmp_path / "q"), "--teacher", str(teacher), "--condition", "noise:snr=5"]
+    result = CliRunner().invoke(app, ["quickstart", *options])
+    assert result.exit_code == 1 and "did you mean 'snr_db'?" in result.output and not (tmp_path / "q").exists()
