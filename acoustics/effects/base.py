@@ -162,8 +162,10 @@ class Effect:
         raise NotImplementedError
 
     def title(self) -> str:
-        """Short human form."""
-        return " ".join([self.name.replace("_", " "), *(spoken(key, value) for key, value in self.given())])
+        """Short human form, without options that are as usual."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        said = (spoken(key, value) for key, value in self.given() if value != usual[key])
+        return " ".join([self.name.replace("_", " "), *said])
 
     def given(self) -> list[tuple[str, Any]]:
         """The options that are set."""
@@ -231,7 +233,7 @@ def spoken(key: str, value: Any) -> str:
     if not isinstance(value, Range):
         return str(value)
     unit = key.rpartition("_")[2]
-    factor, sign = (100, " %") if unit == "share" else (1, _UNITS.get(unit) or f" {key}")
+    factor, sign = (100, " %") if unit == "share" else (1, _UNITS.get(unit) or f" {key.replace('_', ' ')}")
     return " to ".join(f"{factor * end:g}" for end in dict.fromkeys((value.low, value.high))) + sign
 
 

@@ -120,4 +120,8 @@ def test_titles_are_for_people():
         "white noise -5 dB + codec opus 8 kbit/s"
     )
     assert Condition.parse("clipping:clipped_share=0.05").title == "clipping 5 %"
+    assert (
+        Condition.parse("talker+packet_loss:sir_db=0,burst_packets=3").title
+        == "talker 0 dB + packet loss 3 burst packets"
+    )
     assert Condition.parse("reverb:rt60_s=0.4..0.8,drr_db=3").title == "reverb 0.4 to 0.8 s 3 dB"
