@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from robustdistiller.acoustics import CorruptionPolicy, Corruptor
-from robustdistiller.acoustics.first_version import without_modes
 from robustdistiller.mini.corpus import MiniCorpus
 from robustdistiller.pretrain import load_config
 from robustdistiller.pretrain.inputs import open_sources
@@ -23,13 +22,12 @@ from .measure import Comparison, Series, alternate, work_clock
 from .released_corruption import ReleasedCorruption
 from .settings import Findings, Settings
 
-#: What is measured, in the words of the first version: what is not said is as in the recipe.
 MIXES = {
-    "the recipe's mix": {},
-    "noise files": {"noise": 1.0, "white": 0.0},
-    "white noise": {"noise": 1.0, "white": 1.0},
-    "reverb": {"reverb": 1.0},
-    "noise files and reverb": {"noise_reverb": 1.0, "white": 0.0},
+    "the recipe's mix": CorruptionPolicy(),
+    "noise files": CorruptionPolicy([{"noise:snr_db=0..20": 1}]),
+    "white noise": CorruptionPolicy([{"noise:snr_db=0..20,noise=white": 1}]),
+    "reverb": CorruptionPolicy([{"reverb": 1}]),
+    "noise files and reverb": CorruptionPolicy([{"noise+reverb:snr_db=0..20": 1}]),
 }
 
 
@@ -98,17 +96,9 @@ _HOW = (
 )
 
 
-def policy_of(mix: str) -> CorruptionPolicy:
-    """One of `MIXES` as a policy."""
-    said = MIXES[mix]
-    old = {f"{name}_probability": said.get(name, 0.0) for name in ("clean", "noise", "reverb", "noise_reverb")}
-    old["white_noise_probability"] = said.get("white", 0.3)
-    return CorruptionPolicy(**without_modes(old if said else {}))
-
-
 def _compare(mix: str, kind: str, speech: Speech, library: audio.Library, settings: Settings, equal: str) -> Comparison:
     sources = {"noise": library.noise, "rir": library.rir}
-    corruptor = Corruptor(policy_of(mix), **sources, seed=settings.seed)
+    corruptor = Corruptor(MIXES[mix], **sources, seed=settings.seed)
     released = ReleasedCorruption(library.noise_files, library.rir_files, settings.seed)
     ways = {"ours": speech.ours(corruptor), "peer": speech.released(released, corruptor)}
     times = alternate(ways, 1 if settings.quick else settings.rounds, device="cpu", clock=work_clock("cpu"))
