@@ -111,8 +111,8 @@ def translate(
         _check_heads(config, num_heads)
         notes = source.content
         if layout.name != NATIVE_KEY:
+            config = apply_own_notes(config, notes)
             notes = options_of(notes, NATIVE_KEY) if NATIVE_KEY in notes else {}
-            config = apply_own_notes(config, notes) if notes else config
         metadata, complaints = noted(notes)
         if overrides:
             config = config.replace(**overrides)

@@ -243,13 +243,20 @@ def own_notes(checkpoint: Checkpoint, given: bool = True) -> dict[str, Any]:
     return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student}}}
 
 
-def apply_own_notes(config: EncoderConfig, notes: Mapping[str, Any]) -> EncoderConfig:
+def apply_own_notes(config: EncoderConfig, content: Mapping[str, Any]) -> EncoderConfig:
     """The configuration that a foreign layout gives, with the options that stand in its :func:`own_notes`.
 
-    >>> apply_own_notes(EncoderConfig(), {"config": {"feature_grad_mult": 0.1}}).feature_grad_mult
+    Earlier versions noted ``normalize_eps`` alone, beside the layout's own keys or in ``preprocessor_config.json``.
+
+    >>> apply_own_notes(EncoderConfig(), {"robustdistiller": {"config": {"feature_grad_mult": 0.1}}}).feature_grad_mult
     0.1
+    >>> apply_own_notes(EncoderConfig(), {"normalize_eps": 1e-7}).normalize_eps
+    1e-07
     """
-    options = options_of(notes, "config")
+    if NATIVE_KEY not in content:
+        earlier = content.get("hf_preprocessor", content)
+        return config.replace(normalize_eps=earlier["normalize_eps"]) if "normalize_eps" in earlier else config
+    options = options_of(options_of(content, NATIVE_KEY), "config")
     refuse_unknown(options, (*_TRAINED, *_GIVEN), "option of this package")
     return config.replace(**options)
 
