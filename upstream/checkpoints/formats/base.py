@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,28 +176,6 @@ def has_keys(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
     True
     """
     return lambda content: content.keys() >= set(keys)
-
-
-def irregularities(config: EncoderConfig) -> Iterator[str]:
-    """What none of s3prl, transformers and torchaudio knows: pruned, scaled and attention-reusing encoders.
-
-    >>> next(irregularities(EncoderConfig(num_layers=2, num_heads=(12, 8), head_dim=64)))
-    'its attention heads are pruned (12, 8 of 12)'
-    """
-    heads, widths = config.heads, config.ffn_dims
-    if config.num_layers == 0:
-        yield "it has no transformer layer"
-    if any(number * config.width_per_head != config.embed_dim for number in heads):
-        yield f"its attention heads are pruned ({listed(heads)} of {config.total_heads})"
-    if len(set(widths)) > 1 or 0 in widths:
-        yield f"its feed-forward widths differ from layer to layer ({listed(widths)})"
-    if config.feature_scale:
-        yield "it scales the channels of the conv extractor (feature_scale)"
-    own = tuple(range(config.total_heads))
-    if config.relative_position and any(columns != own for columns in config.bias_columns):
-        yield "its heads use other columns of the relative position table than their own"
-    if config.attention_reuse:
-        yield f"its layers {listed(config.attention_reuse)} reuse attention weights"
 
 
 def lost(config: EncoderConfig, options: Iterable[str]) -> tuple[str, ...]:
