@@ -119,9 +119,11 @@ def translate(
             weights = check_own(weights, config)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the checkpoint lacks {str(error)[:500]}") from error
     except _UNEXPECTED as error:
         kind, said = type(error).__name__, str(error)[:500]
-        raise CheckpointError(f"{path}: an option has an unexpected type or shape ({kind}: {said})") from error
+        raise CheckpointError(f"{path}: an option has the wrong type or shape ({kind}: {said})") from error
     return Checkpoint(layout.name, config, weights, metadata, (*clues.guesses, *complaints))
 
 

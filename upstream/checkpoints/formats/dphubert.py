@@ -50,16 +50,6 @@ def read_dphubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConf
     weights = older_spelling(weights_of(content, "state_dict"))
     if gates := [name for name in _PRUNING if cfg.get(name)]:
         raise ValueError(f"this model is not pruned yet ({', '.join(gates)}): run DPHuBERT's prune.py on it first")
-    try:
-        config = _dphubert_config(cfg, weights)
-    except KeyError as error:
-        raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
-    except TypeError as error:
-        raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
-    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
-
-
-def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> EncoderConfig:
     dim = cfg["encoder_embed_dim"]
     attends, feeds = cfg["encoder_use_attention"], cfg["encoder_use_feed_forward"]
     widths = cfg["encoder_ff_interm_features"]
@@ -77,7 +67,7 @@ def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> Enco
         head_dim = cfg.get("encoder_head_dim", 64)
     defaults = {"encoder_projection_dropout": 0.0, "encoder_attention_dropout": 0.1, "encoder_ff_interm_dropout": 0.0}
     defaults |= {"encoder_dropout": 0.1, "encoder_layer_drop": 0.0}
-    return EncoderConfig(
+    config = EncoderConfig(
         **shared_options({**defaults, **cfg}),
         feature_scale="feature_extractor.dummy_weight" in weights,
         normalize_waveform=bool(cfg.get("normalize_waveform", False)),
@@ -87,6 +77,7 @@ def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> Enco
         first_state="projected",
         **relative,
     )
+    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
 
 
 def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:

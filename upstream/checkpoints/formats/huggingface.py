@@ -119,28 +119,25 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
         normalize = conv_norm == "layer"
         said = "is" if normalize else "is not"
         clues.guesses.append(f"the input {said} normalised: preprocessor_config.json does not say do_normalize")
-    try:
-        options = {ours: cfg.get(theirs, default) for theirs, (ours, default) in _SAME.items()}
-        options["norm_first"] = not stack and bool(options["norm_first"])
-        if kind == "wavlm":
-            options |= {ours: cfg.get(theirs, default) for theirs, (ours, default) in _RELATIVE.items()}
-        return EncoderConfig(
-            **options,
-            conv_layers=tuple(zip(*conv)),
-            conv_norm=conv_norm,
-            feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
-            projection=True,
-            normalize_waveform=bool(normalize),
-            normalize_eps=_NORMALIZE_EPS,
-            activation=_ACTIVATIONS[activation],
-            position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
-            position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
-            position_batch_norm=kind == "hubert" and bool(cfg.get("conv_pos_batch_norm", False)),
-            relative_position=kind == "wavlm",
-            gated_relative_position=kind == "wavlm",
-        )
-    except TypeError as error:
-        raise ValueError(f"config.json: an option has the wrong type: {error}") from error
+    options = {ours: cfg.get(theirs, default) for theirs, (ours, default) in _SAME.items()}
+    options["norm_first"] = not stack and bool(options["norm_first"])
+    if kind == "wavlm":
+        options |= {ours: cfg.get(theirs, default) for theirs, (ours, default) in _RELATIVE.items()}
+    return EncoderConfig(
+        **options,
+        conv_layers=tuple(zip(*conv)),
+        conv_norm=conv_norm,
+        feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
+        projection=True,
+        normalize_waveform=bool(normalize),
+        normalize_eps=_NORMALIZE_EPS,
+        activation=_ACTIVATIONS[activation],
+        position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
+        position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
+        position_batch_norm=kind == "hubert" and bool(cfg.get("conv_pos_batch_norm", False)),
+        relative_position=kind == "wavlm",
+        gated_relative_position=kind == "wavlm",
+    )
 
 
 def huggingface_type(config: EncoderConfig) -> str:

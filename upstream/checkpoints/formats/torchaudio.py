@@ -87,20 +87,15 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
         said = factory if isinstance(factory, str) else type(factory).__name__
         raise ValueError(f"'factory' is {said[:200]!r}; known are {', '.join(_FACTORIES)}")
     relative = _FACTORIES[factory]
-    try:
-        config = EncoderConfig(
-            **shared_options(arguments),
-            **({ours: arguments[theirs] for theirs, ours in _RELATIVE.items()} if relative else {}),
-            num_heads=arguments["encoder_num_heads"],
-            ffn_dim=arguments["encoder_ff_interm_features"],
-            normalize_waveform=bool(content.get("normalize_waveform", False)),
-            relative_position=relative,
-            gated_relative_position=relative,
-        )
-    except KeyError as error:
-        raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
-    except TypeError as error:
-        raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
+    config = EncoderConfig(
+        **shared_options(arguments),
+        **({ours: arguments[theirs] for theirs, ours in _RELATIVE.items()} if relative else {}),
+        num_heads=arguments["encoder_num_heads"],
+        ffn_dim=arguments["encoder_ff_interm_features"],
+        normalize_waveform=bool(content.get("normalize_waveform", False)),
+        relative_position=relative,
+        gated_relative_position=relative,
+    )
     return config, from_foreign(
         split_attention(weights_of(content, "state_dict")), config, torchaudio_name, TRAINING_ONLY
     )
