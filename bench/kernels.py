@@ -14,8 +14,6 @@ import torch
 from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
-from robustdistiller.upstream.fast.fourier_position import FourierPosition
-from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 
 from .measure import Comparison, alternate, work_clock
 from .settings import Findings, Settings
@@ -38,13 +36,7 @@ def run(settings: Settings) -> Findings:
     for name, config in shapes.items():
         encoder = SpeechEncoder(config).eval().requires_grad_(False)
         waveform = noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed).unsqueeze(0)
-        ways = {
-            "conv extractor in segments": _with(encoder, extractor=SegmentExtractor(copy.deepcopy(encoder.extractor))),
-            "position by Fourier transforms": _with(
-                encoder, position=FourierPosition(encoder.transformer.position.conv)
-            ),
-            "both: fast.accelerate": accelerate(encoder),
-        }
+        ways = {"conv extractor in segments: fast.accelerate": accelerate(encoder)}
         comparisons += _compare(
             f"{name}, inference", encoder, ways, lambda one, x=waveform: one(x).hidden_states[-1], settings
         )
@@ -86,16 +78,6 @@ def _teacher(shape: tuple[str, EncoderConfig], duration_s: float, settings: Sett
 
     ways = {"conv extractor by matrix products: fast.accelerate_training": fast}
     return _compare(f"{name}, teacher in bfloat16", encoder, ways, hear, settings)
-
-
-def _with(encoder: SpeechEncoder, **parts: torch.nn.Module) -> SpeechEncoder:
-    """A copy of an encoder with another extractor or position encoding."""
-    made = copy.deepcopy(encoder)
-    if "extractor" in parts:
-        made.extractor = parts["extractor"]
-    if "position" in parts:
-        made.transformer.position = parts["position"]
-    return made
 
 
 def _compare(

@@ -24,6 +24,7 @@ _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
 _OPTIONS = (
     "Config",
     NATIVE_KEY,
+    "normalize_eps",
     "normalize_waveform",
     "factory",
     "cfg",

@@ -111,17 +111,19 @@ def translate(
         _check_heads(config, num_heads)
         notes = source.content
         if layout.name != NATIVE_KEY:
+            config = apply_own_notes(config, notes)
             notes = options_of(notes, NATIVE_KEY) if NATIVE_KEY in notes else {}
-            config = apply_own_notes(config, notes) if notes else config
         metadata, complaints = noted(notes)
         if overrides:
             config = config.replace(**overrides)
             weights = check_own(weights, config)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the checkpoint lacks {str(error)[:500]}") from error
     except _UNEXPECTED as error:
         kind, said = type(error).__name__, str(error)[:500]
-        raise CheckpointError(f"{path}: an option has an unexpected type or shape ({kind}: {said})") from error
+        raise CheckpointError(f"{path}: an option has the wrong type or shape ({kind}: {said})") from error
     return Checkpoint(layout.name, config, weights, metadata, (*clues.guesses, *complaints))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrize
 
-from robustdistiller.upstream.fast.fourier_position import FourierPosition
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
@@ -17,8 +17,7 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
     """A copy of ``encoder`` for inference in float32 on a CPU, faster and equal to it within rounding.
 
     The copy is frozen: what is done to ``encoder`` afterwards does not reach it, it cannot be trained, and it refuses
-    other weights. Forward hooks of the conv extractor's and the position convolution's inner modules are not run: those
-    modules are not there any more.
+    other weights. Forward hooks of single layers of the conv extractor are not run.
 
     Args:
         encoder: on the CPU, in float32.
@@ -69,8 +68,9 @@ class AcceleratedEncoder(SpeechEncoder):
             self.heads = None
         super().load_state_dict(encoder.state_dict())
         self.extractor = SegmentExtractor(self.extractor)
-        if self.transformer.position.plain:
-            self.transformer.position = FourierPosition(self.transformer.position.conv)
+        for module in list(self.modules()):
+            if parametrize.is_parametrized(module, "weight"):  # a weight norm, once and for all
+                parametrize.remove_parametrizations(module, "weight")
         super().train(False)
         self.requires_grad_(False)
 

@@ -230,6 +230,22 @@ class EncoderConfig:
         return cls.hubert_base(**{"relative_position": True, "gated_relative_position": True, **changes})
 
     @classmethod
+    def hubert_large(cls, **changes: Any) -> EncoderConfig:
+        """HuBERT Large: 24 pre-norm layers of width 1024 on normalised waveforms, 315.4 M parameters."""
+        large = {"conv_norm": "layer", "normalize_waveform": True, "embed_dim": 1024, "num_layers": 24}
+        return cls.hubert_base(**{**large, "num_heads": 16, "ffn_dim": 4096, "norm_first": True, **changes})
+
+    @classmethod
+    def wavlm_large(cls, **changes: Any) -> EncoderConfig:
+        """WavLM Large: HuBERT Large with gated relative positions, 315.5 M parameters."""
+        return cls.hubert_large(**{"relative_position": True, "gated_relative_position": True, **changes})
+
+    @classmethod
+    def xlsr_300m(cls, **changes: Any) -> EncoderConfig:
+        """XLS-R 300M, MMS 300M and wav2vec 2.0 Large LV-60: HuBERT Large with conv biases, 315.4 M parameters."""
+        return cls.hubert_large(**{"conv_bias": True, "reference_mask": "conv", **changes})
+
+    @classmethod
     def tiny(cls, **changes: Any) -> EncoderConfig:
         """Two layers of width 16, 20 ms frames: for examples and tests.
 

@@ -36,11 +36,6 @@ class PositionalConv(nn.Module):
         self.batch_norm = nn.BatchNorm1d(dim) if config.position_batch_norm else None
         self.conv = convs[0] if config.position_batch_norm else weight_norm(convs[0], dim=2)
 
-    @property
-    def plain(self) -> bool:
-        """Whether it is one convolution of its input."""
-        return self.convs is None and self.batch_norm is None
-
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
 

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
 from robustdistiller.upstream.model.extractor import TimeNorm, moments_over_time
-from robustdistiller.upstream.model.transformer import KeyValueCache
 
 
 @dataclass(frozen=True)
@@ -259,12 +258,12 @@ class ChunkedEncoder(nn.Module):
         for layer in transformer.layers:
             cache = None
             if layer.attention is not None:
-                cache = KeyValueCache(state.keys[len(keys)], state.values[len(values)])
+                cache = [state.keys[len(keys)], state.values[len(values)]]
             x = layer(x, mask, bias, cache=cache)[0]
             if cache is not None:
                 keep = slice(options.chunk_frames, options.chunk_frames + left)
-                keys.append(cache.keys[:, :, keep])
-                values.append(cache.values[:, :, keep])
+                keys.append(cache[0][:, :, keep])
+                values.append(cache[1][:, :, keep])
             states.append(x)
         if transformer.norms_last:
             states[-1] = transformer.norm(states[-1])

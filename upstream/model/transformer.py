@@ -16,27 +16,6 @@ from robustdistiller.upstream.model.position import PositionalConv, PositionGate
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 
 
-class KeyValueCache:
-    """Keys and values of frames that one layer has seen before, for streams.
-
-    Args:
-        keys: ``(batch, heads, frames, head_dim)``, of the frames before.
-        values: likewise.
-
-    Attributes:
-        keys: after the layer has run, those of the frames before and of its own.
-        values: likewise.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor):
-        self.keys, self.values = keys, values
-
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append those of new frames; returns all."""
-        self.keys, self.values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
-        return self.keys, self.values
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention with an optional, optionally gated, position bias."""
 
@@ -64,7 +43,7 @@ class SelfAttention(nn.Module):
         mask: Tensor | None,
         bias: Tensor | None,
         weights: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend over ``x`` ``(batch, frames, dim)``.
 
@@ -74,7 +53,8 @@ class SelfAttention(nn.Module):
             bias: ``(table heads, frames, keys)`` added to the logits.
             weights: ``(batch, heads, frames, keys)``, attention weights of the layer before; used by layers that
                 reuse them.
-            cache: keys and values of frames before ``x``; those of ``x`` are appended.
+            cache: keys and values of frames before ``x``, for streams, each ``(batch, heads, frames, head_dim)``; those
+                of ``x`` are appended, in place.
 
         Returns:
             The output, and the attention weights if the next layer reuses them.
@@ -85,7 +65,7 @@ class SelfAttention(nn.Module):
         else:
             q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
             if cache is not None:
-                k, v = cache.extend(k, v)
+                k, v = cache[:] = [torch.cat(parts, dim=2) for parts in zip(cache, (k, v))]
             mask = self._mask(x, mask, bias)
             dropout = self.dropout if self.training else 0.0
             if self.lends:
@@ -138,7 +118,7 @@ class TransformerLayer(nn.Module):
         mask: Tensor | None,
         bias: Tensor | None,
         weights: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Map ``(batch, frames, dim)`` to the same shape; the rest as in :class:`SelfAttention`."""
         attended, weights = self._attend(self.attention_norm(x) if self.norm_first else x, mask, bias, weights, cache)
@@ -148,7 +128,7 @@ class TransformerLayer(nn.Module):
         x = self.attention_norm(x)
         return self.ffn_norm(x + self._feed_forward(x)), weights
 
-    def _attend(self, x: Tensor, *context: Tensor | KeyValueCache | None) -> tuple[Tensor | float, Tensor | None]:
+    def _attend(self, x: Tensor, *context: Tensor | list[Tensor] | None) -> tuple[Tensor | float, Tensor | None]:
         if self.attention is None:
             return 0.0, None
         attended, weights = self.attention(x, *context)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from robustdistiller.upstream import (
     save_checkpoint,
 )
 from robustdistiller.upstream.checkpoints.formats.fairseq import shared_options
+from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
 from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name
 from robustdistiller.upstream.fast.accelerate import accelerate
 from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions
@@ -116,6 +118,38 @@ def test_what_is_added_to_the_variance_comes_back_and_is_told(to, eps, tmp_path)
         assert any(f"eps={eps:g}" in note for note in exported.notes)
     if to == "huggingface":
         assert f"layer_norm(waveform, waveform.shape, eps={eps:g})" in (exported.path / "README.md").read_text()
+
+
+def as_earlier_versions_wrote_it(path, eps):
+    """They noted that constant alone: beside the keys of the other software, or in preprocessor_config.json."""
+    if path.is_dir():
+        for name, change in (("config", {}), ("preprocessor_config", {"normalize_eps": eps})):
+            content = json.loads((path / f"{name}.json").read_text())
+            content.pop("robustdistiller", None)
+            (path / f"{name}.json").write_text(json.dumps(content | change))
+    else:
+        content = torch.load(path)
+        del content["robustdistiller"]
+        torch.save({**content, "normalize_eps": eps}, path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("to", ["s3prl", "huggingface", "torchaudio", "dphubert"])
+@pytest.mark.parametrize("relative", [{}, RELATIVE], ids=["plain", "wavlm"])
+def test_files_of_earlier_versions_keep_the_features_of_quiet_audio(to, relative, tmp_path):
+    eps = 1e-5 if to == "huggingface" else 1e-7  # not what is taken where nothing is said
+    encoder = build(**LARGE, **relative, normalize_eps=eps)
+    save_checkpoint(tmp_path / "model.ckpt", encoder, {})
+    path = export_checkpoint(tmp_path / "model.ckpt", tmp_path / "out", to).path
+    as_earlier_versions_wrote_it(path, eps)
+    torch.manual_seed(0)
+    quiet = 0.003 * torch.randn(1, 8000)
+    found = load_encoder(path)
+    assert found.config.normalize_eps == eps and inspect_checkpoint(path).readable
+    expected, heard = encoder(quiet).hidden_states[1:], found(quiet).hidden_states[1:]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(expected, heard, strict=True))
+    other = load_encoder(path, normalize_eps=1e-7 if eps == 1e-5 else 1e-5)(quiet).hidden_states[-1]
+    assert (other - expected[-1]).abs().max() > 0.01
 
 
 @torch.no_grad()

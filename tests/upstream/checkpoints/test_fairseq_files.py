@@ -157,7 +157,7 @@ def test_fine_tuned_models_are_read_as_their_encoder(kind, tmp_path, equality):
             "layer_type is 'conformer'; this encoder knows only",
         ),
         (lambda c: c["cfg"]["model"].update(encoder_embed_dim="wide"), "invalid literal"),
-        (lambda c: c["cfg"]["model"].update(encoder_layers=None), "a model option has the wrong type"),
+        (lambda c: c["cfg"]["model"].update(encoder_layers=None), "an option has the wrong type"),
         (lambda c: c["cfg"].pop("task"), "'task' should be a dictionary of options, found NoneType"),
         (lambda c: c.update(model=None), "'model' should hold the weights, found NoneType"),
         (lambda c: c["model"].pop("layer_norm.bias"), "missing: layer_norm.bias"),

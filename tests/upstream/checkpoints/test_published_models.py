@@ -119,6 +119,20 @@ FAIRSEQ = {
 }
 
 
+NAMED = {"WavLM-Base+": "wavlm_base_plus", "WavLM-Large": "wavlm_large", "hubert_base_ls960": "hubert_base"}
+NAMED |= {"hubert_large_ll60k": "hubert_large", "xlsr2_300m": "xlsr_300m"}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_shapes_are_those_of_the_published_files(name):
+    cfg, task, millions = FAIRSEQ[name]
+    published, named = encoder_of(cfg, cfg["normalize"] if task is None else task), getattr(EncoderConfig, NAMED[name])
+    assert round(parameters(named()) / 1e6, 1) == millions
+    untold = {"projection": True, "reference_mask": "conv", "dropout": 0.1}
+    assert named(**untold) == published.replace(**untold)
+    assert named(num_layers=2).num_layers == 2
+
+
 def small_cfg(cfg):
     width, conv = cfg["encoder_embed_dim"] // 16, CONV_TEXT.replace("512", "32")
     small = {"encoder_embed_dim": width, "encoder_ffn_embed_dim": width * 4, "encoder_layers": 3}

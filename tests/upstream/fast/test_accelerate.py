@@ -17,8 +17,8 @@ VARIANTS = {
     "scaled": {"feature_scale": True},
     "pruned": {"conv_layers": ((20, 10, 5), (11, 3, 2), (24, 3, 2), (7, 3, 2), (24, 3, 2), (9, 2, 2), (16, 2, 2))},
     "wide-kernels": {"conv_layers": ((16, 10, 5), (12, 8, 4), (16, 7, 2), (16, 1, 1), (16, 5, 8))},
-    "odd-position": {"position_kernel": 17},
-    "one-group": {"position_groups": 1},
+    "position-stack": {"position_depth": 2},
+    "position-batch-norm": {"position_batch_norm": True},
 }
 LENGTHS = [48000, 25000, 20480, 400]
 

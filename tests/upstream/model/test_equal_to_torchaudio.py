@@ -270,12 +270,12 @@ def test_the_factors_on_the_features_are_counted():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["config"].pop("encoder_num_heads"), "the checkpoint's 'config' lacks 'encoder_num_heads'"),
+        (lambda c: c["config"].pop("encoder_num_heads"), "the checkpoint lacks 'encoder_num_heads'"),
         (
             lambda c: c["config"].update(encoder_prune_attention_heads=True),
             "not pruned yet .encoder_prune_attention_heads",
         ),
-        (lambda c: c["config"].update(encoder_num_heads=None), "'config' has an option of the wrong type"),
+        (lambda c: c["config"].update(encoder_num_heads=None), "an option has the wrong type"),
         (
             lambda c: c["config"].update(encoder_ff_interm_features=[31, 5, 9], encoder_use_feed_forward=[True] * 3),
             "missing: ",

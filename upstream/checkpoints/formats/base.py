@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,28 +178,6 @@ def has_keys(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda content: content.keys() >= set(keys)
 
 
-def irregularities(config: EncoderConfig) -> Iterator[str]:
-    """What none of s3prl, transformers and torchaudio knows: pruned, scaled and attention-reusing encoders.
-
-    >>> next(irregularities(EncoderConfig(num_layers=2, num_heads=(12, 8), head_dim=64)))
-    'its attention heads are pruned (12, 8 of 12)'
-    """
-    heads, widths = config.heads, config.ffn_dims
-    if config.num_layers == 0:
-        yield "it has no transformer layer"
-    if any(number * config.width_per_head != config.embed_dim for number in heads):
-        yield f"its attention heads are pruned ({listed(heads)} of {config.total_heads})"
-    if len(set(widths)) > 1 or 0 in widths:
-        yield f"its feed-forward widths differ from layer to layer ({listed(widths)})"
-    if config.feature_scale:
-        yield "it scales the channels of the conv extractor (feature_scale)"
-    own = tuple(range(config.total_heads))
-    if config.relative_position and any(columns != own for columns in config.bias_columns):
-        yield "its heads use other columns of the relative position table than their own"
-    if config.attention_reuse:
-        yield f"its layers {listed(config.attention_reuse)} reuse attention weights"
-
-
 def lost(config: EncoderConfig, options: Iterable[str]) -> tuple[str, ...]:
     """One sentence for each of the training ``options`` that is set but has no place in the format.
 
@@ -243,13 +221,20 @@ def own_notes(checkpoint: Checkpoint, given: bool = True) -> dict[str, Any]:
     return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student}}}
 
 
-def apply_own_notes(config: EncoderConfig, notes: Mapping[str, Any]) -> EncoderConfig:
+def apply_own_notes(config: EncoderConfig, content: Mapping[str, Any]) -> EncoderConfig:
     """The configuration that a foreign layout gives, with the options that stand in its :func:`own_notes`.
 
-    >>> apply_own_notes(EncoderConfig(), {"config": {"feature_grad_mult": 0.1}}).feature_grad_mult
+    Earlier versions noted ``normalize_eps`` alone, beside the layout's own keys or in ``preprocessor_config.json``.
+
+    >>> apply_own_notes(EncoderConfig(), {"robustdistiller": {"config": {"feature_grad_mult": 0.1}}}).feature_grad_mult
     0.1
+    >>> apply_own_notes(EncoderConfig(), {"normalize_eps": 1e-7}).normalize_eps
+    1e-07
     """
-    options = options_of(notes, "config")
+    if NATIVE_KEY not in content:
+        earlier = content.get("hf_preprocessor", content)
+        return config.replace(normalize_eps=earlier["normalize_eps"]) if "normalize_eps" in earlier else config
+    options = options_of(options_of(content, NATIVE_KEY), "config")
     refuse_unknown(options, (*_TRAINED, *_GIVEN), "option of this package")
     return config.replace(**options)
 

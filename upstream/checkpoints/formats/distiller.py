@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -69,23 +69,6 @@ def _has_heads(cfg: Mapping[str, Any]) -> bool:
         f"Distiller options task_emb_type {task!r} with out_layer_type {output!r} are not known here; expected both "
         f"{_HEADS!r}, or each one of {', '.join(map(repr, _HEADLESS))}"
     )
-
-
-def obstacles(config: EncoderConfig) -> Iterator[str]:
-    """Properties that s3prl's Distiller lacks, of an encoder that is regular otherwise."""
-    if config.feature_norm:
-        yield (
-            "it has prediction heads and a layer norm after the conv extractor, and s3prl's Distiller has no such norm "
-            "(without its heads it can be written: --drop-heads)"
-        )
-    if config.relative_position:
-        yield "it has relative position biases, which s3prl's Distiller lacks"
-    if config.position_depth > 1:
-        yield "its position encoding is a stack of convolutions, unlike s3prl's Distiller"
-    if config.conv_bias:
-        yield "its conv extractor has biases, which s3prl's Distiller lacks"
-    if config.normalize_waveform:
-        yield "it normalises the waveform, which s3prl's Distiller does not"
 
 
 def differences(config: EncoderConfig) -> tuple[str, ...]:

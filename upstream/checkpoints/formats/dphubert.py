@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     other_eps,
     save_dictionary,
 )
+from robustdistiller.upstream.checkpoints.formats.limits import obstacle
 from robustdistiller.upstream.checkpoints.formats.torchaudio import (
     TRAINING_ONLY,
     shared_arguments,
-    shared_obstacles,
     shared_options,
 )
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, older_spelling, torchaudio_name
@@ -50,16 +50,6 @@ def read_dphubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConf
     weights = older_spelling(weights_of(content, "state_dict"))
     if gates := [name for name in _PRUNING if cfg.get(name)]:
         raise ValueError(f"this model is not pruned yet ({', '.join(gates)}): run DPHuBERT's prune.py on it first")
-    try:
-        config = _dphubert_config(cfg, weights)
-    except KeyError as error:
-        raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
-    except TypeError as error:
-        raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
-    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
-
-
-def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> EncoderConfig:
     dim = cfg["encoder_embed_dim"]
     attends, feeds = cfg["encoder_use_attention"], cfg["encoder_use_feed_forward"]
     widths = cfg["encoder_ff_interm_features"]
@@ -77,7 +67,7 @@ def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> Enco
         head_dim = cfg.get("encoder_head_dim", 64)
     defaults = {"encoder_projection_dropout": 0.0, "encoder_attention_dropout": 0.1, "encoder_ff_interm_dropout": 0.0}
     defaults |= {"encoder_dropout": 0.1, "encoder_layer_drop": 0.0}
-    return EncoderConfig(
+    config = EncoderConfig(
         **shared_options({**defaults, **cfg}),
         feature_scale="feature_extractor.dummy_weight" in weights,
         normalize_waveform=bool(cfg.get("normalize_waveform", False)),
@@ -87,27 +77,7 @@ def _dphubert_config(cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> Enco
         first_state="projected",
         **relative,
     )
-
-
-def obstacles(config: EncoderConfig) -> Iterator[str]:
-    """Properties of an encoder that DPHuBERT's models lack. Pruned parts are what they are for.
-
-    >>> list(obstacles(EncoderConfig(num_layers=2, num_heads=(3, 0), head_dim=64, ffn_dim=(5, 0))))
-    []
-    """
-    if config.num_layers == 0:
-        yield "it has no transformer layer"
-    yield from shared_obstacles(config, "DPHuBERT")
-    if config.attention_reuse:
-        yield "some of its layers reuse attention weights"
-    if not config.relative_position:
-        return
-    if not config.gated_relative_position:
-        yield "its relative position bias has no gates, which DPWavLM's always has"
-    if config.embed_dim % config.width_per_head != 0:
-        yield f"its width {config.embed_dim} is not a multiple of its heads' width {config.width_per_head}"
-    if config.heads[0] == 0:
-        yield "its first layer has no attention, which is where DPWavLM keeps the relative position table of all layers"
+    return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
 
 
 def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
@@ -149,6 +119,6 @@ TARGET = Target(
     "dphubert",
     "DPHuBERT's code: one file with the arguments of its wav2vec2_model and a state dict, pruned or not",
     "DPHuBERT's code",
-    obstacle=lambda config: next(obstacles(config), None),
+    obstacle=lambda config: obstacle(config, "DPHuBERT", "wav2vec2_model"),
     write=_write,
 )

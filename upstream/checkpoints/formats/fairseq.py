@@ -133,19 +133,16 @@ def shared_options(cfg: Mapping[str, Any], **more: Any) -> EncoderConfig:
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation_fn is {activation[:200]!r}; this encoder knows {', '.join(_ACTIVATIONS)}")
     depth, kernel = int(cfg.get("pos_conv_depth", 1)), int(cfg.get("conv_pos", 128))
-    try:
-        options = {ours: type(default)(cfg.get(theirs, default)) for theirs, (ours, default) in _SAME.items()}
-        return EncoderConfig(
-            **options,
-            conv_layers=parse_conv_layers(str(cfg.get("conv_feature_layers", DEFAULT_CONV))),
-            conv_norm="layer" if cfg.get("extractor_mode", "default") == "layer_norm" else "group",
-            activation=_ACTIVATIONS[activation],
-            position_kernel=kernel if depth == 1 else max(3, kernel // depth),
-            position_depth=depth,
-            **more,
-        )
-    except TypeError as error:
-        raise ValueError(f"a model option has the wrong type: {error}") from error
+    options = {ours: type(default)(cfg.get(theirs, default)) for theirs, (ours, default) in _SAME.items()}
+    return EncoderConfig(
+        **options,
+        conv_layers=parse_conv_layers(str(cfg.get("conv_feature_layers", DEFAULT_CONV))),
+        conv_norm="layer" if cfg.get("extractor_mode", "default") == "layer_norm" else "group",
+        activation=_ACTIVATIONS[activation],
+        position_kernel=kernel if depth == 1 else max(3, kernel // depth),
+        position_depth=depth,
+        **more,
+    )
 
 
 def spelled_options(config: EncoderConfig) -> dict[str, Any]:

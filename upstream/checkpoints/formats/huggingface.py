@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     Format,
     Target,
     has_keys,
-    irregularities,
     other_eps,
     own_notes,
 )
 from robustdistiller.upstream.checkpoints.formats.huggingface_files import FILES, write_folder
+from robustdistiller.upstream.checkpoints.formats.limits import obstacle
 from robustdistiller.upstream.checkpoints.model_card import model_card
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, huggingface_name
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -119,28 +119,25 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
         normalize = conv_norm == "layer"
         said = "is" if normalize else "is not"
         clues.guesses.append(f"the input {said} normalised: preprocessor_config.json does not say do_normalize")
-    try:
-        options = {ours: cfg.get(theirs, default) for theirs, (ours, default) in _SAME.items()}
-        options["norm_first"] = not stack and bool(options["norm_first"])
-        if kind == "wavlm":
-            options |= {ours: cfg.get(theirs, default) for theirs, (ours, default) in _RELATIVE.items()}
-        return EncoderConfig(
-            **options,
-            conv_layers=tuple(zip(*conv)),
-            conv_norm=conv_norm,
-            feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
-            projection=True,
-            normalize_waveform=bool(normalize),
-            normalize_eps=_NORMALIZE_EPS,
-            activation=_ACTIVATIONS[activation],
-            position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
-            position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
-            position_batch_norm=kind == "hubert" and bool(cfg.get("conv_pos_batch_norm", False)),
-            relative_position=kind == "wavlm",
-            gated_relative_position=kind == "wavlm",
-        )
-    except TypeError as error:
-        raise ValueError(f"config.json: an option has the wrong type: {error}") from error
+    options = {ours: cfg.get(theirs, default) for theirs, (ours, default) in _SAME.items()}
+    options["norm_first"] = not stack and bool(options["norm_first"])
+    if kind == "wavlm":
+        options |= {ours: cfg.get(theirs, default) for theirs, (ours, default) in _RELATIVE.items()}
+    return EncoderConfig(
+        **options,
+        conv_layers=tuple(zip(*conv)),
+        conv_norm=conv_norm,
+        feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
+        projection=True,
+        normalize_waveform=bool(normalize),
+        normalize_eps=_NORMALIZE_EPS,
+        activation=_ACTIVATIONS[activation],
+        position_kernel=cfg.get("conv_pos_kernel_size", 19) if stack else cfg.get("num_conv_pos_embeddings", 128),
+        position_depth=cfg.get("num_conv_pos_embeddings", 5) if stack else 1,
+        position_batch_norm=kind == "hubert" and bool(cfg.get("conv_pos_batch_norm", False)),
+        relative_position=kind == "wavlm",
+        gated_relative_position=kind == "wavlm",
+    )
 
 
 def huggingface_type(config: EncoderConfig) -> str:
@@ -155,28 +152,6 @@ def huggingface_type(config: EncoderConfig) -> str:
         return "wavlm"
     only_hubert = not config.feature_norm or config.position_batch_norm
     return "hubert" if config.reference_mask == "block" or only_hubert else "wav2vec2"
-
-
-def obstacles(config: EncoderConfig) -> Iterator[str]:
-    """Properties of an encoder that transformers' models lack."""
-    yield from irregularities(config)
-    model_type = huggingface_type(config)
-    model, stack = _MODELS[model_type], model_type == "data2vec-audio"
-    if not config.feature_norm and model_type != "hubert":
-        yield f"it has no layer norm between the conv extractor and the projection, which {model} always has"
-    if config.position_batch_norm and model_type != "hubert":
-        yield f"it has a batch norm before its position convolution, which {model} lacks"
-    if not config.has_projection:
-        yield f"it has no projection after the conv extractor, which {model} always has"
-    if stack and config.relative_position:
-        yield f"it has a relative position bias, which {model} lacks"
-    if config.relative_position and not config.gated_relative_position:
-        yield f"its relative position bias has no gates, which {model} always has"
-    if stack and (config.conv_norm != "layer" or config.norm_first):
-        yield (
-            f"{model} has layer norms in its conv extractor and after the transformer's parts, not "
-            f"conv_norm {config.conv_norm!r} and norm_first {config.norm_first}"
-        )
 
 
 def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
@@ -264,7 +239,7 @@ TARGET = Target(
     "huggingface",
     "transformers.AutoModel.from_pretrained: a folder with model card",
     "transformers",
-    obstacle=lambda config: next(obstacles(config), None),
+    obstacle=lambda config: obstacle(config, "transformers", _MODELS[huggingface_type(config)]),
     write=_write,
     files=FILES,
 )

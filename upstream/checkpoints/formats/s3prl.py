@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     Format,
     Target,
     has_keys,
-    irregularities,
     other_eps,
     save_dictionary,
 )
 from robustdistiller.upstream.checkpoints.formats.fairseq import TRAINING_ONLY, shared_options, spelled_options
+from robustdistiller.upstream.checkpoints.formats.limits import obstacle
 from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, from_foreign
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -58,26 +58,6 @@ def s3prl_upstream(config: EncoderConfig) -> str:
     if config.position_depth > 1:
         return "data2vec_local"
     return "hubert_local" if config.reference_mask == "block" else "wav2vec2_local"
-
-
-def obstacles(config: EncoderConfig) -> Iterator[str]:
-    """Properties of an encoder that none of s3prl's models has."""
-    yield from irregularities(config)
-    channels, stack = config.conv_layers[-1][0], config.position_depth > 1
-    if s3prl_upstream(config) == "distiller_local":
-        yield from distiller.obstacles(config)
-    if config.position_batch_norm:
-        yield "it has a batch norm before its position convolution, which s3prl's models lack"
-    if stack and config.position_kernel < 3:
-        yield f"s3prl's data2vec has position kernels of 3 or more, not {config.position_kernel}"
-    if stack and config.relative_position:
-        yield "it has both a stack of position convolutions and relative positions"
-    found, expected = config.has_projection, stack or channels != config.embed_dim
-    if found != expected:
-        yield (
-            f"it has {'a' if found else 'no'} projection from the conv extractor's {channels} channels to "
-            f"{config.embed_dim} dimensions, and s3prl has {'one' if expected else 'none'} there"
-        )
 
 
 def s3prl_content(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
@@ -172,7 +152,7 @@ TARGET = Target(
     "s3prl",
     "s3prl alone: -u distiller_local, hubert_local, wav2vec2_local, data2vec_local or wavlm_local",
     "s3prl",
-    obstacle=lambda config: next(obstacles(config), None),
+    obstacle=lambda config: obstacle(config, "s3prl", s3prl_upstream(config)),
     write=_write,
     keeps_heads=True,
 )

@@ -16,9 +16,9 @@ from robustdistiller.upstream.checkpoints.formats.base import (
     Format,
     Target,
     has_keys,
-    irregularities,
     save_dictionary,
 )
+from robustdistiller.upstream.checkpoints.formats.limits import obstacle
 from robustdistiller.upstream.checkpoints.formats.shapes import options_from_shapes, shapes_of
 from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, older_spelling, torchaudio_name
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
@@ -87,20 +87,15 @@ def read_factory_file(content: Mapping[str, Any], clues: Clues) -> tuple[Encoder
         said = factory if isinstance(factory, str) else type(factory).__name__
         raise ValueError(f"'factory' is {said[:200]!r}; known are {', '.join(_FACTORIES)}")
     relative = _FACTORIES[factory]
-    try:
-        config = EncoderConfig(
-            **shared_options(arguments),
-            **({ours: arguments[theirs] for theirs, ours in _RELATIVE.items()} if relative else {}),
-            num_heads=arguments["encoder_num_heads"],
-            ffn_dim=arguments["encoder_ff_interm_features"],
-            normalize_waveform=bool(content.get("normalize_waveform", False)),
-            relative_position=relative,
-            gated_relative_position=relative,
-        )
-    except KeyError as error:
-        raise ValueError(f"the checkpoint's 'config' lacks {error.args[0]!r}") from error
-    except TypeError as error:
-        raise ValueError(f"the checkpoint's 'config' has an option of the wrong type: {error}") from error
+    config = EncoderConfig(
+        **shared_options(arguments),
+        **({ours: arguments[theirs] for theirs, ours in _RELATIVE.items()} if relative else {}),
+        num_heads=arguments["encoder_num_heads"],
+        ffn_dim=arguments["encoder_ff_interm_features"],
+        normalize_waveform=bool(content.get("normalize_waveform", False)),
+        relative_position=relative,
+        gated_relative_position=relative,
+    )
     return config, from_foreign(
         split_attention(weights_of(content, "state_dict")), config, torchaudio_name, TRAINING_ONLY
     )
@@ -132,26 +127,8 @@ def shared_arguments(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
-def shared_obstacles(config: EncoderConfig, whose: str) -> Iterator[str]:
-    """Properties of an encoder that torchaudio's models and those made of their code, ``whose``, lack."""
-    if not config.feature_norm:
-        yield f"it has no layer norm between the conv extractor and the projection, which {whose}'s models have"
-    if not config.has_projection:
-        yield f"it has no projection after the conv extractor, which {whose}'s models have"
-    if config.activation != "gelu":
-        yield f"its activation is {config.activation}, and {whose} knows only gelu"
-    if config.position_depth > 1:
-        yield "its position encoding is a stack of convolutions (data2vec)"
-    if config.position_batch_norm:
-        yield f"it has a batch norm before its position convolution, which {whose}'s models lack"
-
-
-def obstacles(config: EncoderConfig) -> Iterator[str]:
-    """Properties of an encoder that torchaudio's models lack."""
-    yield from irregularities(config)
-    yield from shared_obstacles(config, "torchaudio")
-    if config.relative_position and not config.gated_relative_position:
-        yield "its relative position bias has no gates, which torchaudio's wavlm_model always has"
+def _factory(config: EncoderConfig) -> str:
+    return "wavlm_model" if config.relative_position else "wav2vec2_model"
 
 
 def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
@@ -160,7 +137,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
     Loaded with ``getattr(torchaudio.models, file["factory"])(**file["config"]).load_state_dict(file["state_dict"])``.
     """
     config = checkpoint.config
-    factory = "wavlm_model" if config.relative_position else "wav2vec2_model"
+    factory = _factory(config)
     arguments = shared_arguments(config) | {
         "encoder_num_heads": config.heads[0],
         "encoder_ff_interm_features": config.ffn_dims[0],
@@ -218,6 +195,6 @@ TARGET = Target(
     "torchaudio",
     "torchaudio.models.wav2vec2_model or wavlm_model: one file with their arguments and a state dict",
     "torchaudio",
-    obstacle=lambda config: next(obstacles(config), None),
+    obstacle=lambda config: obstacle(config, "torchaudio", _factory(config)),
     write=_write,
 )
