@@ -24,7 +24,7 @@ needs_sox = pytest.mark.skipif(bridge.sox_path() is None, reason="needs the prog
 def test_audio_shims_leave_a_complete_torchaudio_alone(monkeypatch: pytest.MonkeyPatch):
     for name in ("set_audio_backend", "load", "info"):
         monkeypatch.setattr(torchaudio, name, f"real {name}", raising=False)
-    for apply in (audio.bridge_audio_backend, audio.bridge_audio_load):
+    for apply in (audio.bridge_audio_backend, audio.bridge_audio_load, audio.bridge_audio_info):
         report = apply()
         assert not report.applied, report
         assert getattr(torchaudio, report.name.removeprefix("torchaudio.")) == f"real {report.name.split('.')[1]}"
@@ -40,11 +40,12 @@ def test_audio_shims_fill_the_gaps_of_torchaudio_2_9(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(audio, "working_import", lambda name: (False, f"{name} is not installed"))
     assert audio.bridge_audio_load().applied and torchaudio.load is audio.load
     assert audio.bridge_audio_backend().applied and torchaudio.set_audio_backend("sox_io") is None
+    assert audio.bridge_audio_info().applied and torchaudio.info is audio.info
     monkeypatch.undo()
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_load_reads_what_was_written(suffix, tmp_path: Path):
+def test_load_and_info_read_what_was_written(suffix, tmp_path: Path):
     samples = np.stack([voice("left", 0.1), voice("right", 0.1)], axis=1) / 4
     path = tmp_path / f"stereo{suffix}"
     soundfile.write(path, samples, 16000, subtype="PCM_16")
@@ -55,12 +56,16 @@ def test_load_reads_what_was_written(suffix, tmp_path: Path):
     assert torch.equal(audio.load(io.BytesIO(path.read_bytes()))[0], waveform)
     part, _ = audio.load(str(path), frame_offset=100, num_frames=50, channels_first=False)
     assert torch.equal(part, waveform[:, 100:150].t())
+    meta = audio.info(path)
+    assert meta[:4] == (16000, 1600, 2, 16)
+    assert meta.encoding == {".wav": "PCM_S", ".flac": "FLAC"}[suffix]
     with pytest.raises(ValueError, match="normalize=False"):
         audio.load(path, normalize=False)
     # where torchaudio itself still reads audio, the two must be the same bits
-    if hasattr(torchaudio, "info"):
+    if hasattr(torchaudio, "info") and torchaudio.info is not audio.info:
         native, native_rate = torchaudio.load(path)
         assert native_rate == rate and torch.equal(native, waveform)
+        assert tuple(vars(torchaudio.info(path)).values()) == tuple(meta)
 
 
 @needs_sox

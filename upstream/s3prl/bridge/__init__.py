@@ -21,7 +21,7 @@ import logging
 from pathlib import Path
 
 from robustdistiller.common.installation import InstallationError, install_command
-from robustdistiller.upstream.s3prl.bridge.audio import bridge_audio_backend, bridge_audio_load
+from robustdistiller.upstream.s3prl.bridge.audio import bridge_audio_backend, bridge_audio_info, bridge_audio_load
 from robustdistiller.upstream.s3prl.bridge.ctc_corpus import bridge_ctc_corpus
 from robustdistiller.upstream.s3prl.bridge.experts import Caches, bridge_experts, default_cache_dir
 from robustdistiller.upstream.s3prl.bridge.packages import (
@@ -49,7 +49,9 @@ SHIMS = (
     bridge_distutils,
     bridge_torchaudio,
     bridge_audio_backend,
+    # info last: its absence is how the load shim knows a torchaudio without a reader of its own
     bridge_audio_load,
+    bridge_audio_info,
     bridge_sox_effects,
     bridge_pysox,
     bridge_catalyst,

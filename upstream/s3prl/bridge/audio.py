@@ -1,15 +1,30 @@
-"""Audio reading that torchaudio 2.9 gave up: ``set_audio_backend`` and ``load``, by soundfile."""
+"""Audio reading that torchaudio 2.9 gave up: ``set_audio_backend``, ``load`` and ``info``, by soundfile."""
 
 from __future__ import annotations
 
 import os
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import soundfile
 import torch
 
 from robustdistiller.upstream.s3prl.bridge.shim import Shim, working_import
 from robustdistiller.upstream.s3prl.bridge.torchaudio_library import load_torchaudio
+
+
+class AudioMetaData(NamedTuple):
+    """What ``torchaudio.info`` used to return.
+
+    Example:
+        >>> AudioMetaData(16000, 1600, 1, 16, "PCM_S").num_frames
+        1600
+    """
+
+    sample_rate: int
+    num_frames: int
+    num_channels: int
+    bits_per_sample: int
+    encoding: str
 
 
 def load(
@@ -52,6 +67,25 @@ def load(
     return (waveform.t().contiguous() if channels_first else waveform), sample_rate_hz
 
 
+def info(uri: str | os.PathLike | BinaryIO, **_ignored: object) -> AudioMetaData:
+    """Read an audio file's header as ``torchaudio.info`` did; ``bits_per_sample`` is 0 for lossy formats.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, [0.0, 0.5, -0.5], 16000, format="FLAC")
+        >>> _ = file.seek(0)
+        >>> info(file)
+        AudioMetaData(sample_rate=16000, num_frames=3, num_channels=1, bits_per_sample=16, encoding='FLAC')
+    """
+    header = soundfile.info(uri)
+    kind, _, bits = header.subtype.partition("_")
+    encodings = {"PCM": "PCM_S", "FLOAT": "PCM_F", "DOUBLE": "PCM_F", "VORBIS": "VORBIS"}
+    bits_per_sample = {"FLOAT": 32, "DOUBLE": 64, "ULAW": 8, "ALAW": 8}.get(kind, int(bits) if bits.isdigit() else 0)
+    encoding = "FLAC" if header.format == "FLAC" else encodings.get(kind, kind)
+    return AudioMetaData(header.samplerate, header.frames, header.channels, bits_per_sample, encoding)
+
+
 def bridge_audio_backend() -> Shim:
     """``torchaudio.set_audio_backend``: called by s3prl at import and at start, gone in torchaudio 2.9."""
     torchaudio = load_torchaudio()
@@ -65,10 +99,19 @@ def bridge_audio_load() -> Shim:
     """``torchaudio.load``: from torchaudio 2.9 on it needs TorchCodec and ffmpeg."""
     torchaudio = load_torchaudio()
     name = "torchaudio.load"
-    if hasattr(torchaudio, "info"):  # it left with torchaudio's own reader
+    if hasattr(torchaudio, "info"):  # both left their own implementation in the same release
         return Shim(name, False, "this torchaudio reads audio itself")
     works, reason = working_import("torchcodec.decoders")
     if works:
         return Shim(name, False, "TorchCodec is installed")
     torchaudio.load = load
     return Shim(name, True, f"{reason}; read by soundfile instead")
+
+
+def bridge_audio_info() -> Shim:
+    """``torchaudio.info``: gone in torchaudio 2.9."""
+    torchaudio = load_torchaudio()
+    if hasattr(torchaudio, "info"):
+        return Shim("torchaudio.info", False, "torchaudio still has it")
+    torchaudio.info = info
+    return Shim("torchaudio.info", True, "gone from torchaudio 2.9 on; read by soundfile instead")

@@ -21,7 +21,7 @@ class Shim:
     """One bridge: ``applied`` is False where the real thing works and nothing was touched.
 
     Example:
-        >>> Shim("torchaudio.load", False, "TorchCodec is installed").applied
+        >>> Shim("torchaudio.info", False, "torchaudio still has it").applied
         False
     """
 
