@@ -76,21 +76,24 @@ MODELS = {
         teacher="WavLM Base+",
     ),
     **{
-        repository: RegisteredModel(about, repository)
-        for repository, about in {
-            "facebook/hubert-base-ls960": "HuBERT Base",
-            "facebook/hubert-large-ll60k": "HuBERT Large",
-            "facebook/wav2vec2-base": "wav2vec 2.0 Base",
-            "facebook/wav2vec2-large-lv60": "wav2vec 2.0 Large",
-            "facebook/wav2vec2-xls-r-300m": "XLS-R, multilingual",
-            "facebook/data2vec-audio-base": "data2vec Base",
-            "microsoft/wavlm-base": "WavLM Base",
-            "microsoft/wavlm-base-plus": "WavLM Base+",
-            "microsoft/wavlm-large": "WavLM Large",
-            "utter-project/mHuBERT-147": "mHuBERT-147, multilingual",
-        }.items()
+        # Licences and sizes of the weights as their pages on the Hub state them; WavLM's state none.
+        repository: RegisteredModel(about, repository, licence=licence, size_mb=size_mb)
+        for repository, about, licence, size_mb in (
+            ("facebook/hubert-base-ls960", "HuBERT Base", "Apache-2.0", None),
+            ("facebook/hubert-large-ll60k", "HuBERT Large", "Apache-2.0", 1260),
+            ("facebook/wav2vec2-base", "wav2vec 2.0 Base", None, None),
+            ("facebook/wav2vec2-large-lv60", "wav2vec 2.0 Large", "Apache-2.0", 1260),
+            ("facebook/wav2vec2-xls-r-300m", "XLS-R, multilingual", "Apache-2.0", 1270),
+            ("facebook/data2vec-audio-base", "data2vec Base", "Apache-2.0", None),
+            ("microsoft/wavlm-base", "WavLM Base", None, None),
+            ("microsoft/wavlm-base-plus", "WavLM Base+", None, None),
+            ("microsoft/wavlm-large", "WavLM Large", None, None),
+            ("utter-project/mHuBERT-147", "mHuBERT-147, multilingual", "CC-BY-NC-SA-4.0", 378),
+        )
     },
-    "ntu-spml/distilhubert": RegisteredModel("DistilHuBERT", "ntu-spml/distilhubert", teacher="HuBERT Base"),
+    "ntu-spml/distilhubert": RegisteredModel(
+        "DistilHuBERT", "ntu-spml/distilhubert", licence="Apache-2.0", teacher="HuBERT Base"
+    ),
 }
 
 
