@@ -52,6 +52,15 @@ class PositionalConv(nn.Module):
             x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
         return x.transpose(1, 2)
 
+    def behind_context(self, x: Tensor) -> Tensor:
+        """What :meth:`forward` gives for ``x`` behind its first half kernel, frames that a stream has heard before.
+
+        For one convolution without batch norm.
+        """
+        context = self.conv.kernel_size[0] // 2
+        y = F.conv1d(F.pad(x.transpose(1, 2), (0, context)), self.conv.weight, self.conv.bias, groups=self.conv.groups)
+        return F.gelu(y[..., : x.shape[1] - context]).transpose(1, 2)
+
     def _masked(self, x: Tensor, valid: Tensor | None) -> Tensor:
         return x if valid is None or self.leaks else x.masked_fill(~valid.unsqueeze(1), 0.0)
 

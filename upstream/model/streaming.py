@@ -177,7 +177,7 @@ class ChunkedEncoder(nn.Module):
         projected = projected.masked_fill(~inside.unsqueeze(-1), 0.0)
         block = torch.cat([state.left, projected], dim=1)
         main, before = options.chunk_frames, state.left.shape[1]
-        x = projected + encoder.transformer.position(block)[:, before:]
+        x = projected + encoder.transformer.position.behind_context(block)
         states, keys, values = self._layers(x, inside, state)
         states = [hidden[:, :main] for hidden in states]
         predictions = encoder.predict(states[-1]) if predict else []
