@@ -10,7 +10,15 @@ import statistics
 import torch
 
 from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
-from robustdistiller.upstream import ChunkedEncoder, ChunkOptions, EncoderConfig, EncoderOutput, SpeechEncoder, Stream
+from robustdistiller.upstream import (
+    ChunkedEncoder,
+    ChunkOptions,
+    EncoderConfig,
+    EncoderOutput,
+    SpeechEncoder,
+    Stream,
+    accelerate,
+)
 
 from .measure import Comparison, Series, alternate, work_clock
 from .settings import Findings, Settings
@@ -27,6 +35,7 @@ def run(settings: Settings) -> Findings:
         layers = ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)
         duration_s, small = 2.0, {"conv_layers": layers, "embed_dim": 64, "num_heads": 4, "ffn_dim": 128}
     encoder = SpeechEncoder(EncoderConfig(num_layers=2, feature_norm=False, **small)).eval()
+    encoder = accelerate(encoder)  # as streams are to be given one
     waveform = noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed)
     chunks = {f"chunks of {20 * chunk} ms, look-ahead {20 * ahead} ms": (chunk, ahead) for chunk, ahead in CHUNKS}
 
