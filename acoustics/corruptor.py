@@ -1,6 +1,5 @@
 """Draws the corruption of utterances, and carries it out."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from .effects.base import Parameters
 from .parameters import effects_of, private_generator
 from .policy import CorruptionPolicy
 from .rooms import RIRSource
-
-logger = logging.getLogger(__name__)
 
 _SAY = {
     "noise": ("noise files", "noise=PATH (or white, pink, brown)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
@@ -46,3 +47,11 @@ def write_answers(root: Path, label: str, gain: float = 0.0, items: int = 200, *
         pointer = write_outcomes(record_path(root, one).with_suffix(".npz"), kept)
         paths.append(write_record(root, dataclasses.replace(one, outcomes=pointer)))
     return paths
+
+
+def quickstart_score(upstream: str, condition: str) -> str:
+    """What the table beside the quickstart's records says, in %."""
+    table = Path(__file__).parents[2] / "results" / "quickstart" / "table.csv"
+    with table.open(newline="") as file:
+        found = [row for row in csv.DictReader(file) if (row["upstream"], row["condition"]) == (upstream, condition)]
+    return f"{float(found[0]['value']):.2f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import html.parser
 import json
@@ -27,13 +26,6 @@ from tests.waiting import HANG_S
 from . import boards
 
 QUICKSTART = Path(__file__).parents[2] / "results" / "quickstart" / "records"
-
-
-def quickstart_score(upstream: str, condition: str) -> str:
-    """What the table beside the records says, in %."""
-    with QUICKSTART.with_name("table.csv").open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if (row["upstream"], row["condition"]) == (upstream, condition)]
-    return f"{float(found[0]['value']):.2f}"
 
 
 published = load_published()
@@ -190,7 +182,7 @@ def test_csv_markdown_and_latex(folder, tmp_path):
 def test_terminal_shows_quickstart_beside_the_published_systems():
     result = run(str(QUICKSTART))
     assert result.exit_code == 0, result.output
-    assert quickstart_score("robust student", "clean") in result.output and "DPHuBERT †" in result.output
+    assert boards.quickstart_score("robust student", "clean") in result.output and "DPHuBERT †" in result.output
     assert "346 items and the official test set has 3793" in result.output
     result = run(str(QUICKSTART), "--no-published")
     assert result.exit_code == 0 and "DPHuBERT" not in result.output and "superb_s" in result.output
@@ -243,7 +235,7 @@ def test_the_page_is_whole_in_itself():
     rows = {row["name"]: row for row in data["rows"]}
     columns = {c["id"]: (g, c) for g in data["groups"] for c in g["columns"]}
     robust = {columns[name][1]["title"]: cell["v"] for name, cell in rows["robust student"]["cells"].items()}
-    assert f"{robust['noise 10 dB']:.2f}" == quickstart_score("robust student", "noise 10 dB")
+    assert f"{robust['noise 10 dB']:.2f}" == boards.quickstart_score("robust student", "noise 10 dB")
     assert rows["DPHuBERT"]["published"] and rows["DPHuBERT"]["superb"] == pytest.approx(866.2, abs=0.1)
     sources = [data["sources"][number - 1] for number in rows["DPHuBERT"]["sources"]]
     assert any(source.startswith("DPHuBERT, Table 1") for source in sources)
