@@ -14,7 +14,7 @@ import torch
 from robustdistiller.acoustics import CorruptionPolicy, Corruptor
 from robustdistiller.mini.corpus import MiniCorpus
 from robustdistiller.pretrain import load_config
-from robustdistiller.pretrain.inputs import open_sources
+from robustdistiller.pretrain.data.roots import open_sources
 
 from . import corruption_audio as audio
 from .corruption_step import split_of_a_step

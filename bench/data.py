@@ -23,9 +23,9 @@ import soundfile
 from lhotse import CutSet
 from torch.utils.data import DataLoader
 
-from robustdistiller.pretrain.data import BatchStream, SpeechBatches, make_loader
-from robustdistiller.pretrain.file_cuts import FileCut, as_cut
-from robustdistiller.pretrain.manifest import cuts_digest, speech_cuts
+from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
+from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
+from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
 
 from .corruption_audio import RATE_HZ, mini_corpus, utterances
 from .measure import Comparison, Series, alternate, work_clock

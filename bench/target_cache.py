@@ -17,8 +17,8 @@ import torch
 
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
-from robustdistiller.pretrain.callbacks import read_history
-from robustdistiller.pretrain.target_codec import TargetCodec
+from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.pretrain.training.callbacks import read_history
 
 from .measure import Comparison
 from .settings import Findings, Settings

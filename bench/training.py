@@ -18,7 +18,7 @@ import torch
 
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
-from robustdistiller.pretrain.assemble import build
+from robustdistiller.pretrain.training.build import build
 from robustdistiller.upstream import load_encoder, register
 
 from .measure import Comparison, work_clock

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdistiller.pretrain.module import Distiller
 from robustdistiller.pretrain.objectives.enhancement import EnhancementHead
+from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import Checkpoint, SpeechEncoder
 from robustdistiller.upstream.checkpoints.formats.s3prl import s3prl_content
 

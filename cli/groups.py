@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from robustdistiller.pretrain.groups import LayerGroups
+    from robustdistiller.pretrain.teacher.groups.find import LayerGroups
 
 
 class Similarity(str, Enum):
@@ -87,10 +87,10 @@ def groups(
 
     from robustdistiller import pretrain
     from robustdistiller.common.settings import read
-    from robustdistiller.pretrain.groups import GroupsConfig, find_groups
-    from robustdistiller.pretrain.groups_plot import draw_groups
-    from robustdistiller.pretrain.inputs import load_teacher
-    from robustdistiller.pretrain.manifest import speech_cuts
+    from robustdistiller.pretrain.data.roots import load_teacher
+    from robustdistiller.pretrain.data.speech import speech_cuts
+    from robustdistiller.pretrain.teacher.groups.find import GroupsConfig, find_groups
+    from robustdistiller.pretrain.teacher.groups.plot import draw_groups
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
@@ -119,7 +119,7 @@ def summary(found: LayerGroups) -> list[str]:
     """What was found, in some lines; the last one is a setting to paste.
 
     >>> import numpy as np
-    >>> from robustdistiller.pretrain.groups import GroupsConfig, LayerGroups
+    >>> from robustdistiller.pretrain.teacher.groups.find import GroupsConfig, LayerGroups
     >>> groups = [[1, 2], [3]]
     >>> for line in summary(LayerGroups(groups, [1, 2, 3], np.eye(3), np.zeros((2, 4)), GroupsConfig(), {})):
     ...     print(line)

@@ -6,13 +6,12 @@
 """
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.load import DistillConfig, list_recipes, load_config
+from robustdistiller.pretrain.student.build import make_student
+from robustdistiller.pretrain.training.build import planned_costs
+from robustdistiller.pretrain.training.finite import NonFiniteLossError
+from robustdistiller.pretrain.training.stages import RunInterrupted, distill
 from robustdistiller.upstream.model.cost import cost_table
-
-from .assemble import planned_costs
-from .config import DistillConfig, list_recipes, load_config
-from .finite import NonFiniteLossError
-from .run import RunInterrupted, distill
-from .student import make_student
 
 __all__ = [
     "DistillConfig",

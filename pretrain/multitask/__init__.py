@@ -3,6 +3,6 @@
 The parts are imported by what uses them; only the configuration, which a run's is made of, is imported here.
 """
 
-from .config import KeywordsConfig, MultitaskConfig, SpeakersConfig
+from robustdistiller.pretrain.multitask.config import KeywordsConfig, MultitaskConfig, SpeakersConfig
 
 __all__ = ["KeywordsConfig", "MultitaskConfig", "SpeakersConfig"]

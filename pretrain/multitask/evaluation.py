@@ -14,11 +14,10 @@ from torch import Tensor
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.files import write_atomically
-
-from ..callbacks import History, append_line, forget_after
-from .data import TaskData, whole_batches
-from .module import MultitaskTuner
-from .scores import cosine_scores, equal_error_rate
+from robustdistiller.pretrain.multitask.data import TaskData, whole_batches
+from robustdistiller.pretrain.multitask.module import MultitaskTuner
+from robustdistiller.pretrain.multitask.scores import cosine_scores, equal_error_rate
+from robustdistiller.pretrain.training.callbacks import History, append_line, forget_after
 
 logger = logging.getLogger(__name__)
 

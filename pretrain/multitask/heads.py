@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.multitask.margin import angular_softmax
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
-
-from .margin import angular_softmax
 
 FORMAT = "robustdistiller-heads"
 FORMAT_VERSION = 1

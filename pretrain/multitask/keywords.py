@@ -7,9 +7,14 @@ from collections.abc import Sequence
 
 from robustdistiller.acoustics import Piece, audio_info
 from robustdistiller.common.settings import SettingsError
-
-from .config import KeywordsConfig
-from .utterances import SPLITS, Utterance, check_classes, read_utterances, with_split_lists
+from robustdistiller.pretrain.multitask.config import KeywordsConfig
+from robustdistiller.pretrain.multitask.utterances import (
+    SPLITS,
+    Utterance,
+    check_classes,
+    read_utterances,
+    with_split_lists,
+)
 
 UNKNOWN, SILENCE, BACKGROUND = "_unknown_", "_silence_", "_background_noise_"
 _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}  # of each background recording

@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.data.dataset import Batch, Position
+from robustdistiller.pretrain.multitask.data import TaskData
+from robustdistiller.pretrain.multitask.heads import HeadsConfig, TaskHeads
+from robustdistiller.pretrain.training.finite import NonFiniteLossError
+from robustdistiller.pretrain.training.step import learning_rate_factor
 from robustdistiller.upstream import SpeechEncoder
-
-from ..config import DistillConfig
-from ..data import Batch, Position
-from ..finite import NonFiniteLossError
-from ..module import learning_rate_factor
-from .data import TaskData
-from .heads import HeadsConfig, TaskHeads
 
 
 class MultitaskTuner(pl.LightningModule):

@@ -16,18 +16,17 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.common.written import flatten
+from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.data.roots import open_sources, read_named
+from robustdistiller.pretrain.multitask.data import PairedBatches, load_tasks
+from robustdistiller.pretrain.multitask.evaluation import DevEvaluation, best_path, describe_scores, evaluate
+from robustdistiller.pretrain.multitask.heads import load_heads, save_heads
+from robustdistiller.pretrain.multitask.module import MultitaskTuner
+from robustdistiller.pretrain.training.callbacks import CheckpointKeeper, History
+from robustdistiller.pretrain.training.checkpoint import checkpoint_step, latest_checkpoint, refuse_other_run, write_run
+from robustdistiller.pretrain.training.loop import RunInterrupted, make_trainer, quiet_lightning, versions
+from robustdistiller.pretrain.training.plot import draw_history
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
-
-from ..callbacks import CheckpointKeeper, History
-from ..config import DistillConfig
-from ..inputs import open_sources, read_named
-from ..lightning_run import RunInterrupted, make_trainer, quiet_lightning, versions
-from ..plot import draw_history
-from ..resume import checkpoint_step, latest_checkpoint, refuse_other_run, write_run
-from .data import PairedBatches, load_tasks
-from .evaluation import DevEvaluation, best_path, describe_scores, evaluate
-from .heads import load_heads, save_heads
-from .module import MultitaskTuner
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,8 @@ from itertools import accumulate, combinations
 from pathlib import Path
 
 from robustdistiller.common.settings import SettingsError
-
-from .config import SpeakersConfig
-from .utterances import Utterance, check_classes, read_utterances
+from robustdistiller.pretrain.multitask.config import SpeakersConfig
+from robustdistiller.pretrain.multitask.utterances import Utterance, check_classes, read_utterances
 
 TRIAL_LIST = "veri_test.txt"
 _KEY = "multitask.speakers.data"

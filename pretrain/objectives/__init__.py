@@ -1,11 +1,11 @@
 """The terms of the distillation loss, one module per family; each has its formula and its source in its docstring."""
 
-from .base import Objective, Step
-from .correlation import cross_correlation, self_correlation
-from .layerwise import feature_penalty, layer_cosine, layer_l1, layer_l2
-from .registry import ObjectivesConfig, make_objectives
-from .spectra import si_snr_db, spectral_distance
-from .tensors import masked_mean, valid_frames
+from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.correlation import cross_correlation, self_correlation
+from robustdistiller.pretrain.objectives.layerwise import feature_penalty, layer_cosine, layer_l1, layer_l2
+from robustdistiller.pretrain.objectives.registry import ObjectivesConfig, make_objectives
+from robustdistiller.pretrain.objectives.spectra import si_snr_db, spectral_distance
+from robustdistiller.pretrain.objectives.tensors import masked_mean, valid_frames
 
 __all__ = [
     "Objective",

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from robustdistiller.pretrain.data.dataset import Batch
 from robustdistiller.upstream import EncoderOutput
-
-from ..data import Batch
 
 
 @dataclass

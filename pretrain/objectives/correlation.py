@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.settings import SettingsError
-
-from .base import Objective, Step
-from .statistics import SnrLaw, off_diagonal_squares, snr_divisor, standardize
-from .tensors import at_least_float32, full_precision, pool_frames
+from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.statistics import SnrLaw, off_diagonal_squares, snr_divisor, standardize
+from robustdistiller.pretrain.objectives.tensors import at_least_float32, full_precision, pool_frames
 
 Normalize = Literal["batch", "batch_and_time"]
 SnrForm = Literal["covariance", "outer_products"]

@@ -13,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.spectra import (
+    inverse_spectrum,
+    mrstft_distance,
+    si_snr_db,
+    spectral_distance,
+    spectrum,
+)
+from robustdistiller.pretrain.objectives.tensors import valid_frames
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
-
-from .base import Objective, Step
-from .spectra import inverse_spectrum, mrstft_distance, si_snr_db, spectral_distance, spectrum
-from .tensors import valid_frames
 
 N_FFT = 512
 HOP_SAMPLES = 160  # 10 ms: two spectra per 20 ms feature frame

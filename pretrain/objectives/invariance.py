@@ -9,10 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.layerwise import layer_cosine, layer_l1
 from robustdistiller.upstream import EncoderOutput
-
-from .base import Objective, Step
-from .layerwise import layer_cosine, layer_l1
 
 StopGradient = Literal["none", "first", "second"]
 

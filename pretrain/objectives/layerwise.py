@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustdistiller.common.settings import SettingsError
-
-from .base import Objective, Step
-from .tensors import at_least_float32, masked_mean
+from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.tensors import at_least_float32, masked_mean
 
 
 def layer_l1(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:

@@ -8,13 +8,26 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.objectives.base import Objective
+from robustdistiller.pretrain.objectives.correlation import (
+    CrossCorrelation,
+    CrossCorrelationConfig,
+    SelfCorrelation,
+    SelfCorrelationConfig,
+)
+from robustdistiller.pretrain.objectives.enhancement import Enhancement, EnhancementConfig
+from robustdistiller.pretrain.objectives.invariance import Invariance, InvarianceConfig
+from robustdistiller.pretrain.objectives.layerwise import (
+    L1,
+    L2,
+    Cosine,
+    CosineConfig,
+    FeaturePenalty,
+    FeaturePenaltyConfig,
+    L1Config,
+    L2Config,
+)
 from robustdistiller.upstream import EncoderConfig
-
-from .base import Objective
-from .correlation import CrossCorrelation, CrossCorrelationConfig, SelfCorrelation, SelfCorrelationConfig
-from .enhancement import Enhancement, EnhancementConfig
-from .invariance import Invariance, InvarianceConfig
-from .layerwise import L1, L2, Cosine, CosineConfig, FeaturePenalty, FeaturePenaltyConfig, L1Config, L2Config
 
 
 @dataclass

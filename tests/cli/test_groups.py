@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.pretrain import load_config
-from robustdistiller.pretrain.groups import LayerGroups
+from robustdistiller.pretrain.teacher.groups.find import LayerGroups
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 SHAPE = {"embed_dim": 24, "num_layers": 4, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}

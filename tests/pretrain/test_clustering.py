@@ -10,7 +10,7 @@ import scipy.cluster.hierarchy
 from scipy.spatial.distance import squareform
 
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.clustering import cluster_layers
+from robustdistiller.pretrain.teacher.groups.clustering import cluster_layers
 
 LINKAGES = ["average", "complete", "single"]
 

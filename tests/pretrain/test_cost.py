@@ -11,9 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from robustdistiller.cli.distill import distill as distill_command
-from robustdistiller.pretrain import distill, run
-from robustdistiller.pretrain.module import Distiller
-from robustdistiller.pretrain.step_time import CostReport, StepClock
+from robustdistiller.pretrain import distill
+from robustdistiller.pretrain.training import stages as run
+from robustdistiller.pretrain.training.step import Distiller
+from robustdistiller.pretrain.training.step_time import CostReport, StepClock
 
 from .conftest import assert_equal_states, last_checkpoint, run_overrides
 

@@ -14,10 +14,10 @@ from lhotse import CutSet
 
 from robustdistiller.acoustics import AudioSource, CorruptionPolicy, Corruptor, RIRSource
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.data import Batch, BatchStream, Position, SpeechBatches, make_loader
-from robustdistiller.pretrain.file_cuts import as_cut
-from robustdistiller.pretrain.manifest import cuts_digest, speech_cuts
-from robustdistiller.pretrain.reading import read_cut
+from robustdistiller.pretrain.data.dataset import Batch, BatchStream, Position, SpeechBatches, make_loader
+from robustdistiller.pretrain.data.file_cuts import as_cut
+from robustdistiller.pretrain.data.reading import read_cut
+from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
 
 MAX_SAMPLES = 24_000
 
@@ -72,7 +72,7 @@ def test_manifest_is_reused_until_a_file_changes(corpus, tmp_path: Path, monkeyp
     soundfile.write(root / "a.wav", np.zeros(16000) + 0.1, 16000)
     first, _ = speech_cuts([root], tmp_path / "lists")
     reads = []
-    from robustdistiller.pretrain import headers
+    from robustdistiller.pretrain.data import headers
 
     original = headers.audio_info
     monkeypatch.setattr(headers, "audio_info", lambda path: reads.append(path) or original(path))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustdistiller.pretrain import distill, resume
+from robustdistiller.pretrain import distill
+from robustdistiller.pretrain.training import checkpoint as resume
 
 from .conftest import assert_equal_states, last_checkpoint
 

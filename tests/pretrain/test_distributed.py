@@ -13,11 +13,13 @@ import pytest
 import soundfile
 import torch
 
-from robustdistiller.pretrain import SettingsError, acceleration, distill, run
-from robustdistiller.pretrain.acceleration import check_compiler, check_launcher, compile_layers
-from robustdistiller.pretrain.assemble import build
-from robustdistiller.pretrain.callbacks import read_history
-from robustdistiller.pretrain.data import BatchRequest, BatchStream
+from robustdistiller.pretrain import SettingsError, distill
+from robustdistiller.pretrain.data.dataset import BatchRequest, BatchStream
+from robustdistiller.pretrain.training import launch as acceleration
+from robustdistiller.pretrain.training import stages as run
+from robustdistiller.pretrain.training.build import build
+from robustdistiller.pretrain.training.callbacks import read_history
+from robustdistiller.pretrain.training.launch import check_compiler, check_launcher, compile_layers
 from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
 from tests.waiting import HANG_S
 

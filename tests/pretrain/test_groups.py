@@ -16,10 +16,10 @@ import torch
 from robustdistiller.common.settings import read
 from robustdistiller.common.written import to_plain
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.groups import GroupsConfig, LayerGroups, draw_utterances, find_groups
-from robustdistiller.pretrain.manifest import speech_cuts
-from robustdistiller.pretrain.reading import read_cut
-from robustdistiller.pretrain.similarity import LinearCKA
+from robustdistiller.pretrain.data.reading import read_cut
+from robustdistiller.pretrain.data.speech import speech_cuts
+from robustdistiller.pretrain.teacher.groups.find import GroupsConfig, LayerGroups, draw_utterances, find_groups
+from robustdistiller.pretrain.teacher.groups.similarity import LinearCKA
 from robustdistiller.upstream import SpeechEncoder, load_encoder
 
 

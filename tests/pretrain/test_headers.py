@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from robustdistiller.acoustics import AudioSource, CorruptionPolicy, Corruptor, RIRSource
-from robustdistiller.pretrain import SettingsError, headers
-from robustdistiller.pretrain.inputs import open_sources
+from robustdistiller.pretrain import SettingsError
+from robustdistiller.pretrain.data import headers
+from robustdistiller.pretrain.data.roots import open_sources
 
 NEEDED = ("noise", "rir")
 

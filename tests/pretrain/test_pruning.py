@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from robustdistiller.pretrain.pruning import Gates, PruningConfig, PruningError, Sizes
-from robustdistiller.pretrain.pruning.dense import make_dense
-from robustdistiller.pretrain.pruning.sizes import ffn_parameters, head_parameters
+from robustdistiller.pretrain.student.pruning import Gates, PruningConfig, PruningError, Sizes
+from robustdistiller.pretrain.student.pruning.dense import make_dense
+from robustdistiller.pretrain.student.pruning.sizes import ffn_parameters, head_parameters
 from robustdistiller.upstream import EncoderConfig, EncoderOutput, SpeechEncoder
 
 SMALL = {

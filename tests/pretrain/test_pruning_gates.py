@@ -10,9 +10,9 @@ import torch
 
 from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.common.written import to_plain
-from robustdistiller.pretrain.pruning import Gates, PruningConfig, PruningError
-from robustdistiller.pretrain.pruning.hard_concrete import HardConcrete
-from robustdistiller.pretrain.pruning.lagrangian import lagrangian, ramped_sparsity
+from robustdistiller.pretrain.student.pruning import Gates, PruningConfig, PruningError
+from robustdistiller.pretrain.student.pruning.hard_concrete import HardConcrete
+from robustdistiller.pretrain.student.pruning.lagrangian import lagrangian, ramped_sparsity
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 
 SHAPE = EncoderConfig(

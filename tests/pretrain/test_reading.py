@@ -10,10 +10,10 @@ import soundfile
 from lhotse import Recording
 
 from robustdistiller.acoustics import AudioInfo, Piece, audio_info
-from robustdistiller.pretrain import reading
-from robustdistiller.pretrain.cuts import at_16_khz
-from robustdistiller.pretrain.file_cuts import file_cuts
-from robustdistiller.pretrain.reading import read_cut, read_into
+from robustdistiller.pretrain.data import reading
+from robustdistiller.pretrain.data.cuts import at_16_khz
+from robustdistiller.pretrain.data.file_cuts import file_cuts
+from robustdistiller.pretrain.data.reading import read_cut, read_into
 
 RNG = np.random.default_rng(5)
 

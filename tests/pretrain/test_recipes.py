@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustdistiller.pretrain import SettingsError, distill, list_recipes, load_config
-from robustdistiller.pretrain.callbacks import read_history
+from robustdistiller.pretrain.training.callbacks import read_history
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
 
 from .conftest import TEACHER, assert_equal_states, last_checkpoint

@@ -16,8 +16,9 @@ import typer
 from typer.testing import CliRunner
 
 from robustdistiller.cli.distill import distill as distill_command
-from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, module
-from robustdistiller.pretrain.callbacks import read_history
+from robustdistiller.pretrain import RunInterrupted, SettingsError, distill
+from robustdistiller.pretrain.training import step as module
+from robustdistiller.pretrain.training.callbacks import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 from tests.waiting import wait_until
 

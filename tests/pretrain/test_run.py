@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from robustdistiller.pretrain import NonFiniteLossError, SettingsError, distill
-from robustdistiller.pretrain.assemble import build
-from robustdistiller.pretrain.callbacks import read_history
-from robustdistiller.pretrain.inputs import check_data, load_teacher
+from robustdistiller.pretrain.data.roots import check_data, load_teacher
+from robustdistiller.pretrain.training.build import build
+from robustdistiller.pretrain.training.callbacks import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
@@ -172,7 +172,7 @@ def test_data_roots_are_counted(make_config, tmp_path: Path, caplog) -> None:
 
 
 def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, tmp_path: Path) -> None:
-    from robustdistiller.pretrain.inputs import check_data
+    from robustdistiller.pretrain.data.roots import check_data
 
     both = f"data.noise=[{corpus.noise},{corpus.rir.parent / 'noise'}]"
     with pytest.raises(SettingsError, match="occurs twice"):
@@ -191,7 +191,7 @@ def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, 
 
 
 def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tmp_path: Path, caplog) -> None:
-    from robustdistiller.pretrain.inputs import check_data
+    from robustdistiller.pretrain.data.roots import check_data
 
     noise, room = (sorted(folder.glob("*.wav")) for folder in (corpus.noise, corpus.rir))
     places = {
@@ -226,7 +226,7 @@ def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tm
 
 
 def test_training_takes_what_is_asked_of_a_corpus_in_one_line(make_config, corpus, tmp_path: Path) -> None:
-    from robustdistiller.pretrain.inputs import check_data
+    from robustdistiller.pretrain.data.roots import check_data
 
     noise, room = (sorted(folder.glob("*.wav")) for folder in (corpus.noise, corpus.rir))
     measured = "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom2_far_angla.wav"

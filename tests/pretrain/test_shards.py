@@ -16,11 +16,11 @@ import torch
 from lhotse import CutSet, Recording
 
 from robustdistiller.pretrain import SettingsError, distill
-from robustdistiller.pretrain import shards as shards_module
-from robustdistiller.pretrain.data import BatchStream, SpeechBatches, make_loader
-from robustdistiller.pretrain.manifest import cuts_digest, speech_cuts
-from robustdistiller.pretrain.reading import read_cut
-from robustdistiller.pretrain.shards import StreamedCuts
+from robustdistiller.pretrain.data import shards as shards_module
+from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
+from robustdistiller.pretrain.data.reading import read_cut
+from robustdistiller.pretrain.data.shards import StreamedCuts
+from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
 
 from .conftest import assert_equal_states, last_checkpoint
 

@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from robustdistiller.pretrain.similarity import SIMILARITIES, SVCCA, LinearCKA, MeanCosine
+from robustdistiller.pretrain.teacher.groups.similarity import SIMILARITIES, SVCCA, LinearCKA, MeanCosine
 
 KINDS = sorted(SIMILARITIES)
 

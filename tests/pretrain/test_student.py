@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from robustdistiller.pretrain import SettingsError, load_config, make_student
-from robustdistiller.pretrain.assemble import build, count_parameters
-from robustdistiller.pretrain.student import copied_weights, load_student
+from robustdistiller.pretrain.student.build import copied_weights, load_student
+from robustdistiller.pretrain.training.build import build, count_parameters
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 WAVLM_BASE_PLUS = EncoderConfig(relative_position=True, gated_relative_position=True)

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from robustdistiller.pretrain import SettingsError, distill, target_plan
-from robustdistiller.pretrain.callbacks import read_history
-from robustdistiller.pretrain.disk import DiskFullError
-from robustdistiller.pretrain.target_cache import TargetCache
-from robustdistiller.pretrain.target_codec import TargetCodec
-from robustdistiller.pretrain.target_layout import TargetSize
+from robustdistiller.pretrain import SettingsError, distill
+from robustdistiller.pretrain.teacher import cache_plan as target_plan
+from robustdistiller.pretrain.teacher.cache import TargetCache
+from robustdistiller.pretrain.teacher.cache_size import TargetSize
+from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.pretrain.training.callbacks import read_history
+from robustdistiller.pretrain.training.errors import DiskFullError
 from robustdistiller.upstream import SpeechEncoder, save_checkpoint
 
 from .conftest import TEACHER, assert_equal_states, last_checkpoint

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.sections import TargetsConfig
-from robustdistiller.pretrain.targets import Targets
+from robustdistiller.pretrain.config.schema import TargetsConfig
+from robustdistiller.pretrain.teacher.targets import Targets
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
 TEACHER = EncoderConfig(embed_dim=16, num_layers=6, num_heads=4, position_groups=4)

@@ -14,9 +14,9 @@ import torch
 
 from robustdistiller.acoustics import AudioSource, CorruptionPolicy, Corruptor
 from robustdistiller.pretrain import distill
-from robustdistiller.pretrain.data import BatchStream, SpeechBatches, make_loader
-from robustdistiller.pretrain.manifest import speech_cuts
-from robustdistiller.pretrain.unreadable import UnreadableAudio, UnreadableAudioError
+from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
+from robustdistiller.pretrain.data.speech import speech_cuts
+from robustdistiller.pretrain.data.unreadable import UnreadableAudio, UnreadableAudioError
 
 from .conftest import assert_equal_states, last_checkpoint
 

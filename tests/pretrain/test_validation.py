@@ -15,10 +15,11 @@ import soundfile
 import torch
 
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt_utterance
-from robustdistiller.pretrain import RunInterrupted, SettingsError, callbacks, distill, load_config, validator
-from robustdistiller.pretrain.manifest import speech_cuts
+from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
+from robustdistiller.pretrain.data.speech import speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
-from robustdistiller.pretrain.validation import feature_distances, hold_out
+from robustdistiller.pretrain.training import callbacks, validator
+from robustdistiller.pretrain.training.validation import feature_distances, hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
 
 from .conftest import assert_equal_states, last_checkpoint, run_overrides
@@ -192,8 +193,8 @@ def test_distances_are_summed_over_valid_frames() -> None:
 
 
 def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_path: Path) -> None:
-    from robustdistiller.pretrain.inputs import check_data
-    from robustdistiller.pretrain.validation_speech import prepare_validation
+    from robustdistiller.pretrain.data.roots import check_data
+    from robustdistiller.pretrain.training.validation_speech import prepare_validation
 
     config = make_config(tmp_path, EVERY_TWO, f"validation.speech={corpus.speech / 'speaker1'}")
     cuts, corruptor = check_data(config, tmp_path)
@@ -204,9 +205,9 @@ def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_
 
 
 def test_speech_in_shards_is_trained_on_as_it_is(make_config, corpus, tmp_path: Path) -> None:
-    from robustdistiller.pretrain.inputs import check_data
-    from robustdistiller.pretrain.shards import StreamedCuts
-    from robustdistiller.pretrain.validation_speech import prepare_validation
+    from robustdistiller.pretrain.data.roots import check_data
+    from robustdistiller.pretrain.data.shards import StreamedCuts
+    from robustdistiller.pretrain.training.validation_speech import prepare_validation
 
     config = make_config(tmp_path, EVERY_TWO, "validation.conditions=[clean]")
     cuts, _ = check_data(config, tmp_path)
@@ -248,7 +249,7 @@ def test_what_is_missing_is_named_before_the_first_step(make_config, tmp_path: P
 
 def test_validation_of_a_clean_recipe_hears_the_training_part_of_the_noise(make_config, corpus, tmp_path: Path) -> None:
     """The best student is not chosen on the noise of the test; a part that is asked for is taken."""
-    from robustdistiller.pretrain.validation_speech import prepare_validation
+    from robustdistiller.pretrain.training.validation_speech import prepare_validation
 
     noise = sorted(corpus.noise.glob("*.wav"))
     for part, file in zip(("tr", "cv", "tt"), noise):

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.distill import distill as distill_command
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
-from robustdistiller.pretrain.callbacks import read_history
 from robustdistiller.pretrain.multitask import evaluation, module, run
 from robustdistiller.pretrain.multitask.heads import load_heads
+from robustdistiller.pretrain.training.callbacks import read_history
 from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, load_encoder, read_checkpoint
 
 from ..conftest import assert_equal_states

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from robustdistiller.pretrain.data import Batch, Position
+from robustdistiller.pretrain.data.dataset import Batch, Position
 from robustdistiller.pretrain.objectives import Step, valid_frames
 from robustdistiller.upstream import EncoderOutput
 

@@ -1,0 +1,1 @@
+"""What a distillation run is, as settings: the sections (`schema`) and how they are read (`load`)."""

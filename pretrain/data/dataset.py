@@ -1,0 +1,199 @@
+"""Batches for distillation: the dataset that turns cuts into clean and corrupted audio, and its loader.
+
+What a batch holds depends on the seed, the epoch and the utterances' ids, never on the number of loader processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from robustdistiller.acoustics import Corruptor
+from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
+from robustdistiller.pretrain.data.reading import read_into
+from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream, Position
+from robustdistiller.pretrain.data.unreadable import UnreadableAudio, UnreadableAudioError
+from robustdistiller.pretrain.teacher.cache import CachedTargets, TargetCache
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The utterances of a batch under a corruption.
+
+    Attributes:
+        waveforms: (B, samples) float32, zero past each utterance's end.
+        snr_db: (B,) float32, the ratio at which noise was added; infinite where none was.
+    """
+
+    waveforms: Tensor
+    snr_db: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[np.ndarray, Mapping]]) -> Heard:
+        """Utterances after their corruption, each with what was drawn for it."""
+        snrs_db = [drawn.get("snr_db", math.inf) for _, drawn in rows]
+        return cls(_padded([samples for samples, _ in rows]), torch.tensor(snrs_db, dtype=torch.float32))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean speech, and what it sounds like corrupted.
+
+    Attributes:
+        position: of this batch in the stream.
+        ids: of the utterances.
+        waveforms: (B, samples) float32 at 16 kHz, zero past each utterance's end.
+        lengths: (B,) int64, valid samples; always on the CPU.
+        corrupted: the speech under a corruption; `None` where it stays clean.
+        second: under another, independently drawn corruption, if one was asked for.
+        cached: what is known of the teacher's targets, if they are kept.
+        skipped: what is missing because it cannot be read: (key, reason) each.
+    """
+
+    position: Position
+    ids: tuple[str, ...]
+    waveforms: Tensor
+    lengths: Tensor
+    corrupted: Heard | None = None
+    second: Heard | None = None
+    cached: CachedTargets | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Audio in the batch, without padding."""
+        return self.lengths.sum().item() / SAMPLE_RATE_HZ
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with its audio on `device`."""
+        return self._moved(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The batch with its audio in pinned memory."""
+        return self._moved(lambda part: part.pin_memory())
+
+    def _moved(self, move: Callable) -> Batch:
+        views = {name: getattr(self, name) for name in ("corrupted", "second")}
+        moved = {name: view and Heard(move(view.waveforms), move(view.snr_db)) for name, view in views.items()}
+        cached = self.cached and self.cached.moved(move)
+        return replace(self, waveforms=move(self.waveforms), cached=cached, **moved)
+
+
+class SpeechBatches(Dataset):
+    """Reads the audio of a `BatchRequest` and corrupts it; runs in loader processes.
+
+    An utterance that cannot be read, or whose noise or room cannot, is left out of its batch and named in
+    `Batch.skipped`; a batch of which nothing is left has no rows.
+
+    Args:
+        corruptor: draws by (seed, epoch, utterance id, view); `None` leaves the speech clean.
+        accumulate: batches per training step, for the corruption's curriculum.
+        second_view: corrupt it a second time, too.
+        cache: of the teacher's targets, whose part for the batch is read along.
+    """
+
+    def __init__(
+        self,
+        corruptor: Corruptor | None = None,
+        accumulate: int = 1,
+        second_view: bool = False,
+        cache: TargetCache | None = None,
+    ):
+        self.corruptor, self.accumulate, self.cache = corruptor, accumulate, cache
+        self.views = 0 if corruptor is None else 1 + second_view
+
+    def __getitem__(self, request: BatchRequest) -> Batch:
+        rows, skipped = [], []
+        for cut in request.cuts:
+            speech = np.empty(cut.num_samples, np.float32)
+            try:
+                read_into(cut, speech)
+            except ValueError as error:
+                skipped.append((cut.id, str(error)))
+                continue
+            try:
+                rows.append((cut.id, speech, self._corrupted(request.position, cut.id, speech)))
+            except (OSError, ValueError) as error:
+                # The file is what is counted, not the many utterances that will meet it.
+                skipped.append((f"corruption: {error}", f"{error} (drawn for utterance {cut.id})"))
+        audio = [speech for _, speech, _ in rows]
+        views = [Heard.of([heard[view] for _, _, heard in rows]) for view in range(self.views)]
+        return Batch(
+            request.position,
+            tuple(name for name, _, _ in rows),
+            _padded(audio),
+            torch.tensor([len(speech) for speech in audio], dtype=torch.int64),
+            *[*views, None, None][:2],
+            cached=None if self.cache is None else self.cache.read(audio),
+            skipped=tuple(skipped),
+        )
+
+    def _corrupted(self, position: Position, name: str, speech: np.ndarray) -> list[tuple[np.ndarray, Mapping]]:
+        """An utterance in each view, and what was drawn for it."""
+        heard, step = [], position.batches // self.accumulate
+        for view in range(self.views):
+            drawn = self.corruptor.draw(name, len(speech), position.epoch, step, view=view)
+            heard.append((self.corruptor.apply(speech, drawn), drawn))
+        return heard
+
+
+def _padded(rows: Sequence[np.ndarray]) -> Tensor:
+    """(rows, samples) float32, zero past the end of each."""
+    padded = torch.zeros(len(rows), max(map(len, rows), default=0))
+    for row, samples in zip(padded, rows):
+        row[: len(samples)] = torch.from_numpy(samples)
+    return padded
+
+
+def make_loader(
+    stream: BatchStream,
+    dataset: SpeechBatches,
+    num_workers: int,
+    pin_memory: bool = False,
+    unreadable: UnreadableAudio | None = None,
+) -> DataLoader:
+    """A loader over `stream`, whose order and content do not depend on `num_workers`.
+
+    Args:
+        stream: what comes when.
+        dataset: reads it.
+        num_workers: processes that read.
+        pin_memory: for fast copies to a GPU.
+        unreadable: keeps count of what cannot be read; by default nothing may be missing.
+
+    Raises:
+        UnreadableAudioError: while iterating, when more cannot be read than allowed.
+    """
+    loader = _Loader(
+        dataset,
+        sampler=stream,
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),  # otherwise the loader would draw from the global generator
+    )
+    loader.unreadable = UnreadableAudio(budget=0) if unreadable is None else unreadable
+    return loader
+
+
+class _Loader(DataLoader):
+    """Counts what cannot be read, and passes over batches of which nothing is left."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        empty_since = None
+        for batch in super().__iter__():
+            self.unreadable.add(batch.skipped)
+            if batch.ids:
+                empty_since = None
+                yield batch
+                continue
+            empty_since = batch.position.epoch if empty_since is None else empty_since
+            if batch.position.epoch > empty_since + 1:  # the stream never ends by itself
+                raise UnreadableAudioError(f"nothing of the speech can be read: {self.unreadable.describe()}")

@@ -1,0 +1,161 @@
+"""What a run starts from, checked before the first step: the teacher and every data root."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from lhotse.cut import Cut
+
+from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, SourceSpec
+from robustdistiller.acoustics.audio.listing import list_pieces
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.data.file_cuts import FileCut
+from robustdistiller.pretrain.data.headers import read_headers
+from robustdistiller.pretrain.data.shards import StreamedCuts
+from robustdistiller.pretrain.data.speech import RootReport, source_report, speech_cuts
+from robustdistiller.upstream import Checkpoint, ModelName, SpeechEncoder, checkpoint_digest, read_checkpoint, resolve
+
+logger = logging.getLogger(__name__)
+
+_PURPOSES = {"noise": "noise", "rir": "rir", "babble": "speech", "music": "music"}
+_MISSING = {
+    "noise": "adds noise from files and there are none",
+    "rir": "adds reverberation and there are no impulse responses",
+    "babble": "adds voices and there is no speech to take them from",
+    "music": "adds music and there is none",
+}
+
+
+def load_teacher(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
+    """The teacher, and what identifies it: file name, format, SHA-256 and its own metadata.
+
+    Raises:
+        SettingsError: no checkpoint is given.
+        FileNotFoundError: it does not exist.
+        ValueError: it cannot be read as an encoder.
+    """
+    name = config.teacher.checkpoint
+    if not name:
+        raise SettingsError(
+            "teacher.checkpoint: which model is to be distilled? give a path, a URL or org/name on the Hub"
+        )
+    checkpoint, notes = read_named(name)
+    logger.info("teacher  %s (%s, sha256 %s...)", name, checkpoint.format, notes["sha256"][:12])
+    return checkpoint.build(), notes
+
+
+def read_named(name: str, **options: Any) -> tuple[Checkpoint, dict[str, Any]]:
+    """A model by its name, downloaded if need be, and what identifies it.
+
+    Raises:
+        FileNotFoundError: it is not there and could not be fetched.
+        ValueError: it is no name, or cannot be read as an encoder.
+    """
+    path = resolve(name)
+    checkpoint = read_checkpoint(path, **options)
+    notes = {
+        "file": ModelName.short_of(name),
+        "format": checkpoint.format,
+        "sha256": checkpoint_digest(path),
+        "metadata": checkpoint.metadata,
+    }
+    return checkpoint, notes
+
+
+def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut | FileCut] | StreamedCuts, Corruptor | None]:
+    """Look through every data root, say what is there, and refuse what cannot work.
+
+    Returns:
+        The speech, and what corrupts it (`None` for a clean recipe).
+
+    Raises:
+        SettingsError: a root is missing, empty or broken, or the recipe needs one that is not given.
+    """
+    data, policy = config.data, config.corruption
+    if not data.speech:
+        raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
+    windows = data.max_samples if data.long_files == "windows" else None
+    cuts, reports = speech_cuts(data.speech, _manifest_dir(config, out_dir), data.min_samples, windows)
+    sources, found = open_sources(config, policy.needs if policy else ())
+    for report in reports + found:
+        logger.info("%s", report)
+    if policy is None:
+        return cuts, None
+    return cuts, Corruptor(policy, **sources, seed=config.seed)
+
+
+def open_sources(
+    config: DistillConfig, needed: Collection[str]
+) -> tuple[dict[str, AudioSource | RIRSource], list[RootReport]]:
+    """Noise, rooms, voices and music: what of the section `data` is needed, as `Corruptor` takes it.
+
+    Args:
+        config: of the run.
+        needed: some of `acoustics.condition.SOURCES`.
+
+    Raises:
+        SettingsError: one that is needed is not given, empty or broken.
+    """
+    sources: dict[str, AudioSource | RIRSource] = {}
+    reports: list[RootReport] = []
+    for kind, purpose in _PURPOSES.items():
+        roots, wanted = getattr(config.data, kind), purpose in needed
+        if wanted and not roots:
+            raise SettingsError(
+                f"data.{kind}: the corruption {_MISSING[kind]}: give data.{kind}=[FOLDER, ...], or leave that out of "
+                "corruption.tables"
+            )
+        if roots and not wanted:
+            logger.warning("data.%s is given, but this corruption does not use it", kind)
+        if wanted:
+            exclude = config.data.noise_exclude if kind == "noise" else []
+            folder = _manifest_dir(config, Path(config.out_dir or "."))
+            source = _open_source(kind, roots, exclude, folder, reports)
+            sources[purpose] = RIRSource(source) if kind == "rir" else source
+    return sources, reports
+
+
+def _manifest_dir(config: DistillConfig, out_dir: Path) -> Path:
+    given = config.data.manifest_dir
+    return Path(given).expanduser() if given else out_dir.expanduser() / "manifests"
+
+
+def _open_source(
+    kind: str, roots: list[str], exclude: list[str], manifest_dir: Path, reports: list[RootReport]
+) -> AudioSource:
+    pieces: list[Piece] = []
+    infos: dict[str, AudioInfo] = {}
+    try:
+        for root in roots:
+            spec = SourceSpec.parse(root)
+            path = Path(spec.path)
+            everything = list_pieces(path)
+            found = spec.pieces(_PURPOSES[kind], split="training", listed=everything)
+            excluded = {piece.name for piece in found if any(fnmatchcase(piece.name, pattern) for pattern in exclude)}
+            kept = [piece for piece in found if piece.name not in excluded]
+            if not kept:
+                raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
+            # Of one root, each choice of recordings has a list of its own.
+            chosen = "" if spec == SourceSpec(spec.path) else repr(replace(spec, path=""))
+            place = hashlib.sha256(f"{path.resolve()}{chosen}".encode()).hexdigest()[:8]
+            headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.npz")
+            kept = [piece for piece in kept if str(piece.file) not in unreadable]
+            left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
+            if others := {piece.name for piece in everything} - {piece.name for piece in found}:
+                what = f"{min(others)} and {len(others) - 1} more" if len(others) > 1 else min(others)
+                left_out.append(f"{what}, which {root} does not have for {_PURPOSES[kind]} in training")
+            source = AudioSource(kept, infos=headers)
+            reports.append(source_report(kind, root, source, (*left_out, *unreadable.values())))
+            infos |= headers
+            # Several folders may hold files of the same name.
+            pieces += kept if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in kept]
+        return source if len(roots) == 1 else AudioSource(pieces, infos=infos)
+    except (FileNotFoundError, ValueError) as error:
+        raise SettingsError(f"data.{kind}: {error}") from error

@@ -1,0 +1,83 @@
+"""Audio that cannot be read in the middle of a run: passed over, listed, and not too much of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from robustdistiller.common.files import write_text
+
+logger = logging.getLogger(__name__)
+
+
+class UnreadableAudioError(ValueError):
+    """More audio cannot be read than `data.unreadable_budget` allows; the message names it.
+
+    >>> issubclass(UnreadableAudioError, ValueError)
+    True
+    """
+
+
+class UnreadableAudio:
+    """Keeps count of the recordings of a run that cannot be read, each counted once however often it comes.
+
+    Args:
+        budget: how many may be missing.
+        list_path: text file that lists them, one a line; it is made when there is one to list.
+
+    >>> unreadable = UnreadableAudio(budget=1)
+    >>> unreadable.add([("a", "a.wav is an empty file")])
+    >>> unreadable.add([("a", "a.wav is an empty file")])
+    >>> unreadable.add([("b", "b.wav holds NaN")])
+    Traceback (most recent call last):
+    robustdistiller.pretrain.data.unreadable.UnreadableAudioError: 2 recordings cannot be read, more than \
+data.unreadable_budget=1 allows: a.wav is an empty file; b.wav holds NaN. Repair or remove them, or raise the budget; \
+the last checkpoint is untouched
+    """
+
+    def __init__(self, budget: int = 10, list_path: Path | None = None):
+        self.budget, self.list_path = budget, list_path
+        self.reasons: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def add(self, found: Iterable[tuple[str, str]]) -> None:
+        """Count what is new among some (key, reason) pairs.
+
+        Raises:
+            UnreadableAudioError: with it, there are more than the budget allows.
+        """
+        new = {key: reason for key, reason in found if key not in self.reasons}
+        if not new:
+            return
+        self._take(new)
+        for number, reason in enumerate(new.values(), start=len(self) - len(new) + 1):
+            logger.warning("left out, %d of at most %d: %s", number, self.budget, reason)
+        if len(self) > self.budget:
+            raise UnreadableAudioError(
+                f"{len(self)} recording{'s' * (len(self) != 1)} cannot be read, more than "
+                f"data.unreadable_budget={self.budget} allows: {self.describe()}. Repair or remove them, or raise the "
+                "budget; the last checkpoint is untouched"
+            )
+
+    def describe(self, limit: int = 20) -> str:
+        """The reasons in one line, not more than `limit` of them."""
+        reasons = list(self.reasons.values())
+        return "; ".join(reasons[:limit]) + f"; and {len(reasons) - limit} more" * (len(reasons) > limit)
+
+    def state_dict(self) -> dict[str, str]:
+        """What goes into a checkpoint."""
+        return dict(self.reasons)
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Take over what another process or an earlier start has found; nothing known is forgotten."""
+        self._take(state)
+
+    def _take(self, reasons: Mapping[str, str]) -> None:
+        before = len(self)
+        self.reasons |= reasons
+        if self.list_path is not None and len(self) > before:
+            lines = "".join(f"{reason}\n" for reason in self.reasons.values())
+            write_text(self.list_path, lines)

@@ -1,0 +1,1 @@
+"""The student: built from its teacher, or pruned from it."""

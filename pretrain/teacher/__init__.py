@@ -1,0 +1,1 @@
+"""What the teacher says: targets, groups of its layers, and their cache."""

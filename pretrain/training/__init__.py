@@ -1,0 +1,1 @@
+"""The training itself: stages, loop, step, checkpoints, log, validation."""

@@ -1,0 +1,172 @@
+"""The speech that validation during training uses: what it is, how it is corrupted, and that it can be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lhotse.cut import Cut
+
+from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, SourceSpec
+from robustdistiller.acoustics.condition import SOURCES
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
+from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
+from robustdistiller.pretrain.data.shards import StreamedCuts
+from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
+from robustdistiller.pretrain.training.validation import choose_by_hash, choose_conditions, hold_out
+
+if TYPE_CHECKING:
+    from robustdistiller.pretrain.config.load import DistillConfig
+
+logger = logging.getLogger(__name__)
+
+_BATCH_UTTERANCES = 8
+
+
+class ValidationSpeech:
+    """The utterances of the validation in batches of similar length, each with a fixed corruption per condition.
+
+    Audio is read anew each time, so that a large set needs no memory.
+
+    Args:
+        cuts: at 16 kHz.
+        corruptors: by condition, in its one-line form without paths.
+        max_samples: of longer utterances the beginning is used.
+    """
+
+    def __init__(self, cuts: Sequence[Cut | FileCut], corruptors: dict[str, Corruptor], max_samples: int):
+        most_s = max_samples / SAMPLE_RATE_HZ
+        cuts = [as_cut(cut) for cut in cuts]
+        cuts = [
+            cut.truncate(duration=most_s, preserve_id=True) if cut.num_samples > max_samples else cut for cut in cuts
+        ]
+        cuts = sorted(cuts, key=lambda cut: (cut.num_samples, cut.id))
+        self.corruptors = corruptors
+        self.requests = [
+            BatchRequest(Position(), tuple(cuts[start : start + _BATCH_UTTERANCES]))
+            for start in range(0, len(cuts), _BATCH_UTTERANCES)
+        ]
+        self._reader = SpeechBatches()
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def read(self, index: int) -> tuple[Batch, list[Heard]]:
+        """Clean speech of one batch, and what it sounds like under each condition.
+
+        Raises:
+            ValueError: audio that cannot be read; the file is named.
+        """
+        batch = self._reader[self.requests[index]]
+        if batch.skipped:
+            raise ValueError(batch.skipped[0][1])
+        views = []
+        for corruptor in self.corruptors.values():
+            rows = []
+            for name, length, row in zip(batch.ids, batch.lengths.tolist(), batch.waveforms.numpy()):
+                drawn = corruptor.draw(name, length)
+                rows.append((corruptor.apply(row[:length], drawn), drawn))
+            views.append(Heard.of(rows))
+        return batch, views
+
+    def describe(self) -> dict:
+        """What defines it, to recognise the same validation after a restart."""
+        cuts = [cut for request in self.requests for cut in request.cuts]
+        conditions = {label: corruptor.describe()["sources"] for label, corruptor in self.corruptors.items()}
+        return {"speech": cuts_digest(cuts), "conditions": conditions}
+
+
+def prepare_validation(
+    config: DistillConfig, out_dir: Path, cuts: list[Cut | FileCut] | StreamedCuts, corruptor: Corruptor | None
+) -> tuple[list[Cut | FileCut] | StreamedCuts, ValidationSpeech | None]:
+    """Divide the speech, and make sure that everything the validation needs can be read.
+
+    Args:
+        config: of the run.
+        out_dir: its folder.
+        cuts: all of `data.speech`.
+        corruptor: of the training.
+
+    Returns:
+        What remains to be trained on, and what to validate on (`None` without validation).
+
+    Raises:
+        SettingsError: speech, noise or rooms are missing or broken.
+    """
+    settings = config.validation
+    if settings.every_steps is None:
+        return cuts, None
+    try:
+        training, held = _divide(config, out_dir, cuts)
+        corruptors = _corruptors(config, corruptor)
+        speech = ValidationSpeech(held, corruptors, config.data.max_samples)
+        for index in range(len(speech)):
+            speech.read(index)
+    except (OSError, ValueError) as error:
+        raise error if isinstance(error, SettingsError) else SettingsError(f"validation: {error}") from error
+    logger.info(
+        "validation on %d utterances%s, every %d steps: %s",
+        len(held),
+        "" if settings.speech else " held out of data.speech",
+        settings.every_steps,
+        "; ".join(corruptors),
+    )
+    return training, speech
+
+
+def _divide(
+    config: DistillConfig, out_dir: Path, cuts: list[Cut | FileCut] | StreamedCuts
+) -> tuple[list[Cut | FileCut] | StreamedCuts, list[Cut | FileCut]]:
+    """What to train on and what to validate on; speech in shards is trained on as it is."""
+    listed, sharded = (cuts.listed, cuts.sharded) if isinstance(cuts, StreamedCuts) else (cuts, ())
+    settings, data = config.validation, config.data
+    if settings.speech:
+        manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
+        found, _ = speech_cuts(settings.speech, manifest_dir, data.min_samples)
+        files = {_file_of(cut) for cut in found} - {None}
+        training = [cut for cut in listed if _file_of(cut) not in files]
+        held = choose_by_hash(found, settings.utterances)
+        if len(training) < len(listed):
+            logger.info("%d utterances of validation.speech are left out of data.speech", len(listed) - len(training))
+    elif listed:
+        training, held = hold_out(listed, settings.utterances)
+    else:
+        raise ValueError("nothing can be held out of data.speech in shards; give validation.speech=[FOLDER, ...]")
+    if not training and not sharded:
+        raise ValueError("nothing of data.speech is left to train on; give another validation.speech")
+    return StreamedCuts(training, sharded) if sharded else training, held
+
+
+def _file_of(cut: Cut | FileCut) -> str | None:
+    if isinstance(cut, FileCut):
+        return str(Path(cut.file).resolve())
+    recording = getattr(cut, "recording", None)
+    files = [source.source for source in recording.sources if source.type == "file"] if recording is not None else []
+    return str(Path(files[0]).resolve()) if files else None
+
+
+def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
+    settings, data = config.validation, config.data
+    given = {} if training is None else {kind: getattr(training.recordings, kind) for kind in SOURCES}
+    for kind in ("noise", "rir"):
+        roots, split = getattr(settings, kind), "all"
+        if not roots and not given.get(kind):  # what is taken from the section `data` is what training takes of it
+            roots, split = getattr(data, kind), "training"
+        if roots:
+            source = _open(roots, kind, split)
+            given[kind] = RIRSource(source) if kind == "rir" else source
+    conditions = choose_conditions(settings, bool(given.get("noise")), bool(given.get("rir")))
+    return {one.label: Corruptor(one, **given, seed=settings.seed) for one in conditions}
+
+
+def _open(roots: Sequence[str], purpose: str, split: str) -> AudioSource:
+    pieces = []
+    for root in roots:
+        spec = SourceSpec.parse(root)
+        found, name = spec.pieces(purpose, split), Path(spec.path).name
+        pieces += found if len(roots) == 1 else [replace(one, name=f"{name}/{one.name}") for one in found]
+    return AudioSource(pieces)
