@@ -6,11 +6,13 @@
 """
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.load import DistillConfig, list_recipes, load_config
+from robustdistiller.pretrain.config.load import list_recipes, load_config
+from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.config.stages import Stage, stages_of
 from robustdistiller.pretrain.student.build import make_student
 from robustdistiller.pretrain.training.build import planned_costs
-from robustdistiller.pretrain.training.finite import NonFiniteLossError
-from robustdistiller.pretrain.training.stages import RunInterrupted, distill
+from robustdistiller.pretrain.training.errors import NonFiniteLossError, RunInterrupted
+from robustdistiller.pretrain.training.stages import distill
 from robustdistiller.upstream.model.cost import cost_table
 
 __all__ = [
@@ -18,10 +20,12 @@ __all__ = [
     "NonFiniteLossError",
     "RunInterrupted",
     "SettingsError",
+    "Stage",
     "cost_table",
     "distill",
     "list_recipes",
     "load_config",
     "make_student",
     "planned_costs",
+    "stages_of",
 ]

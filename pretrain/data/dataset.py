@@ -34,6 +34,10 @@ class Heard:
     waveforms: Tensor
     snr_db: Tensor
 
+    def to(self, device: torch.device | str) -> Heard:
+        """The same on `device`."""
+        return Heard(self.waveforms.to(device), self.snr_db.to(device))
+
     @classmethod
     def of(cls, rows: Sequence[tuple[np.ndarray, Mapping]]) -> Heard:
         """Utterances after their corruption, each with what was drawn for it."""
@@ -47,6 +51,7 @@ class Batch:
 
     Attributes:
         position: of this batch in the stream.
+        next_step: the place in the stream after the optimizer step that this batch belongs to.
         ids: of the utterances.
         waveforms: (B, samples) float32 at 16 kHz, zero past each utterance's end.
         lengths: (B,) int64, valid samples; always on the CPU.
@@ -54,9 +59,11 @@ class Batch:
         second: under another, independently drawn corruption, if one was asked for.
         cached: what is known of the teacher's targets, if they are kept.
         skipped: what is missing because it cannot be read: (key, reason) each.
+        counts: whether it has a part in the loss.
     """
 
     position: Position
+    next_step: Position
     ids: tuple[str, ...]
     waveforms: Tensor
     lengths: Tensor
@@ -64,11 +71,12 @@ class Batch:
     second: Heard | None = None
     cached: CachedTargets | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    counts: bool = True
 
     @property
     def seconds(self) -> float:
         """Audio in the batch, without padding."""
-        return self.lengths.sum().item() / SAMPLE_RATE_HZ
+        return self.lengths.sum().item() / SAMPLE_RATE_HZ if self.counts else 0.0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its audio on `device`."""
@@ -77,6 +85,15 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The batch with its audio in pinned memory."""
         return self._moved(lambda part: part.pin_memory())
+
+    def stand_in(self) -> Batch:
+        """One second of silence in place of a batch of which nothing can be read: a process cannot sit out a step."""
+        silence = torch.zeros(1, SAMPLE_RATE_HZ)
+        view = Heard(silence, torch.full((1,), math.inf))
+        return replace(
+            self, ids=("silence",), waveforms=silence, lengths=torch.tensor([SAMPLE_RATE_HZ]), corrupted=view,
+            second=view, cached=None, counts=False,
+        )  # fmt: skip
 
     def _moved(self, move: Callable) -> Batch:
         views = {name: getattr(self, name) for name in ("corrupted", "second")}
@@ -93,7 +110,7 @@ class SpeechBatches(Dataset):
 
     Args:
         corruptor: draws by (seed, epoch, utterance id, view); `None` leaves the speech clean.
-        accumulate: batches per training step, for the corruption's curriculum.
+        batches_per_step: batches per optimizer step, for the corruption's curriculum.
         second_view: corrupt it a second time, too.
         cache: of the teacher's targets, whose part for the batch is read along.
     """
@@ -101,11 +118,11 @@ class SpeechBatches(Dataset):
     def __init__(
         self,
         corruptor: Corruptor | None = None,
-        accumulate: int = 1,
+        batches_per_step: int = 1,
         second_view: bool = False,
         cache: TargetCache | None = None,
     ):
-        self.corruptor, self.accumulate, self.cache = corruptor, accumulate, cache
+        self.corruptor, self.batches_per_step, self.cache = corruptor, batches_per_step, cache
         self.views = 0 if corruptor is None else 1 + second_view
 
     def __getitem__(self, request: BatchRequest) -> Batch:
@@ -126,6 +143,7 @@ class SpeechBatches(Dataset):
         views = [Heard.of([heard[view] for _, _, heard in rows]) for view in range(self.views)]
         return Batch(
             request.position,
+            request.next_step,
             tuple(name for name, _, _ in rows),
             _padded(audio),
             torch.tensor([len(speech) for speech in audio], dtype=torch.int64),
@@ -136,7 +154,7 @@ class SpeechBatches(Dataset):
 
     def _corrupted(self, position: Position, name: str, speech: np.ndarray) -> list[tuple[np.ndarray, Mapping]]:
         """An utterance in each view, and what was drawn for it."""
-        heard, step = [], position.batches // self.accumulate
+        heard, step = [], position.batches // self.batches_per_step
         for view in range(self.views):
             drawn = self.corruptor.draw(name, len(speech), position.epoch, step, view=view)
             heard.append((self.corruptor.apply(speech, drawn), drawn))
@@ -184,15 +202,15 @@ def make_loader(
 
 
 class _Loader(DataLoader):
-    """Counts what cannot be read, and passes over batches of which nothing is left."""
+    """Counts what cannot be read; batches of which nothing is left come as they are, without ids."""
 
     def __iter__(self) -> Iterator[Batch]:
         empty_since = None
         for batch in super().__iter__():
             self.unreadable.add(batch.skipped)
+            yield batch
             if batch.ids:
                 empty_since = None
-                yield batch
                 continue
             empty_since = batch.position.epoch if empty_since is None else empty_since
             if batch.position.epoch > empty_since + 1:  # the stream never ends by itself

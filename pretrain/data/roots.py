@@ -15,12 +15,13 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, SourceSpec
 from robustdistiller.acoustics.audio.listing import list_pieces
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.config.schema import DistillConfig, OtherTeacherConfig, TeacherConfig
 from robustdistiller.pretrain.data.file_cuts import FileCut
 from robustdistiller.pretrain.data.headers import read_headers
 from robustdistiller.pretrain.data.shards import StreamedCuts
 from robustdistiller.pretrain.data.speech import RootReport, source_report, speech_cuts
-from robustdistiller.upstream import Checkpoint, ModelName, SpeechEncoder, checkpoint_digest, read_checkpoint, resolve
+from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.upstream import Checkpoint, ModelName, checkpoint_digest, read_checkpoint, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +34,24 @@ _MISSING = {
 }
 
 
-def load_teacher(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
-    """The teacher, and what identifies it: file name, format, SHA-256 and its own metadata.
+def load_teacher(options: TeacherConfig | OtherTeacherConfig, key: str = "teacher") -> tuple[Teacher, dict[str, Any]]:
+    """A teacher, and what identifies it: file name, format, SHA-256 and its own metadata.
+
+    Args:
+        options: which it is.
+        key: of the options in the configuration, for messages.
 
     Raises:
         SettingsError: no checkpoint is given.
         FileNotFoundError: it does not exist.
-        ValueError: it cannot be read as an encoder.
+        ValueError: it cannot be read as a model that can teach.
     """
-    name = config.teacher.checkpoint
-    if not name:
+    if not options.checkpoint:
         raise SettingsError(
-            "teacher.checkpoint: which model is to be distilled? give a path, a URL or org/name on the Hub"
+            f"{key}.checkpoint: which model is to be distilled? give a path, a URL or org/name on the Hub"
         )
-    checkpoint, notes = read_named(name)
-    logger.info("teacher  %s (%s, sha256 %s...)", name, checkpoint.format, notes["sha256"][:12])
+    checkpoint, notes = read_named(options.checkpoint)
+    logger.info("%-8s %s (%s, sha256 %s...)", key, options.checkpoint, checkpoint.format, notes["sha256"][:12])
     return checkpoint.build(), notes
 
 

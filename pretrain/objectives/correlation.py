@@ -16,15 +16,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
+from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision, pool_frames
 from robustdistiller.pretrain.objectives.statistics import SnrLaw, off_diagonal_squares, snr_divisor, standardize
-from robustdistiller.pretrain.objectives.tensors import at_least_float32, full_precision, pool_frames
 
 Normalize = Literal["batch", "batch_and_time"]
 SnrForm = Literal["covariance", "outer_products"]
@@ -176,7 +176,69 @@ _VARIANTS = {"old": (1e-5, 5e-5, 5e-6, 50_000.0), "new": (1e-4, 5e-4, 5e-4, 100.
 
 
 @dataclass
-class CrossCorrelationConfig:
+class _Correlation(Objective):
+    """What both have in common; see `CrossCorrelation`."""
+
+    variant: Literal["old", "new"] = "old"
+    frames: int | None = 150
+    normalize: Normalize = "batch"
+    reduction: Literal["sum", "mean"] = "sum"
+    of: Literal["predictions", "states"] = "predictions"
+    eps: float | None = None
+    off_diagonal: float | None = None
+    off_diagonal_divisor: float | None = None
+    snr_weighting: Literal["none", "covariance", "outer_products"] = "none"
+    snr_law: SnrLaw = "linear"
+    snr_range_db: tuple[float, float] = (10.0, 20.0)
+
+    mean_over: ClassVar[str] = "batches"
+
+    def check(self, shapes: Shapes) -> None:
+        """Refuse frames, ranges of SNR and widths that do not fit."""
+        if self.frames is not None and self.frames < 1:
+            raise SettingsError(f"frames: found {self.frames}, expected at least 1, or null for no pooling")
+        low, high = self.snr_range_db
+        positive = self.snr_law == "exponential" or low > 98 / 9.9
+        if self.snr_weighting != "none" and not (low <= high and positive):
+            raise SettingsError(
+                f"snr_range_db: found [{low:g}, {high:g}]; expected rising values, and with snr_law=linear from 9.9 dB "
+                "up, below which its divisor is negative (snr_law=exponential has no such limit)"
+            )
+        if self.of == "states" and (shapes.match == "heads" or shapes.state_widths != shapes.target_widths):
+            raise SettingsError(
+                "of=states compares the student's hidden states with the teacher's, and needs targets.match=layers and "
+                f"equal widths; found match={shapes.match}, widths {list(shapes.state_widths)} and "
+                f"{list(shapes.target_widths)}: give of=predictions"
+            )
+
+    def features(self, step: Step) -> list[Tensor]:
+        """The student's side, per target (B, T, D)."""
+        return step.student_states if self.of == "states" else step.predictions
+
+    def scales(self, width: int, diagonal_divisor: float) -> dict[str, float]:
+        """Factors on the sums over the diagonal and over the other elements."""
+        _, a, b, c = _VARIANTS[self.variant]
+        cross = isinstance(self, CrossCorrelation)
+        factor = (a if cross else b) if self.off_diagonal is None else self.off_diagonal
+        divisor = (100.0 if cross else c) if self.off_diagonal_divisor is None else self.off_diagonal_divisor
+        on, off = (width, width * max(width - 1, 1)) if self.reduction == "mean" else (1, 1)
+        scales = {"off_diagonal_scale": factor / divisor / off}
+        return scales | ({"diagonal_scale": 1 / diagonal_divisor / on} if cross else {})
+
+    def options(self, snr_db: Tensor) -> dict:
+        """Keyword arguments of the pure functions, common to both."""
+        weighted = self.snr_weighting != "none"
+        return {
+            "frames": self.frames,
+            "normalize": self.normalize,
+            "eps": _VARIANTS[self.variant][0] if self.eps is None else self.eps,
+            "divisors": snr_divisor(snr_db, self.snr_law, self.snr_range_db) if weighted else None,
+            "divisor_form": self.snr_weighting if weighted else "covariance",
+        }
+
+
+@dataclass
+class CrossCorrelation(_Correlation):
     """Student-teacher correlation over the batch, towards the identity: `cross_correlation`.
 
     Attributes:
@@ -186,133 +248,58 @@ class CrossCorrelationConfig:
         frames: time is pooled to so many frames; null keeps time.
         normalize: `batch` standardises over the utterances at each frame, `batch_and_time` over all frames of all
             utterances together, which also works for batches much smaller than the number of features.
+        reduction: `sum` over elements, as published, grows with the width D on the diagonal and with D (D - 1) beside
+            it; `mean` divides by these, so that weights hold at any width.
+        of: the `predictions`, behind the map or head, as published; or the student's hidden `states`, so that the map,
+            which is not kept, cannot do the decorrelating.
         eps: added to the standard deviation; null is the variant's.
         off_diagonal: factor on the off-diagonal elements (a); null is the variant's.
+        off_diagonal_divisor: of the sum over them; null is 100.
         diagonal_divisor: of the sum over the diagonal.
-        off_diagonal_divisor: of the sum over the other elements.
-        snr_weighting: `none`; `covariance` lets an utterance count less in the off-diagonal elements the higher its
-            SNR; `outer_products` is the released form of that (see `cross_correlation`). Published as a heuristic, in
-            a form that is not confirmed.
+        snr_weighting: `none`; `outer_products` lets an utterance count less in the off-diagonal elements the higher its
+            SNR, in the released form; `covariance` is our form of that (see `cross_correlation`). Published as a
+            heuristic, in a form that is not confirmed.
         snr_law: see `snr_divisor`.
         snr_range_db: the SNR is clamped to this range first; clean speech counts as its upper end.
         snr_of: whose. `teacher` is the released choice; where the teacher hears clean speech it divides every
             utterance alike.
+
+    >>> CrossCorrelation(variant="new", frames=50).scales(256, 10.0)
+    {'off_diagonal_scale': 5e-06, 'diagonal_scale': 0.1}
     """
 
-    weight: float = 0.0
-    variant: Literal["old", "new"] = "old"
-    frames: int | None = 150
-    normalize: Normalize = "batch"
-    eps: float | None = None
-    off_diagonal: float | None = None
     diagonal_divisor: float = 10.0
-    off_diagonal_divisor: float = 100.0
-    snr_weighting: Literal["none", "covariance", "outer_products"] = "none"
-    snr_law: SnrLaw = "linear"
-    snr_range_db: tuple[float, float] = (10.0, 20.0)
     snr_of: Literal["teacher", "student"] = "teacher"
+
+    def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
+        """(targets,)."""
+        values = [
+            cross_correlation(
+                [feature], [target], step.valid, **self.scales(target.shape[-1], self.diagonal_divisor),
+                **self.options(step.teacher_snr_db if self.snr_of == "teacher" else step.snr_db),
+            )
+            for feature, target in zip(self.features(step), step.targets)
+        ]  # fmt: skip
+        return torch.cat(values)
 
 
 @dataclass
-class SelfCorrelationConfig:
+class SelfCorrelation(_Correlation):
     """Correlation among the student's own features over the batch, towards none: `self_correlation`.
 
     The constants of `old` make it small beside the other terms: 2.7e-6 for random features of width 768 and a batch of
-    24, while the cross-correlation is 80. Choose `weight` with that in mind.
+    24, while the cross-correlation is 80. Choose `weight` with that in mind. The attributes are those of
+    `CrossCorrelation`; what is null there is here: `old` eps 1e-5, off_diagonal 5e-6, divisor 50000; `new` eps 1e-4,
+    off_diagonal 5e-4, divisor 100. The SNR is that of what the student heard.
 
-    Attributes:
-        weight: in the loss; 0 leaves it out.
-        variant: constants of the released code, for what is null below: `old` is that of the published numbers (eps
-            1e-5, off_diagonal 5e-6, divisor 50000), `new` a later one (eps 1e-4, off_diagonal 5e-4, divisor 100).
-        frames: as in the cross-correlation.
-        normalize: as there.
-        eps: as there.
-        off_diagonal: factor on the off-diagonal elements (b); null is the variant's.
-        off_diagonal_divisor: of the sum over them (c); null is the variant's.
-        snr_weighting: as there, with the SNR of what the student heard.
-        snr_law: as there.
-        snr_range_db: as there.
-    """
-
-    weight: float = 0.0
-    variant: Literal["old", "new"] = "old"
-    frames: int | None = 150
-    normalize: Normalize = "batch"
-    eps: float | None = None
-    off_diagonal: float | None = None
-    off_diagonal_divisor: float | None = None
-    snr_weighting: Literal["none", "covariance", "outer_products"] = "none"
-    snr_law: SnrLaw = "linear"
-    snr_range_db: tuple[float, float] = (10.0, 20.0)
-
-
-class _Correlation(Objective):
-    """What both have in common. `options` are the fields of the config without `weight`."""
-
-    config_class: type
-
-    def __init__(self, **options):
-        super().__init__()
-        self.config = config = self.config_class(**options)
-        if config.frames is not None and config.frames < 1:
-            raise SettingsError(f"frames: found {config.frames}, expected at least 1, or null for no pooling")
-        low, high = config.snr_range_db
-        positive = config.snr_law == "exponential" or low > 98 / 9.9
-        if config.snr_weighting != "none" and not (low <= high and positive):
-            raise SettingsError(
-                f"snr_range_db: found [{low:g}, {high:g}]; expected rising values, and with snr_law=linear from 9.9 dB "
-                "up, below which its divisor is negative (snr_law=exponential has no such limit)"
-            )
-
-    def options(self, snr_db: Tensor) -> dict:
-        """Keyword arguments of the pure functions, common to both."""
-        config = self.config
-        weighted = config.snr_weighting != "none"
-        return {
-            "frames": config.frames,
-            "normalize": config.normalize,
-            "eps": _VARIANTS[config.variant][0] if config.eps is None else config.eps,
-            "divisors": snr_divisor(snr_db, config.snr_law, config.snr_range_db) if weighted else None,
-            "divisor_form": config.snr_weighting if weighted else "covariance",
-        }
-
-
-class CrossCorrelation(_Correlation):
-    """`cross_correlation` of predictions and targets.
-
-    >>> CrossCorrelation(variant="new", frames=50).config.off_diagonal_divisor
-    100.0
-    """
-
-    config_class = CrossCorrelationConfig
-
-    def forward(self, step: Step) -> Tensor:
-        """(targets,)."""
-        config = self.config
-        a = _VARIANTS[config.variant][1] if config.off_diagonal is None else config.off_diagonal
-        return cross_correlation(
-            step.predictions,
-            step.targets,
-            step.valid,
-            diagonal_scale=1 / config.diagonal_divisor,
-            off_diagonal_scale=a / config.off_diagonal_divisor,
-            **self.options(step.teacher_snr_db if config.snr_of == "teacher" else step.snr_db),
-        )
-
-
-class SelfCorrelation(_Correlation):
-    """`self_correlation` of the predictions.
-
-    >>> SelfCorrelation(normalize="batch_and_time").config.frames
+    >>> SelfCorrelation(normalize="batch_and_time").frames
     150
     """
 
-    config_class = SelfCorrelationConfig
-
-    def forward(self, step: Step) -> Tensor:
+    def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         """(targets,)."""
-        config = self.config
-        _, _, b, c = _VARIANTS[config.variant]
-        b = b if config.off_diagonal is None else config.off_diagonal
-        c = c if config.off_diagonal_divisor is None else config.off_diagonal_divisor
-        return self_correlation(step.predictions, step.valid, off_diagonal_scale=b / c, **self.options(step.snr_db))
+        values = [
+            self_correlation([feature], step.valid, **self.scales(feature.shape[-1], 1.0), **self.options(step.snr_db))
+            for feature in self.features(step)
+        ]
+        return torch.cat(values)

@@ -7,13 +7,14 @@ dereverberation together, because the target is the dry clean utterance).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.objectives.base import Objective, Step
+from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
+from robustdistiller.pretrain.objectives.ops import valid_frames
 from robustdistiller.pretrain.objectives.spectra import (
     inverse_spectrum,
     mrstft_distance,
@@ -21,8 +22,7 @@ from robustdistiller.pretrain.objectives.spectra import (
     spectral_distance,
     spectrum,
 )
-from robustdistiller.pretrain.objectives.tensors import valid_frames
-from robustdistiller.upstream import EncoderConfig, EncoderOutput
+from robustdistiller.upstream import EncoderOutput
 
 N_FFT = 512
 HOP_SAMPLES = 160  # 10 ms: two spectra per 20 ms feature frame
@@ -177,8 +177,10 @@ class EnhancementHead(nn.Module):
 
 
 @dataclass
-class EnhancementConfig:
-    """The head that estimates the clean magnitude spectrum from the student's features of corrupted speech.
+class Enhancement(Objective):
+    """The enhancement term of RobustDistiller (arXiv 2302.09437, 2403.08654).
+
+    A head estimates the clean magnitude spectrum from the student's features of corrupted speech.
 
     Attributes:
         weight: of its loss in the sum; 0 leaves the head out.
@@ -190,72 +192,60 @@ class EnhancementConfig:
         hidden_size: LSTM units per direction.
         num_layers: bidirectional LSTM layers.
         dropout: between LSTM layers and before the output layer.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> Enhancement(2.0, input=2).make_head(Shapes(EncoderConfig(num_layers=2), (), ())).linear.out_features
+    257
     """
 
-    weight: float = 0.0
     loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1"
     input: int | Literal["extractor", "last_hidden"] = "extractor"
     hidden_size: int = 256
     num_layers: int = 3
     dropout: float = 0.1
 
+    mean_over: ClassVar[str] = "utterances"
 
-class Enhancement(Objective):
-    """The enhancement term of RobustDistiller (arXiv 2302.09437, 2403.08654), with its head.
-
-    Args:
-        student: shape of the student.
-        loss: see `EnhancementConfig`, also for the other options.
-
-    Raises:
-        SettingsError: the student has no such layer, or frames that do not fit the spectrum.
-
-    >>> Enhancement(EncoderConfig(num_layers=2), loss="si_snr", input=2).head.linear.out_features
-    257
-    """
-
-    has_head = True
-
-    def __init__(
-        self,
-        student: EncoderConfig,
-        loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1",
-        input: int | Literal["extractor", "last_hidden"] = "extractor",
-        hidden_size: int = 256,
-        num_layers: int = 3,
-        dropout: float = 0.1,
-    ):
-        super().__init__()
-        if isinstance(input, int) and not 0 <= input <= student.num_layers:
+    def check(self, shapes: Shapes) -> None:
+        """Refuse a layer that the student does not have, and frames that do not fit the spectrum."""
+        student = shapes.student
+        if isinstance(self.input, int) and not 0 <= self.input <= student.num_layers:
             raise SettingsError(
-                f"input: found layer {input}, expected 0 to {student.num_layers}, extractor or last_hidden"
+                f"input: found layer {self.input}, expected 0 to {student.num_layers}, extractor or last_hidden"
             )
-        self.loss, self.input = loss, input
-        width = student.conv_layers[-1][0] if input == "extractor" else student.embed_dim
-        self.head = EnhancementHead(width, hidden_size, num_layers, dropout, student.downsample_rate)
+        if student.downsample_rate % HOP_SAMPLES:
+            raise SettingsError(
+                f"the enhancement head needs feature frames of a multiple of {HOP_SAMPLES} samples, "
+                f"found {student.downsample_rate}: set objectives.enhancement.weight=0 for this encoder"
+            )
 
-    def forward(self, step: Step) -> Tensor:
+    def make_head(self, shapes: Shapes) -> EnhancementHead:
+        """The head on the student's features."""
+        student = shapes.student
+        width = student.conv_layers[-1][0] if self.input == "extractor" else student.embed_dim
+        return EnhancementHead(width, self.hidden_size, self.num_layers, self.dropout, student.downsample_rate)
+
+    def __call__(self, step: Step, head: EnhancementHead) -> Tensor:
         """Scalar. `l1`, `l2`, `mrstft`: >= 0; `si_snr`: from -80 to 80 dB."""
-        clean, lengths = step.batch.waveforms, step.batch.lengths.to(step.heard.device, non_blocking=True)
-        noisy = noisy_spectrum(step.heard)
-        spectrum_lengths = num_spectra(lengths)
-        valid = valid_frames(spectrum_lengths, noisy.shape[1])
-        features, frame_lengths = self._features(step.output), step.output.frame_lengths
-        if self.loss in ("l1", "l2"):
-            estimate = self.head(features, frame_lengths, noisy.abs(), spectrum_lengths)
-            return spectral_distance(estimate, magnitude_spectrum(clean), valid, self.loss)
-        waveforms = self.estimate_waveforms(step)
+        clean, lengths = step.batch.waveforms, step.batch.lengths.to(step.student_input.device, non_blocking=True)
         if self.loss == "mrstft":
-            return mrstft_distance(waveforms, clean, lengths)
-        return -si_snr_db(waveforms, clean, lengths).mean()
+            return mrstft_distance(self.estimate_waveforms(step, head), clean, lengths)
+        if self.loss == "si_snr":
+            return -si_snr_db(self.estimate_waveforms(step, head), clean, lengths).mean()
+        noisy = noisy_spectrum(step.student_input)
+        spectrum_lengths = num_spectra(lengths)
+        features, frame_lengths = self._features(step.student), step.student.frame_lengths
+        estimate = head(features, frame_lengths, noisy.abs(), spectrum_lengths)
+        valid = valid_frames(spectrum_lengths, noisy.shape[1])
+        return spectral_distance(estimate, magnitude_spectrum(clean), valid, self.loss)
 
-    def estimate_waveforms(self, step: Step) -> Tensor:
+    def estimate_waveforms(self, step: Step, head: EnhancementHead) -> Tensor:
         """The clean speech as the head estimates it, with the phase of what was heard: (B, samples)."""
-        noisy = noisy_spectrum(step.heard)
-        lengths = num_spectra(step.batch.lengths.to(step.heard.device, non_blocking=True))
-        estimate = self.head(self._features(step.output), step.output.frame_lengths, noisy, lengths)
+        noisy = noisy_spectrum(step.student_input)
+        lengths = num_spectra(step.batch.lengths.to(step.student_input.device, non_blocking=True))
+        estimate = head(self._features(step.student), step.student.frame_lengths, noisy, lengths)
         valid = valid_frames(lengths, noisy.shape[1])
-        return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.heard.shape[1])
+        return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.student_input.shape[1])
 
     def _features(self, output: EncoderOutput) -> Tensor:
         if self.input == "extractor":

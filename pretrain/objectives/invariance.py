@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.objectives.base import Objective, Step
-from robustdistiller.pretrain.objectives.layerwise import layer_cosine, layer_l1
+from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
+from robustdistiller.pretrain.objectives.distances import layer_cosine, layer_l1
 from robustdistiller.upstream import EncoderOutput
 
 StopGradient = Literal["none", "first", "second"]
@@ -48,59 +48,80 @@ def view_distance(
 
 
 @dataclass
-class InvarianceConfig:
+class _OfViews(Objective):
+    """A distance between two views of the student."""
+
+    distance: Literal["l1", "cosine"] = "cosine"
+    features: Literal["predictions", "last_hidden"] = "predictions"
+
+    def check(self, shapes: Shapes) -> None:
+        """Refuse features that the student does not have, and views that are all clean."""
+        if self.features == "predictions" and shapes.match != "heads":
+            raise SettingsError(
+                "features=predictions needs prediction heads, and this student has none; set it to last_hidden, or "
+                "targets.match=heads"
+            )
+        if not shapes.corrupted:
+            raise SettingsError(
+                "the recipe corrupts nothing, so that all views are the same but for dropout; give a corruption or "
+                "weight 0"
+            )
+
+    def select(self, output: EncoderOutput) -> list[Tensor]:
+        """What of a view is compared."""
+        return [output.hidden_states[-1]] if self.features == "last_hidden" else list(output.predictions)
+
+
+@dataclass
+class Invariance(_OfViews):
     """Distance between what the student makes of two corruptions of one utterance; doubles the student's work.
+
+    Features that are the same for every input would have distance 0. Nothing here keeps the student from them, because
+    the teacher's targets do: use it beside a term that compares with the teacher.
 
     Attributes:
         weight: in the loss; 0 leaves it out.
         distance: `cosine` is 1 - cos, `l1` the mean absolute difference.
         features: `predictions` of the heads (needs targets.match=heads) or the `last_hidden` state.
         stop_gradient: `none` pulls both views together; otherwise that view is taken as given.
+
+    >>> sorted(Invariance(features="last_hidden").needs)
+    ['second_view']
     """
 
-    weight: float = 0.0
-    distance: Literal["l1", "cosine"] = "cosine"
-    features: Literal["predictions", "last_hidden"] = "predictions"
     stop_gradient: StopGradient = "none"
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """A second corruption."""
+        return frozenset({"second_view"})
 
-class Invariance(Objective):
-    """`view_distance` of the student's outputs.
+    def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
+        """(targets,) for predictions, (1,) for the last hidden state."""
+        first, second = self.select(step.student), self.select(step.second)
+        return view_distance(first, second, step.valid, self.distance, self.stop_gradient)
 
-    Features that are the same for every input would have distance 0. Nothing here keeps the student from them, because
-    the teacher's targets do: use it beside a term that compares with the teacher.
 
-    >>> Invariance(features="last_hidden").needs_second_view
-    True
+@dataclass
+class Anchor(_OfViews):
+    """Distance of what the student makes of corrupted speech from what it makes of the clean speech, taken as given.
+
+    The clean view has no gradient, so that it is not drawn towards the corrupted one; it costs a forward pass.
+
+    Attributes:
+        weight: in the loss; 0 leaves it out.
+        distance: `cosine` is 1 - cos, `l1` the mean absolute difference.
+        features: `predictions` of the heads (needs targets.match=heads) or the `last_hidden` state.
+
+    >>> sorted(Anchor(0.1).needs)
+    ['clean_view']
     """
 
-    needs_second_view = True
+    @property
+    def needs(self) -> frozenset[str]:
+        """The clean utterances through the student."""
+        return frozenset({"clean_view"})
 
-    def __init__(
-        self,
-        distance: Literal["l1", "cosine"] = "cosine",
-        features: Literal["predictions", "last_hidden"] = "predictions",
-        stop_gradient: StopGradient = "none",
-    ):
-        super().__init__()
-        self.distance, self.features, self.stop_gradient = distance, features, stop_gradient
-
-    def forward(self, step: Step) -> Tensor:
-        """(targets,) for predictions, a scalar for the last hidden state.
-
-        Raises:
-            SettingsError: the student has no prediction heads to compare.
-        """
-        first, second = self._select(step.output), self._select(step.second)
-        values = view_distance(first, second, step.valid, self.distance, self.stop_gradient)
-        return values if self.features == "predictions" else values.squeeze(0)
-
-    def _select(self, output: EncoderOutput) -> list[Tensor]:
-        if self.features == "last_hidden":
-            return [output.hidden_states[-1]]
-        if not output.predictions:
-            raise SettingsError(
-                "objectives.invariance.features=predictions needs prediction heads, and this student has none; "
-                "set it to last_hidden, or targets.match=heads"
-            )
-        return output.predictions
+    def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
+        """(targets,) for predictions, (1,) for the last hidden state."""
+        return view_distance(self.select(step.clean), self.select(step.student), step.valid, self.distance, "first")

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustdistiller.pretrain.objectives.tensors import at_least_float32, full_precision, masked_mean, valid_frames
+from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision, masked_mean, valid_frames
 
 #: (FFT size, hop, window) in samples, as in Parallel WaveGAN (arXiv 1910.11480) at 24 kHz.
 MRSTFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))

@@ -11,8 +11,7 @@ from pathlib import Path
 from lhotse.cut import Cut
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.load import DistillConfig
-from robustdistiller.pretrain.config.schema import TargetCacheConfig
+from robustdistiller.pretrain.config.schema import DistillConfig, TargetCacheConfig
 from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.data.file_cuts import FileCut
 from robustdistiller.pretrain.data.shards import StreamedCuts
@@ -20,8 +19,9 @@ from robustdistiller.pretrain.data.speech import cuts_digest
 from robustdistiller.pretrain.teacher.cache import TargetCache, folder_of, why_not_used
 from robustdistiller.pretrain.teacher.cache_size import TargetSize, frames_of
 from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.targets import as_groups
-from robustdistiller.upstream import EncoderConfig
+from robustdistiller.upstream import SpeechEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ its own, a new one in each epoch, so that nothing it says can be kept; give targ
 def make_target_cache(
     config: DistillConfig,
     out_dir: Path,
-    teacher: EncoderConfig,
+    teacher: Teacher,
     teacher_sha256: str,
     cuts: Sequence[Cut | FileCut] | StreamedCuts,
 ) -> TargetCache | None:
@@ -57,7 +57,7 @@ def make_target_cache(
     Args:
         config: `targets.layers` and `trainer.precision` must be explicit.
         out_dir: folder of the run.
-        teacher: its shape.
+        teacher: the model.
         teacher_sha256: of its file.
         cuts: the training speech.
 
@@ -70,8 +70,11 @@ def make_target_cache(
     if settings is None:
         return None
     groups = as_groups(config.targets.layers, teacher.num_layers, "targets.layers", "teacher")
-    codec = TargetCodec(settings.dtype, len(groups), teacher.embed_dim)
-    max_samples, num_frames = config.data.max_samples, partial(frames_of, teacher.conv_layers)
+    is_conv = isinstance(teacher, SpeechEncoder)
+    codec = TargetCodec(settings.dtype, len(groups), teacher.width)
+    max_samples = config.data.max_samples
+    # Loader processes get this, and not the model.
+    num_frames = partial(frames_of, teacher.config.conv_layers) if is_conv else teacher.num_frames
     size = TargetSize.of((cut.num_samples for cut in cuts), max_samples, settings.crops, num_frames)
     about = {
         "format": 2,

@@ -1,93 +1,91 @@
-"""Putting a run's module together: student, targets, objectives."""
+"""Making the student of a run, and counting what is used where."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.load import DistillConfig
-from robustdistiller.pretrain.config.schema import StudentConfig
+from robustdistiller.pretrain.config.schema import TRAINING_KEYS, DistillConfig, StudentConfig
 from robustdistiller.pretrain.data.roots import load_teacher
 from robustdistiller.pretrain.student.build import load_student, make_student
+from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.targets import as_groups
 from robustdistiller.pretrain.training.step import Distiller
-from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, resolve
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
-logger = logging.getLogger(__name__)
-
-#: What a student from a file brings along.
-SHAPE_KEYS = ("num_layers", "source_layers", "init", "relative_position", "embed_dim", "num_heads", "ffn_dim")
+_OF_ENCODER = {field.name for field in fields(EncoderConfig)} & TRAINING_KEYS
 
 
-def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
-    """The module of a run, before training; what is random comes from `config.seed`, the global generator left alone.
-
-    Raises:
-        SettingsError: student, targets or objectives that do not fit the teacher.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        student = build_student(config, teacher)
-        if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
-            student.extractor.requires_grad_(False)
-        module = Distiller(config, teacher, student)
-    for name, count in count_parameters(module).items():
-        logger.info("%-38s %13s parameters", name, f"{count:,}")
-    return module
-
-
-def student_digest(config: DistillConfig) -> str | None:
+def student_digest(options: StudentConfig) -> str | None:
     """Digest of the file that the student starts from; `None` if it is built from the teacher.
 
     Raises:
-        SettingsError: it does not exist, or a shape is given beside it.
+        SettingsError: it does not exist.
     """
-    options = config.student
     if not options.checkpoint:
         return None
-    changed = [key for key in SHAPE_KEYS if getattr(options, key) != getattr(StudentConfig(), key)]
-    if changed:
-        names = ", ".join(f"student.{key}" for key in changed)
-        raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
     try:
         return checkpoint_digest(resolve(options.checkpoint))
     except (FileNotFoundError, ValueError) as error:
         raise SettingsError(f"student.checkpoint: {error}") from error
 
 
-def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncoder:
-    """The untrained student of a run, from its teacher or from `student.checkpoint`.
+def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
+    """The untrained student of a run, from its teacher or from `student.checkpoint`; random weights by `config.seed`.
+
+    PyTorch's global generator is left alone.
 
     Raises:
-        SettingsError: options that do not fit the teacher, or a shape given beside `student.checkpoint`.
+        SettingsError: options that do not fit the teacher.
     """
     options, targets = config.student, config.targets
-    trained = {
-        "feature_grad_mult": options.feature_grad_mult,
-        "dropout": options.dropout,
-        "attention_dropout": options.attention_dropout,
-        "activation_dropout": options.activation_dropout,
-    }
-    groups = as_groups(targets.layers, teacher.config.num_layers, "targets.layers", "teacher")
+    trained = {key: getattr(options, key) for key in sorted(_OF_ENCODER)}
+    layers = [] if targets.layers == "auto" else targets.layers  # groups are found later, and heads need a number only
+    groups = as_groups(layers, teacher.num_layers, "targets.layers", "teacher") if layers else ()
     heads = [max(group) for group in groups] if targets.match == "heads" else []
-    if options.checkpoint:
-        return load_student(options.checkpoint, heads, teacher.config.embed_dim, **trained)
-    return make_student(
-        teacher,
-        options.num_layers,
-        heads,
-        options.init,
-        options.relative_position,
-        options.source_layers,
-        options.embed_dim,
-        options.num_heads,
-        options.ffn_dim,
-        **trained,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if options.checkpoint:
+            return load_student(options.checkpoint, heads, teacher.width, **trained)
+        if not isinstance(teacher, SpeechEncoder):
+            raise SettingsError(
+                "student: the teacher is no model of the kind that students are, so that a student cannot be built from "
+                "it; give student.checkpoint=MODEL to start from"
+            )
+        return make_student(
+            teacher,
+            options.num_layers,
+            heads,
+            options.init,
+            options.relative_position,
+            options.source_layers,
+            options.embed_dim,
+            options.num_heads,
+            options.ffn_dim,
+            **trained,
+        )
+
+
+def with_training_options(student: SpeechEncoder, options: StudentConfig) -> SpeechEncoder:
+    """A copy of a student, with the dropout and the trained parts that a stage asks for.
+
+    >>> student = SpeechEncoder(EncoderConfig.tiny())
+    >>> with_training_options(student, StudentConfig(dropout=0.25)).config.dropout
+    0.25
+    """
+    trained = {key: getattr(options, key) for key in _OF_ENCODER}
+    with torch.random.fork_rng(devices=[]):
+        copy = SpeechEncoder(student.config.replace(**trained))
+    copy.load_state_dict(student.state_dict())
+    if options.feature_grad_mult == 0:  # DDP waits for gradients that never come
+        copy.extractor.requires_grad_(False)
+    scale = getattr(copy.extractor, "scale", None)
+    if scale is not None and not options.train_feature_scale:
+        scale.requires_grad_(False)
+    return copy.train()
 
 
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
@@ -100,7 +98,7 @@ def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
 
     >>> import tempfile
     >>> from robustdistiller.pretrain import load_config
-    >>> from robustdistiller.upstream import EncoderConfig, save_checkpoint
+    >>> from robustdistiller.upstream import save_checkpoint
     >>> teacher = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=12, num_heads=2, ffn_dim=32, position_groups=4))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/teacher.ckpt", teacher, {"name": "untrained"})
@@ -108,23 +106,23 @@ def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
     >>> costs["teacher"].parameters_used, costs["student"].parameters_used
     (4244736, 4221472)
     """
-    teacher, _ = load_teacher(config)
+    teacher, _ = load_teacher(config.teacher)
     if config.targets.layers == "auto":  # which layers does not matter here
-        config = replace(config, targets=replace(config.targets, layers=(teacher.config.num_layers,)))
+        config = replace(config, targets=replace(config.targets, layers=(teacher.num_layers,)))
     student = build_student(config, teacher)
     name = "student" if config.pruning is None else f"student before {config.pruning.sparsity:.0%} are pruned"
     return {"teacher": encoder_cost(teacher), name: encoder_cost(student)}
 
 
-def count_parameters(module: Distiller) -> dict[str, int]:
+def count_parameters(distiller: Distiller) -> dict[str, int]:
     """Parameters of the parts: what is used where."""
-    student = module.student
+    student = distiller.student
     counts = {
-        "teacher": module.teacher.count_parameters(heads=False),
+        "teacher": sum(weight.numel() for teaching in distiller.teachings for weight in teaching.model.parameters()),
         "student without prediction heads": student.count_parameters(heads=False),
         "student with prediction heads": student.count_parameters(heads=True),
     }
-    for name, part in (("maps to the targets", module.targets), *module.objectives.items()):
+    for name, part in (("maps to the targets", distiller.targets), *distiller.heads.items()):
         count = sum(weight.numel() for weight in part.parameters())
         if count:
             counts[f"{name} (training only)"] = count

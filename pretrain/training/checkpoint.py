@@ -1,22 +1,23 @@
 """A run's folder: its configuration, what may change when it is continued, and its checkpoints.
 
-out_dir/config.yaml            merged configuration
-out_dir/run.json               digests of teacher and data, versions
-out_dir/checkpoints/           step-00010000.ckpt ...
-out_dir/checkpoints/best.ckpt  the best one by validation
-out_dir/history.csv            loss and its terms
-out_dir/validation.csv         distances to the teacher, if there is validation
-out_dir/targets/               the teacher's targets, if they are kept (targets.cache) and have no other place
-out_dir/cost.json              size, work, and where the time goes
-out_dir/tensorboard/
-out_dir/student.ckpt           the student, once the run is over
-out_dir/student_best.ckpt      the student at the best checkpoint, if there is validation
+out_dir/config.yaml                       merged configuration, itself a recipe
+out_dir/run.json                          digests of teachers and data, versions
+out_dir/checkpoints/STAGE-00010000.ckpt   training states; STAGE-best.ckpt is the best one by validation
+out_dir/history.csv, tensorboard/         loss and its terms
+out_dir/validation.csv                    distances to the teacher and probes, if there is validation
+out_dir/groups.json, units.npz            found once, before the first step, if the recipe asks for them
+out_dir/manifests/, targets/              headers of audio files, the teacher's targets, if they have no other place
+out_dir/cost.json                         size and work of teacher and student
+out_dir/student_STAGE.ckpt                the student of a stage that another follows
+out_dir/student.ckpt, student_best.ckpt   the student, once the run is over; and at its best checkpoint
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,55 +25,48 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.fabric import Fabric
 
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.common.written import flatten
-from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.training.errors import DiskFullError
+from robustdistiller.pretrain.training.loop import Progress
 
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
 _FULL_BYTES = 2**20  # less than this is nothing
 
-#: Keys that do not decide what comes out. Data and teacher may move: their digests are compared instead.
+#: Keys that do not decide what comes out. Data and teachers may move: their digests are compared instead.
 FREE_KEYS = frozenset(
     {
-        "about",
-        "source",
-        "recipe",
-        "out_dir",
-        "teacher.checkpoint",
-        "data.speech",
-        "data.noise",
-        "data.noise_exclude",
-        "data.rir",
-        "data.babble",
-        "data.num_workers",
-        "data.manifest_dir",
-        "data.music",
-        "targets.cache.folder",
-        "targets.cache.max_gb",
-        "multitask.keywords.data",
-        "multitask.speakers.data",
-        "multitask.speakers.trials",
-        "multitask.conditions",
-        "data.unreadable_budget",
-        "optim.schedule_steps",
-        "trainer.max_steps",
-        "trainer.accelerator",
-        "trainer.activation_checkpointing",
-        "trainer.strategy",
-        "trainer.deterministic",
-        "trainer.log_every_steps",
-        "trainer.save_every_steps",
-        "trainer.keep_checkpoints",
-        "trainer.max_hours",
-        "trainer.progress",
-        "validation.speech",
-        "validation.noise",
-        "validation.rir",
+        *("about", "source", "recipe", "out_dir", "teacher.checkpoint", "student.checkpoint"),
+        *("data.speech", "data.noise", "data.noise_exclude", "data.rir", "data.babble", "data.music"),
+        *("data.num_workers", "data.manifest_dir", "data.unreadable_budget"),
+        *("targets.cache.folder", "targets.cache.max_gb"),
+        *("multitask.keywords.data", "multitask.speakers.data", "multitask.speakers.trials", "multitask.conditions"),
+        *("optim.schedule_steps", "trainer.max_steps", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+        *("trainer.accumulate", "trainer.activation_checkpointing", "trainer.strategy", "trainer.deterministic"),
+        *("trainer.log_every_steps", "trainer.save_every_steps", "trainer.keep_checkpoints", "trainer.max_hours"),
+        *("trainer.progress", "log.wandb", "validation.speech", "validation.noise", "validation.rir", "probe.data"),
     }
 )
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key may change between two starts of a run, within a stage too.
+
+    >>> is_free("optim.lr"), is_free("trainer.max_steps"), is_free("stages.distil.trainer.max_steps")
+    (False, True, True)
+    """
+    if key.startswith("stages."):
+        key = key.split(".", 2)[-1]
+    elif key.startswith("teachers."):
+        return key.endswith(".checkpoint")
+    return key in FREE_KEYS
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -82,58 +76,53 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, 
     {'optim.lr': (1, 2)}
     """
     old, new = flatten(old), flatten(new)
-    keys = [key for key in sorted({*old, *new}) if key not in FREE_KEYS]
+    keys = [key for key in sorted({*old, *new}) if not is_free(key)]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
-
-
-def latest_checkpoint(out_dir: Path) -> Path | None:
-    """The checkpoint of the highest step, if there is one."""
-    return max(out_dir.glob("checkpoints/step-*.ckpt"), default=None, key=checkpoint_step)
-
-
-def checkpoint_step(path: Path) -> int:
-    """The step in a checkpoint's name.
-
-    >>> checkpoint_step(Path("checkpoints/step-00010000.ckpt"))
-    10000
-    """
-    return int(path.stem.removeprefix("step-"))
 
 
 def write_run(out_dir: Path, config: DistillConfig, identity: Mapping[str, Any]) -> None:
     """Save the configuration and the identity of what it runs on."""
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=120)
     write_text(out_dir / "config.yaml", text)
-    write_text(out_dir / "run.json", json.dumps(identity, indent=1))
+    write_text(out_dir / "run.json", json.dumps({"format": FORMAT, **identity}, indent=1))
 
 
 def read_run(out_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `write_run` saved, as plain values: configuration and identity.
 
     Raises:
-        SettingsError: the folder holds checkpoints but not these files.
+        SettingsError: the folder holds checkpoints but not these files, or those of the first version.
     """
     try:
         config = yaml.safe_load((out_dir / "config.yaml").read_text(encoding="utf-8"))
-        return config, json.loads((out_dir / "run.json").read_text())
+        identity = json.loads((out_dir / "run.json").read_text())
     except FileNotFoundError as error:
         raise SettingsError(
             f"{out_dir} holds a run without its {Path(error.filename).name}, so it cannot be told whether it is the "
             "same; put the file back or choose another out_dir"
         ) from error
+    if identity.get("format") != FORMAT:
+        raise SettingsError(
+            f"{out_dir} holds a run of an earlier version, whose training state cannot be continued; choose another "
+            f"out_dir. Its students stay readable (student.checkpoint={out_dir / 'student.ckpt'}), and so does its "
+            "config.yaml, as a recipe"
+        )
+    return config, identity
 
 
 def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str, Any]) -> None:
-    """Make sure that the run in `out_dir` is the one described.
+    """Make sure that the run in `out_dir`, if there is one, is the one described.
 
     Raises:
         SettingsError: something that decides the outcome differs; every such key is named with both values.
     """
+    if not any((out_dir / "checkpoints").glob("*.ckpt")):
+        return
     old_config, old_identity = read_run(out_dir)
     changes = differing_keys(old_config, config.to_dict())
     changes |= {
         key: (old_identity.get(key), identity.get(key))
-        for key in ("teacher", "speech", "corruption", "validation")
+        for key in sorted({*old_identity, *identity} - {"versions", "format", "schedule_steps"})
         if old_identity.get(key) != identity.get(key)
     }
     if changes:
@@ -143,6 +132,91 @@ def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str
             + "\n".join(lines)
             + "\nchoose another out_dir, or give these settings as they were"
         )
+
+
+class Checkpoints:
+    """The checkpoints of one stage.
+
+    Args:
+        out_dir: folder of the run.
+        stage: name of the stage.
+        begins_with: digest of what the stage begins with; checkpoints of another beginning are not continued.
+        keep: how many of the newest to keep; `None` keeps all.
+    """
+
+    def __init__(self, out_dir: Path, stage: str, begins_with: str | None = None, keep: int | None = 2):
+        self.folder, self.stage, self.begins_with, self.keep = out_dir / "checkpoints", stage, begins_with, keep
+
+    @property
+    def paths(self) -> list[Path]:
+        """All that there are, by step."""
+        return sorted(self.folder.glob(f"{self.stage}-{'[0-9]' * 8}.ckpt"))
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best one is."""
+        return self.folder / f"{self.stage}-best.ckpt"
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest one; `None` if the stage has not begun, or has to begin anew.
+
+        A stage begins anew when it has begun with something else than what the stage before it hands on now. Its
+        checkpoints are removed then.
+        """
+        if not self.paths:
+            return None
+        state = read_training(self.paths[-1])
+        if state["begins_with"] == self.begins_with:
+            logger.info("continuing %s", self.paths[-1])
+            return state
+        logger.warning(
+            "stage %s begins anew: the stage before it has gone on since, and hands on another student", self.stage
+        )
+        for path in (*self.paths, self.best_path):
+            path.unlink(missing_ok=True)
+        return None
+
+    def save(self, fabric: Fabric, state: dict[str, Any], best: bool = False) -> None:
+        """Write a checkpoint; all processes have to call this.
+
+        Args:
+            fabric: of the run.
+            state: of `training_state`.
+            best: write it as the best one too.
+
+        Raises:
+            DiskFullError: there is not enough space.
+        """
+        if fabric.is_global_zero:
+            state = {**state, "stage": self.stage, "begins_with": self.begins_with, "format": FORMAT}
+            path = self.best_path if best else self.folder / f"{self.stage}-{state['progress']['step']:08d}.ckpt"
+            write_atomically(path, lambda file: _save(state, file, path))
+            for old in [] if self.keep is None or best else self.paths[: -self.keep]:
+                old.unlink()
+        fabric.barrier()
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """A checkpoint; anything but tensors and plain containers is refused."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def progress_to_plain(progress: Progress) -> dict[str, Any]:
+    """For a checkpoint."""
+    return dataclasses.asdict(progress)
+
+
+def progress_of(state: Mapping[str, Any] | None) -> Progress:
+    """From a checkpoint; the beginning without one.
+
+    >>> progress_of({"progress": progress_to_plain(Progress(3, Position(1, 2, 9), 4.5))}).position.batches
+    9
+    """
+    if state is None:
+        return Progress()
+    values = dict(state["progress"])
+    best = values.pop("best")
+    return Progress(**{**values, "position": Position(**values["position"])}, best=best and tuple(best))
 
 
 def _short(value: Any) -> str:
@@ -161,22 +235,3 @@ def _save(checkpoint: dict[str, Any], file: Path, path: Path) -> None:
             f"cannot save {path}: the disk is full ({free / 2**20:.1f} MiB free, with {written / 2**20:.1f} MiB of it "
             "written); the checkpoint before it is untouched: free some space and give the same command again"
         ) from error
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a full disk leaves the previous one valid.
-
-    Checkpoints hold plain tensors and containers only and are read back as such.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options=None) -> None:
-        """Write `checkpoint` to `path`.
-
-        Raises:
-            DiskFullError: there is not enough space.
-        """
-        write_atomically(path, lambda file: _save(checkpoint, file, Path(path)))
-
-    def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
-        """Read a checkpoint; anything but tensors and plain containers is refused."""
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)

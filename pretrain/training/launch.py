@@ -1,19 +1,109 @@
-"""Compiled layers, and whether compilers and launchers here are what the settings expect."""
+"""Processes and devices of a run, compiled layers, and whether launchers and compilers here fit the settings."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
 
 import torch
+from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.schema import TrainerConfig
 from robustdistiller.upstream import SpeechEncoder
+from robustdistiller.upstream.fast.host_memory import keep_freed_memory
+
+_PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
 # One compiled version per shape of layer, training or not, with or without padding: pruned models have many.
 _RECOMPILE_LIMIT = 128
+
+
+def launch(settings: TrainerConfig, callbacks: Sequence[object] = ()) -> Fabric:
+    """The processes and devices of a run, started unless a launcher has done it.
+
+    Of Lightning, Fabric is used: devices, processes, mixed precision. The loop is `loop.Training.steps`, so that it can
+    be read, and no state, signal handler or checkpoint but ours is in play.
+
+    On a CPU the process keeps the memory of its tensors from then on.
+
+    Args:
+        settings: `precision` must be resolved.
+        callbacks: objects with some of the methods `on_train_start(distiller)`, `on_batch_start(distiller, batch,
+            step)`, `on_after_backward(distiller, step)`, `on_before_optimizer_step(distiller, step)`,
+            `on_step_end(distiller, step)` and `on_train_end(distiller)`.
+
+    Raises:
+        SettingsError: a launcher started another number of processes.
+
+    >>> launch(TrainerConfig(accelerator="cpu", precision="fp32")).world_size
+    1
+    """
+    check_launcher(settings.devices, settings.num_nodes)
+    with quiet_lightning():
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=_PRECISIONS[settings.precision],
+            callbacks=list(callbacks),
+        )
+        fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    return fabric
+
+
+@contextlib.contextmanager
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Refuse GPU kernels that are not reproducible, if enabled, within the block."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(enabled or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes a run.
+
+    >>> "torch" in versions()
+    True
+    """
+    found = {"python": python_version()}
+    for package in ("robustdistiller", "torch", "lhotse", "lightning"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's start-up talk off the console; its errors pass."""
+    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [one.level for one in noisy]
+    for one in noisy:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for one, level in zip(noisy, levels):
+            one.setLevel(level)
 
 
 def compile_layers(encoder: SpeechEncoder, backend: str = "inductor") -> None:

@@ -1,99 +1,179 @@
-"""What every kind of run shares: Lightning's trainer as we use it, and how a run is stopped."""
+"""The loop: for each batch targets, student, losses, backward; then one step of the optimizer."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from platform import python_version
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
-import lightning.pytorch as pl
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
 
-from robustdistiller.pretrain.config.schema import TrainerConfig
-from robustdistiller.pretrain.training.checkpoint import AtomicCheckpointIO
-from robustdistiller.upstream.fast.host_memory import keep_freed_memory
+from robustdistiller.common.seeds import seed_of
+from robustdistiller.pretrain.data.dataset import Batch
+from robustdistiller.pretrain.data.sampler import Position
+from robustdistiller.pretrain.student.ema import StudentAverage
+from robustdistiller.pretrain.training.errors import ADVICE
+from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule
+from robustdistiller.pretrain.training.step import COUNTED, Distiller, Hidden, Lesson
 
-_PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 
-
-class RunInterrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved a checkpoint; the same call continues it.
+@dataclass
+class Progress:
+    """How far a stage is: what a checkpoint holds beside weights.
 
     Attributes:
-        exit_code: for a command: 0 when its own time limit stopped it, 130 for a signal.
-
-    >>> RunInterrupted("stopped by SIGINT at step 7 of 10").exit_code
-    130
+        step: optimizer steps done.
+        position: of the next batch in the stream, the same in all processes.
+        audio_s: heard so far by all processes.
+        best: value of the criterion at the best step so far, smaller is better, and that step.
     """
 
-    def __init__(self, message: str, exit_code: int = 130):
-        super().__init__(message)
-        self.exit_code = exit_code
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    audio_s: float = 0.0
+    best: tuple[float, int] | None = None
 
 
-def make_trainer(settings: TrainerConfig, out_dir: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """Lightning's trainer, with our checkpoints, log and progress bar in place of its own.
+@dataclass
+class StepReport:
+    """What is known of an optimizer step that was made.
 
-    On a CPU the process keeps the memory of its tensors from then on.
+    Attributes:
+        step: its number, from 1.
+        values: loss and terms, as means over all batches of this process; gradient norm and learning rate.
+        audio_s: heard in it, by this process.
+        waited_s: time in which it waited for batches.
+    """
+
+    step: int
+    values: dict[str, Tensor | float]
+    audio_s: float
+    waited_s: float
+
+
+class Training:
+    """A distiller, its optimizer, its schedule and, if asked for, the running average of its weights.
 
     Args:
-        settings: `precision` must be resolved.
-        out_dir: folder of the run.
-        callbacks: in the order in which they are called.
+        fabric: launched.
+        distiller: of a stage; it goes to the device of `fabric`.
+        progress: where the stage is.
     """
-    trainer = pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=_PRECISIONS[settings.precision],
-        max_steps=settings.max_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=settings.accumulate,
-        deterministic=settings.deterministic,
-        callbacks=list(callbacks),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=out_dir,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    if trainer.strategy.root_device.type == "cpu":
-        keep_freed_memory()
-    return trainer
 
+    def __init__(self, fabric: Fabric, distiller: Distiller, progress: Progress):
+        settings = distiller.config
+        self.fabric, self.distiller, self.progress = fabric, distiller, progress
+        self.scaled = settings.trainer.precision == "fp16"
+        distiller.place_teachers(fabric.device)
+        distiller.to(fabric.device).train()
+        distiller.autocast_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(settings.trainer.precision)
+        # One kernel for all weights. It undoes the loss scaling of fp16 by itself, after the clipping here: too late.
+        fused = fabric.device.type == "cuda" and not self.scaled
+        self.optimizer = make_optimizer(distiller, settings.optim, fused)
+        self.schedule = make_schedule(self.optimizer, settings.optim, progress.step)
+        self.model, self._stepper = fabric.setup(distiller, self.optimizer)
+        decay = settings.trainer.ema_decay
+        self.average = None if decay is None else StudentAverage(distiller, decay)
 
-def versions() -> dict[str, str]:
-    """Versions of what computes a run.
+    def steps(self, batches: Iterable[Batch]) -> Iterator[StepReport]:
+        """Train, one optimizer step per item, for as long as there are batches and somebody asks.
 
-    >>> "torch" in versions()
-    True
-    """
-    found = {"python": python_version()}
-    for package in ("robustdistiller", "torch", "torchaudio", "lhotse", "lightning"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+        Args:
+            batches: from the place in the data on where `progress` is.
 
+        Raises:
+            NonFiniteLossError: a loss or gradient is NaN or infinite.
+        """
+        fabric, distiller, progress = self.fabric, self.distiller, self.progress
+        settings, watch, batches = distiller.config, distiller.watch, iter(batches)
+        while True:
+            started_s = time.monotonic()
+            own = list(islice(batches, settings.trainer.accumulate))  # this process's share of the step
+            waited_s = time.monotonic() - started_s
+            progress.position = own[-1].next_step
+            own = [batch if batch.ids or fabric.world_size == 1 else batch.stand_in() for batch in own]
+            own = [batch for batch in own if batch.ids]
+            if not own:  # nothing of it can be read
+                continue
+            watch.settle(progress.step + 1)
+            values: dict[str, Tensor | float] = {}
+            for index, (batch, shares) in enumerate(zip(own, self._shares(own))):
+                fabric.call("on_batch_start", distiller, batch, progress.step + 1)
+                batch = batch.to(fabric.device, non_blocking=True)
+                # Dropout and gates depend on the seed and the place in the data only: a resumed run repeats them, on
+                # any number of processes.
+                torch.manual_seed(seed_of(settings.seed, batch.position.batches))
+                targets = distiller.teach(batch)
+                with fabric.no_backward_sync(self.model, enabled=index + 1 < len(own)):
+                    loss, terms = self.model(Hidden(Lesson(batch, targets, shares, progress.step)))
+                    fabric.backward(loss / len(own))
+                values = {name: values.get(name, 0.0) + term / len(own) for name, term in terms.items()}
+            values |= {"grad_norm": self._clip(own), "lr": self.optimizer.param_groups[0]["lr"]}
+            fabric.call("on_before_optimizer_step", distiller, progress.step + 1)
+            self._stepper.step()
+            self.schedule.step()
+            self.optimizer.zero_grad()
+            if self.average is not None:
+                self.average.update()
+            progress.step += 1
+            yield StepReport(progress.step, values, sum(batch.seconds for batch in own), waited_s)
 
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's start-up talk off the console; its errors pass."""
-    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [one.level for one in noisy]
-    for one in noisy:
-        one.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for one, level in zip(noisy, levels):
-            one.setLevel(level)
+    def state_dict(self) -> dict[str, Any]:
+        """All that training goes on from."""
+        self.distiller.watch.settle()  # what would be saved is of use
+        return {
+            "model": self.distiller.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.distiller.load_state_dict(state["model"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates):  # the schedule may have been made longer
+            group["lr"] = rate
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    def _shares(self, own: list[Batch]) -> list[dict[str, Tensor | float]]:
+        """For each batch of this process, by what is counted: its part of what the step's batches have in the mean.
+
+        The mean of the batches' gradients, which DDP and accumulation make, becomes that of the mean over everything
+        that is counted in the step, wherever it is. Nobody waits for the sum over the processes.
+        """
+        counts = [self.distiller.counts(batch) for batch in own]
+        total = torch.tensor([sum(count[name] for count in counts) for name in COUNTED])
+        processes = self.fabric.world_size
+        if processes > 1:
+            total = total.to(self.fabric.device, non_blocking=True)
+            torch.distributed.all_reduce(total)
+            mean = dict(zip(COUNTED, total / (processes * len(own))))
+        else:
+            mean = dict(zip(COUNTED, (total / len(own)).tolist()))
+        return [{name: count[name] / mean[name] if count[name] else 0.0 for name in COUNTED} for count in counts]
+
+    def _clip(self, own: list[Batch]) -> Tensor:
+        settings, step = self.distiller.config, self.progress.step + 1
+        if self.scaled:
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+        self.fabric.call("on_after_backward", self.distiller, step)
+        norm = clip(self.distiller, settings.optim)
+        if not self.scaled:  # in fp16 the scaler skips such steps instead
+            place, ids = own[0].position, ", ".join(name for batch in own for name in batch.ids)
+            self.distiller.watch.expect(
+                norm,
+                step,
+                lambda: (
+                    f"the gradient is not finite at step {step} (epoch {place.epoch}, batch {place.batch_in_epoch}) "
+                    f"although the loss is; utterances: {ids}. {ADVICE}"
+                ),
+            )
+        return norm.detach()

@@ -1,60 +1,130 @@
-"""A whole distillation run: check, build, train or continue, export."""
+"""A whole distillation run: check everything, then stage after stage train or continue, hand on, export."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from robustdistiller.acoustics import Corruptor
-from robustdistiller.common.files import remove_leftovers
-from robustdistiller.common.settings import SettingsError, read
-from robustdistiller.common.written import merge, to_plain
-from robustdistiller.pretrain.config.load import DistillConfig
-from robustdistiller.pretrain.config.schema import StudentConfig
-from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
+from robustdistiller.common.files import remove_leftovers, write_text
+from robustdistiller.common.locks import Busy, locked
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.config.stages import stages_of
+from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
 from robustdistiller.pretrain.data.roots import check_data, load_teacher
+from robustdistiller.pretrain.data.sampler import BatchStream
 from robustdistiller.pretrain.data.speech import cuts_digest
+from robustdistiller.pretrain.data.unreadable import UnreadableAudio
+from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache, refuse_uncacheable
 from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
-from robustdistiller.pretrain.training.build import SHAPE_KEYS, build, count_parameters, student_digest
-from robustdistiller.pretrain.training.callbacks import CheckpointKeeper, History, read_history
+from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.training.build import (
+    build_student,
+    count_parameters,
+    student_digest,
+    with_training_options,
+)
 from robustdistiller.pretrain.training.checkpoint import (
-    checkpoint_step,
-    latest_checkpoint,
+    Checkpoints,
+    progress_of,
+    progress_to_plain,
     read_run,
+    read_training,
     refuse_other_run,
     write_run,
 )
-from robustdistiller.pretrain.training.launch import check_compiler, check_launcher, compile_layers
-from robustdistiller.pretrain.training.loop import RunInterrupted, make_trainer, quiet_lightning, versions
-from robustdistiller.pretrain.training.plot import draw_history
+from robustdistiller.pretrain.training.errors import RunInterrupted
+from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
+from robustdistiller.pretrain.training.log import History, draw_history, read_history
+from robustdistiller.pretrain.training.loop import Training
+from robustdistiller.pretrain.training.probe import Probe
 from robustdistiller.pretrain.training.step import Distiller
-from robustdistiller.pretrain.training.step_time import CostReport
-from robustdistiller.pretrain.training.validation_speech import ValidationSpeech, prepare_validation
-from robustdistiller.pretrain.training.validator import Validator, best_of, load_best
+from robustdistiller.pretrain.training.stopping import StopRequest
+from robustdistiller.pretrain.training.validate import Validation
+from robustdistiller.pretrain.training.validation_speech import (
+    ValidationSpeech,
+    prepare_validation,
+    validation_corruptors,
+)
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
-from robustdistiller.upstream.model.cost import encoder_cost
+from robustdistiller.upstream.model.cost import cost_table, encoder_cost
 
 logger = logging.getLogger(__name__)
 
 
-def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Path:
+@dataclass
+class Materials:
+    """What a stage trains and is validated on."""
+
+    cuts: Any
+    corruptor: Corruptor | None
+    validation: ValidationSpeech | None
+    probe: Probe | None
+
+    def describe(self) -> dict[str, Any]:
+        """What defines it, to recognise it after a restart."""
+        return {
+            "speech": cuts_digest(self.cuts),
+            "corruption": self.corruptor and self.corruptor.describe(),
+            "validation": self.validation and self.validation.describe(),
+            "probe": self.probe and self.probe.describe(),
+        }
+
+
+@dataclass
+class Stage:
+    """One stage of a run, checked.
+
+    Attributes:
+        name: of the stage.
+        config: of the stage, with everything resolved that was left open.
+        materials: what it hears.
+        cache: of the first teacher's targets, if they are kept; of the same targets, stages have the same one.
+    """
+
+    name: str
+    config: DistillConfig
+    materials: Materials
+    cache: TargetCache | None = None
+
+
+@dataclass
+class Handed:
+    """What a stage begins with.
+
+    Attributes:
+        student: the model to train.
+        state: of maps and heads, from the stage before; empty for the first.
+        digest: of both; `None` for the first stage, whose beginning the run's identity describes.
+    """
+
+    student: SpeechEncoder
+    state: Mapping[str, Tensor]
+    digest: str | None = None
+
+
+def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
     """Train a student, or go on with the run found in `config.out_dir`, and export it.
 
-    PyTorch's global generator is left as it was found.
+    PyTorch's global generators are left as they were found.
 
     Args:
         config: from `load_config`.
-        callbacks: further Lightning callbacks.
+        callbacks: objects whose methods are called on the way, see `training.launch.launch`.
 
     Returns:
         `out_dir/student.ckpt`, loadable with `robustdistiller.upstream.load_encoder`.
@@ -62,7 +132,7 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     Raises:
         SettingsError: the configuration, the data or the run found there does not allow it; before the first step.
         NonFiniteLossError: the loss became NaN or infinite.
-        RunInterrupted: Ctrl-C, SIGTERM or `trainer.max_hours` stopped it; a checkpoint is saved.
+        RunInterrupted: Ctrl-C, SIGTERM, SIGUSR1 or `trainer.max_hours` stopped it; a checkpoint is saved.
 
     >>> import numpy as np, soundfile, tempfile
     >>> from robustdistiller.pretrain import load_config
@@ -79,162 +149,300 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     ...     distill(config).name
     'student.ckpt'
     """
-    if not _is_main_process():
-        logging.getLogger("robustdistiller").setLevel(logging.WARNING)
-    with torch.random.fork_rng(devices=[]):
-        if not config.then:
-            return _distill(config, callbacks)
-        first = replace(config, then=None, out_dir=str(_out_dir(config) / "first"))
-        student = _distill(first, callbacks)
-        _wait_for(student)
-        return _distill(second_stage(config, student), callbacks)
-
-
-def second_stage(config: DistillConfig, student: Path) -> DistillConfig:
-    """The run that goes on with what the first stage of `config` made: its settings with those of `then` over them.
-
-    The student keeps its shape and is not pruned again.
-
-    >>> from robustdistiller.pretrain import load_config
-    >>> second_stage(load_config("dphubert", ["out_dir=exp"]), Path("exp/first/student.ckpt")).optim.lr
-    0.0001
-    """
-    defaults = to_plain(StudentConfig())
-    values = {
-        **to_plain(replace(config, then=None)),
-        "pruning": None,
-    }
-    values = merge(values, {"student": {key: defaults[key] for key in SHAPE_KEYS} | {"checkpoint": str(student)}})
-    return read(DistillConfig, merge(values, config.then))
-
-
-def _wait_for(path: Path, seconds: float = 600.0) -> None:
-    """Let the other processes of a distributed run wait until the main one has written `path`."""
-    end = time.monotonic() + seconds
-    while not path.is_file() and time.monotonic() < end:
-        time.sleep(0.2)
-
-
-def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
     out_dir = _out_dir(config)
-    config = _resolve(config, out_dir)
-    if config.multitask is not None:
-        from robustdistiller.pretrain.multitask.run import run_multitask  # imports this module
+    is_main = rank_zero_only.rank == 0  # known before training, from the launcher's variables
+    if not is_main:
+        logging.getLogger("robustdistiller").setLevel(logging.WARNING)
+    stop = StopRequest(config.trainer.max_hours)
+    with _only_run(out_dir) if is_main else contextlib.nullcontext():
+        with torch.random.fork_rng(), deterministic(config.trainer.deterministic):
+            if config.multitask is not None:
+                from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
-        return run_multitask(config, out_dir, callbacks)
-    refuse_uncacheable(config)
-    teacher, teacher_notes = load_teacher(config)
-    cuts, corruptor = check_data(config, out_dir)
-    cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
-    config = _find_groups(config, out_dir, teacher, cuts)
-    identity = {
-        "teacher": teacher_notes["sha256"],
-        "student": student_digest(config),
-        "speech": cuts_digest(cuts),
-        "corruption": corruptor and corruptor.describe(),
-        "validation": validation and validation.describe(),
-        "versions": versions(),
-    }
-    remove_leftovers(out_dir)  # of a run that was killed
-    resumed = latest_checkpoint(out_dir)
-    if resumed is not None:
-        refuse_other_run(out_dir, config, identity)
-        if _is_finished(config, out_dir, resumed):
-            logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
-            return out_dir / "student.ckpt"
-        logger.info("continuing %s", resumed)
-    cache = make_target_cache(config, out_dir, teacher.config, teacher_notes["sha256"], cuts)
-    if _is_main_process():
-        write_run(out_dir, config, identity)
-
-    module = build(config, teacher)
-    module.target_cache = cache
-    stopped_by = _fit(config, out_dir, module, cuts, corruptor, validation, resumed, callbacks)
-    if stopped_by:
-        raise RunInterrupted(
-            f"stopped by {stopped_by} at step {module.steps_done} of {config.trainer.max_steps}; "
-            f"everything is saved in {out_dir}: the same command continues",
-            exit_code=0 if stopped_by.startswith("trainer.") else 130,
-        )
-    if _is_main_process():
-        _export(config, out_dir, module, teacher_notes, identity)
-    return out_dir / "student.ckpt"
+                return run_multitask(_resolved(config, "", out_dir), out_dir, callbacks)
+            return _Run(config, out_dir, callbacks).complete(stop)
 
 
-def _is_main_process() -> bool:
-    """False in all but one process of a distributed run; known before training, from the launcher's variables."""
-    return rank_zero_only.rank == 0
+class _Run:
+    """A run after its checks: every stage's settings, data, teacher and run folder fit together."""
 
+    def __init__(self, config: DistillConfig, out_dir: Path, callbacks: Sequence[object]):
+        self.out_dir = out_dir
+        named = {stage.name: _resolved(stage.config, stage.name, out_dir) for stage in stages_of(config)}
+        first = next(iter(named.values()))
+        for stage_config in named.values():
+            refuse_uncacheable(stage_config)
+        self.fabric = launch(first.trainer, callbacks)
+        self.teachers, self.teacher_notes = load_teachers(first)
+        with self.fabric.rank_zero_first():  # the others find the headers read
+            known: dict[str, Materials] = {}
+            materials = {name: _materials(one, out_dir, known) for name, one in named.items()}
+        self.groups = self._find_groups(first, next(iter(materials.values())))
+        self.stages = [Stage(name, self._with_groups(one), materials[name]) for name, one in named.items()]
+        student = self._new_student()
+        for stage in self.stages:  # every mistake in any stage is told before the first step
+            trial = Distiller(stage.config, self.teachers, with_training_options(student, stage.config.student))
+            if trial.gates is not None:
+                trial.gates.detach()
+        self.identity = {
+            "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
+            "student": student_digest(first.student),
+            "groups": self.groups,
+            **{f"{one.name}.{key}": found for one in self.stages for key, found in one.materials.describe().items()},
+        }
+        self.config = replace(config, trainer=first.trainer)
+        refuse_other_run(out_dir, self.config, self.identity)
+        digest = self.teacher_notes[""]["sha256"]
+        with self.fabric.rank_zero_first():
+            for stage in self.stages:
+                stage.cache = make_target_cache(stage.config, out_dir, self.teachers[""], digest, stage.materials.cuts)
+        if self.fabric.is_global_zero:
+            remove_leftovers(out_dir)  # of a run that was killed
+            schedules = {name: one.optim.schedule_steps for name, one in named.items()}
+            write_run(out_dir, self.config, {**self.identity, "versions": versions(), "schedule_steps": schedules})
+        self.fabric.barrier()
 
-def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool:
-    """Whether the last step's student is already exported: writing it again would change its digest."""
-    step, student = checkpoint_step(checkpoint), out_dir / "student.ckpt"
-    return (
-        step >= config.trainer.max_steps and student.is_file() and read_checkpoint(student).metadata.get("step") == step
-    )
+    def complete(self, stop: StopRequest) -> Path:
+        """Train what is left of every stage, and export."""
+        handed = Handed(self._new_student(), {})
+        for number, stage in enumerate(self.stages):
+            later = self.stages[number + 1 :]
+            self._refuse_lost_stage(stage, later)
+            handed = self._train(stage, handed, stop, is_last=not later)
+        if self.fabric.is_global_zero:
+            draw_history(self.out_dir / "history.csv", self.out_dir / "history.png")
+            logger.info("student  %s", self.out_dir / "student.ckpt")
+        self.fabric.barrier()
+        return self.out_dir / "student.ckpt"
 
+    def _train(self, stage: Stage, handed: Handed, stop: StopRequest, is_last: bool) -> Handed:
+        """One stage, to its end: returns what the next one begins with."""
+        config, fabric = stage.config, self.fabric
+        checkpoints = Checkpoints(self.out_dir, stage.name, handed.digest, config.trainer.keep_checkpoints)
+        with fabric.rank_zero_first():
+            found = checkpoints.latest()
+        distiller = self._distiller(stage, handed)
+        progress = progress_of(found)
+        if found is not None and progress.step >= config.trainer.max_steps:
+            distiller.load_state_dict(found["average"]["weights"] if found["average"] else found["model"], strict=False)
+            return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
+        if config.trainer.compile:
+            check_compiler(fabric.device.type)
+            for model in (distiller.student, *self.teachers.values()):
+                compile_layers(model)
+        distiller.student.transformer.recompute_layers = config.trainer.activation_checkpointing
+        training = Training(fabric, distiller, progress)
+        if found is not None:
+            training.load_state_dict(found)
+        unreadable = UnreadableAudio(config.data.unreadable_budget, self.out_dir / "unreadable.txt")
+        unreadable.load_state_dict(found["unreadable"] if found else {})
+        distiller.target_cache = stage.cache
 
-def _fit(
-    config: DistillConfig,
-    out_dir: Path,
-    module: Distiller,
-    cuts: list,
-    corruptor: Corruptor | None,
-    validation: ValidationSpeech | None,
-    resumed: Path | None,
-    callbacks: Sequence[pl.Callback],
-) -> str:
-    """Train to `max_steps`; returns what stopped it before, or an empty string."""
-    settings = config.trainer
-    costs = {"teacher": encoder_cost(module.teacher), "student": encoder_cost(module.student)}
-    module.student.transformer.recompute_layers = settings.activation_checkpointing
-    if settings.compile:
-        check_compiler("cuda" if _on_cuda(config) else "cpu")
-        compile_layers(module.student)
-        compile_layers(module.teacher)
-    with quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
-        # The cost comes first, so that it does not measure the others. The history's line of a step and the best
-        # value are there before the step's checkpoint.
-        own: list[pl.Callback] = [CostReport(out_dir, costs, history), history]
-        if validation is not None:
-            own.append(Validator(out_dir, config.validation, validation, history))
-        own.append(keeper)
-        trainer = make_trainer(settings, out_dir, [*own, *callbacks])
-        loader = _LoaderFromPosition(config, cuts, corruptor, module)
-        trainer.fit(module, datamodule=loader, ckpt_path=resumed)
-    module.steps_done = trainer.global_step
-    return keeper.stopped_by if trainer.global_step < settings.max_steps else ""
+        def save(best: bool = False) -> None:
+            history.settle_audio()
+            _share_unreadable(fabric, unreadable)
+            notes = {"progress": progress_to_plain(progress), "unreadable": unreadable.state_dict()}
+            checkpoints.save(fabric, {**training.state_dict(), **notes}, best)
 
+        settings, materials = config.trainer, stage.materials
+        with stop, History(self.out_dir, stage.name, config, fabric, progress) as history:
+            validation = Validation(self.out_dir, stage.name, training, materials.validation, materials.probe, history)
+            fabric.call("on_train_start", distiller)
+            for report in training.steps(self._loader(stage, training, unreadable)):
+                history.add(report)
+                if validation.due(report.step) and validation.measure(report.step):
+                    save(best=True)
+                fabric.call("on_step_end", distiller, report.step)
+                finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
+                if finished or stopped or report.step % settings.save_every_steps == 0:
+                    save()
+                if stopped and not finished:
+                    history.write_line()
+                    raise RunInterrupted(
+                        f"stopped by {stop.reason} at step {report.step} of {settings.max_steps} of stage {stage.name};"
+                        f" everything is saved in {self.out_dir}: the same command continues",
+                        exit_code=0 if stop.reason.startswith("trainer.") else 130,
+                    )
+                if finished:
+                    break
+            fabric.call("on_train_end", distiller)
+        if training.average is not None:
+            training.average.copy_to(distiller)
+        return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
 
-class _LoaderFromPosition(pl.LightningDataModule):
-    """Makes the loader when the module knows its place in the data, that is after a checkpoint has been read."""
+    def _finish(
+        self, stage: Stage, distiller: Distiller, checkpoints: Checkpoints, progress: dict[str, Any], is_last: bool
+    ) -> Handed:
+        """Export the student of a stage, unless that is done, and make what the next stage begins with."""
+        student = distiller.export_student().cpu()
+        state = {name: value.cpu() for name, value in distiller.handed_on().items()}
+        path = self.out_dir / ("student.ckpt" if is_last else f"student_{stage.name}.ckpt")
+        digest = _digest({**{f"student.{name}": x for name, x in student.state_dict().items()}, **state})
+        written = read_checkpoint(path).metadata.get("content") if path.is_file() else None
+        if written == digest:  # writing it again would change the file's digest
+            logger.info("stage %s of %s is finished: %s", stage.name, self.out_dir, path)
+        elif self.fabric.is_global_zero:
+            metadata = self._metadata(stage, distiller, progress) | {"content": digest}
+            save_checkpoint(path, student, metadata)
+            if is_last and checkpoints.best_path.is_file():
+                best = read_training(checkpoints.best_path)
+                distiller.load_state_dict(
+                    best["average"]["weights"] if best["average"] else best["model"], strict=False
+                )
+                metadata |= self._metadata(stage, distiller, best["progress"])
+                save_checkpoint(self.out_dir / "student_best.ckpt", distiller.export_student(), metadata)
+        if distiller.gates is not None:
+            distiller.gates.detach()
+        self.fabric.barrier()
+        return Handed(student, state, digest)
 
-    def __init__(self, config: DistillConfig, cuts: list, corruptor: Corruptor | None, module: Distiller):
-        super().__init__()
-        self.settings, self.cuts, self.corruptor, self.module = config, cuts, corruptor, module
+    def _metadata(self, stage: Stage, distiller: Distiller, progress: dict[str, Any]) -> dict[str, Any]:
+        """Where a student comes from."""
+        config = stage.config
+        lines = [line for line in read_history(self.out_dir / "history.csv") if line["stage"] == stage.name]
+        lines = [line for line in lines if line["step"] <= progress["step"]]
+        best = progress["best"] and {"criterion": config.validation.criterion, "step": progress["best"][1]}
+        return {
+            "teacher": self.teacher_notes[""],
+            **({"teachers": self.teacher_notes} if len(self.teacher_notes) > 1 else {}),
+            "recipe": config.recipe,
+            "stage": stage.name,
+            "corruption": config.corruption and config.corruption.to_dict(),
+            "config": self.config.to_dict(),
+            "identity": stage.materials.describe(),
+            "step": progress["step"],
+            "audio_hours": progress["audio_s"] / 3600,
+            "last_losses": lines[-1] if lines else {},
+            **({"best": {**best, "value": abs(progress["best"][0])}} if best else {}),
+            "parameters": count_parameters(distiller),
+            "versions": versions(),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
 
-    def train_dataloader(self) -> torch.utils.data.DataLoader:
-        """Batches from `module.position` on."""
-        config, settings = self.settings, self.settings.trainer
+    def _distiller(self, stage: Stage, handed: Handed) -> Distiller:
+        config = stage.config
+        torch.manual_seed(config.seed)
+        distiller = Distiller(config, self.teachers, with_training_options(handed.student, config.student))
+        if handed.state:
+            new = distiller.take_over(handed.state)
+            if new:
+                logger.info("stage %s begins with new %s", stage.name, ", ".join(new))
+        if handed.digest is None and self.fabric.is_global_zero:
+            costs = {"teacher": encoder_cost(self.teachers[""]), "student": encoder_cost(distiller.student)}
+            write_text(self.out_dir / "cost.json", json.dumps({name: one.to_dict() for name, one in costs.items()}))
+            for line in cost_table(costs).splitlines():
+                logger.info("%s", line)
+        for name, count in count_parameters(distiller).items():
+            logger.info("%-38s %13s parameters", name, f"{count:,}")
+        return distiller
+
+    def _loader(self, stage: Stage, training: Training, unreadable: UnreadableAudio) -> torch.utils.data.DataLoader:
+        config, fabric, distiller = stage.config, self.fabric, training.distiller
+        settings = config.trainer
         stream = BatchStream(
-            self.cuts,
+            stage.materials.cuts,
             config.data.max_samples,
             settings.batch_size,
             settings.batch_seconds,
             settings.num_buckets,
             config.seed,
-            self.module.position,
-            None if config.targets.cache is None else config.targets.cache.crops,
-            self.trainer.global_rank,
-            self.trainer.world_size,
+            training.progress.position,
+            crops=None if config.targets.cache is None else config.targets.cache.crops,
+            batches_per_step=fabric.world_size * settings.accumulate,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
         )
-        pin = self.module.device.type == "cuda"
         dataset = SpeechBatches(
-            self.corruptor, settings.accumulate, self.module.needs_second_view, self.module.target_cache
+            stage.materials.corruptor,
+            fabric.world_size * settings.accumulate,
+            distiller.needs_second_view,
+            distiller.target_cache,
         )
-        if self.trainer.is_global_zero:
-            self.module.unreadable.list_path = Path(self.trainer.default_root_dir) / "unreadable.txt"
-        return make_loader(stream, dataset, config.data.num_workers, pin, self.module.unreadable)
+        pin = fabric.device.type == "cuda"
+        return make_loader(stream, dataset, config.data.num_workers, pin, unreadable)
+
+    def _new_student(self) -> SpeechEncoder:
+        """The untrained student: what is random comes from the seed."""
+        config = self.stages[0].config
+        torch.manual_seed(config.seed)
+        student = build_student(config, self.teachers[""])
+        if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
+            student.extractor.requires_grad_(False)
+        return student
+
+    def _find_groups(self, config: DistillConfig, materials: Materials) -> list[list[int]] | None:
+        """Groups of similar teacher layers, if the recipe asks for them: found once, by one process."""
+        if config.targets.layers != "auto":
+            return None
+        path = self.out_dir / "groups.json"
+        if self.fabric.is_global_zero and not path.is_file():
+            found = find_groups(
+                self.teachers[""],
+                materials.cuts,
+                config.targets.groups,
+                config.seed,
+                self.fabric.device,
+                progress=config.trainer.progress,
+            )
+            found.save(path)
+        self.fabric.barrier()
+        groups = LayerGroups.load(path).groups
+        logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
+        return groups
+
+    def _with_groups(self, config: DistillConfig) -> DistillConfig:
+        if self.groups is None:
+            return config
+        return replace(config, targets=replace(config.targets, layers=tuple(map(tuple, self.groups))))
+
+    def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:
+        """A stage without checkpoints, whose followers have some, was not trained here."""
+        if Checkpoints(self.out_dir, stage.name).paths:
+            return
+        for follower in later:
+            if Checkpoints(self.out_dir, follower.name).paths:
+                raise SettingsError(
+                    f"{self.out_dir} holds checkpoints of stage {follower.name}, and none of stage {stage.name} before "
+                    "it, which it goes on from; put them back or choose another out_dir"
+                )
+
+
+def load_teachers(config: DistillConfig) -> tuple[dict[str, Teacher], dict[str, dict[str, Any]]]:
+    """All teachers of a run by name, that of the section `teacher` as `""`, and what identifies each.
+
+    Raises:
+        SettingsError: one is not named, or is no model that can teach.
+    """
+    sections = {"": config.teacher, **config.teachers}
+    found = {
+        name: load_teacher(section, f"teachers.{name}" if name else "teacher") for name, section in sections.items()
+    }
+    return {name: model for name, (model, _) in found.items()}, {name: notes for name, (_, notes) in found.items()}
+
+
+def _materials(config: DistillConfig, out_dir: Path, known: dict[str, Materials]) -> Materials:
+    """Look through everything a stage hears, once for all stages that hear the same."""
+    plain = config.to_dict()
+    key = json.dumps([plain[name] for name in ("data", "corruption", "validation", "probe", "seed")], default=str)
+    if key not in known:
+        cuts, corruptor = check_data(config, out_dir)
+        cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
+        probe = None
+        if config.probe.every_steps is not None:
+            probe = Probe(config.probe, validation_corruptors(config, corruptor), config.data.max_samples)
+        known[key] = Materials(cuts, corruptor, validation, probe)
+    return known[key]
+
+
+@contextlib.contextmanager
+def _only_run(out_dir: Path):
+    try:
+        with locked(out_dir / ".lock", wait=False):
+            yield
+    except Busy as error:
+        raise SettingsError(
+            f"another run is at work in {out_dir}: wait for it, stop it, or choose another out_dir"
+        ) from error
 
 
 def _out_dir(config: DistillConfig) -> Path:
@@ -245,15 +453,10 @@ def _out_dir(config: DistillConfig) -> Path:
     return Path(config.out_dir).expanduser()
 
 
-def _on_cuda(config: DistillConfig) -> bool:
-    return config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-
-
-def _resolve(config: DistillConfig, out_dir: Path) -> DistillConfig:
-    """Replace what is left open: precision by device, schedule by the run's first start."""
+def _resolved(config: DistillConfig, stage: str, out_dir: Path) -> DistillConfig:
+    """Replace what is left open: precision by device, schedule by the stage's first start."""
     trainer, optim = config.trainer, config.optim
-    check_launcher(trainer.devices, trainer.num_nodes)
-    on_cuda = _on_cuda(config)
+    on_cuda = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if trainer.precision == "auto":
         trainer = replace(trainer, precision="fp16" if on_cuda else "fp32")
     elif trainer.precision == "fp16" and not on_cuda:
@@ -261,60 +464,31 @@ def _resolve(config: DistillConfig, out_dir: Path) -> DistillConfig:
     steps = optim.schedule_steps
     if steps is None:
         steps = trainer.max_steps
-        if latest_checkpoint(out_dir) is not None:
-            steps = read_run(out_dir)[0]["optim"]["schedule_steps"]
+        if Checkpoints(out_dir, stage).paths:
+            steps = read_run(out_dir)[1]["schedule_steps"].get(stage, steps)
     if optim.schedule == "linear" and trainer.max_steps > steps:
         raise SettingsError(
-            f"trainer.max_steps={trainer.max_steps} goes beyond optim.schedule_steps={steps}, where the learning rate "
-            f"has fallen to 0; give optim.schedule_steps={trainer.max_steps} too, which stretches the schedule"
+            f"stage {stage}: trainer.max_steps={trainer.max_steps} goes beyond optim.schedule_steps={steps}, where the "
+            f"learning rate has fallen to 0; give optim.schedule_steps={trainer.max_steps} too (of a later stage, "
+            f"stages.{stage}.optim.schedule_steps), which stretches the schedule"
         )
     return replace(config, trainer=trainer, optim=replace(optim, schedule_steps=steps))
 
 
-def _find_groups(config: DistillConfig, out_dir: Path, teacher: SpeechEncoder, cuts: list) -> DistillConfig:
-    """Replace `targets.layers: auto` by groups of similar teacher layers, found once and kept in the run's folder."""
-    if config.targets.layers != "auto":
-        return config
-    path = out_dir / "groups.json"
-    if path.is_file():
-        found = LayerGroups.load(path)
-    else:
-        device = "cuda" if _on_cuda(config) else None
-        found = find_groups(teacher, cuts, config.targets.groups, config.seed, device, progress=config.trainer.progress)
-        if _is_main_process():
-            found.save(path)
-    logger.info("teacher layers in groups: %s", ", ".join(map(str, found.groups)))
-    layers = tuple(tuple(group) for group in found.groups)
-    return replace(config, targets=replace(config.targets, layers=layers))
+def _share_unreadable(fabric: Fabric, unreadable: UnreadableAudio) -> None:
+    """What one process could not read, all know."""
+    if fabric.world_size == 1:
+        return
+    states: list[dict[str, str]] = [{}] * fabric.world_size
+    torch.distributed.all_gather_object(states, unreadable.state_dict())
+    for state in states:
+        unreadable.load_state_dict(state)
 
 
-def _export(
-    config: DistillConfig, out_dir: Path, module: Distiller, teacher: dict[str, Any], identity: dict[str, Any]
-) -> None:
-    """Write the last and the best student with all that says where they come from, and the picture of the losses."""
-    path = out_dir / "student.ckpt"
-    lines = read_history(out_dir / "history.csv")
-    metadata = {
-        "teacher": teacher,
-        "recipe": config.recipe,
-        "corruption": config.corruption and config.corruption.to_dict(),
-        "config": config.to_dict(),
-        "identity": {key: identity[key] for key in ("speech", "corruption")},
-        "step": module.steps_done,
-        "audio_hours": module.audio_s / 3600,
-        "last_losses": lines[-1] if lines else {},
-        "parameters": count_parameters(module),
-        "versions": identity["versions"],
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    best_path = out_dir / "checkpoints" / "best.ckpt"
-    best = best_of(best_path) if config.validation.every_steps is not None else None
-    if best is not None:
-        metadata["best"] = best
-    save_checkpoint(path, module.export_student(), metadata)
-    if best is not None:
-        load_best(module, best_path)
-        progress = {"step": best["step"], "audio_hours": module.audio_s / 3600}
-        save_checkpoint(out_dir / "student_best.ckpt", module.export_student(), {**metadata, **progress})
-    draw_history(out_dir / "history.csv", out_dir / "history.png")
-    logger.info("student  %s", path)
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Of names and values."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

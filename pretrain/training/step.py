@@ -1,319 +1,313 @@
-"""The training step of distillation: the teacher hears clean speech, the student corrupted speech."""
+"""The training step of distillation: teachers hear clean speech, the student corrupted speech, objectives compare."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-import lightning.pytorch as pl
 import torch
-from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn
 
-from robustdistiller.pretrain.config.load import DistillConfig
-from robustdistiller.pretrain.data.dataset import Batch, Heard, Position
-from robustdistiller.pretrain.data.unreadable import UnreadableAudio
-from robustdistiller.pretrain.objectives import Step, make_objectives, valid_frames
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.data.dataset import Batch, Heard
+from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.student.pruning import Gates
+from robustdistiller.pretrain.teacher.align import frame_shift, shifted
 from robustdistiller.pretrain.teacher.cache import TargetCache
+from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.targets import Targets
-from robustdistiller.pretrain.training.finite import ADVICE, FiniteWatch, Places
-from robustdistiller.pretrain.training.step_time import StepClock
+from robustdistiller.pretrain.training.errors import ADVICE, FiniteWatch, Places
 from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
 
+#: What the value of an objective can be a mean over.
+COUNTED = ("frames", "masked_frames", "utterances", "batches")
 
-class Distiller(pl.LightningModule):
-    """Student, training-only parts, objectives, optimizer and schedule.
 
-    The teacher is no submodule: it is neither trained, nor switched to train mode, nor saved.
+@dataclass
+class Lesson:
+    """One batch on its way through a step. No dataclass field of it is converted to the precision of the training.
+
+    Attributes:
+        batch: clean speech, and what it sounds like corrupted.
+        targets: per target (B, T, D), of the teachers; empty until they were asked.
+        shares: by what an objective is a mean over, the factor that makes the mean over all batches of the step, in
+            all processes, of the values of single batches; their mean is 1.
+        global_step: optimizer steps done before this one.
+    """
+
+    batch: Batch
+    targets: list[Tensor]
+    shares: Mapping[str, Tensor | float]
+    global_step: int
+
+
+class Hidden:
+    """Hides a value from what would convert all tensors in it.
+
+    >>> Hidden([1]).value
+    [1]
+    """
+
+    def __init__(self, value: object):
+        self.value = value
+
+
+@dataclass
+class Teaching:
+    """One teacher, and how its answer is made into targets.
+
+    Attributes:
+        model: frozen.
+        targets: of it; their maps are trained with the student.
+        hears_own_corruption: whether it hears a corruption of its own instead of clean speech.
+        autocast: whether it runs in the precision of the training.
+        shift: its frame ``k`` lies at the student's frame ``k - shift``.
+    """
+
+    model: Teacher
+    targets: Targets
+    hears_own_corruption: bool
+    autocast: bool
+    shift: int
+
+
+class Distiller(nn.Module):
+    """Student, training-only parts and objectives. The teachers are no submodules: neither trained nor saved.
 
     Args:
-        config: of the run; `optim.schedule_steps` must be set and `targets.layers` be explicit.
-        teacher: frozen model.
+        config: of the stage; `targets.layers` must be explicit.
+        teachers: frozen models; the first, `""`, is that of `config.teacher`, others are those of `config.teachers`.
         student: trained model, with one prediction head per target if `config.targets.match` is `heads`.
 
     Raises:
-        SettingsError: targets that teacher or student does not have, or an objective that does not fit them.
+        SettingsError: targets that teacher or student does not have, frames that do not lie side by side, or an
+            objective that does not fit.
     """
 
-    def __init__(self, config: DistillConfig, teacher: SpeechEncoder, student: SpeechEncoder):
+    def __init__(self, config: DistillConfig, teachers: Mapping[str, Teacher], student: SpeechEncoder):
         super().__init__()
-        self.settings = config
-        self.student = student
-        self.targets = Targets(config.targets, student.config, teacher.config)
-        self.objectives = make_objectives(config.objectives, student.config)
+        self.config, self.student = config, student
+        self.teachings = [_teaching(config, name, model, student) for name, model in teachers.items()]
+        self.targets = nn.ModuleList(teaching.targets for teaching in self.teachings)
+        self.target_names = tuple(
+            f"{name}:{target}" if name else target
+            for name, teaching in zip(teachers, self.teachings)
+            for target in teaching.targets.names
+        )
+        self.objectives = config.objectives.active()
+        shapes = self._shapes()
+        for name, objective in self.objectives.items():
+            try:
+                objective.check(shapes)
+            except ValueError as error:
+                raise SettingsError(f"objectives.{name}: {error}") from error
+        heads = {name: objective.make_head(shapes) for name, objective in self.objectives.items()}
+        self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
         self.gates = Gates(student, config.pruning) if config.pruning else None
-        self._teacher = (teacher.eval().requires_grad_(False),)
-        self.position = Position()  # of the next batch
-        self.audio_s = 0.0  # heard so far
-        self.unreadable = UnreadableAudio(config.data.unreadable_budget)
-        self.steps_done = 0  # when training is over
-        self.values: dict[str, Tensor | float] = {}  # of the latest step, for the log; their mean over all processes
-        self.clock = StepClock()
-        self.finite = FiniteWatch()
-        self.target_cache: TargetCache | None = None
+        self.needs = frozenset().union(*(objective.needs for objective in self.objectives.values()))
+        self.target_cache: TargetCache | None = None  # of the first teacher
+        self.autocast_dtype: torch.dtype | None = None  # of the training, which teachers do not run within
+        self.watch = FiniteWatch()
 
     @property
-    def teacher(self) -> SpeechEncoder:
-        """The frozen model, on the device of the student."""
-        return self._teacher[0]
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return next(self.student.parameters()).device
 
     @property
     def needs_second_view(self) -> bool:
         """Whether batches must bring a second corruption of each utterance."""
-        independent = self.settings.teacher.hears == "independent"
-        return independent or any(objective.needs_second_view for objective in self.objectives.values())
+        return "second_view" in self.needs or any(teaching.hears_own_corruption for teaching in self.teachings)
 
-    def on_fit_start(self) -> None:
-        """Put the teacher beside the student, on a CPU both with faster kernels."""
-        self.teacher.to(self.device)
-        if self.device.type == "cpu":
-            if self.settings.teacher.autocast:  # the frozen kernels are for float32 alone
-                accelerate_training(self.teacher)
+    def place_teachers(self, device: torch.device) -> None:
+        """Put the teachers on a device; on a CPU, teachers and student get faster kernels."""
+        for teaching in self.teachings:
+            teaching.model.to(device)
+            if device.type != "cpu" or not isinstance(teaching.model, SpeechEncoder):
+                continue
+            if teaching.autocast:  # the frozen kernels are for float32 alone
+                accelerate_training(teaching.model)
             else:
-                self._teacher = (accelerate(self.teacher),)
-            if self.gates is None and not self.settings.trainer.compile:  # pruning needs hooks, and compiling modules
-                accelerate_training(self.student)
+                teaching.model = accelerate(teaching.model)
+        if device.type == "cpu" and self.gates is None and not self.config.trainer.compile:
+            accelerate_training(self.student)  # pruning needs hooks, and compiling modules
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the audio; lengths stay on the CPU, where they are read."""
-        return batch.to(device, non_blocking=True)
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """How much of everything that objectives are means over is in a batch."""
+        if not batch.counts:
+            return dict.fromkeys(COUNTED, 0.0)
+        frames = self.frame_lengths(batch.lengths).sum().item()
+        return {"frames": frames, "masked_frames": frames, "utterances": len(batch.ids), "batches": 1.0}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch.
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        """(B,) frames that student and teachers have in common, of utterances of so many samples."""
+        frames = self.student.num_frames(lengths)
+        for teaching in self.teachings:
+            frames = torch.minimum(frames, teaching.model.num_frames(lengths) - teaching.shift)
+        return frames.clamp_min(0)
+
+    @torch.no_grad()
+    def teach(self, batch: Batch) -> list[Tensor]:
+        """The targets, frame by frame beside the student's: per target (B, T, D).
+
+        Teacher layers above the last one needed are not run. With a cache, the teacher is asked about what is not in
+        it.
+        """
+        num_frames = int(self.student.num_frames(batch.waveforms.shape[1]))
+        targets: list[Tensor] = []
+        for index, teaching in enumerate(self.teachings):
+            if index == 0 and batch.cached is not None:
+                answer = self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows))
+            else:
+                own = batch.second if teaching.hears_own_corruption else None
+                answer = self._ask(teaching, heard(batch, own), batch.lengths)
+            targets += [shifted(one, teaching.shift, num_frames) for one in answer]
+        return targets
+
+    def forward(self, hidden: Hidden) -> tuple[Tensor, dict[str, Tensor]]:
+        """Let the student hear a batch.
+
+        Args:
+            hidden: a `Lesson` whose teachers were asked.
+
+        Returns:
+            The loss, and the terms that it consists of, detached, for the log.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
-        self.finite.settle(self.global_step + 1)
-        # Dropout and gates depend on the seed and the place in the data only, so that a resumed run repeats them.
-        torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
-        step = self.step_of(batch)
-        terms = {name: objective(step) for name, objective in self.objectives.items()}
-        share, audio_s = self._share(batch, step.valid)
-        terms = {name: share * value for name, value in terms.items()}
-        loss = sum(self.weight(name) * value.mean() for name, value in terms.items())
-        self.values = self._log_values(terms)
+        lesson: Lesson = hidden.value
+        step = self.hear(lesson.batch, lesson.batch.corrupted, lesson.targets, lesson.global_step)
+        loss, values = 0.0, {}
+        for name, objective in self.objectives.items():
+            head = self.heads[name] if name in self.heads else None
+            value = lesson.shares[objective.mean_over] * objective(step, head)
+            loss = loss + objective.weight * value.mean()
+            values[name] = value.detach().mean()
+            if value.ndim:
+                values |= {f"{name}_layer{which}": one for which, one in zip(self.target_names, value.detach())}
         if self.gates is not None:
-            penalty = self.gates.penalty(self.global_step)
+            penalty = self.gates.penalty(lesson.global_step)
             loss = loss + penalty
-            self.values |= {
+            values |= {
                 "sparsity_penalty": penalty.detach(),
                 "sparsity": self.gates.sparsity().detach(),
-                "target_sparsity": self.gates.target_sparsity(self.global_step),
+                "target_sparsity": torch.tensor(self.gates.target_sparsity(lesson.global_step)),
             }
-        self.values = {"loss": loss.detach(), **self.values}
-        self.finite.expect(loss, self.global_step + 1, self._failure_of_loss(step))
-        self._latest = (batch.ids, batch.position)
-        self.position = batch.position.next()
-        self.audio_s += audio_s
-        return loss
+        values = {"loss": loss.detach(), **values}
+        self.watch.expect(loss, lesson.global_step + 1, _failure(step, values))
+        return loss, values
 
-    def step_of(self, batch: Batch) -> Step:
-        """Let teacher and student hear a batch: everything that objectives and validation look at."""
-        targets = self.teach(batch)
-        self.clock.lap("teacher")
-        heard = self.hear(batch, batch.corrupted)
-        output = self.student(heard, batch.lengths)
-        second = None
-        if any(objective.needs_second_view for objective in self.objectives.values()):
-            second = self.student(self.hear(batch, batch.second), batch.lengths)
-        self.clock.lap("student")
-        own = batch.second if self.settings.teacher.hears == "independent" else None
+    def hear(self, batch: Batch, view: Heard | None, targets: list[Tensor], global_step: int = 0) -> Step:
+        """What the student makes of a batch in one of its views, beside the targets: all that objectives look at."""
+        student_input = heard(batch, view)
+        output = self.student(student_input, batch.lengths)
+        second = clean = None
+        if "second_view" in self.needs and batch.second is not None:
+            second = self.student(heard(batch, batch.second), batch.lengths)
+        if "clean_view" in self.needs:
+            with torch.no_grad():
+                clean = self.student(batch.waveforms, batch.lengths)
+        own = batch.second if self.teachings[0].hears_own_corruption else None
+        frame_lengths = self.frame_lengths(batch.lengths).to(student_input.device, non_blocking=True)
         return Step(
             batch=batch,
-            heard=heard,
-            output=output,
-            predictions=self.targets.of_student(output),
+            student_input=student_input,
+            student=output,
+            student_states=[state for part in self.targets for state in part.student_states(output)],
+            predictions=[prediction for part in self.targets for prediction in part.of_student(output)],
             targets=targets,
-            valid=valid_frames(output.frame_lengths, targets[0].shape[1]),
-            snr_db=_snr_db(batch, batch.corrupted),
+            valid=valid_frames(frame_lengths, output.projected.shape[1]),
+            snr_db=_snr_db(batch, view),
             teacher_snr_db=_snr_db(batch, own),
             second=second,
-            global_step=self.global_step,
+            clean=clean,
+            global_step=global_step,
         )
 
-    @torch.no_grad()
-    def teach(self, batch: Batch) -> list[Tensor]:
-        """The targets: per target (B, T, D). Teacher layers above the last one needed are not run.
-
-        With a cache, the teacher is asked about what is not in it.
-        """
-        if batch.cached is not None:
-            return self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows))
-        own = batch.second if self.settings.teacher.hears == "independent" else None
-        return self._ask_teacher(self.hear(batch, own), batch.lengths)
-
-    def _ask_about(self, batch: Batch, rows: list[int]) -> list[Tensor]:
-        lengths = batch.lengths[rows]
-        return self._ask_teacher(batch.waveforms[rows, : int(lengths.max())], lengths)
-
-    def _ask_teacher(self, heard: Tensor, lengths: Tensor) -> list[Tensor]:
-        device = self.device.type
-        autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(device)
-        with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
-            output = self.teacher(heard, lengths, layers=self.targets.layers, predict=False)
-        return self.targets.of_teacher(output.hidden_states)
-
-    @staticmethod
-    def hear(batch: Batch, view: Heard | None) -> Tensor:
-        """The speech of a batch in one of its views, clean without one: (B, samples)."""
-        return batch.waveforms if view is None else view.waveforms
-
-    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """The callbacks are done; what comes now is waiting for the next batch."""
-        self.clock.skip()
-
-    @property
     def can_be_best(self) -> bool:
         """Whether the student may be the best one yet: not before a pruned one is as small as it has to be."""
-        return self.gates is None or self.global_step >= self.settings.pruning.ramp_steps
-
-    def _share(self, batch: Batch, valid: Tensor) -> tuple[Tensor | float, float]:
-        """What the means over this process's valid frames count, and how much audio all processes hear in this step.
-
-        DDP takes the plain mean of the gradients. With this factor it becomes that of the mean over all frames,
-        whichever process they are in. The factors' mean is 1.
-        """
-        if self.trainer.world_size == 1:
-            return 1.0, batch.seconds
-        own = torch.tensor([float(valid.sum()), batch.seconds], device=self.device)
-        mean = self.trainer.strategy.reduce(own.clone(), reduce_op="mean")
-        return own[0] / mean[0], float(mean[1]) * self.trainer.world_size
-
-    def weight(self, name: str) -> float:
-        """Weight of an objective in the loss."""
-        return getattr(self.settings.objectives, name).weight
+        return self.gates is None or self.gates.reached()
 
     def export_student(self) -> SpeechEncoder:
         """What the run is for: the student, dense and small if it was pruned."""
         return self.student if self.gates is None else self.gates.make_dense()
 
-    def _log_values(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        values = {name: value.detach().mean() for name, value in terms.items()}
-        for name, value in terms.items():
-            if value.ndim:
-                values |= {f"{name}_layer{which}": one for which, one in zip(self.targets.names, value.detach())}
-        return values
+    def handed_on(self) -> dict[str, Tensor]:
+        """What a later stage goes on with, beside the student: the state of maps and heads."""
+        return {name: x for name, x in self.state_dict().items() if not name.startswith(("student.", "gates."))}
 
-    def configure_optimizers(self) -> dict:
-        """AdamW, with the schedule stepped after every optimizer step; gates and multipliers have their own groups."""
-        settings = self.settings.optim
-        named = [(name, weight) for name, weight in self._named_weights() if weight.requires_grad]
-        decayed = [weight for name, weight in named if _is_decayed(name, weight)]
-        others = [weight for name, weight in named if not _is_decayed(name, weight)]
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        if self.gates is not None:
-            groups += self.gates.optimizer_groups()
-        # One kernel for all weights. It undoes the loss scaling of fp16 by itself, after the clipping here: too late.
-        fused = self.trainer.precision != "16-mixed" and self.device.type == "cuda"
-        optimizer = AdamW(groups, settings.lr, tuple(settings.betas), settings.eps, settings.weight_decay, fused=fused)
-        scheduler = LambdaLR(optimizer, self._rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def take_over(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Begin with the maps and heads that an earlier stage has trained.
 
-    def _named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, weight) for name, weight in self.named_parameters() if not name.startswith("gates."))
+        Args:
+            state: from `handed_on`.
 
-    def _rate(self, steps_done: int) -> float:
-        settings = self.settings.optim
-        return learning_rate_factor(
-            steps_done + 1, settings.schedule_steps, settings.warmup_fraction, settings.schedule == "linear"
+        Returns:
+            The parts that are new here, and so begin at random.
+        """
+        own = self.state_dict()
+        fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+        self.load_state_dict(fits, strict=False)
+        return sorted({name.split(".")[1] for name in self.handed_on() if name not in fits})
+
+    def _shapes(self) -> Shapes:
+        parts = list(self.targets)
+        return Shapes(
+            student=self.student.config,
+            state_widths=tuple(self.student.config.embed_dim for part in parts for _ in part.names),
+            target_widths=tuple(part.width for part in parts for _ in part.names),
+            match=self.config.targets.match,
+            corrupted=self.config.corruption is not None,
         )
 
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip the norm of all gradients but the gates' together, and refuse to step on NaN.
+    def _ask_about(self, batch: Batch, rows: list[int]) -> list[Tensor]:
+        lengths = batch.lengths[rows]
+        return self._ask(self.teachings[0], batch.waveforms[rows, : int(lengths.max())], lengths)
 
-        Raises:
-            NonFiniteLossError: the norm is NaN or infinite (in fp16 the scaler skips such steps instead).
-        """
-        weights = [weight for _, weight in self._named_weights()]
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.optim.clip_norm)
-        self.values |= {"grad_norm": norm.detach(), "lr": optimizer.param_groups[0]["lr"]}
-        if self.trainer.precision != "16-mixed":
-            self.finite.expect(norm, self.global_step + 1, self._failure_of_gradient(*self._latest))
+    def _ask(self, teaching: Teaching, waveforms: Tensor, lengths: Tensor) -> list[Tensor]:
+        low = teaching.autocast and self.autocast_dtype is not None
+        with torch.autocast(waveforms.device.type, self.autocast_dtype, enabled=low):
+            output = teaching.model(waveforms, lengths, layers=teaching.targets.layers)
+        return teaching.targets.of_teacher(output)
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the place in the data, and what of it cannot be read.
 
-        Raises:
-            NonFiniteLossError: what would be saved is of no use.
-        """
-        self.finite.settle()
-        # Processes pass over different unreadable batches, so that their places may differ.
-        states = [(self.position, self.unreadable.state_dict())] * self.trainer.world_size
-        if self.trainer.world_size > 1:
-            torch.distributed.all_gather_object(states, states[0])
-        for _, reasons in states:
-            self.unreadable.load_state_dict(reasons)
-        checkpoint["progress"] = {
-            "position": dataclasses.asdict(self.position),
-            "positions": [dataclasses.asdict(position) for position, _ in states],
-            "audio_s": self.audio_s,
-            "unreadable": self.unreadable.state_dict(),
-        }
+def heard(batch: Batch, view: Heard | None) -> Tensor:
+    """The speech of a batch in one of its views, clean without one: (B, samples)."""
+    return batch.waveforms if view is None else view.waveforms
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Take up the place in the data."""
-        progress = checkpoint["progress"]
-        everywhere = progress.get("positions", [])
-        known = len(everywhere) == self.trainer.world_size
-        self.position = Position(**(everywhere[self.global_rank] if known else progress["position"]))
-        self.audio_s = progress["audio_s"]
-        self.unreadable.load_state_dict(progress.get("unreadable", {}))
 
-    def _failure_of_loss(self, step: Step) -> Callable[[], str]:
-        on_cpu = step.heard.device.type == "cpu"  # a GPU's tensors must not be kept until the answer is there
-        look = (lambda: Places(step).describe()) if on_cpu else Places(step).describe
-        values, number, position = dict(self.values), self.global_step + 1, step.batch.position
-        ids = ", ".join(step.batch.ids)
+def _teaching(config: DistillConfig, name: str, model: Teacher, student: SpeechEncoder) -> Teaching:
+    options = config.teachers[name] if name else config.teacher
+    targets = config.targets
+    if name:
+        own = {key: getattr(options, key) for key in ("layers", "student_layers", "share_maps", "normalize")}
+        targets = replace(targets, **own)
+    return Teaching(
+        model.eval().requires_grad_(False),
+        Targets(targets, student.config, model),
+        options.hears == "independent",
+        options.autocast,
+        frame_shift(student, model),
+    )
 
-        def describe() -> str:
-            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
-            return (
-                f"the loss is not finite at step {number} (epoch {position.epoch}, batch {position.batch_in_epoch}): "
-                f"{terms}; {look()}. Utterances of the batch: {ids}. {ADVICE}"
-            )
 
-        return describe
+def _failure(step: Step, values: Mapping[str, Tensor]) -> Callable[[], str]:
+    on_cpu = step.student_input.device.type == "cpu"  # a GPU's tensors must not be kept until the answer is there
+    look = (lambda: Places(step).describe()) if on_cpu else Places(step).describe
+    number, position, ids = step.global_step + 1, step.batch.position, ", ".join(step.batch.ids)
 
-    def _failure_of_gradient(self, ids: tuple[str, ...], position: Position) -> Callable[[], str]:
-        number = self.global_step + 1
-        return lambda: (
-            f"the gradient is not finite at step {number} (epoch {position.epoch}, batch {position.batch_in_epoch}) "
-            f"although the loss is; utterances: {', '.join(ids)}. {ADVICE}"
+    def describe() -> str:
+        shown = [name for name in values if "_layer" not in name]
+        terms = ", ".join(f"{name} {float(values[name]):.4g}" for name in shown)
+        return (
+            f"the loss is not finite at step {number} (epoch {position.epoch}, batch {position.batch_in_epoch}): "
+            f"{terms}; {look()}. Utterances of the batch: {ids}. {ADVICE}"
         )
 
-
-def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float, decay: bool = True) -> float:
-    """Factor on the peak rate in optimizer step `step`, as in s3prl's `warmup_linear` schedule.
-
-    Rises linearly from 0 to 1 over `warmup_fraction` of `total_steps`, then falls linearly to 0 at `total_steps`.
-
-    Args:
-        step: from 1.
-        total_steps: length of the schedule.
-        warmup_fraction: 0 to 1.
-        decay: false stays at 1 after the warm-up.
-
-    >>> [round(learning_rate_factor(step, 10, 0.2), 3) for step in (1, 2, 6, 10)]
-    [0.5, 1.0, 0.5, 0.0]
-    """
-    progress = step / total_steps
-    if progress < warmup_fraction:
-        return progress / warmup_fraction
-    return max((1 - progress) / (1 - warmup_fraction), 0.0) if decay and warmup_fraction < 1 else 1.0
-
-
-def _is_decayed(name: str, weight: Tensor) -> bool:
-    return weight.ndim > 1 and not name.endswith("bias")
-
-
-def _step_seed(seed: int, position: Position, rank: int) -> int:
-    key = repr((seed, position.batches, rank)).encode()
-    return int.from_bytes(hashlib.sha256(key).digest()[:8], "little") % 2**63
+    return describe
 
 
 def _snr_db(batch: Batch, view: Heard | None) -> Tensor:

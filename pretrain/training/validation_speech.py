@@ -20,7 +20,7 @@ from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
 from robustdistiller.pretrain.training.validation import choose_by_hash, choose_conditions, hold_out
 
 if TYPE_CHECKING:
-    from robustdistiller.pretrain.config.load import DistillConfig
+    from robustdistiller.pretrain.config.schema import DistillConfig
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ValidationSpeech:
         cuts = sorted(cuts, key=lambda cut: (cut.num_samples, cut.id))
         self.corruptors = corruptors
         self.requests = [
-            BatchRequest(Position(), tuple(cuts[start : start + _BATCH_UTTERANCES]))
+            BatchRequest(Position(), tuple(cuts[start : start + _BATCH_UTTERANCES]), Position())
             for start in range(0, len(cuts), _BATCH_UTTERANCES)
         ]
         self._reader = SpeechBatches()
@@ -102,7 +102,7 @@ def prepare_validation(
         return cuts, None
     try:
         training, held = _divide(config, out_dir, cuts)
-        corruptors = _corruptors(config, corruptor)
+        corruptors = validation_corruptors(config, corruptor)
         speech = ValidationSpeech(held, corruptors, config.data.max_samples)
         for index in range(len(speech)):
             speech.read(index)
@@ -149,7 +149,13 @@ def _file_of(cut: Cut | FileCut) -> str | None:
     return str(Path(files[0]).resolve()) if files else None
 
 
-def _corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
+def validation_corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
+    """What the validation does to speech, by condition.
+
+    Args:
+        config: of the stage.
+        training: what corrupts the training speech, whose noise and rooms serve where the validation names none.
+    """
     settings, data = config.validation, config.data
     given = {} if training is None else {kind: getattr(training.recordings, kind) for kind in SOURCES}
     for kind in ("noise", "rir"):

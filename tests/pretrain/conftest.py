@@ -12,6 +12,8 @@ import soundfile
 import torch
 
 from robustdistiller.pretrain import DistillConfig, distill, load_config
+from robustdistiller.pretrain.training.build import build_student, with_training_options
+from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 TEACHER = EncoderConfig(
@@ -111,8 +113,8 @@ def straight(tmp_path_factory, corpus, teacher_path) -> Path:
     return out_dir
 
 
-def last_checkpoint(out_dir: Path) -> dict:
-    return torch.load(max((out_dir / "checkpoints").iterdir()), weights_only=True)
+def last_checkpoint(out_dir: Path, stage: str = "distil") -> dict:
+    return torch.load(max((out_dir / "checkpoints").glob(f"{stage}-*[0-9].ckpt")), weights_only=True)
 
 
 def assert_equal_states(found: object, expected: object, place: str = "") -> None:
@@ -130,3 +132,8 @@ def assert_equal_states(found: object, expected: object, place: str = "") -> Non
             assert_equal_states(one, other, f"{place}/{index}")
     else:
         assert found == expected, place
+
+
+def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
+    """What the first stage of a run trains, before the first step."""
+    return Distiller(config, {"": teacher}, with_training_options(build_student(config, teacher), config.student))

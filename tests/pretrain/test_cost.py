@@ -47,7 +47,7 @@ def test_measuring_changes_no_result(make_config, straight: Path, tmp_path: Path
     distill(make_config(tmp_path))
     assert "step_s" not in json.loads((tmp_path / "cost.json").read_text())
     one, other = last_checkpoint(tmp_path), last_checkpoint(straight)
-    for part in ("state_dict", "optimizer_states"):
+    for part in ("model", "optimizer"):
         assert_equal_states(one[part], other[part], part)
 
 

@@ -17,13 +17,12 @@ from robustdistiller.pretrain import SettingsError, distill
 from robustdistiller.pretrain.data.dataset import BatchRequest, BatchStream
 from robustdistiller.pretrain.training import launch as acceleration
 from robustdistiller.pretrain.training import stages as run
-from robustdistiller.pretrain.training.build import build
-from robustdistiller.pretrain.training.callbacks import read_history
 from robustdistiller.pretrain.training.launch import check_compiler, check_launcher, compile_layers
+from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
 from tests.waiting import HANG_S
 
-from .conftest import TEACHER, assert_equal_states, last_checkpoint, run_overrides
+from .conftest import TEACHER, assert_equal_states, last_checkpoint, make_distiller, run_overrides
 
 WITHOUT_DROPOUT = (
     "student.dropout=0",
@@ -140,7 +139,7 @@ def test_recomputed_layers_give_the_same_training(make_config, straight: Path, t
     distill(make_config(tmp_path, "trainer.activation_checkpointing=true"))
     assert len(runs) == 6 * 2  # steps times layers, never for the teacher
     one, other = last_checkpoint(tmp_path), last_checkpoint(straight)
-    for part in ("state_dict", "optimizer_states"):
+    for part in ("model", "optimizer"):
         assert_equal_states(one[part], other[part], part)
 
 
@@ -229,5 +228,5 @@ def test_processes_that_would_train_apart_are_refused(make_config, tmp_path, mon
 def test_a_frozen_extractor_waits_for_no_gradient(make_config, teacher_path, tmp_path: Path) -> None:
     for factor in (0.0, 0.1):
         config = make_config(tmp_path, f"student.feature_grad_mult={factor}")
-        module = build(config, load_encoder(teacher_path))
+        module = make_distiller(config, load_encoder(teacher_path))
         assert {weight.requires_grad for weight in module.student.extractor.parameters()} == {factor > 0}

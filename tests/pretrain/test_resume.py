@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.distill import distill as distill_command
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill
-from robustdistiller.pretrain.training import step as module
-from robustdistiller.pretrain.training.callbacks import read_history
+from robustdistiller.pretrain.data.sampler import Position
+from robustdistiller.pretrain.training import loop, stages
+from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 from tests.waiting import wait_until
 
@@ -31,41 +32,41 @@ APP.command()(distill_command)
 def assert_same_run(found: Path, expected: Path) -> None:
     """Student, heads, optimizer, scheduler, and the place in the data."""
     one, other = last_checkpoint(found), last_checkpoint(expected)
-    for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "progress"):
+    for part in ("model", "optimizer", "progress"):
         assert_equal_states(one[part], other[part], part)
-    names = set(one["state_dict"])
+    names = set(one["model"])
     assert any(name.startswith("student.heads.") for name in names)
-    assert any(name.startswith("objectives.enhancement.head.lstm.") for name in names)
+    assert any(name.startswith("heads.enhancement.lstm.") for name in names)
     assert not any("teacher" in name for name in names)
     students = [read_checkpoint(path / "student.ckpt").state_dict for path in (found, expected)]
     assert_equal_states(*students)
 
 
-class Fail(pl.Callback):
+class Fail:
     """Breaks the run in the middle of a step."""
 
     def __init__(self, step: int):
         self.step = step
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step + 1 == self.step:
+    def on_before_optimizer_step(self, distiller, step) -> None:
+        if step == self.step:
             raise OSError("the power went out")
 
 
-class Signal(pl.Callback):
+class Signal:
     """Sends a signal to this process during a step."""
 
     def __init__(self, step: int, number: int = signal.SIGINT):
         self.step, self.number = step, number
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step + 1 == self.step:
+    def on_before_optimizer_step(self, distiller, step) -> None:
+        if step == self.step:
             os.kill(os.getpid(), self.number)
 
 
 def test_three_steps_and_three_more_equal_six(make_config, straight: Path, tmp_path: Path) -> None:
     distill(make_config(tmp_path, "trainer.max_steps=3"))
-    assert last_checkpoint(tmp_path)["global_step"] == 3
+    assert last_checkpoint(tmp_path)["progress"]["step"] == 3
     distill(make_config(tmp_path))
     assert_same_run(tmp_path, straight)
 
@@ -73,15 +74,17 @@ def test_three_steps_and_three_more_equal_six(make_config, straight: Path, tmp_p
 def test_a_run_that_breaks_inside_a_step_resumes_exactly(make_config, straight: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="power"):
         distill(make_config(tmp_path, "trainer.save_every_steps=2"), callbacks=[Fail(step=4)])
-    assert last_checkpoint(tmp_path)["global_step"] == 2
+    assert last_checkpoint(tmp_path)["progress"]["step"] == 2
     distill(make_config(tmp_path, "data.num_workers=1"))
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_the_run_resumes_exactly(make_config, straight, tmp_path: Path, number) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(RunInterrupted, match=rf"stopped by {number.name} at step 2 of 6.*same command") as stop:
+    with pytest.raises(
+        RunInterrupted, match=rf"stopped by {number.name} at step 2 of 6 of stage distil.*same command"
+    ) as stop:
         distill(make_config(tmp_path), callbacks=[Signal(2, number)])
     assert stop.value.exit_code == 130 and signal.getsignal(number) is before
     assert not (tmp_path / "student.ckpt").exists()
@@ -92,7 +95,7 @@ def test_a_signal_saves_and_the_run_resumes_exactly(make_config, straight, tmp_p
 def test_time_limit_saves_and_stops(make_config, tmp_path: Path) -> None:
     with pytest.raises(RunInterrupted, match=r"stopped by trainer\.max_hours=1e-09 at step 1") as stop:
         distill(make_config(tmp_path, "trainer.max_hours=1e-9"))
-    assert stop.value.exit_code == 0 and last_checkpoint(tmp_path)["global_step"] == 1
+    assert stop.value.exit_code == 0 and last_checkpoint(tmp_path)["progress"]["step"] == 1
 
 
 def test_accumulated_steps_resume_exactly(make_config, tmp_path: Path) -> None:
@@ -111,18 +114,19 @@ def test_accumulated_steps_resume_exactly(make_config, tmp_path: Path) -> None:
 def test_a_resume_that_loses_something_is_noticed(make_config, straight, tmp_path, monkeypatch, lost: str) -> None:
     distill(make_config(tmp_path, "trainer.max_steps=3"))
     if lost == "generators":
-        original = module._step_seed
-        monkeypatch.setattr(module, "_step_seed", lambda seed, position, rank: original(seed + 1, position, rank))
+        original = loop.seed_of
+        monkeypatch.setattr(loop, "seed_of", lambda seed, batches: original(seed + 1, batches))
     elif lost == "place in the data":
-        monkeypatch.setattr(module.Distiller, "on_load_checkpoint", lambda self, checkpoint: None)
+        original = stages.progress_of
+        monkeypatch.setattr(stages, "progress_of", lambda state: replace(original(state), position=Position()))
     else:
         path = next((tmp_path / "checkpoints").iterdir())
         saved = torch.load(path, weights_only=True)
-        for state in saved["optimizer_states"][0]["state"].values():
+        for state in saved["optimizer"]["state"].values():
             state["exp_avg"].zero_()
         torch.save(saved, path)
     distill(make_config(tmp_path))
-    with pytest.raises(AssertionError, match="state_dict"):
+    with pytest.raises(AssertionError, match="model"):
         assert_same_run(tmp_path, straight)
 
 
@@ -131,10 +135,10 @@ def test_command_line_run_killed_and_continued(corpus, teacher_path, straight, t
     program = "import typer; from robustdistiller.cli.distill import distill; typer.run(distill)"
     command = [sys.executable, "-c", program, *arguments, "trainer.save_every_steps=1"]
     killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: list(tmp_path.glob("checkpoints/step-*2.ckpt")), killed)
+    wait_until(lambda: list(tmp_path.glob("checkpoints/distil-*2.ckpt")), killed)
     killed.kill()
     _, console = killed.communicate()
-    for line in ("26 files", "3 files", "student with prediction heads", "step 2 of 6: loss"):
+    for line in ("26 files", "3 files", "student with prediction heads", "distil: step 2 of 6: loss"):
         assert line in console
     assert "GPU available" not in console and "Warning" not in console, console
 
@@ -164,7 +168,7 @@ def test_a_finished_run_is_left_as_it_is(make_config, straight: Path) -> None:
 def test_old_checkpoints_are_removed(make_config, tmp_path: Path) -> None:
     distill(make_config(tmp_path, "trainer.save_every_steps=1", "trainer.keep_checkpoints=2"))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["step-00000005.ckpt", "step-00000006.ckpt"]
+    assert names == ["distil-00000005.ckpt", "distil-00000006.ckpt"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_old_checkpoints_are_removed(make_config, tmp_path: Path) -> None:
         ),
         (["corruption.tables=[{clean: 1}]"], r"corruption\.tables: \[\{'clean': 0\.25, .* there, \[\{'clean': 1"),
         (["student.num_layers=1"], r"student\.num_layers: 2 there, 1 now"),
-        (["data.min_samples=4000"], r"(?s)data\.min_samples.*speech: "),
+        (["data.min_samples=4000"], r"(?s)data\.min_samples.*distil\.speech: "),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(make_config, straight, overrides, message) -> None:
@@ -186,7 +190,7 @@ def test_another_run_in_the_same_folder_is_refused(make_config, straight, overri
 
 def test_another_teacher_is_refused(make_config, straight: Path, teacher_path: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "other.ckpt", load_encoder(teacher_path), {"name": "another"})
-    with pytest.raises(SettingsError, match=r"teacher: .* there, .* now"):
+    with pytest.raises(SettingsError, match=r"teachers: .* there, .* now"):
         distill(make_config(straight, f"teacher.checkpoint={tmp_path / 'other.ckpt'}"))
 
 
@@ -195,4 +199,4 @@ def test_a_longer_schedule_must_be_asked_for(make_config, tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match=r"max_steps=4 goes beyond optim\.schedule_steps=2.*schedule_steps=4 too"):
         distill(make_config(tmp_path, "trainer.max_steps=4", "optim.schedule_steps=null"))
     distill(make_config(tmp_path, "trainer.max_steps=4", "optim.schedule_steps=4"))
-    assert last_checkpoint(tmp_path)["global_step"] == 4
+    assert last_checkpoint(tmp_path)["progress"]["step"] == 4

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import soundfile
@@ -15,14 +14,13 @@ import yaml
 
 from robustdistiller.pretrain import NonFiniteLossError, SettingsError, distill
 from robustdistiller.pretrain.data.roots import check_data, load_teacher
-from robustdistiller.pretrain.training.build import build
-from robustdistiller.pretrain.training.callbacks import read_history
+from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from tests.leftovers import leave_temporary_file
 
-from .conftest import assert_equal_states, last_checkpoint
+from .conftest import assert_equal_states, last_checkpoint, make_distiller
 
 
 def test_global_generators_are_left_alone(make_config, tmp_path: Path) -> None:
@@ -31,28 +29,28 @@ def test_global_generators_are_left_alone(make_config, tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-class Listen(pl.Callback):
+class Listen:
     """Keeps what teacher and student were given."""
 
     def __init__(self):
         self.teacher, self.student, self.batches, self.layers = [], [], [], []
 
-    def on_train_start(self, trainer, pl_module) -> None:
-        pl_module.teacher.register_forward_pre_hook(lambda _, given: self.teacher.append(given[0].clone()))
-        pl_module.student.register_forward_pre_hook(lambda _, given: self.student.append(given[0].clone()))
-        for index, layer in enumerate(pl_module.teacher.transformer.layers, start=1):
+    def on_train_start(self, distiller) -> None:
+        distiller.teachings[0].model.register_forward_pre_hook(lambda _, given: self.teacher.append(given[0].clone()))
+        distiller.student.register_forward_pre_hook(lambda _, given: self.student.append(given[0].clone()))
+        for index, layer in enumerate(distiller.teachings[0].model.transformer.layers, start=1):
             layer.register_forward_hook(lambda *_, index=index: self.layers.append(index))
-        self.weights = {name: value.clone() for name, value in pl_module.teacher.state_dict().items()}
+        self.weights = {name: value.clone() for name, value in distiller.teachings[0].model.state_dict().items()}
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+    def on_batch_start(self, distiller, batch, step) -> None:
         self.batches.append(batch)
 
-    def on_train_end(self, trainer, pl_module) -> None:
-        teacher = pl_module.teacher
+    def on_train_end(self, distiller) -> None:
+        teacher = distiller.teachings[0].model
         assert not teacher.training and not any(part.training for part in teacher.modules())
         assert not any(weight.requires_grad or weight.grad is not None for weight in teacher.parameters())
         assert_equal_states(dict(teacher.state_dict()), self.weights)
-        assert pl_module.student.training
+        assert distiller.student.training
 
 
 @pytest.mark.parametrize("recipe", ["robustdistiller", "distilhubert"])
@@ -104,18 +102,18 @@ def test_student_file_says_where_it_comes_from(straight: Path, teacher_path: Pat
     assert (notes["recipe"], notes["step"]) == ("robustdistiller", 6)
     assert notes["config"] == yaml.safe_load((straight / "config.yaml").read_text())
     assert notes["corruption"]["tables"][0]["noise:snr_db=0..20"] == 0.175
-    for package in ("robustdistiller", "torch", "torchaudio", "lhotse", "lightning"):
+    for package in ("robustdistiller", "torch", "lhotse", "lightning"):
         assert notes["versions"][package][0].isdigit()
     assert notes["parameters"]["student with prediction heads"] == checkpoint.build().count_parameters()
     assert notes["audio_hours"] > 0 and notes["last_losses"]["step"] == 6 and notes["date"].startswith("20")
     assert load_encoder(straight / "student.ckpt").config.prediction_layers == (2, 4)
-    assert json.loads((straight / "run.json").read_text())["teacher"] == notes["teacher"]["sha256"]
+    assert json.loads((straight / "run.json").read_text())["teachers"] == {"teacher": notes["teacher"]["sha256"]}
 
 
 def test_non_finite_loss_stops_with_step_and_utterances(make_config, tmp_path: Path) -> None:
-    class Poison(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            if batch_idx == 2:
+    class Poison:
+        def on_batch_start(self, distiller, batch, step) -> None:
+            if step == 3:
                 self.ids = batch.ids
                 batch.waveforms[1, 100] = float("nan")
 
@@ -126,14 +124,14 @@ def test_non_finite_loss_stops_with_step_and_utterances(make_config, tmp_path: P
     assert "the loss is not finite at step 3 (epoch 0, batch 2): loss nan, l1 nan, cosine nan" in message
     assert f"first in the speech of {poison.ids[1]}." in message
     assert f"Utterances of the batch: {', '.join(poison.ids)}." in message
-    assert last_checkpoint(tmp_path)["global_step"] == 2
-    assert all(torch.isfinite(value).all() for value in last_checkpoint(tmp_path)["state_dict"].values())
+    assert last_checkpoint(tmp_path)["progress"]["step"] == 2
+    assert all(torch.isfinite(value).all() for value in last_checkpoint(tmp_path)["model"].values())
 
 
 def test_non_finite_gradient_stops(make_config, tmp_path: Path) -> None:
-    class Poison(pl.Callback):
-        def on_after_backward(self, trainer, pl_module) -> None:
-            next(pl_module.student.parameters()).grad[:] = float("nan")
+    class Poison:
+        def on_after_backward(self, distiller, step) -> None:
+            next(distiller.student.parameters()).grad[:] = float("nan")
 
     with pytest.raises(NonFiniteLossError, match=r"gradient is not finite at step 1 .*utterances: speech/"):
         distill(make_config(tmp_path), callbacks=[Poison()])
@@ -279,8 +277,8 @@ def test_audio_that_vanishes_stops_with_its_name(make_config, corpus, tmp_path: 
     for index in range(8):
         soundfile.write(root / f"{index}.wav", np.random.default_rng(index).normal(0, 0.1, 8000), 16000)
 
-    class Remove(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+    class Remove:
+        def on_batch_start(self, distiller, batch, step) -> None:
             for path in root.iterdir():
                 path.unlink()
 
@@ -301,6 +299,8 @@ def test_last_hidden_state_and_other_terms_train(make_config, tmp_path: Path) ->
 def test_teacher_and_student_have_the_kernels_of_a_cpu(make_config, tmp_path, autocast, kernel) -> None:
     """Convolutions in bfloat16 take three times as long as matrix products."""
     config = make_config(tmp_path, f"teacher.autocast={str(autocast).lower()}")
-    module = build(config, load_teacher(config)[0])
-    module.on_fit_start()
-    assert isinstance(module.teacher.extractor, kernel) and isinstance(module.student.extractor, MatrixExtractor)
+    module = make_distiller(config, load_teacher(config.teacher)[0])
+    module.place_teachers(torch.device("cpu"))
+    assert isinstance(module.teachings[0].model.extractor, kernel) and isinstance(
+        module.student.extractor, MatrixExtractor
+    )

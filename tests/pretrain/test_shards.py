@@ -234,6 +234,6 @@ def test_a_run_on_shards_is_continued_exactly(make_config, shar: Path, tmp_path:
     distill(make_config(tmp_path / "straight", *options))
     distill(make_config(tmp_path / "stopped", *options, "trainer.max_steps=3", "optim.schedule_steps=6"))
     distill(make_config(tmp_path / "stopped", *options))
-    for part in ("state_dict", "optimizer_states", "progress"):
+    for part in ("model", "optimizer", "progress"):
         one, other = (last_checkpoint(tmp_path / name)[part] for name in ("stopped", "straight"))
         assert_equal_states(one, other)

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +17,7 @@ from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
 from robustdistiller.pretrain.data.speech import speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
-from robustdistiller.pretrain.training import callbacks, validator
+from robustdistiller.pretrain.training import log, stopping, validate
 from robustdistiller.pretrain.training.validation import feature_distances, hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
 
@@ -53,17 +52,18 @@ def validated(tmp_path_factory, corpus, teacher_path, other_speech) -> Path:
 
 def test_training_is_the_same_with_and_without_validation(validated: Path, straight: Path) -> None:
     one, other = last_checkpoint_of_steps(validated), last_checkpoint(straight)
-    for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "progress"):
+    one["progress"]["best"] = None
+    for part in ("model", "optimizer", "progress"):
         assert_equal_states(one[part], other[part], part)
 
 
 def last_checkpoint_of_steps(out_dir: Path) -> dict:
-    return torch.load(max((out_dir / "checkpoints").glob("step-*")), weights_only=True)
+    return torch.load(max((out_dir / "checkpoints").glob("distil-*[0-9].ckpt")), weights_only=True)
 
 
-class Fail(pl.Callback):
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step + 1 == 6:
+class Fail:
+    def on_before_optimizer_step(self, distiller, step) -> None:
+        if step == 6:
             raise OSError("the power went out")
 
 
@@ -106,11 +106,11 @@ def test_values_are_those_of_each_utterance_alone(validated: Path, teacher_path,
 
 
 def test_best_checkpoint_is_kept_and_exported(make_config, other_speech, tmp_path: Path) -> None:
-    class Spoil(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            if batch_idx == 4:
+    class Spoil:
+        def on_batch_start(self, distiller, batch, step) -> None:
+            if step == 5:
                 with torch.no_grad():
-                    pl_module.student.heads.bias += 3.0
+                    distiller.student.heads.bias += 3.0
 
     options = (EVERY_TWO, f"validation.speech={other_speech}", "validation.criterion=l1", "trainer.keep_checkpoints=3")
     distill(make_config(tmp_path, *options, "trainer.save_every_steps=2"), callbacks=[Spoil()])
@@ -120,15 +120,15 @@ def test_best_checkpoint_is_kept_and_exported(make_config, other_speech, tmp_pat
     assert min(means, key=means.get) == "4" and means["6"] > 2 * means["4"]
     best, last = (read_checkpoint(tmp_path / name) for name in ("student_best.ckpt", "student.ckpt"))
     assert best.metadata["step"] == 4 and last.metadata["step"] == 6
-    assert best.metadata["best"]["distance"] == pytest.approx(means["4"], rel=1e-5)
-    at_four = torch.load(tmp_path / "checkpoints" / "step-00000004.ckpt", weights_only=True)["state_dict"]
+    assert best.metadata["best"]["value"] == pytest.approx(means["4"], rel=1e-5)
+    at_four = torch.load(tmp_path / "checkpoints" / "distil-00000004.ckpt", weights_only=True)["model"]
     weights = dict(load_encoder(tmp_path / "student_best.ckpt").state_dict())
     assert_equal_states(weights, {name: at_four[f"student.{name}"] for name in weights})
     assert best.metadata["audio_hours"] < last.metadata["audio_hours"]
 
 
 def test_enhancement_gains_nothing_over_what_was_heard(make_config, other_speech, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step: step.heard)
+    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step, head: step.student_input)
     options = ("validation.every_steps=1", f"validation.speech={other_speech}", "trainer.max_steps=1")
     distill(make_config(tmp_path, *options))
     lines = {line["condition"]: line for line in read_lines(tmp_path)}
@@ -138,7 +138,7 @@ def test_enhancement_gains_nothing_over_what_was_heard(make_config, other_speech
 
 
 def test_enhancement_estimates_count(make_config, other_speech, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step: step.batch.waveforms)
+    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step, head: step.batch.waveforms)
     options = ("validation.every_steps=1", f"validation.speech={other_speech}", "trainer.max_steps=1")
     distill(make_config(tmp_path, *options, "validation.conditions=['noise:snr_db=5,noise=pink']"))
     (line,) = read_lines(tmp_path)
@@ -147,11 +147,11 @@ def test_enhancement_estimates_count(make_config, other_speech, tmp_path, monkey
 
 
 def test_speech_is_held_out_by_recording(make_config, tmp_path: Path, caplog) -> None:
-    class Listen(pl.Callback):
+    class Listen:
         def __init__(self):
             self.ids = set()
 
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        def on_batch_start(self, distiller, batch, step) -> None:
             self.ids.update(batch.ids)
 
     with caplog.at_level("INFO"):
@@ -270,7 +270,7 @@ def test_validation_of_a_clean_recipe_hears_the_training_part_of_the_noise(make_
 def test_another_validation_in_the_same_folder_is_refused(make_config, validated, other_speech, corpus) -> None:
     for speech, message in (
         (other_speech, r"validation\.utterances: 64 there, 2 now"),
-        (corpus.speech / "speaker0", "validation: "),
+        (corpus.speech / "speaker0", r"distil\.validation: "),
     ):
         with pytest.raises(SettingsError, match=message):
             distill(make_config(validated, EVERY_TWO, f"validation.speech={speech}", "validation.utterances=2"))
@@ -281,21 +281,21 @@ def test_time_of_the_validation_counts_for_the_limit_but_not_for_the_speed(
 ) -> None:
     clock = SimpleNamespace(now_s=0.0)
     fake = SimpleNamespace(monotonic=lambda: clock.now_s)
-    monkeypatch.setattr(callbacks, "time", fake)
-    monkeypatch.setattr(validator, "time", fake)
-    measure = validator.Validator._measure
+    for module in (log, stopping, validate):
+        monkeypatch.setattr(module, "time", fake)
+    measure = validate.measure_distances
 
-    def slow_measure(self, trainer, module):
+    def slow_measure(training, speech):
         clock.now_s += 3600
-        return measure(self, trainer, module)
+        return measure(training, speech)
 
-    class Tick(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+    class Tick:
+        def on_batch_start(self, distiller, batch, step) -> None:
             clock.now_s += 1
 
-    monkeypatch.setattr(validator.Validator, "_measure", slow_measure)
+    monkeypatch.setattr(validate, "measure_distances", slow_measure)
     options = (EVERY_TWO, f"validation.speech={other_speech}", "trainer.log_every_steps=3")
     with pytest.raises(RunInterrupted, match=r"stopped by trainer\.max_hours=1\.5 at step 4"):
         distill(make_config(tmp_path, *options, "trainer.max_hours=1.5"), callbacks=[Tick()])
-    line = callbacks.read_history(tmp_path / "history.csv")[0]
+    line = log.read_history(tmp_path / "history.csv")[0]
     assert line["audio_s_per_s"] > 1  # an hour's pause would leave nearly 0

@@ -74,6 +74,21 @@ class SpeechEncoder(nn.Module):
         """Samples per frame (320 for wav2vec 2.0's extractor)."""
         return self.config.downsample_rate
 
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers."""
+        return self.config.num_layers
+
+    @property
+    def width(self) -> int:
+        """Width of a hidden state."""
+        return self.config.embed_dim
+
+    @property
+    def first_centre_sample(self) -> float:
+        """The sample in the middle of what the first frame is made from, 199.5 for wav2vec 2.0's extractor."""
+        return (self.config.receptive_field - 1) / 2
+
     def num_frames(self, num_samples):
         """Frames made from ``num_samples`` samples, an integer or an integer tensor.
 

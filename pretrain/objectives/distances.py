@@ -13,11 +13,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.objectives.base import Objective, Step
-from robustdistiller.pretrain.objectives.tensors import at_least_float32, masked_mean
+from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
+from robustdistiller.pretrain.objectives.ops import at_least_float32, masked_mean, pool_frames
 
 
 def layer_l1(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
@@ -105,91 +105,41 @@ def _difference(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass
-class L1Config:
-    """Mean absolute difference between predicted and teacher features.
-
-    Attributes:
-        weight: in the loss; 0 leaves it out.
-        target_weights: one factor per target on its value; null is 1 for each. The trainer takes the mean over
-            targets, so that factors that sum to the number of targets keep the size of the term.
-    """
-
-    weight: float = 0.0
-    target_weights: tuple[float, ...] | None = None
-
-
-@dataclass
-class L2Config:
-    """Mean squared difference between predicted and teacher features.
-
-    Attributes:
-        weight: in the loss; 0 leaves it out.
-        target_weights: one factor per target on its value; null is 1 for each (ARMHuBERT: 1.0 for the last layer, 0.1
-            for the others).
-    """
-
-    weight: float = 0.0
-    target_weights: tuple[float, ...] | None = None
-
-
-@dataclass
-class CosineConfig:
-    """Cosine distance between predicted and teacher features.
-
-    Attributes:
-        weight: in the loss; 0 leaves it out.
-        form: `log_sigmoid` is -log sigmoid(cos) (DistilHuBERT), `raw` is 1 - cos (DPHuBERT, up to a constant).
-        target_weights: one factor per target on its value; null is 1 for each.
-    """
-
-    weight: float = 0.0
-    form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
-    target_weights: tuple[float, ...] | None = None
-
-
-@dataclass
-class FeaturePenaltyConfig:
-    """Mean square of the student's conv features.
-
-    Attributes:
-        weight: in the loss; 0 leaves it out.
-    """
-
-    weight: float = 0.0
-
-
-class _Layerwise(Objective):
+class _PerTarget(Objective):
     """A distance per target, times the target's weight."""
 
-    def __init__(self, target_weights: Sequence[float] | None = None):
-        super().__init__()
-        self.target_weights = None if target_weights is None else tuple(target_weights)
+    target_weights: tuple[float, ...] | None = None
 
-    def distance(self, step: Step) -> Tensor:
-        raise NotImplementedError
+    def check(self, shapes: Shapes) -> None:
+        """Refuse more or fewer weights than targets."""
+        if self.target_weights is not None and len(self.target_weights) != len(shapes.target_widths):
+            raise SettingsError(
+                f"target_weights: found {len(self.target_weights)} values for {len(shapes.target_widths)} targets; "
+                "give one per entry of targets.layers, or null for equal weights"
+            )
 
-    def forward(self, step: Step) -> Tensor:
-        """(targets,), each times its weight.
-
-        Raises:
-            SettingsError: there are more or fewer weights than targets.
-        """
+    def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
+        """(targets,), each times its weight."""
         values = self.distance(step)
         if self.target_weights is None:
             return values
-        if len(self.target_weights) != len(values):
-            raise SettingsError(
-                f"target_weights: found {len(self.target_weights)} values for {len(values)} targets; "
-                "give one per entry of targets.layers, or null for equal weights"
-            )
-        weights = torch.tensor(self.target_weights, dtype=values.dtype)
-        return values * weights.to(values.device, non_blocking=True)
+        return values * torch.tensor(self.target_weights, dtype=values.dtype).to(values.device, non_blocking=True)
+
+    def distance(self, step: Step) -> Tensor:
+        """(targets,) without weights."""
+        raise NotImplementedError
 
 
-class L1(_Layerwise):
-    """`layer_l1` of the predictions.
+@dataclass
+class L1(_PerTarget):
+    """Mean absolute difference between predicted and teacher features, `layer_l1`.
 
-    >>> L1(target_weights=(0.1, 1.0)).target_weights
+    Attributes:
+        weight: in the loss; 0 leaves it out.
+        target_weights: one factor per target on its value; null is 1 for each. The mean over targets is taken, so that
+            factors that sum to the number of targets keep the size of the term.
+
+    >>> L1(1.0, target_weights=(0.1, 1.0)).target_weights
     (0.1, 1.0)
     """
 
@@ -198,8 +148,14 @@ class L1(_Layerwise):
         return layer_l1(step.predictions, step.targets, step.valid)
 
 
-class L2(_Layerwise):
-    """`layer_l2` of the predictions.
+@dataclass
+class L2(_PerTarget):
+    """Mean squared difference between predicted and teacher features, `layer_l2`.
+
+    Attributes:
+        weight: in the loss; 0 leaves it out.
+        target_weights: one factor per target on its value; null is 1 for each (ARMHuBERT: 1.0 for the last layer, 0.1
+            for the others).
 
     >>> L2().target_weights is None
     True
@@ -210,31 +166,48 @@ class L2(_Layerwise):
         return layer_l2(step.predictions, step.targets, step.valid)
 
 
-class Cosine(_Layerwise):
-    """`layer_cosine` of the predictions.
+@dataclass
+class Cosine(_PerTarget):
+    """Cosine distance between predicted and teacher features, `layer_cosine`.
+
+    Attributes:
+        weight: in the loss; 0 leaves it out.
+        form: `log_sigmoid` is -log sigmoid(cos) (DistilHuBERT), `raw` is 1 - cos (DPHuBERT, up to a constant).
+        frames: time is pooled to so many frames first, over each utterance's valid frames; null keeps time.
+        target_weights: one factor per target on its value; null is 1 for each.
 
     >>> Cosine(form="raw").form
     'raw'
     """
 
-    def __init__(
-        self, form: Literal["log_sigmoid", "raw"] = "log_sigmoid", target_weights: Sequence[float] | None = None
-    ):
-        super().__init__(target_weights)
-        self.form = form
+    form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
+    frames: int | None = None
+
+    def check(self, shapes: Shapes) -> None:
+        """Refuse fewer than one frame, and weights that do not fit."""
+        super().check(shapes)
+        if self.frames is not None and self.frames < 1:
+            raise SettingsError(f"frames: found {self.frames}, expected at least 1, or null for no pooling")
 
     def distance(self, step: Step) -> Tensor:
         """(targets,)."""
-        return layer_cosine(step.predictions, step.targets, step.valid, self.form)
+        predictions, targets, valid = step.predictions, step.targets, step.valid
+        if self.frames is not None:
+            predictions, targets = (
+                [pool_frames(one, valid, self.frames) for one in parts] for parts in (predictions, targets)
+            )
+            valid = valid.any(1, keepdim=True).expand(-1, self.frames)
+        return layer_cosine(predictions, targets, valid, self.form)
 
 
+@dataclass
 class FeaturePenalty(Objective):
-    """`feature_penalty` of the student's conv features.
+    """Mean square of the student's conv features, `feature_penalty`.
 
-    >>> sum(1 for _ in FeaturePenalty().parameters())
-    0
+    >>> FeaturePenalty(0.1).weight
+    0.1
     """
 
-    def forward(self, step: Step) -> Tensor:
+    def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         """Scalar."""
-        return feature_penalty(step.output.extractor_features, step.valid)
+        return feature_penalty(step.student.extractor_features, step.valid)

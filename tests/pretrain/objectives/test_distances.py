@@ -15,7 +15,7 @@ from robustdistiller.pretrain.objectives import (
     masked_mean,
     valid_frames,
 )
-from robustdistiller.pretrain.objectives.layerwise import L1, L2, Cosine, FeaturePenalty
+from robustdistiller.pretrain.objectives.distances import L1, L2, Cosine, FeaturePenalty
 
 LENGTHS = (7, 3, 1)
 

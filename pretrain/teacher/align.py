@@ -1,0 +1,62 @@
+"""How a teacher's frames lie beside a student's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustdistiller.common.settings import SettingsError
+
+
+def frame_shift(student: Any, teacher: Any) -> int:
+    """By how many frames a teacher's numbering is ahead: its frame `k` lies nearest to the student's `k - shift`.
+
+    Args:
+        student: with `downsample_rate` and `first_centre_sample`, in samples, see `teacher.protocol.Teacher`.
+        teacher: likewise.
+
+    Raises:
+        SettingsError: frames come at other intervals, or the nearest ones are half a frame or more apart.
+
+    >>> from types import SimpleNamespace
+    >>> conv, shorter, mel = (SimpleNamespace(downsample_rate=320, first_centre_sample=x) for x in (199.5, 162.0, 0.0))
+    >>> frame_shift(conv, shorter), frame_shift(conv, mel)
+    (0, 1)
+    """
+    found = ", ".join(
+        f"the {who} has a frame every {model.downsample_rate} samples, the first around {model.first_centre_sample:g}"
+        for who, model in (("student", student), ("teacher", teacher))
+    )
+    if student.downsample_rate != teacher.downsample_rate:
+        raise SettingsError(
+            f"student and teacher cannot be compared frame by frame: {found}; expected the same stride: choose another "
+            "student.checkpoint or conv layers of the teacher's stride"
+        )
+    shift = round((student.first_centre_sample - teacher.first_centre_sample) / student.downsample_rate)
+    apart = abs(student.first_centre_sample - teacher.first_centre_sample - shift * student.downsample_rate)
+    if apart >= student.downsample_rate / 2:
+        raise SettingsError(
+            f"student and teacher cannot be compared frame by frame: {found}; the nearest frames are {apart:g} samples "
+            f"apart, expected less than half a frame ({student.downsample_rate / 2:g})"
+        )
+    return shift
+
+
+def shifted(states: Tensor, shift: int, num_frames: int) -> Tensor:
+    """A teacher's frames beside the student's: row `j` is the teacher's frame `j + shift`, zero where there is none.
+
+    Args:
+        states: (B, T, D) of the teacher.
+        shift: from `frame_shift`.
+        num_frames: of the student.
+
+    Returns:
+        (B, num_frames, D).
+
+    >>> import torch
+    >>> shifted(torch.arange(1.0, 5.0).reshape(1, 4, 1), 1, 5).flatten().tolist()
+    [2.0, 3.0, 4.0, 0.0, 0.0]
+    """
+    return F.pad(states, (0, 0, -shift, num_frames + shift - states.shape[1]))

@@ -1,0 +1,69 @@
+"""Being asked to stop: signals, a time limit, and what all processes agree on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType
+
+from lightning.fabric import Fabric
+
+#: SIGUSR1 is what `sbatch --signal=USR1@120` sends before the time is up.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+_POLL_STEPS = 10  # several processes ask one another every so many steps, because asking waits for a GPU
+
+
+class StopRequest:
+    """Whether training is to end after the current step. Use it as a context, which gives the signals back.
+
+    The first signal lets the current step finish; a second one interrupts at once.
+
+    Args:
+        max_hours: since now; `None` is no limit.
+
+    Attributes:
+        reason: the signal's name or the limit; empty while nothing was asked.
+
+    >>> with StopRequest(max_hours=1e-9) as request:
+    ...     request.due(None, step=1), request.reason
+    (True, 'trainer.max_hours=1e-09')
+    """
+
+    def __init__(self, max_hours: float | None = None):
+        self.reason, self._max_hours, self._start_s = "", max_hours, time.monotonic()
+        self._handlers: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def due(self, fabric: Fabric | None, step: int) -> bool:
+        """Whether to stop after this step; the same answer in all processes.
+
+        Args:
+            fabric: of the run; `None` asks this process alone.
+            step: optimizer steps done.
+        """
+        hours = self._max_hours
+        if hours is not None and time.monotonic() - self._start_s > hours * 3600:
+            self.reason = self.reason or f"trainer.max_hours={hours:g}"
+        if fabric is None or fabric.world_size == 1:
+            return bool(self.reason)
+        if step % _POLL_STEPS:
+            return False
+        if fabric.strategy.reduce_boolean_decision(bool(self.reason), all=False):
+            self.reason = self.reason or "another process"
+            return True
+        return False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.reason:
+            raise KeyboardInterrupt
+        self.reason = signal.Signals(number).name

@@ -1,0 +1,173 @@
+"""Validation during training: the measuring, `validation.csv`, and the best checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robustdistiller.pretrain.data.dataset import Batch, Heard
+from robustdistiller.pretrain.objectives.spectra import si_snr_db
+from robustdistiller.pretrain.training.log import History, append_line, forget_after
+from robustdistiller.pretrain.training.loop import Training
+from robustdistiller.pretrain.training.probe import Probe
+from robustdistiller.pretrain.training.step import Distiller
+from robustdistiller.pretrain.training.validation import feature_distances
+from robustdistiller.pretrain.training.validation_speech import ValidationSpeech
+
+logger = logging.getLogger(__name__)
+
+_MEASURES = ("l1", "cosine")
+_ENHANCED = ("si_snr_db", "si_snr_improvement_db")
+
+
+class Validation:
+    """Validates every so many steps and after the last one, and knows which step is the best.
+
+    `validation.csv` has one line per step and condition: feature distances (`l1`, `cosine`, and both per target), with
+    an enhancement head the SI-SNR of its estimate (`si_snr_db`) and what it gained over its input
+    (`si_snr_improvement_db`, of corrupted speech only), and with a probe its accuracy. With several processes each
+    measures some of the batches. What is measured are the averaged weights, if there are such.
+
+    Args:
+        out_dir: folder of the run.
+        stage: name of the stage.
+        training: of the stage.
+        speech: what to validate on; `None` for a probe alone.
+        probe: a linear classifier on labelled speech; `None` without.
+        history: has the logs beside the table.
+    """
+
+    def __init__(
+        self,
+        out_dir: Path,
+        stage: str,
+        training: Training,
+        speech: ValidationSpeech | None,
+        probe: Probe | None,
+        history: History,
+    ):
+        self.path, self.stage, self.training = out_dir / "validation.csv", stage, training
+        self.speech, self.probe, self.history = speech, probe, history
+        if training.fabric.is_global_zero:
+            forget_after(self.path, stage, training.progress.step)
+
+    def due(self, step: int) -> bool:
+        """Whether anything is to be measured after this step."""
+        return self._speech_due(step) or self._probe_due(step)
+
+    def measure(self, step: int) -> bool:
+        """Measure, write, and say whether the student is the best one so far; all processes have to call this."""
+        started_s = time.monotonic()
+        config, fabric, progress = self.training.distiller.config, self.training.fabric, self.training.progress
+        average = self.training.average
+        with contextlib.nullcontext() if average is None else average.applied():
+            lines = measure_distances(self.training, self.speech) if self._speech_due(step) else {}
+            if self._probe_due(step):
+                found = self.probe.measure(self.training.distiller.export_student()) if fabric.is_global_zero else None
+                for condition, accuracy in fabric.broadcast(found).items():
+                    lines.setdefault(condition, {})["probe_accuracy"] = accuracy
+        criterion = "probe_accuracy" if config.probe.criterion else config.validation.criterion
+        values = [line[criterion] for line in lines.values() if criterion in line]
+        if fabric.is_global_zero:
+            for condition, line in lines.items():
+                append_line(self.path, {"stage": self.stage, "step": step, "condition": condition, **line})
+                scalars = {f"validation/{name}/{condition}": value for name, value in line.items()}
+                self.history.add_scalars({name: v for name, v in scalars.items() if v is not None}, step)
+        better = False
+        if values:
+            value = sum(values) / len(values)
+            cost = -value if criterion == "probe_accuracy" else value
+            better = self.training.distiller.can_be_best() and (progress.best is None or cost < progress.best[0])
+            said = ", ".join(f"{condition} {line[criterion]:.4f}" for condition, line in lines.items())
+            best = ", the best" * better
+            logger.info("validation at step %d: %s %.4f (%s)%s", step, criterion, value, said, best)
+            if better:
+                progress.best = (cost, step)
+        self.history.pause(time.monotonic() - started_s)
+        return better
+
+    def _speech_due(self, step: int) -> bool:
+        return self.speech is not None and self._due(step, self.training.distiller.config.validation.every_steps)
+
+    def _probe_due(self, step: int) -> bool:
+        return self.probe is not None and self._due(step, self.training.distiller.config.probe.every_steps)
+
+    def _due(self, step: int, every_steps: int) -> bool:
+        return step % every_steps == 0 or step >= self.training.distiller.config.trainer.max_steps
+
+
+@torch.no_grad()
+def measure_distances(training: Training, speech: ValidationSpeech) -> dict[str, dict[str, float | None]]:
+    """Feature distances, and what enhancement gains, by condition.
+
+    Args:
+        training: of which the distiller is measured as it is.
+        speech: clean speech and its conditions.
+
+    Returns:
+        By condition, a line of the table.
+    """
+    fabric, module = training.fabric, training.distiller
+    names = module.target_names
+    # Sums of one batch and condition: distances per target, enhancement, frames, utterances.
+    sums = torch.zeros(len(speech), len(speech.corruptors), 2 * len(names) + len(_ENHANCED) + 2, dtype=torch.float64)
+    with evaluating(module):
+        for index in range(fabric.global_rank, len(speech), fabric.world_size):
+            sums[index] = _measure_batch(module, *speech.read(index))
+    if fabric.world_size > 1:
+        sums = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum").cpu()
+    lines = {}
+    for condition, total in zip(speech.corruptors, sums.sum(0)):
+        distances = (total[:-4] / total[-2]).reshape(2, len(names))
+        line: dict[str, float | None] = {measure: float(v.mean()) for measure, v in zip(_MEASURES, distances)}
+        for measure, values in zip(_MEASURES, distances.tolist()):
+            line |= {f"{measure}_layer{name}": value for name, value in zip(names, values)}
+        if "enhancement" in module.objectives:
+            line |= dict(zip(_ENHANCED, (total[-4:-2] / total[-1]).tolist()))
+            if condition == "clean":
+                line[_ENHANCED[1]] = None  # nothing to gain: the input is the target
+        lines[condition] = line
+    return lines
+
+
+def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tensor:
+    """(conditions, 2 targets + 4) float64 on the CPU, see `measure_distances`."""
+    batch = batch.to(module.device)
+    targets = module.teach(batch)
+    rows = []
+    for view in views:
+        step = module.hear(batch, view.to(module.device), targets)
+        distances = feature_distances(step.predictions, targets, step.valid).flatten().double().cpu()
+        gained = torch.zeros(2, dtype=torch.float64)
+        if "enhancement" in module.objectives:
+            head = module.heads["enhancement"]
+            estimate = module.objectives["enhancement"].estimate_waveforms(step, head)
+            after = si_snr_db(estimate, batch.waveforms, batch.lengths).double()
+            before = si_snr_db(step.student_input, batch.waveforms, batch.lengths).double()
+            gained = torch.stack([after.sum(), (after - before).sum()]).cpu()
+        counts = torch.tensor([int(step.valid.sum()), len(batch.ids)], dtype=torch.float64)
+        rows.append(torch.cat([distances, gained, counts]))
+    return torch.stack(rows)
+
+
+@contextlib.contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Eval mode in full precision, after which every part is in the mode it was in; random numbers are not used up."""
+    modes = {part: part.training for part in module.modules()}
+    device = next(module.parameters()).device
+    module.eval()
+    try:
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.autocast(device.type, enabled=False),
+        ):
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
