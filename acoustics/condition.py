@@ -30,7 +30,8 @@ class Condition:
     Effects may be written in any order; they act in the order in which sound travels (that of `effects.EFFECTS`): the
     voice and its room, other sounds, the microphone, the line. So in ``noise+reverb`` the speech is reverberated first
     and the noise is then added as it is: the ratio of the *reverberant* speech to the noise is ``snr_db``. (A noise
-    recording brings its own room.) What comes later, such as a codec, distorts the noise too.
+    recording brings its own room.) What comes later, such as a codec, distorts the noise too. ``noise_added=first``
+    adds the noise before everything else.
 
     Args:
         kind: ``clean``, or effects joined by ``+``.
@@ -83,7 +84,7 @@ class Condition:
         options = dict(self.options)
         return {
             name: EFFECTS[name](**{key: options[key] for key in _fields(name) if key in options})
-            for name in in_order(set(self._written()))
+            for name in in_order(set(self._written()), "noise" if "noise_added" in options else "")
         }
 
     def get(self, key: str) -> Any:

@@ -18,8 +18,12 @@ _DISTORTIONS = {"reverb_weight": 1.0, "pitch_shift_weight": 1.0, "band_reject_we
 _BANDS = {"pitch_cents": (-500, 500), "band_width_mel": (0, 150), "band_range_hz": (0, 8000)}
 _BOTH = {"snr_db": (0, 20), "talkers": (3, 7), "reverb_level": "rms"}
 _DEFAULTS = {**_SINGLE, **_BOTH, "mode": "single", **_NOISES, **_DISTORTIONS, **_BANDS}
-#: What the shipped recipes said; options of old files are laid over these.
-_RECIPES: tuple[dict[str, Any], ...] = ({}, {"mode": "double", "snr_db": (10, 19)})
+#: What the shipped recipes say; options of old files are laid over these. Today noise is added first in both.
+_RECIPES: tuple[dict[str, Any], ...] = tuple(
+    {**recipe, "noise_added": added}
+    for recipe in ({}, {"mode": "double", "snr_db": (10, 19)})
+    for added in (None, "first")
+)
 
 
 def without_modes(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,9 +53,10 @@ def _tables(old: Mapping[str, Any]) -> list[dict[str, float]]:
     snr, talkers = _spelled(old["snr_db"]), _spelled(old["talkers"])
     noises = {"file": "", "white": ",noise=white", "babble": f",noise=babble,talkers={talkers}"}
     level = f"reverb_level={old['reverb_level']}" if old["reverb_level"] != "rms" else ""
+    added = f",noise_added={old['noise_added']}" if old.get("noise_added") else ""
     if old["mode"] == "double":
         weights = {"file": "file_noise_weight", "white": "white_noise_weight", "babble": "babble_weight"}
-        sounds = {f"noise:snr_db={snr}{noises[kind]}": old[key] for kind, key in weights.items()}
+        sounds = {f"noise:snr_db={snr}{noises[kind]}{added}": old[key] for kind, key in weights.items()}
         band = ",".join(f"{key}={_spelled(old[key])}" for key in ("band_width_mel", "band_range_hz"))
         distortions = {
             f"reverb:{level}".rstrip(":"): old["reverb_weight"],
@@ -72,7 +77,7 @@ def _tables(old: Mapping[str, Any]) -> list[dict[str, float]]:
         table[f"noise:snr_db={snr}{noises[kind]}"] = float(shares[1]) * share
     table[f"reverb:{level}".rstrip(":")] = float(shares[2])
     for kind, share in of_noise.items():
-        options = ",".join(filter(None, (f"snr_db={snr}{noises[kind]}", level)))
+        options = ",".join(filter(None, (f"snr_db={snr}{noises[kind]}{added}", level)))
         table[f"noise+reverb:{options}"] = float(shares[3]) * share
     return [_positive(table)]
 

@@ -27,12 +27,13 @@ def private_generator(seed: int, epoch: int, utterance_id: str, purpose: str = "
 
 
 def effects_of(parameters: Parameters) -> list[str]:
-    """The effects that were drawn, in the order in which they act.
+    """The effects that were drawn, in the order in which they act; noise that is ``added`` first before all others.
 
     >>> effects_of({"operation": "noise+reverb"}), effects_of({"operation": "clean"})
     (['reverb', 'noise'], [])
     """
-    return in_order(set(parameters["operation"].split("+")))
+    first = "noise" if parameters.get("noise", {}).get("added") == "first" else ""
+    return in_order(set(parameters["operation"].split("+")), first)
 
 
 def check_parameters(parameters: Mapping[str, Any], where: str = "parameters") -> dict[str, Any]:

@@ -32,13 +32,17 @@ EFFECTS: dict[str, type[Effect]] = {
 }
 
 
-def in_order(names: set[str] | frozenset[str]) -> list[str]:
+def in_order(names: set[str] | frozenset[str], first: str = "") -> list[str]:
     """Effects in the order in which they act.
 
-    >>> in_order({"noise", "codec", "reverb"})
-    ['reverb', 'noise', 'codec']
+    Args:
+        names: of the effects.
+        first: the one that acts before all others although it stands further down the list.
+
+    >>> in_order({"noise", "codec", "reverb"}), in_order({"noise", "reverb"}, first="noise")
+    (['reverb', 'noise', 'codec'], ['noise', 'reverb'])
     """
-    return [name for name in EFFECTS if name in names]
+    return sorted((name for name in EFFECTS if name in names), key=lambda name: name != first)
 
 
 def joined(names: set[str] | frozenset[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 
 from ..levels import rms
-from .base import Parameters, Recordings, Sound, number, scaled, speech_level, spoken
+from .base import Parameters, Recordings, Sound, choice, number, scaled, speech_level, spoken
 
 if TYPE_CHECKING:
     from ..audio.sources import AudioSource
@@ -28,8 +28,9 @@ COLORS = tuple(_EXPONENT)
 class Noise(Sound):
     """Noise at a signal-to-noise ratio over the utterance, whose samples it is added to as it is.
 
-    With reverberation, the speech is reverberated first, so that the ratio is that of the *reverberant* speech. Nothing
-    is clipped or renormalised: samples may leave -1..1. A silent utterance stays silent.
+    With reverberation, the speech is reverberated first, so that the ratio is that of the *reverberant* speech, unless
+    `noise_added` says otherwise. Nothing is clipped or renormalised: samples may leave -1..1. A silent utterance stays
+    silent.
 
     Attributes:
         snr_db: signal-to-noise ratio in dB; of a range, whole numbers are drawn.
@@ -37,6 +38,9 @@ class Noise(Sound):
         speech: path of the speech that babble is mixed from; None takes the speech given.
         talkers: voices in the babble (5).
         speech_level: ``rms`` (pauses included, as usual) or ``active`` (ITU-T P.56) level of the speech.
+        noise_added: ``first`` adds it to the dry speech, before anything else is done to either: rooms and distortions
+            then act on the mixture, and the ratio is that of the dry speech, as in the released code of RobustDistiller
+            (arXiv 2302.09437) and of arXiv 2210.07978.
 
     >>> from robustdistiller.acoustics.effects import Range
     >>> Noise(snr_db=Range(5.0, 5.0), noise="white").draw(np.random.default_rng(0), 16000, Recordings())
@@ -51,6 +55,7 @@ class Noise(Sound):
     speech: str | None = None
     talkers: Any = number(1, 100, whole=True)
     speech_level: str | None = speech_level()
+    noise_added: str | None = choice("first")
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,6 +80,8 @@ class Noise(Sound):
             voices = int(self.talkers.low) if self.talkers else TALKERS
             names, starts = source.draw(rng, num_samples, voices if babble else 1)
             noise = {"kind": "babble" if babble else "file", "names": names, "starts": starts}
+        if self.noise_added:
+            noise["added"] = self.noise_added
         level = {"speech_level": self.speech_level} if self.speech_level else {}
         return {"snr_db": self.snr_db.low, "noise": noise, **level}
 
@@ -105,7 +112,8 @@ class Noise(Sound):
         sound = source if source == "babble" else f"{source} noise".strip()
         talkers = f", {spoken('talkers', self.talkers)}" if self.talkers else ""
         active = " (active level)" if self.speech_level == "active" else ""
-        return f"{sound} {spoken('snr_db', self.snr_db)}{talkers}{active}"
+        first = " (added first)" if self.noise_added else ""
+        return f"{sound} {spoken('snr_db', self.snr_db)}{talkers}{active}{first}"
 
 
 def part_of(source: AudioSource, name: str, start: int, num_samples: int) -> np.ndarray:

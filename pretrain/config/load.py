@@ -1,7 +1,8 @@
-"""What a distillation run is: one dataclass tree, filled from a recipe file and dotted overrides.
+"""Reading a recipe: the files it is built on, the command line over them, and a check of all of its stages.
 
-Precedence: command line > recipe file > its `base` > the defaults below. Unknown keys are refused. The merged result
-is saved as `config.yaml` in the run's folder before the first step, and is itself a recipe.
+Precedence: command line > recipe file > its `base` (of several, the later ones first) > the defaults in `schema`.
+Unknown keys are refused. The merged result is saved as `config.yaml` in the run's folder before the first step, and is
+itself a recipe.
 """
 
 from __future__ import annotations
@@ -14,76 +15,34 @@ from typing import Any
 
 import yaml
 
-from robustdistiller.acoustics import CorruptionPolicy
-from robustdistiller.acoustics.first_version import without_modes
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, override, read
 from robustdistiller.common.typed import fit
 from robustdistiller.common.written import load_yaml, merge, to_plain
-from robustdistiller.pretrain.config.schema import (
-    DataConfig,
-    OptimConfig,
-    StudentConfig,
-    TargetsConfig,
-    TeacherConfig,
-    TrainerConfig,
-)
-from robustdistiller.pretrain.multitask.config import MultitaskConfig
-from robustdistiller.pretrain.objectives.registry import ObjectivesConfig
-from robustdistiller.pretrain.student.pruning.config import PruningConfig
-from robustdistiller.pretrain.training.validation import ValidationConfig
+from robustdistiller.pretrain.config.first_version import as_today
+from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.config.stages import stages_of
 
 
 @dataclass
-class DistillConfig:
-    """One distillation run.
+class _Spelled(DistillConfig):
+    """A configuration as it is written: the type of a stage's setting is that of the setting outside of stages."""
 
-    Attributes:
-        about: what the recipe is, in one line.
-        source: where it comes from.
-        recipe: name of the recipe file.
-        out_dir: the run's folder; a run found there is continued.
-        seed: of everything drawn: initial heads, batches, crops, corruptions, dropout.
-        then: settings of a second run that goes on with the student of the first, laid over those of the first. The
-            first is kept in `out_dir/first`; what comes out is the second's student.
-        multitask: fine-tune for labelled tasks instead of distilling.
-
-    >>> load_config("robustdistiller", ["student.num_layers=3", "out_dir=exp/three"]).student.num_layers
-    3
-    """
-
-    about: str = ""
-    source: str = ""
-    recipe: str = ""
-    out_dir: str | None = None
-    seed: int = 0
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    student: StudentConfig = field(default_factory=StudentConfig)
-    targets: TargetsConfig = field(default_factory=TargetsConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    corruption: CorruptionPolicy | None = None
-    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
-    pruning: PruningConfig | None = None
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
-    then: dict[str, Any] | None = None
-    multitask: MultitaskConfig | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-able values."""
-        return to_plain(self)
+    stages: dict[str, DistillConfig | None] = field(default_factory=dict)
+    then: DistillConfig | None = None
 
 
 def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillConfig:
-    """Read a recipe and lay overrides over it.
+    """Read a recipe, lay overrides over it, and check every stage of what comes out.
 
     Args:
         recipe: name of a shipped recipe, or the path of a YAML file.
-        overrides: `dotted.key=value` each, lists in YAML: `student.num_layers=3`, `data.speech=[A, B]`.
+        overrides: `dotted.key=value` each, lists in YAML: `student.num_layers=3`, `data.speech=[A, B]`,
+            `stages.distil.optim.lr=1e-4`. `stages.distil=null` leaves that stage out.
 
     Raises:
-        SettingsError: unknown recipe, unknown key, or a value of the wrong type.
+        SettingsError: unknown recipe, unknown key or stage, a value of the wrong type or out of range, or settings
+            that contradict each other, in any stage.
 
     >>> config = load_config("robustdistiller", ["optim.lr=1e-4", "data.noise=[musan/noise]"])
     >>> config.optim.lr, config.optim.clip_norm, config.data.noise
@@ -91,23 +50,21 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> DistillCon
     """
     path = _find_recipe(recipe)
     values = _read_chain(path, seen=())
-    values = override(DistillConfig, values, overrides)
+    known = list(_stages(values))
+    values = override(_Spelled, values, overrides)
     values["recipe"] = values.get("recipe") or path.stem
-    values["then"] = fit(dict[str, Any] | None, values.get("then")) and fit(DistillConfig, values["then"])
-    return read(DistillConfig, _of_today(values))
-
-
-def _of_today(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the first version, as they are said today."""
-    values = dict(values)
-    if isinstance(values.get("corruption"), Mapping):
-        try:
-            values["corruption"] = without_modes(to_plain(values["corruption"]))
-        except (TypeError, ValueError) as error:
-            raise SettingsError(f"corruption: {error}") from None
-    if isinstance(values.get("data"), Mapping):  # noise was kept decoded on disk
-        values["data"] = {key: value for key, value in values["data"].items() if key != "decoded_gib"}
-    return values
+    for name in _stages(values):
+        if name not in known:
+            there = did_you_mean(name, known) if known else "; the recipe has no stages"
+            raise SettingsError(f"unknown stage {name!r}{there} (recipe files add stages, the command line does not)")
+    for key in ("stages", "then"):
+        if key in values:
+            values[key] = fit(_Spelled, {key: values[key]})[key]
+    if isinstance(values.get("stages", {}), Mapping | None):
+        values["stages"] = {name: own for name, own in _stages(values).items() if own is not None}
+    config = read(DistillConfig, as_today(values))
+    stages_of(config)
+    return config
 
 
 def list_recipes() -> dict[str, DistillConfig]:
@@ -140,7 +97,7 @@ def _find_recipe(recipe: str | Path, near: Path | None = None) -> Path:
 
 
 def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a recipe file laid over those of its `base`."""
+    """The values of a recipe file laid over those of its `base`, or of its bases in turn."""
     if path.resolve() in seen:
         raise SettingsError(f"recipe {path} is its own base: " + " -> ".join(str(step) for step in (*seen, path)))
     try:
@@ -149,8 +106,17 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise SettingsError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"recipe {path}: expected keys and values, found {type(values).__name__}")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    below = _read_chain(_find_recipe(base, near=path), (*seen, path.resolve()))
-    return merge({key: value for key, value in below.items() if key != "recipe"}, values)
+    bases = values.pop("base", None) or []
+    below: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        below = merge(below, _read_chain(_find_recipe(base, near=path), (*seen, path.resolve())))
+    below.pop("recipe", None)
+    merged = merge(below, values)
+    for name, own in _stages(values).items():
+        if to_plain(own) is None and name not in _stages(below):  # a stage with nothing of its own, not one taken away
+            merged["stages"] = {**merged["stages"], name: {}}
+    return merged
+
+
+def _stages(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return values["stages"] if isinstance(values.get("stages"), Mapping) else {}

@@ -1,11 +1,31 @@
-"""The sections of a distillation run's configuration, one dataclass each; `config` puts them together."""
+"""What a distillation run is, as settings: one tree of dataclasses, filled from recipe files and a command line."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from robustdistiller.acoustics import CorruptionPolicy
+from robustdistiller.common.written import to_plain
+from robustdistiller.pretrain.config.trainer import (
+    Count,
+    LogConfig,
+    NotNegative,
+    OptimConfig,
+    Positive,
+    ProbeConfig,
+    Share,
+    TrainerConfig,
+    WholeNumber,
+)
+from robustdistiller.pretrain.multitask.config import MultitaskConfig
+from robustdistiller.pretrain.objectives.registry import ObjectivesConfig
+from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.teacher.groups.find import GroupsConfig
+from robustdistiller.pretrain.training.validation import ValidationConfig
+
+Target = int | Literal["projected"] | tuple[int, ...]
+"""A layer, the mean of several, or `projected`: the projected conv features before the position encoding."""
 
 
 @dataclass
@@ -23,6 +43,19 @@ class TeacherConfig:
     checkpoint: str | None = None
     hears: Literal["clean", "independent"] = "clean"
     autocast: bool = False
+
+
+#: Options of a student that are about its training: all others are its shape, or where it comes from.
+TRAINING_KEYS = frozenset(
+    {
+        "feature_grad_mult",
+        "train_feature_scale",
+        "feature_dropout",
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+    }
+)
 
 
 @dataclass
@@ -43,23 +76,28 @@ class StudentConfig:
         num_heads: attention heads per layer.
         ffn_dim: feed-forward width.
         feature_grad_mult: factor on the gradient that reaches the conv extractor.
+        train_feature_scale: whether the factors on the conv features that pruning leaves behind are trained.
+        feature_dropout: after the projection of the conv features; null is what the teacher's file says, which differs
+            between files of one model.
         dropout: in the transformer, after attention and feed-forward.
         attention_dropout: on attention weights.
         activation_dropout: inside the feed-forward part.
     """
 
     checkpoint: str | None = None
-    num_layers: int | None = 2
+    num_layers: Count | None = 2
     source_layers: Literal["first", "every_other"] | tuple[int, ...] = "first"
     init: Literal["distilhubert", "truncated", "random"] = "distilhubert"
     relative_position: Literal["drop", "keep"] = "drop"
-    embed_dim: int | None = None
-    num_heads: int | None = None
-    ffn_dim: int | None = None
-    feature_grad_mult: float = 0.1
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
+    embed_dim: Count | None = None
+    num_heads: Count | None = None
+    ffn_dim: Count | None = None
+    feature_grad_mult: NotNegative = 0.1
+    train_feature_scale: bool = True
+    feature_dropout: Share | None = None
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
+    activation_dropout: Share = 0.1
 
 
 @dataclass
@@ -75,53 +113,66 @@ class TargetCacheConfig:
         dtype: `fp16`, `int8` (half of that, coarser) or `fp32` (twice that, exact).
         max_gb: most space to take, in 1e9 bytes; refused before the first step if it is not enough.
         crops: stretches of each long recording.
-
-    Raises:
-        ValueError: no crops, or no space.
-
-    >>> TargetCacheConfig(crops=0)
-    Traceback (most recent call last):
-    ValueError: crops is 0, expected 1 or more
     """
 
     folder: str | None = None
     dtype: Literal["fp16", "int8", "fp32"] = "fp16"
-    max_gb: float = 100.0
-    crops: int = 1
-
-    def __post_init__(self) -> None:
-        if self.crops < 1:
-            raise ValueError(f"crops is {self.crops}, expected 1 or more")
-        if self.max_gb <= 0:
-            raise ValueError(f"max_gb is {self.max_gb:g}, expected more than 0")
+    max_gb: Positive = 100.0
+    crops: Count = 1
 
 
 @dataclass
 class TargetsConfig:
-    """What of the teacher is predicted, and from what of the student. Layer 0 is the input of the first layer.
+    """What of the teacher is predicted, and from what of the student.
+
+    Layer 0 is the input of the first layer, after position encoding and norm; `projected` is what both start from.
 
     Attributes:
-        layers: one entry per target: a teacher layer, or a list of layers whose mean is the target (SKILL). `auto`
-            finds groups of similar layers on a calibration set (section `groups`).
+        layers: one entry per target: a teacher layer, a list of layers whose mean is the target (SKILL), or, with
+            `match: layers`, `projected` (what DPHuBERT's code calls layer 0). `auto` finds groups of similar layers on
+            a calibration set (section `groups`).
         match: `heads` regresses all targets from the student's last layer, one head each (DistilHuBERT); `layers`
             regresses each from a student layer through a linear map that starts as the identity (DPHuBERT).
         student_layers: with `match: layers`, the student layer, or group of layers, for each target; null is the same
             numbers as `layers`.
-        share_maps: with `match: layers`, all targets but layer 0 share one map, as in DPHuBERT; false gives each its
-            own.
+        share_maps: with `match: layers`, all targets but layer 0 and `projected` share one map, as in DPHuBERT; false
+            gives each its own.
         normalize: `layer_norm` takes mean and scale of each frame out of the teacher's layers before they are averaged
             and compared.
         groups: how `auto` finds the groups.
         cache: keep the targets on disk; null asks the teacher in every step. `targets.cache={}` does it as is.
     """
 
-    layers: Literal["auto"] | tuple[int | tuple[int, ...], ...] = (4, 8, 12)
+    layers: Literal["auto"] | tuple[Target, ...] = (4, 8, 12)
     match: Literal["heads", "layers"] = "heads"
-    student_layers: tuple[int | tuple[int, ...], ...] | None = None
+    student_layers: tuple[Target, ...] | None = None
     share_maps: bool = True
     normalize: Literal["none", "layer_norm"] = "none"
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     cache: TargetCacheConfig | None = None
+
+
+@dataclass
+class OtherTeacherConfig:
+    """A further teacher, whose targets stand beside those of the first; with `targets.match: layers` only.
+
+    Attributes:
+        checkpoint: as of the first teacher.
+        hears: as of the first teacher.
+        autocast: as of the first teacher.
+        layers: its layers, as in `targets.layers`; groups are not found for it.
+        student_layers: as in `targets.student_layers`.
+        share_maps: as in `targets.share_maps`, among its own maps.
+        normalize: as in `targets.normalize`.
+    """
+
+    layers: tuple[Target, ...]
+    checkpoint: str | None = None
+    hears: Literal["clean", "independent"] = "clean"
+    autocast: bool = False
+    student_layers: tuple[Target, ...] | None = None
+    share_maps: bool = True
+    normalize: Literal["none", "layer_norm"] = "none"
 
 
 @dataclass
@@ -140,7 +191,8 @@ class DataConfig:
         music: folders of music, as for `noise`.
         max_samples: longest stretch used at once, at 16 kHz.
         min_samples: shorter files are left out, at 16 kHz.
-        long_files: `crop` takes one random stretch of a longer file per epoch; `windows` uses all of it, in pieces.
+        long_files: `crop` takes one random stretch of a longer file per epoch; `windows` uses all of it, in pieces;
+            `drop` leaves it out.
         num_workers: processes that read and prepare audio; 0 reads in the main process.
         manifest_dir: where the list of audio files is kept; null is the run's own folder. Share one between runs to
             scan large corpora once.
@@ -154,82 +206,67 @@ class DataConfig:
     rir: list[str] = field(default_factory=list)
     babble: list[str] = field(default_factory=list)
     music: list[str] = field(default_factory=list)
-    max_samples: int = 250_000
-    min_samples: int = 1_600
-    long_files: Literal["crop", "windows"] = "crop"
-    num_workers: int = 4
+    max_samples: Count = 250_000
+    min_samples: Count = 1_600
+    long_files: Literal["crop", "windows", "drop"] = "crop"
+    num_workers: WholeNumber = 4
     manifest_dir: str | None = None
-    unreadable_budget: int = 10
+    unreadable_budget: WholeNumber = 10
 
 
 @dataclass
-class OptimConfig:
-    """AdamW with linear warm-up.
+class DistillConfig:
+    """One distillation run.
 
     Attributes:
-        lr: peak learning rate.
-        betas: AdamW's.
-        eps: AdamW's.
-        weight_decay: on weight matrices and kernels; biases and norms have none.
-        warmup_fraction: share of `schedule_steps` over which the rate rises from 0.
-        schedule: after that, `linear` falls to 0 at `schedule_steps`, `constant` stays.
-        schedule_steps: length of the schedule; null is `trainer.max_steps` of the run's first start.
-        clip_norm: largest gradient norm of all trained parameters together.
+        about: what the recipe is, in one line.
+        source: where it comes from.
+        recipe: name of the recipe file.
+        out_dir: the run's folder; a run found there is continued.
+        seed: of everything drawn: initial heads, batches, crops, corruptions, dropout.
+        teacher: the model that is imitated.
+        teachers: further ones by name, each with targets of its own, which are called `NAME:LAYER`.
+        student: the model that is trained.
+        targets: what of the first teacher is predicted.
+        data: what is heard.
+        corruption: what the student hears done to it; null is clean speech.
+        objectives: the terms of the loss.
+        pruning: pruning of the student while it is trained; null is none.
+        optim: the optimizer.
+        trainer: length, batches, devices.
+        validation: distances to the teacher on speech that is not trained on.
+        probe: a linear probe on labelled speech.
+        log: where the log goes.
+        stages: what is done in turn with one student: a name for each stage, and the settings laid over those above
+            while it lasts. None are one stage, called `distil`. See `config.stages.stages_of`.
+        multitask: fine-tune for labelled tasks instead of distilling.
+
+    >>> from robustdistiller.pretrain import load_config
+    >>> load_config("robustdistiller", ["student.num_layers=3", "out_dir=exp/three"]).student.num_layers
+    3
     """
 
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 1e-6
-    warmup_fraction: float = 0.07
-    schedule: Literal["linear", "constant"] = "linear"
-    schedule_steps: int | None = None
-    clip_norm: float = 15.0
+    about: str = ""
+    source: str = ""
+    recipe: str = ""
+    out_dir: str | None = None
+    seed: int = 0
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teachers: dict[str, OtherTeacherConfig] = field(default_factory=dict)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    corruption: CorruptionPolicy | None = None
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+    pruning: PruningConfig | None = None
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    multitask: MultitaskConfig | None = None
 
-
-@dataclass
-class TrainerConfig:
-    """How long, how large, on what.
-
-    Attributes:
-        max_steps: optimizer steps.
-        batch_size: utterances per batch and device; null is no limit.
-        batch_seconds: about so many padded seconds per batch and device; null is no limit. With both, the one reached
-            first counts.
-        accumulate: batches per optimizer step.
-        num_buckets: batches are made of utterances of similar length; this many kinds.
-        accelerator: Lightning's: auto, cpu, gpu, mps.
-        devices: devices per node.
-        num_nodes: machines.
-        strategy: how several processes train: `auto` is DDP for several devices; `ddp_find_unused_parameters_true` is
-            needed where a part of the student has no part in the loss, such as layers above the last matched one.
-        precision: `auto` is fp16 on CUDA and fp32 elsewhere.
-        deterministic: refuse GPU kernels that are not reproducible.
-        compile: compile the layers of teacher and student (torch.compile); takes minutes at the start.
-        activation_checkpointing: compute the student's transformer layers again in the backward pass instead of
-            keeping what is inside them: less memory, the same gradients.
-        log_every_steps: one line of history.csv and TensorBoard per so many steps.
-        save_every_steps: checkpoint interval.
-        keep_checkpoints: how many to keep.
-        max_hours: stop, with a checkpoint, after this time; start again to go on.
-        progress: show the progress bar, where the output is a terminal.
-    """
-
-    max_steps: int = 200_000
-    batch_size: int | None = 24
-    batch_seconds: float | None = None
-    accumulate: int = 1
-    num_buckets: int = 10
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    deterministic: bool = False
-    compile: bool = False
-    activation_checkpointing: bool = False
-    log_every_steps: int = 50
-    save_every_steps: int = 10_000
-    keep_checkpoints: int = 2
-    max_hours: float | None = None
-    progress: bool = True
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-able values; as YAML it is a recipe that gives the same configuration again."""
+        return to_plain(self)

@@ -12,7 +12,8 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import TargetsConfig
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
-Group = tuple[int, ...]
+Group = tuple[int | str, ...]
+"""Layers whose mean is meant, or `projected` alone: the projected conv features."""
 
 
 class Targets(nn.Module):
@@ -20,7 +21,8 @@ class Targets(nn.Module):
 
     The estimates come from the student's prediction heads (`match: heads`, DistilHuBERT, arXiv 2110.01900) or from its
     hidden states through linear maps (`match: layers`, DPHuBERT, arXiv 2305.17651). A group of layers stands for the
-    mean of its hidden states (SKILL, arXiv 2402.16830). The maps are used in training only.
+    mean of its hidden states (SKILL, arXiv 2402.16830); `projected` for the projected conv features, which DPHuBERT's
+    code calls layer 0. The maps are used in training only.
 
     Args:
         config: `layers` must be explicit by now.
@@ -43,20 +45,10 @@ class Targets(nn.Module):
         self.normalize = config.normalize == "layer_norm"
         self.maps = None
         if config.match == "heads":
-            if config.student_layers is not None:
-                raise SettingsError(
-                    "targets.student_layers: with targets.match=heads everything is predicted from the last layer; "
-                    "set targets.match=layers or leave student_layers out"
-                )
             return
         named = config.layers if config.student_layers is None else config.student_layers
         self.student_groups = as_groups(named, student.num_layers, "targets.student_layers", "student")
-        if len(self.student_groups) != len(self.groups):
-            raise SettingsError(
-                f"targets.student_layers: found {len(self.student_groups)} entries for {len(self.groups)} targets; "
-                "give one student layer or group per target"
-            )
-        self.map_of = [0 if group == (0,) else 1 for group in self.groups]
+        self.map_of = [0 if group in ((0,), ("projected",)) else 1 for group in self.groups]
         if not config.share_maps:
             self.map_of = list(range(len(self.groups)))
         # Maps that nothing uses would be parameters without a gradient.
@@ -66,48 +58,49 @@ class Targets(nn.Module):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The teacher layers that are needed."""
-        return tuple(sorted({layer for group in self.groups for layer in group}))
+        """The teacher layers that are needed; none for `projected` alone."""
+        return tuple(sorted({layer for group in self.groups for layer in group if layer != "projected"}))
 
     @property
     def names(self) -> tuple[str, ...]:
         """One short name per target, for logs."""
         return tuple(group_name(group) for group in self.groups)
 
-    def of_teacher(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
-        """Per target (B, T, D) from the teacher's hidden states, each (B, T, D), of which it reads `layers`."""
-        return [self._mean(hidden_states, group, self.normalize) for group in self.groups]
+    def of_teacher(self, output: EncoderOutput) -> list[Tensor]:
+        """Per target (B, T, D) from the teacher's output, of whose hidden states it reads `layers`."""
+        return [self._mean(output, group, self.normalize) for group in self.groups]
 
     def of_student(self, output: EncoderOutput) -> list[Tensor]:
         """Per target (B, T, D), the student's estimate."""
         if self.maps is None:
             return output.predictions
-        states = [self._mean(output.hidden_states, group) for group in self.student_groups]
-        return [self.maps[index](state) for index, state in zip(self.map_of, states)]
+        states = [self._mean(output, group) for group in self.student_groups]
+        return [self.maps[index](state) for index, state in zip(self.map_of, states, strict=True)]
 
     @staticmethod
-    def _mean(hidden_states: Sequence[Tensor], group: Group, normalize: bool = False) -> Tensor:
-        states = [hidden_states[layer] for layer in group]
+    def _mean(output: EncoderOutput, group: Group, normalize: bool = False) -> Tensor:
+        states = [output.projected if layer == "projected" else output.hidden_states[layer] for layer in group]
         if normalize:
             states = [F.layer_norm(state.float(), state.shape[-1:]) for state in states]
         return states[0] if len(states) == 1 else torch.stack(states).mean(0)
 
 
-def as_groups(layers: Sequence[int | Sequence[int]], depth: int, key: str, whose: str) -> tuple[Group, ...]:
+def as_groups(layers: Sequence[int | str | Sequence[int]], depth: int, key: str, whose: str) -> tuple[Group, ...]:
     """`layers` with every entry a tuple, checked against a model of `depth` layers.
 
     Raises:
         SettingsError: none, an empty group, a layer that does not exist, or the same target twice.
 
-    >>> as_groups([0, [1, 2]], 4, "targets.layers", "teacher")
-    ((0,), (1, 2))
+    >>> as_groups(["projected", 0, [1, 2]], 4, "targets.layers", "teacher")
+    (('projected',), (0,), (1, 2))
     >>> as_groups([4, 8, 12], 6, "targets.layers", "teacher")
     Traceback (most recent call last):
     robustdistiller.common.settings.SettingsError: targets.layers: the teacher has layers 0 to 6, found [8, 12]: \
 choose among them, for example [2, 4, 6]
     """
-    groups = tuple((layer,) if isinstance(layer, int) else tuple(layer) for layer in layers)
-    missing = sorted({layer for group in groups for layer in group if not 0 <= layer <= depth})
+    groups = tuple((layer,) if isinstance(layer, int | str) else tuple(layer) for layer in layers)
+    numbers = {layer for group in groups for layer in group if layer != "projected"}
+    missing = sorted(number for number in numbers if not 0 <= number <= depth)
     if missing:
         example = ", ".join(str(round(depth * part / 3)) for part in (1, 2, 3))
         raise SettingsError(
@@ -126,7 +119,7 @@ def group_name(group: Group) -> str:
     >>> group_name((4,)), group_name((4, 5, 6)), group_name((1, 3))
     ('4', '4-6', '1+3')
     """
-    contiguous = len(group) > 1 and list(group) == list(range(group[0], group[-1] + 1))
+    contiguous = len(group) > 1 and group == tuple(range(group[0], group[-1] + 1))
     return f"{group[0]}-{group[-1]}" if contiguous else "+".join(map(str, group))
 
 

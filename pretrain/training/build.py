@@ -9,7 +9,6 @@ import torch
 
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.load import DistillConfig
-from robustdistiller.pretrain.config.schema import StudentConfig
 from robustdistiller.pretrain.data.roots import load_teacher
 from robustdistiller.pretrain.student.build import load_student, make_student
 from robustdistiller.pretrain.teacher.targets import as_groups
@@ -18,9 +17,6 @@ from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
 logger = logging.getLogger(__name__)
-
-#: What a student from a file brings along.
-SHAPE_KEYS = ("num_layers", "source_layers", "init", "relative_position", "embed_dim", "num_heads", "ffn_dim")
 
 
 def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
@@ -34,6 +30,8 @@ def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
         student = build_student(config, teacher)
         if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
             student.extractor.requires_grad_(False)
+        if not config.student.train_feature_scale and student.extractor.scale is not None:
+            student.extractor.scale.requires_grad_(False)
         module = Distiller(config, teacher, student)
     for name, count in count_parameters(module).items():
         logger.info("%-38s %13s parameters", name, f"{count:,}")
@@ -44,17 +42,12 @@ def student_digest(config: DistillConfig) -> str | None:
     """Digest of the file that the student starts from; `None` if it is built from the teacher.
 
     Raises:
-        SettingsError: it does not exist, or a shape is given beside it.
+        SettingsError: it does not exist.
     """
-    options = config.student
-    if not options.checkpoint:
+    if not config.student.checkpoint:
         return None
-    changed = [key for key in SHAPE_KEYS if getattr(options, key) != getattr(StudentConfig(), key)]
-    if changed:
-        names = ", ".join(f"student.{key}" for key in changed)
-        raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
     try:
-        return checkpoint_digest(resolve(options.checkpoint))
+        return checkpoint_digest(resolve(config.student.checkpoint))
     except (FileNotFoundError, ValueError) as error:
         raise SettingsError(f"student.checkpoint: {error}") from error
 
@@ -63,7 +56,7 @@ def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncode
     """The untrained student of a run, from its teacher or from `student.checkpoint`.
 
     Raises:
-        SettingsError: options that do not fit the teacher, or a shape given beside `student.checkpoint`.
+        SettingsError: options that do not fit the teacher.
     """
     options, targets = config.student, config.targets
     trained = {
@@ -72,6 +65,8 @@ def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncode
         "attention_dropout": options.attention_dropout,
         "activation_dropout": options.activation_dropout,
     }
+    if options.feature_dropout is not None:
+        trained["feature_dropout"] = options.feature_dropout
     groups = as_groups(targets.layers, teacher.config.num_layers, "targets.layers", "teacher")
     heads = [max(group) for group in groups] if targets.match == "heads" else []
     if options.checkpoint:

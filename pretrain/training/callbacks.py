@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.pretrain.config.load import TrainerConfig
+from robustdistiller.pretrain.config.schema import TrainerConfig
 from robustdistiller.pretrain.training.checkpoint import checkpoint_step
 
 logger = logging.getLogger(__name__)

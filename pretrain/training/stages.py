@@ -16,16 +16,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.files import remove_leftovers
-from robustdistiller.common.settings import SettingsError, read
-from robustdistiller.common.written import merge, to_plain
-from robustdistiller.pretrain.config.load import DistillConfig
-from robustdistiller.pretrain.config.schema import StudentConfig
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.check import SHAPE_KEYS
+from robustdistiller.pretrain.config.schema import DistillConfig, StudentConfig
+from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
 from robustdistiller.pretrain.data.roots import check_data, load_teacher
 from robustdistiller.pretrain.data.speech import cuts_digest
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache, refuse_uncacheable
 from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
-from robustdistiller.pretrain.training.build import SHAPE_KEYS, build, count_parameters, student_digest
+from robustdistiller.pretrain.training.build import build, count_parameters, student_digest
 from robustdistiller.pretrain.training.callbacks import CheckpointKeeper, History, read_history
 from robustdistiller.pretrain.training.checkpoint import (
     checkpoint_step,
@@ -81,31 +81,22 @@ def distill(config: DistillConfig, callbacks: Sequence[pl.Callback] = ()) -> Pat
     """
     if not _is_main_process():
         logging.getLogger("robustdistiller").setLevel(logging.WARNING)
+    *before, last = stages_of(config)
+    student = None
     with torch.random.fork_rng(devices=[]):
-        if not config.then:
-            return _distill(config, callbacks)
-        first = replace(config, then=None, out_dir=str(_out_dir(config) / "first"))
-        student = _distill(first, callbacks)
-        _wait_for(student)
-        return _distill(second_stage(config, student), callbacks)
+        for number, stage in enumerate(before):
+            folder = _out_dir(config) / (stage.name if number else "first")
+            student = _distill(_going_on(replace(stage.config, out_dir=str(folder)), student), callbacks)
+            _wait_for(student)
+        return _distill(_going_on(last.config, student), callbacks)
 
 
-def second_stage(config: DistillConfig, student: Path) -> DistillConfig:
-    """The run that goes on with what the first stage of `config` made: its settings with those of `then` over them.
-
-    The student keeps its shape and is not pruned again.
-
-    >>> from robustdistiller.pretrain import load_config
-    >>> second_stage(load_config("dphubert", ["out_dir=exp"]), Path("exp/first/student.ckpt")).optim.lr
-    0.0001
-    """
-    defaults = to_plain(StudentConfig())
-    values = {
-        **to_plain(replace(config, then=None)),
-        "pruning": None,
-    }
-    values = merge(values, {"student": {key: defaults[key] for key in SHAPE_KEYS} | {"checkpoint": str(student)}})
-    return read(DistillConfig, merge(values, config.then))
+def _going_on(config: DistillConfig, student: Path | None) -> DistillConfig:
+    """The settings of a stage with the student of the one before, in its shape."""
+    if student is None:
+        return config
+    shape = {key: getattr(StudentConfig(), key) for key in SHAPE_KEYS}
+    return replace(config, student=replace(config.student, **shape, checkpoint=str(student)))
 
 
 def _wait_for(path: Path, seconds: float = 600.0) -> None:
@@ -240,8 +231,6 @@ class _LoaderFromPosition(pl.LightningDataModule):
 def _out_dir(config: DistillConfig) -> Path:
     if not config.out_dir:
         raise SettingsError("out_dir: say where the run goes, for example out_dir=exp/first")
-    if config.trainer.batch_size is None and config.trainer.batch_seconds is None:
-        raise SettingsError("trainer: give batch_size (utterances) or batch_seconds, both are null")
     return Path(config.out_dir).expanduser()
 
 

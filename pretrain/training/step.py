@@ -155,8 +155,8 @@ class Distiller(pl.LightningModule):
         device = self.device.type
         autocast = self.settings.teacher.autocast and torch.is_autocast_enabled(device)
         with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
-            output = self.teacher(heard, lengths, layers=self.targets.layers, predict=False)
-        return self.targets.of_teacher(output.hidden_states)
+            output = self.teacher(heard, lengths, layers=self.targets.layers or (0,), predict=False)
+        return self.targets.of_teacher(output)
 
     @staticmethod
     def hear(batch: Batch, view: Heard | None) -> Tensor:
@@ -203,8 +203,9 @@ class Distiller(pl.LightningModule):
         """AdamW, with the schedule stepped after every optimizer step; gates and multipliers have their own groups."""
         settings = self.settings.optim
         named = [(name, weight) for name, weight in self._named_weights() if weight.requires_grad]
-        decayed = [weight for name, weight in named if _is_decayed(name, weight)]
-        others = [weight for name, weight in named if not _is_decayed(name, weight)]
+        norms = settings.decay_norms
+        decayed = [weight for name, weight in named if _is_decayed(name, weight, norms)]
+        others = [weight for name, weight in named if not _is_decayed(name, weight, norms)]
         groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         if self.gates is not None:
             groups += self.gates.optimizer_groups()
@@ -224,13 +225,14 @@ class Distiller(pl.LightningModule):
         )
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip the norm of all gradients but the gates' together, and refuse to step on NaN.
+        """Clip the norm of all gradients together, without or with the gates', and refuse to step on NaN.
 
         Raises:
             NonFiniteLossError: the norm is NaN or infinite (in fp16 the scaler skips such steps instead).
         """
-        weights = [weight for _, weight in self._named_weights()]
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.optim.clip_norm)
+        settings = self.settings.optim
+        weights = self.parameters() if settings.clip_gates else [weight for _, weight in self._named_weights()]
+        norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
         self.values |= {"grad_norm": norm.detach(), "lr": optimizer.param_groups[0]["lr"]}
         if self.trainer.precision != "16-mixed":
             self.finite.expect(norm, self.global_step + 1, self._failure_of_gradient(*self._latest))
@@ -307,8 +309,8 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float, de
     return max((1 - progress) / (1 - warmup_fraction), 0.0) if decay and warmup_fraction < 1 else 1.0
 
 
-def _is_decayed(name: str, weight: Tensor) -> bool:
-    return weight.ndim > 1 and not name.endswith("bias")
+def _is_decayed(name: str, weight: Tensor, norms: bool) -> bool:
+    return (weight.ndim > 1 or norms) and not name.endswith("bias")
 
 
 def _step_seed(seed: int, position: Position, rank: int) -> int:

@@ -175,3 +175,17 @@ def test_condition_paths_bring_their_own_sources(library):
     assert described["seed"] == 4
     assert set(described["sources"]) == {"noise", "rir"}
     assert all(len(digest) == 64 for digest in described["sources"].values())
+
+
+def test_noise_that_is_added_first_is_in_the_room_too(sources):
+    """By hand: speech and noise together are what is reverberated, and the ratio is that of the dry speech."""
+    wave = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    both = Corruptor("noise+reverb:snr_db=3,noise=white,noise_added=first", **sources)
+    drawn = both.draw("utt-1", len(wave))
+    noisy = Corruptor("noise:snr_db=3,noise=white", **sources).apply(wave, {**drawn, "operation": "noise"})
+    expected = Corruptor("reverb", **sources).apply(noisy, {"operation": "reverb", "rir": drawn["rir"]})
+    np.testing.assert_array_equal(both.apply(wave, drawn), expected)
+    assert list(both.what.effects) == ["noise", "reverb"] and Condition.parse(str(both.what)) == both.what
+    usual = Corruptor("noise+reverb:snr_db=3,noise=white", **sources)
+    assert usual.draw("utt-1", len(wave))["noise"] == {key: drawn["noise"][key] for key in ("kind", "seed")}
+    assert not np.array_equal(usual.apply(wave, usual.draw("utt-1", len(wave))), expected)

@@ -1,0 +1,136 @@
+"""What can be told from the settings of a stage alone, before any file is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.schema import (
+    TRAINING_KEYS,
+    DistillConfig,
+    OtherTeacherConfig,
+    StudentConfig,
+    TargetsConfig,
+)
+
+#: What decides the architecture of a student and the weights that it starts from, beside `checkpoint`.
+SHAPE_KEYS = tuple(key.name for key in fields(StudentConfig) if key.name not in {"checkpoint", *TRAINING_KEYS})
+
+
+def check_settings(config: DistillConfig) -> None:
+    """Refuse settings of a stage that contradict each other.
+
+    Args:
+        config: of one stage. That data and a teacher are given is not asked: a recipe need not name them.
+
+    Raises:
+        SettingsError: one sentence for the first contradiction.
+
+    >>> from robustdistiller.pretrain import load_config
+    >>> check_settings(load_config("dphubert"))
+    """
+    _check_student(config.student)
+    _check_targets(config.targets)
+    _check_teachers(config)
+    _check_length(config)
+    data, probe = config.data, config.probe
+    if data.min_samples > data.max_samples:
+        raise SettingsError(
+            f"data.min_samples={data.min_samples} is more than data.max_samples={data.max_samples}, which would leave "
+            "no speech; give less"
+        )
+    if (probe.every_steps is None) != (probe.data is None):
+        there, lacking = ("every_steps", "data") if probe.data is None else ("data", "every_steps")
+        raise SettingsError(
+            f"probe.{there} is given and probe.{lacking} is not; a probe needs both, for example "
+            "probe.every_steps=5000 probe.data=words.csv"
+        )
+    if probe.criterion and probe.every_steps is None:
+        raise SettingsError("probe.criterion=true chooses by a probe that is never made; give probe.every_steps too")
+    if config.multitask is not None:
+        _check_multitask(config)
+
+
+def _check_student(student: StudentConfig) -> None:
+    changed = [key for key in SHAPE_KEYS if getattr(student, key) != getattr(StudentConfig(), key)]
+    if student.checkpoint and changed:
+        names = ", ".join(f"student.{key}" for key in changed)
+        raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
+
+
+def _check_targets(targets: TargetsConfig) -> None:
+    if targets.match == "heads":
+        if targets.student_layers is not None:
+            raise SettingsError(
+                "targets.student_layers: with targets.match=heads everything is predicted from the last layer; set "
+                "targets.match=layers or leave student_layers out"
+            )
+        if "projected" in targets.layers:
+            raise SettingsError(
+                "targets.layers: found 'projected' with targets.match=heads, which predicts layers; set "
+                "targets.match=layers or leave it out"
+            )
+    targets_count = targets.groups.count if targets.layers == "auto" else len(targets.layers)
+    _check_pairs("targets", targets.student_layers, targets_count)
+
+
+def _check_pairs(where: str, student_layers: Sequence | None, targets_count: int) -> None:
+    if student_layers is not None and len(student_layers) != targets_count:
+        raise SettingsError(
+            f"{where}.student_layers: found {len(student_layers)} entries for {targets_count} targets; give one "
+            "student layer or group per target"
+        )
+
+
+def _check_teachers(config: DistillConfig) -> None:
+    hears = {"teacher": config.teacher.hears}
+    for name, teacher in config.teachers.items():
+        hears[f"teachers.{name}"] = teacher.hears
+        _check_other_teacher(name, teacher)
+    if config.teachers and config.targets.match != "layers":
+        raise SettingsError(
+            f"teachers: found {', '.join(config.teachers)} beside the first teacher with targets.match=heads, where "
+            "all heads predict one teacher; set targets.match=layers"
+        )
+    independent = [where for where, what in hears.items() if what == "independent"]
+    if independent and config.corruption is None:
+        raise SettingsError(
+            f"{independent[0]}.hears=independent asks for a corruption of the teacher's own and corruption is null; "
+            f"set {independent[0]}.hears=clean or give a corruption"
+        )
+
+
+def _check_other_teacher(name: str, teacher: OtherTeacherConfig) -> None:
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        raise SettingsError(f"teachers: found the name {name!r}, expected letters, digits, - and _, a letter first")
+    if not teacher.checkpoint:
+        raise SettingsError(f"teachers.{name}.checkpoint: which model is it? give a path, a URL or org/name on the Hub")
+    if not teacher.layers:
+        raise SettingsError(f"teachers.{name}.layers: found none, expected one or more layers or groups of layers")
+    _check_pairs(f"teachers.{name}", teacher.student_layers, len(teacher.layers))
+
+
+def _check_length(config: DistillConfig) -> None:
+    trainer, optim = config.trainer, config.optim
+    if trainer.batch_size is None and trainer.batch_seconds is None:
+        raise SettingsError("trainer: give batch_size (utterances) or batch_seconds, both are null")
+    if optim.schedule == "linear" and optim.schedule_steps is not None and trainer.max_steps > optim.schedule_steps:
+        raise SettingsError(
+            f"trainer.max_steps={trainer.max_steps} goes beyond optim.schedule_steps={optim.schedule_steps}, where the "
+            f"learning rate has fallen to 0; give optim.schedule_steps={trainer.max_steps} too, which stretches the "
+            "schedule"
+        )
+
+
+def _check_multitask(config: DistillConfig) -> None:
+    given = {
+        "teachers": bool(config.teachers),
+        "probe.every_steps": config.probe.every_steps is not None,
+        "log.wandb": config.log.wandb is not None,
+        "trainer.ema_decay": config.trainer.ema_decay is not None,
+    }
+    for key, is_given in given.items():
+        if is_given:
+            raise SettingsError(f"{key} means nothing when fine-tuning for labelled tasks (multitask); leave it out")

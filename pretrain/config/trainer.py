@@ -1,0 +1,137 @@
+"""The sections of a configuration that say how a student is trained: optimizer, length, probes, logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+"""A whole number of at least 1."""
+WholeNumber = Annotated[int, Field(ge=0)]
+"""A whole number of at least 0."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A finite number above 0."""
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A finite number of at least 0."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1."""
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""A number from 0 to below 1."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up.
+
+    Attributes:
+        lr: peak learning rate.
+        betas: AdamW's.
+        eps: AdamW's.
+        weight_decay: on weight matrices and kernels; biases have none.
+        decay_norms: whether the factors of norms decay, too.
+        warmup_fraction: share of `schedule_steps` over which the rate rises from 0.
+        schedule: after that, `linear` falls to 0 at `schedule_steps`, `constant` stays.
+        schedule_steps: length of the schedule; null is `trainer.max_steps` of the stage's first start. A stage does not
+            take it over from the one before.
+        clip_norm: largest gradient norm of all trained weights together.
+        clip_gates: whether the gates of pruning and their multipliers are among these.
+    """
+
+    lr: Positive = 2e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    eps: Positive = 1e-6
+    weight_decay: NotNegative = 1e-6
+    decay_norms: bool = False
+    warmup_fraction: Share = 0.07
+    schedule: Literal["linear", "constant"] = "linear"
+    schedule_steps: Count | None = None
+    clip_norm: Positive = 15.0
+    clip_gates: bool = False
+
+
+@dataclass
+class TrainerConfig:
+    """How long, how large, on what.
+
+    Attributes:
+        max_steps: optimizer steps of the stage.
+        batch_size: utterances per batch and device; null is no limit.
+        batch_seconds: about so many padded seconds per batch and device; null is no limit. With both, the one reached
+            first counts.
+        accumulate: batches per optimizer step.
+        num_buckets: batches are made of utterances of similar length; this many kinds.
+        accelerator: auto, cpu, gpu, mps, as Lightning names them.
+        devices: devices per node.
+        num_nodes: machines.
+        strategy: how several processes train: `auto` is DDP for several devices; `ddp_find_unused_parameters_true` is
+            needed where a part of the student has no part in the loss, such as layers above the last matched one.
+        precision: `auto` is fp16 on CUDA and fp32 elsewhere.
+        deterministic: refuse GPU kernels that are not reproducible.
+        compile: compile the layers of teacher and student (torch.compile); takes minutes at the start.
+        activation_checkpointing: compute the student's transformer layers again in the backward pass instead of
+            keeping what is inside them: less memory, the same gradients.
+        ema_decay: an exponential moving average of the student's weights with this decay is what is validated and
+            exported; null is the weights themselves.
+        log_every_steps: one line of history.csv and TensorBoard per so many steps.
+        save_every_steps: checkpoint interval.
+        keep_checkpoints: how many to keep beside the one that is needed to go on.
+        max_hours: stop, with a checkpoint, after this time; start again to go on.
+        progress: show the progress bar, where the output is a terminal.
+    """
+
+    max_steps: Count = 200_000
+    batch_size: Count | None = 24
+    batch_seconds: Positive | None = None
+    accumulate: Count = 1
+    num_buckets: Count = 10
+    accelerator: str = "auto"
+    devices: Count = 1
+    num_nodes: Count = 1
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    deterministic: bool = False
+    compile: bool = False
+    activation_checkpointing: bool = False
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    log_every_steps: Count = 50
+    save_every_steps: Count = 10_000
+    keep_checkpoints: WholeNumber = 2
+    max_hours: Positive | None = None
+    progress: bool = True
+
+
+@dataclass
+class ProbeConfig:
+    """A linear probe while training: how well labelled speech that is not trained on can be told apart.
+
+    On frozen features, averaged over time, a linear classifier is trained on clean speech, and tested on clean speech
+    and under the conditions of section `validation`.
+
+    Attributes:
+        every_steps: optimizer steps between two probes; one more comes after the last step. Null is never.
+        data: a CSV file with the columns `path` and `label`, and possibly `split` (`train` or `test`); without it, a
+            fifth of the recordings of each label is for testing, chosen by a hash of the name.
+        layers: hidden states of the student that a weighted sum of is probed, as s3prl does; null takes all.
+        steps: updates of the classifier.
+        criterion: whether the probe's accuracy, averaged over the conditions, chooses the best checkpoint; otherwise
+            `validation.criterion` does.
+    """
+
+    every_steps: Count | None = None
+    data: str | None = None
+    layers: tuple[WholeNumber, ...] | None = None
+    steps: Count = 300
+    criterion: bool = False
+
+
+@dataclass
+class LogConfig:
+    """Where the log goes beside history.csv and TensorBoard.
+
+    Attributes:
+        wandb: project on Weights & Biases; null is none.
+    """
+
+    wandb: str | None = None
