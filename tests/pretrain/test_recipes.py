@@ -13,6 +13,7 @@ from robustdistiller.pretrain.training.callbacks import read_history
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
 
 from .conftest import TEACHER, assert_equal_states, last_checkpoint
+from .option_reads import OptionReads
 
 DISTILLING = sorted(name for name, recipe in list_recipes().items() if recipe.multitask is None)
 PRUNING = sorted(name for name in DISTILLING if list_recipes()[name].pruning is not None)
@@ -56,6 +57,21 @@ def straight_runs(tmp_path_factory, corpus, teacher_path) -> dict[str, Path]:
         steps = 3 if name in (*RESUMED, *PRUNING) else 2
         distill(load_config(name, _overrides(name, teacher_path, corpus, root / name, steps)))
     return {name: root / name for name in DISTILLING}
+
+
+def test_every_option_is_read_by_what_trains(corpus, teacher_path: Path, tmp_path: Path) -> None:
+    """Objectives, corruption and fine-tuning have tests of their own, of what each option changes."""
+    more = {
+        "distilhubert": ["validation.every_steps=2", "targets.cache={}"],
+        "robustdistiller": ["student.feature_dropout=0.5"],
+        "dphubert": ["stages.distil.trainer.max_steps=1"],
+        "skill": ["stages=null"],
+    }
+    with OptionReads("objectives", "corruption", "multitask") as reads:
+        for name, overrides in more.items():
+            distill(load_config(name, [*_overrides(name, teacher_path, corpus, tmp_path / name, 2), *overrides]))
+    parts = {key.partition(".")[0] for key in reads.unread - {"trainer.ema_decay"}}
+    assert parts == {"about", "source", "stages", "log", "probe", "teachers"}  # words; what nothing asks for yet
 
 
 @pytest.mark.parametrize("recipe", DISTILLING)
