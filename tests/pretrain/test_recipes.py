@@ -89,6 +89,11 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
         before = load_encoder(teacher_path).count_parameters()
         assert student.count_parameters() < 0.95 * before
         assert "sparsity" in read_history(out_dir / "first" / "history.csv")[-1] and "sparsity" not in lines[-1]
+        pruned, final = (read_checkpoint(out_dir / part / "student.ckpt").state_dict for part in ("first", "."))
+        assert torch.equal(pruned["extractor.scale"], final["extractor.scale"])  # student.train_feature_scale: false
+        assert not torch.equal(pruned["projection.weight"], final["projection.weight"])
+    dropout = list_recipes()[recipe].student.feature_dropout
+    assert student.config.feature_dropout == dropout == (0.1 if recipe in PRUNING else 0.0)
 
 
 class Stop(pl.Callback):
