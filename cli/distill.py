@@ -21,7 +21,7 @@ What there is, what a recipe sets, and how large its student is:
 A student of WavLM Base+ for noise and reverberation (one GPU, some days):
   robustdistiller distill robustdistiller out_dir=exp/robust \\
       teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech \\
-      data.noise=[UrbanSound8K,musan/noise] data.rir=RIRS_NOISES
+      data.noise=[UrbanSound8K,musan/noise] data.rir='RIRS_NOISES,only=real'
 
 \b
 Variations:
@@ -32,7 +32,7 @@ Variations:
   batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
   stop after a while       trainer.max_hours=11.5
   a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
-  measured rooms only      data.rir='RIRS_NOISES,only=real'
+  simulated rooms, too     data.rir=RIRS_NOISES
   validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
   less memory              trainer.activation_checkpointing=true
   compiled layers          trainer.compile=true

@@ -116,8 +116,8 @@ class Student:
             final = round(steps * _FINAL_SHARE)
             settings += [
                 f"trainer.max_steps={steps - final}",
-                f"then.trainer.max_steps={final}",
-                "then.optim.lr=5e-4",
+                f"stages.distil.trainer.max_steps={final}",
+                "stages.distil.optim.lr=5e-4",
                 f"pruning.ramp_steps={(steps - final) // 3}",
                 f"pruning.sparsity={_PRUNED_SPARSITY}",
                 *_FAST_GATES,

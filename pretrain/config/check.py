@@ -31,7 +31,10 @@ def check_settings(config: DistillConfig) -> None:
     >>> from robustdistiller.pretrain import load_config
     >>> check_settings(load_config("dphubert"))
     """
-    _check_student(config.student)
+    if config.multitask is not None:
+        _check_multitask(config)
+    else:
+        _check_student(config.student)
     _check_targets(config.targets)
     _check_teachers(config)
     _check_length(config)
@@ -49,8 +52,6 @@ def check_settings(config: DistillConfig) -> None:
         )
     if probe.criterion and probe.every_steps is None:
         raise SettingsError("probe.criterion=true chooses by a probe that is never made; give probe.every_steps too")
-    if config.multitask is not None:
-        _check_multitask(config)
 
 
 def _check_student(student: StudentConfig) -> None:

@@ -77,7 +77,8 @@ class StudentConfig:
         ffn_dim: feed-forward width.
         feature_grad_mult: factor on the gradient that reaches the conv extractor.
         train_feature_scale: whether the factors on the conv features that pruning leaves behind are trained.
-        feature_dropout: after the projection of the conv features.
+        feature_dropout: after the projection of the conv features; null is what the teacher's file says, which differs
+            between files of one model.
         dropout: in the transformer, after attention and feed-forward.
         attention_dropout: on attention weights.
         activation_dropout: inside the feed-forward part.
@@ -93,7 +94,7 @@ class StudentConfig:
     ffn_dim: Count | None = None
     feature_grad_mult: NotNegative = 0.1
     train_feature_scale: bool = True
-    feature_dropout: Share = 0.0
+    feature_dropout: Share | None = None
     dropout: Share = 0.1
     attention_dropout: Share = 0.1
     activation_dropout: Share = 0.1

@@ -42,7 +42,7 @@ def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
         SettingsError: options that do not fit the teacher.
     """
     options, targets = config.student, config.targets
-    trained = {key: getattr(options, key) for key in sorted(_OF_ENCODER)}
+    trained = _trained(options)
     layers = [] if targets.layers == "auto" else targets.layers  # groups are found later, and heads need a number only
     groups = as_groups(layers, teacher.num_layers, "targets.layers", "teacher") if layers else ()
     heads = [max(group) for group in groups] if targets.match == "heads" else []
@@ -52,8 +52,8 @@ def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
             return load_student(options.checkpoint, heads, teacher.width, **trained)
         if not isinstance(teacher, SpeechEncoder):
             raise SettingsError(
-                "student: the teacher is no model of the kind that students are, so that a student cannot be built from "
-                "it; give student.checkpoint=MODEL to start from"
+                "student: the teacher is no model of the kind that students are, and none can be built from it; give "
+                "student.checkpoint=MODEL to start from"
             )
         return make_student(
             teacher,
@@ -76,7 +76,7 @@ def with_training_options(student: SpeechEncoder, options: StudentConfig) -> Spe
     >>> with_training_options(student, StudentConfig(dropout=0.25)).config.dropout
     0.25
     """
-    trained = {key: getattr(options, key) for key in _OF_ENCODER}
+    trained = _trained(options)
     with torch.random.fork_rng(devices=[]):
         copy = SpeechEncoder(student.config.replace(**trained))
     copy.load_state_dict(student.state_dict())
@@ -86,6 +86,12 @@ def with_training_options(student: SpeechEncoder, options: StudentConfig) -> Spe
     if scale is not None and not options.train_feature_scale:
         scale.requires_grad_(False)
     return copy.train()
+
+
+def _trained(options: StudentConfig) -> dict[str, float]:
+    """Options of the encoder that are about its training; what is null stays as it is in the file."""
+    values = {key: getattr(options, key) for key in sorted(_OF_ENCODER)}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:

@@ -94,6 +94,4 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_decayed(name: str, weight: Tensor, decay_norms: bool) -> bool:
-    if name.endswith("bias"):
-        return False
-    return weight.ndim > 1 or (decay_norms and "norm" in name)
+    return (weight.ndim > 1 or decay_norms) and not name.endswith("bias")

@@ -182,7 +182,7 @@ class Distiller(nn.Module):
         step = self.hear(lesson.batch, lesson.batch.corrupted, lesson.targets, lesson.global_step)
         loss, values = 0.0, {}
         for name, objective in self.objectives.items():
-            head = self.heads[name] if name in self.heads else None
+            head = dict(self.heads.items()).get(name)
             value = lesson.shares[objective.mean_over] * objective(step, head)
             loss = loss + objective.weight * value.mean()
             values[name] = value.detach().mean()
@@ -270,7 +270,7 @@ class Distiller(nn.Module):
     def _ask(self, teaching: Teaching, waveforms: Tensor, lengths: Tensor) -> list[Tensor]:
         low = teaching.autocast and self.autocast_dtype is not None
         with torch.autocast(waveforms.device.type, self.autocast_dtype, enabled=low):
-            output = teaching.model(waveforms, lengths, layers=teaching.targets.layers)
+            output = teaching.model(waveforms, lengths, layers=teaching.targets.layers or (0,))
         return teaching.targets.of_teacher(output)
 
 

@@ -244,7 +244,7 @@ def test_every_recipe_takes_its_settings(name):
     places = StudyData(Path("work"), Path("pool"))
     recipe, *settings = STUDENTS[name].arguments(places, Path("teacher.ckpt"), 1, 90, Path("out"))
     config = load_config(recipe, settings)
-    second = (config.then or {}).get("trainer", {}).get("max_steps", 0)
+    second = config.stages.get("distil", {}).get("trainer", {}).get("max_steps", 0)
     assert config.trainer.max_steps + second == 90
     assert (config.corruption is not None) == STUDENTS[name].corrupted == bool(config.data.noise)
     assert (config.pruning is not None) == STUDENTS[name].pruned == bool(second)

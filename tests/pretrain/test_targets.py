@@ -27,7 +27,7 @@ def _output(states: list[torch.Tensor], predictions: list[torch.Tensor] = ()) ->
 
 def test_a_group_is_the_mean_of_its_layers(states) -> None:
     targets = Targets(TargetsConfig(layers=(4, (1, 2, 6))), STUDENT, TEACHER)
-    four, group = targets.of_teacher(states)
+    four, group = targets.of_teacher(_output(states))
     assert torch.equal(four, states[4])
     torch.testing.assert_close(group, (states[1] + states[2] + states[6]) / 3)
     assert targets.names == ("4", "1+2+6") and targets.layers == (1, 2, 4, 6)
@@ -37,7 +37,7 @@ def test_layer_norm_comes_before_the_mean(states) -> None:
     targets = Targets(TargetsConfig(layers=((1, 2),), normalize="layer_norm"), STUDENT, TEACHER)
     scaled = [state * 7 + 3 for state in states]
     expected = (F.layer_norm(states[1], (16,)) + F.layer_norm(states[2], (16,))) / 2
-    torch.testing.assert_close(targets.of_teacher(scaled)[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(targets.of_teacher(_output(scaled))[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_heads_are_taken_as_they_are(states) -> None:
@@ -62,6 +62,15 @@ def test_maps_start_as_the_identity_and_are_shared_behind_layer_0(states, share:
     torch.testing.assert_close(group, (states[1] + states[3]) / (1 if share else 2))
 
 
+def test_projected_is_what_dphubert_numbers_0_and_has_a_map_of_its_own(states) -> None:
+    config = TargetsConfig(layers=("projected", 1, 3), match="layers")
+    targets = Targets(config, STUDENT, TEACHER)
+    output = EncoderOutput(states[5], states[6], states[:4], torch.tensor([5, 3]), [])
+    assert torch.equal(targets.of_teacher(output)[0], states[6])
+    assert targets.names == ("projected", "1", "3") and targets.layers == (1, 3) and targets.map_of == [0, 1, 1]
+    torch.testing.assert_close(targets.of_student(output), [states[6], states[1], states[3]])
+
+
 def test_other_widths_are_mapped(states) -> None:
     thin = EncoderConfig(embed_dim=8, num_layers=3, num_heads=2, position_groups=4)
     targets = Targets(TargetsConfig(layers=(6,), match="layers", student_layers=(3,)), thin, TEACHER)
@@ -77,8 +86,7 @@ def test_other_widths_are_mapped(states) -> None:
         ({"layers": (2, 2)}, "expected different layers"),
         ({"layers": ((),)}, "expected one or more layers"),
         ({"layers": (2, 6), "match": "layers"}, r"targets.student_layers: the student has layers 0 to 3, found \[6\]"),
-        ({"layers": (2,), "match": "layers", "student_layers": (1, 2)}, "found 2 entries for 1 targets"),
-        ({"layers": (2,), "student_layers": (1,)}, "everything is predicted from the last layer"),
+        ({"layers": ("projected", "projected"), "match": "layers", "student_layers": (1, 2)}, "different layers"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(options: dict, message: str) -> None:
