@@ -1,7 +1,7 @@
 """The order of batches: an endless, exactly resumable stream of cuts, grouped by length.
 
-It depends on the seed, the epoch and the utterances' ids, never on where a run was interrupted. It is one stream for all
-processes, of which each takes its share: as many batches make a step, whichever processes they are in.
+It depends on the seed, the epoch and the ids of the utterances, never on where a run was interrupted. It is one stream
+for all processes, of which each takes its share: as many batches make a step, whichever processes they are in.
 """
 
 from __future__ import annotations

@@ -154,13 +154,13 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
     if not is_main:
         logging.getLogger("robustdistiller").setLevel(logging.WARNING)
     stop = StopRequest(config.trainer.max_hours)
-    with _only_run(out_dir) if is_main else contextlib.nullcontext():
-        with torch.random.fork_rng(), deterministic(config.trainer.deterministic):
-            if config.multitask is not None:
-                from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
+    alone = _only_run(out_dir) if is_main else contextlib.nullcontext()
+    with alone, torch.random.fork_rng(), deterministic(config.trainer.deterministic):
+        if config.multitask is not None:
+            from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
-                return run_multitask(_resolved(config, "", out_dir), out_dir, callbacks)
-            return _Run(config, out_dir, callbacks).complete(stop)
+            return run_multitask(_resolved(config, "", out_dir), out_dir, callbacks)
+        return _Run(config, out_dir, callbacks).complete(stop)
 
 
 class _Run:

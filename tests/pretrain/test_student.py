@@ -10,6 +10,8 @@ from robustdistiller.pretrain.student.build import copied_weights, load_student
 from robustdistiller.pretrain.training.build import count_parameters
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
+from .conftest import make_distiller
+
 WAVLM_BASE_PLUS = EncoderConfig(relative_position=True, gated_relative_position=True)
 SMALL = EncoderConfig(
     conv_layers=((8, 10, 5), (8, 3, 2)),

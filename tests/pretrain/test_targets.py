@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,8 @@ from robustdistiller.pretrain.config.schema import TargetsConfig
 from robustdistiller.pretrain.teacher.targets import Targets
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
-TEACHER = EncoderConfig(embed_dim=16, num_layers=6, num_heads=4, position_groups=4)
-STUDENT = TEACHER.replace(num_layers=3)
+STUDENT = EncoderConfig(embed_dim=16, num_layers=3, num_heads=4, position_groups=4)
+TEACHER = SimpleNamespace(num_layers=6, width=16)
 
 
 @pytest.fixture

@@ -107,6 +107,10 @@ heads the encoder would be smaller by 0.002; prune more kinds of units or demand
         """Expected share of the encoder's parameters that is removed, a differentiable scalar."""
         return (1 - self.expected_parameters() / self._before).float()
 
+    def reached(self, tolerance: float = 0.01) -> bool:
+        """Whether the final target is met, but for `tolerance`. Gates follow the demanded sparsity with some delay."""
+        return self.sparsity().item() >= self.config.sparsity - tolerance
+
     def target_sparsity(self, step: int) -> float:
         """The sparsity demanded in optimizer step `step`, from 0."""
         return ramped_sparsity(step, self.config.sparsity, self.config.ramp_steps)
