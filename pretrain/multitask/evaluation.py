@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.files import write_atomically
 from robustdistiller.pretrain.multitask.data import TaskData, whole_batches
-from robustdistiller.pretrain.multitask.module import MultitaskTuner
+from robustdistiller.pretrain.multitask.module import MultitaskTuner, Tuning
 from robustdistiller.pretrain.multitask.scores import cosine_scores, equal_error_rate
-from robustdistiller.pretrain.training.callbacks import History, append_line, forget_after
+from robustdistiller.pretrain.training.log import History, append_line, forget_after
 
 logger = logging.getLogger(__name__)
+
+STAGE = "tune"  # a run of this kind has one
 
 
 def evaluate(
@@ -107,52 +108,45 @@ _SCORERS = {"keywords": _keywords, "speakers": _speakers}
 _SCORES = {"keywords": "accuracy", "speakers": "eer"}
 
 
-class DevEvaluation(pl.Callback):
+class DevEvaluation:
     """Evaluates on the dev splits every so many steps and at the end; keeps the weights of the best step.
 
-    Put it before the `CheckpointKeeper`, so that a checkpoint knows of the evaluation of its own step. Scores go to
-    `dev.csv` and TensorBoard.
+    Scores go to `dev.csv` and TensorBoard.
 
     Args:
         out_dir: folder of the run.
+        tuning: what is evaluated, and learns which step is the best.
         history: the run's log.
-        every_steps: interval.
-        num_workers: processes that read.
     """
 
-    def __init__(self, out_dir: Path, history: History, every_steps: int, num_workers: int = 0):
+    def __init__(self, out_dir: Path, tuning: Tuning, history: History):
         self.folder, self.table, self.history = out_dir / "checkpoints", out_dir / "dev.csv", history
-        self.every_steps, self.num_workers = every_steps, num_workers
-        self._saved_best: float | None = None  # best step as of the latest checkpoint
+        self.tuning = tuning
+        self._saved_best = tuning.best.get("step")  # as of the latest checkpoint
+        forget_after(self.table, STAGE, tuning.progress.step)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: MultitaskTuner) -> None:
-        """Forget what was evaluated after the step that is resumed from."""
-        forget_after(self.table, trainer.global_step)
-        self._saved_best = pl_module.best.get("step")
+    def note_saved(self) -> None:
+        """A checkpoint now refers to the best weights; older ones are not needed."""
+        self._saved_best = self.tuning.best.get("step")
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def measure(self, step: int) -> None:
         """Evaluate where due."""
-        if trainer.global_step % self.every_steps == 0 or trainer.global_step == trainer.max_steps:
-            self._evaluate(trainer.global_step, pl_module)
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: MultitaskTuner, checkpoint: dict) -> None:
-        """Remember which best weights the checkpoint refers to."""
-        self._saved_best = pl_module.best.get("step")
-
-    def _evaluate(self, step: int, module: MultitaskTuner) -> None:
+        config, tuning = self.tuning.tuner.config, self.tuning
+        if step % config.multitask.dev_every_steps and step != config.trainer.max_steps:
+            return
         start_s = time.monotonic()
-        scores = evaluate(module, "dev", num_workers=self.num_workers)
+        scores = evaluate(tuning.tuner, "dev", num_workers=config.data.num_workers)
         measured = {f"{task}_{score}": scores[task][score] for task, score in _SCORES.items() if task in scores}
-        line = {"step": step, **measured, "mean_error": mean_error(scores)}
-        if line["mean_error"] < module.best.get("mean_error", float("inf")):
-            module.best = {"step": step, "mean_error": line["mean_error"]}
-            weights = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+        measured["mean_error"] = mean_error(scores)
+        if measured["mean_error"] < tuning.best.get("mean_error", float("inf")):
+            tuning.best = {"step": step, "mean_error": measured["mean_error"]}
+            weights = {name: value.detach().cpu() for name, value in tuning.tuner.state_dict().items()}
             write_atomically(best_path(self.folder, step), lambda file: torch.save(weights, file))
             for old in self.folder.glob("best-*.ckpt"):
                 if old not in (best_path(self.folder, step), best_path(self.folder, self._saved_best or 0)):
                     old.unlink()
-        append_line(self.table, line)
-        self.history.add_scalars({f"dev_{name}": value for name, value in line.items() if name != "step"}, step)
+        append_line(self.table, {"stage": STAGE, "step": step, **measured})
+        self.history.add_scalars({f"dev_{name}": value for name, value in measured.items()}, step)
         self.history.pause(time.monotonic() - start_s)
         logger.info("dev at step %d: %s", step, describe_scores(scores))
 

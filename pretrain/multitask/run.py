@@ -9,23 +9,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.common.written import flatten
-from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import open_sources, read_named
 from robustdistiller.pretrain.multitask.data import PairedBatches, load_tasks
-from robustdistiller.pretrain.multitask.evaluation import DevEvaluation, best_path, describe_scores, evaluate
+from robustdistiller.pretrain.multitask.evaluation import STAGE, DevEvaluation, best_path, describe_scores, evaluate
 from robustdistiller.pretrain.multitask.heads import load_heads, save_heads
-from robustdistiller.pretrain.multitask.module import MultitaskTuner
-from robustdistiller.pretrain.training.callbacks import CheckpointKeeper, History
-from robustdistiller.pretrain.training.checkpoint import checkpoint_step, latest_checkpoint, refuse_other_run, write_run
-from robustdistiller.pretrain.training.loop import RunInterrupted, make_trainer, quiet_lightning, versions
-from robustdistiller.pretrain.training.plot import draw_history
+from robustdistiller.pretrain.multitask.module import MultitaskTuner, Tuning
+from robustdistiller.pretrain.training.checkpoint import Checkpoints, refuse_other_run, write_run
+from robustdistiller.pretrain.training.errors import RunInterrupted
+from robustdistiller.pretrain.training.launch import launch, versions
+from robustdistiller.pretrain.training.log import History, draw_history
+from robustdistiller.pretrain.training.stopping import StopRequest
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ USED_KEYS = (
 )
 
 
-def run_multitask(config: DistillConfig, out_dir: Path, callbacks: Sequence[pl.Callback] = ()) -> Path:
+def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callbacks: Sequence[object] = ()) -> Path:
     """Fine-tune for the tasks of `config.multitask`, or go on with the run found in `out_dir`, export and test.
 
     `out_dir` then holds `student.ckpt` (the encoder), `heads.ckpt`, `results.json` (the test scores), `dev.csv` and
@@ -52,7 +52,8 @@ def run_multitask(config: DistillConfig, out_dir: Path, callbacks: Sequence[pl.C
     Args:
         config: with precision and length of schedule resolved.
         out_dir: folder of the run.
-        callbacks: further Lightning callbacks.
+        stop: what may end it early.
+        callbacks: objects with `on_before_optimizer_step(tuner, task, step)` or `on_step_end(tuner, step)`.
 
     Returns:
         `out_dir/student.ckpt`.
@@ -67,35 +68,27 @@ def run_multitask(config: DistillConfig, out_dir: Path, callbacks: Sequence[pl.C
     tasks = load_tasks(config, out_dir)
     training, conditions = _open_corruptors(config)
     identity = {
-        "teacher": start["sha256"],
+        "start": start["sha256"],
         "speech": {task: data.digest() for task, data in tasks.items()},
         "corruption": training and training.describe(),
-        "versions": versions(),
     }
-    resumed = latest_checkpoint(out_dir)
-    if resumed is not None:
-        refuse_other_run(out_dir, config, identity)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        module = MultitaskTuner(config, encoder, tasks)
-    parameters = count_parameters(module)
-    if resumed is not None and _is_finished(config, out_dir, resumed):
+    refuse_other_run(out_dir, config, identity)
+    torch.manual_seed(config.seed)
+    tuner = MultitaskTuner(config, encoder, tasks)
+    parameters = count_parameters(tuner)
+    checkpoints = Checkpoints(out_dir, STAGE, keep=config.trainer.keep_checkpoints)
+    found = checkpoints.latest()
+    if found is not None and _is_finished(config, out_dir, found["progress"]["step"]):
         logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
     else:
         for name, count in parameters.items():
             logger.info("%-38s %13s parameters", name, f"{count:,}")
-        if resumed is not None:
-            logger.info("continuing %s", resumed)
-        write_run(out_dir, config, identity)
-        stopped_by = _fit(config, out_dir, module, training, resumed, callbacks)
-        if stopped_by:
-            raise RunInterrupted(
-                f"stopped by {stopped_by} at step {module.steps_done} of {config.trainer.max_steps}; "
-                f"everything is saved in {out_dir}: the same command continues",
-                exit_code=0 if stopped_by.startswith("trainer.") else 130,
-            )
-        _export(config, out_dir, module, start, identity, parameters)
-    _test(config, out_dir, module, conditions)
+        schedule = {STAGE: config.optim.schedule_steps}
+        write_run(out_dir, config, {**identity, "versions": versions(), "schedule_steps": schedule})
+        tuning = Tuning(launch(config.trainer, callbacks), tuner, found)
+        _fit(tuning, out_dir, training, checkpoints, stop)
+        _export(config, out_dir, tuning, start, identity, parameters)
+    _test(config, out_dir, tuner, conditions)
     return out_dir / "student.ckpt"
 
 
@@ -179,42 +172,38 @@ def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str,
 
 
 def _fit(
-    config: DistillConfig,
-    out_dir: Path,
-    module: MultitaskTuner,
-    corruptor: Corruptor | None,
-    resumed: Path | None,
-    callbacks: Sequence[pl.Callback],
-) -> str:
-    """Train to `max_steps`; returns what stopped it before, or an empty string."""
-    settings = config.trainer
-    with quiet_lightning(), CheckpointKeeper(out_dir, settings) as keeper, History(out_dir, settings) as history:
-        dev = DevEvaluation(out_dir, history, config.multitask.dev_every_steps, config.data.num_workers)
-        # What is logged and found out about a step comes before its checkpoint.
-        trainer = make_trainer(settings, out_dir, [history, dev, keeper, *callbacks])
-        trainer.fit(module, datamodule=_PairsFromPosition(config, module, corruptor), ckpt_path=resumed)
-    module.steps_done = trainer.global_step
-    return keeper.stopped_by if trainer.global_step < settings.max_steps else ""
+    tuning: Tuning, out_dir: Path, corruptor: Corruptor | None, checkpoints: Checkpoints, stop: StopRequest
+) -> None:
+    """Train to `max_steps`."""
+    tuner, fabric, config = tuning.tuner, tuning.fabric, tuning.tuner.config
+    settings, pin = config.trainer, fabric.device.type == "cuda"
+    if tuning.progress.step >= settings.max_steps:
+        return
+    with stop, History(out_dir, STAGE, config, fabric, tuning.progress) as history:
+        dev = DevEvaluation(out_dir, tuning, history)
+        for report in tuning.steps(PairedBatches(config, tuner.tasks, tuning.positions, corruptor, pin)):
+            history.add(report)
+            dev.measure(report.step)
+            fabric.call("on_step_end", tuner, report.step)
+            finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
+            if finished or stopped or report.step % settings.save_every_steps == 0:
+                history.settle_audio()
+                checkpoints.save(fabric, tuning.state_dict())
+                dev.note_saved()
+            if stopped and not finished:
+                history.write_line()
+                raise RunInterrupted(
+                    f"stopped by {stop.reason} at step {report.step} of {settings.max_steps}; everything is saved in "
+                    f"{out_dir}: the same command continues",
+                    exit_code=0 if stop.reason.startswith("trainer.") else 130,
+                )
+            if finished:
+                return
 
 
-class _PairsFromPosition(pl.LightningDataModule):
-    """Makes the batches when the module knows its places in the data, that is after a checkpoint has been read."""
-
-    def __init__(self, config: DistillConfig, module: MultitaskTuner, corruptor: Corruptor | None):
-        super().__init__()
-        self.settings, self.module, self.corruptor = config, module, corruptor
-
-    def train_dataloader(self) -> PairedBatches:
-        """Pairs of batches from `module.positions` on."""
-        module = self.module
-        return PairedBatches(
-            self.settings, module.tasks, module.positions, self.corruptor, pin_memory=module.device.type == "cuda"
-        )
-
-
-def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool:
+def _is_finished(config: DistillConfig, out_dir: Path, step: int) -> bool:
     """Whether the run's end is exported already: writing it again would change the digest."""
-    step, student = checkpoint_step(checkpoint), out_dir / "student.ckpt"
+    student = out_dir / "student.ckpt"
     return (
         step >= config.trainer.max_steps
         and (out_dir / "heads.ckpt").is_file()
@@ -226,15 +215,16 @@ def _is_finished(config: DistillConfig, out_dir: Path, checkpoint: Path) -> bool
 def _export(
     config: DistillConfig,
     out_dir: Path,
-    module: MultitaskTuner,
+    tuning: Tuning,
     start: Mapping[str, Any],
     identity: Mapping[str, Any],
     parameters: Mapping[str, int],
 ) -> None:
     """Write encoder and heads of the chosen step."""
-    step = module.steps_done
+    module, trained_steps = tuning.tuner, tuning.progress.step
+    step = trained_steps
     if config.multitask.export == "best":
-        step = int(module.best["step"])
+        step = int(tuning.best["step"])
         module.load_state_dict(torch.load(best_path(out_dir / "checkpoints", step), weights_only=True))
     metadata = {
         "start": dict(start),
@@ -243,11 +233,11 @@ def _export(
         "config": config.to_dict(),
         "identity": {key: identity[key] for key in ("speech", "corruption")},
         "step": step,
-        "trained_steps": module.steps_done,
-        "best": module.best,
-        "audio_hours": module.audio_s / 3600,
+        "trained_steps": trained_steps,
+        "best": tuning.best,
+        "audio_hours": tuning.progress.audio_s / 3600,
         "parameters": dict(parameters),
-        "versions": identity["versions"],
+        "versions": versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     save_heads(out_dir / "heads.ckpt", module.heads, metadata)

@@ -159,7 +159,7 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
         if config.multitask is not None:
             from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
-            return run_multitask(_resolved(config, "", out_dir), out_dir, callbacks)
+            return run_multitask(_resolved(config, "tune", out_dir), out_dir, stop, callbacks)
         return _Run(config, out_dir, callbacks).complete(stop)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import signal
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import soundfile
 import torch
@@ -17,7 +18,7 @@ from robustdistiller.cli.distill import distill as distill_command
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
 from robustdistiller.pretrain.multitask import evaluation, module, run
 from robustdistiller.pretrain.multitask.heads import load_heads
-from robustdistiller.pretrain.training.callbacks import read_history
+from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, load_encoder, read_checkpoint
 
 from ..conftest import assert_equal_states
@@ -46,7 +47,7 @@ def straight(tmp_path_factory, labelled: Labelled) -> Path:
 def assert_same_run(found: Path, expected: Path) -> None:
     """Encoder, heads, optimizer, scheduler, both places in the data, the best step, and the test scores."""
     one, other = last_checkpoint_of(found), last_checkpoint_of(expected)
-    for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "progress"):
+    for part in ("model", "optimizer", "progress"):
         assert_equal_states(one[part], other[part], part)
     assert set(one["progress"]["positions"]) == {"keywords", "speakers"}
     assert_equal_states(*(read_checkpoint(path / "student.ckpt").state_dict for path in (found, expected)), "student")
@@ -57,7 +58,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 
 def last_checkpoint_of(out_dir: Path) -> dict:
-    return torch.load(max(out_dir.glob("checkpoints/step-*.ckpt")), weights_only=True)
+    return torch.load(max(out_dir.glob("checkpoints/tune-*[0-9].ckpt")), weights_only=True)
 
 
 def results(out_dir: Path) -> dict:
@@ -87,7 +88,7 @@ def test_both_tasks_are_learnt_and_tested(straight: Path, labelled: Labelled) ->
     assert counts == {"num_trials": 5, "num_same_speaker": 2, "num_utterances": 6}
     assert clean["speakers"]["num_speakers_also_in_training"] == 0
     assert {path.name for path in (straight / "checkpoints").iterdir()} == {
-        "step-00000010.ckpt",
+        "tune-00000010.ckpt",
         f"best-{int(best['step']):08d}.ckpt",
     }
 
@@ -113,7 +114,7 @@ def stopped(tmp_path_factory, labelled: Labelled) -> Path:
     out_dir = tmp_path_factory.mktemp("stopped")
     with pytest.raises(RunInterrupted, match="step 5 of 10"):
         distill(load_config("multitask", run_options(labelled, out_dir)), callbacks=[StopAt(5)])
-    assert last_checkpoint_of(out_dir)["global_step"] == 5 and not (out_dir / "student.ckpt").exists()
+    assert last_checkpoint_of(out_dir)["progress"]["step"] == 5 and not (out_dir / "student.ckpt").exists()
     return out_dir
 
 
@@ -123,34 +124,31 @@ def test_five_steps_and_five_more_equal_ten(make_run, straight: Path, stopped: P
     assert_same_run(tmp_path, straight)
 
 
-class StopAt(pl.Callback):
+class StopAt:
     """Asks the run to stop, as a signal would."""
 
     def __init__(self, step: int):
         self.step = step
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step + 1 == self.step:
-            next(one for one in trainer.callbacks if hasattr(one, "stopped_by")).stopped_by = "a test"
+    def on_step_end(self, tuner, step) -> None:
+        if step == self.step:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("lost", ["generators", "one place in the data", "the best step"])
 def test_a_resume_that_loses_something_is_noticed(make_run, straight, stopped, tmp_path, monkeypatch, lost) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    load = module.MultitaskTuner.on_load_checkpoint
     if lost == "generators":
-        original = module._update_seed
-        monkeypatch.setattr(module, "_update_seed", lambda seed, *place: original(seed + 1, *place))
+        original = module.seed_of
+        monkeypatch.setattr(module, "seed_of", lambda seed, *place: original(seed + 1, *place))
     else:
-
-        def forget(self, checkpoint) -> None:
-            load(self, checkpoint)
-            if lost == "the best step":
-                self.best = {}
-            else:
-                self.positions["speakers"] = module.Position()
-
-        monkeypatch.setattr(module.MultitaskTuner, "on_load_checkpoint", forget)
+        path = next((tmp_path / "checkpoints").glob("tune-*.ckpt"))
+        saved = torch.load(path, weights_only=True)
+        if lost == "the best step":
+            saved["progress"]["best"] = {}
+        else:
+            saved["progress"]["positions"]["speakers"] = dataclasses.asdict(module.Position())
+        torch.save(saved, path)
     distill(make_run(tmp_path))
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path, straight)
@@ -161,18 +159,18 @@ def test_each_step_updates_for_keywords_then_for_speakers(make_run, tmp_path: Pa
     modes: list[bool] = []
     parts_of_interest = ("heads.keywords", "heads.speakers", "encoder.transformer")
 
-    class Watch(pl.Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-            reached = [name for name, one in pl_module.named_parameters() if one.grad is not None]
+    class Watch:
+        def on_before_optimizer_step(self, tuner, task, step) -> None:
+            reached = [name for name, one in tuner.named_parameters() if one.grad is not None]
             parts = {name for name in parts_of_interest if any(one.startswith(name) for one in reached)}
-            updates.append((pl_module._turn, parts))
-            modes.append(pl_module.encoder.training)
+            updates.append((task, parts))
+            modes.append(tuner.encoder.training)
 
     distill(make_run(tmp_path, "trainer.max_steps=2"), callbacks=[Watch()])
     one, other = {"heads.keywords", "encoder.transformer"}, {"heads.speakers", "encoder.transformer"}
     assert all(modes)  # with dropout
     assert updates == [("keywords", one), ("speakers", other)] * 2
-    steps = last_checkpoint_of(tmp_path)["optimizer_states"][0]["state"]
+    steps = last_checkpoint_of(tmp_path)["optimizer"]["state"]
     assert {int(state["step"]) for state in steps.values()} == {2, 4}  # heads, encoder
 
 
@@ -229,9 +227,9 @@ def test_the_best_step_is_exported_not_the_last(make_run, tmp_path: Path, monkey
     monkeypatch.setattr(evaluation, "mean_error", lambda scores: next(errors))
     snapshots = {}
 
-    class Keep(pl.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-            snapshots[trainer.global_step] = pl_module.encoder.state_dict()["projection.weight"].clone()
+    class Keep:
+        def on_step_end(self, tuner, step) -> None:
+            snapshots[step] = tuner.encoder.state_dict()["projection.weight"].clone()
 
     distill(make_run(tmp_path, "trainer.max_steps=6"), callbacks=[Keep()])
     exported = read_checkpoint(tmp_path / "student.ckpt").state_dict["projection.weight"]
