@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -14,6 +17,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# `research` is not installed. With the repository root on the path `eval`, `upstream` and `pretrain` would be top-level
+# packages too, and s3prl has some of these names; hence a folder in which `research` is alone.
+_BESIDE = tempfile.TemporaryDirectory()
+Path(_BESIDE.name, "research").symlink_to(Path(__file__).parents[1] / "research")
+sys.path.append(_BESIDE.name)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A suite that a script runs in its background ignores Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
