@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -15,6 +16,9 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from robustdistiller.mini import MiniCorpus
 
 torch.set_num_threads(1)
 # `research` is not installed. With the repository root on the path `eval`, `upstream` and `pretrain` would be top-level
@@ -45,3 +49,15 @@ def integer_products() -> None:
         require_integer_products()
     except ValueError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> MiniCorpus:
+    """The mini corpus, built once for all processes that share the tests."""
+    from robustdistiller.common.locks import locked
+    from robustdistiller.mini import build
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mini-corpus"
+    with locked(folder.with_suffix(".lock")):
+        return build(folder)

@@ -1,72 +1,62 @@
-"""Trains the mini teacher that ships with the repository.
-
-    python -m robustdistiller.mini.train_teacher --pool FOLDER --work FOLDER --out mini/teacher
-
-Two stages: a log-mel-input transformer by masked prediction of MFCC clusters (`mel_stage`), then the project's speech
-encoder, which regresses the first model's layers and predicts the clusters (`conv_stage`). Without `--pool` only the
-shipped training utterances are used. Dev and test utterances of every pack are left out. One thread is fastest where
-other work runs on the machine. Interrupted and started again with the same `--work`, it goes on.
-"""
+"""The command line of the training: `python -m research.mini_teacher --pool FOLDER --out FOLDER [KEY=VALUE ...]`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from research.mini_teacher.conv_stage import train_conv
-from research.mini_teacher.corpus import data_dir
-from research.mini_teacher.labels import mfcc_labels
-from research.mini_teacher.mel_stage import train_mel
-from research.mini_teacher.pool import build_pool
-from research.mini_teacher.steps import LogFile
+from research.mini_teacher.make import make_teacher
+from research.mini_teacher.recipe import Recipe
+from robustdistiller.common.locks import Busy
+from robustdistiller.common.settings import SettingsError, override, read
+from robustdistiller.mini import data_dir
+
+STAGES = tuple(Recipe().stages())
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command-line options; the defaults are those of the shipped teacher."""
+    """Reads the command line.
+
+    Example:
+        >>> parse_options(["--out", "teacher", "--steps", "3", "4", "5"]).steps
+        [3, 4, 5]
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m research.mini_teacher",
+        description="Trains a teacher like the mini teacher. Killed and started again, it goes on with equal bits.",
     )
-    parser.add_argument("--pool", type=Path, nargs="*", default=[], help="more speech packs (folders with speech.tsv)")
-    parser.add_argument("--work", type=Path, required=True, help="cache and training state; give it again to resume")
-    parser.add_argument("--out", type=Path, default=Path("mini/teacher"), help="where teacher.ckpt and log.csv go")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--mel-steps", type=int, default=2400)
-    parser.add_argument("--conv-steps", type=int, default=6500)
-    parser.add_argument("--mel-lr", type=float, default=1.5e-3)
-    parser.add_argument("--conv-lr", type=float, default=1.2e-3)
-    parser.add_argument("--num-clusters", type=int, default=100, help="k-means clusters over MFCCs")
-    parser.add_argument("--feature-clusters", type=int, default=200, help="k-means clusters over stage 1 features")
-    parser.add_argument(
-        "--mask-probability", type=float, default=0.05, help="share of frames at which a masked span starts"
-    )
-    parser.add_argument("--spectral-weight", type=float, default=1.0, help="of the spectral targets of stage 2")
-    parser.add_argument("--init", type=Path, help="start stage 2 from this checkpoint instead of at random")
-    parser.add_argument("--batch-samples", type=int, default=288_000, help="samples per step (18 s)")
-    parser.add_argument("--crop-samples", type=int, default=48_000, help="samples per crop (3 s)")
-    parser.add_argument("--short-share", type=float, default=0.1, help="share of batches made of isolated syllables")
-    parser.add_argument("--syllable-share", type=float, default=0.05, help="share of crops that start in a syllable")
-    parser.add_argument("--shipped-share", type=float, default=0.25, help="share of crops from other shipped speech")
-    parser.add_argument("--save-every", type=int, default=250, help="steps between saved states of the second stage")
+    parser.add_argument("--pool", type=Path, action="append", default=[], metavar="FOLDER",
+                        help="a pack of more speech, with speech.tsv and speech/; may be given again")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="gets teacher.ckpt, log.csv and work/")
+    parser.add_argument("--steps", type=int, nargs=3, metavar=tuple(name.upper() for name in STAGES),
+                        help="steps of the three stages (default: those of the shipped teacher)")  # fmt: skip
+    parser.add_argument("--shipped", type=Path, default=data_dir(), help="the pack that counts as the shipped one")
+    parser.add_argument("--save-every", type=int, default=250, help="steps between saved states (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; other numbers give other bits")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the recipe, for example seed=2")
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> Path:
-    """Runs both stages and returns the path of the teacher's checkpoint."""
+def main(argv: list[str] | None = None) -> int:
+    """Trains a teacher; 1 where the settings or the data are refused, which is said in one sentence."""
     options = parse_options(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    steps = [f"{name}.steps={number}" for name, number in zip(STAGES, options.steps or ())]
     torch.set_num_threads(options.threads)
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    pool = build_pool([data_dir(), *options.pool], options.work, options.syllable_share, options.shipped_share)
-    labels = mfcc_labels(pool, options.num_clusters, options.work, options.seed)
-    log = LogFile(options.out / "log.csv")
-    mel = train_mel(pool, labels, options, options.work, log)
-    return train_conv(pool, labels, mel, options, log)
+    try:
+        recipe = read(Recipe, override(Recipe, asdict(Recipe()), [*steps, *options.settings]))
+        path = make_teacher([options.shipped, *options.pool], options.out, recipe, options.save_every)
+    except (SettingsError, FileNotFoundError, Busy) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    logging.getLogger(__name__).info("%s", path)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -54,17 +53,14 @@ def fit_clusters(features: np.ndarray, num_clusters: int, seed: int) -> MiniBatc
     return MiniBatchKMeans(num_clusters, batch_size=10_000, n_init=3, max_iter=60, random_state=seed).fit(sample)
 
 
-def mfcc_labels(pool: Pool, num_clusters: int, work_dir: Path, seed: int) -> torch.Tensor:
-    """Cluster of every pool frame, (frames,) int64, cached in `work_dir`."""
-    path = work_dir / f"mfcc_labels_{num_clusters}.npy"
-    if not path.is_file():
-        features = mfcc_features(pool)
-        features /= np.maximum(features[:: max(1, len(features) // 200_000)].astype(np.float32).std(axis=0), 1e-3)
-        clusters = fit_clusters(features, num_clusters, seed)
-        blocks = np.array_split(features, max(1, len(features) // 100_000))
-        labels = np.concatenate([clusters.predict(block.astype(np.float32)) for block in blocks])
-        shares = np.bincount(labels, minlength=num_clusters) / len(labels)
-        perplexity = float(np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum()))
-        logger.info("MFCC clusters: %d, label perplexity %.1f over %d frames", num_clusters, perplexity, len(labels))
-        np.save(path, labels.astype(np.int16))
-    return torch.from_numpy(np.load(path).astype(np.int64))
+def mfcc_labels(pool: Pool, num_clusters: int, seed: int) -> torch.Tensor:
+    """The cluster of every frame of the pool, (frames,) int64."""
+    features = mfcc_features(pool)
+    features /= np.maximum(features[:: max(1, len(features) // 200_000)].astype(np.float32).std(axis=0), 1e-3)
+    clusters = fit_clusters(features, num_clusters, seed)
+    blocks = np.array_split(features, max(1, len(features) // 100_000))
+    labels = np.concatenate([clusters.predict(block.astype(np.float32)) for block in blocks])
+    shares = np.bincount(labels, minlength=num_clusters) / len(labels)
+    perplexity = float(np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum()))
+    logger.info("MFCC clusters: %d, label perplexity %.1f over %d frames", num_clusters, perplexity, len(labels))
+    return torch.from_numpy(labels.astype(np.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Pool:
         return torch.from_numpy(waveforms), torch.from_numpy(starts // HOP_SAMPLES)
 
 
-def build_pool(packs: list[Path], work_dir: Path, syllable_share: float, shipped_share: float) -> Pool:
+def build_pool(packs: Sequence[Path], work_dir: Path, syllable_share: float, shipped_share: float) -> Pool:
     """Decodes the training utterances of the packs once into `work_dir` and opens them as a pool.
 
     The first pack is the shipped one. Isolated syllables make up `syllable_share` of all crops, its other speech

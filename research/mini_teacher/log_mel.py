@@ -1,14 +1,10 @@
-"""Stage 1: a log-mel-input transformer trained by masked prediction of MFCC clusters.
+"""The model of the first stage: a transformer that hears log-mel frames and predicts the MFCC clusters of masked ones.
 
 A convolutional front-end learns nothing useful from masked prediction alone in minutes of CPU; log-mel frames do.
-This model is only the teacher of the waveform model (`conv_stage`) and is not shipped.
+This model is only the teacher of the waveform model (`waveform`) and is not shipped.
 """
 
 from __future__ import annotations
-
-import logging
-import time
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -16,13 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from research.mini_teacher.loop import Row, mask_spans
 from research.mini_teacher.pool import HOP_SAMPLES, WINDOW_SAMPLES, Pool, num_frames
-from research.mini_teacher.steps import LogFile, mask_spans, scheduled_lr
-
-logger = logging.getLogger(__name__)
+from research.mini_teacher.recipe import Recipe
 
 
-class MelModel(nn.Module):
+class LogMelModel(nn.Module):
     """Five transformer layers over pairs of 10 ms log-mel frames, on the frame grid of wav2vec 2.0."""
 
     def __init__(self, num_clusters: int, num_mels: int = 80, width: int = 256, num_layers: int = 5):
@@ -49,9 +44,9 @@ class MelModel(nn.Module):
         )
         return torch.log(self.filters @ spectrum.abs().square() + 1e-5).transpose(1, 2)
 
-    def set_statistics(self, pool: Pool, generator: np.random.Generator) -> None:
+    def set_statistics(self, pool: Pool, seed: int) -> None:
         """Sets the normalisation from some two minutes of the pool."""
-        waveforms, _ = pool.draw(generator, 120 * 16000, 3 * 16000, 0.0)
+        waveforms, _ = pool.draw(np.random.default_rng(seed), 120 * 16000, 3 * 16000, 0.0)
         frames = self.log_mel(waveforms)
         self.mean.copy_(frames.mean((0, 1)))
         self.scale.copy_(frames.std((0, 1)))
@@ -75,44 +70,50 @@ class MelModel(nn.Module):
         return states
 
 
-def train_mel(pool: Pool, labels: torch.Tensor, options, work_dir: Path, log: LogFile) -> MelModel:
-    """Trains stage 1 for `options.mel_steps` steps, or reads the finished model from `work_dir`."""
-    torch.manual_seed(options.seed)
-    model = MelModel(options.num_clusters)
-    path = work_dir / "mel.pt"
-    if path.is_file():
-        model.load_state_dict(torch.load(path, weights_only=True))
-        return model.eval()
-    model.set_statistics(pool, np.random.default_rng(options.seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.mel_lr, betas=(0.9, 0.98), weight_decay=0.01)
-    started = time.monotonic()
-    for step in range(options.mel_steps):
-        generator = np.random.default_rng((options.seed, 1, step))
-        waveforms, first = pool.draw(generator, options.batch_samples, options.crop_samples, options.short_share)
-        frames = num_frames(waveforms.shape[1])
-        targets = labels[first[:, None] + torch.arange(frames)]
-        mask = mask_spans(generator, len(first), frames, start_probability=0.06)
-        optimizer.param_groups[0]["lr"] = scheduled_lr(step, options.mel_steps, options.mel_lr)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model.head(model(waveforms, mask)[-1])
-        losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        hidden = mask.flatten()
-        loss = losses[hidden].mean() + losses[~hidden].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % 50 == 0 or step == options.mel_steps - 1:
-            correct = logits.argmax(-1).flatten() == targets.flatten()
-            log.write(
-                stage="mel",
-                step=step,
-                seconds=round(time.monotonic() - started),
-                loss=loss.item(),
-                masked_loss=losses[hidden].mean().item(),
-                masked_accuracy=correct[hidden].float().mean().item(),
-                unmasked_accuracy=correct[~hidden].float().mean().item(),
-                gradient_norm=norm.item(),
-            )
-    torch.save(model.state_dict(), path)
-    return model.eval()
+def log_mel_loss(
+    model: LogMelModel, pool: Pool, labels: torch.Tensor, recipe: Recipe, generator: np.random.Generator
+) -> tuple[torch.Tensor, Row]:
+    """The mean cross-entropy over masked frames plus that over the others, of a batch drawn with `generator`.
+
+    Args:
+        model: predicts clusters.
+        pool: gives the batch.
+        labels: (frames of the pool,) int64 MFCC clusters.
+        recipe: sizes of a batch, and how much of it is masked.
+        generator: of this step.
+
+    Returns:
+        The loss, a scalar, and the values for the log.
+    """
+    waveforms, first = pool.draw(generator, recipe.batch_samples, recipe.crop_samples, recipe.short_share)
+    frames = num_frames(waveforms.shape[1])
+    targets = labels[first[:, None] + torch.arange(frames)].flatten()
+    mask = mask_spans(generator, len(first), frames, recipe.log_mel.mask_probability)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model.head(model(waveforms, mask)[-1])
+    losses, values = cluster_losses(logits, targets, mask)
+    hidden = mask.flatten()
+    return losses[hidden].mean() + losses[~hidden].mean(), values
+
+
+def cluster_losses(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Row]:
+    """The cross-entropy of each frame, and the log's values of masked and other frames.
+
+    Args:
+        logits: (batch, frames, clusters).
+        targets: (batch * frames,) int64 clusters.
+        mask: (batch, frames) bool, the masked frames.
+
+    Example:
+        >>> losses, values = cluster_losses(torch.zeros(1, 2, 4), torch.tensor([0, 1]), torch.tensor([[True, False]]))
+        >>> round(losses[0].item(), 3), values["masked_accuracy"].item()
+        (1.386, 1.0)
+    """
+    hidden, correct = mask.flatten(), logits.argmax(-1).flatten() == targets
+    losses = functional.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none")
+    values = {
+        "masked_loss": losses[hidden].mean(),
+        "masked_accuracy": correct[hidden].float().mean(),
+        "unmasked_accuracy": correct[~hidden].float().mean(),
+    }
+    return losses, values
