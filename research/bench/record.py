@@ -12,6 +12,7 @@ from typing import Any
 
 from research.bench.measure import Comparison, Series
 from research.bench.plot import draw_series
+from research.tables import markdown_table
 from robustdistiller.common.files import write_text
 
 SCHEMA = 1
@@ -129,14 +130,14 @@ def markdown(reports: Iterable[Report]) -> str:
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> str:
     header = ["what", "ours", "s", "the other way", "s", "times faster", "target", "equal?", "further"]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for c in comparisons:
         spread = f"{c.ratio:.2f} ({c.ratios[0]:.2f} to {c.ratios[-1]:.2f})"
         target = "" if c.target is None else f"{c.target:g}: {'met' if c.met else 'not met'}"
         further = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                             for key, value in c.notes.items())  # fmt: skip
         rows.append([c.part, c.ours, _spread(c.ours_s), c.peer, _spread(c.peer_s), spread, target, c.equal, further])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(header, rows)
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE_HZ = 16_000
+from robustdistiller.mini.pack import SAMPLE_RATE_HZ
+
 BATCH_SECONDS = 16.0
 
 

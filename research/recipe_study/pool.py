@@ -6,12 +6,11 @@ everything before it.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,18 +20,16 @@ import soundfile
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import locked
+from robustdistiller.mini import pack
 from robustdistiller.mini.corpus import MiniCorpus, build
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE_HZ = 16_000
 HELD_OUT_RANKS = (0, 1)  # test, dev
 MIN_TRAIN_SAMPLES = 4_000  # a quarter of a second
 MIN_BABBLE_SAMPLES = 16_000
 BABBLE_VOICES = ("tuxpaint_bg", "tuxpaint_el", "tuxpaint_be", "tuxpaint_ca", "tuxpaint_da")
 """Voices that no student is trained on; babble is mixed from those of their utterances that no teacher heard either."""
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -81,16 +78,7 @@ class StudyData:
         return MiniCorpus(self.work / "corpus")
 
 
-def rank(utterance_id: str) -> int:
-    """Tenth of the data that an utterance belongs to: 0 is test, 1 is dev, in every pool.
-
-    >>> rank("queen_0300BAP6") in range(10)
-    True
-    """
-    return hashlib.md5(utterance_id.encode("utf-8"), usedforsecurity=False).digest()[0] % 10
-
-
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path) -> list[pack.Row]:
     """Rows of a tab-separated table without quoting.
 
     Raises:
@@ -99,8 +87,7 @@ def read_table(path: Path) -> list[Row]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a pool with speech.tsv, noise.tsv, word30.tsv and "
                                 "voice20.tsv (give its folder with --pool)")  # fmt: skip
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return pack.read_table(path)
 
 
 def prepare(pool: Path | str, work: Path | str) -> StudyData:
@@ -118,8 +105,8 @@ def prepare(pool: Path | str, work: Path | str) -> StudyData:
     data = StudyData(Path(work).resolve(), Path(pool).resolve())
     data.root.mkdir(parents=True, exist_ok=True)
     speech, noise = read_table(data.pool / "speech.tsv"), read_table(data.pool / "noise.tsv")
-    trained = [row for row in speech if rank(row["utterance_id"]) not in HELD_OUT_RANKS]
-    parts: dict[Path, tuple[str, list[Row]]] = {
+    trained = [row for row in speech if pack.rank_of(row["utterance_id"]) not in HELD_OUT_RANKS]
+    parts: dict[Path, tuple[str, list[pack.Row]]] = {
         data.speech: (
             "speech",
             [
@@ -134,7 +121,7 @@ def prepare(pool: Path | str, work: Path | str) -> StudyData:
                 row
                 for row in speech
                 if row["voice"] in BABBLE_VOICES
-                and rank(row["utterance_id"]) in HELD_OUT_RANKS
+                and pack.rank_of(row["utterance_id"]) in HELD_OUT_RANKS
                 and int(row["num_samples"]) >= MIN_BABBLE_SAMPLES
             ],
         ),
@@ -151,37 +138,17 @@ def prepare(pool: Path | str, work: Path | str) -> StudyData:
     return data
 
 
-def read_pieces(folder: Path, rows: Iterable[Row]) -> Iterator[tuple[Row, np.ndarray]]:
-    """Yields each row with its samples (int16), decoding every recording once from its start.
-
-    Raises:
-        FileNotFoundError: a recording is missing.
-        ValueError: it is not 16 kHz mono.
-    """
-    ordered = sorted(rows, key=lambda row: (row["file"], int(row["offset_samples"])))
-    for name, group in groupby(ordered, key=lambda row: row["file"]):
-        path = folder / name
-        if not path.is_file():
-            raise FileNotFoundError(f"recording {path} does not exist, although a table of the pool names it")
-        audio, rate_hz = soundfile.read(path, dtype="int16")
-        if rate_hz != SAMPLE_RATE_HZ or audio.ndim != 1:
-            raise ValueError(f"{path}: expected {SAMPLE_RATE_HZ} Hz mono, found {rate_hz} Hz and shape {audio.shape}")
-        for row in group:
-            start = int(row["offset_samples"])
-            yield row, audio[start : start + int(row["num_samples"])]
-
-
-def _decode(folder: Path, rows: list[Row], manifest: Path) -> None:
+def _decode(folder: Path, rows: list[pack.Row], manifest: Path) -> None:
     """Writes the rows' samples as one WAV file per recording and the table that names their places."""
     target = manifest.with_suffix("")
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     listed, names = [], set()
-    for file, group in groupby(read_pieces(folder, rows), key=lambda pair: pair[0]["file"]):
+    for file, group in groupby(pack.read_rows(folder, rows), key=lambda pair: pair[0]["file"]):
         wav = f"{Path(file).stem}.wav"
         offset = 0
-        with soundfile.SoundFile(partial / wav, "w", SAMPLE_RATE_HZ, 1, "PCM_16") as stream:
+        with soundfile.SoundFile(partial / wav, "w", pack.SAMPLE_RATE_HZ, 1, "PCM_16") as stream:
             for row, samples in group:
                 if not np.any(samples):
                     continue

@@ -15,6 +15,7 @@ from research.recipe_study.outcomes import Outcome, read_outcomes
 from research.recipe_study.plan import QUESTIONS, REFERENCE, STUDENTS
 from research.recipe_study.significance import Difference, adjust
 from research.recipe_study.tasks import TASKS
+from research.tables import markdown_table
 from robustdistiller.common.files import write_text
 
 MISSING = "missing"
@@ -97,7 +98,7 @@ def score_table(results: Results, table: pd.DataFrame, task: str) -> str:
             cells.append(few if np.isnan(row["score"]) else found)
         rows.append(cells)
     better = "higher" if TASKS[task].sign > 0 else "lower"
-    return f"### {TASKS[task].title}: {TASKS[task].metric}, % ({better} is better)\n\n{_markdown(header, rows)}"
+    return f"### {TASKS[task].title}: {TASKS[task].metric}, % ({better} is better)\n\n{markdown_table(header, rows)}"
 
 
 def answers(results: Results, table: pd.DataFrame) -> list[str]:
@@ -118,7 +119,7 @@ def answers(results: Results, table: pd.DataFrame) -> list[str]:
     parts = []
     if rows:
         header = ["question", "difference", "clean speech, mean of tasks", "other conditions, mean of tasks"]
-        parts += ["Gain in points (95 % confidence interval, adjusted p):", _markdown(header, rows)]
+        parts += ["Gain in points (95 % confidence interval, adjusted p):", markdown_table(header, rows)]
     parts += [*_every_condition(results, table), *_beats_teacher(results), *_cost_on_clean(results, table)]
     return parts or ["No question has both of its upstreams."]
 
@@ -142,7 +143,7 @@ def _every_condition(results: Results, table: pd.DataFrame) -> Iterable[str]:
     if rows:
         header = ["student", "task and condition cells where better", "surely better", "surely worse"]
         yield f"Under noise and rooms, against {label_of(REFERENCE)}:"
-        yield _markdown(header, rows)
+        yield markdown_table(header, rows)
 
 
 def _cost_on_clean(results: Results, table: pd.DataFrame) -> Iterable[str]:
@@ -157,7 +158,7 @@ def _cost_on_clean(results: Results, table: pd.DataFrame) -> Iterable[str]:
         rows.append(cells)
     if rows:
         yield f"On clean speech, gain over {label_of(REFERENCE)} in points:"
-        yield _markdown(["student", *(TASKS[task].title for task in results.tasks)], rows)
+        yield markdown_table(["student", *(TASKS[task].title for task in results.tasks)], rows)
 
 
 def _beats_teacher(results: Results) -> Iterable[str]:
@@ -230,7 +231,7 @@ def _upstreams(outcomes: Sequence[Outcome], results: Results) -> str:
             ]
         )
     header = ["upstream", "recipe", "tests", "million parameters", "precision", "s of training", "s of scoring"]
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def _precision(notes: Sequence[dict]) -> str:
@@ -241,8 +242,3 @@ def _precision(notes: Sequence[dict]) -> str:
     if len(seeds) == 1:
         return next(iter(seeds))
     return ", ".join(f"{name} (seed {', '.join(map(str, sorted(mine)))})" for name, mine in sorted(seeds.items()))
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [" | ".join(row) for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(f"| {line} |" for line in lines)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import multiprocessing
-import platform
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from research.recipe_study.upstreams import (
     untrained_student,
 )
 from robustdistiller.common.locks import Busy, locked
+from robustdistiller.eval.run_info import versions
 from robustdistiller.upstream import checkpoint_digest
 
 logger = logging.getLogger(__name__)
@@ -178,15 +177,3 @@ def _is_done(study: Study, name: str, seed: int, teacher_digest: str) -> bool:
 
 def _list(seeds: Sequence[int]) -> str:
     return "seed" + "+".join(map(str, seeds))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes a score.
-
-    >>> sorted(versions())
-    ['python', 'robustdistiller', 's3prl', 'torch']
-    """
-    found = {"python": platform.python_version()}
-    for package in ("robustdistiller", "s3prl", "torch"):
-        found[package] = importlib.metadata.version(package)
-    return found

@@ -15,11 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from research.recipe_study.files import load_arrays, save_arrays
-from research.recipe_study.pool import SAMPLE_RATE_HZ, StudyData, read_pieces, read_table
+from research.recipe_study.pool import StudyData, read_table
 from robustdistiller.common.locks import locked
 from robustdistiller.mini.bopomofo import parse_syllable
 from robustdistiller.mini.corpus import data_dir
-from robustdistiller.mini.pack import SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack
+from robustdistiller.mini.pack import (
+    SAMPLE_RATE_HZ,
+    SYLLABLE_VOICE,
+    Utterance,
+    is_speech,
+    read_audio,
+    read_pack,
+    read_rows,
+)
 from robustdistiller.mini.prompt_text import normalise
 
 SPLITS = ("train", "dev", "test")
@@ -235,7 +243,7 @@ def _from_table(data: StudyData, table: str):
     def read(chosen: list[_Source]) -> list[np.ndarray]:
         wanted = {id(source.origin): index for index, source in enumerate(chosen)}
         waveforms: list[np.ndarray] = [np.empty(0)] * len(chosen)
-        for row, samples in read_pieces(data.pool / "speech", [source.origin for source in chosen]):
+        for row, samples in read_rows(data.pool / "speech", [source.origin for source in chosen]):
             waveforms[wanted[id(row)]] = samples
         return waveforms
 

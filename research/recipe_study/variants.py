@@ -31,10 +31,11 @@ from research.recipe_study.evaluate import Evaluation, score
 from research.recipe_study.features import Frames
 from research.recipe_study.outcomes import Cell
 from research.recipe_study.pool import StudyData
-from research.recipe_study.run import versions
 from research.recipe_study.significance import crossed_test
 from research.recipe_study.tasks import TASKS, build_tasks
+from research.tables import markdown_table
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.run_info import versions
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import ChunkOptions, UpstreamExpert, checkpoint_digest
 from robustdistiller.upstream.export import export_model
@@ -189,18 +190,8 @@ def report(results: Sequence[dict[str, Any]]) -> str:
             + ", ".join(f"{package} {number}" for package, number in result["versions"].items())
         )
         found = result["variants"]
-        rows = [
-            [
-                "way",
-                "MB",
-                "latency, ms",
-                "error of features",
-                "mean loss",
-                "worst loss",
-                "where",
-                "lose 1 point or more",
-            ]
-        ]
+        header = ["way", "MB", "latency, ms", "error of features", "mean loss", "worst loss", "where"]
+        header, rows = [*header, "lose 1 point or more"], []
         for entry in found.values():
             lost = losses(entry["cells"])
             worst = max(lost, key=lost.get)
@@ -213,23 +204,17 @@ def report(results: Sequence[dict[str, Any]]) -> str:
                 f"{np.mean(list(lost.values())):.2f}", f"{lost[worst]:.2f} ± {spread:.2f}",
                 worst if lost[worst] else "", f"{sum(value >= 1 for value in lost.values())} of {len(lost)}",
             ])  # fmt: skip
-        parts.append(_table(rows))
+        parts.append(markdown_table(header, rows))
         tasks = dict.fromkeys(key.partition("/")[0] for key in next(iter(found.values()))["cells"])
         for task in tasks:
             names = [key for key in next(iter(found.values()))["cells"] if key.startswith(f"{task}/")]
-            rows = [["way", *(CONDITIONS[key.partition("/")[2]].title for key in names)]]
+            header, rows = ["way", *(CONDITIONS[key.partition("/")[2]].title for key in names)], []
             for entry in found.values():
                 cells = [entry["cells"][key] for key in names]
                 rows.append([entry["title"], *(f"{c['score']:.1f} ({c['difference']:+.1f})" for c in cells)])
-            parts.append(
-                f"{TASKS[task].title}: {TASKS[task].metric}, % (difference from the first row)\n\n{_table(rows)}"
-            )
+            parts.append(f"{TASKS[task].title}: {TASKS[task].metric}, % (difference from the first row)")
+            parts.append(markdown_table(header, rows))
     return "\n\n".join(parts) + "\n"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    header, *body = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,12 +15,13 @@ from research.recipe_study.evaluate import Evaluation
 from research.recipe_study.heads import HeadOptions
 from research.recipe_study.outcomes import OutcomeError, load_outcome, outcome_path, read_outcomes
 from research.recipe_study.plan import STUDENTS
-from research.recipe_study.pool import BABBLE_VOICES, HELD_OUT_RANKS, StudyData, prepare, rank, read_table
+from research.recipe_study.pool import BABBLE_VOICES, HELD_OUT_RANKS, StudyData, prepare, read_table
 from research.recipe_study.report import write_report
 from research.recipe_study.run import Study, run_study
 from research.recipe_study.tasks import TASKS, build_tasks
 from research.recipe_study.variants import Variant, losses, report, score_variants
 from robustdistiller.common.locks import locked
+from robustdistiller.mini.pack import rank_of
 from robustdistiller.pretrain import load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
@@ -49,7 +50,7 @@ def pool(tmp_path_factory) -> Path:
             samples = _tone(16000 if index % 5 == 4 else 8000, 200 * (word + 1), index % 2, generator)
             row = [f"long-{file}.flac", offset, len(samples), name, voice]
             speech.append([*row, "xx", "made", "none", 0, ""])
-            split = SPLIT_OF_RANK.get(rank(name), "train")
+            split = SPLIT_OF_RANK.get(rank_of(name), "train")
             words.append([*row, f"word{word}", split])
             voices.append([*row, f"v{index % 2}", split])
             audio.append(samples)
@@ -137,11 +138,11 @@ def test_ways_to_compute_a_student_are_scored_beside_it(evaluation, teacher, tmp
 def test_held_out_speech_is_in_no_training_manifest(data):
     trained = [row["name"].split("/")[1] for row in read_table(data.speech)]
     assert len(trained) > 100
-    assert not any(rank(name) in HELD_OUT_RANKS for name in trained)
+    assert not any(rank_of(name) in HELD_OUT_RANKS for name in trained)
     assert not any(row["voice"] in BABBLE_VOICES for row in read_table(data.speech))
     babble = read_table(data.babble)
     assert babble and all(row["voice"] in BABBLE_VOICES for row in babble)
-    assert all(rank(row["name"].split("/")[1]) in HELD_OUT_RANKS for row in babble)
+    assert all(rank_of(row["name"].split("/")[1]) in HELD_OUT_RANKS for row in babble)
 
 
 def test_manifest_pieces_are_the_pool_s_samples(data, pool):
