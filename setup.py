@@ -10,7 +10,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 FRONT_DOOR = Path(__file__).with_name("robustdistiller") / "__init__.py"
-ROOMS = ["common", "upstream", "acoustics", "pretrain", "eval", "mini", "bench", "cli"]
+ROOMS = ["common", "upstream", "acoustics", "pretrain", "eval", "mini", "cli"]
 DATA_ROOMS = {"downstream_configs": ["*.yaml", "**/*"], "results": ["**/*"]}
 
 # The front door, and the rooms beside it.

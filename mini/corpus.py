@@ -6,13 +6,11 @@ the layouts that unchanged s3prl reads (`layouts`).
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from tqdm import tqdm
 
 from . import layouts
 from .bopomofo import parse_syllable
-from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack
+from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack, read_rows, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -263,7 +261,7 @@ def _write_pool(folder: Path, written: dict[Utterance, Path]) -> dict[str, int]:
 
 def _write_noise(folder: Path) -> dict[str, int]:
     counts = {}
-    for row, audio in _pieces(data_dir() / "noise.tsv", data_dir() / "noise"):
+    for row, audio in read_rows(data_dir() / "noise", read_table(data_dir() / "noise.tsv")):
         path = folder / row["split"] / row["kind"] / f"{Path(row['name']).stem}.flac"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, audio, SAMPLE_RATE_HZ)
@@ -274,7 +272,7 @@ def _write_noise(folder: Path) -> dict[str, int]:
 
 def _write_rirs(folder: Path) -> dict[str, int]:
     tables: dict[str, list[dict[str, str]]] = {}
-    for row, audio in _pieces(data_dir() / "rir.tsv", data_dir()):
+    for row, audio in read_rows(data_dir(), read_table(data_dir() / "rir.tsv")):
         rows = tables.setdefault(row["split"], [])
         name = f"room{len(rows) + 1:03d}_rt60_{row['rt60_measured_s']}s.flac"
         path = folder / row["split"] / name
@@ -285,15 +283,3 @@ def _write_rirs(folder: Path) -> dict[str, int]:
     for split, rows in tables.items():
         layouts.write_table(folder / split / "rir.tsv", rows, delimiter="\t")
     return {split: len(rows) for split, rows in tables.items()}
-
-
-def _pieces(table: Path, folder: Path):
-    """Rows of a table of pieces with their samples, decoding each recording once."""
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows: Sequence[dict[str, str]] = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    decoded: dict[str, object] = {}
-    for row in rows:
-        if row["file"] not in decoded:
-            decoded = {row["file"]: soundfile.read(folder / row["file"], dtype="int16")[0]}
-        start = int(row["offset_samples"])
-        yield row, decoded[row["file"]][start : start + int(row["num_samples"])]

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
 
+T = TypeVar("T")
+Row = dict[str, str]
 SAMPLE_RATE_HZ = 16000
 SYLLABLE_VOICE = "gcin_5"
 DEV_RANK = 1
@@ -55,7 +58,7 @@ def split_of(utterance_id: str, voice: str) -> str:
     >>> split_of("en_activated", "en_US_f_Allison")
     'train'
     """
-    rank = hashlib.md5(utterance_id.encode("utf-8"), usedforsecurity=False).digest()[0] % 10
+    rank = rank_of(utterance_id)
     if rank == DEV_RANK:
         return "dev"
     if voice == SYLLABLE_VOICE:
@@ -65,6 +68,22 @@ def split_of(utterance_id: str, voice: str) -> str:
     else:
         test_ranks = OTHER_TEST_RANKS
     return "test" if rank in test_ranks else "train"
+
+
+def rank_of(utterance_id: str) -> int:
+    """The tenth of the data that an utterance belongs to, 0 to 9: the first byte of its id's MD5 modulo 10.
+
+    Example:
+        >>> rank_of("en_activated")
+        3
+    """
+    return hashlib.md5(utterance_id.encode("utf-8"), usedforsecurity=False).digest()[0] % 10
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a tab-separated table without quoting, by column."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def read_pack(folder: Path | str) -> list[Utterance]:
@@ -77,8 +96,7 @@ def read_pack(folder: Path | str) -> list[Utterance]:
     table = folder / "speech.tsv"
     if not table.is_file():
         raise FileNotFoundError(f"no speech pack in {folder}: expected the table {table}; give a folder that holds one")
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_table(table)
     for name in sorted({row["file"] for row in rows}):
         if not (folder / "speech" / name).is_file():
             raise FileNotFoundError(f"{table} names the recording {folder / 'speech' / name}, which does not exist")
@@ -103,15 +121,36 @@ def is_speech(utterance: Utterance, samples: np.ndarray) -> bool:
     return not beep and int(np.abs(samples.astype(np.int32)).max(initial=0)) >= 328
 
 
-def read_audio(utterances: list[Utterance]) -> Iterator[tuple[Utterance, np.ndarray]]:
-    """Yields each utterance with its samples (int16), decoding every recording once from its start.
+def read_audio(utterances: Iterable[Utterance]) -> Iterator[tuple[Utterance, np.ndarray]]:
+    """Yields each utterance with its samples (int16), see `read_pieces`."""
+    return read_pieces(utterances, lambda utterance: (utterance.path, utterance.offset_samples, utterance.num_samples))
 
-    Opus decodes sample-accurately only from offset 0, hence no seeking. Utterances come grouped by recording.
+
+def read_rows(folder: Path, rows: Iterable[Row]) -> Iterator[tuple[Row, np.ndarray]]:
+    """Yields each row of a table of pieces of `folder`'s recordings with its samples (int16), see `read_pieces`."""
+    return read_pieces(rows, lambda row: (folder / row["file"], int(row["offset_samples"]), int(row["num_samples"])))
+
+
+def read_pieces(pieces: Iterable[T], place_of: Callable[[T], tuple[Path, int, int]]) -> Iterator[tuple[T, np.ndarray]]:
+    """Yields pieces of long recordings with their samples (int16), decoding every recording once from its start.
+
+    Opus decodes sample-accurately only from offset 0, hence no seeking. Pieces come grouped by recording, in the order
+    in which they lie in it.
+
+    Args:
+        pieces: anything.
+        place_of: the recording, the first sample and the number of samples of a piece.
+
+    Raises:
+        FileNotFoundError: a recording is missing.
+        ValueError: a recording is not 16 kHz mono.
     """
-    ordered = sorted(utterances, key=lambda utterance: (str(utterance.path), utterance.offset_samples))
-    for path, group in groupby(ordered, key=lambda utterance: utterance.path):
-        audio, rate = soundfile.read(path, dtype="int16")
-        if rate != SAMPLE_RATE_HZ or audio.ndim != 1:
-            raise ValueError(f"{path}: expected {SAMPLE_RATE_HZ} Hz mono, found {rate} Hz and shape {audio.shape}")
-        for utterance in group:
-            yield utterance, audio[utterance.offset_samples : utterance.offset_samples + utterance.num_samples]
+    placed = sorted(((place_of(piece), piece) for piece in pieces), key=lambda pair: (str(pair[0][0]), pair[0][1]))
+    for path, group in groupby(placed, key=lambda pair: pair[0][0]):
+        if not path.is_file():
+            raise FileNotFoundError(f"recording {path} does not exist, although a table names it")
+        audio, rate_hz = soundfile.read(path, dtype="int16")
+        if rate_hz != SAMPLE_RATE_HZ or audio.ndim != 1:
+            raise ValueError(f"{path}: expected {SAMPLE_RATE_HZ} Hz mono, found {rate_hz} Hz and shape {audio.shape}")
+        for (_, start, num_samples), piece in group:
+            yield piece, audio[start : start + num_samples]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,7 +17,15 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 import pytest
 import torch
 
+if TYPE_CHECKING:
+    from robustdistiller.mini import MiniCorpus
+
 torch.set_num_threads(1)
+# `research` is not installed. With the repository root on the path `eval`, `upstream` and `pretrain` would be top-level
+# packages too, and s3prl has some of these names; hence a folder in which `research` is alone.
+_BESIDE = tempfile.TemporaryDirectory()
+Path(_BESIDE.name, "research").symlink_to(Path(__file__).parents[1] / "research")
+sys.path.append(_BESIDE.name)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A suite that a script runs in its background ignores Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,3 +49,15 @@ def integer_products() -> None:
         require_integer_products()
     except ValueError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> MiniCorpus:
+    """The mini corpus, built once for all processes that share the tests."""
+    from robustdistiller.common.locks import locked
+    from robustdistiller.mini import build
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "mini-corpus"
+    with locked(folder.with_suffix(".lock")):
+        return build(folder)

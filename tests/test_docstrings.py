@@ -9,13 +9,15 @@ import pkgutil
 
 import pytest
 
-ROOMS = ["common", "upstream", "acoustics", "pretrain", "eval", "mini", "bench"]
+INSTALLED = ("common", "upstream", "acoustics", "pretrain", "eval", "mini")
+RESEARCH = ("bench", "recipe_study", "mini_teacher")
+ROOMS = [*(f"robustdistiller.{room}" for room in INSTALLED), *(f"research.{room}" for room in RESEARCH)]
 
 
 def _modules() -> list[str]:
     found = ["robustdistiller"]
     for room in ROOMS:
-        package = importlib.import_module(f"robustdistiller.{room}")
+        package = importlib.import_module(room)
         found.append(package.__name__)
         found += [module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
     return [name for name in found if not name.rsplit(".", 1)[-1].startswith("__")]
@@ -31,7 +33,7 @@ def test_examples_run(name: str, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_public_name_has_an_example(room: str) -> None:
-    package = importlib.import_module(f"robustdistiller.{room}")
+    package = importlib.import_module(room)
     missing = []
     for name in getattr(package, "__all__", []):
         public = getattr(package, name)
@@ -41,4 +43,4 @@ def test_every_public_name_has_an_example(room: str) -> None:
             continue
         if ">>>" not in (inspect.getdoc(public) or ""):
             missing.append(name)
-    assert not missing, f"robustdistiller.{room}: no runnable example in the docstring of {missing}"
+    assert not missing, f"{room}: no runnable example in the docstring of {missing}"

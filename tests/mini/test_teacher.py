@@ -12,7 +12,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from robustdistiller.mini import teacher_checkpoint
-from robustdistiller.mini.training.conv_stage import teacher_config
 from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
 
 
@@ -64,8 +63,9 @@ def accuracy(encoder: SpeechEncoder, data) -> float:
 
 def test_teacher_beats_its_random_initialisation(initials):
     """A linear probe on initials. Also shows that the probe cannot tell much without training."""
+    trained = load_encoder(teacher_checkpoint())
     torch.manual_seed(0)
-    trained, untrained = load_encoder(teacher_checkpoint()), SpeechEncoder(teacher_config()).eval()
+    untrained = SpeechEncoder(trained.config).eval()
     items = len(initials["test"][1])
     error = np.sqrt(0.25 / items)
     scores = accuracy(trained, initials), accuracy(untrained, initials)

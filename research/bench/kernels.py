@@ -1,0 +1,99 @@
+"""What each CPU kernel of `fast` gains end to end: the encoder with it beside the encoder as it is.
+
+Shapes of WavLM Base+ and of a DistilHuBERT, random weights: their speed is that of trained ones. A kernel that gains
+less than a tenth in every line has to go.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+
+from research.bench.measure import Comparison, alternate, work_clock
+from research.bench.settings import Findings, Settings
+from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+from robustdistiller.upstream.fast import accelerate, accelerate_training
+
+DURATION_S = 10.0
+
+
+def run(settings: Settings) -> Findings:
+    """Inference on one utterance, and a step of the student on two unequal ones."""
+    duration_s, shapes = (
+        DURATION_S,
+        {
+            "WavLM Base+": EncoderConfig.wavlm_base_plus(),
+            "two-layer student": EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)),
+        },
+    )
+    if settings.quick:
+        duration_s, shapes = 2.0, {"tiny": EncoderConfig.tiny()}
+    comparisons = []
+    for name, config in shapes.items():
+        encoder = SpeechEncoder(config).eval().requires_grad_(False)
+        waveform = noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed).unsqueeze(0)
+        ways = {"conv extractor in segments: fast.accelerate": accelerate(encoder)}
+        comparisons += _compare(
+            f"{name}, inference", encoder, ways, lambda one, x=waveform: one(x).hidden_states[-1], settings
+        )
+    student = SpeechEncoder(list(shapes.values())[-1].replace(dropout=0.0, attention_dropout=0.0)).train()
+    waveforms = torch.stack([noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed + i) for i in range(2)])
+    lengths = torch.tensor([waveforms.shape[1], waveforms.shape[1] * 3 // 5])
+    weights = torch.randn(student.config.embed_dim, generator=torch.Generator().manual_seed(settings.seed))
+    trained = copy.deepcopy(student)
+    accelerate_training(trained)
+    ways = {"conv extractor by matrix products: fast.accelerate_training": trained}
+
+    def step(one: SpeechEncoder) -> torch.Tensor:
+        output = one(waveforms, lengths)
+        loss = (output.hidden_states[-1][0] @ weights).square().mean()  # a mean of normed states has no gradient
+        one.zero_grad()
+        loss.backward()
+        return one.transformer.layers[0].up.weight.grad.clone()
+
+    comparisons += _compare(f"{list(shapes)[-1]}, forward and backward", student, ways, step, settings)
+    comparisons += _teacher(next(iter(shapes.items())), duration_s, settings)
+    text = (
+        f"Utterances of {duration_s:g} s, one thread, processor time; in training a batch of two, the second of three "
+        "fifths of the length, to the teacher a batch of four. Each line is the whole encoder.",
+    )
+    return Findings(tuple(comparisons), (), text)
+
+
+def _teacher(shape: tuple[str, EncoderConfig], duration_s: float, settings: Settings) -> list[Comparison]:
+    """The frozen teacher of a training with `teacher.autocast`: in bfloat16, with the kernels for training."""
+    name, config = shape
+    encoder = SpeechEncoder(config).eval().requires_grad_(False)
+    fast = copy.deepcopy(encoder)
+    accelerate_training(fast)
+    waveforms = torch.stack([noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed + i) for i in range(4)])
+
+    def hear(one: SpeechEncoder) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return one(waveforms).hidden_states[-1].float()
+
+    ways = {"conv extractor by matrix products: fast.accelerate_training": fast}
+    return _compare(f"{name}, teacher in bfloat16", encoder, ways, hear, settings)
+
+
+def _compare(
+    title: str,
+    encoder: SpeechEncoder,
+    ways: dict[str, SpeechEncoder],
+    call: Callable[[SpeechEncoder], torch.Tensor],
+    settings: Settings,
+) -> list[Comparison]:
+    expected = call(encoder)
+    errors = {name: float((call(one) - expected).abs().max() / expected.abs().max()) for name, one in ways.items()}
+    timed = {name: lambda one=one: call(one) for name, one in {"as it is": encoder, **ways}.items()}
+    seconds = alternate(timed, settings.rounds, clock=work_clock("cpu"))
+    return [
+        Comparison(
+            f"{title}: {name}", "kernel", "plain modules", seconds[name], seconds["as it is"],
+            f"equal to {errors[name]:.1e} of the largest value",
+        )
+        for name in ways
+    ]  # fmt: skip
