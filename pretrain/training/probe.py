@@ -1,0 +1,210 @@
+"""A linear probe while training: how well the student's features tell labelled speech apart, clean and corrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustdistiller.acoustics import Corruptor
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.objectives import valid_frames
+from robustdistiller.pretrain.training.evaluating import evaluating
+from robustdistiller.pretrain.training.probe_speech import labelled_speech, probe_cuts
+from robustdistiller.pretrain.training.validation_speech import ValidationSpeech
+from robustdistiller.upstream import SpeechEncoder
+
+logger = logging.getLogger(__name__)
+
+_LEAST_SCALE = 1e-6  # of a feature that hardly varies
+
+
+@dataclass
+class ProbeConfig:
+    """A linear probe while training: on features averaged over time, a classifier is trained on clean speech, and
+    tested on other speech, clean and under the conditions of the validation.
+
+    Attributes:
+        every_steps: optimizer steps between two probes; one more comes after the last step. Null is never.
+        data: CSV file with the columns `path` and `label` and, if wanted, `split` (`train` or `test`). Paths are
+            absolute or relative to its folder. Keep the recordings out of `data.speech`.
+        test_share: of each label's recordings that are for testing where there is no column `split`, 0 to 1.
+        max_utterances: more are not used; all labels and splits stay in proportion. Null uses all.
+        seed: of the choice.
+        l2: weight of the squared weights beside the mean cross-entropy; more than 0.
+        criterion: whether the accuracy, averaged over the conditions, chooses the best checkpoint.
+
+    Raises:
+        ValueError: a value out of range, or `every_steps` without `data`.
+
+    >>> ProbeConfig(every_steps=5000)
+    Traceback (most recent call last):
+    ValueError: every_steps is given and data is not; a probe needs labelled speech, for example data=words.csv
+    """
+
+    every_steps: int | None = None
+    data: str | None = None
+    test_share: float = 1 / 3
+    max_utterances: int | None = None
+    seed: int = 0
+    l2: float = 0.01
+    criterion: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every_steps is not None and self.every_steps < 1:
+            raise ValueError(f"every_steps is {self.every_steps}, expected 1 or more, or null")
+        if self.every_steps is not None and not self.data:
+            raise ValueError(
+                "every_steps is given and data is not; a probe needs labelled speech, for example data=words.csv"
+            )
+        if self.criterion and self.every_steps is None:
+            raise ValueError("criterion chooses by a probe that is never made; give every_steps too")
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share is {self.test_share}, expected more than 0 and less than 1")
+        if self.max_utterances is not None and self.max_utterances < 4:
+            raise ValueError(f"max_utterances is {self.max_utterances}, expected 4 or more, or null")
+        if not (self.l2 > 0 and math.isfinite(self.l2)):
+            raise ValueError(f"l2 is {self.l2}, expected more than 0")
+
+
+class Probe:
+    """Multinomial logistic regression on the means over time of all hidden states, side by side.
+
+    Nothing about it is random: features are standardised by the training speech, the regression is convex and starts
+    from zero, and a recording meets the same noise and room in every measurement. Audio is read anew each time; in
+    memory are the features only, (recordings, width x (layers + 1)).
+
+    Args:
+        settings: labelled speech and regression.
+        corruptors: by condition, as the validation has them. Clean speech is tested in any case.
+        max_samples: at 16 kHz, what is used of longer recordings.
+
+    Raises:
+        SettingsError: the CSV file, a recording, or a noise or room that is drawn cannot be used.
+    """
+
+    def __init__(self, settings: ProbeConfig, corruptors: Mapping[str, Corruptor], max_samples: int):
+        self.settings = settings
+        path = Path(settings.data).expanduser()
+        try:
+            rows = labelled_speech(path, settings.test_share, settings.max_utterances, settings.seed)
+            cuts = probe_cuts(path, rows, max_samples)
+            self.labels = sorted({row.label for row in rows})
+            self._label_of = {cut.id: self.labels.index(row.label) for cut, row in zip(cuts, rows)}
+            corrupted = {label: one for label, one in corruptors.items() if str(one.what) != "clean"}
+            self._train, self._test = (
+                ValidationSpeech([cut for cut, row in zip(cuts, rows) if row.split == split], kept, max_samples)
+                for split, kept in (("train", {}), ("test", corrupted))
+            )
+            for index in range(len(self._test)):  # reads what the corruption will draw
+                self._test.read(index)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"probe: {error}") from error
+        lines = sorted((row.name, row.label, row.split, cut.num_samples) for cut, row in zip(cuts, rows))
+        self._digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+        tests = sum(row.split == "test" for row in rows)
+        logger.info(
+            "probe: %d labels, %d utterances to train on, %d to test", len(self.labels), len(rows) - tests, tests
+        )
+
+    def describe(self) -> dict:
+        """What defines it, to recognise the same probe after a restart: names, labels, splits and lengths of the
+        recordings as one digest, and the sources of each condition."""
+        return {"speech": self._digest, "l2": self.settings.l2, "conditions": self._test.describe()["conditions"]}
+
+    def measure(self, student: SpeechEncoder) -> dict[str, float]:
+        """Accuracy on the test speech by condition, 0 to 1, `clean` first; NaN where features are not finite.
+
+        Args:
+            student: it is left as it was, and so are the global random generators.
+        """
+        # What was made in inference mode could not be differentiated by.
+        with torch.inference_mode(False), evaluating(student):
+            (features,), targets = self._features(student, self._train)
+            mean, scale = features.mean(0), features.std(0, correction=0).clamp_min(_LEAST_SCALE)
+            weight, bias = fit_logistic((features - mean) / scale, targets, len(self.labels), self.settings.l2)
+            tested, truth = self._features(student, self._test)
+        accuracies = {}
+        for condition, found in zip(("clean", *self._test.corruptors), tested):
+            scores = (found - mean) / scale @ weight + bias
+            right = (scores.argmax(1) == truth).double().mean()
+            accuracies[condition] = float(right) if scores.isfinite().all() else math.nan
+        return accuracies
+
+    @torch.no_grad()
+    def _features(self, student: SpeechEncoder, speech: ValidationSpeech) -> tuple[list[Tensor], Tensor]:
+        """Clean and per condition (recordings, D) float64 on the CPU; (recordings,) int64 labels."""
+        rows: list[list[Tensor]] = [[] for _ in range(1 + len(speech.corruptors))]
+        labels: list[int] = []
+        for index in range(len(speech)):
+            batch, views = speech.read(index)
+            labels += [self._label_of[name] for name in batch.ids]
+            for found, waveforms in zip(rows, (batch.waveforms, *(view.waveforms for view in views))):
+                found.append(mean_states(student, waveforms, batch.lengths).cpu().double())
+        return [torch.cat(found) for found in rows], torch.tensor(labels)
+
+
+def mean_states(student: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """The mean over the valid frames of every hidden state, side by side.
+
+    Args:
+        student: in eval mode.
+        waveforms: (B, samples) float32, zero past each utterance's end. What is shorter than a frame goes on in zeros.
+        lengths: (B,) int64, valid samples.
+
+    Returns:
+        (B, (layers + 1) x width) float32.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> mean_states(SpeechEncoder(EncoderConfig.tiny()).eval(), torch.zeros(2, 4000), torch.tensor([4000, 20])).shape
+    torch.Size([2, 48])
+    """
+    shortest = student.config.receptive_field
+    waveforms = F.pad(waveforms, (0, max(shortest - waveforms.shape[1], 0)))
+    device = next(student.parameters()).device
+    output = student(waveforms.to(device), lengths.clamp_min(shortest), predict=False)
+    valid = valid_frames(output.frame_lengths, output.projected.shape[1]).unsqueeze(-1)
+    sums = [state.float().masked_fill(~valid, 0.0).sum(1) for state in output.hidden_states]
+    return torch.cat(sums, dim=-1) / valid.sum(1)
+
+
+def fit_logistic(features: Tensor, targets: Tensor, num_labels: int, l2: float) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression: the minimum of mean cross-entropy + l2 / 2 ||W||^2, by L-BFGS from zero.
+
+    It is what scikit-learn's `LogisticRegression(C=1 / (l2 * N))` finds.
+
+    Args:
+        features: (N, D) float64, standardised.
+        targets: (N,) int64 labels from 0.
+        num_labels: L.
+        l2: more than 0, so that there is one minimum.
+
+    Returns:
+        (D, L) weights and (L,) biases, which are not shrunk.
+
+    >>> weight, bias = fit_logistic(torch.tensor([[-1.0], [1.0]]).double(), torch.tensor([0, 1]), 2, l2=0.1)
+    >>> bool(weight[0, 1] > 0 > weight[0, 0])
+    True
+    """
+    with torch.enable_grad():
+        weight = torch.zeros(features.shape[1], num_labels, dtype=features.dtype, requires_grad=True)
+        bias = torch.zeros(num_labels, dtype=features.dtype, requires_grad=True)
+        options = {"max_iter": 1000, "tolerance_grad": 1e-7, "tolerance_change": 1e-14, "history_size": 10}
+        solver = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **options)
+
+        def cost() -> Tensor:
+            solver.zero_grad()
+            value = F.cross_entropy(features @ weight + bias, targets) + 0.5 * l2 * weight.square().sum()
+            value.backward()
+            return value
+
+        solver.step(cost)
+    return weight.detach(), bias.detach()
