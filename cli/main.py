@@ -18,6 +18,7 @@ COMMANDS = {
     "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
     "distill": "Distil a small student from a large teacher, by a recipe.",
     "groups": "Find groups of similar layers in a teacher, to distil from their means.",
+    "agreement": "Show whether feature distance and linear probe rank the students of some runs alike.",
     "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",
     "export": "Write a checkpoint for ONNX Runtime (float32, int8) or torch.export, and check what the file computes.",
     "extract": "Write the features of a folder of audio, one file each.",

@@ -76,7 +76,7 @@ class TrainerConfig:
             exported; null is the weights themselves.
         log_every_steps: one line of history.csv and TensorBoard per so many steps.
         save_every_steps: checkpoint interval.
-        keep_checkpoints: how many to keep beside the one that is needed to go on.
+        keep_checkpoints: how many of the newest to keep; the newest itself is always kept, to go on from.
         max_hours: stop, with a checkpoint, after this time; start again to go on.
         progress: show the progress bar, where the output is a terminal.
     """
@@ -104,25 +104,27 @@ class TrainerConfig:
 
 @dataclass
 class ProbeConfig:
-    """A linear probe while training: how well labelled speech that is not trained on can be told apart.
-
-    On frozen features, averaged over time, a linear classifier is trained on clean speech, and tested on clean speech
-    and under the conditions of section `validation`.
+    """A linear probe while training: on features averaged over time, a classifier is trained on clean speech, and
+    tested on other speech, clean and under the conditions of the validation.
 
     Attributes:
         every_steps: optimizer steps between two probes; one more comes after the last step. Null is never.
-        data: a CSV file with the columns `path` and `label`, and possibly `split` (`train` or `test`); without it, a
-            fifth of the recordings of each label is for testing, chosen by a hash of the name.
-        layers: hidden states of the student that a weighted sum of is probed, as s3prl does; null takes all.
-        steps: updates of the classifier.
+        data: CSV file with the columns `path` and `label` and, if wanted, `split` (`train` or `test`). Paths are
+            absolute or relative to its folder. Keep the recordings out of `data.speech`.
+        test_share: of each label's recordings that are for testing where there is no column `split`.
+        max_utterances: more are not used; all labels and splits stay in proportion. Null uses all.
+        seed: of the choice.
+        l2: weight of the squared weights beside the mean cross-entropy.
         criterion: whether the probe's accuracy, averaged over the conditions, chooses the best checkpoint; otherwise
             `validation.criterion` does.
     """
 
     every_steps: Count | None = None
     data: str | None = None
-    layers: tuple[WholeNumber, ...] | None = None
-    steps: Count = 300
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 3
+    max_utterances: Annotated[int, Field(ge=4)] | None = None
+    seed: int = 0
+    l2: Positive = 0.01
     criterion: bool = False
 
 

@@ -141,7 +141,7 @@ class Checkpoints:
         out_dir: folder of the run.
         stage: name of the stage.
         begins_with: digest of what the stage begins with; checkpoints of another beginning are not continued.
-        keep: how many of the newest to keep; `None` keeps all.
+        keep: how many of the newest to keep, one in any case; `None` keeps all.
     """
 
     def __init__(self, out_dir: Path, stage: str, begins_with: str | None = None, keep: int | None = 2):
@@ -191,7 +191,7 @@ class Checkpoints:
             state = {**state, "stage": self.stage, "begins_with": self.begins_with, "format": FORMAT}
             path = self.best_path if best else self.folder / f"{self.stage}-{state['progress']['step']:08d}.ckpt"
             write_atomically(path, lambda file: _save(state, file, path))
-            for old in [] if self.keep is None or best else self.paths[: -self.keep]:
+            for old in [] if self.keep is None or best else self.paths[: -max(self.keep, 1)]:
                 old.unlink()
         fabric.barrier()
 

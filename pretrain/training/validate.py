@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.objectives.spectra import si_snr_db
+from robustdistiller.pretrain.training.evaluating import evaluating
 from robustdistiller.pretrain.training.log import History, append_line, forget_after
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.probe import Probe
@@ -154,20 +154,3 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
         counts = torch.tensor([int(step.valid.sum()), len(batch.ids)], dtype=torch.float64)
         rows.append(torch.cat([distances, gained, counts]))
     return torch.stack(rows)
-
-
-@contextlib.contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode in full precision, after which every part is in the mode it was in; random numbers are not used up."""
-    modes = {part: part.training for part in module.modules()}
-    device = next(module.parameters()).device
-    module.eval()
-    try:
-        with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            torch.autocast(device.type, enabled=False),
-        ):
-            yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
