@@ -80,9 +80,10 @@ class RIRSource:
             try:
                 direct = direct_path_index(response, self.source.sample_rate_hz)
             except ValueError as error:
-                raise ValueError(
-                    f"{self.source.piece(name).path} ({name}, channel {channel}): {error}; remove it"
-                ) from None
+                path = self.source.piece(name).path
+                error = ValueError(f"{path} ({name}, channel {channel}): {error}; remove it")
+                error.file = str(path)
+                raise error from None
             self._direct[name, channel] = direct
         before = response[max(direct - self.lead, 0) : direct]
         return np.concatenate([np.zeros(self.lead - len(before), np.float32), before, response[direct:]])
@@ -131,7 +132,7 @@ class RIRSource:
         """Draws a response, as (name, channel), of all or of those that :meth:`select` gives."""
         source = self.source
         if rt60_s is None:
-            name = source.pick(rng, source.names)
+            name = source.pick(rng)
             return name, int(rng.integers(source.info(name).num_channels))
         rooms = self.select(rt60_s, rt60_max_s)
         if source.shares is None:

@@ -23,8 +23,8 @@ import soundfile
 from lhotse import CutSet
 from torch.utils.data import DataLoader
 
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
 
 from .corruption_audio import RATE_HZ, mini_corpus, utterances

@@ -17,7 +17,7 @@ import torch
 
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
-from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.pretrain.teacher.cache import TargetCodec
 from robustdistiller.pretrain.training.callbacks import read_history
 
 from .measure import Comparison
@@ -126,7 +126,7 @@ def _sizes() -> str:
     amounts = []
     for name, hours in _LIBRISPEECH_H.items():
         frames = hours * 3600 * _FRAMES_PER_S
-        sizes = {dtype: TargetCodec(dtype, 3, 768).frame_bytes * frames / 1e9 for dtype in ("fp16", "int8")}
+        sizes = {dtype: TargetCodec(dtype, 3 * (768,)).frame_bytes * frames / 1e9 for dtype in ("fp16", "int8")}
         amounts.append(f"{name} {sizes['fp16']:.0f} GB in fp16, {sizes['int8']:.0f} GB in int8")
     return f"Three targets of 768 values take, by arithmetic, for LibriSpeech's {'; '.join(amounts)}."
 

@@ -235,15 +235,16 @@ class AudioSource:
                     break
                 short = total < SHORTEST_S * self.sample_rate_hz
                 self._skip(name, f"it has {total} samples, less than 25 ms" if short else "it is silent or constant")
-                name = self.pick(rng, self.names)
+                name = self.pick(rng)
             else:
                 raise ValueError(f"of {_ATTEMPTS} recordings drawn none can be used; first: {self._first_skipped()}")
             names.append(name)
             starts.append(found)
         return names, starts
 
-    def pick(self, rng: np.random.Generator, names: Sequence[str]) -> str:
-        """One of some recordings, each as often as its share says."""
+    def pick(self, rng: np.random.Generator, names: Sequence[str] | None = None) -> str:
+        """One of some recordings, or of all, each as often as its share says."""
+        names = self.names if names is None else names
         if self.shares is None:
             return names[rng.integers(len(names))]
         shares = self.shares if names is self.names else self.shares[[self._index[name] for name in names]]
@@ -281,7 +282,11 @@ class AudioSource:
         """What was read last is still there: it is looked at when it is drawn, and heard afterwards."""
         key = name, start, num_samples, channel
         if key not in self._recent:
-            part = self._read_from_file(*key)
+            try:
+                part = self._read_from_file(*key)
+            except (OSError, ValueError) as error:
+                error.file = str(self.piece(name).file)  # for those who count files: messages may differ by the part
+                raise
             with _LOCK:
                 self._recent[key] = part
                 while len(self._recent) > _RECENT:

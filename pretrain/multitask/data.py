@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.load import DistillConfig
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.speech import piece_cuts
 from robustdistiller.pretrain.multitask.keywords import keyword_utterances
 from robustdistiller.pretrain.multitask.speakers import Trial, speaker_utterances

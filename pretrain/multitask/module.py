@@ -100,7 +100,7 @@ class MultitaskTuner(pl.LightningModule):
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._failure(f"the {task} loss", one))
         self._latest = one
-        self.positions[task] = one.position.next()
+        self.positions[task] = one.resume_at
         self.audio_s += one.seconds
         return loss
 

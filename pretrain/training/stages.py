@@ -143,7 +143,7 @@ def _distill(config: DistillConfig, callbacks: Sequence[pl.Callback]) -> Path:
             logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
             return out_dir / "student.ckpt"
         logger.info("continuing %s", resumed)
-    cache = make_target_cache(config, out_dir, teacher.config, teacher_notes["sha256"], cuts)
+    cache = make_target_cache(config, out_dir, teacher, teacher_notes["sha256"], cuts)
     if _is_main_process():
         write_run(out_dir, config, identity)
 
@@ -216,6 +216,7 @@ class _LoaderFromPosition(pl.LightningDataModule):
     def train_dataloader(self) -> torch.utils.data.DataLoader:
         """Batches from `module.position` on."""
         config, settings = self.settings, self.settings.trainer
+        world_size = self.trainer.world_size
         stream = BatchStream(
             self.cuts,
             config.data.max_samples,
@@ -225,13 +226,12 @@ class _LoaderFromPosition(pl.LightningDataModule):
             config.seed,
             self.module.position,
             None if config.targets.cache is None else config.targets.cache.crops,
+            world_size * settings.accumulate,
             self.trainer.global_rank,
-            self.trainer.world_size,
+            world_size,
         )
         pin = self.module.device.type == "cuda"
-        dataset = SpeechBatches(
-            self.corruptor, settings.accumulate, self.module.needs_second_view, self.module.target_cache
-        )
+        dataset = SpeechBatches(self.corruptor, self.module.needs_second_view, self.module.target_cache)
         if self.trainer.is_global_zero:
             self.module.unreadable.list_path = Path(self.trainer.default_root_dir) / "unreadable.txt"
         return make_loader(stream, dataset, config.data.num_workers, pin, self.module.unreadable)

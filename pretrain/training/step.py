@@ -82,13 +82,16 @@ class Distiller(pl.LightningModule):
         """Move the audio; lengths stay on the CPU, where they are read."""
         return batch.to(device, non_blocking=True)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch.
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Loss of one batch; none if nothing of it can be read.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
         self.finite.settle(self.global_step + 1)
+        self.position, self._latest = batch.resume_at or batch.position.next(), (batch.ids, batch.position)
+        if not batch.ids:
+            return None
         # Dropout and gates depend on the seed and the place in the data only, so that a resumed run repeats them.
         torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
         step = self.step_of(batch)
@@ -107,8 +110,6 @@ class Distiller(pl.LightningModule):
             }
         self.values = {"loss": loss.detach(), **self.values}
         self.finite.expect(loss, self.global_step + 1, self._failure_of_loss(step))
-        self._latest = (batch.ids, batch.position)
-        self.position = batch.position.next()
         self.audio_s += audio_s
         return loss
 
@@ -143,7 +144,8 @@ class Distiller(pl.LightningModule):
         With a cache, the teacher is asked about what is not in it.
         """
         if batch.cached is not None:
-            return self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows))
+            frames = self.teacher.num_frames(batch.lengths).tolist()
+            return self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows), frames)
         own = batch.second if self.settings.teacher.hears == "independent" else None
         return self._ask_teacher(self.hear(batch, own), batch.lengths)
 
@@ -242,15 +244,13 @@ class Distiller(pl.LightningModule):
             NonFiniteLossError: what would be saved is of no use.
         """
         self.finite.settle()
-        # Processes pass over different unreadable batches, so that their places may differ.
-        states = [(self.position, self.unreadable.state_dict())] * self.trainer.world_size
+        states = [self.unreadable.state_dict()] * self.trainer.world_size
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(states, states[0])
-        for _, reasons in states:
+        for reasons in states:
             self.unreadable.load_state_dict(reasons)
         checkpoint["progress"] = {
             "position": dataclasses.asdict(self.position),
-            "positions": [dataclasses.asdict(position) for position, _ in states],
             "audio_s": self.audio_s,
             "unreadable": self.unreadable.state_dict(),
         }
@@ -258,9 +258,7 @@ class Distiller(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Take up the place in the data."""
         progress = checkpoint["progress"]
-        everywhere = progress.get("positions", [])
-        known = len(everywhere) == self.trainer.world_size
-        self.position = Position(**(everywhere[self.global_rank] if known else progress["position"]))
+        self.position = Position(**progress["position"])
         self.audio_s = progress["audio_s"]
         self.unreadable.load_state_dict(progress.get("unreadable", {}))
 
