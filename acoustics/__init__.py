@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "audio.listing": ["Piece"],
         "audio.sources": ["AudioSource"],
         "condition": ["Condition"],
-        "corpora": ["SourceSpec", "corpus_pieces", "detect_layout", "split_of"],
+        "corpora": ["SourceSpec", "corpus_pieces", "detect_layout", "root_weights", "split_of"],
         "corruptor": ["Corruptor", "corrupt_utterance"],
         "effects": ["EFFECTS", "Range"],
         "levels": ["active_speech_level"],

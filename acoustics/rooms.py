@@ -80,9 +80,10 @@ class RIRSource:
             try:
                 direct = direct_path_index(response, self.source.sample_rate_hz)
             except ValueError as error:
-                raise ValueError(
-                    f"{self.source.piece(name).path} ({name}, channel {channel}): {error}; remove it"
-                ) from None
+                path = self.source.piece(name).path
+                error = ValueError(f"{path} ({name}, channel {channel}): {error}; remove it")
+                error.file = str(path)
+                raise error from None
             self._direct[name, channel] = direct
         before = response[max(direct - self.lead, 0) : direct]
         return np.concatenate([np.zeros(self.lead - len(before), np.float32), before, response[direct:]])
@@ -126,6 +127,19 @@ class RIRSource:
             )
         self._selected[rt60_s, rt60_max_s] = chosen
         return chosen
+
+    def pick(self, rng: np.random.Generator, rt60_s: float | None = None, rt60_max_s: float | None = None):
+        """Draws a response, as (name, channel), of all or of those that :meth:`select` gives."""
+        source = self.source
+        if rt60_s is None:
+            name = source.pick(rng)
+            return name, int(rng.integers(source.info(name).num_channels))
+        rooms = self.select(rt60_s, rt60_max_s)
+        if source.shares is None:
+            return rooms[rng.integers(len(rooms))]
+        name = source.pick(rng, list(dict.fromkeys(name for name, _ in rooms)))
+        channels = [channel for other, channel in rooms if other == name]
+        return name, channels[rng.integers(len(channels))]
 
     def _measure_all(self) -> dict[tuple[str, int], float | None]:
         pieces = self.source.pieces

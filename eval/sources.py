@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.acoustics import AudioSource, Condition, Corruptor, Piece, RIRSource, SourceSpec, detect_layout
+from robustdistiller.acoustics import (
+    AudioSource,
+    Condition,
+    Corruptor,
+    Piece,
+    RIRSource,
+    SourceSpec,
+    detect_layout,
+    root_weights,
+)
 from robustdistiller.acoustics.condition import SOURCES
 
 logger = logging.getLogger(__name__)
@@ -155,17 +164,22 @@ class Sources:
 
 def _open(kind: str, specs: tuple[SourceSpec, ...]) -> AudioSource | RIRSource:
     """The recordings of all specs; those of several are named relative to the folder that all of them lie in."""
+    weights = None
     if len(specs) == 1:
         pieces = specs[0].pieces(kind)
     else:
-        pieces = []
+        pieces, counts = [], []
         common = os.path.commonpath([Path(spec.path).absolute().parent for spec in specs])
         for spec in specs:
             prefix = Path(spec.path).absolute().relative_to(common).as_posix()
-            for piece in spec.pieces(kind):
+            found = spec.pieces(kind)
+            counts.append(len(found))
+            for piece in found:
                 whole = Path(piece.file) == Path(spec.path)
                 pieces.append(dataclasses.replace(piece, name=prefix if whole else f"{prefix}/{piece.name}"))
-    source = AudioSource(pieces)
+        if given := root_weights(specs):
+            weights = [weight / count for weight, count in zip(given, counts) for _ in range(count)]
+    source = AudioSource(pieces, weights=weights)
     return RIRSource(source) if kind == "rir" else source
 
 

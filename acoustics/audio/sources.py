@@ -42,8 +42,10 @@ class AudioSource:
         sample_rate_hz: rate of what ``read`` returns.
         cache_bytes: upper bound of the decoded audio kept in memory, per process.
         infos: headers that are known already, by file name.
+        weights: how often each recording is drawn, in relation to the others, above 0; None draws all equally often.
 
     Attributes:
+        shares: (N,) float64, of all draws each recording's; None where all are drawn equally often.
         skipped: recordings that `draw` passed over in this process, and why.
 
     >>> import soundfile, tempfile
@@ -60,6 +62,7 @@ class AudioSource:
         sample_rate_hz: int = 16000,
         cache_bytes: int = 256 * 2**20,
         infos: Mapping[str, AudioInfo] | None = None,
+        weights: Sequence[float] | None = None,
     ):
         self.pieces = tuple(pieces)
         self.sample_rate_hz = sample_rate_hz
@@ -72,6 +75,11 @@ class AudioSource:
             name = next(name for index, name in enumerate(self.names) if self._index[name] != index)
             raise ValueError(f"{name!r} occurs twice in an audio source; every recording needs a name of its own")
         self._infos = dict(infos or {})
+        self.shares = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
+        if self.shares is not None and (len(self.shares) != len(self.pieces) or not (self.shares > 0).all()):
+            raise ValueError(
+                f"{len(self.pieces)} recordings need as many weights above 0, found {list(weights)[:3]}..."
+            )
         self.skipped: dict[str, str] = {}
         self._decoded: OrderedDict[Path | str, np.ndarray] = OrderedDict()
         self._recent: OrderedDict[tuple, np.ndarray] = OrderedDict()
@@ -161,11 +169,13 @@ class AudioSource:
         return sum(_num_frames(piece, info) / info.sample_rate_hz for piece, info in infos)
 
     def digest(self) -> str:
-        """SHA-256 over names, file sizes and positions: equal digests, equal listing (samples are not hashed)."""
+        """SHA-256 over names, file sizes, positions and shares: equal digests, equal draws (samples are not hashed)."""
         digest = hashlib.sha256()
         for piece in self.pieces:
             facts = (piece.name, os.stat(piece.file).st_size, piece.frame_offset, piece.num_frames)  # noqa: PTH116
             digest.update(repr(facts).encode())
+        if self.shares is not None:
+            digest.update(self.shares.astype("<f4").tobytes())
         return digest.hexdigest()
 
     def reads_exactly(self, name: str, channel: int | None = None) -> bool:
@@ -200,8 +210,8 @@ class AudioSource:
         """Draws parts of recordings in which something is heard.
 
         A recording that is long enough is cropped; a shorter one is repeated, from anywhere in it. A part that is
-        silent is moved to the next sound. Recordings that are silent throughout or shorter than 25 ms are passed over,
-        logged and noted in `skipped`.
+        silent, or does not move from one value, is moved to the next sound. Recordings that are so throughout, or
+        shorter than 25 ms, are passed over, logged and noted in `skipped`.
 
         Args:
             rng: where all randomness comes from.
@@ -214,7 +224,7 @@ class AudioSource:
         Raises:
             ValueError: a recording cannot be read, or none that is tried can be used.
         """
-        chosen = rng.choice(len(self), size=count, replace=count > len(self))
+        chosen = rng.choice(len(self), size=count, replace=count > len(self), p=self.shares)
         names, starts = [], []
         for name in (self.names[index] for index in chosen):
             for _ in range(_ATTEMPTS):
@@ -223,21 +233,35 @@ class AudioSource:
                 found = None if name in self.skipped else self.sounding(name, start, num_samples)
                 if found is not None and total >= SHORTEST_S * self.sample_rate_hz:
                     break
-                self._skip(name, "it is silent" if found is None else f"it has {total} samples, less than 25 ms")
-                name = self.names[rng.integers(len(self))]
+                short = total < SHORTEST_S * self.sample_rate_hz
+                self._skip(name, f"it has {total} samples, less than 25 ms" if short else "it is silent or constant")
+                name = self.pick(rng)
             else:
                 raise ValueError(f"of {_ATTEMPTS} recordings drawn none can be used; first: {self._first_skipped()}")
             names.append(name)
             starts.append(found)
         return names, starts
 
+    def pick(self, rng: np.random.Generator, names: Sequence[str] | None = None) -> str:
+        """One of some recordings, or of all, each as often as its share says."""
+        names = self.names if names is None else names
+        if self.shares is None:
+            return names[rng.integers(len(names))]
+        shares = self.shares if names is self.names else self.shares[[self._index[name] for name in names]]
+        return names[rng.choice(len(names), p=shares / shares.sum())]
+
     def sounding(self, name: str, start: int, num_samples: int) -> int | None:
-        """``start``, or where the next sound begins if all of that part is silent; None in a silent recording."""
+        """``start``, or where the next sound begins if that part is silent or constant; None if nothing sounds."""
         part = self.read(name, start, num_samples)
-        if np.abs(part[:1000]).max() > SILENCE or np.abs(part).max() > SILENCE:
+        if _sounds(part[:1000]) or _sounds(part):
             return start
-        sounds = np.flatnonzero(np.abs(self.read(name, start)) > SILENCE)
-        return (start + int(sounds[0])) % self.num_samples(name) if len(sounds) else None
+        rest = self.read(name, start)
+        level = 0.0 if np.abs(part).max() <= SILENCE else part[0]
+        sounds = np.flatnonzero(np.abs(rest - level) > SILENCE)
+        if not len(sounds):
+            return None
+        found = (start + int(sounds[0])) % len(rest)
+        return found if _sounds(self.read(name, found, num_samples)) else None
 
     def _skip(self, name: str, reason: str) -> None:
         if name not in self.skipped:
@@ -258,7 +282,11 @@ class AudioSource:
         """What was read last is still there: it is looked at when it is drawn, and heard afterwards."""
         key = name, start, num_samples, channel
         if key not in self._recent:
-            part = self._read_from_file(*key)
+            try:
+                part = self._read_from_file(*key)
+            except (OSError, ValueError) as error:
+                error.file = str(self.piece(name).file)  # for those who count files: messages may differ by the part
+                raise
             with _LOCK:
                 self._recent[key] = part
                 while len(self._recent) > _RECENT:
@@ -298,6 +326,11 @@ class AudioSource:
             while len(self._decoded) > 1 and sum(kept.nbytes for kept in self._decoded.values()) > self.cache_bytes:
                 self._decoded.popitem(last=False)
         return samples
+
+
+def _sounds(part: np.ndarray) -> bool:
+    """Whether anything is heard: samples that are neither silent nor all of one value (a direct current)."""
+    return bool(np.abs(part).max() > SILENCE and (len(part) == 1 or np.ptp(part) > SILENCE))
 
 
 def _num_frames(piece: Piece, info: AudioInfo) -> int:

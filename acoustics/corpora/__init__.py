@@ -3,6 +3,6 @@
 from .find import LAYOUTS, detect_layout
 from .layout import PURPOSES, split_of
 from .pieces import corpus_pieces
-from .spec import SourceSpec
+from .spec import SourceSpec, root_weights
 
-__all__ = ["LAYOUTS", "PURPOSES", "SourceSpec", "corpus_pieces", "detect_layout", "split_of"]
+__all__ = ["LAYOUTS", "PURPOSES", "SourceSpec", "corpus_pieces", "detect_layout", "root_weights", "split_of"]

@@ -49,13 +49,9 @@ class Reverb(Effect):
 
     def draw(self, rng: np.random.Generator, num_samples: int, recordings: Recordings) -> dict[str, Any]:
         """A response and its channel."""
-        rirs = recordings.rir
-        if self.rt60_s is None:
-            name = rirs.source.names[rng.integers(len(rirs))]
-            channel = int(rng.integers(rirs.source.info(name).num_channels))
-        else:
-            rooms = rirs.select(self.rt60_s.low, None if self.rt60_s.is_single else self.rt60_s.high)
-            name, channel = rooms[rng.integers(len(rooms))]
+        rt60_s = self.rt60_s
+        wanted = (rt60_s.low, None if rt60_s.is_single else rt60_s.high) if rt60_s else ()
+        name, channel = recordings.rir.pick(rng, *wanted)
         drr = {"drr_db": self.drr_db.low} if self.drr_db else {}
         return {"rir": {"name": name, "channel": channel, "level": self.reverb_level or "rms", **drr}}
 

@@ -108,8 +108,8 @@ class TargetCacheConfig:
     stretch each epoch, but in the same `crops` stretches in turn.
 
     Attributes:
-        folder: where; null is `targets` in the run's folder. Runs that have teacher, targets, speech and stretches in
-            common can share one.
+        folder: where; null is `targets` in the run's folder. Runs that have the teacher in common can share one: of a
+            stretch of speech that one has asked about, the others do not ask.
         dtype: `fp16`, `int8` (half of that, coarser) or `fp32` (twice that, exact).
         max_gb: most space to take, in 1e9 bytes; refused before the first step if it is not enough.
         crops: stretches of each long recording.
@@ -181,10 +181,12 @@ class DataConfig:
 
     Attributes:
         speech: folders of clean speech (flac, wav, ogg, opus, mp3), audio files, lhotse cut manifests
-            (.jsonl[.gz]), lhotse Shar folders, or WebDataset shards (a folder of .tar files, or one of them).
-        noise: folders of noise recordings, as `PATH` or `PATH,split=..,kind=..,only=A+B,without=C` (see
-            `acoustics.SourceSpec`). Of a known corpus (see `acoustics.corpus_pieces`), and of a folder with a part
-            called train, dev or test, what serves as noise is taken, without `split` the part for training.
+            (.jsonl[.gz]), lhotse Shar folders, or WebDataset shards (a folder of .tar files or one of them). As `PATH`,
+            every recording counts alike; as `PATH,weight=2`, which all of them need then, each has its share.
+        noise: folders of noise recordings, as `PATH` or `PATH,split=..,kind=..,only=A+B,without=C,weight=2` (see
+            `acoustics.SourceSpec`). With weights, for all of them, each folder has its share of the draws. Of a known
+            corpus (see `acoustics.corpus_pieces`), and of a folder with a part called train, dev or test, what serves
+            as noise is taken, without `split` the part for training.
         noise_exclude: patterns (`*`, `?`) of noise files to leave out, matched against the path below the folder.
         rir: folders of room impulse responses, as for `noise`: `"RIRS_NOISES,only=real"` are the measured rooms.
         babble: folders of speech to mix babble noise from, and of interfering talkers, as for `noise`.
@@ -192,12 +194,13 @@ class DataConfig:
         max_samples: longest stretch used at once, at 16 kHz.
         min_samples: shorter files are left out, at 16 kHz.
         long_files: `crop` takes one random stretch of a longer file per epoch; `windows` uses all of it, in pieces;
-            `drop` leaves it out.
+            `drop` leaves longer files out, as DPHuBERT does.
         num_workers: processes that read and prepare audio; 0 reads in the main process.
         manifest_dir: where the list of audio files is kept; null is the run's own folder. Share one between runs to
             scan large corpora once.
-        unreadable_budget: recordings that may turn out unreadable in the middle of a run; they are left out and listed
-            in `out_dir/unreadable.txt`. One more stops the run.
+        unreadable_budget: recordings that may turn out unreadable in the middle of a run, or silent, constant or next
+            to nothing in length where they are to be noise; they are left out and listed in `out_dir/unreadable.txt`.
+            One more stops the run.
     """
 
     speech: list[str] = field(default_factory=list)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics import Corruptor
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.data.reading import read_into
 from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream, Position
@@ -51,19 +52,18 @@ class Batch:
 
     Attributes:
         position: of this batch in the stream.
-        next_step: the place in the stream after the optimizer step that this batch belongs to.
         ids: of the utterances.
         waveforms: (B, samples) float32 at 16 kHz, zero past each utterance's end.
         lengths: (B,) int64, valid samples; always on the CPU.
         corrupted: the speech under a corruption; `None` where it stays clean.
         second: under another, independently drawn corruption, if one was asked for.
         cached: what is known of the teacher's targets, if they are kept.
-        skipped: what is missing because it cannot be read: (key, reason) each.
+        skipped: what is missing because it cannot be read or heard: (key, reason) each.
+        resume_at: where the optimizer step after this batch's begins, for all processes.
         counts: whether it has a part in the loss.
     """
 
     position: Position
-    next_step: Position
     ids: tuple[str, ...]
     waveforms: Tensor
     lengths: Tensor
@@ -71,6 +71,7 @@ class Batch:
     second: Heard | None = None
     cached: CachedTargets | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    resume_at: Position | None = None
     counts: bool = True
 
     @property
@@ -106,11 +107,11 @@ class SpeechBatches(Dataset):
     """Reads the audio of a `BatchRequest` and corrupts it; runs in loader processes.
 
     An utterance that cannot be read, or whose noise or room cannot, is left out of its batch and named in
-    `Batch.skipped`; a batch of which nothing is left has no rows.
+    `Batch.skipped`; a batch of which nothing is left has no rows. Noise that is silent, constant or next to nothing in
+    length is named there, too, and another recording is heard in its place.
 
     Args:
-        corruptor: draws by (seed, epoch, utterance id, view); `None` leaves the speech clean.
-        batches_per_step: batches per optimizer step, for the corruption's curriculum.
+        corruptor: draws by (seed, pass, utterance id, view); `None` leaves the speech clean.
         second_view: corrupt it a second time, too.
         cache: of the teacher's targets, whose part for the batch is read along.
     """
@@ -118,16 +119,16 @@ class SpeechBatches(Dataset):
     def __init__(
         self,
         corruptor: Corruptor | None = None,
-        batches_per_step: int = 1,
         second_view: bool = False,
         cache: TargetCache | None = None,
     ):
-        self.corruptor, self.batches_per_step, self.cache = corruptor, batches_per_step, cache
+        self.corruptor, self.cache = corruptor, cache
         self.views = 0 if corruptor is None else 1 + second_view
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         rows, skipped = [], []
-        for cut in request.cuts:
+        passes = request.passes or [request.position.epoch] * len(request.cuts)
+        for cut, passed in zip(request.cuts, passes):
             speech = np.empty(cut.num_samples, np.float32)
             try:
                 read_into(cut, speech)
@@ -135,30 +136,35 @@ class SpeechBatches(Dataset):
                 skipped.append((cut.id, str(error)))
                 continue
             try:
-                rows.append((cut.id, speech, self._corrupted(request.position, cut.id, speech)))
+                rows.append((cut.id, speech, self._corrupted(cut.id, speech, passed, request.position.step)))
             except (OSError, ValueError) as error:
                 # The file is what is counted, not the many utterances that will meet it.
-                skipped.append((f"corruption: {error}", f"{error} (drawn for utterance {cut.id})"))
+                key = f"corruption: {getattr(error, 'file', error)}"
+                skipped.append((key, f"{error} (drawn for utterance {cut.id})"))
         audio = [speech for _, speech, _ in rows]
         views = [Heard.of([heard[view] for _, _, heard in rows]) for view in range(self.views)]
         return Batch(
             request.position,
-            request.next_step,
             tuple(name for name, _, _ in rows),
             _padded(audio),
             torch.tensor([len(speech) for speech in audio], dtype=torch.int64),
             *[*views, None, None][:2],
             cached=None if self.cache is None else self.cache.read(audio),
-            skipped=tuple(skipped),
+            skipped=(*skipped, *self._passed_over()),
+            resume_at=request.resume_at,
         )
 
-    def _corrupted(self, position: Position, name: str, speech: np.ndarray) -> list[tuple[np.ndarray, Mapping]]:
+    def _corrupted(self, name: str, speech: np.ndarray, passed: int, step: int) -> list[tuple[np.ndarray, Mapping]]:
         """An utterance in each view, and what was drawn for it."""
-        heard, step = [], position.batches // self.batches_per_step
-        for view in range(self.views):
-            drawn = self.corruptor.draw(name, len(speech), position.epoch, step, view=view)
-            heard.append((self.corruptor.apply(speech, drawn), drawn))
-        return heard
+        drawn = [self.corruptor.draw(name, len(speech), passed, step, view=view) for view in range(self.views)]
+        return [(self.corruptor.apply(speech, one), one) for one in drawn]
+
+    def _passed_over(self) -> Iterator[tuple[str, str]]:
+        """Recordings in which this process has found nothing to hear."""
+        for source in (self.corruptor.source(kind) for kind in SOURCES) if self.corruptor else ():
+            for name, reason in source.skipped.items() if source else ():
+                file = source.piece(name).path
+                yield f"corruption: {file} {name}", f"{file} ({name}) is not used for corruption: {reason}"
 
 
 def _padded(rows: Sequence[np.ndarray]) -> Tensor:
@@ -177,6 +183,8 @@ def make_loader(
     unreadable: UnreadableAudio | None = None,
 ) -> DataLoader:
     """A loader over `stream`, whose order and content do not depend on `num_workers`.
+
+    A batch of which nothing can be read comes without rows: all processes count the same batches.
 
     Args:
         stream: what comes when.
@@ -202,7 +210,7 @@ def make_loader(
 
 
 class _Loader(DataLoader):
-    """Counts what cannot be read; batches of which nothing is left come as they are, without ids."""
+    """Counts what cannot be read."""
 
     def __iter__(self) -> Iterator[Batch]:
         empty_since = None

@@ -10,16 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lhotse.cut import Cut
-
-from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, SourceSpec
+from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, RIRSource, SourceSpec, root_weights
 from robustdistiller.acoustics.audio.listing import list_pieces
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig, OtherTeacherConfig, TeacherConfig
-from robustdistiller.pretrain.data.file_cuts import FileCut
 from robustdistiller.pretrain.data.headers import read_headers
-from robustdistiller.pretrain.data.shards import StreamedCuts
-from robustdistiller.pretrain.data.speech import RootReport, source_report, speech_cuts
+from robustdistiller.pretrain.data.speech import RootReport, SpeechCuts, speech_cuts
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.upstream import Checkpoint, ModelName, checkpoint_digest, read_checkpoint, resolve
 
@@ -73,7 +69,7 @@ def read_named(name: str, **options: Any) -> tuple[Checkpoint, dict[str, Any]]:
     return checkpoint, notes
 
 
-def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut | FileCut] | StreamedCuts, Corruptor | None]:
+def check_data(config: DistillConfig, out_dir: Path) -> tuple[SpeechCuts, Corruptor | None]:
     """Look through every data root, say what is there, and refuse what cannot work.
 
     Returns:
@@ -85,14 +81,12 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[list[Cut | FileCut
     data, policy = config.data, config.corruption
     if not data.speech:
         raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
-    windows = data.max_samples if data.long_files == "windows" else None
-    cuts, reports = speech_cuts(data.speech, _manifest_dir(config, out_dir), data.min_samples, windows)
+    longest, windows = ({data.long_files: data.max_samples}.get(choice) for choice in ("drop", "windows"))
+    cuts, reports = speech_cuts(data.speech, _manifest_dir(config, out_dir), data.min_samples, longest, windows)
     sources, found = open_sources(config, policy.needs if policy else ())
     for report in reports + found:
         logger.info("%s", report)
-    if policy is None:
-        return cuts, None
-    return cuts, Corruptor(policy, **sources, seed=config.seed)
+    return cuts, Corruptor(policy, **sources, seed=config.seed) if policy else None
 
 
 def open_sources(
@@ -121,8 +115,12 @@ def open_sources(
         if wanted:
             exclude = config.data.noise_exclude if kind == "noise" else []
             folder = _manifest_dir(config, Path(config.out_dir or "."))
-            source = _open_source(kind, roots, exclude, folder, reports)
+            try:
+                source, found = _open_source(kind, roots, exclude, folder)
+            except (FileNotFoundError, ValueError) as error:
+                raise SettingsError(f"data.{kind}: {error}") from error
             sources[purpose] = RIRSource(source) if kind == "rir" else source
+            reports += found
     return sources, reports
 
 
@@ -132,34 +130,34 @@ def _manifest_dir(config: DistillConfig, out_dir: Path) -> Path:
 
 
 def _open_source(
-    kind: str, roots: list[str], exclude: list[str], manifest_dir: Path, reports: list[RootReport]
-) -> AudioSource:
+    kind: str, roots: list[str], exclude: list[str], manifest_dir: Path
+) -> tuple[AudioSource, list[RootReport]]:
     pieces: list[Piece] = []
     infos: dict[str, AudioInfo] = {}
-    try:
-        for root in roots:
-            spec = SourceSpec.parse(root)
-            path = Path(spec.path)
-            everything = list_pieces(path)
-            found = spec.pieces(_PURPOSES[kind], split="training", listed=everything)
-            excluded = {piece.name for piece in found if any(fnmatchcase(piece.name, pattern) for pattern in exclude)}
-            kept = [piece for piece in found if piece.name not in excluded]
-            if not kept:
-                raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
-            # Of one root, each choice of recordings has a list of its own.
-            chosen = "" if spec == SourceSpec(spec.path) else repr(replace(spec, path=""))
-            place = hashlib.sha256(f"{path.resolve()}{chosen}".encode()).hexdigest()[:8]
-            headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.npz")
-            kept = [piece for piece in kept if str(piece.file) not in unreadable]
-            left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
-            if others := {piece.name for piece in everything} - {piece.name for piece in found}:
-                what = f"{min(others)} and {len(others) - 1} more" if len(others) > 1 else min(others)
-                left_out.append(f"{what}, which {root} does not have for {_PURPOSES[kind]} in training")
-            source = AudioSource(kept, infos=headers)
-            reports.append(source_report(kind, root, source, (*left_out, *unreadable.values())))
-            infos |= headers
-            # Several folders may hold files of the same name.
-            pieces += kept if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in kept]
-        return source if len(roots) == 1 else AudioSource(pieces, infos=infos)
-    except (FileNotFoundError, ValueError) as error:
-        raise SettingsError(f"data.{kind}: {error}") from error
+    reports: list[RootReport] = []
+    specs = [SourceSpec.parse(root) for root in roots]
+    weights = root_weights(specs)
+    for root, spec in zip(roots, specs):
+        path = Path(spec.path)
+        everything = list_pieces(path)
+        found = spec.pieces(_PURPOSES[kind], split="training", listed=everything)
+        excluded = {piece.name for piece in found if any(fnmatchcase(piece.name, pattern) for pattern in exclude)}
+        kept = [piece for piece in found if piece.name not in excluded]
+        if not kept:
+            raise ValueError(f"data.{kind}_exclude={exclude} leaves none of the {len(found)} files in {root}")
+        # Of one root, each choice of recordings has a list of its own.
+        chosen = replace(spec, path="", weight=None)
+        place = hashlib.sha256(f"{path.resolve()}{'' if chosen == SourceSpec() else chosen}".encode()).hexdigest()[:8]
+        headers, unreadable = read_headers(kept, manifest_dir / f"{kind}-{path.name}-{place}.json")
+        kept = [piece for piece in kept if str(piece.file) not in unreadable]
+        left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
+        if others := {piece.name for piece in everything} - {piece.name for piece in found}:
+            what = f"{min(others)} and {len(others) - 1} more" if len(others) > 1 else min(others)
+            left_out.append(f"{what}, which {root} does not have for {_PURPOSES[kind]} in training")
+        hours = AudioSource(kept, infos=headers).duration_s() / 3600
+        reports.append(RootReport(kind, root, len(kept), hours, (*left_out, *unreadable.values())))
+        infos |= headers
+        # Several folders may hold files of the same name.
+        pieces += kept if len(roots) == 1 else [replace(one, name=f"{path.name}/{one.name}") for one in kept]
+    shares = weights and [w / one.files for w, one in zip(weights, reports) for _ in range(one.files)]
+    return AudioSource(pieces, infos=infos, weights=shares), reports

@@ -22,10 +22,9 @@ from lhotse.utils import fastcopy
 from robustdistiller.acoustics.audio.listing import AUDIO_SUFFIXES, walk_audio
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.cuts import at_16_khz, id_digest, window_lengths
+from robustdistiller.pretrain.data.cuts import LengthRule, at_16_khz, id_digest
+from robustdistiller.pretrain.data.headers import UNREADABLE_SHARE
 from robustdistiller.pretrain.data.shards import PLACE, ShardedSpeech
-
-_UNREADABLE_SHARE = 0.01  # beyond it a shard is broken, not a recording
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,14 @@ def find_shards(root: str | Path) -> list[Shard] | None:
     return [Shard(tar) for tar in tars] if tars and not any(walk_audio(path)) else None
 
 
-def index_shards(
-    shards: Sequence[Shard], name: str, folder: Path, min_samples: int, windows_of: int | None
-) -> tuple[ShardedSpeech, list[str]]:
+def index_shards(shards: Sequence[Shard], name: str, folder: Path, rule: LengthRule) -> tuple[ShardedSpeech, list[str]]:
     """Index the shards that are new or have changed (name, size or time), and open all indexes.
 
     Args:
         shards: of one root.
         name: of the root; cuts from WebDataset are called after it, the shard and the member.
         folder: where the indexes are kept.
-        min_samples: shorter recordings are passed over, at 16 kHz.
-        windows_of: cut recordings into pieces of so many samples.
+        rule: which recordings are used, and in which pieces.
 
     Returns:
         The speech, and what of it cannot be used, with the reasons.
@@ -84,16 +80,10 @@ def index_shards(
     with ThreadPoolExecutor(8) as pool:
         notes = list(pool.map(lambda shard: _index(shard, name, folder), shards))
     lengths = np.concatenate([np.array(note["num_samples"], np.int32) for note in notes])
-    left_out = [reason for note in notes for reason in note["left_out"]]
-    short = int((lengths < min_samples).sum())
-    if short:
-        left_out.append(f"{short} recordings are shorter than {min_samples} samples")
-    lengths = lengths[lengths >= min_samples]
-    if windows_of:
-        lengths = window_lengths(lengths, windows_of, min_samples)
+    left_out = rule.left_out(lengths) + [reason for note in notes for reason in note["left_out"]]
     digest = hashlib.sha256("\n".join(note["digest"] for note in notes).encode()).hexdigest()
     indexes = tuple(_index_path(shard, folder) for shard in shards)
-    return ShardedSpeech(indexes, lengths, digest, min_samples, windows_of), left_out
+    return ShardedSpeech(indexes, rule.lengths(lengths), digest, rule), left_out
 
 
 def _number(path: Path) -> str:
@@ -122,7 +112,7 @@ def _index(shard: Shard, name: str, folder: Path) -> dict:
         ) from error
     cuts = [at_16_khz(result) for result in results if not isinstance(result, str)]
     left_out = [f"{shard.tar.name}: {result}" for result in results if isinstance(result, str)]
-    if not cuts or len(left_out) > max(_UNREADABLE_SHARE * len(results), 1):
+    if not cuts or len(left_out) > max(UNREADABLE_SHARE * len(results), 1):
         raise SettingsError(
             f"data.speech: {len(left_out)} of {len(results)} recordings in {shard.tar} cannot be used"
             + (f"; first: {left_out[0]}" if left_out else _NO_AUDIO)

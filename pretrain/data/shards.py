@@ -9,10 +9,9 @@ its start to its end, so it has to be a plain, uncompressed file.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
-from robustdistiller.pretrain.data.cuts import id_digest, windows
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut, num_samples_of
+from robustdistiller.pretrain.data.cuts import LengthRule
 
 PLACE = "shard_place"  # custom field of a cut: tar file, first byte, number of bytes
 _SHUFFLED_LINES = 10_000
@@ -36,15 +34,13 @@ class ShardedSpeech:
         indexes: lhotse manifests, one per shard.
         lengths: (N,) samples at 16 kHz of every cut that `__iter__` gives, in another order.
         digest: of ids and lengths of everything in the shards.
-        min_samples: shorter recordings are passed over.
-        windows_of: recordings are cut into pieces of so many samples; `None` leaves them whole.
+        rule: which recordings are used, and in which pieces.
     """
 
     indexes: tuple[Path, ...]
     lengths: np.ndarray
     digest: str
-    min_samples: int
-    windows_of: int | None
+    rule: LengthRule
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -57,60 +53,9 @@ class ShardedSpeech:
         order = generator.sample(self.indexes, len(self.indexes))
         return self._cuts(_through_buffer((line for index in order for line in _lines(index)), generator))
 
-    def _cuts(self, lines: Iterator[str]) -> Iterator[Cut]:
+    def _cuts(self, lines: Iterable[str]) -> Iterator[Cut]:
         for line in lines:
-            cut = deserialize_item(json.loads(line))
-            if cut.num_samples >= self.min_samples:
-                yield from windows(cut, self.windows_of, self.min_samples) if self.windows_of else [cut]
-
-
-class StreamedCuts:
-    """Speech that is partly or wholly in shards: lists of cuts and `ShardedSpeech`, taken together.
-
-    Args:
-        listed: cuts in memory, or in waiting.
-        sharded: speech in shards.
-
-    >>> from lhotse.testing.dummies import dummy_cut
-    >>> cuts = StreamedCuts([dummy_cut(index) for index in range(3)])
-    >>> len(cuts), sorted(cut.id[-1] for cut in cuts.shuffled(seed=1))
-    (3, ['0', '1', '2'])
-    """
-
-    def __init__(self, listed: Sequence[Cut | FileCut] = (), sharded: Sequence[ShardedSpeech] = ()):
-        self.listed, self.sharded = listed, tuple(sharded)
-
-    def __len__(self) -> int:
-        return sum(map(len, (self.listed, *self.sharded)))
-
-    def __iter__(self) -> Iterator[Cut]:
-        yield from map(as_cut, self.listed)
-        for part in self.sharded:
-            yield from part
-
-    def shuffled(self, seed: int) -> Iterator[Cut]:
-        """Every cut once, in an order that follows from the seed; the parts are mixed evenly."""
-        generator = random.Random(seed)
-        order = generator.sample(range(len(self.listed)), len(self.listed))
-        streams = [(as_cut(self.listed[index]) for index in order)]
-        left = [len(self.listed)]
-        for part in self.sharded:
-            # Generators of their own: when a stream draws must not depend on which others there are.
-            streams.append(part.shuffled(random.Random(generator.getrandbits(64))))
-            left.append(len(part))
-        while sum(left):
-            chosen = generator.choices(range(len(left)), left)[0] if len(left) > 1 else 0
-            left[chosen] -= 1
-            yield next(streams[chosen])
-
-    def lengths(self) -> np.ndarray:
-        """(N,) samples at 16 kHz of every cut, in another order."""
-        return np.concatenate([num_samples_of(self.listed), *(part.lengths for part in self.sharded)])
-
-    def digest(self) -> str:
-        """SHA-256 of ids and lengths, in hexadecimal."""
-        parts = [id_digest(self.listed), *(part.digest for part in self.sharded)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            yield from self.rule.pieces(deserialize_item(json.loads(line)))
 
 
 def with_audio(cut: Cut) -> Cut:

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.speech import piece_cuts
 from robustdistiller.pretrain.multitask.keywords import keyword_utterances
 from robustdistiller.pretrain.multitask.speakers import Trial, speaker_utterances
@@ -164,8 +164,8 @@ def whole_batches(
     requests, rows = [], []
     for cut in sorted(cuts, key=lambda cut: (cut.num_samples, cut.id)):
         if rows and (len(rows) + 1) * cut.num_samples > _TEST_BATCH_SAMPLES:
-            requests.append(BatchRequest(Position(), tuple(rows), Position()))
+            requests.append(BatchRequest(Position(), tuple(rows)))
             rows = []
         rows.append(as_cut(cut))
-    requests.append(BatchRequest(Position(), tuple(rows), Position()))
+    requests.append(BatchRequest(Position(), tuple(rows)))
     return make_loader(requests, SpeechBatches(corruptor), num_workers)

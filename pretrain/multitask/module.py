@@ -136,7 +136,7 @@ class Tuning:
                 self._stepper.step()
                 self.optimizer.zero_grad()
                 values |= {**terms, f"{task}_grad_norm": norm}
-                self.positions[task] = batch.position.next()
+                self.positions[task] = batch.resume_at
             values["lr"] = self.optimizer.param_groups[0]["lr"]
             self.schedule.step()
             self.progress.step += 1

@@ -1,14 +1,12 @@
 """The teacher's targets, kept on disk: it hears clean speech, so what it says of a stretch of speech stays the same.
 
-`folder/targets-0123456789ab/` is an `ArrayStore` of one teacher, set of targets, way of storing and list of speech; the
-key of a stretch is the digest of its waveform, so that changed audio is another stretch. Whichever process first meets
-a stretch asks the teacher.
+A folder is an `ArrayStore` of what one teacher says; the key of a stretch is the digest of its waveform, so that
+changed audio is another stretch. Whichever process first meets a stretch asks the teacher.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +17,88 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
-from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.training.errors import DiskFullError
+
+_FLOAT = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TargetCodec:
+    """What a teacher says of a frame, to bytes and back.
+
+    `int8` gives every frame of every target the step of a 127th of its largest magnitude, kept in four bytes more.
+
+    Attributes:
+        dtype: `fp32`, `fp16` or `int8`, of the targets.
+        widths: values per frame of each target.
+        units: whether there is a unit of each frame, too, in two bytes.
+
+    >>> codec = TargetCodec("int8", widths=(3,), units=True)
+    >>> codec.decode(codec.encode([torch.tensor([[1.0, -0.5, 0.003]]), torch.tensor([499])]))
+    [tensor([[ 1.0000, -0.5039,  0.0000]]), tensor([499])]
+    >>> codec.frame_bytes, TargetCodec("fp16", 3 * (768,)).frame_bytes
+    (9, 4608)
+    """
+
+    dtype: str
+    widths: tuple[int, ...]
+    units: bool = False
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Bytes of each part of a frame."""
+        sizes = [width + 4 if self.dtype == "int8" else width * _FLOAT[self.dtype].itemsize for width in self.widths]
+        return sizes + [2] * self.units
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of all that is said of one frame."""
+        return sum(self._sizes)
+
+    def encode(self, targets: Sequence[Tensor]) -> Tensor:
+        """Per target (..., D), then the units (...) if there are any, to (..., frame_bytes) uint8, on their device."""
+        parts = [self._bytes(one.detach().float()) for one in targets[: len(self.widths)]]
+        if self.units:
+            parts.append(torch.stack([targets[-1] % 256, targets[-1] // 256], dim=-1).to(torch.uint8))
+        return torch.cat(parts, dim=-1)
+
+    def decode(self, stored: Tensor) -> list[Tensor]:
+        """Inverse of `encode`: per target (..., D) float32, then the units (...) int64."""
+        parts = [part.clone(memory_format=torch.contiguous_format) for part in stored.split(self._sizes, dim=-1)]
+        targets = [self._values(part) for part in parts[: len(self.widths)]]
+        return targets + [part[..., 0].long() + 256 * part[..., 1].long() for part in parts[len(self.widths) :]]
+
+    def _bytes(self, values: Tensor) -> Tensor:
+        if self.dtype != "int8":
+            return values.to(_FLOAT[self.dtype]).contiguous().view(torch.uint8)
+        scale = values.abs().amax(-1, keepdim=True) / 127
+        whole = torch.round(values / scale.clamp(min=torch.finfo(torch.float32).tiny)).to(torch.int8)
+        return torch.cat([whole.view(torch.uint8), scale.contiguous().view(torch.uint8)], dim=-1)
+
+    def _values(self, part: Tensor) -> Tensor:
+        if self.dtype != "int8":
+            return part.view(_FLOAT[self.dtype]).float()
+        whole, scale = (one.clone(memory_format=torch.contiguous_format) for one in part.tensor_split([-4], dim=-1))
+        return whole.view(torch.int8).float() * scale.view(torch.float32)
+
+    def require_range(self, targets: Sequence[Tensor]) -> None:
+        """Make sure that the type reaches far enough for finite values.
+
+        Raises:
+            SettingsError: half precision does not.
+
+        >>> TargetCodec("fp16", (1,)).require_range([torch.tensor([1e6])])
+        Traceback (most recent call last):
+        robustdistiller.common.settings.SettingsError: targets.cache.dtype=fp16 holds values up to 65504, and the \
+teacher's go to 1e+06; give int8 or fp32
+        """
+        largest = max((float(one.detach().abs().max()) for one in targets[: len(self.widths)]), default=0.0)
+        if self.dtype == "fp16" and largest > torch.finfo(torch.float16).max:
+            raise SettingsError(
+                f"targets.cache.dtype=fp16 holds values up to 65504, and the teacher's go to {largest:.3g}; give int8 "
+                "or fp32"
+            )
 
 
 @dataclass(frozen=True)
@@ -28,19 +106,17 @@ class CachedTargets:
     """What the cache holds for the rows of a batch.
 
     Attributes:
-        stored: (B, T, targets, row_bytes) uint8, zero where nothing is known.
+        stored: (B, T, frame_bytes) uint8, zero where nothing is known.
         known: whether a row's targets are there.
         keys: of the rows.
-        frames: of the rows.
 
-    >>> CachedTargets(torch.zeros(1, 49, 3, 768, dtype=torch.uint8), (False,), (b"",), (49,)).missing
+    >>> CachedTargets(torch.zeros(1, 49, 4608, dtype=torch.uint8), (False,), (b"",)).missing
     [0]
     """
 
     stored: Tensor
     known: tuple[bool, ...]
     keys: tuple[bytes, ...]
-    frames: tuple[int, ...]
 
     @property
     def missing(self) -> list[int]:
@@ -56,49 +132,43 @@ class TargetCache:
     """Targets by waveform. Goes to the processes that load data; every process opens the files itself.
 
     Args:
-        folder: of this teacher, these targets and this speech; made if it is not there.
+        folder: of this teacher and these targets; made if it is not there.
         about: everything that decides what is stored.
         codec: how targets are stored.
-        num_frames: frames of so many samples.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     codec = TargetCodec("fp16", targets=1, width=4)
-    ...     cache = TargetCache(Path(folder), {"teacher": "..."}, codec, lambda samples: samples // 320)
+    ...     cache = TargetCache(Path(folder), {"teacher": "..."}, TargetCodec("fp16", widths=(4,)))
     ...     speech = np.zeros(3200, np.float32)
-    ...     before = cache.read([speech])
-    ...     cache.write(before, [0], codec.encode([torch.ones(1, 10, 4)]))
-    ...     before.known, cache.read([speech]).known, cache.read([speech + 1]).known
-    ((False,), (True,), (False,))
+    ...     targets = cache.complete(cache.read([speech]), lambda rows: [torch.ones(1, 10, 4)], frames=[10])
+    ...     targets[0].shape, cache.read([speech]).known, cache.read([speech + 1]).known
+    (torch.Size([1, 10, 4]), (True,), (False,))
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], codec: TargetCodec, num_frames: Callable[[int], int]):
-        shape = (None, codec.targets, codec.row_bytes)
-        self.store = ArrayStore(folder, shape, "uint8", about, keep_free_bytes=0)
-        self.codec, self.num_frames = codec, num_frames
+    def __init__(self, folder: Path, about: Mapping[str, Any], codec: TargetCodec):
+        self.store = ArrayStore(folder, (None, codec.frame_bytes), "uint8", about, keep_free_bytes=0)
+        self.codec = codec
 
     def read(self, waveforms: Sequence[np.ndarray]) -> CachedTargets:
-        """What is known of some stretches of speech.
-
-        Args:
-            waveforms: (samples,) float32 each.
-        """
+        """What is known of some stretches of speech, each (samples,) float32."""
         keys = tuple(_digest(samples) for samples in waveforms)
-        frames = tuple(self.num_frames(len(samples)) for samples in waveforms)
-        size = (len(keys), max(frames, default=0), self.codec.targets, self.codec.row_bytes)
-        stored = torch.zeros(size, dtype=torch.uint8)
-        known = tuple(self._read_row(key, row) for key, row in zip(keys, stored.numpy()))
-        return CachedTargets(stored, known, keys, frames)
+        rows = [self.store.get(key) for key in keys]
+        return CachedTargets(self._stacked(rows), tuple(row is not None for row in rows), keys)
 
-    def complete(self, cached: CachedTargets, ask: Callable[[list[int]], Sequence[Tensor]]) -> list[Tensor]:
-        """The targets of a batch: per target (B, T, D) float32, on the device of `cached`.
+    def complete(
+        self, cached: CachedTargets, ask: Callable[[list[int]], Sequence[Tensor]], frames: Sequence[int]
+    ) -> list[Tensor]:
+        """The targets of a batch: per target (B, T, D) float32, then the units (B, T) if they are kept.
 
-        What the teacher says now goes through the codec all the same, so that it is the same in every epoch.
+        They are on the device of `cached`. What the teacher says now goes through the codec all the same, so that it is
+        the same in every epoch.
 
         Args:
             cached: from `read`; what others have written since then is looked up once more, so that it does not matter
                 how far ahead batches are read.
-            ask: the teacher's answer for some rows, per target (rows, T, D); it is kept if it is finite.
+            ask: the teacher's answer for some rows, per target (rows, T, D), then the units; it is kept if it is
+                finite.
+            frames: (B,) the teacher's, of each row.
 
         Raises:
             SettingsError: the codec does not reach as far as the teacher's values.
@@ -106,83 +176,39 @@ class TargetCache:
         """
         if not cached.missing:
             return self.codec.decode(cached.stored)
-        stored, asked = cached.stored.clone(), []
-        for row in cached.missing:
-            late = np.zeros((cached.frames[row], *stored.shape[2:]), np.uint8)
-            if self._read_row(cached.keys[row], late):
-                stored[row, : len(late)] = torch.from_numpy(late).to(stored.device)
-            else:
-                asked.append(row)
+        late = {row: found for row in cached.missing if (found := self.store.get(cached.keys[row])) is not None}
+        asked = [row for row in cached.missing if row not in late]
+        size = (len(frames), max(frames), self.codec.frame_bytes)
+        stored = torch.zeros(size, dtype=torch.uint8, device=cached.stored.device)
+        stored[:, : cached.stored.shape[1]] = cached.stored
+        for row, found in late.items():
+            stored[row, : len(found)] = torch.from_numpy(found.copy()).to(stored.device)
         if asked:
             targets = ask(asked)
             fresh = self.codec.encode(targets)
+            stored[asked, : fresh.shape[1]] = fresh
             if all(bool(torch.isfinite(one).all()) for one in targets):  # otherwise the loss will say so
                 self.codec.require_range(targets)
-                self.write(cached, asked, fresh)
-            stored[asked, : fresh.shape[1]] = fresh
+                for row, content in zip(asked, fresh.cpu().numpy()):
+                    self._write(cached.keys[row], content[: frames[row]])
         return self.codec.decode(stored)
 
-    def write(self, cached: CachedTargets, rows: Sequence[int], stored: Tensor) -> None:
-        """Keep the targets of some rows.
+    def _write(self, key: bytes, content: np.ndarray) -> None:
+        if not self.store.put(key, content) and self.store.full:
+            raise DiskFullError(
+                f"targets.cache: nothing more can be written to {self.store.folder} ({self.store.full}); what is in it "
+                "stays valid: free some space and give the same command again, or another out_dir and "
+                "targets.cache=null for a run without it"
+            )
 
-        Args:
-            cached: from `read`.
-            rows: numbers of the rows in it.
-            stored: (rows, T, targets, row_bytes) from the codec, on any device.
-
-        Raises:
-            DiskFullError: there is no space left.
-        """
-        for row, content in zip(rows, stored.cpu().numpy()):
-            if not self.store.put(cached.keys[row], content[: cached.frames[row]]) and self.store.full:
-                raise DiskFullError(
-                    f"targets.cache: nothing more can be written to {self.store.folder} ({self.store.full}); what is "
-                    "in it stays valid: free some space and give the same command again, or another out_dir and "
-                    "targets.cache=null for a run without it"
-                )
-
-    def _read_row(self, key: bytes, row: np.ndarray) -> bool:
-        found = self.store.get(key)
-        if found is not None:
-            row[: len(found)] = found
-        return found is not None
+    def _stacked(self, rows: Sequence[np.ndarray | None]) -> Tensor:
+        most = max((len(row) for row in rows if row is not None), default=0)
+        stored = np.zeros((len(rows), most, self.codec.frame_bytes), np.uint8)
+        for place, row in zip(stored, rows):
+            if row is not None:
+                place[: len(row)] = row
+        return torch.from_numpy(stored)
 
 
 def _digest(samples: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(samples, "<f4"), digest_size=KEY_BYTES).digest()
-
-
-def folder_of(parent: Path, about: Mapping[str, Any]) -> Path:
-    """The folder within `parent` of the cache of `about`.
-
-    >>> folder_of(Path("targets"), {"teacher": "5891b5b522d5df08", "crops": 1}).as_posix()
-    'targets/targets-4aecdde227d6'
-    """
-    text = json.dumps(about, indent=1, sort_keys=True)
-    return parent / f"targets-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def why_not_used(parent: Path, about: Mapping[str, Any]) -> str | None:
-    """What keeps the cache in `parent` that comes nearest from being the one of `about`; `None` if it is, or none is.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     old = {"teacher": "5891b5b522d5df08", "format": 2, "dtype": "fp16"}
-    ...     _ = TargetCache(folder_of(Path(folder), old), old, TargetCodec("fp16", targets=1, width=4), len)
-    ...     why_not_used(Path(folder), {**old, "teacher": "7d865e959b246691"})
-    'targets-... is not used: teacher is 5891b5b522d5 there, 7d865e959b24 now'
-    """
-    best: tuple[str, list[str]] | None = None
-    for path in sorted(parent.glob("targets-*/about.json")):
-        old = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in sorted({*old, *about}) if old.get(key) != about.get(key)]
-        if not differing:
-            return None
-        if best is None or len(differing) < len(best[1]):
-            changes = [f"{key} is {_short(old.get(key))} there, {_short(about.get(key))} now" for key in differing]
-            best = path.parent.name, changes
-    return best and f"{best[0]} is not used: {'; '.join(best[1])}"
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else json.dumps(value)

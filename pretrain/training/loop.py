@@ -94,7 +94,7 @@ class Training:
             started_s = time.monotonic()
             own = list(islice(batches, settings.trainer.accumulate))  # this process's share of the step
             waited_s = time.monotonic() - started_s
-            progress.position = own[-1].next_step
+            progress.position = own[-1].resume_at
             own = [batch if batch.ids or fabric.world_size == 1 else batch.stand_in() for batch in own]
             own = [batch for batch in own if batch.ids]
             if not own:  # nothing of it can be read

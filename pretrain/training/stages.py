@@ -354,7 +354,6 @@ class _Run:
         )
         dataset = SpeechBatches(
             stage.materials.corruptor,
-            fabric.world_size * settings.accumulate,
             distiller.needs_second_view,
             distiller.target_cache,
         )

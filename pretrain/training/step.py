@@ -159,7 +159,8 @@ class Distiller(nn.Module):
         targets: list[Tensor] = []
         for index, teaching in enumerate(self.teachings):
             if index == 0 and batch.cached is not None:
-                answer = self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows))
+                frames = teaching.model.num_frames(batch.lengths).tolist()
+                answer = self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows), frames)
             else:
                 own = batch.second if teaching.hears_own_corruption else None
                 answer = self._ask(teaching, heard(batch, own), batch.lengths)

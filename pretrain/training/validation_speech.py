@@ -13,10 +13,9 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, SourceSpec
 from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
-from robustdistiller.pretrain.data.shards import StreamedCuts
-from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
+from robustdistiller.pretrain.data.speech import SpeechCuts, cuts_digest, speech_cuts
 from robustdistiller.pretrain.training.validation import choose_by_hash, choose_conditions, hold_out
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class ValidationSpeech:
         cuts = sorted(cuts, key=lambda cut: (cut.num_samples, cut.id))
         self.corruptors = corruptors
         self.requests = [
-            BatchRequest(Position(), tuple(cuts[start : start + _BATCH_UTTERANCES]), Position())
+            BatchRequest(Position(), tuple(cuts[start : start + _BATCH_UTTERANCES]))
             for start in range(0, len(cuts), _BATCH_UTTERANCES)
         ]
         self._reader = SpeechBatches()
@@ -81,8 +80,8 @@ class ValidationSpeech:
 
 
 def prepare_validation(
-    config: DistillConfig, out_dir: Path, cuts: list[Cut | FileCut] | StreamedCuts, corruptor: Corruptor | None
-) -> tuple[list[Cut | FileCut] | StreamedCuts, ValidationSpeech | None]:
+    config: DistillConfig, out_dir: Path, cuts: SpeechCuts, corruptor: Corruptor | None
+) -> tuple[SpeechCuts, ValidationSpeech | None]:
     """Divide the speech, and make sure that everything the validation needs can be read.
 
     Args:
@@ -118,27 +117,27 @@ def prepare_validation(
     return training, speech
 
 
-def _divide(
-    config: DistillConfig, out_dir: Path, cuts: list[Cut | FileCut] | StreamedCuts
-) -> tuple[list[Cut | FileCut] | StreamedCuts, list[Cut | FileCut]]:
+def _divide(config: DistillConfig, out_dir: Path, cuts: SpeechCuts) -> tuple[SpeechCuts, list[Cut | FileCut]]:
     """What to train on and what to validate on; speech in shards is trained on as it is."""
-    listed, sharded = (cuts.listed, cuts.sharded) if isinstance(cuts, StreamedCuts) else (cuts, ())
+    listed = cuts.listed
     settings, data = config.validation, config.data
     if settings.speech:
         manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
         found, _ = speech_cuts(settings.speech, manifest_dir, data.min_samples)
         files = {_file_of(cut) for cut in found} - {None}
-        training = [cut for cut in listed if _file_of(cut) not in files]
+        training = cuts.where(lambda cut: _file_of(cut) not in files)
         held = choose_by_hash(found, settings.utterances)
-        if len(training) < len(listed):
-            logger.info("%d utterances of validation.speech are left out of data.speech", len(listed) - len(training))
+        if len(training) < len(cuts):
+            logger.info("%d utterances of validation.speech are left out of data.speech", len(cuts) - len(training))
     elif listed:
-        training, held = hold_out(listed, settings.utterances)
+        kept, held = hold_out(listed, settings.utterances)
+        ids = {cut.id for cut in kept}
+        training = cuts.where(lambda cut: cut.id in ids)
     else:
         raise ValueError("nothing can be held out of data.speech in shards; give validation.speech=[FOLDER, ...]")
-    if not training and not sharded:
+    if not len(training):
         raise ValueError("nothing of data.speech is left to train on; give another validation.speech")
-    return StreamedCuts(training, sharded) if sharded else training, held
+    return training, held
 
 
 def _file_of(cut: Cut | FileCut) -> str | None:

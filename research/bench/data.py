@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 from research.bench.corruption_audio import RATE_HZ, mini_corpus, utterances
 from research.bench.measure import Comparison, Series, alternate, work_clock
 from research.bench.settings import Findings, Settings
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
 
 START_UP_TARGET_S = 10.0

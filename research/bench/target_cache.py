@@ -20,7 +20,7 @@ from research.bench.settings import Findings, Settings
 from research.bench.training_work import EPOCH_STEPS, Turn, Work, in_new_process, prepare, run_config, time_ours
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
-from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.pretrain.teacher.cache import TargetCodec
 from robustdistiller.pretrain.training.callbacks import read_history
 
 _MINI = ("targets.layers=[2,3,5]", "optim.lr=1e-3")
@@ -125,7 +125,7 @@ def _sizes() -> str:
     amounts = []
     for name, hours in _LIBRISPEECH_H.items():
         frames = hours * 3600 * _FRAMES_PER_S
-        sizes = {dtype: TargetCodec(dtype, 3, 768).frame_bytes * frames / 1e9 for dtype in ("fp16", "int8")}
+        sizes = {dtype: TargetCodec(dtype, 3 * (768,)).frame_bytes * frames / 1e9 for dtype in ("fp16", "int8")}
         amounts.append(f"{name} {sizes['fp16']:.0f} GB in fp16, {sizes['int8']:.0f} GB in int8")
     return f"Three targets of 768 values take, by arithmetic, for LibriSpeech's {'; '.join(amounts)}."
 

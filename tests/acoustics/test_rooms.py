@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.acoustics import Corruptor, RIRSource, corrupt_utterance, direct_path_index, measure_rt60_s, rooms
+from robustdistiller.acoustics import (
+    AudioSource,
+    Corruptor,
+    RIRSource,
+    corrupt_utterance,
+    direct_path_index,
+    measure_rt60_s,
+    rooms,
+)
 
 RT60S = (0.2, 0.3, 0.45, 0.6, 0.8)
 
@@ -118,3 +126,16 @@ def test_gain_does_not_depend_on_the_rate_of_a_response(tmp_path, file_hz, level
     expected, tolerance = {"file": (0.8, 0.01), "rms": (1, 0.01), "direct": (1, 0.06)}[level]
     gain = np.std(heard[2000:-2000]) / np.std(wave[2000:-2000])
     assert gain == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("rt60", [(), (0.05, 9.0)])
+def test_rooms_are_drawn_by_weight(library, tmp_path, rt60):
+    plain = RIRSource.from_path(library / "rir", cache_dir=tmp_path)
+    names = plain.source.names
+    source = AudioSource(plain.source.pieces, weights=[9.0] + [1.0 / (len(names) - 1)] * (len(names) - 1))
+    weighted, rng = RIRSource(source, tmp_path), np.random.default_rng(0)
+    usable = {name for name, _ in weighted.select(*rt60)} if rt60 else set(names)
+    assert names[0] in usable and len(usable) > 1
+    found = [weighted.pick(rng, *rt60) for _ in range(1000)]
+    assert [name for name, _ in found].count(names[0]) >= 860
+    assert {name for name, _ in found} <= usable

@@ -168,3 +168,51 @@ def test_digest_follows_the_listing(library, tmp_path):
     assert AudioSource.from_path(library / "speech").digest() != digest
     path = library / "noise" / "long.wav"
     assert AudioSource([Piece("a", path, 0, 5)]).digest() != AudioSource([Piece("a", path, 0, 6)]).digest()
+
+
+def noises(folder, **samples):
+    folder.mkdir()
+    for name, values in samples.items():
+        soundfile.write(folder / f"{name}.wav", np.asarray(values, np.float32), 16000, subtype="FLOAT")
+    return folder
+
+
+def drawn(source, count=4000, seed=0):
+    rng = np.random.default_rng(seed)
+    return [source.draw(rng, 400)[0][0] for _ in range(count)]
+
+
+def test_weights_decide_how_often_a_recording_is_drawn(tmp_path):
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(800)
+    folder = noises(tmp_path / "n", **dict.fromkeys("abcde", hiss))
+    plain, pieces = AudioSource.from_path(folder), AudioSource.from_path(folder).pieces
+    weighted = AudioSource(pieces, weights=[3.0, 0.25, 0.25, 0.25, 0.25])
+    assert drawn(weighted).count("a.wav") == pytest.approx(3000, abs=150)
+    assert drawn(plain).count("a.wav") == pytest.approx(800, abs=120)
+    assert plain.digest() != weighted.digest() != AudioSource(pieces, weights=[4.0, 1, 1, 1, 1]).digest()
+    assert weighted.digest() == AudioSource(pieces, weights=[6.0, 0.5, 0.5, 0.5, 0.5]).digest()
+    names, _ = weighted.draw(np.random.default_rng(0), 400, 5)
+    assert sorted(names) == sorted(weighted.names)  # none twice
+    with pytest.raises(ValueError, match="5 recordings need as many weights above 0"):
+        AudioSource(pieces, weights=[1.0, 0.0, 1, 1, 1])
+
+
+def test_a_passed_over_recording_gives_way_to_others_by_their_weights(tmp_path):
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(800)
+    folder = noises(tmp_path / "n", a=np.zeros(800), b=hiss, c=hiss)
+    source = AudioSource(AudioSource.from_path(folder).pieces, weights=[1.0, 3.0, 1.0])
+    found = drawn(source)
+    assert found.count("b.wav") == pytest.approx(3000, abs=150) and set(source.skipped) == {"a.wav"}
+
+
+def test_a_constant_recording_is_no_sound(tmp_path):
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(800)
+    offset = np.concatenate([np.full(3200, 0.3), 0.3 + hiss])
+    folder = noises(tmp_path / "n", dc=np.full(3200, 0.3), one=[0.5], step=np.repeat([0.0, 0.3], 3200), late=offset)
+    source = AudioSource.from_path(folder)
+    assert source.sounding("dc.wav", 100, 400) is None
+    assert source.sounding("step.wav", 100, 400) is None  # what follows the silence is constant
+    assert source.sounding("step.wav", 3000, 400) == 3000
+    assert source.sounding("late.wav", 100, 400) == 3200 and source.sounding("late.wav", 3300, 400) == 3300
+    assert set(drawn(source, 200)) <= {"late.wav", "step.wav"}
+    assert "silent or constant" in source.skipped["dc.wav"] and "1 samples" in source.skipped["one.wav"]

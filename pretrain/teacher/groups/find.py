@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.file_cuts import FileCut, as_cut
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.reading import read_cut
 from robustdistiller.pretrain.data.speech import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.objectives import valid_frames

@@ -86,7 +86,7 @@ def test_one_broken_file_is_left_out_many_are_refused(make_config, tmp_path: Pat
     (noise / "d.wav").write_bytes(b"no audio")
     for _ in range(2):
         sources, (report,) = open_sources(config, ["noise"])
-        assert "d.wav" not in sources["noise"].names and "1 left out" in str(report) and "d.wav cannot" in str(report)
+        assert "d.wav" not in sources["noise"].names and "left out: " in str(report) and "d.wav cannot" in str(report)
     (noise / "e.wav").touch()
     with pytest.raises(SettingsError, match=r"data\.noise: 2 of 5 files cannot be read; first: .*d\.wav"):
         open_sources(config, NEEDED)
@@ -95,7 +95,7 @@ def test_one_broken_file_is_left_out_many_are_refused(make_config, tmp_path: Pat
 def test_a_damaged_cache_is_made_anew(make_config, tmp_path: Path, noise: Path, opened: list[str], caplog) -> None:
     config = make_config(tmp_path / "run", f"data.noise={noise}")
     lengths(config)
-    (cache,) = (tmp_path / "run" / "manifests").glob("noise-*.npz")
+    (cache,) = (tmp_path / "run" / "manifests").glob("noise-*.json")
     cache.write_text('{"cut sh')
     with caplog.at_level(logging.WARNING):
         assert len(lengths(config)) == 3 and len(opened) == 6

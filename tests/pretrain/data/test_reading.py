@@ -11,8 +11,7 @@ from lhotse import Recording
 
 from robustdistiller.acoustics import AudioInfo, Piece, audio_info
 from robustdistiller.pretrain.data import reading
-from robustdistiller.pretrain.data.cuts import at_16_khz
-from robustdistiller.pretrain.data.file_cuts import file_cuts
+from robustdistiller.pretrain.data.cuts import at_16_khz, file_cuts
 from robustdistiller.pretrain.data.reading import read_cut, read_into
 
 RNG = np.random.default_rng(5)

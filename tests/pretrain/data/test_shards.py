@@ -19,10 +19,10 @@ from robustdistiller.pretrain import SettingsError, distill
 from robustdistiller.pretrain.data import shards as shards_module
 from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
 from robustdistiller.pretrain.data.reading import read_cut
-from robustdistiller.pretrain.data.shards import StreamedCuts
-from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
+from robustdistiller.pretrain.data.shards import ShardedSpeech
+from robustdistiller.pretrain.data.speech import SpeechCuts, cuts_digest, speech_cuts
 
-from .conftest import assert_equal_states, last_checkpoint
+from ..conftest import assert_equal_states, last_checkpoint
 
 MAX_SAMPLES = 24_000
 
@@ -32,7 +32,7 @@ def shar(corpus, tmp_path_factory) -> Path:
     """The corpus in 7 Shar shards of 4, at the rates of its files."""
     folder = tmp_path_factory.mktemp("shards")
     cuts, _ = speech_cuts([corpus.speech], folder / "lists")
-    originals = [cut.file for cut in cuts]
+    originals = [cut.file for cut in cuts.listed]
     recordings = [Recording.from_file(path, recording_id=cut.id) for path, cut in zip(originals, cuts)]
     originals = CutSet.from_cuts(one.to_cut().with_id(one.id) for one in recordings)
     (folder / "shar").mkdir()
@@ -59,6 +59,10 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, BytesIO(content))
 
 
+def order(cuts: SpeechCuts, seed: int, epoch: int = 0) -> list[str]:
+    return [cut.id for _, cut in cuts.epoch(seed, epoch)]
+
+
 def stream(cuts, **options) -> BatchStream:
     return BatchStream(cuts, MAX_SAMPLES, **{"batch_size": 4, "seed": 1, **options})
 
@@ -72,7 +76,8 @@ def test_shards_hold_what_the_files_hold(kind: str, corpus, tmp_path: Path, requ
     folder = request.getfixturevalue(kind)
     files, _ = speech_cuts([corpus.speech], tmp_path)
     cuts, (report,) = speech_cuts([folder], tmp_path)
-    assert isinstance(cuts, StreamedCuts) and len(cuts) == report.files == 26
+    (part,) = cuts.parts
+    assert isinstance(part, ShardedSpeech) and len(cuts) == report.files == 26
     by_name = {Path(cut.id).name: cut for cut in cuts}
     assert len(by_name) == 26
     for file in files:
@@ -106,37 +111,45 @@ def test_replaying_opens_no_tar_file(shar: Path, tmp_path: Path, monkeypatch) ->
     assert next(iter(stream(cuts, start=place))).position == place
 
 
-def test_two_processes_share_an_epoch_of_shards(shar: Path, tmp_path: Path) -> None:
-    cuts, _ = speech_cuts([shar], tmp_path)
-    ranks = [list(islice(stream(cuts, rank=rank, world_size=2, batch_size=1), 13)) for rank in range(2)]
-    ids = [cut.id for requests in ranks for request in requests for cut in request.cuts]
-    assert {request.position.epoch for requests in ranks for request in requests} == {0}
-    assert sorted(ids) == sorted(cut.id for cut in cuts)
+@pytest.mark.parametrize("kind", ["shar", "webdataset"])
+def test_processes_share_the_steps_of_shards(kind: str, tmp_path: Path, request) -> None:
+    cuts, _ = speech_cuts([request.getfixturevalue(kind)], tmp_path)
+    options = {"batch_size": 1, "batches_per_step": 4}
+    alone = list(islice(stream(cuts, **options), 80))
+    for start in (alone[0].position, alone[10].resume_at, alone[27].resume_at):
+        first = start.batches
+        for size in (1, 2, 4):
+            ranks = [
+                list(islice(stream(cuts, start=start, rank=rank, world_size=size, **options), (80 - first) // size))
+                for rank in range(size)
+            ]
+            for rank, found in enumerate(ranks):
+                assert found == alone[first + rank :: size]
 
 
 def test_epochs_shuffle_shards_and_their_cuts(shar: Path, tmp_path: Path) -> None:
     cuts, _ = speech_cuts([shar], tmp_path)
     listed = [cut.id for cut in cuts]
-    orders = [[cut.id for cut in cuts.shuffled(seed)] for seed in (1, 1, 2)]
+    orders = [order(cuts, seed) for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2] and listed not in orders
     assert sorted(orders[0]) == sorted(orders[2]) == sorted(listed)
 
 
 def test_folders_and_shards_are_mixed_evenly(corpus, shar: Path, webdataset: Path, tmp_path: Path) -> None:
     cuts, reports = speech_cuts([corpus.speech, shar, webdataset], tmp_path)
-    order = [cut.id for cut in cuts.shuffled(3)]
-    assert [report.files for report in reports] == [26, 26, 26] and len(order) == 78
-    in_tar = ["/speech-0000" in name for name in order]
+    found = order(cuts, 3)
+    assert [report.files for report in reports] == [26, 26, 26] and len(found) == 78
+    in_tar = ["/speech-0000" in name for name in found]
     assert sum(in_tar) == 26 and 7 <= sum(in_tar[:39]) <= 19
     alone = [cut.id for cut in speech_cuts([corpus.speech], tmp_path)[0]]
-    assert set(alone) < {*order}
+    assert set(alone) < {*found}
 
 
 def test_windows_and_short_recordings_in_shards(webdataset: Path, tmp_path: Path) -> None:
     whole = {cut.id: cut for cut in speech_cuts([webdataset], tmp_path)[0]}
     cuts, (report,) = speech_cuts([webdataset], tmp_path, min_samples=4000, windows_of=9000)
     pieces = list(cuts)
-    assert report.left_out == ("1 recordings are shorter than 4000 samples",)
+    assert report.left_out == ("1 shorter than 4000 samples",)
     assert sorted(cuts.lengths()) == sorted(piece.num_samples for piece in pieces) and len(pieces) == len(cuts) > 26
     assert all(4000 <= piece.num_samples <= 9000 for piece in pieces)
     second = next(piece for piece in pieces if piece.id.endswith(".wav@9000"))
@@ -181,10 +194,10 @@ def test_an_order_takes_no_memory_for_the_corpus(tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr(
         shards_module, "_lines", lambda index: (read_so_far.append(line) or line for line in original(index))
     )
-    order = cuts.shuffled(1)
+    order = cuts.epoch(1, 0)
     names = []
     for taken in range(1, 150):
-        names.append(next(order).id)
+        names.append(next(order)[1].id)
         assert len(read_so_far) == taken + 10
     assert names != sorted(names)
 
@@ -218,7 +231,7 @@ def test_a_folder_with_its_archive_beside_it_is_a_folder(corpus, tmp_path: Path)
     (tmp_path / "corpus" / "speech").symlink_to(corpus.speech)
     _write_shard(tmp_path / "corpus" / "archive.tar", {"a.wav": 100})
     cuts, _ = speech_cuts([tmp_path / "corpus"], tmp_path / "lists")
-    assert isinstance(cuts, list) and len(cuts) == 26
+    assert len(cuts.listed) == len(cuts) == 26
 
 
 def test_a_recording_that_goes_missing_names_its_shard(tmp_path: Path) -> None:

@@ -15,81 +15,111 @@ import torch
 
 from robustdistiller.pretrain import SettingsError, distill
 from robustdistiller.pretrain.teacher import cache_plan as target_plan
-from robustdistiller.pretrain.teacher.cache import TargetCache
-from robustdistiller.pretrain.teacher.cache_size import TargetSize
-from robustdistiller.pretrain.teacher.codec import TargetCodec
+from robustdistiller.pretrain.teacher.cache import CachedTargets, TargetCache, TargetCodec
 from robustdistiller.pretrain.training.errors import DiskFullError
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import SpeechEncoder, save_checkpoint
 
-from .conftest import TEACHER, assert_equal_states, last_checkpoint
+from ..conftest import TEACHER, assert_equal_states, last_checkpoint
 
 WHOLE = "data.max_samples=48000"  # nothing is longer
 TWO_EPOCHS = ("trainer.max_steps=10", "optim.schedule_steps=10", "trainer.log_every_steps=1")
-
-
-def frames(samples: int) -> int:
-    return samples // 320
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("units", [False, True])
 @pytest.mark.parametrize(("dtype", "largest"), [("fp32", 0.0), ("fp16", 2**-11), ("int8", 1 / 254)])
-def test_targets_come_back(dtype: str, largest: float) -> None:
-    codec = TargetCodec(dtype, targets=2, width=48)
-    targets = [noise(3, 7, 48), 30 * noise(3, 7, 48, seed=1)]
+def test_targets_and_units_come_back(dtype: str, largest: float, units: bool) -> None:
+    codec = TargetCodec(dtype, widths=(48, 5), units=units)
+    targets = [noise(3, 7, 48), 30 * noise(3, 7, 5, seed=1)]
     targets[0][1, 2] = 0.0
-    stored = codec.encode(targets)
-    assert stored.shape == (3, 7, 2, codec.row_bytes) and stored.dtype == torch.uint8
-    for found, target in zip(codec.decode(stored), targets):
+    of_frames = torch.arange(21).reshape(3, 7) * 3120  # up to 62400
+    stored = codec.encode([*targets, of_frames] if units else targets)
+    size = {"fp32": 212, "fp16": 106, "int8": 61}[dtype] + 2 * units
+    assert stored.shape == (3, 7, size) and size == codec.frame_bytes and stored.dtype == torch.uint8
+    found = codec.decode(stored)
+    assert len(found) == 2 + units and (not units or torch.equal(found[2], of_frames))
+    for one, target in zip(found, targets):
         scale = target.abs() if dtype == "fp16" else target.abs().amax(-1, keepdim=True)
-        assert ((found - target).abs() <= largest * scale * 1.001 + 1e-7).all()
-        assert torch.equal(found, target) == (dtype == "fp32")
+        assert ((one - target).abs() <= largest * scale * 1.001 + 1e-7).all()
+        assert torch.equal(one, target) == (dtype == "fp32")
+
+
+def test_units_alone_take_two_bytes_a_frame() -> None:
+    codec, units = TargetCodec("fp16", widths=(), units=True), torch.tensor([[0, 255, 256, 65535]])
+    assert codec.frame_bytes == 2 and torch.equal(codec.decode(codec.encode([units]))[0], units)
 
 
 def test_a_single_frame_of_any_width_comes_back() -> None:
     for width in range(1, 9):
-        codec, target = TargetCodec("int8", targets=1, width=width), noise(1, width)
+        codec, target = TargetCodec("int8", widths=(width,)), noise(1, width)
         assert (codec.decode(codec.encode([target]))[0] - target).abs().max() <= target.abs().max() / 253
 
 
-def test_size_of_what_is_kept() -> None:
-    lengths = [320 * (n % 7 + 1) for n in range(40)]
-    size = TargetSize.of(lengths, max_samples=1600, crops=3, num_frames=frames)
-    assert size.longer == sum(samples > 1600 for samples in lengths)
-    assert size.places == sum(3 if samples > 1600 else 1 for samples in lengths)
-    assert size.frames == sum(3 * 5 if samples > 1600 else samples // 320 for samples in lengths)
+CODEC = TargetCodec("fp16", widths=(8, 8))
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> TargetCache:
-    return TargetCache(tmp_path / "targets-0", {"teacher": "x"}, TargetCodec("fp16", targets=2, width=8), frames)
+    return TargetCache(tmp_path / "targets-0", {"teacher": "x"}, CODEC)
 
 
 def speech(*lengths: int) -> list[np.ndarray]:
     return [noise(length, seed=number).numpy() for number, length in enumerate(lengths)]
 
 
+def say(cache: TargetCache, cached: CachedTargets, frames: list[int], targets: list[torch.Tensor]) -> tuple:
+    """What the cache gives of a batch, and the rows that it asks for; the teacher says `targets` of all rows."""
+    asked: list[int] = []
+
+    def ask(rows: list[int]) -> list[torch.Tensor]:
+        asked.extend(rows)
+        return [one[rows, : max(frames[row] for row in rows)] for one in targets]
+
+    return cache.complete(cached, ask, frames), asked
+
+
 def test_what_was_written_is_read_by_others(cache: TargetCache) -> None:
-    rows = speech(6400, 3200)
-    asked = cache.read(rows)
-    assert asked.known == (False, False) and asked.stored.shape[1] == 20 and len(cache.store) == 0
-    stored = cache.codec.encode([noise(2, 20, 8), noise(2, 20, 8, seed=1)])
-    cache.write(asked, [0, 1], stored)
-    for other in (TargetCache(cache.store.folder, {"teacher": "x"}, cache.codec, frames), copy.deepcopy(cache)):
+    rows, targets = speech(6400, 3200), [noise(2, 20, 8), noise(2, 20, 8, seed=1)]
+    before = cache.read(rows)
+    assert before.known == (False, False) and before.stored.shape[1] == 0 and len(cache.store) == 0
+    first, asked = say(cache, before, [20, 10], targets)
+    assert asked == [0, 1] and len(cache.store) == 2
+    for other in (TargetCache(cache.store.folder, {"teacher": "x"}, CODEC), copy.deepcopy(cache)):
         again = other.read(rows)
-        assert again.known == (True, True) and len(cache.store) == 2
-        assert torch.equal(again.stored[0], stored[0]) and torch.equal(again.stored[1, :10], stored[1, :10])
-        assert not again.stored[1, 10:].any()
+        assert again.known == (True, True)
+        found, asked = say(other, again, [20, 10], targets)
+        assert asked == []
+        for one, expected in zip(found, first):
+            assert torch.equal(one[0], expected[0]) and torch.equal(one[1, :10], expected[1, :10])
+            assert not one[1, 10:].any()
+    more = cache.read([*rows, noise(9600, seed=9).numpy()])
+    found, asked = say(cache, more, [20, 10, 30], [noise(3, 30, 8, seed=2)] * 2)
+    assert asked == [2] and torch.equal(found[0][0, :20], first[0][0]) and found[0].shape == (3, 30, 8)
     assert cache.read([rows[1][:-320]]).known == (False,)
+
+
+def test_what_others_wrote_since_a_batch_was_read_is_not_asked_again(cache: TargetCache) -> None:
+    rows, targets = speech(6400, 3200), [noise(2, 20, 8), noise(2, 20, 8, seed=1)]
+    before = cache.read(rows)
+    first, _ = say(cache, before, [20, 10], targets)
+    found, asked = say(cache, before, [20, 10], targets)
+    assert asked == [] and all(torch.equal(one[1, :10], other[1, :10]) for one, other in zip(found, first))
+
+
+def test_answers_that_are_not_finite_are_not_kept(cache: TargetCache) -> None:
+    found, _ = say(cache, cache.read(speech(3200)), [10], [torch.full((1, 10, 8), torch.nan)] * 2)
+    assert found[0].isnan().all() and len(cache.store) == 0
 
 
 def test_changed_audio_and_broken_files_are_as_if_nothing_was_there(cache: TargetCache) -> None:
     first, other = speech(3200, 6400)
+    targets = [noise(1, 20, 8)] * 2
     for row in (first, other):
-        cache.write(cache.read([row]), [0], cache.codec.encode([noise(1, 20, 8)] * 2))
+        say(cache, cache.read([row]), [len(row) // 320], targets)
     assert cache.read([first]).known == (True,)
     assert cache.read([first * 1.001]).known == (False,)
     (numbers,) = cache.store.folder.glob("*.data")
@@ -98,37 +128,33 @@ def test_changed_audio_and_broken_files_are_as_if_nothing_was_there(cache: Targe
         file.write(b"?")
     assert cache.read([first]).known == (False,)
     assert cache.read([other]).known == (True,)
-    cache.write(cache.read([first]), [0], cache.codec.encode([noise(1, 10, 8)] * 2))
+    say(cache, cache.read([first]), [10], targets)
     assert copy.deepcopy(cache).read([first]).known == (True,), "what is damaged is written anew"
 
 
 def _fill(folder: Path, seed: int) -> None:
-    codec = TargetCodec("fp32", targets=1, width=8)
-    cache = TargetCache(folder, {"teacher": "x"}, codec, frames)
+    cache = TargetCache(folder, {"teacher": "x"}, TargetCodec("fp32", widths=(8,)))
     for n in np.random.default_rng(seed).permutation(20):
-        asked = cache.read([np.full(3200, n, np.float32)])
-        if asked.missing:
-            cache.write(asked, [0], codec.encode([torch.full((1, 10, 8), float(n))]))
+        say(cache, cache.read([np.full(3200, n, np.float32)]), [10], [torch.full((1, 10, 8), float(n))])
 
 
 def test_processes_that_make_and_fill_one_cache_at_once(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.starmap(_fill, [(tmp_path, seed) for seed in range(4)])
-    codec = TargetCodec("fp32", targets=1, width=8)
-    cache = TargetCache(tmp_path, {"teacher": "x"}, codec, frames)
+    cache = TargetCache(tmp_path, {"teacher": "x"}, TargetCodec("fp32", widths=(8,)))
     for n in range(20):
         found = cache.read([np.full(3200, n, np.float32)])
-        assert found.known == (True,) and (codec.decode(found.stored)[0] == n).all()
+        assert found.known == (True,) and (cache.codec.decode(found.stored)[0] == n).all()
 
 
 def test_a_full_disk_is_named(cache: TargetCache, monkeypatch) -> None:
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    asked = cache.read(speech(3200))
+    before = cache.read(speech(3200))
     monkeypatch.setattr("robustdistiller.common.array_store._write", full)
     with pytest.raises(DiskFullError, match=r"targets-0 \(.*No space left on device\).*; .*targets\.cache=null"):
-        cache.write(asked, [0], cache.codec.encode([noise(1, 10, 8)] * 2))
+        say(cache, before, [10], [noise(1, 10, 8)] * 2)
 
 
 def test_a_folder_of_the_first_version_is_left_alone(make_config, tmp_path: Path, caplog) -> None:
@@ -137,7 +163,7 @@ def test_a_folder_of_the_first_version_is_left_alone(make_config, tmp_path: Path
     (old / "about.json").write_text(json.dumps({"teacher": "x", "dtype": "fp16"}))
     (old / "targets.bin").write_bytes(b"old")
     distill(make_config(tmp_path, WHOLE, "targets.cache={}", "trainer.max_steps=1"))
-    assert "targets-0123456789ab is not used" in caplog.text and "format is null there, 2 now" in caplog.text
+    assert "targets-0123456789ab is not used" in caplog.text and "format is null there, 3 now" in caplog.text
     assert (old / "targets.bin").read_bytes() == b"old" and len(list(old.parent.iterdir())) == 2
 
 
@@ -200,22 +226,45 @@ def test_two_runs_share_a_folder(make_config, tmp_path: Path, caplog) -> None:
     assert sorted(one["layers"] for one in about) == [[[1]], [[2], [4]]]
 
 
-def test_another_teacher_or_other_speech_is_not_given_what_is_there(
+def test_another_teacher_is_not_given_what_is_there_and_other_speech_is(
     make_config, corpus, tmp_path: Path, caplog
 ) -> None:
-    shared = (WHOLE, "trainer.max_steps=1", f"targets.cache.folder={tmp_path / 'shared'}")
+    shared = (WHOLE, f"targets.cache.folder={tmp_path / 'shared'}")
     with torch.random.fork_rng():
         save_checkpoint(tmp_path / "other.ckpt", SpeechEncoder(TEACHER), {})
-    distill(make_config(tmp_path / "one", *shared))
-    changes = {"teacher": f"teacher.checkpoint={tmp_path / 'other.ckpt'}",
-               "speech": f"data.speech={corpus.speech / 'speaker1'}"}  # fmt: skip
-    for number, (key, change) in enumerate(changes.items(), start=2):
-        asked = Asked()
+    distill(make_config(tmp_path / "one", *shared))  # more than an epoch
+    asked = Asked()
+    options = (f"data.speech={corpus.speech / 'speaker1'}", f"data.noise={corpus.noise}", "seed=7")
+    distill(make_config(tmp_path / "two", *shared, *options), callbacks=[asked])
+    assert sum(asked.rows) == 0 and "is not used" not in caplog.text
+    change = f"teacher.checkpoint={tmp_path / 'other.ckpt'}"
+    distill(make_config(tmp_path / "three", *shared, "trainer.max_steps=1", change), callbacks=[asked])
+    (warning,) = [one.getMessage() for one in caplog.records if "is not used" in one.getMessage()]
+    assert re.search(r"is not used: teacher is \w{12} there, \w{12} now; the teacher's answers go to", warning)
+    assert sum(asked.rows) > 0 and len(list((tmp_path / "shared").iterdir())) == 2
+
+
+def test_an_encoder_that_computes_something_else_is_another_teacher(
+    make_config, tmp_path: Path, caplog, monkeypatch
+) -> None:
+    from robustdistiller.upstream.model.transformer import TransformerLayer
+
+    shared = (WHOLE, "trainer.max_steps=1", f"targets.cache.folder={tmp_path / 'shared'}")
+    forward = TransformerLayer.forward
+    for name, factor, folders in (("one", 1.0, 1), ("rounded", 1 + 1e-6, 1), ("changed", 1.01, 2), ("again", 1.01, 2)):
+        monkeypatch.setattr(TransformerLayer, "forward", lambda self, x, *rest, f=factor: forward(self, f * x, *rest))
         caplog.clear()
-        distill(make_config(tmp_path / key, *shared, change), callbacks=[asked])
-        (warning,) = [one.getMessage() for one in caplog.records if "is not used" in one.getMessage()]
-        assert re.search(rf"is not used: {key} is \w{{12}} there, \w{{12}} now; the teacher's answers go to", warning)
-        assert sum(asked.rows) > 0 and len(list((tmp_path / "shared").iterdir())) == number
+        distill(make_config(tmp_path / name, *shared))
+        assert len(list((tmp_path / "shared").iterdir())) == folders
+        assert ("the same teacher computed something else there" in caplog.text) == (factor > 1.001)
+
+
+def test_seeds_share_the_stretches_of_long_recordings(make_config, tmp_path: Path) -> None:
+    shared = (f"targets.cache.folder={tmp_path / 'shared'}", "trainer.max_steps=6")
+    asked = Asked()
+    distill(make_config(tmp_path / "one", *shared))
+    distill(make_config(tmp_path / "two", *shared, "seed=5"), callbacks=[asked])
+    assert sum(asked.rows) == 0
 
 
 def test_stretches_of_long_recordings_are_said_to_be_fixed(make_config, tmp_path: Path, caplog) -> None:
@@ -224,7 +273,11 @@ def test_stretches_of_long_recordings_are_said_to_be_fixed(make_config, tmp_path
         distill(make_config(tmp_path, *TWO_EPOCHS, "targets.cache.crops=2"), callbacks=[asked])
     lines = [record.getMessage() for record in caplog.records]
     (about_size,) = [line for line in lines if line.startswith("targets  ")]
-    assert "fp16, 2 targets of" in about_size and "for 26 utterances" in about_size and about_size.endswith("0% there")
+    assert (
+        "fp16, 2 targets of" in about_size
+        and "for 26 utterances" in about_size
+        and about_size.endswith("; 0 stretches there")
+    )
     (about_crops,) = [line for line in lines if "in 2 stretches in turn, not in a new one each epoch" in line]
     longer = int(about_crops.split()[1])
     assert 0 < longer < 26 and 0 < sum(asked.rows) - 26 <= longer  # the second epoch hears the second stretches
@@ -248,11 +301,11 @@ def test_what_cannot_be_kept_is_refused(make_config, tmp_path: Path, overrides, 
 def test_a_disk_that_is_too_small_is_refused(make_config, tmp_path: Path, monkeypatch) -> None:
     usage = target_plan.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(target_plan.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(SettingsError, match=r"still to be written in .* and the disk has 0\.0 MB free"):
+    with pytest.raises(SettingsError, match=r"MB are to be written in .* and the disk has 0\.0 MB free"):
         distill(make_config(tmp_path, "targets.cache={}"))
 
 
 def test_values_beyond_half_precision_are_refused() -> None:
-    TargetCodec("int8", 1, 4).require_range([torch.full((1, 4), 1e6)])
+    TargetCodec("int8", (4,)).require_range([torch.full((1, 4), 1e6)])
     with pytest.raises(SettingsError, match=r"holds values up to 65504, and the teacher's go to 1e\+06"):
-        TargetCodec("fp16", 1, 4).require_range([torch.full((1, 4), 1e6)])
+        TargetCodec("fp16", (4,)).require_range([torch.full((1, 4), 1e6)])
