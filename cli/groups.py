@@ -87,6 +87,7 @@ def groups(
 
     from robustdistiller import pretrain
     from robustdistiller.common.settings import read
+    from robustdistiller.pretrain.config.schema import TeacherConfig
     from robustdistiller.pretrain.data.roots import load_teacher
     from robustdistiller.pretrain.data.speech import speech_cuts
     from robustdistiller.pretrain.teacher.groups.find import GroupsConfig, find_groups
@@ -96,7 +97,7 @@ def groups(
     try:
         config = GroupsConfig(similarity.value, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
         pretrain.load_config(base)
-        encoder, notes = load_teacher(read(pretrain.DistillConfig, {"teacher": {"checkpoint": teacher}}))
+        encoder, notes = load_teacher(read(TeacherConfig, {"checkpoint": teacher}))
         config.choose_layers(encoder.config.num_layers)  # before a large corpus is searched
         cuts, _ = speech_cuts(speech, out.expanduser() / "manifests")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -146,7 +146,6 @@ def cuts_digest(cuts: Iterable[Cut | FileCut] | SpeechCuts) -> str:
     return cuts.digest() if isinstance(cuts, SpeechCuts) else id_digest(cuts)
 
 
-
 def _passes(
     part: Sequence[Cut | FileCut] | ShardedSpeech, first: int, seed: int, number: int
 ) -> Iterator[tuple[int, Cut | FileCut]]:

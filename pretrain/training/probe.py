@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import logging
 from collections.abc import Mapping
 from pathlib import Path

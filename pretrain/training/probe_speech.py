@@ -13,7 +13,7 @@ from robustdistiller.acoustics import Piece, audio_info
 from robustdistiller.acoustics.audio.files import read_audio
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.file_cuts import FileCut, file_cuts
+from robustdistiller.pretrain.data.cuts import FileCut, file_cuts
 
 _COLUMNS = ("path", "label", "split")
 _SPLITS = ("train", "test")

@@ -21,7 +21,7 @@ from research.bench.training_work import EPOCH_STEPS, Turn, Work, in_new_process
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
 from robustdistiller.pretrain.teacher.cache import TargetCodec
-from robustdistiller.pretrain.training.callbacks import read_history
+from robustdistiller.pretrain.training.log import read_history
 
 _MINI = ("targets.layers=[2,3,5]", "optim.lr=1e-3")
 _MINI_FILES, _MINI_BATCH, _MINI_STEPS = 200, 8, 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustdistiller.pretrain.training.step import learning_rate_factor
+from robustdistiller.pretrain.training.optim import learning_rate_factor
 
 
 def test_schedule_equals_s3prl() -> None:
