@@ -29,7 +29,7 @@ from robustdistiller.pretrain.config.schema import (
     TrainerConfig,
 )
 from robustdistiller.pretrain.multitask.config import MultitaskConfig
-from robustdistiller.pretrain.objectives.registry import ObjectivesConfig
+from robustdistiller.pretrain.objectives.config import ObjectivesConfig
 from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.training.validation import ValidationConfig
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustdistiller.pretrain.objectives.tensors import at_least_float32
+from robustdistiller.pretrain.objectives.ops import at_least_float32
 
 SnrLaw = Literal["linear", "exponential"]
 

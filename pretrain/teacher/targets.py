@@ -82,8 +82,13 @@ class Targets(nn.Module):
         """Per target (B, T, D), the student's estimate."""
         if self.maps is None:
             return output.predictions
-        states = [self._mean(output.hidden_states, group) for group in self.student_groups]
-        return [self.maps[index](state) for index, state in zip(self.map_of, states)]
+        return [self.maps[index](state) for index, state in zip(self.map_of, self.states(output))]
+
+    def states(self, output: EncoderOutput) -> list[Tensor]:
+        """Per target (B, T, D), the student's hidden state that the estimate is made from."""
+        if self.maps is None:
+            return [output.hidden_states[-1]] * len(self.groups)
+        return [self._mean(output.hidden_states, group) for group in self.student_groups]
 
     @staticmethod
     def _mean(hidden_states: Sequence[Tensor], group: Group, normalize: bool = False) -> Tensor:

@@ -124,7 +124,7 @@ def count_parameters(module: Distiller) -> dict[str, int]:
         "student without prediction heads": student.count_parameters(heads=False),
         "student with prediction heads": student.count_parameters(heads=True),
     }
-    for name, part in (("maps to the targets", module.targets), *module.objectives.items()):
+    for name, part in (("maps to the targets", module.targets), *module.heads.items()):
         count = sum(weight.numel() for weight in part.parameters())
         if count:
             counts[f"{name} (training only)"] = count

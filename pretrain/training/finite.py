@@ -84,7 +84,7 @@ class Places:
     >>> x = torch.tensor([[1.0, 2.0], [float("inf"), 0.0]])
     >>> output = SimpleNamespace(hidden_states=[x])
     >>> batch = SimpleNamespace(ids=("a", "b"), waveforms=torch.zeros(2, 9))
-    >>> Places(SimpleNamespace(batch=batch, heard=x, targets=[x], predictions=[x], output=output)).describe()
+    >>> Places(SimpleNamespace(batch=batch, student_input=x, targets=[x], predictions=[x], student=output)).describe()
     'first in the corrupted speech of b'
     """
 
@@ -92,9 +92,9 @@ class Places:
         self.ids = step.batch.ids
         places = {
             "the speech": [step.batch.waveforms],
-            "the corrupted speech": [step.heard],
+            "the corrupted speech": [step.student_input],
             "the teacher's layers": step.targets,
-            "the student's predictions": [*step.predictions, step.output.hidden_states[-1]],
+            "the student's predictions": [*step.predictions, step.student.hidden_states[-1]],
         }
         self._rows = {place: _finite_rows(tensors) for place, tensors in places.items()}
 

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.load import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard, Position
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
-from robustdistiller.pretrain.objectives import Step, make_objectives, valid_frames
+from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.student.pruning import Gates
 from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.targets import Targets
@@ -44,7 +45,22 @@ class Distiller(pl.LightningModule):
         self.settings = config
         self.student = student
         self.targets = Targets(config.targets, student.config, teacher.config)
-        self.objectives = make_objectives(config.objectives, student.config)
+        self.objectives = config.objectives.active()
+        shapes = Shapes(
+            student.config,
+            state_widths=(student.config.embed_dim,) * len(self.targets.names),
+            target_widths=(teacher.config.embed_dim,) * len(self.targets.names),
+            match=config.targets.match,
+            corrupted=config.corruption is not None,
+        )
+        for name, objective in self.objectives.items():
+            try:
+                objective.check(shapes)
+            except ValueError as error:
+                raise SettingsError(f"objectives.{name}: {error}") from error
+        heads = {name: objective.make_head(shapes) for name, objective in self.objectives.items()}
+        self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
+        self.needs = frozenset().union(*(objective.needs for objective in self.objectives.values()))
         self.gates = Gates(student, config.pruning) if config.pruning else None
         self._teacher = (teacher.eval().requires_grad_(False),)
         self.position = Position()  # of the next batch
@@ -65,7 +81,7 @@ class Distiller(pl.LightningModule):
     def needs_second_view(self) -> bool:
         """Whether batches must bring a second corruption of each utterance."""
         independent = self.settings.teacher.hears == "independent"
-        return independent or any(objective.needs_second_view for objective in self.objectives.values())
+        return independent or "second_view" in self.needs
 
     def on_fit_start(self) -> None:
         """Put the teacher beside the student, on a CPU both with faster kernels."""
@@ -92,7 +108,8 @@ class Distiller(pl.LightningModule):
         # Dropout and gates depend on the seed and the place in the data only, so that a resumed run repeats them.
         torch.manual_seed(_step_seed(self.settings.seed, batch.position, self.global_rank))
         step = self.step_of(batch)
-        terms = {name: objective(step) for name, objective in self.objectives.items()}
+        heads = dict(self.heads.items())
+        terms = {name: objective(step, heads.get(name)) for name, objective in self.objectives.items()}
         share, audio_s = self._share(batch, step.valid)
         terms = {name: share * value for name, value in terms.items()}
         loss = sum(self.weight(name) * value.mean() for name, value in terms.items())
@@ -119,20 +136,26 @@ class Distiller(pl.LightningModule):
         heard = self.hear(batch, batch.corrupted)
         output = self.student(heard, batch.lengths)
         second = None
-        if any(objective.needs_second_view for objective in self.objectives.values()):
+        clean = None
+        if "clean_view" in self.needs:
+            with torch.no_grad():
+                clean = self.student(batch.waveforms, batch.lengths)
+        if "second_view" in self.needs:
             second = self.student(self.hear(batch, batch.second), batch.lengths)
         self.clock.lap("student")
         own = batch.second if self.settings.teacher.hears == "independent" else None
         return Step(
             batch=batch,
-            heard=heard,
-            output=output,
+            student_input=heard,
+            student=output,
+            student_states=self.targets.states(output),
             predictions=self.targets.of_student(output),
             targets=targets,
             valid=valid_frames(output.frame_lengths, targets[0].shape[1]),
             snr_db=_snr_db(batch, batch.corrupted),
             teacher_snr_db=_snr_db(batch, own),
             second=second,
+            clean=clean,
             global_step=self.global_step,
         )
 
@@ -265,7 +288,7 @@ class Distiller(pl.LightningModule):
         self.unreadable.load_state_dict(progress.get("unreadable", {}))
 
     def _failure_of_loss(self, step: Step) -> Callable[[], str]:
-        on_cpu = step.heard.device.type == "cpu"  # a GPU's tensors must not be kept until the answer is there
+        on_cpu = step.student_input.device.type == "cpu"  # a GPU's tensors must not be kept until the answer is there
         look = (lambda: Places(step).describe()) if on_cpu else Places(step).describe
         values, number, position = dict(self.values), self.global_step + 1, step.batch.position
         ids = ", ".join(step.batch.ids)

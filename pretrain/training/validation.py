@@ -14,7 +14,7 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.pretrain.objectives.tensors import at_least_float32
+from robustdistiller.pretrain.objectives.ops import at_least_float32
 
 #: What is validated when no conditions are given, as far as there are noises and rooms.
 DEFAULT_CONDITIONS = ("clean", "noise:snr_db=5", "reverb", "noise+reverb:snr_db=10")

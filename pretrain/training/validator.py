@@ -135,8 +135,9 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
         output = module.student(heard, batch.lengths)
         step = Step(
             batch=batch,
-            heard=heard,
-            output=output,
+            student_input=heard,
+            student=output,
+            student_states=module.targets.states(output),
             predictions=module.targets.of_student(output),
             targets=targets,
             valid=valid_frames(output.frame_lengths, targets[0].shape[1]),
@@ -147,7 +148,7 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
         distances = feature_distances(step.predictions, targets, step.valid).flatten().double().cpu()
         gained = torch.zeros(2, dtype=torch.float64)
         if "enhancement" in module.objectives:
-            estimate = module.objectives["enhancement"].estimate_waveforms(step)
+            estimate = module.objectives["enhancement"].estimate_waveforms(step, module.heads["enhancement"])
             after = si_snr_db(estimate, batch.waveforms, batch.lengths).double()
             before = si_snr_db(heard, batch.waveforms, batch.lengths).double()
             gained = torch.stack([after.sum(), (after - before).sum()]).cpu()

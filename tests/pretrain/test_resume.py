@@ -35,7 +35,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
         assert_equal_states(one[part], other[part], part)
     names = set(one["state_dict"])
     assert any(name.startswith("student.heads.") for name in names)
-    assert any(name.startswith("objectives.enhancement.head.lstm.") for name in names)
+    assert any(name.startswith("heads.enhancement.lstm.") for name in names)
     assert not any("teacher" in name for name in names)
     students = [read_checkpoint(path / "student.ckpt").state_dict for path in (found, expected)]
     assert_equal_states(*students)

@@ -128,7 +128,7 @@ def test_best_checkpoint_is_kept_and_exported(make_config, other_speech, tmp_pat
 
 
 def test_enhancement_gains_nothing_over_what_was_heard(make_config, other_speech, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step: step.heard)
+    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step, head: step.student_input)
     options = ("validation.every_steps=1", f"validation.speech={other_speech}", "trainer.max_steps=1")
     distill(make_config(tmp_path, *options))
     lines = {line["condition"]: line for line in read_lines(tmp_path)}
@@ -138,7 +138,7 @@ def test_enhancement_gains_nothing_over_what_was_heard(make_config, other_speech
 
 
 def test_enhancement_estimates_count(make_config, other_speech, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step: step.batch.waveforms)
+    monkeypatch.setattr(Enhancement, "estimate_waveforms", lambda self, step, head: step.batch.waveforms)
     options = ("validation.every_steps=1", f"validation.speech={other_speech}", "trainer.max_steps=1")
     distill(make_config(tmp_path, *options, "validation.conditions=['noise:snr_db=5,noise=pink']"))
     (line,) = read_lines(tmp_path)

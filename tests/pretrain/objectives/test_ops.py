@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from robustdistiller.pretrain.objectives import masked_mean, valid_frames
-from robustdistiller.pretrain.objectives.tensors import at_least_float32, full_precision, pool_frames
+from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision, pool_frames
 
 
 @pytest.mark.parametrize("frames", [1, 4, 7, 150])
