@@ -1,11 +1,13 @@
 """The terms of the distillation loss, one module per family; each has its formula and its source in its docstring."""
 
-from .base import Objective, Shapes, Step
-from .config import ObjectivesConfig
-from .correlation import cross_correlation, self_correlation
-from .distances import feature_penalty, layer_cosine, layer_l1, layer_l2
-from .ops import masked_mean, valid_frames
-from .spectra import si_snr_db, spectral_distance
+from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
+from robustdistiller.pretrain.objectives.config import ObjectivesConfig
+from robustdistiller.pretrain.objectives.correlation import cross_correlation, self_correlation
+from robustdistiller.pretrain.objectives.distances import feature_penalty, layer_cosine, layer_l1, layer_l2
+from robustdistiller.pretrain.objectives.ops import masked_mean, valid_frames
+from robustdistiller.pretrain.objectives.relations import relation_distance
+from robustdistiller.pretrain.objectives.spectra import si_snr_db, spectral_distance
+from robustdistiller.pretrain.objectives.units import unit_cross_entropy
 
 __all__ = [
     "Objective",
@@ -18,8 +20,10 @@ __all__ = [
     "layer_l1",
     "layer_l2",
     "masked_mean",
+    "relation_distance",
     "self_correlation",
     "si_snr_db",
     "spectral_distance",
+    "unit_cross_entropy",
     "valid_frames",
 ]

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.data.dataset import Batch
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
@@ -22,6 +23,7 @@ class Shapes:
         match: whether targets are predicted by heads or from layers.
         num_units: how many units the teacher's frames are divided into, if they are.
         corrupted: whether the student hears corruption.
+        num_teachers: how many teachers the targets come from.
     """
 
     student: EncoderConfig
@@ -30,6 +32,7 @@ class Shapes:
     match: Literal["heads", "layers"] = "heads"
     num_units: int | None = None
     corrupted: bool = True
+    num_teachers: int = 1
 
 
 @dataclass
@@ -76,8 +79,9 @@ class Objective:
 
     Attributes:
         weight: in the loss, applied by the training step; 0 leaves the term out.
-        mean_over: what the value is a mean over (`frames`, `masked_frames`, `utterances` or `batches`), so that batches
-            of unequal size count as if they were one.
+        mean_over: what the value is a mean over, so that batches of unequal size count as if they were one: valid
+            `frames`, `masked_frames` (all valid ones where nothing is masked), `utterances`, `spectra` (of the
+            enhancement head, `num_spectra` of each utterance) or `batches`.
     """
 
     weight: float = 0.0
@@ -101,5 +105,30 @@ class Objective:
         return None
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """The unweighted term: a scalar, or one value per target."""
+        """The unweighted term: a scalar, or one value per target, of which the mean is taken."""
         raise NotImplementedError
+
+
+def hidden_state(output: EncoderOutput, layer: int | str) -> Tensor:
+    """The output of a layer, `last_hidden` being that of the last one and 0 the input of the first: (B, T, D)."""
+    return output.hidden_states[-1 if layer == "last_hidden" else layer]
+
+
+def check_layer(key: str, layer: int | str, student: EncoderConfig, words: str = "last_hidden") -> None:
+    """Refuse a number of a layer that the student does not have.
+
+    Args:
+        key: the name of the setting.
+        layer: its value, a number or one of `words`.
+        student: shape of the student.
+        words: what may stand in place of a number, for the message.
+
+    Raises:
+        SettingsError: there is no such layer.
+
+    >>> check_layer("layer", 3, EncoderConfig(num_layers=2))
+    Traceback (most recent call last):
+    robustdistiller.common.settings.SettingsError: layer: found layer 3, expected 0 to 2 or last_hidden
+    """
+    if isinstance(layer, int) and not 0 <= layer <= student.num_layers:
+        raise SettingsError(f"{key}: found layer {layer}, expected 0 to {student.num_layers} or {words}")

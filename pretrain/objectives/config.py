@@ -10,6 +10,8 @@ from robustdistiller.pretrain.objectives.correlation import CrossCorrelation, Se
 from robustdistiller.pretrain.objectives.distances import L1, L2, Cosine, FeaturePenalty
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
 from robustdistiller.pretrain.objectives.invariance import Anchor, Invariance
+from robustdistiller.pretrain.objectives.relations import Relations
+from robustdistiller.pretrain.objectives.units import Units
 
 
 @dataclass
@@ -26,6 +28,8 @@ class ObjectivesConfig:
         enhancement: estimating the clean spectrum from features of corrupted speech.
         invariance: difference between what two corruptions of one utterance give.
         anchor: difference of what corrupted speech gives from what the clean speech gives, taken as given.
+        relations: products between frames, of the student against those of the teacher.
+        units: masked prediction of the teacher's units.
 
     >>> list(ObjectivesConfig(l1=L1(1.0), cosine=Cosine(1.0, form="raw")).active())
     ['l1', 'cosine']
@@ -40,6 +44,8 @@ class ObjectivesConfig:
     enhancement: Enhancement = field(default_factory=Enhancement)
     invariance: Invariance = field(default_factory=Invariance)
     anchor: Anchor = field(default_factory=Anchor)
+    relations: Relations = field(default_factory=Relations)
+    units: Units = field(default_factory=Units)
 
     def active(self) -> dict[str, Objective]:
         """The terms that have a weight, by name.

@@ -16,18 +16,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
+from robustdistiller.pretrain.objectives.distances import check_frames
 from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision, pool_frames
 from robustdistiller.pretrain.objectives.statistics import SnrLaw, off_diagonal_squares, snr_divisor, standardize
-
-Normalize = Literal["batch", "batch_and_time"]
-SnrForm = Literal["covariance", "outer_products"]
 
 _logger = logging.getLogger(__name__)
 
@@ -37,12 +35,13 @@ def cross_correlation(
     targets: Sequence[Tensor],
     valid: Tensor,
     frames: int | None = 150,
-    normalize: Normalize = "batch",
+    normalize: Literal["batch", "batch_and_time"] = "batch",
     eps: float = 1e-5,
     diagonal_scale: float = 1 / 10,
     off_diagonal_scale: float = 5e-5 / 100,
+    reduction: Literal["sum", "mean"] = "sum",
     divisors: Tensor | None = None,
-    divisor_form: SnrForm = "covariance",
+    divisor_form: Literal["covariance", "outer_products"] = "covariance",
 ) -> Tensor:
     """Distance of the student-teacher correlations from the identity, per target, as a mean over frames of
 
@@ -59,7 +58,7 @@ def cross_correlation(
 
     Args:
         predictions: per target (B, T, D).
-        targets: per target (B, T, D).
+        targets: per target (B, T, D); with `predictions` here and `diagonal_scale=0` it is `self_correlation`.
         valid: (B, T) bool.
         frames: time is pooled to so many frames over each utterance's valid frames; `None` keeps time, and a frame's
             samples are the utterances that reach it.
@@ -67,6 +66,8 @@ def cross_correlation(
         eps: added to the standard deviation.
         diagonal_scale: factor on the first sum.
         off_diagonal_scale: factor on the second sum.
+        reduction: with `mean`, the first sum is divided by its D elements and the second by its D (D - 1), so that the
+            value does not grow with the width.
         divisors: (B,) positive, of `snr_divisor`; `None` is 1 for all.
         divisor_form: how they enter.
 
@@ -80,14 +81,17 @@ def cross_correlation(
     tensor([0.0000, 0.4000])
     """
     values = []
-    for prediction, target in zip(predictions, targets):
+    for prediction, target in zip(predictions, targets, strict=True):
         with full_precision(prediction):
             z, counted = _samples(prediction, valid, frames, normalize)
-            t, _ = _samples(target, valid, frames, normalize)
-            z, t = standardize(z, counted, eps), standardize(t, counted, eps)
+            z = standardize(z, counted, eps)
+            t = z if target is prediction else standardize(_samples(target, valid, frames, normalize)[0], counted, eps)
             below = (counted.sum(1) - 1).clamp(min=1)
             diagonal = ((z * t).sum(1) / below.unsqueeze(1) - 1).square().sum(-1)
-            off_diagonal = _off_diagonal(z, t, below, _spread(divisors, counted, valid.shape[0]), divisor_form)
+            off_diagonal = _off_diagonal(z, t, below, _per_sample(divisors, counted, valid.shape[0]), divisor_form)
+            if reduction == "mean":
+                width = z.shape[-1]
+                diagonal, off_diagonal = diagonal / width, off_diagonal / max(width * (width - 1), 1)
             values.append(_mean_frame(diagonal_scale * diagonal + off_diagonal_scale * off_diagonal, counted))
     return torch.stack(values)
 
@@ -96,45 +100,25 @@ def self_correlation(
     predictions: Sequence[Tensor],
     valid: Tensor,
     frames: int | None = 150,
-    normalize: Normalize = "batch",
+    normalize: Literal["batch", "batch_and_time"] = "batch",
     eps: float = 1e-5,
     off_diagonal_scale: float = 5e-6 / 50_000,
-    divisors: Tensor | None = None,
-    divisor_form: SnrForm = "covariance",
+    **options: Any,
 ) -> Tensor:
     """Correlations among the student's own features: off_diagonal_scale sum_{i != j} S_ij^2, a mean over frames.
 
-    Everything is as in `cross_correlation`, with the student on both sides; there is no sum over the diagonal.
-
-    Args:
-        predictions: per target (B, T, D).
-        valid: (B, T) bool.
-        frames: as there.
-        normalize: as there.
-        eps: as there.
-        off_diagonal_scale: factor on the sum.
-        divisors: as there.
-        divisor_form: as there.
-
-    Returns:
-        (targets,) float32, >= 0.
+    Arguments and result are those of `cross_correlation`, with the student on both sides and nothing of the diagonal.
 
     >>> x = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).reshape(2, 1, 2)  # S is all ones
     >>> self_correlation([x], torch.ones(2, 1, dtype=torch.bool), None, eps=0.0, off_diagonal_scale=1.0)
     tensor([2.0000])
     """
-    values = []
-    for prediction in predictions:
-        with full_precision(prediction):
-            z, counted = _samples(prediction, valid, frames, normalize)
-            z = standardize(z, counted, eps)
-            below = (counted.sum(1) - 1).clamp(min=1)
-            off_diagonal = _off_diagonal(z, z, below, _spread(divisors, counted, valid.shape[0]), divisor_form)
-            values.append(_mean_frame(off_diagonal_scale * off_diagonal, counted))
-    return torch.stack(values)
+    return cross_correlation(
+        predictions, predictions, valid, frames, normalize, eps, 0.0, off_diagonal_scale, **options
+    )
 
 
-def _samples(x: Tensor, valid: Tensor, frames: int | None, normalize: Normalize) -> tuple[Tensor, Tensor]:
+def _samples(x: Tensor, valid: Tensor, frames: int | None, normalize: str) -> tuple[Tensor, Tensor]:
     """(F, N, D) samples per frame, and which of them count: (F, N) bool."""
     if frames is None:
         x = at_least_float32(x)
@@ -146,14 +130,12 @@ def _samples(x: Tensor, valid: Tensor, frames: int | None, normalize: Normalize)
     return x.transpose(0, 1), valid.transpose(0, 1)
 
 
-def _spread(divisors: Tensor | None, counted: Tensor, utterances: int) -> Tensor | None:
-    """(F or 1, N) divisor of each sample, from one per utterance."""
-    if divisors is None:
-        return None
-    return divisors.repeat_interleave(counted.shape[1] // utterances).unsqueeze(0)
+def _per_sample(divisors: Tensor | None, counted: Tensor, utterances: int) -> Tensor | None:
+    """(1, N) divisor of each sample, from one per utterance."""
+    return None if divisors is None else divisors.repeat_interleave(counted.shape[1] // utterances).unsqueeze(0)
 
 
-def _off_diagonal(z: Tensor, t: Tensor, below: Tensor, divisors: Tensor | None, form: SnrForm) -> Tensor:
+def _off_diagonal(z: Tensor, t: Tensor, below: Tensor, divisors: Tensor | None, form: str) -> Tensor:
     """(F,) sums over i != j of squared elements."""
     if divisors is not None and form == "outer_products":
         squares = z.square().sum(-1) * t.square().sum(-1) - (z * t).square().sum(-1)
@@ -171,19 +153,15 @@ def _mean_frame(values: Tensor, counted: Tensor) -> Tensor:
     return (values * usable).sum() / usable.sum().clamp(min=1)
 
 
-# The two variants of the released code: eps, a, b, and the divisor c of the self-correlation.
-_VARIANTS = {"old": (1e-5, 5e-5, 5e-6, 50_000.0), "new": (1e-4, 5e-4, 5e-4, 100.0)}
-
-
 @dataclass
 class _Correlation(Objective):
     """What both have in common; see `CrossCorrelation`."""
 
     variant: Literal["old", "new"] = "old"
-    frames: int | None = 150
-    normalize: Normalize = "batch"
-    reduction: Literal["sum", "mean"] = "sum"
     of: Literal["predictions", "states"] = "predictions"
+    frames: int | None = 150
+    normalize: Literal["batch", "batch_and_time"] = "batch"
+    reduction: Literal["sum", "mean"] = "sum"
     eps: float | None = None
     off_diagonal: float | None = None
     off_diagonal_divisor: float | None = None
@@ -192,49 +170,40 @@ class _Correlation(Objective):
     snr_range_db: tuple[float, float] = (10.0, 20.0)
 
     mean_over: ClassVar[str] = "batches"
+    # Of the two variants of the released code: eps, off_diagonal, off_diagonal_divisor.
+    constants: ClassVar[dict[str, tuple[float, float, float]]]
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse frames, ranges of SNR and widths that do not fit."""
-        if self.frames is not None and self.frames < 1:
-            raise SettingsError(f"frames: found {self.frames}, expected at least 1, or null for no pooling")
+        """Refuse frames and ranges of SNR that are none, and weights by SNR where there is no noise."""
+        check_frames(self.frames)
+        if self.snr_weighting == "none":
+            return
         low, high = self.snr_range_db
-        positive = self.snr_law == "exponential" or low > 98 / 9.9
-        if self.snr_weighting != "none" and not (low <= high and positive):
+        if not (low <= high and (self.snr_law == "exponential" or low > 98 / 9.9)):
             raise SettingsError(
                 f"snr_range_db: found [{low:g}, {high:g}]; expected rising values, and with snr_law=linear from 9.9 dB "
                 "up, below which its divisor is negative (snr_law=exponential has no such limit)"
             )
-        if self.of == "states" and (shapes.match == "heads" or shapes.state_widths != shapes.target_widths):
+        if not shapes.corrupted:
             raise SettingsError(
-                "of=states compares the student's hidden states with the teacher's, and needs targets.match=layers and "
-                f"equal widths; found match={shapes.match}, widths {list(shapes.state_widths)} and "
-                f"{list(shapes.target_widths)}: give of=predictions"
+                "snr_weighting needs noise, and the student hears no corruption; give one, or none here"
             )
+
+    def options(self, snr_db: Tensor) -> dict[str, Any]:
+        """Keyword arguments of the pure functions, common to both."""
+        given = (self.eps, self.off_diagonal, self.off_diagonal_divisor)
+        eps, factor, divisor = (
+            default if value is None else value for value, default in zip(given, self.constants[self.variant])
+        )
+        options = {"frames": self.frames, "normalize": self.normalize, "reduction": self.reduction, "eps": eps}
+        if self.snr_weighting != "none":
+            options["divisors"] = snr_divisor(snr_db, self.snr_law, self.snr_range_db)
+            options["divisor_form"] = self.snr_weighting
+        return options | {"off_diagonal_scale": factor / divisor}
 
     def features(self, step: Step) -> list[Tensor]:
         """The student's side, per target (B, T, D)."""
-        return step.student_states if self.of == "states" else step.predictions
-
-    def scales(self, width: int, diagonal_divisor: float) -> dict[str, float]:
-        """Factors on the sums over the diagonal and over the other elements."""
-        _, a, b, c = _VARIANTS[self.variant]
-        cross = isinstance(self, CrossCorrelation)
-        factor = (a if cross else b) if self.off_diagonal is None else self.off_diagonal
-        divisor = (100.0 if cross else c) if self.off_diagonal_divisor is None else self.off_diagonal_divisor
-        on, off = (width, width * max(width - 1, 1)) if self.reduction == "mean" else (1, 1)
-        scales = {"off_diagonal_scale": factor / divisor / off}
-        return scales | ({"diagonal_scale": 1 / diagonal_divisor / on} if cross else {})
-
-    def options(self, snr_db: Tensor) -> dict:
-        """Keyword arguments of the pure functions, common to both."""
-        weighted = self.snr_weighting != "none"
-        return {
-            "frames": self.frames,
-            "normalize": self.normalize,
-            "eps": _VARIANTS[self.variant][0] if self.eps is None else self.eps,
-            "divisors": snr_divisor(snr_db, self.snr_law, self.snr_range_db) if weighted else None,
-            "divisor_form": self.snr_weighting if weighted else "covariance",
-        }
+        return step.predictions if self.of == "predictions" else step.student_states
 
 
 @dataclass
@@ -245,61 +214,66 @@ class CrossCorrelation(_Correlation):
         weight: in the loss; 0 leaves it out.
         variant: constants of the released code, for what is null below: `old` is that of the published numbers (eps
             1e-5, off_diagonal 5e-5), `new` a later one (eps 1e-4, off_diagonal 5e-4).
+        of: the `predictions`, behind map or head, as published; or the student's hidden `states`: a map that is thrown
+            away after training can then not do what the student should.
         frames: time is pooled to so many frames; null keeps time.
         normalize: `batch` standardises over the utterances at each frame, `batch_and_time` over all frames of all
             utterances together, which also works for batches much smaller than the number of features.
-        reduction: `sum` over elements, as published, grows with the width D on the diagonal and with D (D - 1) beside
-            it; `mean` divides by these, so that weights hold at any width.
-        of: the `predictions`, behind the map or head, as published; or the student's hidden `states`, so that the map,
-            which is not kept, cannot do the decorrelating.
+        reduction: `sum`, as published, grows with the width and with its square; `mean` over the elements does not, so
+            that weights hold at any width.
         eps: added to the standard deviation; null is the variant's.
         off_diagonal: factor on the off-diagonal elements (a); null is the variant's.
-        off_diagonal_divisor: of the sum over them; null is 100.
-        diagonal_divisor: of the sum over the diagonal.
-        snr_weighting: `none`; `outer_products` lets an utterance count less in the off-diagonal elements the higher its
-            SNR, in the released form; `covariance` is our form of that (see `cross_correlation`). Published as a
-            heuristic, in a form that is not confirmed.
+        off_diagonal_divisor: of them; null is 100.
+        diagonal_divisor: of the diagonal ones.
+        snr_weighting: `none`; `outer_products`, as released, lets an utterance count less in the off-diagonal elements
+            the higher its SNR; `covariance` is our form of that (see `cross_correlation`). Published as a heuristic, in
+            a form that is not confirmed.
         snr_law: see `snr_divisor`.
         snr_range_db: the SNR is clamped to this range first; clean speech counts as its upper end.
         snr_of: whose. `teacher` is the released choice; where the teacher hears clean speech it divides every
             utterance alike.
 
-    >>> CrossCorrelation(variant="new", frames=50).scales(256, 10.0)
-    {'off_diagonal_scale': 5e-06, 'diagonal_scale': 0.1}
+    >>> CrossCorrelation(variant="new", frames=50).options(torch.zeros(1))["eps"]
+    0.0001
     """
 
     diagonal_divisor: float = 10.0
     snr_of: Literal["teacher", "student"] = "teacher"
 
+    constants: ClassVar = {"old": (1e-5, 5e-5, 100.0), "new": (1e-4, 5e-4, 100.0)}
+
+    def check(self, shapes: Shapes) -> None:
+        """Refuse hidden states that cannot be correlated with the targets, too."""
+        super().check(shapes)
+        if self.of == "states" and (shapes.match != "layers" or shapes.state_widths != shapes.target_widths):
+            raise SettingsError(
+                "of=states compares hidden states with targets feature by feature and needs targets.match=layers and "
+                f"equal widths; found targets.match={shapes.match}, student {list(shapes.state_widths)} and teacher "
+                f"{list(shapes.target_widths)}: give of=predictions"
+            )
+
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         """(targets,)."""
-        values = [
-            cross_correlation(
-                [feature], [target], step.valid, **self.scales(target.shape[-1], self.diagonal_divisor),
-                **self.options(step.teacher_snr_db if self.snr_of == "teacher" else step.snr_db),
-            )
-            for feature, target in zip(self.features(step), step.targets)
-        ]  # fmt: skip
-        return torch.cat(values)
+        options = self.options(step.teacher_snr_db if self.snr_of == "teacher" else step.snr_db)
+        scale = 1 / self.diagonal_divisor
+        return cross_correlation(self.features(step), step.targets, step.valid, diagonal_scale=scale, **options)
 
 
 @dataclass
 class SelfCorrelation(_Correlation):
     """Correlation among the student's own features over the batch, towards none: `self_correlation`.
 
-    The constants of `old` make it small beside the other terms: 2.7e-6 for random features of width 768 and a batch of
-    24, while the cross-correlation is 80. Choose `weight` with that in mind. The attributes are those of
-    `CrossCorrelation`; what is null there is here: `old` eps 1e-5, off_diagonal 5e-6, divisor 50000; `new` eps 1e-4,
-    off_diagonal 5e-4, divisor 100. The SNR is that of what the student heard.
+    The attributes are those of `CrossCorrelation`; what is null is, for `old`, eps 1e-5, off_diagonal 5e-6 (b) and
+    off_diagonal_divisor 50000 (c), for `new` 1e-4, 5e-4 and 100. The SNR is that of what the student heard. `old` makes
+    the term small beside others: 2.7e-6 for random features of width 768 and a batch of 24, where the
+    cross-correlation is 80. Choose `weight` with that in mind.
 
     >>> SelfCorrelation(normalize="batch_and_time").frames
     150
     """
 
+    constants: ClassVar = {"old": (1e-5, 5e-6, 50_000.0), "new": (1e-4, 5e-4, 100.0)}
+
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         """(targets,)."""
-        values = [
-            self_correlation([feature], step.valid, **self.scales(feature.shape[-1], 1.0), **self.options(step.snr_db))
-            for feature in self.features(step)
-        ]
-        return torch.cat(values)
+        return self_correlation(self.features(step), step.valid, **self.options(step.snr_db))

@@ -1,13 +1,14 @@
 """Distances between predicted and teacher features, frame by frame, one value per target.
 
-Notation: B utterances padded to T frames, of which utterance b has n_b valid ones; V = sum of n_b. Every mean runs
-over the V valid frames only. The released code averages over the padded frames too, so that its loss depends on how
-utterances happened to be batched.
+Notation: B utterances padded to T frames, of which utterance b has n_b valid ones; V = sum of n_b. `predictions` and
+`targets` hold one (B, T, D) tensor per target, `valid` is (B, T) bool, and a result is (targets,) in float32. Every
+mean runs over the V valid frames only. The released code averages over the padded frames too, so that its loss depends
+on how utterances happened to be batched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,80 +20,51 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
 from robustdistiller.pretrain.objectives.ops import at_least_float32, masked_mean, pool_frames
 
+Tensors = Sequence[Tensor]
 
-def layer_l1(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
-    """Mean absolute difference per target: (1 / (V D)) sum |p_btd - t_btd|.
 
-    The first term of DistilHuBERT (arXiv 2110.01900, eq. 1).
+def layer_l1(predictions: Tensors, targets: Tensors, valid: Tensor) -> Tensor:
+    """Mean absolute difference per target: (1 / (V D)) sum |p_btd - t_btd|, 0 at a perfect match.
 
-    Args:
-        predictions: per target (B, T, D), output of the student's head.
-        targets: per target (B, T, D), hidden state of the teacher.
-        valid: (B, T) bool.
-
-    Returns:
-        (targets,) float32, each >= 0; 0 at a perfect match.
+    This is the first term of DistilHuBERT (arXiv 2110.01900, eq. 1).
 
     >>> layer_l1([torch.zeros(1, 2, 4)], [torch.ones(1, 2, 4)], torch.ones(1, 2, dtype=torch.bool))
     tensor([1.])
     """
-    return torch.stack([masked_mean(_difference(p, t).abs().mean(-1), valid) for p, t in zip(predictions, targets)])
+    return _mean_per_target(lambda p, t: (p - t).abs().mean(-1), predictions, targets, valid)
 
 
-def layer_l2(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
+def layer_l2(predictions: Tensors, targets: Tensors, valid: Tensor) -> Tensor:
     """Mean squared difference per target: (1 / (V D)) sum (p_btd - t_btd)^2, as in FitHuBERT and ARMHuBERT.
-
-    Args:
-        predictions: per target (B, T, D).
-        targets: per target (B, T, D).
-        valid: (B, T) bool.
-
-    Returns:
-        (targets,) float32, each >= 0; 0 at a perfect match.
 
     >>> layer_l2([torch.zeros(1, 2, 4)], [torch.full((1, 2, 4), 3.0)], torch.ones(1, 2, dtype=torch.bool))
     tensor([9.])
     """
-    return torch.stack([masked_mean(_difference(p, t).square().mean(-1), valid) for p, t in zip(predictions, targets)])
+    return _mean_per_target(lambda p, t: (p - t).square().mean(-1), predictions, targets, valid)
 
 
 def layer_cosine(
-    predictions: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    valid: Tensor,
-    form: Literal["log_sigmoid", "raw"] = "log_sigmoid",
+    predictions: Tensors, targets: Tensors, valid: Tensor, form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
 ) -> Tensor:
     """Mean cosine distance per target: (1 / V) sum f(cos(p_bt, t_bt)).
 
-    `log_sigmoid`: f(c) = -log sigmoid(c), the second term of DistilHuBERT (arXiv 2110.01900, eq. 1): 0.3133 for the
-    same direction, 0.6931 for orthogonal ones, 1.3133 for opposite ones. `raw`: f(c) = 1 - c, from 0 over 1 to 2.
+    `log_sigmoid` is f(c) = -log sigmoid(c), the second term of DistilHuBERT (arXiv 2110.01900, eq. 1): 0.3133 for the
+    same direction, 0.6931 for orthogonal ones, 1.3133 for opposite ones. `raw` is f(c) = 1 - c, from 0 over 1 to 2.
     DPHuBERT (arXiv 2305.17651) adds -c instead: the same gradient, a value lower by 1.
-
-    Args:
-        predictions: per target (B, T, D).
-        targets: per target (B, T, D).
-        valid: (B, T) bool.
-        form: f.
-
-    Returns:
-        (targets,) float32.
 
     >>> layer_cosine([torch.ones(1, 2, 4)], [torch.ones(1, 2, 4)], torch.ones(1, 2, dtype=torch.bool))
     tensor([0.3133])
     """
-    cosines = (
-        F.cosine_similarity(at_least_float32(p), at_least_float32(t), dim=-1) for p, t in zip(predictions, targets)
-    )
-    distances = (1 - cosine if form == "raw" else -F.logsigmoid(cosine) for cosine in cosines)
-    return torch.stack([masked_mean(distance, valid) for distance in distances])
+
+    def distance(p: Tensor, t: Tensor) -> Tensor:
+        cosine = F.cosine_similarity(p, t, dim=-1)
+        return 1 - cosine if form == "raw" else -F.logsigmoid(cosine)
+
+    return _mean_per_target(distance, predictions, targets, valid)
 
 
 def feature_penalty(features: Tensor, valid: Tensor) -> Tensor:
-    """Mean square of the conv features: (1 / (V C)) sum f_btc^2, as in wav2vec 2.0; off in the published recipes.
-
-    Args:
-        features: (B, T, C).
-        valid: (B, T) bool.
+    """Mean square of the conv features (B, T, C), a scalar: (1 / (V C)) sum f_btc^2, as in wav2vec 2.0.
 
     >>> feature_penalty(torch.full((1, 2, 4), 3.0), torch.ones(1, 2, dtype=torch.bool))
     tensor(9.)
@@ -100,8 +72,11 @@ def feature_penalty(features: Tensor, valid: Tensor) -> Tensor:
     return masked_mean(at_least_float32(features).square().mean(-1), valid)
 
 
-def _difference(prediction: Tensor, target: Tensor) -> Tensor:
-    return at_least_float32(prediction) - at_least_float32(target)
+def _mean_per_target(
+    distance: Callable[[Tensor, Tensor], Tensor], predictions: Tensors, targets: Tensors, valid: Tensor
+) -> Tensor:
+    pairs = ((at_least_float32(p), at_least_float32(t)) for p, t in zip(predictions, targets, strict=True))
+    return torch.stack([masked_mean(distance(p, t), valid) for p, t in pairs])
 
 
 @dataclass
@@ -115,7 +90,7 @@ class _PerTarget(Objective):
         if self.target_weights is not None and len(self.target_weights) != len(shapes.target_widths):
             raise SettingsError(
                 f"target_weights: found {len(self.target_weights)} values for {len(shapes.target_widths)} targets; "
-                "give one per entry of targets.layers, or null for equal weights"
+                "give one per target, or null for equal weights"
             )
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
@@ -154,8 +129,7 @@ class L2(_PerTarget):
 
     Attributes:
         weight: in the loss; 0 leaves it out.
-        target_weights: one factor per target on its value; null is 1 for each (ARMHuBERT: 1.0 for the last layer, 0.1
-            for the others).
+        target_weights: as in `L1` (ARMHuBERT: 1.0 for the last layer, 0.1 for the others).
 
     >>> L2().target_weights is None
     True
@@ -173,36 +147,38 @@ class Cosine(_PerTarget):
     Attributes:
         weight: in the loss; 0 leaves it out.
         form: `log_sigmoid` is -log sigmoid(cos) (DistilHuBERT), `raw` is 1 - cos (DPHuBERT, up to a constant).
-        frames: time is pooled to so many frames first, over each utterance's valid frames; null keeps time.
-        target_weights: one factor per target on its value; null is 1 for each.
+        frames: time is pooled to so many frames first, over each utterance's valid frames, so that each utterance
+            counts alike; null keeps time.
+        target_weights: as in `L1`.
 
-    >>> Cosine(form="raw").form
-    'raw'
+    >>> Cosine(form="raw").mean_over, Cosine(frames=150).mean_over
+    ('frames', 'utterances')
     """
 
     form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
     frames: int | None = None
 
+    @property
+    def mean_over(self) -> str:
+        """Frames, or utterances where each has as many frames."""
+        return "frames" if self.frames is None else "utterances"
+
     def check(self, shapes: Shapes) -> None:
         """Refuse fewer than one frame, and weights that do not fit."""
         super().check(shapes)
-        if self.frames is not None and self.frames < 1:
-            raise SettingsError(f"frames: found {self.frames}, expected at least 1, or null for no pooling")
+        check_frames(self.frames)
 
     def distance(self, step: Step) -> Tensor:
         """(targets,)."""
-        predictions, targets, valid = step.predictions, step.targets, step.valid
-        if self.frames is not None:
-            predictions, targets = (
-                [pool_frames(one, valid, self.frames) for one in parts] for parts in (predictions, targets)
-            )
-            valid = valid.any(1, keepdim=True).expand(-1, self.frames)
-        return layer_cosine(predictions, targets, valid, self.form)
+        if self.frames is None:
+            return layer_cosine(step.predictions, step.targets, step.valid, self.form)
+        p, t = ([pool_frames(x, step.valid, self.frames) for x in xs] for xs in (step.predictions, step.targets))
+        return layer_cosine(p, t, step.valid.any(1, keepdim=True).expand(-1, self.frames), self.form)
 
 
 @dataclass
 class FeaturePenalty(Objective):
-    """Mean square of the student's conv features, `feature_penalty`.
+    """Mean square of the student's conv features, `feature_penalty`; off in the published recipes.
 
     >>> FeaturePenalty(0.1).weight
     0.1
@@ -211,3 +187,12 @@ class FeaturePenalty(Objective):
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         """Scalar."""
         return feature_penalty(step.student.extractor_features, step.valid)
+
+
+def check_frames(frames: int | None) -> None:
+    """Refuse a number of frames to pool to that is no number of frames.
+
+    >>> check_frames(150)
+    """
+    if frames is not None and frames < 1:
+        raise SettingsError(f"frames: found {frames}, expected at least 1, or null for no pooling")

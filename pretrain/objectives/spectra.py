@@ -145,15 +145,13 @@ def mrstft_distance(
     resolutions: Sequence[tuple[int, int, int]] = MRSTFT_RESOLUTIONS,
     convergence_weight: float = 0.5,
     log_magnitude_weight: float = 0.5,
+    over: Literal["batch", "utterance"] = "batch",
 ) -> Tensor:
     """Multi-resolution STFT distance of waveforms (arXiv 1910.11480, eq. 3-6), over each utterance's valid part.
 
     With magnitudes E and Y = sqrt(max(re^2 + im^2, 1e-7)), the mean over resolutions of
 
         convergence_weight ||Y - E||_F / ||Y||_F + log_magnitude_weight mean |log Y - log E|
-
-    The first ratio is that of an utterance, averaged over utterances; the second mean runs over all valid spectra of
-    the batch.
 
     Args:
         estimate: (B, samples).
@@ -162,6 +160,8 @@ def mrstft_distance(
         resolutions: (FFT size, hop, window) in samples.
         convergence_weight: of the spectral convergence.
         log_magnitude_weight: of the log magnitudes.
+        over: norms and mean are those of all valid spectra of the `batch`, as in the released code, so that loud
+            utterances rule the ratio; or of each `utterance`, and the value the mean over utterances.
 
     Returns:
         Scalar, >= 0; 0 at a perfect match.
@@ -180,11 +180,18 @@ def mrstft_distance(
             _floored_magnitudes(spectrum(x.masked_fill(~samples, 0.0), n_fft, hop, window)) for x in (estimate, target)
         )
         valid = valid_frames(lengths // hop + 1, y.shape[1])
-        norms = [x.square().sum(-1).masked_fill(~valid, 0.0).sum(1) for x in (y - e, y)]
-        spread = norms[0] > 0  # at a perfect match the slope of the root is infinite
-        convergence = (norms[0] / norms[1]).where(spread, 1.0).sqrt() * spread
-        log_magnitude = masked_mean((y.log() - e.log()).abs().mean(-1), valid)
-        total = total + convergence_weight * convergence.mean() + log_magnitude_weight * log_magnitude
+        parts = (
+            (y - e).square().sum(-1),
+            y.square().sum(-1),
+            (y.log() - e.log()).abs().mean(-1),
+            torch.ones_like(y[..., 0]),
+        )
+        sums = [part.masked_fill(~valid, 0.0).sum(1) for part in parts]
+        squared_error, power, log_difference, count = [one.sum() for one in sums] if over == "batch" else sums
+        differs = squared_error > 0  # at a perfect match the slope of the root is infinite
+        convergence = (squared_error / power).where(differs, 1.0).sqrt() * differs
+        value = convergence_weight * convergence + log_magnitude_weight * log_difference / count
+        total = total + value.mean()
     return total / len(resolutions)
 
 

@@ -12,6 +12,7 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
+from robustdistiller.pretrain.objectives.enhancement import num_spectra
 from robustdistiller.pretrain.student.pruning import Gates
 from robustdistiller.pretrain.teacher.align import frame_shift, shifted
 from robustdistiller.pretrain.teacher.cache import TargetCache
@@ -22,7 +23,7 @@ from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
 
 #: What the value of an objective can be a mean over.
-COUNTED = ("frames", "masked_frames", "utterances", "batches")
+COUNTED = ("frames", "masked_frames", "utterances", "spectra", "batches")
 
 
 @dataclass
@@ -139,7 +140,9 @@ class Distiller(nn.Module):
         if not batch.counts:
             return dict.fromkeys(COUNTED, 0.0)
         frames = self.frame_lengths(batch.lengths).sum().item()
-        return {"frames": frames, "masked_frames": frames, "utterances": len(batch.ids), "batches": 1.0}
+        spectra = num_spectra(batch.lengths).sum().item()
+        found = {"frames": frames, "masked_frames": frames, "utterances": len(batch.ids), "spectra": spectra}
+        return {**found, "batches": 1.0}
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """(B,) frames that student and teachers have in common, of utterances of so many samples."""
@@ -262,6 +265,7 @@ class Distiller(nn.Module):
             target_widths=tuple(part.width for part in parts for _ in part.names),
             match=self.config.targets.match,
             corrupted=self.config.corruption is not None,
+            num_teachers=len(parts),
         )
 
     def _ask_about(self, batch: Batch, rows: list[int]) -> list[Tensor]:

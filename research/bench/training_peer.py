@@ -51,7 +51,7 @@ class PeerStep:
         with contextlib.redirect_stdout(io.StringIO()):
             self.student = DistillerModel(DistillerConfig(options))
         self.student.load_state_dict(content["Distiller"])
-        self.head = _Head(module.objectives["enhancement"].head)
+        self.head = _Head(module.heads["enhancement"])
         self.settings = module.settings.optim
         self.enhancement_weight = module.settings.objectives.enhancement.weight
         self.optimizer = get_optimizer(

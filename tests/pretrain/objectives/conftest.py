@@ -8,8 +8,27 @@ import pytest
 import torch
 
 from robustdistiller.pretrain.data.dataset import Batch, Position
-from robustdistiller.pretrain.objectives import Step, valid_frames
-from robustdistiller.upstream import EncoderOutput
+from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
+from robustdistiller.upstream import EncoderConfig, EncoderOutput
+
+STUDENT = EncoderConfig(  # of the shape that `make_step` draws
+    conv_layers=((5, 10, 5), *((5, 3, 2),) * 4, *((5, 2, 2),) * 2),
+    embed_dim=4,
+    num_layers=2,
+    num_heads=2,
+    ffn_dim=8,
+    position_groups=2,
+)
+
+
+@pytest.fixture
+def make_shapes() -> Callable[..., Shapes]:
+    """What is known of the steps that `make_step` draws."""
+
+    def make(**changes: object) -> Shapes:
+        return Shapes(**{"student": STUDENT, "state_widths": (4, 4), "target_widths": (6, 6)} | changes)
+
+    return make
 
 
 @pytest.fixture
@@ -43,14 +62,16 @@ def make_step() -> Callable[..., Step]:
                 waveforms=0.1 * draw(batch_size, samples) * inside,
                 lengths=lengths,
             ),
-            "heard": 0.1 * draw(batch_size, samples) * inside,
-            "output": first,
+            "student_input": 0.1 * draw(batch_size, samples) * inside,
+            "student": first,
+            "student_states": first.hidden_states[1:],
             "predictions": first.predictions,
             "targets": [draw(batch_size, frames, 6) for _ in range(2)],
             "valid": valid_frames(torch.tensor(num_frames), frames),
             "snr_db": torch.linspace(10, 20, batch_size),
             "teacher_snr_db": torch.full((batch_size,), torch.inf),
             "second": output(),
+            "clean": output(),
         }
         return Step(**values | changes)
 

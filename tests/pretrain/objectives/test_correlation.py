@@ -232,7 +232,39 @@ def test_variants_and_overrides(make_step) -> None:
         ({"frames": 0}, "found 0, expected at least 1"),
     ],
 )
-def test_impossible_options_are_refused(options: dict, message: str) -> None:
+def test_impossible_options_are_refused(make_shapes, options: dict, message: str) -> None:
     for make in (CrossCorrelation, SelfCorrelation):
+        make(snr_weighting="outer_products").check(make_shapes())
         with pytest.raises(SettingsError, match=message):
-            make(**options)
+            make(**options).check(make_shapes())
+        with pytest.raises(SettingsError, match="snr_weighting needs noise"):
+            make(snr_weighting="outer_products").check(make_shapes(corrupted=False))
+
+
+def test_states_are_correlated_where_they_can_be(make_step, make_shapes) -> None:
+    """The map's output can be decorrelated by the map, which is thrown away; the states cannot."""
+    step = make_step((7, 5, 6))
+    cross, own = CrossCorrelation(of="states", frames=4), SelfCorrelation(of="states", frames=4)
+    torch.testing.assert_close(own(step), self_correlation(step.student_states, step.valid, 4))
+    own.check(make_shapes())  # of any width
+    narrow = make_step((7, 5, 6), targets=[target[..., :4] for target in step.targets])
+    torch.testing.assert_close(cross(narrow), cross_correlation(narrow.student_states, narrow.targets, step.valid, 4))
+    cross.check(make_shapes(match="layers", target_widths=(4, 4)))
+    for changes in ({"match": "layers"}, {"match": "heads", "target_widths": (4, 4)}):
+        with pytest.raises(SettingsError, match=r"of=states .* give of=predictions"):
+            cross.check(make_shapes(**changes))
+
+
+def test_means_are_sums_divided_by_the_number_of_elements() -> None:
+    z, t = _features(0), _features(1)
+    options = {"frames": None, "normalize": "batch_and_time"}
+    for scales, count in (((1.0, 0.0), 5), ((0.0, 1.0), 5 * 4)):
+        total, mean = (
+            cross_correlation(
+                [z], [t], VALID, **options, diagonal_scale=scales[0], off_diagonal_scale=scales[1], reduction=one
+            )
+            for one in ("sum", "mean")
+        )
+        _assert_close(mean, total / count)
+    one = torch.randn(4, 7, 1, dtype=torch.float64)
+    assert self_correlation([one], VALID, reduction="mean", **options).item() == 0  # no other element, no division by 0

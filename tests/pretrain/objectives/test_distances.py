@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from robustdistiller.pretrain import SettingsError
 from robustdistiller.pretrain.objectives import (
@@ -122,12 +123,31 @@ def test_gradients_equal_finite_differences(distance) -> None:
 
 
 @pytest.mark.parametrize("objective", [L1, L2, Cosine])
-def test_target_weights_scale_each_value(make_step, objective) -> None:
+def test_target_weights_scale_each_value(make_step, make_shapes, objective) -> None:
     step = make_step()
     plain, weighted = objective()(step), objective(target_weights=(0.1, 1.0))(step)
     torch.testing.assert_close(weighted, plain * torch.tensor([0.1, 1.0]))
+    objective(target_weights=(1, 1)).check(make_shapes())
     with pytest.raises(SettingsError, match="found 3 values for 2 targets"):
-        objective(target_weights=(1, 1, 1))(step)
+        objective(target_weights=(1, 1, 1)).check(make_shapes())
+
+
+def test_pooled_cosine_is_that_of_pooled_features(make_step, make_shapes) -> None:
+    """As in the released code of the correlation recipe: both sides are pooled, then compared."""
+    step = make_step((7, 3))
+    expected = []
+    for prediction, target in zip(step.predictions, step.targets):
+        rows = [
+            F.cosine_similarity(*(F.adaptive_avg_pool1d(x[b, :n].T, 4) for x in (prediction, target)), dim=0)
+            for b, n in enumerate((7, 3))
+        ]
+        expected.append(-F.logsigmoid(torch.stack(rows)).mean())
+    pooled = Cosine(frames=4)
+    torch.testing.assert_close(pooled(step), torch.stack(expected))
+    assert not torch.allclose(pooled(step), Cosine()(step), rtol=1e-2)
+    assert (pooled.mean_over, Cosine().mean_over) == ("utterances", "frames")
+    with pytest.raises(SettingsError, match="frames: found 0, expected at least 1"):
+        Cosine(frames=0).check(make_shapes())
 
 
 def test_objectives_pass_on_what_they_should(make_step) -> None:
@@ -137,7 +157,7 @@ def test_objectives_pass_on_what_they_should(make_step) -> None:
     torch.testing.assert_close(L2()(step), layer_l2(*x))
     torch.testing.assert_close(Cosine()(step), layer_cosine(*x))
     torch.testing.assert_close(Cosine(form="raw")(step), layer_cosine(*x, "raw"))
-    torch.testing.assert_close(FeaturePenalty()(step), feature_penalty(step.output.extractor_features, step.valid))
+    torch.testing.assert_close(FeaturePenalty()(step), feature_penalty(step.student.extractor_features, step.valid))
 
 
 def test_half_precision_input_is_computed_in_float32(make_step) -> None:
@@ -145,6 +165,6 @@ def test_half_precision_input_is_computed_in_float32(make_step) -> None:
     half = make_step(predictions=[x.bfloat16() for x in step.predictions])
     exact = make_step(predictions=[x.float() for x in half.predictions])
     with torch.autocast("cpu", torch.bfloat16):
-        for objective in (L1(), L2(), Cosine(), Cosine("raw")):
+        for objective in (L1(), L2(), Cosine(), Cosine(form="raw")):
             assert objective(half).dtype == torch.float32
             torch.testing.assert_close(objective(half), objective(exact), rtol=0, atol=0)

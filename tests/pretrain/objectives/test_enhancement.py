@@ -14,14 +14,19 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from robustdistiller.pretrain import SettingsError
 from robustdistiller.pretrain.objectives import Step, si_snr_db, spectral_distance, valid_frames
 from robustdistiller.pretrain.objectives.enhancement import (
+    STFT,
     BiLSTM,
     Enhancement,
     EnhancementHead,
-    magnitude_spectrum,
     num_spectra,
 )
-from robustdistiller.pretrain.objectives.spectra import mrstft_distance
-from robustdistiller.upstream import EncoderConfig
+from robustdistiller.pretrain.objectives.spectra import mrstft_distance, spectrum
+
+from .conftest import STUDENT
+
+
+def magnitude_spectrum(waveforms: torch.Tensor) -> torch.Tensor:
+    return spectrum(waveforms, *STFT).abs()
 
 
 def numpy_magnitudes(samples: np.ndarray) -> np.ndarray:
@@ -106,24 +111,16 @@ def test_mask_lies_between_nothing_and_all() -> None:
     assert torch.all(estimate >= 0) and torch.all(estimate <= noisy)
 
 
-def test_odd_frame_rate_is_refused() -> None:
-    with pytest.raises(ValueError, match="multiple of 160 samples, found 240"):
-        EnhancementHead(4, samples_per_frame=240)
+@pytest.fixture
+def make_objective(make_shapes):
+    """The term and its head, small, with the head's weights drawn from a fixed seed, in eval mode."""
 
+    def make(**options) -> tuple[Enhancement, EnhancementHead]:
+        torch.manual_seed(0)
+        objective = Enhancement(hidden_size=3, num_layers=1, **options)
+        return objective, objective.make_head(make_shapes()).eval()
 
-STUDENT = EncoderConfig(  # of the shape that `make_step` draws
-    conv_layers=((5, 10, 5), *((5, 3, 2),) * 4, *((5, 2, 2),) * 2),
-    embed_dim=4,
-    num_layers=2,
-    num_heads=2,
-    ffn_dim=8,
-    position_groups=2,
-)
-
-
-def _objective(**options) -> Enhancement:
-    torch.manual_seed(0)
-    return Enhancement(STUDENT, hidden_size=3, num_layers=1, **options).eval()
+    return make
 
 
 def _cut(step: Step, index: int) -> Step:
@@ -136,67 +133,67 @@ def _cut(step: Step, index: int) -> Step:
         waveforms=step.batch.waveforms[rows, :samples],
         lengths=step.batch.lengths[rows],
     )
-    output = step.output._replace(
-        extractor_features=step.output.extractor_features[rows, :frames],
-        hidden_states=[x[rows, :frames] for x in step.output.hidden_states],
-        frame_lengths=step.output.frame_lengths[rows],
+    output = step.student._replace(
+        extractor_features=step.student.extractor_features[rows, :frames],
+        hidden_states=[x[rows, :frames] for x in step.student.hidden_states],
+        frame_lengths=step.student.frame_lengths[rows],
     )
-    return dataclasses.replace(step, batch=batch, output=output, heard=step.heard[rows, :samples])
+    return dataclasses.replace(step, batch=batch, student=output, student_input=step.student_input[rows, :samples])
 
 
 @pytest.mark.parametrize("kind", ["si_snr", "mrstft"])
-def test_waveform_losses_are_those_of_torch_utterance_by_utterance(make_step, kind: str) -> None:
+def test_waveform_losses_are_those_of_torch_utterance_by_utterance(make_step, make_objective, kind: str) -> None:
     step = make_step((9, 5))
-    objective, estimates = _objective(loss=kind), []
+    (objective, head), estimates = make_objective(loss=kind), []
     for index, length in enumerate(step.batch.lengths.tolist()):
         one = _cut(step, index)
         window = torch.hann_window(400)
-        noisy = torch.stft(one.heard, 512, 160, 400, window, pad_mode="constant", return_complex=True)
-        frames, spectra = one.output.frame_lengths, torch.tensor([noisy.shape[-1]])
-        magnitudes = objective.head(one.output.extractor_features, frames, noisy.abs().transpose(1, 2), spectra)
+        noisy = torch.stft(one.student_input, 512, 160, 400, window, pad_mode="constant", return_complex=True)
+        frames, spectra = one.student.frame_lengths, torch.tensor([noisy.shape[-1]])
+        magnitudes = head(one.student.extractor_features, frames, noisy.abs().transpose(1, 2), spectra)
         changed = torch.polar(magnitudes.transpose(1, 2), noisy.angle())
         estimate = torch.istft(changed, 512, 160, 400, window, length=length)[0]
-        estimates.append(torch.nn.functional.pad(estimate, (0, step.heard.shape[1] - length)))
+        estimates.append(torch.nn.functional.pad(estimate, (0, step.student_input.shape[1] - length)))
     estimates = torch.stack(estimates)
     if kind == "si_snr":
         expected = -si_snr_db(estimates, step.batch.waveforms, step.batch.lengths).mean()
     else:
         expected = mrstft_distance(estimates, step.batch.waveforms, step.batch.lengths)
-    torch.testing.assert_close(objective(step), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(objective(step, head), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "si_snr", "mrstft"])
-def test_every_loss_is_blind_to_padding(make_step, kind: str) -> None:
-    step, objective = make_step((9, 5)), _objective(loss=kind)
-    alone = [objective(_cut(step, index)) for index in range(2)]
+def test_every_loss_is_blind_to_padding(make_step, make_objective, kind: str) -> None:
+    step, (objective, head) = make_step((9, 5)), make_objective(loss=kind)
+    alone = [objective(_cut(step, index), head) for index in range(2)]
     if kind == "si_snr":
-        torch.testing.assert_close(objective(step), sum(alone) / 2, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(objective(step, head), sum(alone) / 2, rtol=1e-5, atol=1e-5)
     padded, short = make_step((9, 5)), _cut(step, 1)
-    for tensor in (padded.output.extractor_features, *padded.output.hidden_states):
+    for tensor in (padded.student.extractor_features, *padded.student.hidden_states):
         tensor[1, 5:] = 1e3
-    torch.testing.assert_close(objective(padded), objective(step), rtol=0, atol=0)
+    torch.testing.assert_close(objective(padded, head), objective(step, head), rtol=0, atol=0)
     longer = dataclasses.replace(
         short,
-        heard=torch.nn.functional.pad(short.heard, (0, 2000)),
+        student_input=torch.nn.functional.pad(short.student_input, (0, 2000)),
         batch=dataclasses.replace(short.batch, waveforms=torch.nn.functional.pad(short.batch.waveforms, (0, 2000))),
-        output=short.output._replace(
-            extractor_features=torch.nn.functional.pad(short.output.extractor_features, (0, 0, 0, 6))
+        student=short.student._replace(
+            extractor_features=torch.nn.functional.pad(short.student.extractor_features, (0, 0, 0, 6))
         ),
     )
-    torch.testing.assert_close(objective(longer), alone[1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(objective(longer, head), alone[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "si_snr", "mrstft"])
-def test_losses_reward_the_clean_utterance(make_step, kind: str) -> None:
+def test_losses_reward_the_clean_utterance(make_step, make_objective, kind: str) -> None:
     """With nothing to remove, an open mask is better than a closed one and the best there is."""
     step = make_step((9, 5))
-    step = dataclasses.replace(step, heard=step.batch.waveforms)
-    objective, values = _objective(loss=kind), []
+    step = dataclasses.replace(step, student_input=step.batch.waveforms)
+    (objective, head), values = make_objective(loss=kind), []
     for bias in (30.0, 0.0, -30.0):
-        objective.head.linear.weight.data.zero_()
-        objective.head.linear.bias.data.fill_(0.0)
-        objective.head.linear.bias.data[: 257 if bias else 128] = bias or -30.0  # 0: half the bins are removed
-        values.append(objective(step).item())
+        head.linear.weight.data.zero_()
+        head.linear.bias.data.fill_(0.0)
+        head.linear.bias.data[: 257 if bias else 128] = bias or -30.0  # 0: half the bins are removed
+        values.append(objective(step, head).item())
     assert values[0] == pytest.approx(-80 if kind == "si_snr" else 0, abs=1 if kind == "si_snr" else 1e-5)
     assert values[0] < values[1]
     if kind != "si_snr":  # which does not see the level
@@ -205,23 +202,46 @@ def test_losses_reward_the_clean_utterance(make_step, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "si_snr", "mrstft"])
 @pytest.mark.parametrize(("chosen", "hidden"), [("extractor", None), ("last_hidden", 2), (0, 0), (1, 1)])
-def test_gradient_reaches_the_chosen_features(make_step, kind: str, chosen: str | int, hidden: int | None) -> None:
+def test_gradient_reaches_the_chosen_features(
+    make_step, make_objective, kind: str, chosen: str | int, hidden: int | None
+) -> None:
     step = make_step()
-    every = [step.output.extractor_features, *step.output.hidden_states]
+    every = [step.student.extractor_features, *step.student.hidden_states]
     for tensor in every:
         tensor.requires_grad_()
-    objective = _objective(loss=kind, input=chosen)
+    objective, head = make_objective(loss=kind, input=chosen)
     with torch.autocast("cpu", torch.bfloat16):
-        value = objective(step)
+        value = objective(step, head)
     assert value.dtype == torch.float32
     assert value.ndim == 0
     value.backward()
     reached = [index for index, tensor in enumerate(every) if tensor.grad is not None]
     assert reached == [0 if hidden is None else hidden + 1]
     assert torch.isfinite(every[reached[0]].grad).all()
-    assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in objective.parameters())
+    assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in head.parameters())
 
 
-def test_absent_layer_is_refused() -> None:
-    with pytest.raises(SettingsError, match="found layer 3, expected 0 to 2"):
-        Enhancement(STUDENT, input=3)
+@pytest.mark.parametrize(
+    ("options", "shapes", "message"),
+    [
+        ({"input": 3}, {}, "input: found layer 3, expected 0 to 2 or extractor, last_hidden"),
+        ({"mrstft_over": "utterance"}, {}, "mrstft_over: it is an option of loss=mrstft, found loss=l1"),
+        ({}, {"corrupted": False}, "nothing to remove"),
+        ({}, {"student": STUDENT.replace(conv_layers=((5, 480, 240),))}, "multiple of 160 samples, found 240"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make_shapes, options: dict, shapes: dict, message: str) -> None:
+    Enhancement().check(make_shapes())
+    with pytest.raises(SettingsError, match=message):
+        Enhancement(**options).check(make_shapes(**shapes))
+
+
+@pytest.mark.parametrize(
+    "options", [{"loss": kind} for kind in ("l1", "l2", "si_snr")] + [{"loss": "mrstft", "mrstft_over": "utterance"}]
+)
+def test_values_of_parts_of_a_batch_add_up(make_step, make_objective, options: dict) -> None:
+    """Weighted by what `mean_over` names, utterances alone give what they give together."""
+    step, (objective, head) = make_step((9, 5, 30)), make_objective(**options)
+    counts = {"spectra": num_spectra(step.batch.lengths).tolist(), "utterances": [1, 1, 1]}[objective.mean_over]
+    parts = sum(count * objective(_cut(step, index), head) for index, count in enumerate(counts)) / sum(counts)
+    torch.testing.assert_close(objective(step, head), parts, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,112 @@
+"""Noticing that a loss is NaN or infinite, without making a GPU wait for the processor that asks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from robustdistiller.pretrain.objectives import Step
+
+ADVICE = (
+    "The last checkpoint is untouched: remove the utterances, or change settings (a smaller optim.lr, "
+    "trainer.precision=fp32) in a new out_dir."
+)
+
+_LAG_STEPS = 1  # by so many steps the processor may run ahead of a GPU
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is NaN or infinite; the message names the step and the utterances."""
+
+
+class FiniteWatch:
+    """Raises when a number that had to be finite is not: at once on a CPU, up to two steps later on a GPU.
+
+    Looking at a number of a GPU waits until it is there, and the GPU then waits for the next thing to do. So the answer
+    is asked for, and looked at when it has long arrived, or before anything is saved.
+
+    >>> watch = FiniteWatch()
+    >>> watch.expect(torch.tensor(1.0), 1, lambda: "not reached")
+    >>> watch.expect(torch.tensor(float("nan")), 2, lambda: "the loss is not finite at step 2")
+    Traceback (most recent call last):
+    robustdistiller.pretrain.training.finite.NonFiniteLossError: the loss is not finite at step 2
+    """
+
+    def __init__(self) -> None:
+        self._asked: deque[tuple[int, Tensor, torch.Event, Callable[[], str]]] = deque()
+
+    def expect(self, value: Tensor, step: int, describe: Callable[[], str]) -> None:
+        """The scalar ``value`` of optimizer step ``step`` has to be finite.
+
+        Args:
+            value: on any device.
+            step: its number.
+            describe: makes the message; it is kept for some steps and must hold no large tensors of a GPU.
+
+        Raises:
+            NonFiniteLossError: it is not.
+        """
+        good = torch.isfinite(value.detach())
+        if good.device.type == "cpu":
+            if not good:
+                raise NonFiniteLossError(describe())
+            return
+        answer = good.to("cpu", non_blocking=True)
+        arrived = torch.Event(good.device)
+        arrived.record()
+        self._asked.append((step, answer, arrived, describe))
+
+    def settle(self, step: int | None = None) -> None:
+        """Look at the answers that have arrived when optimizer step ``step`` begins; ``None`` waits for all.
+
+        Raises:
+            NonFiniteLossError: of the earliest number that is not finite.
+        """
+        while self._asked and (step is None or self._asked[0][0] < step - _LAG_STEPS):
+            _, answer, arrived, describe = self._asked.popleft()
+            arrived.synchronize()
+            if not answer:
+                raise NonFiniteLossError(describe())
+
+
+class Places:
+    """Where in a step the first numbers are that are not finite, by utterance: a few bits of each tensor.
+
+    Args:
+        step: what teacher and student heard and answered.
+
+    >>> from types import SimpleNamespace
+    >>> x = torch.tensor([[1.0, 2.0], [float("inf"), 0.0]])
+    >>> output = SimpleNamespace(hidden_states=[x])
+    >>> batch = SimpleNamespace(ids=("a", "b"), waveforms=torch.zeros(2, 9))
+    >>> Places(SimpleNamespace(batch=batch, student_input=x, targets=[x], predictions=[x], student=output)).describe()
+    'first in the corrupted speech of b'
+    """
+
+    def __init__(self, step: Step):
+        self.ids = step.batch.ids
+        places = {
+            "the speech": [step.batch.waveforms],
+            "the corrupted speech": [step.student_input],
+            "the teacher's layers": step.targets,
+            "the student's predictions": [*step.predictions, step.student.hidden_states[-1]],
+        }
+        self._rows = {place: _finite_rows(tensors) for place, tensors in places.items()}
+
+    def describe(self) -> str:
+        """In words."""
+        for place, rows in self._rows.items():
+            bad = [name for name, good in zip(self.ids, rows.tolist()) if not good]
+            if bad:
+                return f"first in {place} of {', '.join(bad)}"
+        return "only in the loss itself"
+
+
+def _finite_rows(tensors: Sequence[Tensor]) -> Tensor:
+    """(B,) bool."""
+    return torch.stack([torch.isfinite(one.detach()).flatten(1).all(1) for one in tensors]).all(0)
