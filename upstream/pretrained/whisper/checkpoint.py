@@ -74,6 +74,20 @@ class WhisperCheckpoint:
         return encoder.eval()
 
 
+def is_whisper(path: str | Path) -> bool:
+    """Whether a file or folder holds a Whisper model.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        CheckpointError: it cannot be opened.
+
+    >>> from robustdistiller.upstream import mini_teacher
+    >>> is_whisper(mini_teacher())
+    False
+    """
+    return ctranslate2_file(path) is not None or layout_of(open_source(path).content) is not None
+
+
 def read_whisper(path: str | Path) -> WhisperCheckpoint | None:
     """Read the encoder of a Whisper model; None where the file or folder holds something else. Nothing in it is run.
 

@@ -35,8 +35,9 @@ class WhisperConfig:
         max_frames: positions, one per 20 ms: 1500 are 30 s.
         activation: in the feed-forward parts, see :class:`EncoderConfig`; the convolutions have GELU.
         pad_to_30_s: hear every utterance with silence up to what the positions reach, as in Whisper's training. All
-            of it is computed: with ``whisper-base`` 5 s then take 7 times the operations, 1 s 37 times. Without it
-            positions are cut to the length, and features differ a little from padded ones.
+            of it is computed: with ``whisper-base`` 5 s then take 8 times the operations, 1 s 43 times. Without it
+            positions are cut to the length, and features differ: on speech of 5 s those of the first layer have a
+            cosine similarity of 0.995 with padded ones, those of the last 0.87.
 
     Raises:
         ValueError: a value is out of range, or width and heads do not fit.

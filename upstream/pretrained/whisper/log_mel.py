@@ -67,7 +67,8 @@ class LogMel(nn.Module):
             (batch, num_mel_bins, samples // 160), zero past the ``length // 160`` frames of each utterance.
         """
         frames = waveforms.shape[1] // HOP_SAMPLES
-        with torch.autocast(waveforms.device.type, enabled=False):
+        device = "cpu" if waveforms.is_meta else waveforms.device.type  # where only shapes are, there is no autocast
+        with torch.autocast(device, enabled=False):
             heard = _mirrored(waveforms.float(), lengths)
             spectrum = torch.stft(
                 heard, WINDOW_SAMPLES, HOP_SAMPLES, window=self.window.float(), center=False, return_complex=True
