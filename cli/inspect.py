@@ -30,12 +30,12 @@ def inspect(
     Nothing in the file is run. The exit status is 1 if no encoder can be loaded from it.
     """
     from robustdistiller.upstream import resolve
-    from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint  # slow to import
+    from robustdistiller.upstream.pretrained.models import inspect_model  # slow to import
 
     try:
-        found = inspect_checkpoint(resolve(model), num_heads)
+        found = inspect_model(resolve(model), num_heads)
     except (OSError, ValueError) as error:  # no model of that name is to be had
-        found = dataclasses.replace(inspect_checkpoint(Path(model), num_heads), error=str(error))
+        found = dataclasses.replace(inspect_model(Path(model), num_heads), error=str(error))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, default=str))
     else:
@@ -82,6 +82,8 @@ def _rows(found: Inspection):
         yield "" if number else "guessed", sentence
     for number, sentence in enumerate(found.holds):
         yield "" if number else "also holds", sentence
+    for number, sentence in enumerate(found.notes):
+        yield "" if number else "notes", sentence
     for number, (key, value) in enumerate(found.metadata.items()):
         yield "" if number else "metadata", f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
 

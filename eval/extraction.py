@@ -16,7 +16,9 @@ from tqdm import tqdm
 from robustdistiller.acoustics import audio_info, load_audio
 from robustdistiller.eval.feature_files import FORMATS, FeatureFolder, list_audio, write_features
 from robustdistiller.eval.layers import LayerChoice, LayerReader, check_trained_on, choose_layers
-from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, resolve
+from robustdistiller.upstream import checkpoint_digest, resolve
+from robustdistiller.upstream.s3prl.entries import open_entry
+from robustdistiller.upstream.s3prl.expert import Expert
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def extract(
 ) -> ExtractionReport:
     """Write the features of recordings, one file each, and a manifest. Finished ones are not computed again.
 
-    A recording of n samples gets the frames that the conv extractor makes of it, 49 for one second; s3prl, which
+    A recording of n samples gets the frames that the encoder makes of it, 49 for one second (Whisper 50); s3prl, which
     rounds n / 320, repeats the last one where that is one more. Features do not depend on what is computed together.
 
     Args:
@@ -100,8 +102,9 @@ def extract(
     _check(format_, dtype, batch_s)
     recordings = list_audio(audio)
     checkpoint = resolve(upstream)
-    model = UpstreamExpert(checkpoint).eval().to(_device(device))
-    model.accelerate()
+    model = open_entry("robustdistiller_local", checkpoint).eval().to(_device(device))
+    if hasattr(model, "accelerate"):
+        model.accelerate()
     choice = choose_layers(str(layer), model.names, head)
     digest = checkpoint_digest(checkpoint)
     if head is not None:
@@ -115,7 +118,7 @@ def extract(
         "format": format_,
         "dtype": dtype,
         "sample_rate_hz": SAMPLE_RATE_HZ,
-        "samples_per_frame": model.encoder.downsample_rate,
+        "samples_per_frame": model.downsample_rate,
     }
     folder = FeatureFolder(Path(out_dir).expanduser(), settings, overwrite)
     report = ExtractionReport(folder.manifest)
@@ -141,11 +144,13 @@ def _check(format_: str, dtype: str, batch_s: float) -> None:
         raise ValueError(f"batch_s is {batch_s}; expected seconds above 0")
 
 
-def _check_widths(model: UpstreamExpert, choice: LayerChoice, format_: str) -> None:
-    config = model.encoder.config
+def _check_widths(model: Expert, choice: LayerChoice, format_: str) -> None:
     heads = [name for name in choice.needed if name.startswith("prediction_")]
+    if not heads or len(heads) == len(choice.needed):
+        return
+    config = model.encoder.config
     other = config.prediction_dim or config.embed_dim
-    if not heads or len(heads) == len(choice.needed) or other == config.embed_dim:
+    if other == config.embed_dim:
         return
     if choice.weights is not None:
         raise ValueError(f"the hidden states are {config.embed_dim} wide, the predictions {other}: there is no sum")

@@ -16,6 +16,7 @@ from robustdistiller.eval.heads import NOTE, LaunchError, find_head
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.checkpoints.plain import plain
 from robustdistiller.upstream.checkpoints.safe_load import safe_load
+from robustdistiller.upstream.s3prl.whisper_expert import WhisperExpert
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class LayerReader:
     torch.Size([49, 16])
     """
 
-    def __init__(self, upstream: UpstreamExpert, choice: LayerChoice):
+    def __init__(self, upstream: UpstreamExpert | WhisperExpert, choice: LayerChoice):
         self.encoder, self.names, self.choice = upstream.inference_encoder, upstream.names, choice
         deepest = max(self.names.index(name) for name in choice.needed)
         self.predict = deepest > self.encoder.config.num_layers

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "model.config": ["EncoderConfig"],
         "model.encoder": ["EncoderOutput", "SpeechEncoder"],
         "model.streaming": ["ChunkOptions", "ChunkedEncoder", "Stream"],
+        "pretrained.models": ["read_model"],
         "pretrained.names": ["ModelName"],
         "pretrained.resolve": ["find_local", "load", "mini_teacher", "resolve"],
         "s3prl.entries": ["ENTRIES", "register"],

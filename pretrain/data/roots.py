@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,7 @@ from robustdistiller.pretrain.config.schema import DistillConfig, OtherTeacherCo
 from robustdistiller.pretrain.data.headers import read_headers
 from robustdistiller.pretrain.data.speech import RootReport, SpeechCuts, speech_cuts
 from robustdistiller.pretrain.teacher.protocol import Teacher
-from robustdistiller.upstream import Checkpoint, ModelName, checkpoint_digest, read_checkpoint, resolve
+from robustdistiller.upstream import ModelName, checkpoint_digest, read_checkpoint, read_model, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +46,25 @@ def load_teacher(options: TeacherConfig | OtherTeacherConfig, key: str = "teache
         raise SettingsError(
             f"{key}.checkpoint: which model is to be distilled? give a path, a URL or org/name on the Hub"
         )
-    checkpoint, notes = read_named(options.checkpoint)
+    checkpoint, notes = read_named(options.checkpoint, read_model)
     logger.info("%-8s %s (%s, sha256 %s...)", key, options.checkpoint, checkpoint.format, notes["sha256"][:12])
     return checkpoint.build(), notes
 
 
-def read_named(name: str, **options: Any) -> tuple[Checkpoint, dict[str, Any]]:
+def read_named(name: str, read: Callable[..., Any] = read_checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A model by its name, downloaded if need be, and what identifies it.
+
+    Args:
+        name: see `resolve`.
+        read: `read_checkpoint` for a `Checkpoint`, `read_model` for models of other kinds, too.
+        options: of `read`.
 
     Raises:
         FileNotFoundError: it is not there and could not be fetched.
         ValueError: it is no name, or cannot be read as an encoder.
     """
     path = resolve(name)
-    checkpoint = read_checkpoint(path, **options)
+    checkpoint = read(path, **options)
     notes = {
         "file": ModelName.short_of(name),
         "format": checkpoint.format,

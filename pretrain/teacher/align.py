@@ -18,7 +18,8 @@ def frame_shift(student: Any, teacher: Any) -> int:
         teacher: likewise.
 
     Raises:
-        SettingsError: frames come at other intervals, or the nearest ones are half a frame or more apart.
+        SettingsError: frames come at other intervals, the nearest ones are half a frame or more apart, or the
+            student's first ones come before the teacher's.
 
     >>> from types import SimpleNamespace
     >>> conv, shorter, mel = (SimpleNamespace(downsample_rate=320, first_centre_sample=x) for x in (199.5, 162.0, 0.0))
@@ -40,6 +41,12 @@ def frame_shift(student: Any, teacher: Any) -> int:
         raise SettingsError(
             f"student and teacher cannot be compared frame by frame: {found}; the nearest frames are {apart:g} samples "
             f"apart, expected less than half a frame ({student.downsample_rate / 2:g})"
+        )
+    if shift < 0:
+        raise SettingsError(
+            f"student and teacher cannot be compared frame by frame: {found}; the student's first frames would have no "
+            "target, expected a student whose first frame is not before the teacher's: choose one of a wider receptive "
+            "field"
         )
     return shift
 

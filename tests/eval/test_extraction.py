@@ -82,7 +82,7 @@ def test_the_comparison_above_can_fail(student, speech, tmp_path, masked, monkey
     """Group norm over the padding, as the replaced implementations have it, makes features depend on the batch."""
     if not masked:
         monkeypatch.setattr(
-            extraction, "UpstreamExpert", lambda path: UpstreamExpert(path, padding="reference"), raising=True
+            extraction, "open_entry", lambda _, path: UpstreamExpert(path, padding="reference"), raising=True
         )
     extract(student, [speech], tmp_path / "out", layer="2")
     worst = error(torch.from_numpy(np.load(tmp_path / "out" / "b.npy")), alone(student, speech / "b.wav")["layer_2"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import file_digest
-from robustdistiller.upstream.pretrained.names import WEIGHT_FILES, expanded
+from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, WEIGHT_FILES, expanded
 
 
 class CheckpointError(ValueError):
@@ -68,6 +68,8 @@ def model_files(folder: Path) -> list[Path]:
             if not isinstance(parts, dict) or not all(isinstance(p, str) and Path(p).name == p for p in parts.values()):
                 raise ValueError(f"{index}: weight_map should name files of this folder")
             return [*files, index, *(folder / part for part in sorted(set(parts.values())))]
+    if (folder / CTRANSLATE2_FILE).is_file():
+        return [*files, folder / CTRANSLATE2_FILE]
     raise ValueError(f"{folder} has a config.json but no weights; expected {' or '.join(WEIGHT_FILES)}")
 
 

@@ -61,6 +61,7 @@ class Inspection:
         normalizes_input: whether each utterance is scaled to zero mean and unit variance first.
         holds: what else is in the file, one sentence each.
         guesses: what of the encoder the file does not say and was guessed, one sentence each.
+        notes: what its user should know, one sentence each.
         metadata: notes of this package's own format.
         commands: what can be typed to use it.
         looked_for: the layouts that it is none of, if it is of unknown kind.
@@ -84,6 +85,7 @@ class Inspection:
     normalizes_input: bool | None = None
     holds: tuple[str, ...] = ()
     guesses: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     looked_for: tuple[str, ...] = ()
@@ -116,7 +118,7 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
     >>> inspect_checkpoint("/nowhere.pt").error
     'checkpoint /nowhere.pt: expected a file, found nothing there'
     """
-    facts: dict[str, Any] = {"path": str(path), "size_bytes": _size(expanded(path))}
+    facts: dict[str, Any] = {"path": str(path), "size_bytes": size_bytes(path)}
     try:
         source = open_source(path)
         facts |= {"safe": True, "not_built": tuple(sorted(source.named))}
@@ -225,7 +227,13 @@ def _tensors(value: Any) -> list[Tensor]:
     return tensors
 
 
-def _size(path: Path) -> int:
+def size_bytes(path: str | Path) -> int:
+    """Bytes of a file or of the files in a folder; 0 where nobody may look.
+
+    >>> size_bytes("nowhere.pt")
+    0
+    """
+    path = expanded(path)
     try:
         files = path.iterdir() if path.is_dir() else [path]
         return sum(file.stat().st_size for file in files if file.is_file())

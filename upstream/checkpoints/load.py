@@ -23,6 +23,7 @@ from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, has_safet
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 from robustdistiller.upstream.pretrained.names import expanded
+from robustdistiller.upstream.pretrained.whisper.recognise import NO_STUDENT, ctranslate2_file
 
 _LOGGER = logging.getLogger(__name__)
 #: What a file of unexpected content makes its reader raise.
@@ -51,6 +52,8 @@ def open_source(path: str | Path) -> Source:
     """
     try:
         path = expanded(path)
+        if ctranslate2_file(path):
+            raise ValueError(f"{path} is {NO_STUDENT}")
         content = None if _is_own(path) else load_huggingface(path)
         if content is not None:
             return Source(content)

@@ -138,7 +138,7 @@ def from_foreign(
     if bad := next((key for key in weights if not isinstance(key, str)), None):
         raise ValueError(f"the weights should be named by text, found a name of type {type(bad).__name__}")
     weights = {key: value for key, value in older_spelling(weights).items() if not key.startswith(training_only)}
-    return _match(weights, config, rename=lambda ours: name(ours, config))
+    return _of_encoder(weights, config, rename=lambda ours: name(ours, config))
 
 
 def check_own(weights: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
@@ -149,15 +149,34 @@ def check_own(weights: Mapping[str, Tensor], config: EncoderConfig) -> dict[str,
     Traceback (most recent call last):
     ValueError: the weights do not fit the encoder that the configuration describes; missing: ...
     """
-    return _match(weights, config, rename=str)
+    return _of_encoder(weights, config, rename=str)
 
 
-def _match(weights: Mapping[str, Tensor], config: EncoderConfig, rename: Callable[[str], str]) -> dict[str, Tensor]:
+def _of_encoder(
+    weights: Mapping[str, Tensor], config: EncoderConfig, rename: Callable[[str], str]
+) -> dict[str, Tensor]:
     with torch.device("meta"):
         expected = SpeechEncoder(config).state_dict()
+    return match_weights(_split_heads(weights, rename) if config.prediction_layers else weights, expected, rename)
+
+
+def match_weights(
+    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], rename: Callable[[str], str]
+) -> dict[str, Tensor]:
+    """A state dict under our names and in our types, checked.
+
+    Args:
+        weights: under their names.
+        expected: a state dict under our names, whose shapes and types are what is expected.
+        rename: translates our names to theirs.
+
+    Raises:
+        ValueError: see :func:`from_foreign`.
+
+    >>> match_weights({"w": torch.ones(2).half()}, {"weight": torch.empty(2, device="meta")}, lambda name: name[0])
+    {'weight': tensor([1., 1.])}
+    """
     names = {rename(name): name for name in expected}
-    if config.prediction_layers:
-        weights = _split_heads(weights, rename)
     problems = []
     if missing := sorted(names.keys() - weights.keys()):
         problems.append(f"missing: {_listed(missing)}")

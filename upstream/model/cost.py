@@ -60,21 +60,26 @@ class EncoderCost:
         return {**vars(self), "macs_per_s": round(self.macs_per_s)}
 
 
-def encoder_cost(encoder: SpeechEncoder, duration_s: float = DURATION_S) -> EncoderCost:
+def encoder_cost(encoder: nn.Module, duration_s: float = DURATION_S) -> EncoderCost:
     """Parameters and MACs of an encoder that extracts features; its prediction heads are stored but not run.
 
     Args:
-        encoder: teacher, student or pruned model.
+        encoder: teacher, student or pruned model; of another kind than `SpeechEncoder` if it has `count_parameters`.
         duration_s: length of the utterance.
 
     >>> encoder_cost(SpeechEncoder(EncoderConfig.tiny()), duration_s=1.0).parameters_used
     9856
     """
+    if isinstance(encoder, SpeechEncoder):
+        macs = encoder_macs(encoder.config, duration_s)
+    else:
+        waveform = torch.zeros(1, round(duration_s * SAMPLE_RATE_HZ), device=next(encoder.parameters()).device)
+        macs = counted_macs(encoder, waveform)
     return EncoderCost(
         parameters_stored=encoder.count_parameters(heads=True),
         parameters_used=encoder.count_parameters(heads=False),
         duration_s=duration_s,
-        macs=encoder_macs(encoder.config, duration_s),
+        macs=macs,
     )
 
 

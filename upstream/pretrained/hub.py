@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from robustdistiller.common.installation import diagnose
-from robustdistiller.upstream.pretrained.names import WEIGHT_FILES, nearest
+from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, WEIGHT_FILES, nearest
 
 
 def hub_folder(
@@ -80,6 +80,8 @@ class _Files:
                 for part in sorted(set(weights.values())):
                     self._get(part)
                 return folder
+        if self._find(CTRANSLATE2_FILE):
+            return folder
         self._get(WEIGHT_FILES[-1])  # says what is wrong
         raise FileNotFoundError(f"{self.repository} holds neither {' nor '.join(WEIGHT_FILES)}")
 

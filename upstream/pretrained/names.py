@@ -14,6 +14,7 @@ from robustdistiller.upstream.pretrained.registry import MODELS
 #: Endings of files that hold weights. What ends so is a file, and no name on the Hub.
 FILE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".onnx", ".pt2", ".npz", ".zip", ".tar", ".h5")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+CTRANSLATE2_FILE = "model.bin"
 _EXPECTED = "a path, a URL, org/name[@revision] on the Hugging Face Hub, or a registered name"
 _HUB_ID = re.compile(r"(?=.{,96}$)(?!.*(--|\.\.))\w[\w.-]*/\w([\w.-]*\w)?", re.ASCII)  # what the Hub allows
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")

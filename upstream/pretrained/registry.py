@@ -88,6 +88,12 @@ MODELS = {
             ("microsoft/wavlm-base", "WavLM Base", None, None),
             ("microsoft/wavlm-base-plus", "WavLM Base+", None, None),
             ("microsoft/wavlm-large", "WavLM Large", None, None),
+            (
+                "openai/whisper-base",
+                "Whisper Base, of which the encoder is read (teacher, upstream)",
+                "Apache-2.0",
+                None,
+            ),
             ("utter-project/mHuBERT-147", "mHuBERT-147, multilingual", "CC-BY-NC-SA-4.0", 378),
         )
     },

@@ -16,6 +16,7 @@ from robustdistiller.upstream.pretrained.registry import MODELS, copy_variable
 
 if TYPE_CHECKING:
     from robustdistiller.upstream.model.encoder import SpeechEncoder
+    from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
 
 
 def resolve(name: str | Path | ModelName, refresh: bool = False) -> Path:
@@ -69,13 +70,14 @@ def find_local(name: str | Path | ModelName) -> Path | None:
     return existing_path(os.environ.get(copy_variable(found.value)) or cached_path(MODELS[found.value].url))
 
 
-def load(name: str | Path, **config_overrides: Any) -> SpeechEncoder:
+def load(name: str | Path, **config_overrides: Any) -> SpeechEncoder | WhisperEncoder:
     """A model by its name: the encoder, in eval mode.
 
     Args:
         name: a path, a URL, ``org/name[@revision]`` on the Hugging Face Hub, or a registered name
             (``robustdistiller models`` lists them).
-        config_overrides: options of :class:`~robustdistiller.upstream.EncoderConfig` to replace.
+        config_overrides: options of :class:`~robustdistiller.upstream.EncoderConfig` to replace; of Whisper
+            ``pad_to_30_s``.
 
     Raises:
         ValueError: it is no name, or cannot be read as an encoder.
@@ -87,9 +89,9 @@ def load(name: str | Path, **config_overrides: Any) -> SpeechEncoder:
         >>> encoder(torch.randn(1, 16000)).hidden_states[-1].shape
         torch.Size([1, 49, 256])
     """
-    from robustdistiller.upstream.checkpoints import load_encoder
+    from robustdistiller.upstream.pretrained.models import read_model
 
-    return load_encoder(resolve(name), **config_overrides)
+    return read_model(resolve(name)).build(**config_overrides)
 
 
 def mini_teacher() -> Path:

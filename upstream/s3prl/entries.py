@@ -13,8 +13,10 @@ from typing import Any
 from robustdistiller.upstream.pretrained.names import ModelName
 from robustdistiller.upstream.pretrained.registry import MODELS
 from robustdistiller.upstream.pretrained.resolve import resolve
+from robustdistiller.upstream.pretrained.whisper.checkpoint import is_whisper
 from robustdistiller.upstream.s3prl.expert import UpstreamExpert
 from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
+from robustdistiller.upstream.s3prl.whisper_expert import WhisperExpert
 
 _NEEDS_CHECKPOINT = "robustdistiller_local", "robustdistiller_url", "robustdistiller_onnx"
 
@@ -25,7 +27,7 @@ def open_entry(
     model_config: str | None = None,
     refresh: bool = False,
     **options: Any,
-) -> UpstreamExpert | OnnxExpert:
+) -> UpstreamExpert | WhisperExpert | OnnxExpert:
     """The upstream of an entry.
 
     Args:
@@ -48,7 +50,8 @@ def open_entry(
     """
     path = find_checkpoint(name, ckpt, refresh)
     if name != "robustdistiller_onnx":
-        return UpstreamExpert(path, model_config, **options)
+        expert = WhisperExpert if is_whisper(path) else UpstreamExpert
+        return expert(path, model_config, **options)
     if model_config is not None or options:
         found = ", ".join(options) if model_config is None else model_config
         raise ValueError(

@@ -201,7 +201,7 @@ class UpstreamExpert(Expert):
 
     def __init__(self, ckpt: str | Path, model_config: str | Path | None = None, **options: Any):
         super().__init__()
-        settings = ExpertOptions.from_dict({**_read_yaml(model_config), **options})
+        settings = ExpertOptions.from_dict({**read_options(model_config), **options})
         hints = {} if settings.num_heads is None else {"num_heads": settings.num_heads}
         self.checkpoint_path = resolve(ckpt)
         checkpoint = read_checkpoint(self.checkpoint_path, **hints)
@@ -255,7 +255,13 @@ class UpstreamExpert(Expert):
         self._running[:] = [encoder if self.chunks is None else ChunkedEncoder(encoder, self.chunks)]
 
 
-def _read_yaml(path: str | Path | None) -> dict[str, Any]:
+def read_options(path: str | Path | None) -> dict[str, Any]:
+    """The options in the YAML file of ``-g`` / ``model_config``; none without a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else than options.
+    """
     if path is None:
         return {}
     path = Path(path).expanduser()

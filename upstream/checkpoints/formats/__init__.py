@@ -16,6 +16,7 @@ from robustdistiller.upstream.checkpoints.formats import (
     torchaudio,
 )
 from robustdistiller.upstream.checkpoints.formats.base import Format, Target
+from robustdistiller.upstream.pretrained.whisper.recognise import NO_STUDENT, layout_of
 
 #: Every layout, in the order in which they are tried: what has more keys before what has fewer of them.
 FORMATS: tuple[Format, ...] = (
@@ -39,11 +40,14 @@ def detect(content: Mapping[str, Any]) -> Format:
     """The layout of an opened file.
 
     Raises:
-        ValueError: it is none of :data:`FORMATS`; the message says what was looked for.
+        ValueError: it is none of :data:`FORMATS`, the message says what was looked for; or it is a model of another
+            kind.
 
     >>> detect({"Config": {}, "Distiller": {}, "Optimizer": {}}).name
     'distiller'
     """
+    if layout_of(content):
+        raise ValueError(f"it is {NO_STUDENT}")
     for known in FORMATS:
         if known.matches(content):
             return known

@@ -1,0 +1,89 @@
+"""What Whisper hears: the log-mel spectrogram of https://arxiv.org/abs/2212.04356, as released code makes it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+WINDOW_SAMPLES = 400
+HOP_SAMPLES = 160
+_SMALLEST_POWER = 1e-10
+_RANGE = 8.0  # in powers of ten below an utterance's loudest bin
+
+
+def mel_filters(num_mel_bins: int) -> Tensor:
+    """Triangles of equal area over 0 to 8 kHz, on the mel scale of Slaney's Auditory Toolbox (1998).
+
+    The scale is linear below 1 kHz, with 200/3 Hz a mel, and logarithmic above, with 27 mels from 1 to 6.4 kHz.
+
+    Args:
+        num_mel_bins: how many, 80 or 128 in Whisper's models.
+
+    Returns:
+        (num_mel_bins, 201) float32, weights of the bins of a spectrum of 400 samples.
+
+    >>> filters = mel_filters(80)
+    >>> filters.shape, round(filters[0, 1].item(), 6)
+    (torch.Size([80, 201]), 0.024863)
+    """
+    mels = torch.linspace(0, 15 + 27 * math.log(8) / math.log(6.4), num_mel_bins + 2, dtype=torch.float64)
+    above = 1000 * torch.exp((mels - 15) * math.log(6.4) / 27)
+    edges_hz = torch.where(mels < 15, mels * 200 / 3, above)
+    bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, WINDOW_SAMPLES // 2 + 1, dtype=torch.float64)
+    low, centre, high = (edges_hz[start : start + num_mel_bins, None] for start in range(3))
+    triangles = torch.minimum((bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre)).clamp(min=0)
+    return (triangles * 2 / (high - low)).float()
+
+
+class LogMel(nn.Module):
+    """Waveforms to log-mel frames, one per 10 ms, each around the sample that is 160 times its number.
+
+    Each utterance is mirrored at its own ends and limited to 80 dB below its own loudest bin, so that it does not
+    matter what it is batched with.
+
+    Args:
+        num_mel_bins: 80, or 128 in the Large models since version 3.
+
+    >>> LogMel(80)(torch.zeros(2, 16000), torch.tensor([16000, 8000])).shape
+    torch.Size([2, 80, 100])
+    """
+
+    def __init__(self, num_mel_bins: int):
+        super().__init__()
+        self.register_buffer("filters", mel_filters(num_mel_bins), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Compute the spectrograms, in float32 also under autocast: the logarithm needs it.
+
+        Args:
+            waveforms: (batch, samples) at 16 kHz.
+            lengths: (batch,) int64, valid samples, more than 200 each, on the waveforms' device.
+
+        Returns:
+            (batch, num_mel_bins, samples // 160), zero past the ``length // 160`` frames of each utterance.
+        """
+        frames = waveforms.shape[1] // HOP_SAMPLES
+        device = "cpu" if waveforms.is_meta else waveforms.device.type  # where only shapes are, there is no autocast
+        with torch.autocast(device, enabled=False):
+            heard = _mirrored(waveforms.float(), lengths)
+            spectrum = torch.stft(
+                heard, WINDOW_SAMPLES, HOP_SAMPLES, window=self.window.float(), center=False, return_complex=True
+            )
+            mels = self.filters.float() @ spectrum[..., :frames].abs().square()
+            levels = mels.clamp(min=_SMALLEST_POWER).log10()
+            valid = torch.arange(frames, device=levels.device) < (lengths // HOP_SAMPLES)[:, None]
+            valid = valid.unsqueeze(1)
+            loudest = levels.masked_fill(~valid, -torch.inf).amax((1, 2), keepdim=True)
+            return ((torch.maximum(levels, loudest - _RANGE) + 4) / 4).masked_fill(~valid, 0.0)
+
+
+def _mirrored(waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """(batch, 200 + samples + 200): each row with 200 samples of itself, mirrored, before and after its valid part."""
+    reach = WINDOW_SAMPLES // 2
+    places = torch.arange(-reach, waveforms.shape[1] + reach, device=waveforms.device).abs()
+    last = (lengths - 1)[:, None]
+    return waveforms.gather(1, torch.where(places <= last, places, 2 * last - places).clamp(min=0))
