@@ -10,7 +10,7 @@ import torch
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.load import DistillConfig
 from robustdistiller.pretrain.data.roots import load_teacher
-from robustdistiller.pretrain.student.build import load_student, make_student
+from robustdistiller.pretrain.student.build import freeze, load_student, make_student
 from robustdistiller.pretrain.teacher.targets import as_groups
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
@@ -28,10 +28,7 @@ def build(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = build_student(config, teacher)
-        if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
-            student.extractor.requires_grad_(False)
-        if not config.student.train_feature_scale and student.extractor.scale is not None:
-            student.extractor.scale.requires_grad_(False)
+        freeze(student, config.student)
         module = Distiller(config, teacher, student)
     for name, count in count_parameters(module).items():
         logger.info("%-38s %13s parameters", name, f"{count:,}")
@@ -59,30 +56,11 @@ def build_student(config: DistillConfig, teacher: SpeechEncoder) -> SpeechEncode
         SettingsError: options that do not fit the teacher.
     """
     options, targets = config.student, config.targets
-    trained = {
-        "feature_grad_mult": options.feature_grad_mult,
-        "dropout": options.dropout,
-        "attention_dropout": options.attention_dropout,
-        "activation_dropout": options.activation_dropout,
-    }
-    if options.feature_dropout is not None:
-        trained["feature_dropout"] = options.feature_dropout
     groups = as_groups(targets.layers, teacher.config.num_layers, "targets.layers", "teacher")
     heads = [max(group) for group in groups] if targets.match == "heads" else []
     if options.checkpoint:
-        return load_student(options.checkpoint, heads, teacher.config.embed_dim, **trained)
-    return make_student(
-        teacher,
-        options.num_layers,
-        heads,
-        options.init,
-        options.relative_position,
-        options.source_layers,
-        options.embed_dim,
-        options.num_heads,
-        options.ffn_dim,
-        **trained,
-    )
+        return load_student(options, heads, teacher.config.embed_dim)
+    return make_student(teacher, options, heads)
 
 
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
