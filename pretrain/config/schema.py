@@ -64,6 +64,9 @@ class StudentConfig:
 
     Attributes:
         checkpoint: start from this student, named as the teacher is, in its own shape, instead of building one.
+        conv_layers: `[channels, kernel, stride]` of each layer of the conv extractor, or a cheaper one by name:
+            `squeezed` (ARMHuBERT, STaRHuBERT) or `sew` (SEW); the samples per frame have to be the teacher's.
+        feature_norm: layer norm between conv extractor and projection; null is as `init` has it.
         num_layers: transformer layers; null is as many as the teacher has.
         source_layers: teacher layers that the student's start from: the `first` ones, `every_other` one (1, 3, 5 ...),
             or a list, counted from 1.
@@ -75,6 +78,10 @@ class StudentConfig:
             extractor ("thin and deep").
         num_heads: attention heads per layer.
         ffn_dim: feed-forward width.
+        attention_reuse: layers, counted from 1, that take the attention weights of the layer before them, and so have
+            no queries and keys (ARMHuBERT).
+        first_state: what the upstream gives as hidden state 0: the conv features `projected`, or `layer_input`, behind
+            the position encoding; `auto` is the former for students with heads, otherwise as the teacher's file has it.
         feature_grad_mult: factor on the gradient that reaches the conv extractor.
         train_feature_scale: whether the factors on the conv features that pruning leaves behind are trained.
         feature_dropout: after the projection of the conv features; null is what the teacher's file says, which differs
@@ -85,6 +92,8 @@ class StudentConfig:
     """
 
     checkpoint: str | None = None
+    conv_layers: Literal["squeezed", "sew"] | tuple[tuple[Count, Count, Count], ...] | None = None
+    feature_norm: bool | None = None
     num_layers: Count | None = 2
     source_layers: Literal["first", "every_other"] | tuple[int, ...] = "first"
     init: Literal["distilhubert", "truncated", "random"] = "distilhubert"
@@ -92,6 +101,8 @@ class StudentConfig:
     embed_dim: Count | None = None
     num_heads: Count | None = None
     ffn_dim: Count | None = None
+    attention_reuse: tuple[int, ...] | None = None
+    first_state: Literal["auto", "projected", "layer_input"] = "auto"
     feature_grad_mult: NotNegative = 0.1
     train_feature_scale: bool = True
     feature_dropout: Share | None = None

@@ -1,217 +1,177 @@
-"""Building a student from its teacher, or taking one from a file."""
+"""Building a student from its teacher, or taking one from a file or from the stage before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.schema import StudentConfig
+from robustdistiller.pretrain.student.shapes import shape_of, student_shape, training_options
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, resolve
-
-INITS = ("distilhubert", "truncated", "random")
 
 
 def make_student(
-    teacher: SpeechEncoder,
-    num_layers: int | None = 2,
-    prediction_layers: Sequence[int] = (4, 8, 12),
-    init: str = "distilhubert",
-    relative_position: str = "drop",
-    source_layers: str | Sequence[int] = "first",
-    embed_dim: int | None = None,
-    num_heads: int | None = None,
-    ffn_dim: int | None = None,
-    **config_overrides: Any,
+    teacher: SpeechEncoder, options: StudentConfig, prediction_layers: Sequence[int] = ()
 ) -> SpeechEncoder:
-    """A student with the teacher's conv extractor, fewer or thinner layers, and one head per predicted teacher layer.
+    """A student built from its teacher: what fits is copied, the rest starts at random.
 
-    What is copied from the teacher:
+    What is copied, by `options.init`:
 
-    - `init="distilhubert"`: the extractor, the projection, the positional convolution and the layers named by
-      `source_layers`. As in the published students there is no norm between extractor and projection, and the norm
-      before the first layer starts as new. From a Base teacher that makes 23,491,200 parameters, 27,034,752 with heads.
-    - `init="truncated"`: both norms too, so that with the first layers the untrained student computes exactly the
-      teacher's first hidden states (given `relative_position="keep"` where the teacher has one).
-    - `init="random"`: nothing.
-    - With another `embed_dim` than the teacher's, the extractor and the norm after it ("thin and deep": nothing behind
-      them fits). Other `num_heads` or `ffn_dim` leave what has another meaning or shape at random: all of attention, or
-      the feed-forward parts.
+    - `distilhubert`: the extractor, the projection, the positional convolution and the layers named by
+      `options.source_layers`. As in the published students there is no norm between extractor and projection, and the
+      norm before the first layer starts as new. From a Base teacher that makes 23,491,200 parameters, 27,034,752 with
+      three heads.
+    - `truncated`: both norms too, so that with the first layers the untrained student computes exactly the teacher's
+      first hidden states (given `relative_position: keep` where the teacher has one).
+    - `random`: nothing.
 
-    The heads always start at random, from PyTorch's global generator.
+    Of another conv extractor than the teacher's only the first layers are copied, as far as they are the same, and not
+    what comes next to it (norm and projection). Of another width (thin and deep students) nothing behind the extractor
+    is. Another number of heads, or another feed-forward width, leaves attention, or the feed-forward part, at random.
 
     Args:
-        teacher: in any configuration.
-        num_layers: transformer layers of the student; `None` is as many as the teacher has.
+        teacher: in any configuration; one that is no `SpeechEncoder` gives its depth and width only.
+        options: shape and start.
         prediction_layers: teacher layers to predict with heads, from 0 (input of the first layer) to the last; none
-            makes a student without heads.
-        init: `distilhubert`, `truncated` or `random`.
-        relative_position: `drop` or `keep` WavLM's relative position bias and its gates.
-        source_layers: teacher layers, from 1, that the student's start from: `first`, `every_other` (1, 3, 5 ...) or
-            a list of `num_layers` of them.
-        embed_dim: width of the transformer; `None` is the teacher's.
-        num_heads: attention heads per layer; `None` is the teacher's.
-        ffn_dim: feed-forward width; `None` is the teacher's.
-        config_overrides: further options of `EncoderConfig`, such as `dropout`.
+            makes a student without heads. Heads start at random.
+
+    Returns:
+        The student, in train mode. What is random comes from PyTorch's global generator.
 
     Raises:
-        SettingsError: layers that the teacher does not have, widths that do not fit, or an unknown choice.
+        SettingsError: layers that the teacher does not have, other samples per frame, or widths that do not fit.
 
     >>> from robustdistiller.upstream import EncoderConfig
-    >>> teacher = SpeechEncoder(EncoderConfig(embed_dim=32, num_layers=4, num_heads=4, ffn_dim=64, position_groups=4))
-    >>> student = make_student(teacher, num_layers=1, prediction_layers=[2, 4])
+    >>> teacher = SpeechEncoder(EncoderConfig.tiny(num_layers=4))
+    >>> student = make_student(teacher, StudentConfig(num_layers=1), prediction_layers=[2, 4])
     >>> student.config.num_layers, student.config.prediction_layers, student.config.feature_norm
     (1, (2, 4), False)
-    >>> thin = make_student(teacher, 4, [4], embed_dim=16, ffn_dim=32)
+    >>> thin = make_student(teacher, StudentConfig(num_layers=None, embed_dim=8, ffn_dim=32), [4])
     >>> thin.config.embed_dim, thin.config.prediction_dim, thin.config.num_layers
-    (16, 32, 4)
+    (8, 16, 4)
     """
-    shape = teacher.config
-    num_layers = shape.num_layers if num_layers is None else num_layers
-    _check(teacher, num_layers, prediction_layers, init, relative_position)
-    sources = _source_layers(source_layers, num_layers, shape.num_layers)
-    options = {
-        "num_layers": num_layers,
-        "num_heads": _chosen(shape.num_heads, sources) if num_heads is None else num_heads,
-        "ffn_dim": _chosen(shape.ffn_dim, sources) if ffn_dim is None else ffn_dim,
-        "feature_norm": shape.feature_norm and init == "truncated",
-        "prediction_layers": tuple(prediction_layers),
-        "prediction_dim": shape.embed_dim if prediction_layers else None,
-        "layerdrop": 0.0,
-        "padding": "masked",
-    }
-    if embed_dim is not None:
-        options["embed_dim"] = embed_dim
-    if num_heads is not None or embed_dim is not None:
-        options["head_dim"] = None
-    if relative_position == "drop":
-        options |= {"relative_position": False, "gated_relative_position": False, "position_bias_heads": None}
-    elif shape.position_bias_heads is not None:
-        options["position_bias_heads"] = _chosen(shape.position_bias_heads, sources)
-    try:
-        student = SpeechEncoder(shape.replace(**{**options, **config_overrides}))
-    except ValueError as error:
-        raise SettingsError(f"student: {error}") from error
-    if init != "random":
-        _copy(teacher, student, sources, with_norm=init == "truncated")
+    if options.init != "random" and not isinstance(teacher, SpeechEncoder):
+        raise SettingsError(
+            f"student.init: found {options.init}, which copies from the teacher, and a {type(teacher).__name__} has no "
+            "layers like a student's; set student.init=random"
+        )
+    shape, sources = student_shape(shape_of(teacher), options, prediction_layers)
+    student = SpeechEncoder(shape)
+    if options.init != "random":
+        weights, places = teacher.state_dict(), student.state_dict()
+        with torch.no_grad():
+            for name, origin in copied_weights(teacher, student, sources, options.init == "truncated").items():
+                places[name].copy_(weights[origin])
     return student
 
 
-def load_student(path: str, prediction_layers: Sequence[int], prediction_dim: int, **options: Any) -> SpeechEncoder:
-    """A student from a file, to be trained on in its own shape.
+def load_student(options: StudentConfig, prediction_layers: Sequence[int], prediction_dim: int) -> SpeechEncoder:
+    """The student in `options.checkpoint`, to be trained on in its own shape; see :func:`adopt_student`.
+
+    Raises:
+        SettingsError: the file does not exist or cannot be read as an encoder.
+
+    >>> import tempfile
+    >>> from robustdistiller.upstream import EncoderConfig, save_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/student.ckpt", SpeechEncoder(EncoderConfig.tiny()), {})
+    ...     student = load_student(StudentConfig(checkpoint=f"{folder}/student.ckpt", dropout=0.0), [2, 4], 48)
+    >>> student.config.prediction_layers, student.config.dropout
+    ((2, 4), 0.0)
+    """
+    try:
+        source = read_checkpoint(resolve(options.checkpoint)).build()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"student.checkpoint: {error}") from error
+    return adopt_student(source, options, prediction_layers, prediction_dim)
+
+
+def adopt_student(
+    source: SpeechEncoder, options: StudentConfig, prediction_layers: Sequence[int], prediction_dim: int
+) -> SpeechEncoder:
+    """A copy of an encoder, such as the pruned student of the stage before, to be trained on in its own shape.
 
     Its heads are kept if they predict `prediction_layers`; otherwise they are dropped, and new ones start at random.
 
     Args:
-        path: a model's name, see :func:`~robustdistiller.upstream.resolve`, of any readable format.
+        source: the encoder; it stays as it is.
+        options: dropout and the like; no shape.
         prediction_layers: teacher layers to predict; none makes a student without heads.
         prediction_dim: width of the teacher.
-        options: of `EncoderConfig` that training decides, such as `dropout`.
 
-    Raises:
-        FileNotFoundError, ValueError: the file does not exist or cannot be read as an encoder.
-
-    >>> import tempfile
-    >>> from robustdistiller.upstream import EncoderConfig, save_checkpoint
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_checkpoint(f"{folder}/student.ckpt", encoder, {})
-    ...     student = load_student(f"{folder}/student.ckpt", [2, 4], 48, dropout=0.0)
-    >>> student.config.prediction_layers, student.config.dropout
-    ((2, 4), 0.0)
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> source = SpeechEncoder(EncoderConfig.tiny(prediction_layers=(2, 4)))
+    >>> adopt_student(source, StudentConfig(), (), 16).heads is None
+    True
     """
-    source = read_checkpoint(resolve(path)).build()
     layers = tuple(prediction_layers)
     keeps_heads = source.config.prediction_layers == layers
     heads = {} if keeps_heads else {"prediction_layers": layers, "prediction_dim": prediction_dim if layers else None}
-    # Without heads of its own the file may be a pruned teacher, whose first hidden state is another one.
-    config = source.config.replace(**{**options, **heads, "padding": "masked", "layerdrop": 0.0})
-    student = SpeechEncoder(config)
-    weights = {
-        name: value for name, value in source.state_dict().items() if keeps_heads or not name.startswith("heads.")
-    }
-    student.load_state_dict({**student.state_dict(), **weights})
+    student = SpeechEncoder(source.config.replace(**training_options(options), **heads))
+    weights = source.state_dict()
+    kept = {name: value for name, value in weights.items() if keeps_heads or not name.startswith("heads.")}
+    student.load_state_dict({**student.state_dict(), **kept})
     return student
+
+
+def freeze(student: SpeechEncoder, options: StudentConfig) -> None:
+    """Leave out of training what `options` says: a parameter that gets no gradient would be waited for by DDP.
+
+    The conv extractor where no gradient reaches it (`feature_grad_mult: 0`); the factors on the conv features that
+    pruning leaves behind where they are to stay (`train_feature_scale: false`, as in DPHuBERT's code).
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> student = SpeechEncoder(EncoderConfig.tiny(feature_scale=True))
+    >>> freeze(student, StudentConfig(train_feature_scale=False))
+    >>> [name for name, weight in student.named_parameters() if not weight.requires_grad]
+    ['extractor.scale']
+    """
+    if options.feature_grad_mult == 0:
+        student.extractor.requires_grad_(False)
+    if student.extractor.scale is not None and not options.train_feature_scale:
+        student.extractor.scale.requires_grad_(False)
 
 
 def copied_weights(teacher: SpeechEncoder, student: SpeechEncoder, sources: Sequence[int], with_norm: bool) -> dict:
     """Which weight of the teacher each of the student's starts from: names of the student to names of the teacher.
 
     Args:
-        teacher: as given to `make_student`.
+        teacher: as given to :func:`make_student`.
         student: as made by it.
         sources: teacher layer, from 1, of each student layer.
         with_norm: whether the norm before the first layer is among them.
 
     >>> from robustdistiller.upstream import EncoderConfig
-    >>> teacher = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=3, num_heads=2, ffn_dim=32, position_groups=4))
-    >>> student = make_student(teacher, 1, [3], source_layers=[3])
+    >>> teacher = SpeechEncoder(EncoderConfig.tiny(num_layers=3))
+    >>> student = make_student(teacher, StudentConfig(num_layers=1, source_layers=(3,)))
     >>> copied_weights(teacher, student, [3], with_norm=False)["transformer.layers.0.up.weight"]
     'transformer.layers.2.up.weight'
     """
-    there, here = teacher.config, student.config
+    there, here, weights = teacher.config, student.config, teacher.state_dict()
+    same = [one == other for one, other in zip(here.conv_layers, there.conv_layers)]
+    first_other = min((index for index, equal in enumerate(same) if not equal), default=len(same))
     pairs = {}
-    weights = teacher.state_dict()
     for name, value in student.state_dict().items():
+        part, *_ = name.split(".", 1)
         origin = name
+        if name.startswith("extractor.layers."):
+            fits = int(name.split(".")[2]) < first_other
+        elif part in ("extractor", "feature_norm"):
+            fits = here.conv_layers == there.conv_layers
+        elif part == "projection":
+            fits = here.conv_layers == there.conv_layers and here.embed_dim == there.embed_dim
+        else:
+            fits = part == "transformer" and here.embed_dim == there.embed_dim
+            fits = fits and (with_norm or not name.startswith("transformer.norm."))
         if name.startswith("transformer.layers."):
             layer, _, rest = name.removeprefix("transformer.layers.").partition(".")
-            origin = f"transformer.layers.{sources[int(layer)] - 1}.{rest}"
-            other_heads = here.heads[int(layer)] != there.heads[sources[int(layer)] - 1]
-            if rest.startswith("attention.") and (other_heads or here.width_per_head != there.width_per_head):
-                continue
-        fits = origin in weights and weights[origin].shape == value.shape
-        behind = not name.startswith(("extractor.", "feature_norm."))
-        if name.startswith("heads.") or not fits or (behind and here.embed_dim != there.embed_dim):
-            continue
-        if name.startswith("transformer.norm.") and not with_norm:
-            continue
-        pairs[name] = origin
+            source = sources[int(layer)]
+            origin = f"transformer.layers.{source - 1}.{rest}"
+            same_heads = here.heads[int(layer)] == there.heads[source - 1]
+            if rest.startswith("attention."):
+                fits = fits and same_heads and here.width_per_head == there.width_per_head
+        if fits and origin in weights and weights[origin].shape == value.shape:
+            pairs[name] = origin
     return pairs
-
-
-def _copy(teacher: SpeechEncoder, student: SpeechEncoder, sources: Sequence[int], with_norm: bool) -> None:
-    weights, places = teacher.state_dict(), student.state_dict()
-    with torch.no_grad():
-        for name, origin in copied_weights(teacher, student, sources, with_norm).items():
-            places[name].copy_(weights[origin])
-
-
-def _source_layers(chosen: str | Sequence[int], num_layers: int, depth: int) -> list[int]:
-    """Teacher layer, from 1, of each student layer."""
-    if chosen == "first":
-        return list(range(1, num_layers + 1))
-    if chosen == "every_other":
-        sources = list(range(1, 2 * num_layers, 2))
-        if num_layers and sources[-1] > depth:
-            raise SettingsError(
-                f"student.source_layers: every other of the teacher's {depth} layers makes at most {(depth + 1) // 2}, "
-                f"found student.num_layers={num_layers}"
-            )
-        return sources
-    sources = [int(layer) for layer in chosen] if not isinstance(chosen, str) else []
-    if len(sources) != num_layers or not all(1 <= layer <= depth for layer in sources):
-        raise SettingsError(
-            f"student.source_layers: expected first, every_other, or a list of {num_layers} teacher layers from 1 to "
-            f"{depth}, found {chosen!r}"
-        )
-    return sources
-
-
-def _chosen(per_layer: Any, sources: Sequence[int]) -> Any:
-    """The part of a per-layer option that belongs to the chosen layers."""
-    return tuple(per_layer[layer - 1] for layer in sources) if isinstance(per_layer, tuple) else per_layer
-
-
-def _check(teacher: SpeechEncoder, num_layers: int, prediction_layers: Sequence[int], init: str, position: str) -> None:
-    depth = teacher.config.num_layers
-    missing = [layer for layer in prediction_layers if not 0 <= layer <= depth]
-    if missing:
-        raise SettingsError(f"prediction_layers: the teacher has layers 0 to {depth}, found {missing}")
-    if not 0 <= num_layers <= depth:
-        raise SettingsError(f"student.num_layers: found {num_layers}, expected 0 to {depth}, what the teacher has")
-    if init not in INITS:
-        raise SettingsError(f"student.init: found {init!r}, expected one of {', '.join(INITS)}")
-    if position not in ("drop", "keep"):
-        raise SettingsError(f"student.relative_position: found {position!r}, expected drop or keep")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.schema import TRAINING_KEYS, DistillConfig, StudentConfig
+from robustdistiller.pretrain.config.schema import DistillConfig, StudentConfig
 from robustdistiller.pretrain.data.roots import load_teacher
-from robustdistiller.pretrain.student.build import load_student, make_student
+from robustdistiller.pretrain.student.build import adopt_student, freeze, load_student, make_student
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.targets import as_groups
 from robustdistiller.pretrain.training.step import Distiller
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, resolve
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
-
-_OF_ENCODER = {field.name for field in fields(EncoderConfig)} & TRAINING_KEYS
-
 
 def student_digest(options: StudentConfig) -> str | None:
     """Digest of the file that the student starts from; `None` if it is built from the teacher.
@@ -42,56 +39,28 @@ def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
         SettingsError: options that do not fit the teacher.
     """
     options, targets = config.student, config.targets
-    trained = _trained(options)
-    layers = [] if targets.layers == "auto" else targets.layers  # groups are found later, and heads need a number only
+    layers = [] if targets.layers == "auto" else targets.layers  # groups are found later
     groups = as_groups(layers, teacher.num_layers, "targets.layers", "teacher") if layers else ()
     heads = [max(group) for group in groups] if targets.match == "heads" else []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if options.checkpoint:
-            return load_student(options.checkpoint, heads, teacher.width, **trained)
-        if not isinstance(teacher, SpeechEncoder):
-            raise SettingsError(
-                "student: the teacher is no model of the kind that students are, and none can be built from it; give "
-                "student.checkpoint=MODEL to start from"
-            )
-        return make_student(
-            teacher,
-            options.num_layers,
-            heads,
-            options.init,
-            options.relative_position,
-            options.source_layers,
-            options.embed_dim,
-            options.num_heads,
-            options.ffn_dim,
-            **trained,
-        )
+            return load_student(options, heads, teacher.width)
+        return make_student(teacher, options, heads)
 
 
 def with_training_options(student: SpeechEncoder, options: StudentConfig) -> SpeechEncoder:
     """A copy of a student, with the dropout and the trained parts that a stage asks for.
 
+    >>> from robustdistiller.upstream import EncoderConfig
     >>> student = SpeechEncoder(EncoderConfig.tiny())
     >>> with_training_options(student, StudentConfig(dropout=0.25)).config.dropout
     0.25
     """
-    trained = _trained(options)
     with torch.random.fork_rng(devices=[]):
-        copy = SpeechEncoder(student.config.replace(**trained))
-    copy.load_state_dict(student.state_dict())
-    if options.feature_grad_mult == 0:  # DDP waits for gradients that never come
-        copy.extractor.requires_grad_(False)
-    scale = getattr(copy.extractor, "scale", None)
-    if scale is not None and not options.train_feature_scale:
-        scale.requires_grad_(False)
+        copy = adopt_student(student, options, student.config.prediction_layers, student.config.prediction_dim)
+    freeze(copy, options)
     return copy.train()
-
-
-def _trained(options: StudentConfig) -> dict[str, float]:
-    """Options of the encoder that are about its training; what is null stays as it is in the file."""
-    values = {key: getattr(options, key) for key in sorted(_OF_ENCODER)}
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
@@ -104,7 +73,7 @@ def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
 
     >>> import tempfile
     >>> from robustdistiller.pretrain import load_config
-    >>> from robustdistiller.upstream import save_checkpoint
+    >>> from robustdistiller.upstream import EncoderConfig, save_checkpoint
     >>> teacher = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=12, num_heads=2, ffn_dim=32, position_groups=4))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/teacher.ckpt", teacher, {"name": "untrained"})

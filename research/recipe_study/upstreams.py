@@ -17,6 +17,7 @@ from research.recipe_study.plan import Student
 from research.recipe_study.pool import StudyData
 from robustdistiller.common.files import write_text
 from robustdistiller.pretrain import make_student
+from robustdistiller.pretrain.config.schema import StudentConfig
 from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, load_encoder, register, save_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -89,9 +90,12 @@ def load_upstream(checkpoint: Path) -> tuple[nn.Module, str]:
 
 def untrained_student(teacher: Path, folder: Path, seed: int) -> Path:
     """Writes a student of the teacher's shape with two layers and random weights, the same for the same seed."""
+    encoder = load_encoder(teacher)
+    names = ("feature_grad_mult", "dropout", "attention_dropout", "activation_dropout")
+    as_in_teacher = {name: getattr(encoder.config, name) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = make_student(load_encoder(teacher), num_layers=2, prediction_layers=(), init="random")
+        student = make_student(encoder, StudentConfig(init="random", **as_in_teacher))
     path = folder / f"random-seed{seed}" / "student.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, student, {"name": "untrained student", "seed": seed})

@@ -41,6 +41,10 @@ def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: in
         short += ["targets.groups.count=2", "targets.groups.calibration_utterances=8"]
     else:
         short += ["targets.layers=[projected,2,5]" if config.targets.match == "layers" else "targets.layers=[2,5]"]
+    if config.student.embed_dim is not None:
+        short += ["student.num_layers=5", "student.embed_dim=16", "student.num_heads=2", "student.ffn_dim=20"]
+    if config.student.attention_reuse is not None:
+        short += ["student.attention_reuse=[2,4]", "objectives.l2.target_weights=[0.1,0.1,1]"]
     if config.pruning is not None:
         short += ["pruning.sparsity=0.4", "pruning.ramp_steps=2", "pruning.gate_lr=0.5"]
     if config.stages:
@@ -94,7 +98,11 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
         before = load_encoder(teacher_path).count_parameters()
         assert student.count_parameters() < 0.95 * before
         assert {line["stage"] for line in lines if "sparsity" in line} == {"prune"} and lines[-1]["stage"] == "distil"
-        assert load_encoder(out_dir / "student_prune.ckpt").config.ffn_dims == student.config.ffn_dims
+        pruned, final = (read_checkpoint(out_dir / name).state_dict for name in ("student_prune.ckpt", "student.ckpt"))
+        assert torch.equal(pruned["extractor.scale"], final["extractor.scale"])  # student.train_feature_scale: false
+        assert not torch.equal(pruned["projection.weight"], final["projection.weight"])
+    dropout = list_recipes()[recipe].student.feature_dropout
+    assert student.config.feature_dropout == dropout == {"arm": 0.05}.get(recipe, 0.1 if recipe in PRUNING else 0.0)
 
 
 class Stop:
