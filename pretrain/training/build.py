@@ -16,6 +16,7 @@ from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
+
 def student_digest(options: StudentConfig) -> str | None:
     """Digest of the file that the student starts from; `None` if it is built from the teacher.
 

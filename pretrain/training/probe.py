@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 

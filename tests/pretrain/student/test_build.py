@@ -8,8 +8,10 @@ import torch
 from robustdistiller.pretrain import SettingsError, load_config, make_student
 from robustdistiller.pretrain.config.schema import StudentConfig
 from robustdistiller.pretrain.student.build import adopt_student, copied_weights, freeze, load_student
-from robustdistiller.pretrain.training.build import build, count_parameters
+from robustdistiller.pretrain.training.build import count_parameters
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+
+from ..conftest import make_distiller
 
 WAVLM_BASE_PLUS = EncoderConfig(relative_position=True, gated_relative_position=True)
 SMALL = EncoderConfig(
@@ -48,7 +50,7 @@ def test_student_of_wavlm_base_plus_has_the_published_size() -> None:
     assert student.count_parameters(heads=False) == 23_491_200
     assert student.count_parameters(heads=True) == 27_034_752
     with torch.device("meta"):
-        counts = count_parameters(build(config, teacher))
+        counts = count_parameters(make_distiller(config, teacher))
     assert counts["student without prediction heads"] == 23_491_200
     assert counts["student with prediction heads"] == 27_034_752
     assert counts["enhancement (training only)"] == 4_862_721
