@@ -35,27 +35,30 @@ WITHOUT_DROPOUT = (
 
 
 class BothParts(BatchStream):
-    """For one process: at each place what two processes would get there, in one batch."""
+    """For one process: what two processes get at the same time, in one batch."""
 
     def __init__(self, *args):
-        *args, _, _ = args
-        super().__init__(*args)
-        self.parts = [BatchStream(*args, rank, 2) for rank in range(2)]
+        super().__init__(*args[:-3], 2, 0, 1)
 
     def __iter__(self):
-        for one, other in zip(*self.parts):
-            assert one.position == other.position and not {cut.id for cut in one.cuts} & {cut.id for cut in other.cuts}
-            yield BatchRequest(one.position, (*one.cuts, *other.cuts))
+        requests = super().__iter__()
+        for one, other in zip(requests, requests):
+            passes = (*one.passes, *other.passes)
+            yield BatchRequest(one.position, (*one.cuts, *other.cuts), passes, other.resume_at)
 
 
 class Halves(BatchStream):
     """Each batch as two."""
 
+    def __init__(self, *args):
+        super().__init__(*args[:-3], 1, 0, 1)
+
     def __iter__(self):
         for request in super().__iter__():
             position, half = request.position, len(request.cuts) // 2
             for part, cuts in enumerate((request.cuts[:half], request.cuts[half:])):
-                yield BatchRequest(replace(position, batches=2 * position.batches + part), cuts)
+                place = replace(position, batches=2 * position.batches + part)
+                yield BatchRequest(place, cuts, request.passes[: len(cuts)], request.resume_at)
 
 
 def students(*out_dirs: Path) -> list[dict[str, torch.Tensor]]:

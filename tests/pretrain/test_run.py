@@ -253,7 +253,7 @@ def test_training_takes_what_is_asked_of_a_corpus_in_one_line(make_config, corpu
     both = f'data.rir=["{rooms},only=real","{rooms},only=simulated"]'
     assert heard(asked, both) == (("tt/b.wav",), (f"RIRS_NOISES/{measured}", f"RIRS_NOISES/{simulated}"))
     manifests = tmp_path / "out" / "manifests"
-    assert len(list((manifests if manifests.exists() else tmp_path / "manifests").glob("rir-*.npz"))) == 3
+    assert len(list((manifests if manifests.exists() else tmp_path / "manifests").glob("rir-*.json"))) == 3
     for key in ("noise", "rir"):
         with pytest.raises(SettingsError, match=rf"^data\.{key}: unknown option 'onyl' in .*; did you mean 'only'\?"):
             heard(f'data.{key}=["{rooms},onyl=real"]')
