@@ -151,7 +151,8 @@ def _passes(
 ) -> Iterator[tuple[int, Cut | FileCut]]:
     """The endless passes over a part, from the cut on before which there were `first`."""
     for passed in count(first // len(part)):
-        generator, skipped = random.Random(seed_of(seed, "pass", number, passed)), max(first - passed * len(part), 0)
+        generator = random.Random(seed_of(seed, passed, number) if number else seed_of(seed, passed))
+        skipped = max(first - passed * len(part), 0)
         if isinstance(part, ShardedSpeech):
             yield from ((passed, cut) for cut in islice(part.shuffled(generator), skipped, None))
         else:

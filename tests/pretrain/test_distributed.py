@@ -153,7 +153,7 @@ def test_accumulated_batches_equal_a_large_one(make_config, tmp_path: Path, monk
             for request in BatchStream.__iter__(self):
                 cuts = sorted(request.cuts, key=lambda cut: cut.num_samples)
                 for part in (cuts[:2], cuts[2:]):
-                    yield BatchRequest(request.position, tuple(part), request.next_step)
+                    yield BatchRequest(request.position, tuple(part), (), request.resume_at)
 
     options = (*WITHOUT_DROPOUT, f"data.speech={speech}", "trainer.batch_size=4", "trainer.num_buckets=1")
     options = (*options, "trainer.max_steps=3", "corruption.tables=[{clean: 1}]", "optim.lr=1e-3")

@@ -25,7 +25,7 @@ from robustdistiller.upstream import SpeechEncoder, load_encoder
 
 @pytest.fixture(scope="module")
 def cuts(corpus, tmp_path_factory) -> list:
-    return speech_cuts([str(corpus.speech)], tmp_path_factory.mktemp("manifests"))[0]
+    return speech_cuts([str(corpus.speech)], tmp_path_factory.mktemp("manifests"))[0].listed
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import torch
 
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt_utterance
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
-from robustdistiller.pretrain.data.speech import speech_cuts
+from robustdistiller.pretrain.data.cuts import LengthRule
+from robustdistiller.pretrain.data.shards import ShardedSpeech
+from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
 from robustdistiller.pretrain.training import log, stopping, validate
 from robustdistiller.pretrain.training.validation import feature_distances, hold_out
@@ -204,17 +206,22 @@ def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_
     assert len([cut for request in speech.requests for cut in request.cuts]) == 8
 
 
+def sharded(cuts: list) -> ShardedSpeech:
+    return ShardedSpeech((), np.array([cut.num_samples for cut in cuts]), "digest", LengthRule())
+
+
 def test_speech_in_shards_is_trained_on_as_it_is(make_config, corpus, tmp_path: Path) -> None:
     from robustdistiller.pretrain.data.roots import check_data
-    from robustdistiller.pretrain.data.shards import StreamedCuts
     from robustdistiller.pretrain.training.validation_speech import prepare_validation
 
     config = make_config(tmp_path, EVERY_TWO, "validation.conditions=[clean]")
     cuts, _ = check_data(config, tmp_path)
     with pytest.raises(SettingsError, match=r"held out of data\.speech in shards; give validation\.speech"):
-        prepare_validation(config, tmp_path, StreamedCuts([], [cuts]), None)
-    training, _ = prepare_validation(config, tmp_path, StreamedCuts(cuts[:20], [cuts[20:]]), None)
-    assert isinstance(training, StreamedCuts) and len(training.listed) == 18 and len(training) == 24
+        prepare_validation(config, tmp_path, SpeechCuts([sharded(cuts.listed)]), None)
+    for weights, kept in ((None, 24), ([1, 2], 24)):
+        parts = [cuts.listed[:20], sharded(cuts.listed[20:])]
+        training, _ = prepare_validation(config, tmp_path, SpeechCuts(parts, weights), None)
+        assert len(training.listed) == 18 and len(training) == kept and training.weights == weights
 
 
 @pytest.mark.parametrize(
