@@ -21,7 +21,7 @@ from torch import Tensor
 
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from research.recipe_study.plan import native_bfloat16
+from research.recipe_study.student import native_bfloat16
 from robustdistiller.eval.contract import open_upstream
 from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.mini.calibration import calibration_speech

@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 from research.recipe_study.evaluate import Evaluation
-from research.recipe_study.plan import BASELINES, STUDENTS, native_bfloat16
+from research.recipe_study.plan import BASELINES, STUDENTS
 from research.recipe_study.pool import prepare
 from research.recipe_study.report import write_report
 from research.recipe_study.run import Study, run_study
+from research.recipe_study.student import native_bfloat16
 from robustdistiller.mini.corpus import teacher_checkpoint
 
 SEEDS = [0, 1, 2]

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from research.recipe_study.characters import BLANK, END, decode_tokens
 from research.recipe_study.features import Frames
-from research.recipe_study.tasks import BLANK, END, decode_tokens
 
 PROJECTOR_DIM = 256
 

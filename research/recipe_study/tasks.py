@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from research.recipe_study.characters import CHARACTERS, encode_text
 from research.recipe_study.files import load_arrays, save_arrays
 from research.recipe_study.pool import StudyData, read_table
 from robustdistiller.common.locks import locked
@@ -31,9 +32,6 @@ from robustdistiller.mini.pack import (
 from robustdistiller.mini.prompt_text import normalise
 
 SPLITS = ("train", "dev", "test")
-CHARACTERS = (" ", "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-BLANK, END, UNKNOWN = 0, 1, 2
-"""The first three tokens of s3prl's character encoder: padding, which is also CTC's blank; end of text; unknown."""
 
 
 @dataclass(frozen=True)
@@ -146,30 +144,6 @@ def select(sources: Sequence[_Source], most: int | None) -> list[_Source]:
     """At most so many sources, those with the smallest hash of their names, in the order of the names."""
     ranked = sorted(sources, key=lambda source: hashlib.sha256(source.name.encode()).digest())
     return sorted(ranked[:most], key=lambda source: source.name)
-
-
-def encode_text(text: str) -> list[int]:
-    """Tokens of a text as s3prl's character encoder makes them, with the end token last.
-
-    >>> encode_text("A B")
-    [5, 3, 6, 1]
-    """
-    return [CHARACTERS.index(character) + 3 if character in CHARACTERS else UNKNOWN for character in text] + [END]
-
-
-def decode_tokens(tokens: Sequence[int]) -> str:
-    """The text of tokens, up to the first end token; padding (blank or negative) is left out.
-
-    >>> decode_tokens([5, 3, 6, 1, 7])
-    'A B'
-    """
-    text = []
-    for token in tokens:
-        if token == END:
-            break
-        if token > UNKNOWN:
-            text.append(CHARACTERS[token - 3])
-    return "".join(text)
 
 
 def _items(data: StudyData, task: Task, split: str) -> Items:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from research.recipe_study.outcomes import digest
-from research.recipe_study.plan import Student
 from research.recipe_study.pool import StudyData
+from research.recipe_study.student import Student
 from robustdistiller.common.files import write_text
 from robustdistiller.pretrain import make_student
 from robustdistiller.pretrain.config.schema import StudentConfig

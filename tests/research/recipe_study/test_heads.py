@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from research.recipe_study import features, heads
-from research.recipe_study.tasks import CHARACTERS, decode_tokens, encode_text
+from research.recipe_study.characters import CHARACTERS, decode_tokens, encode_text
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, UpstreamExpert, register, save_checkpoint
 
 SIZES = (4, 3, 2)

@@ -19,7 +19,8 @@ from research.recipe_study.pool import BABBLE_VOICES, HELD_OUT_RANKS, StudyData,
 from research.recipe_study.report import write_report
 from research.recipe_study.run import Study, run_study
 from research.recipe_study.tasks import TASKS, build_tasks
-from research.recipe_study.variants import Variant, losses, report, score_variants
+from research.recipe_study.variants import Variant, score_variants
+from research.recipe_study.variants_report import losses, report
 from robustdistiller.common.locks import locked
 from robustdistiller.mini.pack import rank_of
 from robustdistiller.pretrain import load_config
