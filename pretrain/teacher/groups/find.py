@@ -211,9 +211,9 @@ def find_groups(
     drawn = draw_utterances(cuts, config.calibration_utterances, seed, teacher.config.receptive_field)
     measure = SIMILARITIES[config.similarity]()
     heard: dict[str, int] = {}
-    with _listening(teacher, device):
-        for batch in tqdm(_batches(drawn), desc="similarity", unit="batch", disable=None if progress else True):
-            audio = _read(batch)
+    with listening(teacher, device):
+        for batch in tqdm(batches_of(drawn), desc="similarity", unit="batch", disable=None if progress else True):
+            audio = read_batch(batch)
             if audio:
                 _hear(teacher, list(audio.values()), layers, measure)
             heard |= {name: len(samples) for name, samples in audio.items()}
@@ -262,7 +262,7 @@ def draw_utterances(cuts: Sequence[Cut | FileCut], count: int, seed: int = 0, mi
 
 
 @contextmanager
-def _listening(teacher: SpeechEncoder, device: torch.device | str | None) -> Iterator[None]:
+def listening(teacher: SpeechEncoder, device: torch.device | str | None) -> Iterator[None]:
     """The teacher on a device, in eval mode, without gradients; put back afterwards."""
     home, training = next(teacher.parameters()).device, teacher.training
     try:
@@ -273,7 +273,7 @@ def _listening(teacher: SpeechEncoder, device: torch.device | str | None) -> Ite
         teacher.to(home).train(training)
 
 
-def _batches(cuts: Sequence[Cut]) -> list[list[Cut]]:
+def batches_of(cuts: Sequence[Cut]) -> list[list[Cut]]:
     """Utterances of similar length together, shortened to 15 s, at most a minute with padding."""
     short = [cut if cut.duration <= _LONGEST_S else cut.truncate(duration=_LONGEST_S, preserve_id=True) for cut in cuts]
     batches: list[list[Cut]] = []
@@ -284,7 +284,7 @@ def _batches(cuts: Sequence[Cut]) -> list[list[Cut]]:
     return batches
 
 
-def _read(batch: Sequence[Cut]) -> dict[str, torch.Tensor]:
+def read_batch(batch: Sequence[Cut]) -> dict[str, torch.Tensor]:
     """Samples by utterance id; what cannot be read is passed over."""
     audio = {}
     for cut in batch:

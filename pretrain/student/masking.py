@@ -1,0 +1,120 @@
+"""Hiding stretches of frames from the student: which ones, and how it is run without them.
+
+Spans are drawn as in wav2vec 2.0 and HuBERT (arXiv 2006.11477, 2106.07447), but for each utterance by a generator of
+its own: what is hidden depends on seed, epoch and utterance, not on batches, processes, or other random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustdistiller.acoustics.parameters import private_generator
+from robustdistiller.upstream import EncoderOutput, SpeechEncoder
+
+
+@dataclass
+class MaskConfig:
+    """Which frames are hidden from the student.
+
+    Attributes:
+        share: of the frames that would be hidden if spans did not overlap, above 0 and at most 1. As they do, it is
+            about 1 - exp(-share) of a long utterance: 0.55 at 0.8.
+        length_frames: of a span; half of the utterance at most.
+
+    Raises:
+        ValueError: a share out of range, or spans without a frame.
+
+    >>> MaskConfig(share=8)
+    Traceback (most recent call last):
+    ValueError: share is 8, expected more than 0 and at most 1
+    """
+
+    share: float = 0.8
+    length_frames: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share:g}, expected more than 0 and at most 1")
+        if self.length_frames < 1:
+            raise ValueError(f"length_frames is {self.length_frames}, expected 1 or more")
+
+
+def draw_mask(
+    config: MaskConfig, ids: Sequence[str], frame_lengths: Tensor, seed: int, epoch: int, num_frames: int | None = None
+) -> Tensor:
+    """Which frames of a batch are hidden.
+
+    Of an utterance of n frames, share * n / length spans, rounded up or down at random, begin at different places. At
+    least one frame is hidden; of two or more at least one is not.
+
+    Args:
+        config: share and length of spans.
+        ids: of the utterances.
+        frame_lengths: (B,) valid frames, on the CPU.
+        seed: of the run.
+        epoch: pass over the data, `Position.epoch`; each has other masks.
+        num_frames: T; `None` is the most of `frame_lengths`.
+
+    Returns:
+        (B, T) bool on the CPU; false beyond an utterance's end.
+
+    >>> draw_mask(MaskConfig(0.5, 2), ["a", "b"], torch.tensor([8, 1]), seed=0, epoch=0).sum(1)
+    tensor([4, 1])
+    """
+    lengths = frame_lengths.tolist()
+    mask = torch.zeros(len(lengths), max(lengths, default=0) if num_frames is None else num_frames, dtype=torch.bool)
+    for row, name, frames in zip(mask, ids, lengths, strict=True):
+        if frames < 1:
+            continue
+        generator = private_generator(seed, epoch, name, "mask")
+        span = min(config.length_frames, max(frames // 2, 1))
+        places = frames - span + 1
+        most = max((frames - 1) // span, 1)  # that leave a frame to predict from
+        count = min(max(int(config.share * frames / span + generator.random()), 1), most)
+        starts = torch.from_numpy(generator.choice(places, count, replace=False))
+        row[(starts.unsqueeze(1) + torch.arange(span)).flatten()] = True
+    return mask
+
+
+def mask_embedding(student: SpeechEncoder) -> torch.nn.Parameter:
+    """What the student gets in place of hidden frames: trained with it, and not kept; drawn from 0 to 1 at first.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> mask_embedding(SpeechEncoder(EncoderConfig.tiny())).shape
+    torch.Size([16])
+    """
+    return torch.nn.Parameter(torch.rand(student.config.embed_dim))
+
+
+def masked_forward(
+    student: SpeechEncoder, waveforms: Tensor, lengths: Tensor | None, mask: Tensor, embedding: Tensor
+) -> EncoderOutput:
+    """The student's output with some of its frames hidden behind the projection, before positions and layers.
+
+    Args:
+        student: is left as it was.
+        waveforms: (B, samples).
+        lengths: (B,) valid samples.
+        mask: (B, T) bool, true where a frame is hidden.
+        embedding: (dim,), takes the place of hidden frames.
+
+    >>> from robustdistiller.upstream import EncoderConfig
+    >>> student = SpeechEncoder(EncoderConfig.tiny()).eval()
+    >>> mask = torch.zeros(1, 49, dtype=torch.bool)
+    >>> mask[:, 10:20] = True
+    >>> masked_forward(student, torch.randn(1, 16000), None, mask, torch.full((16,), 7.0)).projected[0, 10, 0].item()
+    7.0
+    """
+
+    def hide(module: torch.nn.Module, inputs: tuple[Tensor], projected: Tensor) -> Tensor:
+        return torch.where(mask.unsqueeze(-1), embedding.to(projected.dtype), projected)
+
+    handle = student.feature_dropout.register_forward_hook(hide)
+    try:
+        return student(waveforms, lengths)
+    finally:
+        handle.remove()

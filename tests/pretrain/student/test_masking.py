@@ -1,0 +1,94 @@
+"""Which frames are hidden from the student, and what it makes of the others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustdistiller.pretrain.student.masking import MaskConfig, draw_mask, mask_embedding, masked_forward
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+
+
+def _spans(row: torch.Tensor) -> list[int]:
+    """Lengths of the runs of hidden frames."""
+    text = "".join("x" if hidden else " " for hidden in row.tolist())
+    return [len(run) for run in text.split()]
+
+
+def test_masks_consist_of_spans_and_hide_the_share_that_is_told() -> None:
+    lengths = torch.full((200,), 500)
+    mask = draw_mask(MaskConfig(), [str(index) for index in range(200)], lengths, seed=0, epoch=0)
+    assert mask.float().mean().item() == pytest.approx(1 - 2.718**-0.8, abs=0.02)
+    assert min(length for row in mask for length in _spans(row)) == 10
+    apart = draw_mask(MaskConfig(0.02, 10), ["a"], torch.tensor([500]), seed=0, epoch=0)
+    assert _spans(apart[0]) == [10]
+
+
+def test_a_mask_depends_on_seed_epoch_and_utterance_only() -> None:
+    lengths = {"a": 60, "b": 40, "c": 50}
+
+    def drawn(names: str, seed: int = 0, epoch: int = 0) -> dict[str, list[bool]]:
+        numbers = torch.tensor([lengths[name] for name in names])
+        torch.manual_seed(len(names))
+        mask = draw_mask(MaskConfig(0.5, 5), list(names), numbers, seed, epoch)
+        assert not any(row[lengths[name] :].any() for name, row in zip(names, mask))
+        return {name: row[: lengths[name]].tolist() for name, row in zip(names, mask)}
+
+    together = drawn("abc")
+    assert drawn("cab") == together
+    assert {**drawn("b"), **drawn("ca")} == together
+    assert drawn("a", seed=1)["a"] != together["a"] != drawn("a", epoch=1)["a"]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.8, 1.0])
+def test_short_utterances_have_at_least_one_hidden_frame(share: float) -> None:
+    lengths = torch.arange(0, 30)
+    mask = draw_mask(MaskConfig(share), [str(index) for index in range(30)], lengths, seed=0, epoch=0, num_frames=33)
+    assert mask.shape == (30, 33)
+    for frames, row in enumerate(mask):
+        assert not row[frames:].any()
+        assert row.any() == (frames > 0)
+        if frames > 1:
+            assert not row[:frames].all(), "nothing is left to predict from"
+
+
+@pytest.fixture
+def student() -> SpeechEncoder:
+    torch.manual_seed(0)
+    return SpeechEncoder(EncoderConfig.tiny(prediction_layers=(4,), prediction_dim=12, dropout=0.0)).eval()
+
+
+def test_hidden_frames_have_the_embedding_in_their_place(student) -> None:
+    """The same as running the transformer on changed frames; without a mask, as the student by itself."""
+    torch.manual_seed(1)
+    waveforms, lengths = torch.randn(2, 16000), torch.tensor([16000, 9000])
+    plain, embedding = student(waveforms, lengths), mask_embedding(student)
+    mask = draw_mask(MaskConfig(0.5, 5), ["a", "b"], plain.frame_lengths, seed=0, epoch=0)
+    found = masked_forward(student, waveforms, lengths, mask, embedding)
+    frames = torch.where(mask.unsqueeze(-1), embedding, plain.projected)
+    valid = torch.arange(49) < plain.frame_lengths.unsqueeze(1)
+    states = student.transformer(frames, valid, None)
+    torch.testing.assert_close(found.projected, frames, rtol=0, atol=0)
+    torch.testing.assert_close(found.hidden_states[-1][valid], states[-1][valid], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.predictions[0][valid], student.predict(states[-1])[0][valid], rtol=0, atol=1e-6)
+    assert (found.hidden_states[-1] - plain.hidden_states[-1])[valid].abs().max() > 0.01
+    bare = masked_forward(student, waveforms, lengths, torch.zeros_like(mask), embedding)
+    for one, other in zip(bare.hidden_states, plain.hidden_states):
+        assert torch.equal(one, other)
+    again = student(waveforms, lengths)
+    assert torch.equal(again.projected, plain.projected), "the hook has stayed"
+
+
+def test_gradient_reaches_the_embedding_and_not_the_hidden_samples(student) -> None:
+    waveforms = torch.randn(1, 16000, requires_grad=True)
+    mask = torch.ones(1, 49, dtype=torch.bool)
+    embedding = mask_embedding(student)
+    masked_forward(student, waveforms, None, mask, embedding).hidden_states[-1].square().sum().backward()
+    assert embedding.grad.abs().max() > 0
+    assert waveforms.grad is None or waveforms.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("error", [{"share": 0.0}, {"share": 1.5}, {"length_frames": 0}])
+def test_impossible_masks_are_refused(error: dict) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(error))} is"):
+        MaskConfig(**error)
