@@ -13,7 +13,7 @@ from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, W
 USUAL = ((10, 5), *((3, 2),) * 4, *((2, 2),) * 2)
 HALF = ((10, 5), *((3, 2),) * 4, (2, 2), (2, 1))
 FIELD_325 = ((10, 5), *((2, 2),) * 6)
-FIELD_880 = ((10, 5), *((3, 2),) * 4, (4, 2), (7, 2))
+FIELD_880 = ((10, 5), *((3, 2),) * 4, (2, 2), (5, 2))
 
 
 def conv(layers):
