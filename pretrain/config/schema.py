@@ -20,8 +20,10 @@ from robustdistiller.pretrain.config.trainer import (
 )
 from robustdistiller.pretrain.multitask.config import MultitaskConfig
 from robustdistiller.pretrain.objectives.config import ObjectivesConfig
+from robustdistiller.pretrain.student.masking import MaskConfig
 from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.teacher.groups.find import GroupsConfig
+from robustdistiller.pretrain.teacher.units import UnitsConfig
 from robustdistiller.pretrain.training.validation import ValidationConfig
 
 Target = int | Literal["projected"] | tuple[int, ...]
@@ -54,6 +56,7 @@ TRAINING_KEYS = frozenset(
         "dropout",
         "attention_dropout",
         "activation_dropout",
+        "mask",
     }
 )
 
@@ -89,6 +92,7 @@ class StudentConfig:
         dropout: in the transformer, after attention and feed-forward.
         attention_dropout: on attention weights.
         activation_dropout: inside the feed-forward part.
+        mask: hides stretches of its frames from it, while it is trained; null hides none.
     """
 
     checkpoint: str | None = None
@@ -109,6 +113,7 @@ class StudentConfig:
     dropout: Share = 0.1
     attention_dropout: Share = 0.1
     activation_dropout: Share = 0.1
+    mask: MaskConfig | None = None
 
 
 @dataclass
@@ -151,6 +156,8 @@ class TargetsConfig:
         normalize: `layer_norm` takes mean and scale of each frame out of the teacher's layers before they are averaged
             and compared.
         groups: how `auto` finds the groups.
+        units: divides the frames of one of the first teacher's layers into units, for `objectives.units`; null makes
+            none. `targets.units={}` does it as is.
         cache: keep the targets on disk; null asks the teacher in every step. `targets.cache={}` does it as is.
     """
 
@@ -160,6 +167,7 @@ class TargetsConfig:
     share_maps: bool = True
     normalize: Literal["none", "layer_norm"] = "none"
     groups: GroupsConfig = field(default_factory=GroupsConfig)
+    units: UnitsConfig | None = None
     cache: TargetCacheConfig | None = None
 
 

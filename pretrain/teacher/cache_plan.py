@@ -50,7 +50,7 @@ its own, a new one in each epoch, so that nothing it says can be kept; give targ
 
 def make_target_cache(
     config: DistillConfig, out_dir: Path, teacher: Teacher, teacher_sha256: str, cuts: SpeechCuts,
-    units: Mapping[str, Any] | None = None,
+    units: str | None = None,
 ) -> TargetCache | None:  # fmt: skip
     """The cache of a run, after its size has been said and found acceptable; `None` if the run has none.
 
@@ -64,7 +64,7 @@ def make_target_cache(
         teacher: in float32.
         teacher_sha256: of its file.
         cuts: the training speech.
-        units: what identifies the teacher units that are kept beside the targets; `None` keeps none.
+        units: digest of the teacher units that are kept beside the targets; `None` keeps none.
 
     Raises:
         SettingsError: the teacher does not hear clean speech, the targets are more than `max_gb` or do not fit on the

@@ -101,15 +101,15 @@ class Training:
                 continue
             watch.settle(progress.step + 1)
             values: dict[str, Tensor | float] = {}
-            for index, (batch, shares) in enumerate(zip(own, self._shares(own))):
-                fabric.call("on_batch_start", distiller, batch, progress.step + 1)
-                batch = batch.to(fabric.device, non_blocking=True)
+            for index, lesson in enumerate(self._lessons(own)):
+                fabric.call("on_batch_start", distiller, lesson.batch, progress.step + 1)
+                batch = lesson.batch = lesson.batch.to(fabric.device, non_blocking=True)
                 # Dropout and gates depend on the seed and the place in the data only: a resumed run repeats them, on
                 # any number of processes.
                 torch.manual_seed(seed_of(settings.seed, batch.position.batches))
-                targets = distiller.teach(batch)
+                lesson.targets, lesson.units = distiller.teach(batch)
                 with fabric.no_backward_sync(self.model, enabled=index + 1 < len(own)):
-                    loss, terms = self.model(Hidden(Lesson(batch, targets, shares, progress.step)))
+                    loss, terms = self.model(Hidden((lesson, progress.step)))
                     fabric.backward(loss / len(own))
                 values = {name: values.get(name, 0.0) + term / len(own) for name, term in terms.items()}
             values |= {"grad_norm": self._clip(own), "lr": self.optimizer.param_groups[0]["lr"]}
@@ -143,14 +143,14 @@ class Training:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 
-    def _shares(self, own: list[Batch]) -> list[dict[str, Tensor | float]]:
-        """For each batch of this process, by what is counted: its part of what the step's batches have in the mean.
+    def _lessons(self, own: list[Batch]) -> list[Lesson]:
+        """The batches of this process, each with its shares of what the step's batches have in the mean.
 
         The mean of the batches' gradients, which DDP and accumulation make, becomes that of the mean over everything
         that is counted in the step, wherever it is. Nobody waits for the sum over the processes.
         """
-        counts = [self.distiller.counts(batch) for batch in own]
-        total = torch.tensor([sum(count[name] for count in counts) for name in COUNTED])
+        lessons = [self.distiller.lesson(batch) for batch in own]
+        total = torch.tensor([sum(lesson.counts[name] for lesson in lessons) for name in COUNTED])
         processes = self.fabric.world_size
         if processes > 1:
             total = total.to(self.fabric.device, non_blocking=True)
@@ -158,7 +158,10 @@ class Training:
             mean = dict(zip(COUNTED, total / (processes * len(own))))
         else:
             mean = dict(zip(COUNTED, (total / len(own)).tolist()))
-        return [{name: count[name] / mean[name] if count[name] else 0.0 for name in COUNTED} for count in counts]
+        for lesson in lessons:
+            counts = lesson.counts
+            lesson.shares = {name: counts[name] / mean[name] if counts[name] else 0.0 for name in COUNTED}
+        return lessons
 
     def _clip(self, own: list[Batch]) -> Tensor:
         settings, step = self.distiller.config, self.progress.step + 1

@@ -32,6 +32,7 @@ from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache, refuse_uncacheable
 from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
 from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.teacher.units import TeacherUnits, find_units
 from robustdistiller.pretrain.training.build import (
     build_student,
     count_parameters,
@@ -178,16 +179,20 @@ class _Run:
             known: dict[str, Materials] = {}
             materials = {name: _materials(one, out_dir, known) for name, one in named.items()}
         self.groups = self._find_groups(first, next(iter(materials.values())))
+        self.units = self._find_units(first, next(iter(materials.values())))
         self.stages = [Stage(name, self._with_groups(one), materials[name]) for name, one in named.items()]
         student = self._new_student()
         for stage in self.stages:  # every mistake in any stage is told before the first step
-            trial = Distiller(stage.config, self.teachers, with_training_options(student, stage.config.student))
+            trial = Distiller(
+                stage.config, self.teachers, with_training_options(student, stage.config.student), self.units
+            )
             if trial.gates is not None:
                 trial.gates.detach()
         self.identity = {
             "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
             "student": student_digest(first.student),
             "groups": self.groups,
+            "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.materials.describe().items()},
         }
         self.config = replace(config, trainer=first.trainer)
@@ -322,7 +327,7 @@ class _Run:
     def _distiller(self, stage: Stage, handed: Handed) -> Distiller:
         config = stage.config
         torch.manual_seed(config.seed)
-        distiller = Distiller(config, self.teachers, with_training_options(handed.student, config.student))
+        distiller = Distiller(config, self.teachers, with_training_options(handed.student, config.student), self.units)
         if handed.state:
             new = distiller.take_over(handed.state)
             if new:
@@ -388,6 +393,17 @@ class _Run:
         groups = LayerGroups.load(path).groups
         logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
         return groups
+
+    def _find_units(self, config: DistillConfig, materials: Materials) -> TeacherUnits | None:
+        """Units of the teacher, if the recipe asks for them: found once, by one process."""
+        if config.targets.units is None:
+            return None
+        path = self.out_dir / "units.npz"
+        if self.fabric.is_global_zero and not path.is_file():
+            found = find_units(self.teachers[""], materials.cuts, config.targets.units, config.seed, self.fabric.device)
+            found.save(path)
+        self.fabric.barrier()
+        return TeacherUnits.load(path)
 
     def _with_groups(self, config: DistillConfig) -> DistillConfig:
         if self.groups is None:

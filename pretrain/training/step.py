@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,13 @@ from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.objectives.enhancement import num_spectra
+from robustdistiller.pretrain.student.masking import draw_mask, mask_embedding, masked_forward
 from robustdistiller.pretrain.student.pruning import Gates
 from robustdistiller.pretrain.teacher.align import frame_shift, shifted
 from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.targets import Targets
+from robustdistiller.pretrain.teacher.units import TeacherUnits
 from robustdistiller.pretrain.training.errors import ADVICE, FiniteWatch, Places
 from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
@@ -28,20 +30,24 @@ COUNTED = ("frames", "masked_frames", "utterances", "spectra", "batches")
 
 @dataclass
 class Lesson:
-    """One batch on its way through a step. No dataclass field of it is converted to the precision of the training.
+    """One batch on its way through a step.
 
     Attributes:
         batch: clean speech, and what it sounds like corrupted.
-        targets: per target (B, T, D), of the teachers; empty until they were asked.
-        shares: by what an objective is a mean over, the factor that makes the mean over all batches of the step, in
-            all processes, of the values of single batches; their mean is 1.
-        global_step: optimizer steps done before this one.
+        mask: (B, T) bool, frames that the student does not get; `None` hides nothing.
+        counts: how much of everything that objectives are means over is in the batch.
+        shares: by the same names, the factor that makes the mean over all batches of the step, in all processes, of
+            the values of single batches; their mean is 1.
+        targets: per target (B, T, D), of the teachers, once they were asked.
+        units: (B, T) int64, of the first teacher, if there are such.
     """
 
     batch: Batch
-    targets: list[Tensor]
-    shares: Mapping[str, Tensor | float]
-    global_step: int
+    mask: Tensor | None
+    counts: Mapping[str, float]
+    shares: Mapping[str, Tensor | float] = field(default_factory=dict)
+    targets: list[Tensor] = field(default_factory=list)
+    units: Tensor | None = None
 
 
 class Hidden:
@@ -81,14 +87,22 @@ class Distiller(nn.Module):
         config: of the stage; `targets.layers` must be explicit.
         teachers: frozen models; the first, `""`, is that of `config.teacher`, others are those of `config.teachers`.
         student: trained model, with one prediction head per target if `config.targets.match` is `heads`.
+        units: of the first teacher, if an objective predicts them.
 
     Raises:
         SettingsError: targets that teacher or student does not have, frames that do not lie side by side, or an
             objective that does not fit.
     """
 
-    def __init__(self, config: DistillConfig, teachers: Mapping[str, Teacher], student: SpeechEncoder):
+    def __init__(
+        self,
+        config: DistillConfig,
+        teachers: Mapping[str, Teacher],
+        student: SpeechEncoder,
+        units: TeacherUnits | None = None,
+    ):
         super().__init__()
+        self.units = units
         self.config, self.student = config, student
         self.teachings = [_teaching(config, name, model, student) for name, model in teachers.items()]
         self.targets = nn.ModuleList(teaching.targets for teaching in self.teachings)
@@ -107,6 +121,7 @@ class Distiller(nn.Module):
         heads = {name: objective.make_head(shapes) for name, objective in self.objectives.items()}
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
         self.gates = Gates(student, config.pruning) if config.pruning else None
+        self.mask_embedding = mask_embedding(student) if config.student.mask else None
         self.needs = frozenset().union(*(objective.needs for objective in self.objectives.values()))
         self.target_cache: TargetCache | None = None  # of the first teacher
         self.autocast_dtype: torch.dtype | None = None  # of the training, which teachers do not run within
@@ -135,14 +150,23 @@ class Distiller(nn.Module):
         if device.type == "cpu" and self.gates is None and not self.config.trainer.compile:
             accelerate_training(self.student)  # pruning needs hooks, and compiling modules
 
-    def counts(self, batch: Batch) -> dict[str, float]:
-        """How much of everything that objectives are means over is in a batch."""
+    def lesson(self, batch: Batch) -> Lesson:
+        """A batch, with what is known of it before anybody has heard it: masks, and how much there is of everything."""
         if not batch.counts:
-            return dict.fromkeys(COUNTED, 0.0)
-        frames = self.frame_lengths(batch.lengths).sum().item()
-        spectra = num_spectra(batch.lengths).sum().item()
-        found = {"frames": frames, "masked_frames": frames, "utterances": len(batch.ids), "spectra": spectra}
-        return {**found, "batches": 1.0}
+            return Lesson(batch, None, dict.fromkeys(COUNTED, 0.0))
+        frames, mask = self.frame_lengths(batch.lengths), None
+        if self.mask_embedding is not None:
+            num_frames = int(self.student.num_frames(batch.waveforms.shape[1]))
+            options, place = self.config.student.mask, batch.position
+            mask = draw_mask(options, batch.ids, frames, self.config.seed, place.epoch, num_frames)
+        counts = {
+            "frames": frames.sum().item(),
+            "masked_frames": (frames if mask is None else mask).sum().item(),
+            "utterances": len(batch.ids),
+            "spectra": num_spectra(batch.lengths).sum().item(),
+            "batches": 1.0,
+        }
+        return Lesson(batch, mask, counts)
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """(B,) frames that student and teachers have in common, of utterances of so many samples."""
@@ -152,14 +176,15 @@ class Distiller(nn.Module):
         return frames.clamp_min(0)
 
     @torch.no_grad()
-    def teach(self, batch: Batch) -> list[Tensor]:
-        """The targets, frame by frame beside the student's: per target (B, T, D).
+    def teach(self, batch: Batch) -> tuple[list[Tensor], Tensor | None]:
+        """The targets, frame by frame beside the student's, per target (B, T, D); and the units (B, T), if any.
 
         Teacher layers above the last one needed are not run. With a cache, the teacher is asked about what is not in
         it.
         """
         num_frames = int(self.student.num_frames(batch.waveforms.shape[1]))
         targets: list[Tensor] = []
+        units = None
         for index, teaching in enumerate(self.teachings):
             if index == 0 and batch.cached is not None:
                 frames = teaching.model.num_frames(batch.lengths).tolist()
@@ -167,14 +192,17 @@ class Distiller(nn.Module):
             else:
                 own = batch.second if teaching.hears_own_corruption else None
                 answer = self._ask(teaching, heard(batch, own), batch.lengths)
+            if index == 0 and self.units is not None:
+                *answer, units = answer
+                units = shifted(units.unsqueeze(-1), teaching.shift, num_frames).squeeze(-1).long()
             targets += [shifted(one, teaching.shift, num_frames) for one in answer]
-        return targets
+        return targets, units
 
     def forward(self, hidden: Hidden) -> tuple[Tensor, dict[str, Tensor]]:
         """Let the student hear a batch.
 
         Args:
-            hidden: a `Lesson` whose teachers were asked.
+            hidden: a `Lesson` whose teachers were asked, and the number of optimizer steps done before.
 
         Returns:
             The loss, and the terms that it consists of, detached, for the log.
@@ -182,8 +210,8 @@ class Distiller(nn.Module):
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
         """
-        lesson: Lesson = hidden.value
-        step = self.hear(lesson.batch, lesson.batch.corrupted, lesson.targets, lesson.global_step)
+        lesson, global_step = hidden.value
+        step = self.hear(lesson, lesson.batch.corrupted, global_step)
         loss, values = 0.0, {}
         for name, objective in self.objectives.items():
             head = dict(self.heads.items()).get(name)
@@ -193,21 +221,26 @@ class Distiller(nn.Module):
             if value.ndim:
                 values |= {f"{name}_layer{which}": one for which, one in zip(self.target_names, value.detach())}
         if self.gates is not None:
-            penalty = self.gates.penalty(lesson.global_step)
+            penalty = self.gates.penalty(global_step)
             loss = loss + penalty
             values |= {
                 "sparsity_penalty": penalty.detach(),
                 "sparsity": self.gates.sparsity().detach(),
-                "target_sparsity": torch.tensor(self.gates.target_sparsity(lesson.global_step)),
+                "target_sparsity": torch.tensor(self.gates.target_sparsity(global_step)),
             }
         values = {"loss": loss.detach(), **values}
-        self.watch.expect(loss, lesson.global_step + 1, _failure(step, values))
+        self.watch.expect(loss, global_step + 1, _failure(step, values))
         return loss, values
 
-    def hear(self, batch: Batch, view: Heard | None, targets: list[Tensor], global_step: int = 0) -> Step:
+    def hear(self, lesson: Lesson, view: Heard | None, global_step: int = 0) -> Step:
         """What the student makes of a batch in one of its views, beside the targets: all that objectives look at."""
+        batch = lesson.batch
         student_input = heard(batch, view)
-        output = self.student(student_input, batch.lengths)
+        mask = None if lesson.mask is None else lesson.mask.to(student_input.device, non_blocking=True)
+        if mask is None:
+            output = self.student(student_input, batch.lengths)
+        else:
+            output = masked_forward(self.student, student_input, batch.lengths, mask, self.mask_embedding)
         second = clean = None
         if "second_view" in self.needs and batch.second is not None:
             second = self.student(heard(batch, batch.second), batch.lengths)
@@ -222,12 +255,14 @@ class Distiller(nn.Module):
             student=output,
             student_states=[state for part in self.targets for state in part.student_states(output)],
             predictions=[prediction for part in self.targets for prediction in part.of_student(output)],
-            targets=targets,
+            targets=lesson.targets,
             valid=valid_frames(frame_lengths, output.projected.shape[1]),
             snr_db=_snr_db(batch, view),
             teacher_snr_db=_snr_db(batch, own),
             second=second,
             clean=clean,
+            mask=mask,
+            units=lesson.units,
             global_step=global_step,
         )
 
@@ -266,6 +301,7 @@ class Distiller(nn.Module):
             match=self.config.targets.match,
             corrupted=self.config.corruption is not None,
             num_teachers=len(parts),
+            num_units=None if self.units is None else self.units.count,
         )
 
     def _ask_about(self, batch: Batch, rows: list[int]) -> list[Tensor]:
@@ -273,10 +309,15 @@ class Distiller(nn.Module):
         return self._ask(self.teachings[0], batch.waveforms[rows, : int(lengths.max())], lengths)
 
     def _ask(self, teaching: Teaching, waveforms: Tensor, lengths: Tensor) -> list[Tensor]:
+        layers = set(teaching.targets.layers)
+        units = self.units if teaching is self.teachings[0] else None
+        if units is not None:
+            layers.add(units.layer)
         low = teaching.autocast and self.autocast_dtype is not None
         with torch.autocast(waveforms.device.type, self.autocast_dtype, enabled=low):
-            output = teaching.model(waveforms, lengths, layers=teaching.targets.layers or (0,))
-        return teaching.targets.of_teacher(output)
+            output = teaching.model(waveforms, lengths, layers=sorted(layers) or (0,))
+        targets = teaching.targets.of_teacher(output)
+        return targets if units is None else [*targets, units.assign(output.hidden_states[units.layer])]
 
 
 def heard(batch: Batch, view: Heard | None) -> Tensor:

@@ -16,7 +16,7 @@ from robustdistiller.pretrain.training.evaluating import evaluating
 from robustdistiller.pretrain.training.log import History, append_line, forget_after
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.probe import Probe
-from robustdistiller.pretrain.training.step import Distiller
+from robustdistiller.pretrain.training.step import Distiller, Lesson
 from robustdistiller.pretrain.training.validation import feature_distances
 from robustdistiller.pretrain.training.validation_speech import ValidationSpeech
 
@@ -139,10 +139,11 @@ def measure_distances(training: Training, speech: ValidationSpeech) -> dict[str,
 def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tensor:
     """(conditions, 2 targets + 4) float64 on the CPU, see `measure_distances`."""
     batch = batch.to(module.device)
-    targets = module.teach(batch)
+    targets, units = module.teach(batch)
+    lesson = Lesson(batch, None, {}, targets=targets, units=units)
     rows = []
     for view in views:
-        step = module.hear(batch, view.to(module.device), targets)
+        step = module.hear(lesson, view.to(module.device))
         distances = feature_distances(step.predictions, targets, step.valid).flatten().double().cpu()
         gained = torch.zeros(2, dtype=torch.float64)
         if "enhancement" in module.objectives:

@@ -11,7 +11,8 @@ import soundfile
 import torch
 
 from robustdistiller.acoustics import AudioSource, Corruptor, corrupt_utterance
-from robustdistiller.common.settings import SettingsError, read
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain import load_config
 from robustdistiller.pretrain.training.probe import Probe, ProbeConfig, fit_logistic, mean_states
 from robustdistiller.pretrain.training.probe_speech import labelled_speech
 from robustdistiller.upstream import SpeechEncoder
@@ -151,18 +152,18 @@ def test_broken_noise_is_told_before_the_first_step(table, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("overrides", "message"),
     [
-        ({"every_steps": 0, "data": "a.csv"}, "probe: every_steps is 0, expected 1 or more"),
-        ({"every_steps": 10}, "probe: every_steps is given and data is not"),
-        ({"data": "a.csv", "criterion": True}, "probe: criterion chooses by a probe that is never made"),
-        ({"test_share": 1.0}, "probe: test_share is 1.0, expected more than 0 and less than 1"),
-        ({"max_utterances": 3}, "probe: max_utterances is 3, expected 4 or more"),
-        ({"l2": 0.0}, "probe: l2 is 0.0, expected more than 0"),
-        ({"l2": "x"}, "probe.l2: found 'x', expected a number"),
+        (["every_steps=0", "data=a.csv"], "probe.every_steps: found 0, expected at least 1 or null"),
+        (["every_steps=10"], "probe.every_steps is given and probe.data is not"),
+        (["criterion=true"], "probe.criterion=true chooses by a probe that is never made"),
+        (["test_share=1.0"], "probe.test_share: found 1.0, expected less than 1"),
+        (["max_utterances=3"], "probe.max_utterances: found 3, expected at least 4 or null"),
+        (["l2=0"], "probe.l2: found 0, expected more than 0"),
+        (["l2=x"], "probe.l2: found 'x', expected a number"),
     ],
 )
-def test_settings_out_of_range_are_refused(values, message) -> None:
+def test_settings_out_of_range_are_refused(overrides, message) -> None:
     with pytest.raises(SettingsError) as error:
-        read(ProbeConfig, values, "probe")
+        load_config("distilhubert", [f"probe.{text}" for text in overrides])
     assert message in str(error.value)
