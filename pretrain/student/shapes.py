@@ -127,9 +127,8 @@ def training_options(options: StudentConfig) -> dict[str, Any]:
 def _source_layers(chosen: str | Sequence[int], num_layers: int, depth: int) -> list[int]:
     most = (depth + 1) // 2 if chosen == "every_other" else depth
     if num_layers > most and isinstance(chosen, str):
-        kept = (
-            f"every other of the teacher's {depth} layers" if chosen == "every_other" else "the teacher's first layers"
-        )
+        every_other = f"every other of the teacher's {depth} layers"
+        kept = every_other if chosen == "every_other" else "the teacher's first layers"
         raise SettingsError(
             f"student.num_layers: found {num_layers}, and starting from {kept} makes at most {most}; give less, or "
             "list the layers to start from in student.source_layers, one of them twice"

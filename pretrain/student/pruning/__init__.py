@@ -12,8 +12,8 @@
 True
 """
 
-from robustdistiller.pretrain.student.pruning.config import PruningConfig, PruningError
+from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.student.pruning.gates import Gates
 from robustdistiller.pretrain.student.pruning.sizes import Sizes
 
-__all__ = ["Gates", "PruningConfig", "PruningError", "Sizes"]
+__all__ = ["Gates", "PruningConfig", "Sizes"]

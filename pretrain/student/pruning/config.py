@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Decay, NotNegative, Positive, WholeNumber
 
 Unit = Literal["conv", "heads", "ffn", "attention_layer", "ffn_layer"]
-
-
-class PruningError(SettingsError):
-    """Pruning as asked for is not possible with this encoder."""
+DropRate = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass
@@ -39,39 +39,31 @@ class PruningConfig:
             near to the target as it gets. DPHuBERT does not.
 
     Raises:
-        PruningError: a value is outside its range.
+        SettingsError: `units` is empty, or has one twice. Ranges are checked where settings are read.
 
     >>> PruningConfig(sparsity=0.5).units
     ['conv', 'heads', 'ffn']
-    >>> PruningConfig(sparsity=75)
+    >>> PruningConfig(units=[])
     Traceback (most recent call last):
-    robustdistiller.pretrain.student.pruning.config.PruningError: sparsity is 75; expected 0 to below 1
+    robustdistiller.common.settings.SettingsError: units is []; expected one or more of conv, heads, ffn, \
+attention_layer and ffn_layer, each once
     """
 
     units: list[Unit] = field(default_factory=lambda: ["conv", "heads", "ffn"])
-    sparsity: float = 0.75
-    ramp_steps: int = 5000
-    temperature: float = 2 / 3
-    stretch: float = 0.1
-    initial_drop_rate: float = 0.01
-    initial_ffn_drop_rate: float = 0.5
-    initial_std: float = 0.01
-    gate_lr: float = 0.02
-    multiplier_lr: float = 0.02
+    sparsity: Decay = 0.75
+    ramp_steps: WholeNumber = 5000
+    temperature: Positive = 2 / 3
+    stretch: Positive = 0.1
+    initial_drop_rate: DropRate = 0.01
+    initial_ffn_drop_rate: DropRate = 0.5
+    initial_std: NotNegative = 0.01
+    gate_lr: NotNegative = 0.02
+    multiplier_lr: NotNegative = 0.02
     exact: bool = False
 
-    def __post_init__(self):
-        _require(len(self.units) > 0, "units is empty; expected one or more of conv, heads, ffn")
-        _require(len(set(self.units)) == len(self.units), f"units is {self.units}; expected each only once")
-        _require(0 <= self.sparsity < 1, f"sparsity is {self.sparsity}; expected 0 to below 1")
-        for name in ("ramp_steps", "initial_std", "gate_lr", "multiplier_lr"):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
-        for name in ("temperature", "stretch"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
-        for name in ("initial_drop_rate", "initial_ffn_drop_rate"):
-            _require(0 < getattr(self, name) < 1, f"{name} is {getattr(self, name)}; expected between 0 and 1")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise PruningError(message)
+    def __post_init__(self) -> None:
+        if not self.units or len(set(self.units)) < len(self.units):
+            raise SettingsError(
+                f"units is {self.units}; expected one or more of conv, heads, ffn, attention_layer and ffn_layer, each "
+                "once"
+            )

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import noop_context_fn
 
-from robustdistiller.pretrain.student.pruning.config import PruningConfig, PruningError
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.student.pruning.dense import make_dense
 from robustdistiller.pretrain.student.pruning.exact import to_target
 from robustdistiller.pretrain.student.pruning.hard_concrete import HardConcrete
-from robustdistiller.pretrain.student.pruning.hooks import Values, attach
-from robustdistiller.pretrain.student.pruning.lagrangian import lagrangian, ramped_sparsity
+from robustdistiller.pretrain.student.pruning.hooks import Key, Values, attach
 from robustdistiller.pretrain.student.pruning.sizes import Sizes, Units, prunable_parameters
-from robustdistiller.upstream import SpeechEncoder
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 
 
 class Gates(nn.Module):
     """Hard-concrete gates on an encoder's units, and the term that drives its size to the target.
 
     The gates act from construction on, through hooks, until :meth:`detach`. While the encoder is in train mode they
-    are drawn anew, with PyTorch's global generator, in every forward pass; in eval mode they are without chance, and
-    the encoder then computes what :meth:`make_dense` computes. The state dict holds the gates' parameters and the
-    multipliers, nothing of the encoder; the encoder's is as without gates.
+    are drawn anew, with PyTorch's global generator and nothing else, in every forward pass; in eval mode they are
+    without chance, and the encoder then computes what :meth:`make_dense` computes. The state dict holds the gates'
+    parameters and the multipliers, nothing of the encoder; the encoder's is as without gates.
 
     Not gated: the last conv layer of an encoder without projection, whose channels are the transformer's.
 
@@ -35,39 +35,38 @@ class Gates(nn.Module):
         config: settings.
 
     Raises:
-        PruningError: the encoder has none of the units, they cannot be pruned in it, or the sparsity is out of reach.
+        SettingsError: the encoder has none of the units, they cannot be pruned in it, or the sparsity is out of reach.
 
-    >>> from robustdistiller.upstream import EncoderConfig
     >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=32, num_layers=2, num_heads=4, ffn_dim=64, position_groups=4))
     >>> gates = Gates(encoder, PruningConfig(sparsity=0.6, ramp_steps=100))
     >>> round(gates.sparsity().item(), 2), gates.target_sparsity(50), gates.make_dense().config.num_layers
     (0.0, 0.3, 2)
     >>> Gates(encoder, PruningConfig(units=["heads"], sparsity=0.75))
     Traceback (most recent call last):
-    robustdistiller.pretrain.student.pruning.config.PruningError: sparsity 0.75 is out of reach: without any \
-heads the encoder would be smaller by 0.002; prune more kinds of units or demand less
+    robustdistiller.common.settings.SettingsError: pruning.sparsity: found 0.75, expected at most 0.002, which is \
+what the encoder loses without any heads; prune more kinds of units or demand less
     """
 
     def __init__(self, encoder: SpeechEncoder, config: PruningConfig):
         super().__init__()
-        self.config = config
-        self._encoder = (encoder,)
-        _check_encoder(encoder, config)
+        shape = encoder.config
+        _check(shape, config)
+        self.config, self._encoder = config, (encoder,)
         self.vectors = nn.ModuleDict()
         for kind in config.units:
-            sizes = _gated(encoder, kind)
-            if not sizes:
-                raise PruningError(f"the encoder has no {kind} to prune; leave it out of units")
-            self.vectors[kind] = nn.ModuleDict({str(i): self._vector(kind, size) for i, size in sizes.items()})
+            rate = config.initial_ffn_drop_rate if kind == "ffn" else config.initial_drop_rate
+            options = (rate, config.initial_std, config.temperature, config.stretch, kind == "conv")
+            self.vectors[kind] = nn.ModuleDict(
+                {str(index): HardConcrete(size, *options) for index, size in _gated(shape, kind).items()}
+            )
         self.multipliers = nn.Parameter(torch.zeros(2))
-        self.vectors.to(next(encoder.parameters()).device)
-        self.multipliers.data = self.multipliers.data.to(next(encoder.parameters()).device)
-
-        shape = encoder.config
+        self.to(next(encoder.parameters()).device)
+        self._by_key: dict[Key, HardConcrete] = {
+            (kind, int(index)): vector for kind, layers in self.vectors.items() for index, vector in layers.items()
+        }
         self._before = encoder.count_parameters(heads=False)
         self._fixed = self._before - prunable_parameters(shape, Units.of(shape))
-        last = str(len(shape.conv_layers) - 1)
-        scaled = shape.feature_scale or ("conv" in self.vectors and last in self.vectors["conv"])
+        scaled = shape.feature_scale or ("conv", len(shape.conv_layers) - 1) in self._by_key
         self._dense_shape = shape.replace(feature_scale=scaled)
         self._check_reach()
         self._values: Values = self.resolve()
@@ -95,29 +94,41 @@ heads the encoder would be smaller by 0.002; prune more kinds of units or demand
         attention included. (DPHuBERT leaves those, and all of WavLM's position biases, out of its count.)
         """
 
-        def number(vector: HardConcrete) -> Tensor:
-            return self._precise(vector.expected())
+        def precise(value: Tensor) -> Tensor:  # counts of parameters go beyond the whole numbers of float32
+            return value if value.device.type == "mps" else value.double()
 
-        def any_open(vector: HardConcrete) -> Tensor:
-            return self._precise(vector.any_open())
-
-        return self._cost(self._units(number, any_open))
+        vectors = self._by_key
+        return self._cost(lambda key: precise(vectors[key].expected()), lambda key: precise(vectors[key].any_open()))
 
     def sparsity(self) -> Tensor:
         """Expected share of the encoder's parameters that is removed, a differentiable scalar."""
         return (1 - self.expected_parameters() / self._before).float()
 
-    def reached(self, tolerance: float = 0.01) -> bool:
-        """Whether the final target is met, but for `tolerance`. Gates follow the demanded sparsity with some delay."""
+    def reached(self, tolerance: float = 0.005) -> bool:
+        """Whether the expected sparsity is the final target, or above it, but for `tolerance`.
+
+        It comes later than the ramp: before, a student is larger than asked for, and nearer to its teacher for that.
+
+        >>> encoder = SpeechEncoder(EncoderConfig.tiny())
+        >>> Gates(encoder, PruningConfig(sparsity=0.4)).reached(), Gates(encoder, PruningConfig(sparsity=0)).reached()
+        (False, True)
+        """
         return self.sparsity().item() >= self.config.sparsity - tolerance
 
     def target_sparsity(self, step: int) -> float:
-        """The sparsity demanded in optimizer step `step`, from 0."""
-        return ramped_sparsity(step, self.config.sparsity, self.config.ramp_steps)
+        """The sparsity demanded in optimizer step `step`, from 0: it rises linearly from 0, as in DPHuBERT."""
+        share = 1.0 if step >= self.config.ramp_steps else step / self.config.ramp_steps
+        return self.config.sparsity * share
 
     def penalty(self, step: int) -> Tensor:
-        """The term of the loss in optimizer step `step`; see :func:`lagrangian`."""
-        return lagrangian(self.sparsity(), self.target_sparsity(step), self.multipliers)
+        """The term of the loss in optimizer step `step`: an augmented Lagrangian `m0 * (s - t) + m1 * (s - t)^2`.
+
+        Wang et al., arXiv 1910.04732, section 3.3; CoFi and DPHuBERT use it too. s is :meth:`sparsity` and t
+        :meth:`target_sparsity`. Gates descend it and the multipliers m ascend it. From `m = 0`, as long as s is below
+        t, m0 falls and m1 rises, both of which reward closing gates; above t, m0 rises again.
+        """
+        gap = self.sparsity() - self.target_sparsity(step)
+        return self.multipliers[0] * gap + self.multipliers[1] * gap.square()
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the AdamW that trains the encoder: the gates, and the multipliers, which ascend."""
@@ -133,18 +144,17 @@ heads the encoder would be smaller by 0.002; prune more kinds of units or demand
         Args:
             exact: meet the final target as nearly as whole units can; see :class:`PruningConfig`.
         """
-        values = {kind: {int(i): v.resolve() for i, v in layers.items()} for kind, layers in self.vectors.items()}
+        values = {key: vector.resolve() for key, vector in self._by_key.items()}
         if not exact:
             return values
-        vectors = {(kind, int(i)): v for kind, layers in self.vectors.items() for i, v in layers.items()}
-        is_open = {(kind, i): gates > 0 for kind, layers in values.items() for i, gates in layers.items()}
-        logits = {key: vector.logits() for key, vector in vectors.items()}
-        keep_one = {key for key, vector in vectors.items() if vector.at_least_one}
-        target = self._before * (1 - self.config.sparsity)
-        is_open = to_target(is_open, logits, keep_one, self._count, target)
-        return {
-            kind: {i: is_open[kind, i] * vectors[kind, i].value() for i in layers} for kind, layers in values.items()
-        }
+        is_open = to_target(
+            {key: gates > 0 for key, gates in values.items()},
+            {key: vector.logits() for key, vector in self._by_key.items()},
+            {key for key, vector in self._by_key.items() if vector.at_least_one},
+            self._count,
+            self._before * (1 - self.config.sparsity),
+        )
+        return {key: is_open[key] * vector.value() for key, vector in self._by_key.items()}
 
     def make_dense(self) -> SpeechEncoder:
         """A new encoder without the closed units, their gates folded into its weights; see :func:`make_dense`."""
@@ -152,34 +162,14 @@ heads the encoder would be smaller by 0.002; prune more kinds of units or demand
 
     def size(self) -> Sizes:
         """Parameters of the encoder, and of what :meth:`make_dense` returns now, without prediction heads."""
-        return self._size(self.resolve(self.config.exact))
-
-    def summary(self) -> dict[str, Any]:
-        """JSON-able: `kept` and `total` units by kind and layer, and parameters `before` and `after`."""
-        values, report = self.resolve(self.config.exact), {}
-        for kind, layers in values.items():
-            kept = [int((gates > 0).sum()) for gates in layers.values()]
-            total = [len(gates) for gates in layers.values()]
-            report[kind] = {"layers": list(layers), "kept": kept, "total": total}
-        size = self._size(values)
-        parameters = {"before": size.before, "after": size.after, "sparsity": size.sparsity}
-        return {**report, "parameters": parameters, "expected_sparsity": self.sparsity().item()}
-
-    def _vector(self, kind: str, size: int) -> HardConcrete:
-        config = self.config
-        rate = config.initial_ffn_drop_rate if kind == "ffn" else config.initial_drop_rate
-        return HardConcrete(size, rate, config.initial_std, config.temperature, config.stretch, kind == "conv")
+        values = self.resolve(self.config.exact)
+        return Sizes(self._before, self._count({key: int((gates > 0).sum()) for key, gates in values.items()}))
 
     def _draw(self, training: bool) -> None:
         """Gates for one forward pass. The extractor may run without gradients, the other gates still need theirs."""
-        if not training:
-            self._values = self.resolve()
-            return
         with torch.enable_grad():
-            self._values = {
-                kind: {int(index): vector.sample() for index, vector in layers.items()}
-                for kind, layers in self.vectors.items()
-            }
+            drawn = {key: vector.sample() for key, vector in self._by_key.items()} if training else self.resolve()
+        self._values = drawn
 
     @contextlib.contextmanager
     def _again(self, values: Values) -> Iterator[None]:
@@ -190,70 +180,55 @@ heads the encoder would be smaller by 0.002; prune more kinds of units or demand
         finally:
             self._values = latest
 
-    def _precise(self, value: Tensor) -> Tensor:
-        """Counts of parameters go beyond the whole numbers of float32."""
-        return value if value.device.type == "mps" else value.double()
+    def _cost(self, number: Callable[[Key], Any], any_open: Callable[[Key], Any]) -> Any:
+        """Parameters of the pruned encoder, given the number of open units of each vector, and whether any is."""
 
-    def _units(self, number: Callable[[Any], Any], any_open: Callable[[Any], Any]) -> Units:
-        """Units of the pruned encoder, from what is known about each vector of gates."""
-
-        def known(kind: str, index: int, about: Callable[[Any], Any], otherwise: int) -> Any:
-            layers = dict(self.vectors.items()).get(kind, {})
-            return about(layers[str(index)]) if str(index) in layers else otherwise
+        def known(kind: str, index: int, about: Callable[[Key], Any], otherwise: int) -> Any:
+            return about((kind, index)) if (kind, index) in self._by_key else otherwise
 
         full = Units.of(self.encoder.config)
-        conv = [known("conv", i, number, n) for i, n in enumerate(full.conv)]
-        parts = []
-        for kind, whole, numbers, exist in (
-            ("heads", "attention_layer", full.heads, full.attends),
-            ("ffn", "ffn_layer", full.ffn, full.feeds),
-        ):
-            layers = [known(whole, i, number, 1) for i in range(len(numbers))]
-            parts.append([layer * known(kind, i, number, numbers[i]) for i, layer in enumerate(layers)])
-            parts.append([layer * known(kind, i, any_open, exist[i]) for i, layer in enumerate(layers)])
-        return Units(conv, *parts)
+        parts = [[known("conv", index, number, units) for index, units in enumerate(full.conv)]]
+        for kind, numbers, exist in (("heads", full.heads, full.attends), ("ffn", full.ffn, full.feeds)):
+            whole = "attention_layer" if kind == "heads" else "ffn_layer"
+            layers = [known(whole, index, number, 1) for index in range(len(numbers))]
+            for about, otherwise in ((number, numbers), (any_open, exist)):
+                parts.append([layer * known(kind, i, about, otherwise[i]) for i, layer in enumerate(layers)])
+        return self._fixed + prunable_parameters(self._dense_shape, Units(*parts))
 
-    def _cost(self, units: Units) -> Any:
-        return self._fixed + prunable_parameters(self._dense_shape, units)
-
-    def _count(self, numbers: dict[tuple[str, int], int]) -> int:
-        """Parameters when so many units are open, by kind and layer."""
-        by_vector = {self.vectors[kind][str(index)]: number for (kind, index), number in numbers.items()}
-        return self._cost(self._units(lambda v: by_vector[v], lambda v: int(by_vector[v] > 0)))
-
-    def _size(self, values: Values) -> Sizes:
-        numbers = {(kind, i): int((z > 0).sum()) for kind, layers in values.items() for i, z in layers.items()}
-        return Sizes(self._before, self._count(numbers))
+    def _count(self, numbers: dict[Key, int]) -> int:
+        return self._cost(numbers.__getitem__, lambda key: int(numbers[key] > 0))
 
     def _check_reach(self) -> None:
-        smallest = self._cost(self._units(lambda v: int(v.at_least_one), lambda v: int(v.at_least_one)))
+        smallest = self._count({key: int(vector.at_least_one) for key, vector in self._by_key.items()})
         reach = 1 - smallest / self._before
         if self.config.sparsity > reach:
-            raise PruningError(
-                f"sparsity {self.config.sparsity} is out of reach: without any {', '.join(self.config.units)} the "
-                f"encoder would be smaller by {reach:.3f}; prune more kinds of units or demand less"
+            raise SettingsError(
+                f"pruning.sparsity: found {self.config.sparsity}, expected at most {reach:.3f}, which is what the "
+                f"encoder loses without any {', '.join(self.config.units)}; prune more kinds of units or demand less"
             )
 
 
-def _gated(encoder: SpeechEncoder, kind: str) -> dict[int, int]:
+def _gated(shape: EncoderConfig, kind: str) -> dict[int, int]:
     """Layers with units of a kind, and how many."""
-    shape = encoder.config
     if kind == "conv":
         channels = [layer[0] for layer in shape.conv_layers]
         return dict(enumerate(channels if shape.has_projection else channels[:-1]))
     numbers = shape.heads if kind in ("heads", "attention_layer") else shape.ffn_dims
-    return {i: 1 if kind.endswith("_layer") else number for i, number in enumerate(numbers) if number}
+    return {index: 1 if kind.endswith("_layer") else number for index, number in enumerate(numbers) if number}
 
 
-def _check_encoder(encoder: SpeechEncoder, config: PruningConfig) -> None:
-    shape = encoder.config
+def _check(shape: EncoderConfig, config: PruningConfig) -> None:
+    lacking = [kind for kind in config.units if not _gated(shape, kind)]
+    if lacking:
+        raise SettingsError(f"pruning.units: the encoder has no {lacking[0]} to prune; leave it out")
     if shape.attention_reuse and not {"heads", "attention_layer"}.isdisjoint(config.units):
-        raise PruningError(
-            f"layers {', '.join(map(str, shape.attention_reuse))} of the encoder reuse attention weights, so that its "
-            "attention cannot be pruned layer by layer; leave heads and attention_layer out of units"
+        layers = ", ".join(str(index + 1) for index in shape.attention_reuse)
+        raise SettingsError(
+            f"pruning.units: layers {layers} of the encoder reuse attention weights, so that its attention cannot be "
+            "pruned layer by layer; leave heads and attention_layer out"
         )
     if "conv" in config.units and shape.feature_grad_mult == 0:
-        raise PruningError(
-            "the conv extractor is frozen (feature_grad_mult 0), so that its gates learn nothing from the speech; give "
-            "it a gradient or leave conv out of units"
+        raise SettingsError(
+            "pruning.units: the conv extractor is frozen (student.feature_grad_mult=0), so that its gates learn "
+            "nothing from the speech; give it a gradient or leave conv out"
         )

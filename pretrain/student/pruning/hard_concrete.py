@@ -61,9 +61,7 @@ class HardConcrete(nn.Module):
 
     def expected(self) -> Tensor:
         """Expected number of open gates, differentiable."""
-        logits = self.logits()
-        number = logits.sigmoid().sum()
-        return number + F.logsigmoid(-logits).sum().exp() if self.at_least_one else number
+        return self._expected(self.logits())
 
     def any_open(self) -> Tensor:
         """Probability that one gate or more is open, differentiable.
@@ -76,7 +74,7 @@ class HardConcrete(nn.Module):
         return 1 - F.logsigmoid(-self.logits()).sum().exp()
 
     def sample(self) -> Tensor:
-        """Gates `(size,)` drawn with PyTorch's global generator, differentiable in log alpha."""
+        """Gates `(size,)` drawn with PyTorch's global generator of their device, differentiable in log alpha."""
         uniform = torch.rand_like(self.log_alpha).clamp(_SMALLEST, 1 - _SMALLEST)
         smooth = ((uniform.logit() + self.log_alpha) / self.temperature).sigmoid()
         gates = (smooth * (1 + 2 * self.stretch) - self.stretch).clamp(0, 1)
@@ -89,21 +87,25 @@ class HardConcrete(nn.Module):
     def resolve(self) -> Tensor:
         """Gates `(size,)` without chance, for use and for removing what is closed.
 
-        As many are open as are expected to be (rounded), those with the greatest log alpha, each at
-        `sigmoid(0.8 * log alpha / temperature)`, as in DPHuBERT's code.
+        As many are open as are expected to be (rounded), those with the greatest log alpha (the first of equal ones),
+        each at its :meth:`value`, as in DPHuBERT's code. Counted on the CPU, so that every device gives the same.
 
         >>> gates = HardConcrete(3, at_least_one=True)
         >>> _ = gates.load_state_dict({"log_alpha": torch.tensor([-30.0, -20.0, -40.0])})
         >>> (gates.resolve() > 0).tolist()
         [False, True, False]
         """
-        number = max(round(float(self.expected())), int(self.at_least_one))
-        gates = torch.zeros_like(self.log_alpha)
-        best = self.log_alpha.topk(number).indices
-        gates[best] = self.value()[best]
-        return gates
+        logits = self.logits().cpu().double()
+        number = max(round(self._expected(logits).item()), int(self.at_least_one))
+        best = logits.argsort(descending=True, stable=True)[:number].to(self.log_alpha.device)
+        return torch.zeros_like(self.log_alpha).index_copy_(0, best, self.value()[best])
 
     @torch.no_grad()
     def value(self) -> Tensor:
-        """What each gate is if it is open, without chance: `(size,)`, above 0."""
-        return (_MEAN_SLOPE * self.log_alpha / self.temperature).sigmoid().clamp(min=_SMALLEST)
+        """What each gate is if it is open, without chance: `sigmoid(0.8 * log alpha / temperature)`, above 0."""
+        exact = (_MEAN_SLOPE * self.log_alpha.cpu().double() / self.temperature).sigmoid().clamp(min=_SMALLEST)
+        return exact.to(self.log_alpha)
+
+    def _expected(self, logits: Tensor) -> Tensor:
+        number = logits.sigmoid().sum()
+        return number + F.logsigmoid(-logits).sum().exp() if self.at_least_one else number

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from robustdistiller.upstream import SpeechEncoder
 
-#: Gates by kind and layer.
-Values = dict[str, dict[int, Tensor]]
+#: A kind of units and the layer, from 0.
+Key = tuple[str, int]
+#: Gates, `(units,)` each.
+Values = dict[Key, Tensor]
 
 
 def attach(encoder: SpeechEncoder, values: Callable[[], Values]) -> list[RemovableHandle]:
@@ -31,81 +33,66 @@ def attach(encoder: SpeechEncoder, values: Callable[[], Values]) -> list[Removab
     Returns:
         Handles that take the hooks away.
 
+    >>> import torch
     >>> from robustdistiller.upstream import EncoderConfig
-    >>> encoder = SpeechEncoder(EncoderConfig(num_layers=1, embed_dim=16, num_heads=2, ffn_dim=8, position_groups=4))
-    >>> handles = attach(encoder.eval(), lambda: {"heads": {0: torch.zeros(2)}, "ffn": {0: torch.zeros(8)}})
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny()).eval()
+    >>> handles = attach(encoder, lambda: {("heads", 0): torch.zeros(2), ("ffn", 0): torch.zeros(32)})
     >>> layer = encoder.transformer.layers[0]
-    >>> layer.down(torch.ones(1, 8)).abs().sum().item()
+    >>> layer.down(torch.ones(1, 32)).abs().sum().item()
     0.0
     >>> for handle in handles: handle.remove()
-    >>> layer.down(torch.ones(1, 8)).abs().sum().item() > 0
+    >>> layer.down(torch.ones(1, 32)).abs().sum().item() > 0
     True
     """
     handles = []
-    gated = values()
-    for index in gated.get("conv", {}):
-        conv = encoder.extractor.layers[index]
-        get = _getter(values, "conv", index)
-        handles.append(conv.register_forward_hook(_scale_channels(get)))
-        norm = encoder.feature_norm if index == len(encoder.config.conv_layers) - 1 else None
-        for module in (conv.norm, norm):
-            if isinstance(module, nn.LayerNorm):
-                handles.append(module.register_forward_hook(_norm_open(get)))
-    for index, layer in enumerate(encoder.transformer.layers):
-        attention = None if layer.attention is None else layer.attention.out_proj
-        for module, units, whole in ((attention, "heads", "attention_layer"), (layer.down, "ffn", "ffn_layer")):
-            if index in gated.get(units, {}):
-                get = _getter(values, units, index)
-                handles.append(module.register_forward_pre_hook(_scale_input(get)))
-                handles.append(module.register_forward_hook(_silence_if_closed(get)))
-            if index in gated.get(whole, {}):
-                handles.append(module.register_forward_hook(_scale_output(_getter(values, whole, index))))
+    for key in values():
+        kind, index = key
+        get = partial(_get, values, key)
+        if kind == "conv":
+            conv = encoder.extractor.layers[index]
+            handles.append(conv.register_forward_hook(partial(_scale_channels, get)))
+            behind = encoder.feature_norm if conv is encoder.extractor.layers[-1] else None
+            for norm in (conv.norm, behind):
+                if isinstance(norm, nn.LayerNorm):
+                    handles.append(norm.register_forward_hook(partial(_norm_open, get)))
+            continue
+        layer = encoder.transformer.layers[index]
+        module = layer.attention.out_proj if kind in ("heads", "attention_layer") else layer.down
+        if kind in ("heads", "ffn"):
+            handles.append(module.register_forward_pre_hook(partial(_scale_input, get)))
+            handles.append(module.register_forward_hook(partial(_silence_if_closed, get)))
+        else:
+            handles.append(module.register_forward_hook(partial(_scale_output, get)))
     return handles
 
 
-def _getter(values: Callable[[], Values], kind: str, layer: int) -> Callable[[], Tensor]:
-    return lambda: values()[kind][layer]
+def _get(values: Callable[[], Values], key: Key) -> Tensor:
+    return values()[key]
 
 
-def _scale_channels(gates: Callable[[], Tensor]) -> Callable:
-    def hook(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
-        return output * gates().to(output.dtype)[:, None]  # (batch, channels, frames)
-
-    return hook
+def _scale_channels(gates: Callable[[], Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return output * gates().to(output.dtype)[:, None]  # (batch, channels, frames)
 
 
-def _scale_input(gates: Callable[[], Tensor]) -> Callable:
-    def hook(module: nn.Module, arguments: tuple) -> tuple:
-        x, *rest = arguments
-        values = gates().to(x.dtype)
-        return (x * values.repeat_interleave(x.shape[-1] // len(values)), *rest)
-
-    return hook
+def _scale_input(gates: Callable[[], Tensor], module: nn.Module, inputs: tuple) -> tuple:
+    x, *rest = inputs
+    values = gates().to(x.dtype)
+    return (x * values.repeat_interleave(x.shape[-1] // len(values)), *rest)
 
 
-def _scale_output(gates: Callable[[], Tensor]) -> Callable:
-    def hook(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
-        return output * gates().to(output.dtype)
-
-    return hook
+def _scale_output(gates: Callable[[], Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return output * gates().to(output.dtype)
 
 
-def _silence_if_closed(gates: Callable[[], Tensor]) -> Callable:
-    def hook(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
-        return output * (gates() > 0).any().to(output.dtype)
-
-    return hook
+def _silence_if_closed(gates: Callable[[], Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return output * (gates() > 0).any().to(output.dtype)
 
 
-def _norm_open(gates: Callable[[], Tensor]) -> Callable:
+def _norm_open(gates: Callable[[], Tensor], norm: nn.LayerNorm, inputs: tuple, output: Tensor) -> Tensor:
     """Layer norm over the open channels; the closed ones are 0."""
-
-    def hook(norm: nn.LayerNorm, arguments: tuple, output: Tensor) -> Tensor:
-        x, is_open = arguments[0].float(), (gates() > 0).float()
-        number = is_open.sum().clamp(min=1)
-        centred = (x - (x * is_open).sum(-1, keepdim=True) / number) * is_open
-        variance = centred.square().sum(-1, keepdim=True) / number
-        y = centred * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias
-        return (y * is_open).to(output.dtype)
-
-    return hook
+    x, is_open = inputs[0].float(), (gates() > 0).float()
+    number = is_open.sum().clamp(min=1)
+    centred = (x - (x * is_open).sum(-1, keepdim=True) / number) * is_open
+    variance = centred.square().sum(-1, keepdim=True) / number
+    y = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+    return (y * is_open).to(output.dtype)
