@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 from lhotse.cut import Cut
@@ -147,7 +148,7 @@ class BatchStream(Sampler):
     def _epoch(self, epoch: int, batches_before: int) -> Iterator[list[_Drawn]]:
         """The batches of an epoch, those of an optimizer step of similar length."""
         seed, size = seed_of(self.seed, epoch), self.batches_per_step
-        drawn = _Lazy(lambda: (_Drawn(*one, self.max_samples) for one in self.cuts.epoch(self.seed, epoch)))
+        drawn = (_Drawn(*one, self.max_samples) for one in self.cuts.epoch(self.seed, epoch))
         batches = map(list, DynamicBucketingSampler(drawn, shuffle=True, seed=seed, **self.options))
         if size == 1:
             yield from batches
@@ -183,16 +184,6 @@ class _Drawn:
         self.duration = min(cut.num_samples, max_samples) / SAMPLE_RATE_HZ
 
 
-class _Lazy:
-    """An iterable made anew on each iteration."""
-
-    def __init__(self, make):
-        self.make = make
-
-    def __iter__(self):
-        return iter(self.make())
-
-
 def _duration_bins(
     cuts: SpeechCuts, max_samples: int, num_buckets: int, batch_size: int | None, batch_seconds: float | None
 ) -> list[float]:
@@ -210,9 +201,5 @@ def _duration_bins(
         return [float(durations[-1]) + 1.0]  # lhotse wants at least one border; this one has everything below it
     # Every so-many-th of a very large corpus says the same.
     some = durations[:: -(-len(durations) // _DURATIONS)]
-    return [float(border) for border in estimate_duration_buckets(map(_Duration, some), buckets)]
-
-
-@dataclass
-class _Duration:
-    duration: float
+    lengths = (SimpleNamespace(duration=duration) for duration in some)
+    return [float(border) for border in estimate_duration_buckets(lengths, buckets)]

@@ -53,13 +53,11 @@ class RootReport:
     left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        files = f"{self.files:,} file{'s' * (self.files != 1)}"
-        found = f"{self.kind:<8} {self.path}: {files}, {hours_in_words(self.hours)}"
-        if not self.left_out:
-            return found
-        return (
-            f"{found} (left out: {self.left_out[0]}{f' and {len(self.left_out) - 1} more' * (len(self.left_out) > 1)})"
+        found = (
+            f"{self.kind:<8} {self.path}: {self.files:,} file{'s' * (self.files != 1)}, {hours_in_words(self.hours)}"
         )
+        others = f" and {len(self.left_out) - 1} more" if len(self.left_out) > 1 else ""
+        return f"{found} (left out: {self.left_out[0]}{others})" if self.left_out else found
 
 
 class SpeechCuts:

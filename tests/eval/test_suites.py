@@ -164,3 +164,19 @@ def test_options_of_sources_are_refused_where_they_are_typed():
     launch.ours = {"noise": ["/data/musan,splt=test"], "rir": None, "speech": None, "music": None}
     with pytest.raises(LaunchError, match=r"^--noise: unknown option 'splt' in .*; did you mean 'split'"):
         launch._given_over(Sources())
+
+
+def test_corpora_of_a_suite_are_drawn_from_by_their_weights(tmp_path):
+    few = noise(tmp_path / "few", "0.wav")
+    many = noise(tmp_path / "many", *(f"{index}.wav" for index in range(9)))
+
+    def share(*options):
+        given = tuple(f"{folder}{option}" for folder, option in zip((few, many), options))
+        (corruptor,) = Sources(noise=given).corruptors([Condition.parse("noise:snr_db=5")]).values()
+        drawn = [corruptor.draw(f"utt-{index}", 1000)["noise"]["names"][0] for index in range(800)]
+        return sum(name.startswith("few/") for name in drawn) / len(drawn)
+
+    assert share("", "") == pytest.approx(0.1, abs=0.04)
+    assert share(",weight=1", ",weight=1") == pytest.approx(0.5, abs=0.06)
+    with pytest.raises(ValueError, match="has no weight and others beside it have one"):
+        share("", ",weight=1")
