@@ -93,6 +93,11 @@ class Objective:
         """What of `Step` must be there that costs work: `second_view`, `clean_view` or `units`."""
         return frozenset()
 
+    @property
+    def reads_predictions(self) -> bool:
+        """Whether `Step.predictions` has a part in the value: maps and heads that nothing reads are not trained."""
+        return False
+
     def check(self, shapes: Shapes) -> None:
         """Refuse options that do not fit, before the first step.
 

@@ -173,6 +173,11 @@ class _Correlation(Objective):
     # Of the two variants of the released code: eps, off_diagonal, off_diagonal_divisor.
     constants: ClassVar[dict[str, tuple[float, float, float]]]
 
+    @property
+    def reads_predictions(self) -> bool:
+        """Unless hidden states are correlated."""
+        return self.of == "predictions"
+
     def check(self, shapes: Shapes) -> None:
         """Refuse frames and ranges of SNR that are none, and weights by SNR where there is no noise."""
         check_frames(self.frames)

@@ -85,6 +85,11 @@ class _PerTarget(Objective):
 
     target_weights: tuple[float, ...] | None = None
 
+    @property
+    def reads_predictions(self) -> bool:
+        """They are what is compared."""
+        return True
+
     def check(self, shapes: Shapes) -> None:
         """Refuse more or fewer weights than targets."""
         if self.target_weights is not None and len(self.target_weights) != len(shapes.target_widths):

@@ -20,6 +20,11 @@ class _OfViews(Objective):
     distance: Literal["l1", "cosine"] = "cosine"
     features: int | Literal["predictions", "last_hidden"] = "predictions"
 
+    @property
+    def reads_predictions(self) -> bool:
+        """Where they are the features that are compared."""
+        return self.features == "predictions"
+
     def check(self, shapes: Shapes) -> None:
         """Refuse features that the student does not have, and views that are all clean."""
         if self.features == "predictions" and shapes.match != "heads":

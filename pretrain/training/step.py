@@ -122,6 +122,8 @@ class Distiller(nn.Module):
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
         self.gates = Gates(student, config.pruning) if config.pruning else None
         self.mask_embedding = mask_embedding(student) if config.student.mask else None
+        if not any(objective.reads_predictions for objective in self.objectives.values()):
+            self.targets.requires_grad_(False)  # DDP would wait for gradients that never come
         self.needs = frozenset().union(*(objective.needs for objective in self.objectives.values()))
         self.target_cache: TargetCache | None = None  # of the first teacher
         self.autocast_dtype: torch.dtype | None = None  # of the training, which teachers do not run within
