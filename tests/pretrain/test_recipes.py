@@ -45,6 +45,11 @@ def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: in
         short += ["student.num_layers=5", "student.embed_dim=16", "student.num_heads=2", "student.ffn_dim=20"]
     if config.student.attention_reuse is not None:
         short += ["student.attention_reuse=[2,4]", "objectives.l2.target_weights=[0.1,0.1,1]"]
+    if config.targets.units is not None:
+        short += ["targets.units.layer=3", "targets.units.count=7", "targets.units.calibration_utterances=8"]
+    for name in config.teachers:
+        short += [f"teachers.{name}.checkpoint={teacher_path}", f"teachers.{name}.layers=[1,2]"]
+        short += [f"teachers.{name}.student_layers=[2,3]"]
     if config.pruning is not None:
         short += ["pruning.sparsity=0.4", "pruning.ramp_steps=2", "pruning.gate_lr=0.5"]
     if config.stages:
@@ -75,6 +80,7 @@ def test_every_option_is_read_by_what_trains(corpus, teacher_path: Path, tmp_pat
         "robustdistiller": ["student.feature_dropout=0.5", "probe.every_steps=2", f"probe.data={table}"],
         str(recipe): ["stages.distil.trainer.max_steps=1"],
         "skill": ["stages=null"],
+        "dice": ["targets.cache={}", "objectives.l1=1"],
     }
     with OptionReads("objectives", "corruption", "multitask") as reads:
         for name, overrides in more.items():
