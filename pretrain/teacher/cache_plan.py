@@ -91,7 +91,7 @@ def make_target_cache(
     }
     parent = Path(settings.folder).expanduser() if settings.folder else out_dir / "targets"
     _check_size(settings, needed, codec, parent)
-    folder = _folder(parent, about, _probe(teacher, sorted({layer for group in groups for layer in group})))
+    folder = _folder(parent, about, _probe(teacher, sorted({layer for group in groups for layer in group if layer != "projected"})))
     cache = TargetCache(folder, about, codec)
     free = shutil.disk_usage(folder).free
     if needed - cache.store.size_bytes > free:
@@ -117,8 +117,8 @@ def make_target_cache(
 def _probe(teacher: Teacher, layers: Sequence[int]) -> list[float]:
     """A few of the values that the teacher's layers have for a second of noise, from -1 to 1."""
     noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, SAMPLE_RATE_HZ)).astype(np.float32))
-    states = teacher.eval()(noise, torch.tensor([SAMPLE_RATE_HZ]), layers=layers).hidden_states
-    some = [states[layer][0, ::10, :: states[layer].shape[-1] // 8 or 1].float().flatten() for layer in layers]
+    states = teacher.eval()(noise, torch.tensor([SAMPLE_RATE_HZ]), layers=layers or (0,)).hidden_states
+    some = [states[layer][0, ::10, :: states[layer].shape[-1] // 8 or 1].float().flatten() for layer in layers or (0,)]
     return [round(value, 6) for one in some for value in (one / one.abs().max()).tolist()]
 
 
