@@ -17,6 +17,7 @@ from robustdistiller.common.names import did_you_mean
 COMMANDS = {
     "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
     "distill": "Distil a small student from a large teacher, by a recipe.",
+    "merge": "Write the weighted mean of two students of one shape, between clean and noisy for instance.",
     "groups": "Find groups of similar layers in a teacher, to distil from their means.",
     "agreement": "Show whether feature distance and linear probe rank the students of some runs alike.",
     "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",

@@ -1,79 +1,112 @@
-"""The running average of a model's weights, which varies less than its latest weights."""
+"""The exponential moving average of a student's weights, kept beside the weights that are trained."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class StudentAverage:
-    """Exponential moving average of everything trained in a module: a <- d_n a + (1 - d_n) w after optimizer step n.
+    """An exponential moving average of all floating-point parameters of a module.
 
-    d_n = min(decay, (1 + n) / (10 + n)), as in TensorFlow's `ExponentialMovingAverage`: early weights, which are far
-    from the later ones, are forgotten sooner.
+    After update n (from 0), `average = d * average + (1 - d) * parameter` with `d = min(decay, (1 + n) / (10 + n))`, as
+    in TensorFlow's `ExponentialMovingAverage` with `num_updates`: 0.1, 0.18, 0.25 ..., so that the start is soon
+    forgotten. With decay 0.999 the last thousand steps or so count. The averages lie on the parameters' devices and in
+    their precision. Buffers are not averaged.
 
     Args:
-        module: on its device; its parameters that require gradients are averaged.
-        decay: 0 to 1, such as 0.999: about the last 1 / (1 - decay) steps count.
+        module: what is averaged. Gates of pruning are averaged where they are part of it, as in
+            `nn.ModuleDict({"student": student, "gates": gates})`.
+        decay: of the average, from 0 (the parameters themselves) to below 1.
 
-    >>> module = nn.Linear(1, 1, bias=False)
-    >>> average = StudentAverage(module, decay=0.9)
-    >>> before = module.weight.item()
-    >>> _ = module.weight.data.add_(1.0)
+    Raises:
+        ValueError: `decay` is outside its range.
+
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> average = StudentAverage(layer, decay=0.9)
+    >>> with torch.no_grad(): _ = layer.weight.add_(1.0)
     >>> average.update()
-    >>> with average.applied():
-    ...     round(module.weight.item() - before, 4)  # d_1 = 2 / 11
-    0.8182
-    >>> round(module.weight.item() - before, 4)
-    1.0
+    >>> with average.applied(): inside = layer.weight.item()
+    >>> round(layer.weight.item() - inside, 4)
+    0.1
     """
 
     def __init__(self, module: nn.Module, decay: float):
-        self.module, self.decay, self.steps = module, decay, 0
-        self.weights = {name: weight.detach().clone() for name, weight in self._trained()}
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; expected 0 to below 1, such as 0.999")
+        self.decay, self.num_updates, self._is_applied = decay, 0, False
+        self._parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
+        self._averages = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after an optimizer step."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        trained = dict(self._trained())
-        torch._foreach_lerp_(list(self.weights.values()), [trained[name].data for name in self.weights], 1 - decay)
+        """Take the parameters of now into the average; to be called after each optimizer step.
 
-    @contextlib.contextmanager
+        Raises:
+            RuntimeError: the averages stand in the module's place.
+        """
+        self._refuse_while_applied("update")
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        weights = [parameter.detach() for parameter in self._parameters.values()]
+        get_ema_multi_avg_fn(decay)(list(self._averages.values()), weights, self.num_updates)
+        self.num_updates += 1
+
+    @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the block the module has the averaged weights; afterwards exactly its own."""
-        own = {name: weight.detach().clone() for name, weight in self._trained()}
-        self.copy_to(self.module)
+        """While it is entered, the module has the averages for parameters; afterwards what it had before, bit for bit.
+
+        For validation and export, not for training. Nothing is copied.
+
+        Raises:
+            RuntimeError: it is entered already.
+        """
+        self._refuse_while_applied("apply")
+        self._is_applied = True
+        self._swap()
         try:
             yield
         finally:
-            _copy(own, self.module)
-
-    def copy_to(self, module: nn.Module) -> None:
-        """Give a module of the same parameters the averaged weights."""
-        _copy(self.weights, module)
+            self._swap()
+            self._is_applied = False
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"steps": self.steps, "weights": self.weights}
+        """Averages by the names of their parameters, and how many updates they are of.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        self.steps = state["steps"]
-        for name, weight in state["weights"].items():
-            self.weights[name].copy_(weight)
+        Raises:
+            RuntimeError: the averages stand in the module's place.
+        """
+        self._refuse_while_applied("save")
+        return {"num_updates": self.num_updates, "averages": dict(self._averages)}
 
-    def _trained(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, weight) for name, weight in self.module.named_parameters() if weight.requires_grad)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave, of a module of the same parameters.
 
+        Raises:
+            ValueError: names or shapes are others.
+        """
+        self._refuse_while_applied("load")
+        saved = state["averages"]
+        shapes = {name: tuple(value.shape) for name, value in saved.items()}
+        expected = {name: tuple(value.shape) for name, value in self._averages.items()}
+        other = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
+        if other:
+            raise ValueError(
+                f"the saved average has {shapes.get(other[0], 'no')} {other[0]}, expected "
+                f"{expected.get(other[0], 'none')}: it is of another module"
+            )
+        for name, average in self._averages.items():
+            average.copy_(saved[name])
+        self.num_updates = int(state["num_updates"])
 
-@torch.no_grad()
-def _copy(weights: dict[str, Tensor], module: nn.Module) -> None:
-    own = dict(module.named_parameters())
-    for name, weight in weights.items():
-        own[name].copy_(weight)
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.data, self._averages[name] = self._averages[name], parameter.data
+
+    def _refuse_while_applied(self, what: str) -> None:
+        if self._is_applied:
+            raise RuntimeError(f"cannot {what} the average while it stands in the module's place (applied())")

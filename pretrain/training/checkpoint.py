@@ -201,6 +201,11 @@ def read_training(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def exported_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights that a student is exported with: the averages where there are such, otherwise the latest."""
+    return {**state["model"], **(state["average"]["averages"] if state["average"] else {})}
+
+
 def progress_to_plain(progress: Progress) -> dict[str, Any]:
     """For a checkpoint."""
     return dataclasses.asdict(progress)

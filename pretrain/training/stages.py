@@ -41,6 +41,7 @@ from robustdistiller.pretrain.training.build import (
 )
 from robustdistiller.pretrain.training.checkpoint import (
     Checkpoints,
+    exported_weights,
     progress_of,
     progress_to_plain,
     read_run,
@@ -229,7 +230,7 @@ class _Run:
         distiller = self._distiller(stage, handed)
         progress = progress_of(found)
         if found is not None and progress.step >= config.trainer.max_steps:
-            distiller.load_state_dict(found["average"]["weights"] if found["average"] else found["model"], strict=False)
+            distiller.load_state_dict(exported_weights(found))
             return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
         if config.trainer.compile:
             check_compiler(fabric.device.type)
@@ -271,16 +272,16 @@ class _Run:
                 if finished:
                     break
             fabric.call("on_train_end", distiller)
-        if training.average is not None:
-            training.average.copy_to(distiller)
-        return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
+        with contextlib.nullcontext() if training.average is None else training.average.applied():
+            return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
 
     def _finish(
         self, stage: Stage, distiller: Distiller, checkpoints: Checkpoints, progress: dict[str, Any], is_last: bool
     ) -> Handed:
         """Export the student of a stage, unless that is done, and make what the next stage begins with."""
-        student = distiller.export_student().cpu()
-        state = {name: value.cpu() for name, value in distiller.handed_on().items()}
+        # Copies: what stands in the distiller may be averaged weights for a while only.
+        student = with_training_options(distiller.export_student(), stage.config.student).cpu()
+        state = {name: value.detach().cpu().clone() for name, value in distiller.handed_on().items()}
         path = self.out_dir / ("student.ckpt" if is_last else f"student_{stage.name}.ckpt")
         digest = _digest({**{f"student.{name}": x for name, x in student.state_dict().items()}, **state})
         written = read_checkpoint(path).metadata.get("content") if path.is_file() else None

@@ -1,0 +1,46 @@
+"""`robustdistiller merge`: a student between two of one shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """
+Write the weighted mean of two students of one shape: (1 - weight) * A + weight * B.
+
+Where B was trained on from A, or both from one student, the weight moves between what each is good at, such as
+clean and noisy speech, and costs no training. Students that began differently average to nothing.
+
+\b
+Examples:
+  robustdistiller merge clean.ckpt noisy.ckpt --out between.ckpt
+  robustdistiller merge clean.ckpt noisy.ckpt --weight 0.25 --out mostly-clean.ckpt
+
+\b
+Then, for instance
+  run_downstream.py -u robustdistiller_local -k between.ckpt ...
+"""
+
+
+def merge(
+    a: Annotated[
+        str, typer.Argument(help="Model at weight 0: a path, a URL, org/name on the Hub, or a name.", metavar="A")
+    ],
+    b: Annotated[str, typer.Argument(help="Model at weight 1, of the same shape.", metavar="B")],
+    out: Annotated[Path, typer.Option("--out", help="File to write, in this package's format.", metavar="FILE")],
+    weight: Annotated[float, typer.Option(help="Of B, from 0 to 1.")] = 0.5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
+) -> None:
+    # The docstring is the help text, set below: it holds examples.
+    from robustdistiller.pretrain.student.merge import merge_checkpoints  # slow to import
+
+    try:
+        typer.echo(merge_checkpoints(a, b, out, weight, overwrite))
+    except (OSError, ValueError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
+
+
+merge.__doc__ = HELP
