@@ -91,7 +91,9 @@ def make_target_cache(
     }
     parent = Path(settings.folder).expanduser() if settings.folder else out_dir / "targets"
     _check_size(settings, needed, codec, parent)
-    folder = _folder(parent, about, _probe(teacher, sorted({layer for group in groups for layer in group if layer != "projected"})))
+    folder = _folder(
+        parent, about, _probe(teacher, sorted({layer for group in groups for layer in group if layer != "projected"}))
+    )
     cache = TargetCache(folder, about, codec)
     free = shutil.disk_usage(folder).free
     if needed - cache.store.size_bytes > free:

@@ -292,9 +292,7 @@ class _Run:
             save_checkpoint(path, student, metadata)
             if is_last and checkpoints.best_path.is_file():
                 best = read_training(checkpoints.best_path)
-                distiller.load_state_dict(
-                    best["average"]["weights"] if best["average"] else best["model"], strict=False
-                )
+                distiller.load_state_dict(exported_weights(best))
                 metadata |= self._metadata(stage, distiller, best["progress"])
                 save_checkpoint(self.out_dir / "student_best.ckpt", distiller.export_student(), metadata)
         if distiller.gates is not None:
