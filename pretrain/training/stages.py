@@ -201,7 +201,9 @@ class _Run:
         digest = self.teacher_notes[""]["sha256"]
         with self.fabric.rank_zero_first():
             for stage in self.stages:
-                stage.cache = make_target_cache(stage.config, out_dir, self.teachers[""], digest, stage.materials.cuts)
+                stage.cache = make_target_cache(
+                    stage.config, out_dir, self.teachers[""], digest, stage.materials.cuts, self.identity["units"]
+                )
         if self.fabric.is_global_zero:
             remove_leftovers(out_dir)  # of a run that was killed
             schedules = {name: one.optim.schedule_steps for name, one in named.items()}

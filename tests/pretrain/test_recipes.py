@@ -108,7 +108,7 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
         assert torch.equal(pruned["extractor.scale"], final["extractor.scale"])  # student.train_feature_scale: false
         assert not torch.equal(pruned["projection.weight"], final["projection.weight"])
     dropout = list_recipes()[recipe].student.feature_dropout
-    assert student.config.feature_dropout == dropout == {"arm": 0.05}.get(recipe, 0.1 if recipe in PRUNING else 0.0)
+    assert student.config.feature_dropout == dropout == {"arm": 0.05, "star": 0.05}.get(recipe, 0.1 if recipe in PRUNING else 0.0)
 
 
 class Stop:
