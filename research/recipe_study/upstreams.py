@@ -90,11 +90,11 @@ def load_upstream(checkpoint: Path) -> tuple[nn.Module, str]:
 
 def untrained_student(teacher: Path, folder: Path, seed: int) -> Path:
     """Writes a student of the teacher's shape with two layers and random weights, the same for the same seed."""
-    encoder = load_encoder(teacher)
     names = ("feature_grad_mult", "dropout", "attention_dropout", "activation_dropout")
-    as_in_teacher = {name: getattr(encoder.config, name) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        encoder = load_encoder(teacher)  # draws, too: its place decides the student
+        as_in_teacher = {name: getattr(encoder.config, name) for name in names}
         student = make_student(encoder, StudentConfig(init="random", **as_in_teacher))
     path = folder / f"random-seed{seed}" / "student.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
