@@ -107,10 +107,11 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
         pruned, final = (read_checkpoint(out_dir / name).state_dict for name in ("student_prune.ckpt", "student.ckpt"))
         assert torch.equal(pruned["extractor.scale"], final["extractor.scale"])  # student.train_feature_scale: false
         assert not torch.equal(pruned["projection.weight"], final["projection.weight"])
-    first = "layer_input" if recipe in ("arm", "thin") else "projected"
+    first = "layer_input" if recipe in ("arm", "thin", "star", "dice") else "projected"
     assert student.state_names()[0] == first  # as of the released models: student.first_state
     dropout = list_recipes()[recipe].student.feature_dropout
-    assert student.config.feature_dropout == dropout == {"arm": 0.05, "star": 0.05}.get(recipe, 0.1 if recipe in PRUNING else 0.0)
+    expected = 0.05 if recipe in ("arm", "star") else 0.1 if recipe in PRUNING else 0.0
+    assert student.config.feature_dropout == dropout == expected
 
 
 class Stop:
