@@ -53,7 +53,7 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
         config: with precision and length of schedule resolved.
         out_dir: folder of the run.
         stop: what may end it early.
-        callbacks: objects with `on_before_optimizer_step(tuner, task, step)` or `on_step_end(tuner, step)`.
+        callbacks: objects with `on_before_optimizer_step(tuner, task, step)` or `on_step_end(tuner, report)`.
 
     Returns:
         `out_dir/student.ckpt`.
@@ -184,7 +184,7 @@ def _fit(
         for report in tuning.steps(PairedBatches(config, tuner.tasks, tuning.positions, corruptor, pin)):
             history.add(report)
             dev.measure(report.step)
-            fabric.call("on_step_end", tuner, report.step)
+            fabric.call("on_step_end", tuner, report)
             finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
             if finished or stopped or report.step % settings.save_every_steps == 0:
                 history.settle_audio()

@@ -64,6 +64,19 @@ def with_training_options(student: SpeechEncoder, options: StudentConfig) -> Spe
     return copy.train()
 
 
+def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
+    """What a run of one teacher trains in its first stage, before the first step.
+
+    Args:
+        config: of the stage, with explicit `targets.layers`.
+        teacher: the model; it is frozen.
+    """
+    student = with_training_options(build_student(config, teacher), config.student)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Distiller(config, {"": teacher}, student)
+
+
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
     """Size and work of the teacher and the student of a run, without data and without training.
 

@@ -38,7 +38,7 @@ def launch(settings: TrainerConfig, callbacks: Sequence[object] = ()) -> Fabric:
         settings: `precision` must be resolved.
         callbacks: objects with some of the methods `on_train_start(distiller)`, `on_batch_start(distiller, batch,
             step)`, `on_after_backward(distiller, step)`, `on_before_optimizer_step(distiller, step)`,
-            `on_step_end(distiller, step)` and `on_train_end(distiller)`.
+            `on_step_end(distiller, report)` and `on_train_end(distiller)`.
 
     Raises:
         SettingsError: a launcher started another number of processes.

@@ -260,7 +260,7 @@ class _Run:
                 history.add(report)
                 if validation.due(report.step) and validation.measure(report.step):
                     save(best=True)
-                fabric.call("on_step_end", distiller, report.step)
+                fabric.call("on_step_end", distiller, report)
                 finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
                 if finished or stopped or report.step % settings.save_every_steps == 0:
                     save()

@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 
@@ -32,7 +31,7 @@ from research.bench.training_work import (
 )
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
-from robustdistiller.pretrain.training.build import build
+from robustdistiller.pretrain.training.build import make_distiller
 from robustdistiller.upstream import load_encoder, register
 
 _TARGET = {"cpu": 2.0, "cuda": 3.0}
@@ -83,7 +82,7 @@ def fill_cache(work: Work) -> None:
 def time_peer(work: Work) -> dict[str, Any]:
     """The same of the released way."""
     register()
-    module = build(run_config(work), load_encoder(work.folder / "teacher.ckpt"))
+    module = make_distiller(run_config(work), load_encoder(work.folder / "teacher.ckpt"))
     step = PeerStep(module, work.folder).to(work.device)
     step.student.train()
     step.head.train()
@@ -112,7 +111,7 @@ def _trajectories(work: Work, *overrides: str) -> dict[str, float]:
     config = run_config(work, *off, "objectives.enhancement.dropout=0", "trainer.max_steps=5", "optim.eps=1e-12",
                         f"data.max_samples={round(16_000 * work.duration_s)}", "optim.weight_decay=0.01",
                         *overrides)  # fmt: skip
-    peer = PeerStep(build(config, load_encoder(work.folder / "teacher.ckpt")), work.folder).to(work.device)
+    peer = PeerStep(make_distiller(config, load_encoder(work.folder / "teacher.ckpt")), work.folder).to(work.device)
     shutil.rmtree(work.folder / "run", ignore_errors=True)
     distill(config, callbacks=[heard, ours])
     worst: dict[str, float] = {}
@@ -122,20 +121,20 @@ def _trajectories(work: Work, *overrides: str) -> dict[str, float]:
     return worst
 
 
-class _Heard(pl.Callback):
+class _Heard:
     def __init__(self):
         self.batches = []
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+    def on_batch_start(self, distiller, batch, step) -> None:
         self.batches.append((batch.waveforms.cpu(), batch.corrupted.waveforms.cpu()))
 
 
-class _Values(pl.Callback):
+class _Values:
     def __init__(self):
         self.values = []
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.values.append({name: float(value) for name, value in pl_module.values.items()})
+    def on_step_end(self, distiller, report) -> None:
+        self.values.append({name: float(value) for name, value in report.values.items()})
 
 
 def profile_ours(work: Work) -> StepParts:

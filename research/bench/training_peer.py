@@ -44,7 +44,7 @@ class PeerStep:
         from s3prl.upstream.wavlm.expert import UpstreamExpert
 
         file = work / "peer-teacher.pt"
-        torch.save(_content(module.teacher), file)
+        torch.save(_content(module.teachings[0].model), file)
         self.teacher = UpstreamExpert(str(file)).eval().requires_grad_(False)
         content = _content(module.student)
         options = {**content["Config"]["distiller"], "feature_grad_mult": module.student.config.feature_grad_mult}
@@ -52,8 +52,8 @@ class PeerStep:
             self.student = DistillerModel(DistillerConfig(options))
         self.student.load_state_dict(content["Distiller"])
         self.head = _Head(module.heads["enhancement"])
-        self.settings = module.settings.optim
-        self.enhancement_weight = module.settings.objectives.enhancement.weight
+        self.settings = module.config.optim
+        self.enhancement_weight = module.config.objectives.enhancement.weight
         self.optimizer = get_optimizer(
             [self.student, self.head],
             self.settings.schedule_steps,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import prod
 from statistics import median
 
-import lightning.pytorch as pl
 from torch.profiler import ProfilerActivity, profile
 
 from research.bench.machine import bandwidth, matrix_rate
@@ -67,7 +66,7 @@ class StepParts:
         return self.moved_bytes[kind] / self.bandwidth if self.moved_bytes.get(kind) else None
 
 
-class StepProfile(pl.Callback):
+class StepProfile:
     """Profiles the last of a few steps of a run.
 
     Args:
@@ -81,16 +80,16 @@ class StepProfile(pl.Callback):
         self.device = device
         self.seconds, self.flops, self.moved_bytes = Counter(), Counter(), Counter()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx) -> None:
+    def on_batch_start(self, distiller, batch, step) -> None:
         """Begin at the last step."""
-        if trainer.global_step == trainer.max_steps - 1:
+        if step == distiller.config.trainer.max_steps:
             kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device != "cpu" else [])]
             self._profile = profile(activities=kinds, record_shapes=True)
             self._profile.__enter__()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_step_end(self, distiller, report) -> None:
         """Add up."""
-        if trainer.global_step < trainer.max_steps:
+        if report.step < distiller.config.trainer.max_steps:
             return
         self._profile.__exit__(None, None, None)
         for event in self._profile.key_averages(group_by_input_shape=True):

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import soundfile
 import torch
@@ -125,13 +124,13 @@ def run_config(work: Work, *overrides: str):
     ])  # fmt: skip
 
 
-class Turn(pl.Callback):
+class Turn:
     """Seconds of the steps after the first, data included."""
 
     def __init__(self, work: Work):
         self.work, self.clock, self.ends = work, work_clock(work.device), []
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_step_end(self, distiller, report) -> None:
         if self.work.device != "cpu":
             torch.accelerator.synchronize()
         self.ends.append(self.clock())

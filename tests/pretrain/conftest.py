@@ -12,8 +12,6 @@ import soundfile
 import torch
 
 from robustdistiller.pretrain import DistillConfig, distill, load_config
-from robustdistiller.pretrain.training.build import build_student, with_training_options
-from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 TEACHER = EncoderConfig(
@@ -132,8 +130,3 @@ def assert_equal_states(found: object, expected: object, place: str = "") -> Non
             assert_equal_states(one, other, f"{place}/{index}")
     else:
         assert found == expected, place
-
-
-def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
-    """What the first stage of a run trains, before the first step."""
-    return Distiller(config, {"": teacher}, with_training_options(build_student(config, teacher), config.student))

@@ -16,12 +16,13 @@ from robustdistiller.pretrain import SettingsError, distill, load_config
 from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream
 from robustdistiller.pretrain.training import launch as acceleration
 from robustdistiller.pretrain.training import stages
+from robustdistiller.pretrain.training.build import make_distiller
 from robustdistiller.pretrain.training.launch import check_compiler, check_launcher, compile_layers
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
 from tests.waiting import HANG_S
 
-from .conftest import TEACHER, assert_equal_states, last_checkpoint, make_distiller, run_overrides
+from .conftest import TEACHER, assert_equal_states, last_checkpoint, run_overrides
 
 WITHOUT_DROPOUT = (
     "student.dropout=0",
@@ -116,8 +117,8 @@ def test_a_run_stopped_in_stage_two_goes_on_with_another_number_of_processes(
     distill(load_config("skill", [*pruned(corpus, teacher_path, straight), "trainer.accumulate=2"]))
 
     class Break:
-        def on_step_end(self, distiller, step) -> None:
-            if distiller.gates is None and step == 3:
+        def on_step_end(self, distiller, report) -> None:
+            if distiller.gates is None and report.step == 3:
                 raise OSError("the power went out")
 
     overrides = pruned(corpus, teacher_path, tmp_path / "first")

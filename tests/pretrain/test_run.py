@@ -14,13 +14,14 @@ import yaml
 
 from robustdistiller.pretrain import NonFiniteLossError, SettingsError, distill
 from robustdistiller.pretrain.data.roots import check_data, load_teacher
+from robustdistiller.pretrain.training.build import make_distiller
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from tests.leftovers import leave_temporary_file
 
-from .conftest import assert_equal_states, last_checkpoint, make_distiller
+from .conftest import assert_equal_states, last_checkpoint
 
 
 def test_global_generators_are_left_alone(make_config, tmp_path: Path) -> None:

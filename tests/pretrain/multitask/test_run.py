@@ -130,8 +130,8 @@ class StopAt:
     def __init__(self, step: int):
         self.step = step
 
-    def on_step_end(self, tuner, step) -> None:
-        if step == self.step:
+    def on_step_end(self, tuner, report) -> None:
+        if report.step == self.step:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -228,8 +228,8 @@ def test_the_best_step_is_exported_not_the_last(make_run, tmp_path: Path, monkey
     snapshots = {}
 
     class Keep:
-        def on_step_end(self, tuner, step) -> None:
-            snapshots[step] = tuner.encoder.state_dict()["projection.weight"].clone()
+        def on_step_end(self, tuner, report) -> None:
+            snapshots[report.step] = tuner.encoder.state_dict()["projection.weight"].clone()
 
     distill(make_run(tmp_path, "trainer.max_steps=6"), callbacks=[Keep()])
     exported = read_checkpoint(tmp_path / "student.ckpt").state_dict["projection.weight"]

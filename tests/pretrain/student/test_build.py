@@ -8,10 +8,8 @@ import torch
 from robustdistiller.pretrain import SettingsError, load_config, make_student
 from robustdistiller.pretrain.config.schema import StudentConfig
 from robustdistiller.pretrain.student.build import adopt_student, copied_weights, freeze, load_student
-from robustdistiller.pretrain.training.build import count_parameters
+from robustdistiller.pretrain.training.build import count_parameters, make_distiller
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
-
-from ..conftest import make_distiller
 
 WAVLM_BASE_PLUS = EncoderConfig(relative_position=True, gated_relative_position=True)
 SMALL = EncoderConfig(
