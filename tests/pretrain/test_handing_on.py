@@ -1,0 +1,205 @@
+"""Runs of several stages: what is handed on, continued, extended, begun anew, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustdistiller.common.locks import locked
+from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
+from robustdistiller.pretrain.training import stopping
+from robustdistiller.pretrain.training.log import read_history
+from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
+
+from .conftest import Corpus, assert_equal_states, last_checkpoint
+
+RECIPE = "robustdistiller_dpwavlm"
+
+
+class Watch:
+    """The state of maps and heads as each stage begins, and at its end."""
+
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def on_train_start(self, distiller) -> None:
+        self.begun.append({name: value.clone() for name, value in distiller.handed_on().items()})
+
+    def on_train_end(self, distiller) -> None:
+        self.ended.append({name: value.clone() for name, value in distiller.handed_on().items()})
+
+
+def options(corpus: Corpus, teacher_path: Path, out_dir: Path, *more: str) -> list[str]:
+    """Two short stages with enhancement."""
+    return [
+        *(f"teacher.checkpoint={teacher_path}", f"data.speech={corpus.speech}", f"out_dir={out_dir}"),
+        *(f"data.noise={corpus.noise}", f"data.rir={corpus.rir}", "data.num_workers=0", "data.min_samples=1600"),
+        *("data.max_samples=40000", "trainer.accelerator=cpu", "trainer.batch_size=6", "trainer.batch_seconds=null"),
+        *("trainer.accumulate=1", "trainer.log_every_steps=1", "trainer.save_every_steps=1", "optim.lr=1e-2"),
+        *("objectives.enhancement.hidden_size=8", "objectives.enhancement.num_layers=1"),
+        *("pruning.sparsity=0.3", "pruning.ramp_steps=1", "pruning.gate_lr=0.5", "targets.layers=[projected,2,5]"),
+        *("trainer.max_steps=3", "stages.distil.trainer.max_steps=2", "optim.schedule_steps=9"),
+        *("stages.distil.optim.schedule_steps=9", "targets.cache={}"),
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def two_stages(tmp_path_factory, corpus, teacher_path) -> tuple[Path, Watch]:
+    """A run from start to end."""
+    out_dir, watch = tmp_path_factory.mktemp("two"), Watch()
+    distill(load_config(RECIPE, options(corpus, teacher_path, out_dir)), callbacks=[watch])
+    return out_dir, watch
+
+
+@pytest.fixture
+def run(two_stages, corpus, teacher_path, tmp_path: Path):
+    """Go on with a copy of that run, in another folder."""
+    shutil.copytree(two_stages[0], tmp_path / "moved")
+
+    def start(*more: str, callbacks=()) -> Path:
+        return distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path / "moved", *more)), callbacks)
+
+    start.folder = tmp_path / "moved"
+    return start
+
+
+def test_the_second_stage_begins_with_the_maps_and_heads_of_the_first(two_stages) -> None:
+    out_dir, watch = two_stages
+    assert_equal_states(watch.begun[1], watch.ended[0])
+    moved = [name for name in watch.begun[0] if not torch.equal(watch.begun[0][name], watch.begun[1][name])]
+    assert any(name.startswith("targets.") for name in moved)
+    assert any(name.startswith("heads.enhancement.") for name in moved)
+    pruned, final = (load_encoder(out_dir / name) for name in ("student_prune.ckpt", "student.ckpt"))
+    assert final.config.conv_layers == pruned.config.conv_layers and final.config.heads == pruned.config.heads
+    lines = read_history(out_dir / "history.csv")
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        *(("prune", step) for step in (1, 2, 3)),
+        *(("distil", step) for step in (1, 2)),
+    ]
+
+
+def test_caches_and_lists_are_there_once(two_stages) -> None:
+    out_dir, _ = two_stages
+    assert len(list((out_dir / "targets").glob("targets-*"))) == 1
+    assert len(list(out_dir.rglob("manifests"))) == 1 and not (out_dir / "first").exists()
+
+
+def test_a_finished_run_in_another_folder_is_finished(run) -> None:
+    digest = checkpoint_digest(run.folder / "student.ckpt")
+    watch = Watch()
+    assert run(callbacks=[watch]) == run.folder / "student.ckpt"
+    assert not watch.begun and checkpoint_digest(run.folder / "student.ckpt") == digest
+
+
+def test_the_last_stage_can_be_made_longer(run) -> None:
+    watch = Watch()
+    run("stages.distil.trainer.max_steps=4", callbacks=[watch])
+    assert len(watch.begun) == 1 and last_checkpoint(run.folder)["progress"]["step"] == 4
+    assert read_checkpoint(run.folder / "student.ckpt").metadata["step"] == 4
+
+
+def test_a_longer_first_stage_is_followed_by_a_new_second_one(run, two_stages, caplog) -> None:
+    before = read_checkpoint(run.folder / "student.ckpt").state_dict
+    watch = Watch()
+    run("trainer.max_steps=5", callbacks=[watch])
+    assert len(watch.begun) == 2 and "stage distil begins anew" in caplog.text
+    assert_equal_states(watch.begun[1], watch.ended[0])
+    after = read_checkpoint(run.folder / "student.ckpt")
+    assert after.state_dict["projection.bias"].ne(before["projection.bias"]).any()
+    lines = [(line["stage"], line["step"]) for line in read_history(run.folder / "history.csv")]
+    assert sorted(lines) == sorted(set(lines)) and lines.count(("prune", 5)) == 1
+
+
+def test_a_stage_whose_checkpoints_are_gone_is_not_trained_again(run) -> None:
+    for path in run.folder.glob("checkpoints/prune-*"):
+        path.unlink()
+    with pytest.raises(SettingsError, match=r"holds checkpoints of stage distil, and none of stage prune before it"):
+        run()
+
+
+def test_what_another_library_has_left_is_not_read(run) -> None:
+    (run.folder / "hpc_ckpt_1.ckpt").write_bytes(b"not ours")
+    (run.folder / "checkpoints" / "hpc_ckpt_1.ckpt").write_bytes(b"not ours")
+    run("stages.distil.trainer.max_steps=3")
+    assert last_checkpoint(run.folder)["progress"]["step"] == 3
+
+
+def test_a_second_run_in_the_same_folder_is_refused(run, two_stages) -> None:
+    with locked(run.folder / ".lock"), pytest.raises(SettingsError, match="another run is at work in .*moved"):
+        run()
+
+
+def test_two_runs_at_once_do_not_mix(corpus, teacher_path, tmp_path: Path) -> None:
+    program = "import typer; from robustdistiller.cli.distill import distill; typer.run(distill)"
+    overrides = options(corpus, teacher_path, tmp_path, "trainer.max_steps=6")
+    command = [sys.executable, "-c", program, RECIPE, *overrides]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate()[1] for one in runs]
+    assert sorted(one.returncode == 0 for one in runs) == [False, True], said
+    assert any("another run is at work in" in text for text in said)
+    lines = [(line["stage"], line["step"]) for line in read_history(tmp_path / "history.csv")]
+    assert len(lines) == len(set(lines)) == 8
+
+
+def test_a_run_of_the_first_version_is_not_continued(run) -> None:
+    notes = json.loads((run.folder / "run.json").read_text())
+    del notes["format"]
+    (run.folder / "run.json").write_text(json.dumps(notes))
+    with pytest.raises(SettingsError, match=r"holds a run of an earlier version.*student\.checkpoint=.*config\.yaml"):
+        run()
+
+
+def test_no_more_checkpoints_are_kept_than_asked_for(corpus, teacher_path, tmp_path: Path) -> None:
+    distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, "trainer.keep_checkpoints=0")))
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("*[0-9].ckpt"))
+    assert names == ["distil-00000002.ckpt", "prune-00000003.ckpt"]
+
+
+def test_the_time_limit_is_that_of_all_stages(corpus, teacher_path, tmp_path: Path, monkeypatch) -> None:
+    clock = {"s": 0.0}
+    monkeypatch.setattr(stopping, "time", type("Clock", (), {"monotonic": staticmethod(lambda: clock["s"])}))
+
+    class Tick:
+        def on_batch_start(self, distiller, batch, step) -> None:
+            clock["s"] += 3600
+
+    config = load_config(RECIPE, options(corpus, teacher_path, tmp_path, "trainer.max_hours=3.5"))
+    with pytest.raises(RunInterrupted, match=r"max_hours=3\.5 at step 1 of 2 of stage distil") as stopped:
+        distill(config, callbacks=[Tick()])
+    assert stopped.value.exit_code == 0
+    distill(config)
+    assert last_checkpoint(tmp_path)["progress"]["step"] == 2
+
+
+def test_an_oversized_student_is_never_the_best(corpus, teacher_path, tmp_path: Path) -> None:
+    slow = ("validation.every_steps=1", "pruning.gate_lr=1e-4", "pruning.multiplier_lr=1e-4", "stages.distil=null")
+    distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, *slow)))
+    assert not (tmp_path / "student_best.ckpt").exists() and not list(tmp_path.glob("checkpoints/*best*"))
+
+
+def test_the_average_is_validated_exported_and_resumed(make_config, tmp_path: Path) -> None:
+    more = ("trainer.ema_decay=0.5", "validation.every_steps=2", "trainer.max_steps=6")
+    distill(make_config(tmp_path / "straight", *more))
+    distill(make_config(tmp_path / "stopped", *more, "trainer.max_steps=3"))
+    distill(make_config(tmp_path / "stopped", *more))
+    one, other = (last_checkpoint(tmp_path / name) for name in ("straight", "stopped"))
+    for part in ("model", "average", "progress"):
+        assert_equal_states(one[part], other[part], part)
+    student = dict(load_encoder(tmp_path / "straight" / "student.ckpt").state_dict())
+    averages = {name: one["average"]["averages"][f"student.{name}"] for name in student}
+    assert_equal_states(student, averages)
+    assert not torch.equal(student["projection.weight"], one["model"]["student.projection.weight"])
+
+
+def test_a_mistake_in_a_later_stage_is_told_before_the_first_step(corpus, teacher_path, tmp_path: Path) -> None:
+    mistake = "stages.distil.objectives.enhancement.input=17"
+    with pytest.raises(SettingsError, match=r"objectives\.enhancement: input: found layer 17"):
+        distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, mistake)))
+    assert not (tmp_path / "checkpoints").exists()
