@@ -132,7 +132,7 @@ def test_what_another_library_has_left_is_not_read(run) -> None:
 
 
 def test_a_second_run_in_the_same_folder_is_refused(run, two_stages) -> None:
-    with locked(run.folder / ".lock"), pytest.raises(SettingsError, match="another run is at work in .*moved"):
+    with locked(run.folder / ".lock"), pytest.raises(SettingsError, match=r"another run is at work in .*moved"):
         run()
 
 
