@@ -71,7 +71,7 @@ def inspect_model(path: str | Path, num_heads: int | None = None) -> Inspection:
         prediction_layers=(),
         normalizes_input=False,
         notes=tuple(_notes(config)),
-        commands=tuple(_commands(str(path))),
+        commands=tuple(_commands(str(path), config.num_layers)),
     )
 
 
@@ -99,8 +99,9 @@ def _notes(config: WhisperConfig) -> Iterator[str]:
     )
 
 
-def _commands(path: str) -> Iterator[str]:
-    quoted = shlex.quote(path)
+def _commands(path: str, num_layers: int) -> Iterator[str]:
+    quoted, layers = shlex.quote(path), ",".join(str(round(num_layers * part / 3)) for part in (1, 2, 3))
     yield f"run_downstream.py -m train -u robustdistiller_local -k {quoted} -d TASK -n NAME"
-    yield f"robustdistiller distill robustdistiller teacher.checkpoint={quoted} student.checkpoint=MODEL"
+    taught = f"teacher.checkpoint={quoted} 'targets.layers=[{layers}]' student.init=random"
+    yield f"robustdistiller distill robustdistiller {taught}"
     yield f"robustdistiller extract {quoted} AUDIO --out DIR"
