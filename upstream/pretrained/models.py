@@ -14,7 +14,8 @@ from robustdistiller.upstream.checkpoints.inspection import Inspection, inspect_
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
 from robustdistiller.upstream.model.cost import SAMPLE_RATE_HZ, counted_macs
 from robustdistiller.upstream.pretrained.whisper.checkpoint import WhisperCheckpoint, is_whisper, read_whisper
-from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, WhisperEncoder
+from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
+from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
 
 Model: TypeAlias = Checkpoint | WhisperCheckpoint
 
