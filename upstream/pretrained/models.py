@@ -14,7 +14,8 @@ from robustdistiller.upstream.checkpoints.inspection import Inspection, inspect_
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
 from robustdistiller.upstream.model.cost import SAMPLE_RATE_HZ, counted_macs
 from robustdistiller.upstream.pretrained.whisper.checkpoint import WhisperCheckpoint, is_whisper, read_whisper
-from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, WhisperEncoder
+from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
+from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
 
 Model: TypeAlias = Checkpoint | WhisperCheckpoint
 
@@ -71,7 +72,7 @@ def inspect_model(path: str | Path, num_heads: int | None = None) -> Inspection:
         prediction_layers=(),
         normalizes_input=False,
         notes=tuple(_notes(config)),
-        commands=tuple(_commands(str(path))),
+        commands=tuple(_commands(str(path), config.num_layers)),
     )
 
 
@@ -99,8 +100,9 @@ def _notes(config: WhisperConfig) -> Iterator[str]:
     )
 
 
-def _commands(path: str) -> Iterator[str]:
-    quoted = shlex.quote(path)
+def _commands(path: str, num_layers: int) -> Iterator[str]:
+    quoted, layers = shlex.quote(path), ",".join(str(round(num_layers * part / 3)) for part in (1, 2, 3))
     yield f"run_downstream.py -m train -u robustdistiller_local -k {quoted} -d TASK -n NAME"
-    yield f"robustdistiller distill robustdistiller teacher.checkpoint={quoted} student.checkpoint=MODEL"
+    taught = f"teacher.checkpoint={quoted} 'targets.layers=[{layers}]' student.init=random"
+    yield f"robustdistiller distill robustdistiller {taught}"
     yield f"robustdistiller extract {quoted} AUDIO --out DIR"

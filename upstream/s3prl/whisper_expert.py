@@ -21,7 +21,7 @@ class WhisperExpert(Expert):
         ckpt: a model's name, see :func:`~robustdistiller.upstream.pretrained.resolve.resolve`, of a Whisper model.
         model_config: YAML file with options.
         options: the same as keyword arguments, which win over the file. There is one, ``pad_to_30_s``: see
-            :class:`~robustdistiller.upstream.pretrained.whisper.encoder.WhisperConfig`.
+            :class:`~robustdistiller.upstream.pretrained.whisper.config.WhisperConfig`.
 
     Raises:
         ValueError: it is another model, cannot be read, or an option is unknown.

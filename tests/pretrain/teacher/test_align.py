@@ -7,7 +7,8 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.teacher.align import frame_shift, shifted
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
-from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, WhisperEncoder
+from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
+from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
 
 #: (kernel, stride) of extractors: wav2vec 2.0's; half its stride; two of its stride and another field.
 USUAL = ((10, 5), *((3, 2),) * 4, *((2, 2),) * 2)

@@ -16,8 +16,9 @@ from robustdistiller.upstream.checkpoints.files import CheckpointError
 from robustdistiller.upstream.checkpoints.load import open_source
 from robustdistiller.upstream.checkpoints.parameter_names import match_weights
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
+from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.ctranslate2 import read_variables
-from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, WhisperEncoder
+from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
 from robustdistiller.upstream.pretrained.whisper.recognise import ctranslate2_file, layout_of
 
 #: Parts of our names, of Hugging Face's, OpenAI's and, but for the stacked attention, CTranslate2's.

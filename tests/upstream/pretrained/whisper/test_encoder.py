@@ -7,7 +7,8 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper import modeling_whisper
 
 from robustdistiller.upstream.pretrained.whisper.checkpoint import read_whisper
-from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, WhisperEncoder, sinusoids
+from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
+from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder, sinusoids
 from robustdistiller.upstream.pretrained.whisper.log_mel import LogMel, mel_filters
 
 LENGTHS = (24077, 16000, 16160, 9311, 8160, 8159, 480, 400)

@@ -23,7 +23,8 @@ from robustdistiller.upstream import (
 from robustdistiller.upstream.model.cost import encoder_cost
 from robustdistiller.upstream.pretrained.hub import hub_folder
 from robustdistiller.upstream.pretrained.models import inspect_model, padding_factor
-from robustdistiller.upstream.pretrained.whisper.encoder import WhisperConfig, WhisperEncoder
+from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
+from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
 from robustdistiller.upstream.s3prl.whisper_expert import WhisperExpert
 
 KINDS = ["folder", "openai_file", "ctranslate2_folder"]
