@@ -17,22 +17,15 @@ from lightning.fabric import Fabric
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.files import remove_leftovers, write_text
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
-from robustdistiller.pretrain.data.roots import check_data, load_teacher
 from robustdistiller.pretrain.data.sampler import BatchStream
-from robustdistiller.pretrain.data.speech import cuts_digest
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
-from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache, refuse_uncacheable
-from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
-from robustdistiller.pretrain.teacher.protocol import Teacher
-from robustdistiller.pretrain.teacher.units import TeacherUnits, find_units
 from robustdistiller.pretrain.training.build import (
     build_student,
     count_parameters,
@@ -44,7 +37,6 @@ from robustdistiller.pretrain.training.checkpoint import (
     exported_weights,
     progress_of,
     progress_to_plain,
-    read_run,
     read_training,
     refuse_other_run,
     write_run,
@@ -53,55 +45,24 @@ from robustdistiller.pretrain.training.errors import RunInterrupted
 from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
 from robustdistiller.pretrain.training.log import History, draw_history, read_history
 from robustdistiller.pretrain.training.loop import Training
-from robustdistiller.pretrain.training.probe import Probe
+from robustdistiller.pretrain.training.preparation import (
+    Materials,
+    Stage,
+    groups_of,
+    load_teachers,
+    materials_of,
+    resolved,
+    run_folder,
+    units_of,
+    with_groups,
+)
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest
 from robustdistiller.pretrain.training.validate import Validation
-from robustdistiller.pretrain.training.validation_speech import (
-    ValidationSpeech,
-    prepare_validation,
-    validation_corruptors,
-)
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.model.cost import cost_table, encoder_cost
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Materials:
-    """What a stage trains and is validated on."""
-
-    cuts: Any
-    corruptor: Corruptor | None
-    validation: ValidationSpeech | None
-    probe: Probe | None
-
-    def describe(self) -> dict[str, Any]:
-        """What defines it, to recognise it after a restart."""
-        return {
-            "speech": cuts_digest(self.cuts),
-            "corruption": self.corruptor and self.corruptor.describe(),
-            "validation": self.validation and self.validation.describe(),
-            "probe": self.probe and self.probe.describe(),
-        }
-
-
-@dataclass
-class Stage:
-    """One stage of a run, checked.
-
-    Attributes:
-        name: of the stage.
-        config: of the stage, with everything resolved that was left open.
-        materials: what it hears.
-        cache: of the first teacher's targets, if they are kept; of the same targets, stages have the same one.
-    """
-
-    name: str
-    config: DistillConfig
-    materials: Materials
-    cache: TargetCache | None = None
 
 
 @dataclass
@@ -151,7 +112,7 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
     ...     distill(config).name
     'student.ckpt'
     """
-    out_dir = _out_dir(config)
+    out_dir = run_folder(config)
     is_main = rank_zero_only.rank == 0  # known before training, from the launcher's variables
     if not is_main:
         logging.getLogger("robustdistiller").setLevel(logging.WARNING)
@@ -161,7 +122,7 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
         if config.multitask is not None:
             from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
-            return run_multitask(_resolved(config, "tune", out_dir), out_dir, stop, callbacks)
+            return run_multitask(resolved(config, "tune", out_dir), out_dir, stop, callbacks)
         return _Run(config, out_dir, callbacks).complete(stop)
 
 
@@ -170,7 +131,7 @@ class _Run:
 
     def __init__(self, config: DistillConfig, out_dir: Path, callbacks: Sequence[object]):
         self.out_dir = out_dir
-        named = {stage.name: _resolved(stage.config, stage.name, out_dir) for stage in stages_of(config)}
+        named = {stage.name: resolved(stage.config, stage.name, out_dir) for stage in stages_of(config)}
         first = next(iter(named.values()))
         for stage_config in named.values():
             refuse_uncacheable(stage_config)
@@ -178,10 +139,11 @@ class _Run:
         self.teachers, self.teacher_notes = load_teachers(first)
         with self.fabric.rank_zero_first():  # the others find the headers read
             known: dict[str, Materials] = {}
-            materials = {name: _materials(one, out_dir, known) for name, one in named.items()}
-        self.groups = self._find_groups(first, next(iter(materials.values())))
-        self.units = self._find_units(first, next(iter(materials.values())))
-        self.stages = [Stage(name, self._with_groups(one), materials[name]) for name, one in named.items()]
+            materials = {name: materials_of(one, out_dir, known) for name, one in named.items()}
+        heard_first = next(iter(materials.values()))
+        self.groups = groups_of(first, out_dir, self.fabric, self.teachers[""], heard_first)
+        self.units = units_of(first, out_dir, self.fabric, self.teachers[""], heard_first)
+        self.stages = [Stage(name, with_groups(one, self.groups), materials[name]) for name, one in named.items()]
         student = self._new_student()
         for stage in self.stages:  # every mistake in any stage is told before the first step
             trial = Distiller(
@@ -375,42 +337,6 @@ class _Run:
             student.extractor.requires_grad_(False)
         return student
 
-    def _find_groups(self, config: DistillConfig, materials: Materials) -> list[list[int]] | None:
-        """Groups of similar teacher layers, if the recipe asks for them: found once, by one process."""
-        if config.targets.layers != "auto":
-            return None
-        path = self.out_dir / "groups.json"
-        if self.fabric.is_global_zero and not path.is_file():
-            found = find_groups(
-                self.teachers[""],
-                materials.cuts,
-                config.targets.groups,
-                config.seed,
-                self.fabric.device,
-                progress=config.trainer.progress,
-            )
-            found.save(path)
-        self.fabric.barrier()
-        groups = LayerGroups.load(path).groups
-        logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
-        return groups
-
-    def _find_units(self, config: DistillConfig, materials: Materials) -> TeacherUnits | None:
-        """Units of the teacher, if the recipe asks for them: found once, by one process."""
-        if config.targets.units is None:
-            return None
-        path = self.out_dir / "units.npz"
-        if self.fabric.is_global_zero and not path.is_file():
-            found = find_units(self.teachers[""], materials.cuts, config.targets.units, config.seed, self.fabric.device)
-            found.save(path)
-        self.fabric.barrier()
-        return TeacherUnits.load(path)
-
-    def _with_groups(self, config: DistillConfig) -> DistillConfig:
-        if self.groups is None:
-            return config
-        return replace(config, targets=replace(config.targets, layers=tuple(map(tuple, self.groups))))
-
     def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:
         """A stage without checkpoints, whose followers have some, was not trained here."""
         if Checkpoints(self.out_dir, stage.name).paths:
@@ -423,33 +349,6 @@ class _Run:
                 )
 
 
-def load_teachers(config: DistillConfig) -> tuple[dict[str, Teacher], dict[str, dict[str, Any]]]:
-    """All teachers of a run by name, that of the section `teacher` as `""`, and what identifies each.
-
-    Raises:
-        SettingsError: one is not named, or is no model that can teach.
-    """
-    sections = {"": config.teacher, **config.teachers}
-    found = {
-        name: load_teacher(section, f"teachers.{name}" if name else "teacher") for name, section in sections.items()
-    }
-    return {name: model for name, (model, _) in found.items()}, {name: notes for name, (_, notes) in found.items()}
-
-
-def _materials(config: DistillConfig, out_dir: Path, known: dict[str, Materials]) -> Materials:
-    """Look through everything a stage hears, once for all stages that hear the same."""
-    plain = config.to_dict()
-    key = json.dumps([plain[name] for name in ("data", "corruption", "validation", "probe", "seed")], default=str)
-    if key not in known:
-        cuts, corruptor = check_data(config, out_dir)
-        cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
-        probe = None
-        if config.probe.every_steps is not None:
-            probe = Probe(config.probe, validation_corruptors(config, corruptor), config.data.max_samples)
-        known[key] = Materials(cuts, corruptor, validation, probe)
-    return known[key]
-
-
 @contextlib.contextmanager
 def _only_run(out_dir: Path):
     try:
@@ -459,36 +358,6 @@ def _only_run(out_dir: Path):
         raise SettingsError(
             f"another run is at work in {out_dir}: wait for it, stop it, or choose another out_dir"
         ) from error
-
-
-def _out_dir(config: DistillConfig) -> Path:
-    if not config.out_dir:
-        raise SettingsError("out_dir: say where the run goes, for example out_dir=exp/first")
-    if config.trainer.batch_size is None and config.trainer.batch_seconds is None:
-        raise SettingsError("trainer: give batch_size (utterances) or batch_seconds, both are null")
-    return Path(config.out_dir).expanduser()
-
-
-def _resolved(config: DistillConfig, stage: str, out_dir: Path) -> DistillConfig:
-    """Replace what is left open: precision by device, schedule by the stage's first start."""
-    trainer, optim = config.trainer, config.optim
-    on_cuda = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if trainer.precision == "auto":
-        trainer = replace(trainer, precision="fp16" if on_cuda else "fp32")
-    elif trainer.precision == "fp16" and not on_cuda:
-        raise SettingsError("trainer.precision=fp16 needs a CUDA device, found none; give fp32 or auto")
-    steps = optim.schedule_steps
-    if steps is None:
-        steps = trainer.max_steps
-        if Checkpoints(out_dir, stage).paths:
-            steps = read_run(out_dir)[1]["schedule_steps"].get(stage, steps)
-    if optim.schedule == "linear" and trainer.max_steps > steps:
-        raise SettingsError(
-            f"stage {stage}: trainer.max_steps={trainer.max_steps} goes beyond optim.schedule_steps={steps}, where the "
-            f"learning rate has fallen to 0; give optim.schedule_steps={trainer.max_steps} too (of a later stage, "
-            f"stages.{stage}.optim.schedule_steps), which stretches the schedule"
-        )
-    return replace(config, trainer=trainer, optim=replace(optim, schedule_steps=steps))
 
 
 def _share_unreadable(fabric: Fabric, unreadable: UnreadableAudio) -> None:

@@ -1,0 +1,177 @@
+"""What a run needs before its first step, all of it checked: settings, teachers, data, groups, units, caches."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from robustdistiller.acoustics import Corruptor
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.data.roots import check_data, load_teacher
+from robustdistiller.pretrain.data.speech import cuts_digest
+from robustdistiller.pretrain.teacher.cache import TargetCache
+from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
+from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.teacher.units import TeacherUnits, find_units
+from robustdistiller.pretrain.training.checkpoint import Checkpoints, read_run
+from robustdistiller.pretrain.training.probe import Probe
+from robustdistiller.pretrain.training.validation_speech import (
+    ValidationSpeech,
+    prepare_validation,
+    validation_corruptors,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Materials:
+    """What a stage trains and is validated on."""
+
+    cuts: Any
+    corruptor: Corruptor | None
+    validation: ValidationSpeech | None
+    probe: Probe | None
+
+    def describe(self) -> dict[str, Any]:
+        """What defines it, to recognise it after a restart."""
+        return {
+            "speech": cuts_digest(self.cuts),
+            "corruption": self.corruptor and self.corruptor.describe(),
+            "validation": self.validation and self.validation.describe(),
+            "probe": self.probe and self.probe.describe(),
+        }
+
+
+@dataclass
+class Stage:
+    """One stage of a run, checked.
+
+    Attributes:
+        name: of the stage.
+        config: of the stage, with everything resolved that was left open.
+        materials: what it hears.
+        cache: of the first teacher's targets, if they are kept; of the same targets, stages have the same one.
+    """
+
+    name: str
+    config: DistillConfig
+    materials: Materials
+    cache: TargetCache | None = None
+
+
+def run_folder(config: DistillConfig) -> Path:
+    """Where the run goes.
+
+    Raises:
+        SettingsError: the configuration does not say, or sets no size of batches.
+    """
+    if not config.out_dir:
+        raise SettingsError("out_dir: say where the run goes, for example out_dir=exp/first")
+    if config.trainer.batch_size is None and config.trainer.batch_seconds is None:
+        raise SettingsError("trainer: give batch_size (utterances) or batch_seconds, both are null")
+    return Path(config.out_dir).expanduser()
+
+
+def resolved(config: DistillConfig, stage: str, out_dir: Path) -> DistillConfig:
+    """Replace what is left open: precision by device, schedule by the stage's first start.
+
+    Raises:
+        SettingsError: a precision that the device does not have, or more steps than the schedule of the first start.
+    """
+    trainer, optim = config.trainer, config.optim
+    on_cuda = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if trainer.precision == "auto":
+        trainer = replace(trainer, precision="fp16" if on_cuda else "fp32")
+    elif trainer.precision == "fp16" and not on_cuda:
+        raise SettingsError("trainer.precision=fp16 needs a CUDA device, found none; give fp32 or auto")
+    steps = optim.schedule_steps
+    if steps is None:
+        steps = trainer.max_steps
+        if Checkpoints(out_dir, stage).paths:
+            steps = read_run(out_dir)[1]["schedule_steps"].get(stage, steps)
+    if optim.schedule == "linear" and trainer.max_steps > steps:
+        raise SettingsError(
+            f"stage {stage}: trainer.max_steps={trainer.max_steps} goes beyond optim.schedule_steps={steps}, where the "
+            f"learning rate has fallen to 0; give optim.schedule_steps={trainer.max_steps} too (of a later stage, "
+            f"stages.{stage}.optim.schedule_steps), which stretches the schedule"
+        )
+    return replace(config, trainer=trainer, optim=replace(optim, schedule_steps=steps))
+
+
+def load_teachers(config: DistillConfig) -> tuple[dict[str, Teacher], dict[str, dict[str, Any]]]:
+    """All teachers of a run by name, that of the section `teacher` as `""`, and what identifies each.
+
+    Raises:
+        SettingsError: one is not named, or is no model that can teach.
+    """
+    sections = {"": config.teacher, **config.teachers}
+    found = {
+        name: load_teacher(section, f"teachers.{name}" if name else "teacher") for name, section in sections.items()
+    }
+    return {name: model for name, (model, _) in found.items()}, {name: notes for name, (_, notes) in found.items()}
+
+
+def materials_of(config: DistillConfig, out_dir: Path, known: dict[str, Materials]) -> Materials:
+    """Look through everything a stage hears, once for all stages that hear the same."""
+    plain = config.to_dict()
+    key = json.dumps([plain[name] for name in ("data", "corruption", "validation", "probe", "seed")], default=str)
+    if key not in known:
+        cuts, corruptor = check_data(config, out_dir)
+        cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
+        probe = None
+        if config.probe.every_steps is not None:
+            probe = Probe(config.probe, validation_corruptors(config, corruptor), config.data.max_samples)
+        known[key] = Materials(cuts, corruptor, validation, probe)
+    return known[key]
+
+
+def groups_of(
+    config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials
+) -> list[list[int]] | None:
+    """Groups of similar teacher layers, if the recipe asks for them: found once, by one process."""
+    if config.targets.layers != "auto":
+        return None
+    path = out_dir / "groups.json"
+    if fabric.is_global_zero and not path.is_file():
+        found = find_groups(
+            teacher,
+            materials.cuts,
+            config.targets.groups,
+            config.seed,
+            fabric.device,
+            progress=config.trainer.progress,
+        )
+        found.save(path)
+    fabric.barrier()
+    groups = LayerGroups.load(path).groups
+    logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
+    return groups
+
+
+def units_of(
+    config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials
+) -> TeacherUnits | None:
+    """Units of the teacher, if the recipe asks for them: found once, by one process."""
+    if config.targets.units is None:
+        return None
+    path = out_dir / "units.npz"
+    if fabric.is_global_zero and not path.is_file():
+        found = find_units(teacher, materials.cuts, config.targets.units, config.seed, fabric.device)
+        found.save(path)
+    fabric.barrier()
+    return TeacherUnits.load(path)
+
+
+def with_groups(config: DistillConfig, groups: list[list[int]] | None) -> DistillConfig:
+    """The configuration with the groups of layers that were found."""
+    if groups is None:
+        return config
+    return replace(config, targets=replace(config.targets, layers=tuple(map(tuple, groups))))
