@@ -2,11 +2,11 @@
 
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
 from robustdistiller.pretrain.objectives.config import ObjectivesConfig
-from robustdistiller.pretrain.objectives.correlation import cross_correlation, self_correlation
 from robustdistiller.pretrain.objectives.distances import feature_penalty, layer_cosine, layer_l1, layer_l2
 from robustdistiller.pretrain.objectives.ops import masked_mean, valid_frames
 from robustdistiller.pretrain.objectives.relations import relation_distance
 from robustdistiller.pretrain.objectives.spectra import si_snr_db, spectral_distance
+from robustdistiller.pretrain.objectives.statistics import cross_correlation, self_correlation
 from robustdistiller.pretrain.objectives.units import unit_cross_entropy
 
 __all__ = [

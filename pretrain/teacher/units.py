@@ -1,7 +1,7 @@
 """Units of a teacher: k-means of one layer's frames, the classes of masked prediction.
 
-As in HuBERT (arXiv 2106.07447), but in one pass over a calibration set that fits in memory instead of mini-batches of a
-corpus: every step then lowers the distance, and the same seed gives the same units.
+As in HuBERT (arXiv 2106.07447), but over a calibration set that fits in memory instead of mini-batches of a corpus: no
+pass then raises the distance, and the same seed gives the same units.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class UnitsConfig:
 
     Attributes:
         layer: of the teacher; 0 is the input of the first one.
-        count: of units. HuBERT has 100 of layer-less features, then 500 of layer 6 or 9.
+        count: of units. HuBERT Base has 100 of MFCCs at first, then 500 of layer 6; HuBERT Large 500 of layer 9.
         calibration_utterances: to find them on, at most 15 s of each; their frames of that layer are kept in memory:
             0.15 MB a second of speech at width 768.
         iterations: most passes over these frames.

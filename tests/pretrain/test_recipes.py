@@ -165,6 +165,11 @@ def test_wavlm_position_bias_is_kept_or_dropped_by_choice(corpus, tmp_path: Path
         ("distilhubert", ["student.source_layers=every_other", "student.num_layers=4"], "makes at most 3"),
         ("correlation", ["data.noise=[]"], "data.noise: the corruption adds noise from files and there are none"),
         ("robustdistiller", ["objectives.enhancement.input=7"], "objectives.enhancement"),
+        ("robustdistiller", ["objectives.l1.target_weights=[1,2,3]"], "objectives.l1: target_weights: found 3 values"),
+        ("robustdistiller", ["objectives.units=1"], "objectives.units: the teacher's frames are not divided"),
+        ("ours", ["objectives.invariance=1"], "objectives.invariance: features: predictions are those of heads"),
+        ("distilhubert", ["objectives.anchor=1"], "objectives.anchor: the student hears no corruption"),
+        ("distilhubert", ["objectives.relations=1"], "objectives.relations: the student's last state cannot"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_first_step(

@@ -305,3 +305,13 @@ def test_teacher_and_student_have_the_kernels_of_a_cpu(make_config, tmp_path, au
     assert isinstance(module.teachings[0].model.extractor, kernel) and isinstance(
         module.student.extractor, MatrixExtractor
     )
+
+
+def test_terms_of_hidden_states_train(make_config, tmp_path: Path) -> None:
+    """Relations of student and teacher of different widths, and an anchor to the clean view."""
+    shape = ("student.embed_dim=16", "targets.match=layers", "targets.layers=[1,2]", "objectives.enhancement.weight=0")
+    terms = ("objectives.relations=0.5", "objectives.anchor={weight: 0.1, features: last_hidden}")
+    distill(make_config(tmp_path, *shape, *terms, "trainer.max_steps=2"))
+    line = read_history(tmp_path / "history.csv")[-1]
+    assert float(line["relations"]) > 0 and float(line["relations_layer2"]) > 0
+    assert 0 < float(line["anchor"]) < 2

@@ -142,8 +142,8 @@ def test_input_normalisation_is_that_of_the_feature_extractor(tmp_path, equality
     [
         (
             "model_type",
-            "whisper",
-            "model_type is 'whisper'; this package reads wav2vec2, hubert, wavlm, data2vec-audio",
+            "bert",
+            "model_type is 'bert'; this package reads wav2vec2, hubert, wavlm, data2vec-audio",
         ),
         ("hidden_act", "silu", "hidden_act is 'silu'; this encoder knows gelu"),
         ("add_adapter", True, "add_adapter is True; this encoder knows only False"),
