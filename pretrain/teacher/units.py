@@ -28,7 +28,7 @@ from robustdistiller.upstream import SpeechEncoder
 logger = logging.getLogger(__name__)
 
 _CHUNK_FRAMES = 16_384  # of which distances are computed at once
-_START_FRAMES = 50_000  # among which the first centroids are chosen
+_START_FRAMES = 20_000  # among which the first centroids are chosen
 
 
 @dataclass(frozen=True)
@@ -215,9 +215,10 @@ def _first_centroids(x: Tensor, count: int, generator: torch.Generator) -> Tenso
     if len(x) > max(_START_FRAMES, count):
         x = x[torch.randperm(len(x), generator=generator)[: max(_START_FRAMES, count)].to(x.device)]
     chosen = [int(torch.randint(len(x), (1,), generator=generator))]
-    squared = torch.full((len(x),), torch.inf, device=x.device)
+    squared, norms = torch.full((len(x),), torch.inf, device=x.device), x.square().sum(1)
     while len(chosen) < count:
-        squared = torch.minimum(squared, (x - x[chosen[-1]]).square().sum(1))
+        latest = x[chosen[-1]]
+        squared = torch.minimum(squared, (norms - 2 * (x @ latest) + latest.square().sum()).clamp(min=0))
         weights = squared.double().cpu()
         weights = weights if weights.sum() > 0 else torch.ones_like(weights)  # fewer different rows than centroids
         chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
@@ -229,7 +230,7 @@ def _nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     ids, squared = [], []
     with full_precision(x):
         for rows in x.split(_CHUNK_FRAMES):
-            distances = centroids.square().sum(1) - 2 * rows @ centroids.T
+            distances = centroids.square().sum(1) - 2 * (rows @ centroids.T)
             least = distances.min(1)
             ids.append(least.indices)
             squared.append((least.values + rows.square().sum(1)).clamp(min=0))
