@@ -120,7 +120,8 @@ def run_config(work: Work, *overrides: str):
         f"data.noise={corpus.noise_train}", f"data.rir={corpus.rir_train}", f"data.manifest_dir={folder / 'lists'}",
         "data.num_workers=0" if work.device == "cpu" else "data.num_workers=4", f"out_dir={folder / 'run'}",
         f"trainer.batch_size={work.batch}", f"trainer.accelerator={'cpu' if work.device == 'cpu' else 'gpu'}",
-        f"seed={work.seed}", "optim.schedule_steps=1000", "trainer.max_steps=1000", "trainer.progress=false", *work.overrides, *overrides,
+        f"seed={work.seed}", "optim.schedule_steps=1000", "trainer.max_steps=1000",
+        "trainer.progress=false", *work.overrides, *overrides,
     ])  # fmt: skip
 
 
