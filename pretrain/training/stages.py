@@ -202,9 +202,17 @@ class _Run:
                 compile_layers(model)
         distiller.student.transformer.recompute_layers = config.trainer.activation_checkpointing
         training = Training(fabric, distiller, progress)
+        batches_per_step = fabric.world_size * config.trainer.accumulate
         if found is not None:
             training.load_state_dict(found)
-        unreadable = UnreadableAudio(config.data.unreadable_budget, self.out_dir / "unreadable.txt")
+            if found["batches_per_step"] != batches_per_step:
+                logger.warning(
+                    "a step is made of %d batches from here on (devices x accumulate), of %d before: "
+                    "trainer.accumulate=%g would keep it as it was",
+                    batches_per_step, found["batches_per_step"], found["batches_per_step"] / fabric.world_size,
+                )  # fmt: skip
+        list_path = self.out_dir / "unreadable.txt" if fabric.is_global_zero else None
+        unreadable = UnreadableAudio(config.data.unreadable_budget, list_path)
         unreadable.load_state_dict(found["unreadable"] if found else {})
         distiller.target_cache = stage.cache
 
@@ -212,6 +220,7 @@ class _Run:
             history.settle_audio()
             _share_unreadable(fabric, unreadable)
             notes = {"progress": progress_to_plain(progress), "unreadable": unreadable.state_dict()}
+            notes["batches_per_step"] = batches_per_step
             checkpoints.save(fabric, {**training.state_dict(), **notes}, best)
 
         settings, materials = config.trainer, stage.materials

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,40 @@ def test_a_mistake_in_a_later_stage_is_told_before_the_first_step(corpus, teache
     with pytest.raises(SettingsError, match=r"objectives\.enhancement: input: found layer 17"):
         distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, mistake)))
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_other_batches_in_a_step_are_told(run, caplog) -> None:
+    run("stages.distil.trainer.max_steps=3", "trainer.accumulate=3")
+    assert "a step is made of 3 batches from here on (devices x accumulate), of 1 before" in caplog.text
+
+
+def test_a_teacher_in_low_precision_teaches_two_stages(corpus, teacher_path, tmp_path: Path) -> None:
+    more = ("teacher.autocast=true", "trainer.precision=bf16", "targets.cache=null")
+    distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, *more)))
+    assert last_checkpoint(tmp_path)["progress"]["step"] == 2
+
+
+def test_weights_and_biases_is_told_everything(make_config, tmp_path: Path, monkeypatch) -> None:
+    told: dict = {"lines": []}
+
+    class Run:
+        def log(self, values) -> None:
+            told["lines"].append(values)
+
+        def finish(self, exit_code) -> None:
+            told["exit_code"] = exit_code
+
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **options: told.update(options) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    distill(make_config(tmp_path / "run", "log.wandb=students", "validation.every_steps=6"))
+    assert told["project"] == "students" and told["group"] == "run" and told["exit_code"] == 0
+    assert [line["step"] for line in told["lines"] if "distil/loss" in line] == [2, 4, 6]
+    assert any("distil/validation/cosine/clean" in line for line in told["lines"])
+    assert told["config"]["recipe"] == "robustdistiller"
+
+
+def test_weights_and_biases_that_is_not_installed_is_told(make_config, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SettingsError, match=r"log\.wandb=students needs the package wandb.*pip install wandb"):
+        distill(make_config(tmp_path, "log.wandb=students"))

@@ -16,7 +16,7 @@ from .option_reads import OptionReads
 
 DISTILLING = sorted(name for name, recipe in list_recipes().items() if recipe.multitask is None)
 PRUNING = sorted(name for name in DISTILLING if list_recipes()[name].pruning is not None)
-RESUMED = ["correlation", "robustdistiller_curriculum", "robustdistiller_dpwavlm", "skill_heads"]
+RESUMED = ["correlation", "dice", "anchor", "robustdistiller_curriculum", "robustdistiller_dpwavlm", "skill_heads"]
 
 
 def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: int = 3) -> list[str]:
