@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -359,10 +359,17 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _only_run(out_dir: Path):
+def _only_run(out_dir: Path) -> Iterator[None]:
+    """Hold the run's folder; one that a refused run has left empty is taken away."""
+    lock = out_dir / ".lock"
     try:
-        with locked(out_dir / ".lock", wait=False):
-            yield
+        with locked(lock, wait=False):
+            try:
+                yield
+            finally:
+                if list(out_dir.iterdir()) == [lock]:
+                    lock.unlink()
+                    out_dir.rmdir()
     except Busy as error:
         raise SettingsError(
             f"another run is at work in {out_dir}: wait for it, stop it, or choose another out_dir"

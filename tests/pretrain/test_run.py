@@ -156,8 +156,14 @@ def test_non_finite_gradient_stops(make_config, tmp_path: Path) -> None:
 )
 def test_what_cannot_work_is_refused_before_the_first_step(make_config, tmp_path: Path, overrides, message) -> None:
     with pytest.raises(SettingsError, match=message):
-        distill(make_config(tmp_path, *overrides))
-    assert not (tmp_path / "checkpoints").exists()
+        distill(make_config(tmp_path / "run", *overrides))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_refused_run_leaves_no_folder(make_config, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no speech"):
+        distill(make_config(tmp_path / "run", "data.speech=[]"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_roots_are_counted(make_config, tmp_path: Path, caplog) -> None:
