@@ -18,7 +18,7 @@ from robustdistiller.pretrain.training import stopping
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
 
-from .conftest import Corpus, assert_equal_states, last_checkpoint
+from ..conftest import Corpus, assert_equal_states, last_checkpoint
 
 RECIPE = "robustdistiller_dpwavlm"
 

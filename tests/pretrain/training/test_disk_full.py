@@ -11,7 +11,7 @@ import torch
 from robustdistiller.pretrain import distill
 from robustdistiller.pretrain.training import checkpoint as resume
 
-from .conftest import assert_equal_states, last_checkpoint
+from ..conftest import assert_equal_states, last_checkpoint
 
 
 @pytest.mark.parametrize(

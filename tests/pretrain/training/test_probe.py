@@ -17,7 +17,7 @@ from robustdistiller.pretrain.training.probe import Probe, ProbeConfig, fit_logi
 from robustdistiller.pretrain.training.probe_speech import labelled_speech
 from robustdistiller.upstream import SpeechEncoder
 
-from .conftest import TEACHER
+from ..conftest import TEACHER
 from .tones import MAX_SAMPLES, NOISY, make_probe, write_table, write_tones
 
 

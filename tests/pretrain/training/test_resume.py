@@ -23,7 +23,7 @@ from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 from tests.waiting import wait_until
 
-from .conftest import assert_equal_states, last_checkpoint, run_overrides
+from ..conftest import assert_equal_states, last_checkpoint, run_overrides
 
 APP = typer.Typer()
 APP.command()(distill_command)

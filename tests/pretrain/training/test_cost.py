@@ -14,7 +14,7 @@ from robustdistiller.pretrain import distill
 from robustdistiller.pretrain.data.dataset import SpeechBatches
 from robustdistiller.pretrain.training.log import read_history
 
-from .conftest import run_overrides
+from ..conftest import run_overrides
 
 
 def test_size_and_work_are_said_and_written(make_config, tmp_path: Path, caplog) -> None:

@@ -12,7 +12,7 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.training.probe_speech import labelled_speech
 from robustdistiller.upstream import SpeechEncoder
 
-from .conftest import TEACHER
+from ..conftest import TEACHER
 from .tones import FREQUENCIES_HZ, MAX_SAMPLES, NOISY, make_probe, write_table
 
 #: Names and labels; the files are not there, which only reading them would notice.

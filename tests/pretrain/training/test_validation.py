@@ -23,7 +23,7 @@ from robustdistiller.pretrain.training import log, stopping, validate
 from robustdistiller.pretrain.training.validation import feature_distances, hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
 
-from .conftest import assert_equal_states, last_checkpoint, run_overrides
+from ..conftest import assert_equal_states, last_checkpoint, run_overrides
 
 EVERY_TWO = "validation.every_steps=2"
 

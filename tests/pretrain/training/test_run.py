@@ -21,7 +21,7 @@ from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from tests.leftovers import leave_temporary_file
 
-from .conftest import assert_equal_states, last_checkpoint
+from ..conftest import assert_equal_states, last_checkpoint
 
 
 def test_global_generators_are_left_alone(make_config, tmp_path: Path) -> None:

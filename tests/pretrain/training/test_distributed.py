@@ -22,7 +22,7 @@ from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import SpeechEncoder, load_encoder, read_checkpoint
 from tests.waiting import HANG_S
 
-from .conftest import TEACHER, assert_equal_states, last_checkpoint, run_overrides
+from ..conftest import TEACHER, assert_equal_states, last_checkpoint, run_overrides
 
 WITHOUT_DROPOUT = (
     "student.dropout=0",
