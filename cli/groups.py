@@ -98,7 +98,7 @@ def groups(
         config = GroupsConfig(similarity.value, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
         pretrain.load_config(base)
         encoder, notes = load_teacher(read(TeacherConfig, {"checkpoint": teacher}))
-        config.choose_layers(encoder.config.num_layers)  # before a large corpus is searched
+        config.choose_layers(encoder.num_layers)  # before a large corpus is searched
         cuts, _ = speech_cuts(speech, out.expanduser() / "manifests")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         found = find_groups(encoder, cuts, config, seed, device, notes, progress=True)

@@ -118,7 +118,7 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
         logging.getLogger("robustdistiller").setLevel(logging.WARNING)
     stop = StopRequest(config.trainer.max_hours)
     alone = _only_run(out_dir) if is_main else contextlib.nullcontext()
-    with alone, torch.random.fork_rng(), deterministic(config.trainer.deterministic):
+    with alone, torch.random.fork_rng(devices=[]), deterministic(config.trainer.deterministic):
         if config.multitask is not None:
             from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
@@ -175,10 +175,12 @@ class _Run:
     def complete(self, stop: StopRequest) -> Path:
         """Train what is left of every stage, and export."""
         handed = Handed(self._new_student(), {})
-        for number, stage in enumerate(self.stages):
-            later = self.stages[number + 1 :]
-            self._refuse_lost_stage(stage, later)
-            handed = self._train(stage, handed, stop, is_last=not later)
+        device = self.fabric.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for number, stage in enumerate(self.stages):
+                later = self.stages[number + 1 :]
+                self._refuse_lost_stage(stage, later)
+                handed = self._train(stage, handed, stop, is_last=not later)
         if self.fabric.is_global_zero:
             draw_history(self.out_dir / "history.csv", self.out_dir / "history.png")
             logger.info("student  %s", self.out_dir / "student.ckpt")

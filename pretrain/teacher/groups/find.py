@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,8 +208,9 @@ def find_groups(
     (2, (4, 4), 2.0)
     """
     config = config or GroupsConfig()
-    layers = config.choose_layers(teacher.config.num_layers)
-    drawn = draw_utterances(cuts, config.calibration_utterances, seed, teacher.config.receptive_field)
+    layers = config.choose_layers(teacher.num_layers)
+    one_frame = next(samples for samples in count(1) if teacher.num_frames(samples) > 0)
+    drawn = draw_utterances(cuts, config.calibration_utterances, seed, one_frame)
     measure = SIMILARITIES[config.similarity]()
     heard: dict[str, int] = {}
     with listening(teacher, device):

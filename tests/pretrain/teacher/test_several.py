@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_a_student_is_distilled_from_whisper_with_a_cache(corpus, whisper, conv_
     lines = read_history(tmp_path / "history.csv")
     first, last = (sum(line["loss"] for line in part) for part in (lines[:3], lines[-3:]))
     assert last < first and len(lines) == 12
+
+
+def test_groups_and_units_of_whisper_are_found(corpus, whisper, conv_teacher, tmp_path: Path) -> None:
+    more = (
+        f"student.checkpoint={conv_teacher}",
+        "targets.match=layers",
+        "targets.layers=auto",
+        "targets.groups.count=2",
+    )
+    more = (*more, "targets.groups.calibration_utterances=8", "targets.student_layers=[2,4]", "objectives.units=1")
+    more = (*more, "targets.units={layer: 2, count: 5, calibration_utterances: 8}")
+    distill(load_config("robustdistiller", overrides(corpus, whisper, tmp_path, *more)))
+    assert read_history(tmp_path / "history.csv")[-1]["units"] > 0
+    assert len(json.loads((tmp_path / "groups.json").read_text())["groups"]) == 2
 
 
 def test_whisper_is_no_student(corpus, whisper, conv_teacher, tmp_path: Path) -> None:
