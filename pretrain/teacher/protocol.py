@@ -40,5 +40,7 @@ class Teacher(Protocol):
     def num_frames(self, num_samples: Any) -> Any:
         """Frames made of so many samples, an integer or an integer tensor."""
 
-    def __call__(self, waveforms: Tensor, lengths: Tensor | None = None, layers: Collection[int] | None = None) -> Any:
-        """A `TeacherOutput` of (B, samples) at 16 kHz, with the hidden states of at least these layers."""
+    def __call__(
+        self, waveforms: Tensor, lengths: Tensor | None = None, layers: Collection[int] | None = None
+    ) -> TeacherOutput:
+        """What it answers to (B, samples) at 16 kHz, with the hidden states of at least these layers."""
