@@ -81,7 +81,7 @@ setup(
     packages=packages,
     package_data={
         "robustdistiller.pretrain": ["recipes/*.yaml"],
-        "robustdistiller.eval.leaderboard": ["page.html", "*.css", "*.js"],
+        "robustdistiller.eval.report.page": ["page.html", "*.css", "*.js"],
         "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*", "recipes/*.yaml"],
         **{f"robustdistiller.{room}": patterns for room, patterns in DATA_ROOMS.items()},
     },

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.table import print_whole
-from robustdistiller.eval.comparison import Difference, Missing, Side, compare_sides, find_side, missing_cells
-from robustdistiller.eval.conditions import condition_title
-from robustdistiller.eval.leaderboard.tables import number
-from robustdistiller.eval.measured import read_systems
-from robustdistiller.eval.published import load_published
-from robustdistiller.eval.records import RecordError
-from robustdistiller.eval.statistics import significant
+from robustdistiller.eval.conditions.titles import condition_title
+from robustdistiller.eval.report.compare import Difference, Missing, Side, compare_sides, find_side, missing_cells
+from robustdistiller.eval.report.measured import read_systems
+from robustdistiller.eval.report.published import load_published
+from robustdistiller.eval.report.significance import significant
+from robustdistiller.eval.report.tables import number
+from robustdistiller.eval.results.record import RecordError
 
 
 def compare(

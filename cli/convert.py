@@ -98,8 +98,8 @@ def results_markdown(folder: Path, digest: str) -> str:
         FileNotFoundError: no such folder.
         ValueError: the records are broken, do not belong together, or none is of this checkpoint.
     """
-    from robustdistiller.eval.store import read_records
-    from robustdistiller.eval.table import build_tables
+    from robustdistiller.eval.report.table import build_tables
+    from robustdistiller.eval.results.files import read_records
 
     records = read_records(folder)
     rows = sorted({record.label for record in records if record.checkpoint_digest == digest})

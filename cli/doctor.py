@@ -30,7 +30,7 @@ def doctor(
 
 
 def _examine_upstream(name: str, checkpoint: str | None, options: str | None, as_json: bool) -> int:
-    from robustdistiller.eval.contract import check_upstream
+    from robustdistiller.upstream.contract import check_upstream
 
     findings = check_upstream(name, checkpoint, options)
     broken = any(not finding.ok and finding.required for finding in findings)

@@ -13,11 +13,13 @@ from rich.table import Table
 
 from robustdistiller.cli.table import print_whole
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.leaderboard import Board, Grid, build_board, clean_grid, condition_grids, to_csv, to_html
-from robustdistiller.eval.leaderboard.rows import REFERENCE_SYSTEMS
-from robustdistiller.eval.measured import read_systems
-from robustdistiller.eval.published import load_published
-from robustdistiller.eval.records import RecordError
+from robustdistiller.eval.report.board import Board
+from robustdistiller.eval.report.measured import read_systems
+from robustdistiller.eval.report.page.html import to_html
+from robustdistiller.eval.report.published import load_published
+from robustdistiller.eval.report.rows import REFERENCE_SYSTEMS, build_board
+from robustdistiller.eval.report.tables import Grid, clean_grid, condition_grids, to_csv
+from robustdistiller.eval.results.record import RecordError
 
 FORMATS = {"terminal": "", "csv": "leaderboard.csv", "markdown": "leaderboard.md", "latex": "leaderboard.tex"}
 FORMATS["html"] = "leaderboard.html"

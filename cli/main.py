@@ -98,7 +98,7 @@ def run_downstream() -> None:
     """Entry point of the console script `run_downstream.py`."""
 
     def launch() -> int:
-        from robustdistiller.eval.launcher import main as launcher
+        from robustdistiller.eval.run.launcher import main as launcher
 
         return launcher()
 

@@ -13,7 +13,7 @@ import torch
 
 from robustdistiller import mini
 from robustdistiller.cli.stages import Stage
-from robustdistiller.eval.store import read_records, record_path
+from robustdistiller.eval.results.files import read_records, record_path
 from robustdistiller.upstream import checkpoint_digest
 
 TASK = "fluent_commands"
@@ -206,7 +206,7 @@ def _robustdistiller(*arguments: str) -> tuple[str, ...]:
 
 
 def _run_downstream(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "robustdistiller.eval.launcher", *arguments)
+    return (sys.executable, "-m", "robustdistiller.eval.run.launcher", *arguments)
 
 
 def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

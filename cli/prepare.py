@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.table import print_whole
-from robustdistiller.eval import task_configs, tasks
-from robustdistiller.eval.prepare import (
+from robustdistiller.eval import tasks
+from robustdistiller.eval.data import (
     DIFFERS,
     MISSING,
     OK,
@@ -23,6 +23,7 @@ from robustdistiller.eval.prepare import (
     look,
     run,
 )
+from robustdistiller.eval.tasks import configs as task_configs
 
 _MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}
 

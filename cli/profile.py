@@ -14,8 +14,8 @@ from rich.table import Table
 
 from robustdistiller.cli.help_text import folded
 from robustdistiller.cli.table import print_whole
-from robustdistiller.eval.contract import ContractError
-from robustdistiller.eval.profiling import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
+from robustdistiller.eval.cost import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
+from robustdistiller.upstream.contract import ContractError
 from robustdistiller.upstream.model.cost import NOT_COUNTED
 from robustdistiller.upstream.s3prl.entries import entry_of
 

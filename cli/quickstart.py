@@ -16,7 +16,7 @@ from robustdistiller.acoustics import Condition
 from robustdistiller.cli.main_job import MainJob, cores
 from robustdistiller.cli.stages import Job, JobLocked, StageFailed
 from robustdistiller.cli.table import show_tables
-from robustdistiller.eval.records import RecordError
+from robustdistiller.eval.results.record import RecordError
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from robustdistiller.common.files import remove_leftovers, write_text
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.eval.logs import signals_deferred, tail, terminate_like_interrupt
+from robustdistiller.common.logs import signals_deferred, tail, terminate_like_interrupt
 
 _POLL_S = 0.25
 _GRACE_S = 60.0
@@ -261,10 +261,10 @@ class Job:
 def readable(command: Sequence[str]) -> str:
     """A command as one would type it.
 
-    >>> readable(["/usr/bin/python3", "-m", "robustdistiller.eval.launcher", "-m", "train", "-o", "a='b'"])
+    >>> readable(["/usr/bin/python3", "-m", "robustdistiller.eval.run.launcher", "-m", "train", "-o", "a='b'"])
     'run_downstream.py -m train -o "a=\\'b\\'"'
     """
-    names = {"robustdistiller.eval.launcher": "run_downstream.py", "robustdistiller.cli": "robustdistiller"}
+    names = {"robustdistiller.eval.run.launcher": "run_downstream.py", "robustdistiller.cli": "robustdistiller"}
     parts = list(command)
     if len(parts) > 2 and parts[1] == "-m" and parts[2] in names:
         parts[:3] = [names[parts[2]]]

@@ -13,9 +13,9 @@ from rich.table import Table
 from robustdistiller.cli.help_text import folded
 from robustdistiller.cli.table import print_whole
 from robustdistiller.eval import tasks
-from robustdistiller.eval.leaderboard.tables import number
-from robustdistiller.eval.records import RecordError
-from robustdistiller.eval.submission import Packed, SubmissionError, choose, find_experiments, pack
+from robustdistiller.eval.report.tables import number
+from robustdistiller.eval.results.record import RecordError
+from robustdistiller.eval.submit import Packed, SubmissionError, choose, find_experiments, pack
 from robustdistiller.upstream.s3prl import bridge
 
 HELP = """

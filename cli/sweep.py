@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.eval import sweep as sweeps
-from robustdistiller.eval.store import REUSE_POLICIES
+from robustdistiller.eval.results.files import REUSE_POLICIES
 from robustdistiller.eval.sweep.live import LiveView
 from robustdistiller.upstream import CheckpointError
 

@@ -11,10 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from robustdistiller.eval.plots import plot_table
-from robustdistiller.eval.records import RecordError
-from robustdistiller.eval.store import read_records, slug
-from robustdistiller.eval.table import TaskTable, build_tables
+from robustdistiller.eval.report.plots import plot_table
+from robustdistiller.eval.report.table import TaskTable, build_tables
+from robustdistiller.eval.results.files import read_records, slug
+from robustdistiller.eval.results.record import RecordError
 
 
 def table(
@@ -81,7 +81,7 @@ def print_whole(shown: Table, console: Console) -> None:
 def rich_table(one: TaskTable) -> Table:
     """A task's table for the terminal; the best value of each condition is bold.
 
-    >>> from robustdistiller.eval.records import example_record
+    >>> from robustdistiller.eval.results.record import example_record
     >>> rich_table(build_tables([example_record()])[0]).title
     'IC test: accuracy (%), higher is better, 4 items'
     """

@@ -175,8 +175,8 @@ def tasks() -> Answer:
     """What every task's packages and tools are good for; each package is imported in a process of its own."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from robustdistiller.eval.task_needs import look_at
     from robustdistiller.eval.tasks import TASKS
+    from robustdistiller.eval.tasks.needs import look_at
 
     modules = {module: name for task in TASKS.values() for module, name in task.packages.items()}
     with ThreadPoolExecutor(2) as pool:

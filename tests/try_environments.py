@@ -56,7 +56,7 @@ ENVIRONMENTS = {
 TRIAL = """
 import json, sys
 from pathlib import Path
-from robustdistiller.eval.launcher import main
+from robustdistiller.eval.run.launcher import main
 from robustdistiller.upstream import register
 folder = Path(sys.argv[1])
 register()
@@ -75,7 +75,7 @@ train = ["-m", "train", "-u", "robustdistiller_mini", "-d", "fluent_commands", "
 evaluate = ["-m", "evaluate", "-e", head, "--device", "cpu", "--records", records]
 assert main([*train, "-o", override]) == 0
 assert main([*evaluate, "--condition", "clean", "--condition", "noise:snr_db=10"]) == 0
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.results.files import read_records
 found = {r.condition: r.metrics[0].value for r in read_records(records)}
 versions = read_records(records)[0].versions
 print(json.dumps({"scores": found, "versions": versions}))

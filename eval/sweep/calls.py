@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from robustdistiller.eval.sources import KINDS
+from robustdistiller.eval.conditions.sources import KINDS
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.config import SweepConfig, UpstreamEntry
 from robustdistiller.eval.sweep.heard import write_suite

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.records import NO_CHECKPOINT, Metric, Record
-from robustdistiller.eval.run_info import config_digest, versions
-from robustdistiller.eval.standard import deviations
-from robustdistiller.eval.store import slug
+from robustdistiller.eval.results.files import slug
+from robustdistiller.eval.results.record import NO_CHECKPOINT, Metric, Record
+from robustdistiller.eval.run.run_info import config_digest, versions
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
 from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.heard import conditions_of
+from robustdistiller.eval.tasks.rules import deviations
 from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
 

@@ -13,10 +13,11 @@ from pydantic import Field
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read_yaml
-from robustdistiller.eval import task_configs, tasks
-from robustdistiller.eval.feature_cache import CacheError, CachePlan
-from robustdistiller.eval.store import REUSE_POLICIES
+from robustdistiller.eval import tasks
+from robustdistiller.eval.results.files import REUSE_POLICIES
+from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.sweep.errors import SweepError
+from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream import ModelName
 from robustdistiller.upstream.s3prl.entries import entry_of
 

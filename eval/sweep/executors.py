@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from robustdistiller.eval.logs import tail
+from robustdistiller.common.logs import tail
 from robustdistiller.eval.sweep.config import SweepConfig
 from robustdistiller.eval.sweep.jobs import Job, Outcome, captured, run_job
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.sources import KINDS, Sources
+from robustdistiller.eval.conditions.sources import KINDS, Sources
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry
 from robustdistiller.eval.sweep.errors import SweepError
 
@@ -92,7 +92,7 @@ def write_suite(sweep: SweepConfig, folder: Path, name: str, conditions: Iterabl
 
 
 def _suite(sweep: SweepConfig) -> tuple[tuple[Condition, ...], Sources]:
-    from robustdistiller.eval.suites import SuiteError, load_suite
+    from robustdistiller.eval.conditions.suite import SuiteError, load_suite
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sweep.yaml"

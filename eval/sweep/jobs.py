@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.contract import check_upstream, require
-from robustdistiller.eval.launcher import Launch
+from robustdistiller.eval.run.launcher import Launch
+from robustdistiller.upstream.contract import check_upstream, require
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from robustdistiller.eval.logs import tail
+from robustdistiller.common.logs import tail
 from robustdistiller.eval.sweep.plan import duration
 from robustdistiller.eval.sweep.run import Progress
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustdistiller.eval.records import Record, RecordError
-from robustdistiller.eval.store import Decision, decide, read_record, slug
+from robustdistiller.eval.results.files import Decision, decide, read_record, slug
+from robustdistiller.eval.results.record import Record, RecordError
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.heard import Heard
 from robustdistiller.eval.sweep.jobs import OUTCOME_FILE, Outcome

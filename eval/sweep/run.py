@@ -12,10 +12,10 @@ from typing import Any
 
 from robustdistiller.common.files import remove_leftovers
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.eval.heads import LaunchError, find_head
-from robustdistiller.eval.logs import terminate_like_interrupt
-from robustdistiller.eval.records import Record
-from robustdistiller.eval.selection import (
+from robustdistiller.common.logs import terminate_like_interrupt
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import Record
+from robustdistiller.eval.run.dev_choice import (
     SELECTION_FILE,
     Tried,
     choose,
@@ -23,7 +23,7 @@ from robustdistiller.eval.selection import (
     dev_score,
     write_selection,
 )
-from robustdistiller.eval.store import write_record
+from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head
 from robustdistiller.eval.sweep.calls import contract_job, evaluate_job, train_job
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.config import SweepConfig

@@ -13,7 +13,7 @@ import torch
 
 from research.bench.record import Report, write_report
 from research.bench.settings import Settings
-from robustdistiller.eval.run_info import describe_machine
+from robustdistiller.eval.run.run_info import describe_machine
 
 logger = logging.getLogger(__name__)
 

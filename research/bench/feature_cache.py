@@ -17,8 +17,8 @@ import torch
 from research.bench.measure import Comparison
 from research.bench.settings import Findings, Settings
 from robustdistiller import mini
-from robustdistiller.eval import launcher
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.results.files import read_records
+from robustdistiller.eval.run import launcher
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.s3prl import bridge
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from research.recipe_study.student import native_bfloat16
-from robustdistiller.eval.contract import open_upstream
-from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
+from robustdistiller.upstream.contract import open_upstream
 from robustdistiller.upstream.export import export_model
 from robustdistiller.upstream.export.quantize import PARTS, quantize
 from robustdistiller.upstream.s3prl import bridge
@@ -166,7 +166,7 @@ def _peak_bytes(way: _Way, duration_s: float) -> int:
     given = {"name": way.entry, "checkpoint": str(way.path), "options": None, "repeats": 1, "librispeech": None}
     given |= {"durations_s": [duration_s], "device": "cpu", "threads": 1, "superb": False}
     done = subprocess.run(
-        [sys.executable, "-m", "robustdistiller.eval.profiling.worker"],
+        [sys.executable, "-m", "robustdistiller.eval.cost.worker"],
         input=json.dumps(given),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

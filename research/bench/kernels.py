@@ -13,7 +13,7 @@ import torch
 
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
 

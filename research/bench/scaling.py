@@ -18,7 +18,7 @@ from research.bench.measure import Series, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from research.bench.training_work import Work, in_new_process, prepare, teacher_shape, time_ours
 from robustdistiller import mini
-from robustdistiller.eval import launcher
+from robustdistiller.eval.run import launcher
 from robustdistiller.upstream import EncoderConfig
 from robustdistiller.upstream.model.cost import encoder_macs
 from robustdistiller.upstream.s3prl import bridge

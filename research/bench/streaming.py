@@ -11,7 +11,7 @@ import torch
 
 from research.bench.measure import Comparison, Series, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from robustdistiller.eval.profiling.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.upstream import (
     ChunkedEncoder,
     ChunkOptions,

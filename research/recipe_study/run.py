@@ -24,7 +24,7 @@ from research.recipe_study.upstreams import (
     untrained_student,
 )
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.eval.run_info import versions
+from robustdistiller.eval.run.run_info import versions
 from robustdistiller.upstream import checkpoint_digest
 
 logger = logging.getLogger(__name__)

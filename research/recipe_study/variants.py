@@ -34,7 +34,7 @@ from research.recipe_study.significance import crossed_test
 from research.recipe_study.tasks import TASKS, build_tasks
 from research.recipe_study.variants_report import report
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.run_info import versions
+from robustdistiller.eval.run.run_info import versions
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import ChunkOptions, UpstreamExpert, checkpoint_digest
 from robustdistiller.upstream.export import export_model

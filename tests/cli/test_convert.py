@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.eval.records import example_record
-from robustdistiller.eval.store import write_record
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import example_record
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}

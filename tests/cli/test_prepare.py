@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval import tasks
-from robustdistiller.eval.prepare import RECIPES
+from robustdistiller.eval.data import RECIPES
 from robustdistiller.eval.sweep import TaskEntry
 
 

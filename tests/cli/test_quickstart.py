@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.cli.main_job import MainJob
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.results.files import read_records
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from tests.waiting import HANG_S, wait_until
 

@@ -14,7 +14,7 @@ import pytest
 
 from robustdistiller.cli.stages import Job, JobLocked, Stage, StageFailed, readable
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.eval.logs import tail
+from robustdistiller.common.logs import tail
 from tests.leftovers import leave_temporary_file
 from tests.waiting import HANG_S, wait_until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from robustdistiller.cli.table import show_tables
-from robustdistiller.eval.records import example_record
-from robustdistiller.eval.store import write_record
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import example_record
 
 
 def test_no_digit_is_lost_on_a_narrow_terminal(tmp_path: Path) -> None:

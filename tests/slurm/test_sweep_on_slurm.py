@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.results.files import read_records
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from robustdistiller.eval.records import example_record
-from robustdistiller.eval.run_info import config_digest
-from robustdistiller.eval.selection import append_scores, protocol, read_selection
-from robustdistiller.eval.store import write_record
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import example_record
+from robustdistiller.eval.run.dev_choice import append_scores, protocol, read_selection
+from robustdistiller.eval.run.run_info import config_digest
 from robustdistiller.eval.sweep import SweepConfig, TaskEntry, UpstreamEntry, expand, heard_of, make_plan
 from robustdistiller.eval.sweep.jobs import Job, Outcome
 from robustdistiller.eval.sweep.run import Sweep

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.eval.store import read_records
+from robustdistiller.eval.report.table import build_tables
+from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.sweep import SweepError, estimate, expand, heard_of, make_plan
 from robustdistiller.eval.sweep.live import progress_table
-from robustdistiller.eval.table import build_tables
 
 NOISE = "noise:snr_db=5,noise=white"
 

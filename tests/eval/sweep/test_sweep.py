@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.store import read_records
-from robustdistiller.eval.table import build_tables
+from robustdistiller.eval.report.table import build_tables
+from robustdistiller.eval.results.files import read_records
 from tests.leftovers import leave_temporary_file
 from tests.waiting import HANG_S, wait_until
 

@@ -6,7 +6,7 @@ import pytest
 
 from research.bench import Comparison, Report, Series, alternate, load_reports, write_report
 from research.bench.__main__ import main
-from robustdistiller.eval.run_info import describe_machine
+from robustdistiller.eval.run.run_info import describe_machine
 
 
 def test_ways_are_timed_in_turns() -> None:

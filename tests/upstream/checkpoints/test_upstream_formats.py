@@ -82,7 +82,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runner_with_its_options(name, tmp_path):
-    from robustdistiller.eval.launcher import main
+    from robustdistiller.eval.run.launcher import main
 
     kind, flags = RUNS[name]
     WRITERS[kind](tmp_path / "model")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robustdistiller.eval.profiling.measure import ProfileSettings, _count_macs, count_parameters
+from robustdistiller.eval.cost.measure import ProfileSettings, _count_macs, count_parameters
 from robustdistiller.upstream import UpstreamExpert, load_encoder
 from robustdistiller.upstream.model.cost import encoder_macs
 from robustdistiller.upstream.s3prl.entries import ENTRIES

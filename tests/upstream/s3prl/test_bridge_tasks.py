@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboardX import SummaryWriter
 
-from robustdistiller.eval import task_configs, tasks
+from robustdistiller.eval import tasks
+from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream.s3prl import bridge
 from tests.eval import toy_corpora
 

@@ -1,0 +1,1 @@
+"""What is heard: test conditions, what they draw from, and the loaders that corrupt."""

@@ -1,0 +1,212 @@
+"""Suites: lists of test conditions with what they draw from, shipped by name or written by the user in a few lines.
+
+A suite is a YAML file::
+
+    about: My own test.
+    base: robustdistiller                # sources and conditions of another suite, by name or path
+    noise: {path: /data/musan, split: test}
+    rir: [/data/RIRS_NOISES]
+    conditions: [clean, noise:snr_db=5, correlation]
+
+`conditions` lists one-line forms, or names of suites that are put in whole; without it, those of `base` are taken.
+`noise`, `rir` and `speech` are a path, a mapping (see `acoustics.SourceSpec`), a list of these, or, to have several at
+once, a mapping of names that conditions use: ``noise: {street: /data/street}`` and ``noise:snr_db=5,noise=street``.
+`corpora` says which part of a corpus is used wherever one of its kind is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustdistiller.acoustics import Condition, SourceSpec
+from robustdistiller.acoustics.corpora import LAYOUTS
+from robustdistiller.acoustics.effects.noise import COLORS
+from robustdistiller.common.names import did_you_mean, nearest, refuse_unknown
+from robustdistiller.eval.conditions.sources import KINDS, Sources
+
+_KEYS = ("about", "source", "base", *KINDS, "corpora", "conditions")
+_SPEC_KEYS = tuple(f.name for f in dataclasses.fields(SourceSpec))
+
+
+class SuiteError(ValueError):
+    """A suite that is not there or cannot be used."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Test conditions and their sources.
+
+    Attributes:
+        name: of the file, without its suffix.
+        about: one sentence.
+        source: where it comes from.
+        conditions: in the order they are evaluated.
+        sources: what they draw from.
+
+    Example:
+        >>> load_suite("robustdistiller").conditions[1].get("snr_db").low
+        20.0
+    """
+
+    name: str
+    about: str = ""
+    source: str = ""
+    conditions: tuple[Condition, ...] = ()
+    sources: Sources = field(default_factory=Sources)
+
+
+def suite_names() -> list[str]:
+    """The shipped suites.
+
+    Example:
+        >>> suite_names()
+        ['clean', 'correlation', 'line', 'robustdistiller']
+    """
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def load_suite(name: str | Path) -> Suite:
+    """A shipped suite by name, or the user's own by path.
+
+    Raises:
+        SuiteError: no such suite, not YAML, an unknown key or name (the nearest known one is named), a condition that
+            cannot be read, suites that are based on each other.
+
+    Example:
+        >>> [str(condition) for condition in load_suite("correlation").conditions][:2]
+        ['clean', 'noise:snr_db=10..20,noise=chime']
+        >>> load_suite("robustdistiler")
+        Traceback (most recent call last):
+        robustdistiller.eval.conditions.suite.SuiteError: no suite 'robustdistiler'; did you mean 'robustdistiller'?...
+    """
+    return _load(str(name), Path.cwd(), ())
+
+
+def load_suites(names: Iterable[str | Path]) -> Suite:
+    """Several suites as one: their conditions in order, each once; where sources differ, those of the first count.
+
+    Raises:
+        SuiteError: as `load_suite`.
+
+    Example:
+        >>> [str(condition) for condition in load_suites(["clean", "correlation"]).conditions][:2]
+        ['clean', 'noise:snr_db=10..20,noise=chime']
+    """
+    suites = [load_suite(name) for name in names]
+    conditions = tuple(dict.fromkeys(condition for suite in suites for condition in suite.conditions))
+    sources = _sources({}, Path(), [suite.sources for suite in suites])
+    return Suite(" + ".join(suite.name for suite in suites), conditions=conditions, sources=sources)
+
+
+def _folder() -> Path:
+    return Path(str(files("robustdistiller.downstream_configs"))) / "conditions"
+
+
+def _find(name: str, beside: Path) -> Path:
+    """The file of a suite; a path inside a suite is relative to that suite."""
+    if Path(name).suffix in (".yaml", ".yml") or "/" in name:
+        path = beside / Path(name).expanduser()
+        if not path.is_file():
+            raise SuiteError(f"no suite at {path}; expected a YAML file, or one of: {', '.join(suite_names())}")
+        return path
+    if name not in suite_names():
+        raise SuiteError(
+            f"no suite {name!r}{did_you_mean(name, suite_names())} (your own is given by its path, as in ./mine.yaml)"
+        )
+    return _folder() / f"{name}.yaml"
+
+
+def _load(name: str, beside: Path, above: tuple[Path, ...]) -> Suite:
+    path = _find(name, beside).resolve()
+    if path in above:
+        raise SuiteError(f"suites are based on each other: {' -> '.join(one.name for one in (*above, path))}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SuiteError(f"suite {path} is not YAML: {error}") from error
+    try:
+        return _build(path, values, (*above, path))
+    except SuiteError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise SuiteError(f"suite {path}: {error}") from error
+
+
+def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
+    if not isinstance(values, Mapping):
+        raise SuiteError(f"suite {path} must be a mapping with conditions, found {type(values).__name__}")
+    refuse_unknown(values, _KEYS, "key", "the suite")
+    suite = Suite(path.stem)
+    if values.get("base"):
+        suite = dataclasses.replace(_load(str(values["base"]), path.parent, above), name=path.stem)
+    included: list[Suite] = []
+    conditions = suite.conditions
+    if "conditions" in values:
+        entries = values["conditions"]
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
+            raise SuiteError(f"suite {path}: conditions must be a list of one-line forms or suites, found {entries!r}")
+        conditions = ()
+        for entry in entries:
+            if entry != "clean" and (entry in suite_names() or Path(entry).suffix in (".yaml", ".yml")):
+                included.append(_load(entry, path.parent, above))
+                conditions += included[-1].conditions
+            else:
+                conditions += (Condition.parse(entry),)
+    if not conditions:
+        raise SuiteError(f"suite {path} has no conditions; expected conditions: [clean, noise:snr_db=5, ...] or a base")
+    sources = _sources(values, path, [suite.sources, *(one.sources for one in included)])
+    texts = {key: str(values.get(key) or getattr(suite, key)) for key in ("about", "source")}
+    return Suite(path.stem, conditions=tuple(dict.fromkeys(conditions)), sources=sources, **texts)
+
+
+def _sources(values: Mapping[str, Any], path: Path, bases: list[Sources]) -> Sources:
+    """The suite's own sources over those of its bases, of which earlier ones come first."""
+    named: dict[str, dict[str, SourceSpec]] = {kind: {} for kind in KINDS}
+    unnamed: dict[str, tuple[SourceSpec, ...]] = dict.fromkeys(KINDS, ())
+    corpora: dict[str, SourceSpec] = {}
+    for base in reversed(bases):
+        corpora |= base.corpora
+        for kind in KINDS:
+            named[kind] |= base.named.get(kind, {})
+            unnamed[kind] = getattr(base, kind) or unnamed[kind]
+    given = values.get("corpora") or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"corpora must be a mapping of kinds, found {given!r}")
+    refuse_unknown(given, LAYOUTS, "key", "corpora")
+    corpora |= {kind: SourceSpec.from_value(value, f"corpora.{kind}") for kind, value in given.items()}
+    for kind in KINDS:
+        value = values.get(kind)
+        if value is None:
+            continue
+        if isinstance(value, Mapping) and not set(value) & {"path", "split", "only", "without"}:
+            for name, one in value.items():
+                _check_name(kind, str(name), one)
+                spec = _beside(SourceSpec.from_value(one, f"{kind}.{name}"), path)
+                named[kind][str(name)] = spec.over(named[kind].get(str(name), SourceSpec()))
+        else:
+            given_here = value if isinstance(value, list) else [value]
+            unnamed[kind] = tuple(_beside(SourceSpec.from_value(one, kind), path) for one in given_here)
+            if not all(spec.path for spec in unnamed[kind]):
+                raise ValueError(f"{kind} needs a path, found {value!r}")
+    return Sources(**unnamed, named=named, corpora=corpora)
+
+
+def _beside(spec: SourceSpec, path: Path) -> SourceSpec:
+    """A relative path in a suite is relative to the suite."""
+    return dataclasses.replace(spec, path=str(path.parent / spec.path)) if spec.path else spec
+
+
+def _check_name(kind: str, name: str, value: Any) -> None:
+    if name in (*COLORS, "babble"):
+        raise ValueError(f"{kind}.{name}: {name!r} is a noise of its own; call the source something else")
+    near = nearest(name, _SPEC_KEYS, cutoff=0.7)
+    if near or not isinstance(value, str | Mapping):
+        hint = f"did you mean {near[0]!r}, with a path beside it?" if near else "a path or a mapping was expected"
+        raise ValueError(f"{kind}.{name}: {hint} Found {name}: {value!r}")

@@ -1,0 +1,201 @@
+"""Heads trained on corrupted audio: the training loader under one or several conditions, and the note beside the head.
+
+SUPERB trains heads on clean audio. Training them in noise answers another question (how much a head can make up for its
+upstream), so it is asked for by name, noted beside the head, and part of every record of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
+from robustdistiller.acoustics.parameters import private_generator
+from robustdistiller.common.files import write_text
+from robustdistiller.eval.conditions.loader import CorruptingCollate
+from robustdistiller.eval.report.robustness import CLEAN
+from robustdistiller.eval.run.head_checkpoint import LaunchError
+from robustdistiller.eval.tasks import Task
+
+NOTE = "train-condition.json"
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """Which condition every utterance meets in one epoch: one of several, by chance.
+
+    The choice depends on the utterance's id, the epoch and the seed only.
+
+    Attributes:
+        corruptors: one per condition, None for clean.
+        epoch: of the training.
+        seed: of the choice.
+
+    Example:
+        >>> draws = EpochDraws((None, Corruptor("noise:snr_db=5,noise=white")), epoch=0)
+        >>> [draws.choose(f"utt-{n}") is None for n in range(4)]
+        [False, True, False, True]
+    """
+
+    corruptors: tuple[Corruptor | None, ...]
+    epoch: int
+    seed: int = 0
+
+    def choose(self, utterance_id: str) -> Corruptor | None:
+        """What corrupts an utterance in this epoch."""
+        generator = private_generator(self.seed, self.epoch, utterance_id, "train condition")
+        return self.corruptors[generator.integers(len(self.corruptors))]
+
+
+class _TrainingCollate(CorruptingCollate):
+    """The same for training batches, which carry no ids in diarization: there the samples themselves give one."""
+
+    def __init__(self, collate: Callable, draws: EpochDraws, task: Task, dataset: Any) -> None:
+        super().__init__(collate, draws, task, dataset)
+
+    def __call__(self, samples: list) -> tuple[list, list, dict[str, dict], dict[str, np.ndarray]]:
+        if self.task.code != "SD":
+            return super().__call__(samples)
+        waveforms, *others = self.collate(samples)
+        ids = [hashlib.sha256(np.asarray(wave, np.float32).tobytes()).hexdigest() for wave in waveforms]
+        return [self._corrupt(wave, name, {}, {}) for wave, name in zip(waveforms, ids)], others, {}, {}
+
+    def _corrupt(self, waveform: np.ndarray, utterance_id: str, drawn: dict, clean: dict) -> np.ndarray:
+        chosen = self.corruptor.choose(utterance_id)
+        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.corruptor.epoch)
+
+
+class TrainingLoader:
+    """s3prl's training loader, heard under conditions.
+
+    Args:
+        loader: s3prl's.
+        draws: of the epoch.
+        task: the task's registry entry.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> samples = [(np.ones(8, np.float32), 0, f"utt-{i}") for i in range(3)]
+        >>> stock = DataLoader(samples, batch_size=3, collate_fn=lambda samples: zip(*samples))
+        >>> loader = TrainingLoader(stock, EpochDraws((Corruptor("noise:snr_db=5,noise=white"),), 0), tasks.get("IC"))
+        >>> [bool((wave == 1).all()) for batch, *_ in loader for wave in batch], len(loader)
+        ([False, False, False], 1)
+    """
+
+    def __init__(self, loader: DataLoader, draws: EpochDraws, task: Task) -> None:
+        self.loader, self.draws, self.task = loader, draws, task
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list]:
+        stock = self.loader.collate_fn
+        self.loader.collate_fn = _TrainingCollate(stock, self.draws, self.task, self.loader.dataset)
+        try:
+            for waveforms, others, *_ in self.loader:
+                yield [waveforms, *others]
+        finally:
+            self.loader.collate_fn = stock
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Conditions that a head is trained under.
+
+    Attributes:
+        corruptors: condition to what carries it out (None for clean).
+        sources: description of the sources of each condition, as in records.
+        seed: of the draws.
+        task: the task's registry entry.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> TrainingPlan({Condition(): None, Condition("reverb"): None}, {}, 0, tasks.get("IC")).name
+        'clean | reverb'
+    """
+
+    corruptors: Mapping[Condition, Corruptor | None]
+    sources: Mapping[str, Any]
+    seed: int
+    task: Task
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        return " | ".join(condition.label for condition in self.corruptors)
+
+    def note(self) -> dict[str, Any]:
+        """What is written beside the head."""
+        return {"train_condition": self.name, "sources": dict(self.sources), "seed": self.seed}
+
+    def wrap(self, get_dataloader: Callable, train_split: str) -> Callable:
+        """The expert's ``get_dataloader`` with the training split under the conditions, all others as they are."""
+        takes_epoch = "epoch" in inspect.signature(get_dataloader).parameters
+
+        def wrapped(split: str, *args: Any, epoch: int = 0, **options: Any) -> Any:
+            if takes_epoch:
+                options["epoch"] = epoch
+            loader = get_dataloader(split, *args, **options)
+            if split != train_split:
+                return loader
+            if not takes_epoch and isinstance(loader.sampler, DistributedSampler):  # as s3prl does itself
+                loader.sampler.set_epoch(epoch)
+            draws = EpochDraws(tuple(self.corruptors.values()), epoch, self.seed)
+            return TrainingLoader(loader, draws, self.task)
+
+        return wrapped
+
+
+def write_note(folder: str | Path, note: Mapping[str, Any] | None, resumed: bool) -> None:
+    """Note beside a head what it is trained under; a training that goes on must go on the same way.
+
+    Args:
+        folder: the head's folder.
+        note: of `TrainingPlan.note`; None for clean training, which leaves no note.
+        resumed: whether a training goes on.
+
+    Raises:
+        LaunchError: it was trained under another condition so far.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> write_note(folder, {"train_condition": "reverb", "sources": {}, "seed": 0}, resumed=False)
+        >>> read_note(folder)["train_condition"]
+        'reverb'
+        >>> write_note(folder, None, resumed=True)
+        Traceback (most recent call last):
+        robustdistiller.eval.run.head_checkpoint.LaunchError: the head in ... was trained under 'reverb' so far, ...
+    """
+    path = Path(folder) / NOTE
+    before = read_note(folder)
+    if resumed and before != (dict(note) if note else None):
+        names = [(one or {}).get("train_condition", CLEAN) for one in (before, note)]
+        raise LaunchError(
+            f"the head in {folder} was trained under {names[0]!r} so far, it cannot go on under {names[1]!r} with "
+            "these sources and seed; give --train-condition, --noise, --rir, --speech and --corruption-seed as before"
+        )
+    if note is None:
+        path.unlink(missing_ok=True)
+        return
+    write_text(path, json.dumps(dict(note), indent=1) + "\n")
+
+
+def read_note(folder: str | Path) -> dict[str, Any] | None:
+    """What a head was trained under; None for clean audio.
+
+    Example:
+        >>> read_note("nowhere") is None
+        True
+    """
+    path = Path(folder) / NOTE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

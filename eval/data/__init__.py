@@ -1,0 +1,119 @@
+"""Preparing the data of SUPERB's tasks: what was expected and found, and the files that s3prl's users make by hand.
+
+`look` says what is there and what is missing, before anything long starts; `run` makes the rest: length tables, Kaldi
+folders, lists, conversions. Nothing is ever written into the corpora.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from robustdistiller.common.names import did_you_mean
+from robustdistiller.eval.data import (
+    covost,
+    diarization,
+    fluent_commands,
+    iemocap,
+    librimix,
+    librispeech,
+    pronunciations,
+    quesst14,
+    snips,
+    speech_commands,
+    voicebank,
+    voxceleb,
+)
+from robustdistiller.eval.data.plan import (
+    DIFFERS,
+    MISSING,
+    OK,
+    TO_MAKE,
+    Finding,
+    Input,
+    Plan,
+    PrepareError,
+    Recipe,
+    Roots,
+    Step,
+)
+from robustdistiller.eval.data.running import Made, run, state_of
+from robustdistiller.eval.tasks import Task
+
+__all__ = [
+    "DIFFERS",
+    "MISSING",
+    "OK",
+    "RECIPES",
+    "TO_MAKE",
+    "Finding",
+    "Input",
+    "Made",
+    "Plan",
+    "PrepareError",
+    "Recipe",
+    "Step",
+    "look",
+    "run",
+    "state_of",
+]
+
+#: Code of a task to how it is prepared.
+RECIPES: Mapping[str, Recipe] = {
+    "KS": speech_commands.KS,
+    "IC": fluent_commands.IC,
+    "SID": voxceleb.SID,
+    "ER": iemocap.ER,
+    "ASR": librispeech.ASR,
+    "ASR-LM": librispeech.ASR_LM,
+    "PR": pronunciations.PR,
+    "SF": snips.SF,
+    "ASV": voxceleb.ASV,
+    "SD": diarization.SD,
+    "QbE": quesst14.QBE,
+    "SE": voicebank.SE,
+    "SE2": voicebank.SE,
+    "SS": librimix.SS,
+    "SS2": librimix.SS,
+    "ST": covost.ST,
+}
+
+
+def look(task: Task, roots: Roots, out: Path) -> Plan:
+    """Look at the data of a task; nothing is written.
+
+    Args:
+        task: the registry entry.
+        roots: name of an input (see `RECIPES`) to the paths given for it.
+        out: folder of what would be made.
+
+    Raises:
+        PrepareError: an unknown input, the first input is not given, or a file is not what its name says.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> look(tasks.get("IC"), {"file_path": [Path("nowhere")]}, Path("out")).ok
+        False
+        >>> look(tasks.get("IC"), {"file_pat": [Path("nowhere")]}, Path("out"))
+        Traceback (most recent call last):
+        robustdistiller.eval.data.plan.PrepareError: IC has no root 'file_pat'; did you mean 'file_path'?
+    """
+    inputs = RECIPES[task.code].inputs
+    known = [one.name for one in inputs]
+    for name in roots:
+        if name not in known:
+            raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, known)}")
+    if not roots.get(known[0]):
+        raise PrepareError(f"{task.code} needs ROOT ({inputs[0].what}); type the folder after the task")
+    plan = RECIPES[task.code].plan(task, roots, out)
+    before = {step.target: state_of(step, out) for step in plan.steps}
+    plan.findings = [_with_state(finding, before.get(finding.target, "")) for finding in plan.findings]
+    return plan
+
+
+def _with_state(finding: Finding, state: str) -> Finding:
+    """A finding about something that is made, with what an earlier run left of it."""
+    if state == "made":
+        return dataclasses.replace(finding, found="made before", state=OK)
+    return dataclasses.replace(finding, found="begun before") if state == "begun" else finding

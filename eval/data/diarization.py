@@ -1,0 +1,201 @@
+"""Libri2Mix (SD): Kaldi folders of who speaks when, from the times of speech in LibriSpeech's utterances."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from robustdistiller.acoustics.audio.files import audio_info
+from robustdistiller.common.files import write_text
+from robustdistiller.eval.data.kaldi import SPLITS, look_at_audio, read_table, write_table
+from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, libri2mix_folder, split_folder
+from robustdistiller.eval.data.looking import lines_of, locate, mapped
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step, named
+from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
+
+KIND = "mix_both"
+TABLES = ("wav.scp", "utt2spk", "spk2utt", "segments", "reco2dur")
+RTTM = {"train": "train_clean_100.rttm", "dev": "dev_clean.rttm", "test": "test_clean.rttm"}
+
+#: (speaker, chapter and utterance, e.g. ``8226-0026``) to the times in seconds at which speech begins and ends.
+Times = dict[tuple[str, str], list[tuple[float, float]]]
+
+
+def plan_sd(task: Task, roots: Roots, out: Path) -> Plan:
+    """Plan of SD: three Kaldi folders, or a check of those that were given.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> plan_sd(tasks.get("SD"), {"librimix": [Path("nowhere")]}, Path("out")).ok
+        False
+    """
+    plan = Plan(task, out)
+    given = roots["librimix"][0]
+    listed = locate(given, ["train/segments"])
+    if listed is not None:
+        for split in SPLITS:
+            look_at_folder(plan, listed / split, split)
+            plan.set(f"{split}_dir", listed / split)
+        return plan
+    folder = libri2mix_folder(plan, given, "max")
+    times_folder = _times_folder(plan, roots, given)
+    for split in SPLITS if folder is not None else ():
+        found = split_folder(plan, folder, split, (KIND,))
+        if found is not None and times_folder is not None:
+            _plan_split(plan, split, *found, times_folder / RTTM[split])
+    return plan
+
+
+def _times_folder(plan: Plan, roots: Roots, given: Path) -> Path | None:
+    """Where the times of speech are: given, or in a copy of LibriMix's repository beside or around the corpus."""
+    below = ["", "metadata/LibriSpeech", "LibriMix/metadata/LibriSpeech"]
+    places = [*roots.get("rttm", ()), given, given.parent]
+    for folder in (place / one for place in places for one in below):
+        if any((folder / name).is_file() for name in RTTM.values()):
+            return folder
+    what, fix = ", ".join(RTTM.values()), f"--root rttm=FOLDER: {LIBRI2MIX_SPEECH_TIMES.source}"
+    plan.note("times of speech", what, "not given, and not beside the corpus", MISSING, fix)
+    return None
+
+
+def _plan_split(plan: Plan, split: str, place: Path, names: list[str], file: Path) -> None:
+    if not file.is_file():
+        plan.note(file.name, "times of speech", "not there", MISSING, LIBRI2MIX_SPEECH_TIMES.source)
+        return
+    try:
+        times = read_times(file)
+        pairs = {name: _parts(name) for name in names}
+    except PrepareError as error:
+        plan.note(file.name, "times of speech", str(error), MISSING, "take the file of LibriMix's repository")
+        return
+    absent = sorted({"-".join(part) for both in pairs.values() for part in both if part not in times})
+    if absent:
+        found = f"{len(absent)} utterances are not in it: {named(absent)}"
+        plan.note(file.name, "the utterances of all mixtures", found, MISSING, "is it of the same part of LibriSpeech?")
+        return
+    stamp = f"{place.absolute()} {file.absolute()} {file.stat().st_size} {len(names)} mixtures"
+    make = partial(write_folder, place / KIND, names, times)
+    step = Step(split, f"Kaldi folder of {split}", stamp, len(names), make)
+    where = plan.add(step, f"{', '.join(TABLES)}, rttm")
+    plan.set(f"{split}_dir", where)
+
+
+def _parts(mixture: str) -> list[tuple[str, str]]:
+    """Speaker and utterance of both voices: ``3536-8226-0026_1673-143397-0009``."""
+    parts = [tuple(part.split("-", 1)) for part in mixture.split("_")]
+    if len(parts) != 2 or not all(len(part) == 2 for part in parts):
+        raise PrepareError(f"{mixture} is no mixture of two utterances SPEAKER-CHAPTER-NUMBER")
+    return parts
+
+
+def read_times(file: Path) -> Times:
+    """Read the times of speech of LibriSpeech's utterances from an RTTM file.
+
+    Raises:
+        PrepareError: a line is no ``SPEAKER`` line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".rttm") as file:
+        ...     print("SPEAKER 8226-0026 1 0.25 1.5 <NA> <NA> 3536 <NA> <NA>", file=file, flush=True)
+        ...     read_times(Path(file.name))
+        {('3536', '8226-0026'): [(0.25, 1.75)]}
+    """
+    times: Times = defaultdict(list)
+    for number, line in enumerate(lines_of(file), start=1):
+        parts = line.split()
+        try:
+            kind, utterance, _, start, duration, _, _, speaker = parts[:8]
+            # The sum is not rounded: a time on the edge of a frame would fall to its other side.
+            begin, end = float(start), float(start) + float(duration)
+        except ValueError:
+            kind = ""
+        if kind != "SPEAKER":
+            raise PrepareError(
+                f"{file}, line {number}: expected 'SPEAKER UTTERANCE 1 START DURATION ...', found {line!r}"
+            )
+        times[speaker, utterance.removeprefix(f"{speaker}-")].append((begin, end))
+    return dict(times)
+
+
+def write_folder(audio: Path, names: list[str], times: Times, work: Path, bar: tqdm) -> Path:
+    """Write the Kaldi folder of one split.
+
+    Segments are named by speaker, mixture and times; s3prl's script leaves the speaker out, so that two speakers with
+    equal times in one mixture become one.
+
+    Args:
+        audio: folder of the mixtures.
+        names: of the mixtures, without ``.wav``.
+        times: of speech, see `read_times`.
+        work: folder to write to.
+        bar: progress, one for each mixture.
+
+    Returns:
+        The Kaldi folder.
+
+    Raises:
+        PrepareError: a mixture is not at 16 kHz.
+    """
+    result = work / "result"
+    segments, durations, speech, spoken = [], [], [], defaultdict(list)
+    names = sorted(names)
+    for name, info in zip(names, mapped(lambda n: audio_info(audio / f"{n}.wav"), names)):
+        if info.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise PrepareError(f"{audio / name}.wav is at {info.sample_rate_hz} Hz, expected {SAMPLE_RATE_HZ} Hz")
+        durations.append((name, info.duration_s))
+        for speaker, utterance in _parts(name):
+            for begin, end in times[speaker, utterance]:
+                segment = f"{speaker}_{name}_{_milliseconds(begin)}_{_milliseconds(end)}"
+                segments.append((segment, name, begin, end))
+                spoken[speaker].append(segment)
+                speech.append(("SPEAKER", name, 1, begin, end - begin, "<NA>", "<NA>", speaker, "<NA>"))
+        bar.update()
+    write_table(result / "wav.scp", [(name, (audio / f"{name}.wav").absolute()) for name in names])
+    write_table(result / "segments", segments)
+    write_table(result / "utt2spk", [(segment, speaker) for speaker, own in sorted(spoken.items()) for segment in own])
+    write_table(result / "spk2utt", [(speaker, *own) for speaker, own in sorted(spoken.items())])
+    write_table(result / "reco2dur", durations)
+    write_text(result / "rttm", "".join("\t".join(map(str, line)) + "\n" for line in speech))
+    return result
+
+
+def _milliseconds(time_s: float) -> str:
+    return f"{int(time_s * 1000):06d}"
+
+
+def look_at_folder(plan: Plan, folder: Path, split: str) -> None:
+    """Check one Kaldi folder: its tables agree, and its audio exists."""
+    absent = [name for name in TABLES if not (folder / name).is_file()]
+    if absent:
+        plan.note(split, ", ".join(TABLES), f"no {', '.join(absent)}", MISSING, "prepare it again")
+        return
+    audio, durations = read_table(folder / "wav.scp"), read_table(folder / "reco2dur")
+    segments, speakers = read_table(folder / "segments"), read_table(folder / "utt2spk")
+    plan.count(split, len(audio), LIBRI2MIX.counts[split], "mixtures")
+    for what, names, known in (
+        ("reco2dur", audio, durations),
+        ("segments", audio, {line.split()[0] for line in segments.values()}),
+        ("utt2spk", segments, speakers),
+    ):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            found = f"nothing of {len(unknown)}: {named(unknown)}"
+            plan.note(f"{split}/{what}", f"a line for each of {len(names)}", found, MISSING, "prepare it again")
+    if not (folder / "rttm").is_file():
+        fix = "scores are then of the segments, whose times s3prl's tables may have rounded"
+        plan.note(f"{split}/rttm", "for scoring", "not there", DIFFERS, fix)
+    look_at_audio(plan, split, audio.values(), folder)
+
+
+SD = Recipe(
+    (
+        Input("librimix", f"Libri2Mix, with wav16k/max/{{train-100,dev,test}}/{KIND}/*.wav; or Kaldi folders of it"),
+        Input("rttm", "folder of the times of speech; default: beside the corpus", required=False),
+    ),
+    plan_sd,
+)

@@ -1,0 +1,168 @@
+"""Making what a plan says: each thing appears whole or not at all, and an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from robustdistiller.common.files import write_text
+from robustdistiller.eval.data.plan import Plan, PrepareError, Step
+from robustdistiller.eval.tasks import configs as task_configs
+
+NOTE, WORK = "prepared.json", ".work"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What `run` did.
+
+    Attributes:
+        made: targets that were made now.
+        kept: targets that were there already.
+    """
+
+    made: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def state_of(step: Step, out: Path) -> str:
+    """``made``, ``begun`` or ``to make``.
+
+    Example:
+        >>> step = Step("lengths.csv", "lengths", "of 2 files", 2, lambda folder, bar: folder)
+        >>> state_of(step, Path("nowhere"))
+        'to make'
+    """
+    noted = _read(out).get(step.target)
+    if noted is not None and noted["stamp"] == step.stamp:
+        if noted["done"] and (out / step.target).exists():
+            return "made"
+        if _workplace(step, out).exists():
+            return "begun"
+    return "to make"
+
+
+def run(plan: Plan, progress: bool = True) -> Made:
+    """Make everything that is not there yet.
+
+    Args:
+        plan: what to make; nothing of it may be missing.
+        progress: show a bar for each step.
+
+    Raises:
+        PrepareError: something needed is missing, or a file that this command did not make stands in the way.
+
+    Example:
+        >>> import tempfile
+        >>> from robustdistiller.eval import tasks
+        >>> def make(folder, bar):
+        ...     (folder / "list").write_text("a b")
+        ...     return folder / "list"
+        >>> plan = Plan(tasks.get("QbE"), Path(tempfile.mkdtemp()))
+        >>> path = plan.add(Step("list.txt", "a list", "1", 1, make), "names")
+        >>> run(plan, progress=False).made, path.read_text(), run(plan, progress=False).kept
+        (('list.txt',), 'a b', ('list.txt',))
+    """
+    if not plan.ok:
+        raise PrepareError(f"{plan.task.code}: something needed is missing, so nothing was made")
+    made, kept = [], []
+    for step in plan.steps:
+        if state_of(step, plan.out) == "made":
+            kept.append(step.target)
+        else:
+            _make(step, plan.out, progress)
+            made.append(step.target)
+    shutil.rmtree(plan.out / WORK, ignore_errors=True)
+    _verify(plan)
+    return Made(tuple(made), tuple(kept))
+
+
+def _make(step: Step, out: Path, progress: bool) -> None:
+    target, work = out / step.target, _workplace(step, out)
+    if target.exists() and step.target not in _read(out):
+        raise PrepareError(f"{target} was not made by this command; move it away, or choose another --out")
+    stamp = work / "stamp"
+    if work.exists() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != step.stamp):
+        shutil.rmtree(work)  # begun from something else
+    work.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(step.stamp, encoding="utf-8")
+    _note(out, step, done=False)
+    with tqdm(total=step.items, desc=step.title, disable=None if progress else True) as bar:
+        result = step.make(work, bar)
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    result.replace(target)
+    _note(out, step, done=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _verify(plan: Plan) -> None:
+    """Every path that s3prl is told exists."""
+    config: dict[str, Any] = {}
+    for key, value in plan.settings.items():
+        node = config
+        *parents, last = key.removeprefix("config.").split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    gone = [root.key for root in task_configs.missing_roots(plan.task, config) if root.key in plan.settings]
+    if gone:
+        raise PrepareError(
+            f"{plan.task.code}: {', '.join(gone)} is not where it was expected; was it removed meanwhile?"
+        )
+
+
+def _workplace(step: Step, out: Path) -> Path:
+    return out / WORK / step.target.replace("/", "~")
+
+
+def _read(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / NOTE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise PrepareError(
+            f"{out / NOTE} is not what this command writes ({error}); delete it to begin anew"
+        ) from error
+
+
+def _note(out: Path, step: Step, done: bool) -> None:
+    notes = {**_read(out), step.target: {"stamp": step.stamp, "done": done}}
+    write_text(out / NOTE, json.dumps(notes, indent=1) + "\n")
+
+
+def begin(folder: Path) -> Path:
+    """An empty folder for files that are being written: an interrupted run may have left some there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "half.wav").touch()
+        >>> list(begin(folder).iterdir())
+        []
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def link_folder(folder: Path, work: Path, bar: tqdm) -> Path:
+    """Make a link to a folder, as `Step.make` does; returns the link.
+
+    Example:
+        >>> import tempfile
+        >>> link_folder(Path("/"), Path(tempfile.mkdtemp()), tqdm(disable=True)).is_symlink()
+        True
+    """
+    link = work / "result"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.absolute(), target_is_directory=True)
+    bar.update()
+    return link

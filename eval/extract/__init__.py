@@ -1,0 +1,1 @@
+"""Features of a folder of audio, one file each."""

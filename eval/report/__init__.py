@@ -1,0 +1,1 @@
+"""Measured and published systems side by side: tables, plots, comparisons, one page."""

@@ -1,0 +1,1 @@
+"""What was found: records, their files, the results of single items."""

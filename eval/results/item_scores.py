@@ -1,0 +1,252 @@
+"""Results of single items: what confidence intervals and paired tests are made of.
+
+A score that is a ratio of two sums over items (accuracy: right answers by answers; WER: word errors by words; PESQ:
+sum by utterances) is stored as one numerator and one denominator per item, in a small file beside the record. Only
+what s3prl's experts hand to their own scoring is used, and only if the sums give the recorded score again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustdistiller.common.files import write_bytes
+from robustdistiller.eval.results.record import OUTCOMES_VERSION, Record, RecordError
+from robustdistiller.eval.tasks import Task
+
+_ID_KEYS = ("filename", "filenames")
+_TOLERANCE = 1e-3
+
+
+class NoOutcomes(ValueError):
+    """Why a task or an evaluation gives no results of single items."""
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """A metric as ``scale * sum(numerator) / sum(denominator)`` over items.
+
+    Attributes:
+        numerator: (items,) e.g. 1 for a right answer, or the number of word errors.
+        denominator: (items,) e.g. 1, or the number of words.
+        scale: 100 for rates in per cent.
+
+    Example:
+        >>> ItemScores(np.array([1, 0]), np.array([4, 4]), 100.0).value
+        12.5
+    """
+
+    numerator: np.ndarray
+    denominator: np.ndarray
+    scale: float = 100.0
+
+    @property
+    def value(self) -> float:
+        """The score over all items."""
+        return float(self.scale * self.numerator.sum(dtype=np.float64) / self.denominator.sum(dtype=np.float64))
+
+    @property
+    def is_yes_or_no(self) -> bool:
+        """Whether every item is either right or wrong, as McNemar's test needs it."""
+        return bool(np.all(self.denominator == 1) and np.all(np.isin(self.numerator, (0, 1))))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Results of all items of one cell, in the order of their ids.
+
+    Attributes:
+        ids: distinct, sorted, the same wherever the corpus lies.
+        metrics: metric name to the items' scores.
+
+    Example:
+        >>> outcomes = Outcomes.sort(["b", "a"], {"accuracy": ItemScores(np.array([1, 0]), np.ones(2))})
+        >>> outcomes.ids, outcomes.metrics["accuracy"].numerator.tolist()
+        (('a', 'b'), [0, 1])
+    """
+
+    ids: tuple[str, ...]
+    metrics: Mapping[str, ItemScores]
+
+    @classmethod
+    def sort(cls, ids: Sequence[str], metrics: Mapping[str, ItemScores]) -> Outcomes:
+        """Items brought into the order of their ids.
+
+        Raises:
+            NoOutcomes: two items have one id, a metric has another number of items, or there are none.
+        """
+        if not ids or not metrics:
+            raise NoOutcomes("s3prl's expert keeps no results of single items")
+        if len(set(ids)) < len(ids):
+            raise NoOutcomes(f"{len(ids)} items have only {len(set(ids))} different names")
+        for name, scores in metrics.items():
+            if not len(ids) == len(scores.numerator) == len(scores.denominator):
+                raise NoOutcomes(f"there are {len(ids)} names for {len(scores.numerator)} items of {name}")
+        order = np.argsort(np.array(ids))
+        ordered = {n: ItemScores(s.numerator[order], s.denominator[order], s.scale) for n, s in metrics.items()}
+        return cls(tuple(ids[i] for i in order), ordered)
+
+    def with_metric(self, name: str, ids: Sequence[str], scores: ItemScores) -> Outcomes:
+        """The same items with one more metric.
+
+        Args:
+            name: of the metric.
+            ids: of the items in the order of `scores`; the same items.
+            scores: their results.
+
+        Raises:
+            NoOutcomes: the items are others.
+        """
+        other = Outcomes.sort(ids, {name: scores})
+        if other.ids != self.ids:
+            raise NoOutcomes(f"{name} has other items than {', '.join(self.metrics)}")
+        return Outcomes(self.ids, {**self.metrics, **other.metrics})
+
+
+def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) -> Outcomes:
+    """What s3prl's expert kept of each item of an evaluation.
+
+    Args:
+        task: registry entry.
+        kept: the expert's ``records`` at the end of an evaluation.
+        names: names of the items in order, for experts that keep none (diarization) or few (enhancement, separation).
+
+    Raises:
+        NoOutcomes: the expert keeps nothing of single items (verification and query by example score pairs).
+
+    Example:
+        >>> from robustdistiller.eval.tasks import get
+        >>> kept = {"acc": [1.0, 0.0], "filename": ["/data/x/1.wav", "/data/x/2.wav"]}
+        >>> outcomes_of(get("IC"), kept).metrics["accuracy"].value
+        50.0
+        >>> kept = {"hypothesis": ["a b", "c"], "groundtruth": ["a c", "c"], "filename": ["1", "2"]}
+        >>> outcomes_of(get("PR"), kept).metrics["per"].numerator.tolist()
+        [1, 0]
+    """
+    key = next((key for key in _ID_KEYS if kept.get(key)), None)
+    ids = [_portable(str(name)) for name in (kept[key] if key else names)]
+    if task.downstream == "asr":
+        pairs = {
+            "wer": zip(kept["pred_words"], kept["target_words"]),
+            "cer": ((p.split(), t.split()) for p, t in zip(kept["pred_tokens"], kept["target_tokens"])),
+        }
+        metrics = {name: _edit_errors(sides) for name, sides in pairs.items()}
+    elif task.code == "PR":
+        sides = ((p.split(" "), t.split(" ")) for p, t in zip(kept["hypothesis"], kept["groundtruth"]))
+        metrics = {"per": _edit_errors(sides)}
+    elif task.code == "SF":  # the CER of slot values counts other slots than items: there is none of single items
+        from s3prl.downstream.ctc.metric import slot_type_f1
+
+        f1 = [slot_type_f1([p], [t]) for p, t in zip(kept["hypothesis"], kept["groundtruth"])]
+        metrics = {"slot_type_f1": _mean(f1, 100.0)}
+    else:
+        metrics = {m.name: _mean(kept[m.key], m.scale) for m in task.metrics if m.key and kept.get(m.key)}
+    return Outcomes.sort(ids, metrics)
+
+
+def _portable(name: str) -> str:
+    """The last three parts of a path: the same wherever the corpus lies."""
+    return "/".join(name.replace("\\", "/").split("/")[-3:])
+
+
+def _mean(values: Sequence[float], scale: float) -> ItemScores:
+    numbers = np.asarray([float(value) for value in values])
+    return ItemScores(numbers, np.ones(len(numbers), np.int64), scale)
+
+
+def _edit_errors(sides: Any) -> ItemScores:
+    import editdistance  # an s3prl dependency of the transcription tasks only
+
+    counts = [(editdistance.eval(list(said), list(meant)), len(meant)) for said, meant in sides]
+    errors, lengths = np.array(counts, dtype=np.int64).reshape(-1, 2).T
+    return ItemScores(errors, lengths)
+
+
+def check_against(outcomes: Outcomes, record: Record) -> None:
+    """Refuse results of single items that do not add up to the record's scores.
+
+    Raises:
+        NoOutcomes: naming the metric and both values.
+
+    Example:
+        >>> from robustdistiller.eval.results.record import example_record
+        >>> three_of_four = Outcomes.sort(list("abcd"), {"accuracy": ItemScores(np.array([1, 1, 1, 0]), np.ones(4))})
+        >>> check_against(three_of_four, example_record())
+    """
+    recorded = {metric.name: metric.value for metric in record.metrics}
+    if len(outcomes.ids) != record.items_scored:
+        raise NoOutcomes(f"there are results of {len(outcomes.ids)} items, the record has {record.items_scored}")
+    for name, scores in outcomes.metrics.items():
+        value = recorded.get(name)
+        if value is None or abs(scores.value - value) > _TOLERANCE * max(1.0, abs(value)):
+            raise NoOutcomes(f"the single items give {name} {scores.value:.4f}, the record has {value}")
+
+
+def write_outcomes(path: Path, outcomes: Outcomes) -> dict[str, Any]:
+    """Write the file and return what the record's field `outcomes` holds.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "test-seed1-abababab.npz"
+        >>> write_outcomes(path, Outcomes.sort(["a"], {"accuracy": ItemScores(np.ones(1), np.ones(1))}))["items"]
+        1
+    """
+    arrays: dict[str, np.ndarray] = {"ids": np.frombuffer("\n".join(outcomes.ids).encode(), np.uint8)}
+    for name, scores in outcomes.metrics.items():
+        arrays[f"{name}.numerator"] = _compact(scores.numerator)
+        arrays[f"{name}.denominator"] = _compact(scores.denominator)
+        arrays[f"{name}.scale"] = np.array(scores.scale)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    data = buffer.getvalue()
+    write_bytes(path, data)
+    return {
+        "version": OUTCOMES_VERSION,
+        "file": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "items": len(outcomes.ids),
+    }
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    whole = np.all(values == np.round(values))
+    return values.astype(np.int32 if whole else np.float64)
+
+
+def read_outcomes(record_path: Path | str, record: Record) -> Outcomes | None:
+    """The results of single items that a record points to; None where it has none.
+
+    Raises:
+        RecordError: the file is missing, was changed, or does not add up to the record's scores.
+
+    Example:
+        >>> from robustdistiller.eval.results.record import example_record
+        >>> read_outcomes("record.json", example_record()) is None
+        True
+    """
+    if record.outcomes is None:
+        return None
+    path = Path(record_path).with_name(record.outcomes["file"])
+    if not path.is_file():
+        raise RecordError(f"{record_path} points to {path.name}, which is not there; copy both or evaluate again")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != record.outcomes["sha256"]:
+        raise RecordError(f"{path} was changed after it was written; bring the file back or evaluate the cell again")
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        names = [key.removesuffix(".numerator") for key in stored if key.endswith(".numerator")]
+        metrics = {
+            n: ItemScores(stored[f"{n}.numerator"], stored[f"{n}.denominator"], float(stored[f"{n}.scale"]))
+            for n in names
+        }
+        outcomes = Outcomes(tuple(stored["ids"].tobytes().decode().split("\n")), metrics)
+    try:
+        check_against(outcomes, record)
+    except NoOutcomes as error:
+        raise RecordError(f"{path} does not belong to its record: {error}") from error
+    return outcomes

@@ -1,0 +1,190 @@
+"""The launcher's command line: s3prl's own parser with one more group of options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from robustdistiller.acoustics import EFFECTS
+from robustdistiller.eval.results.files import REUSE_POLICIES
+from robustdistiller.eval.run.cache.plan import DTYPES
+
+EXAMPLES = """\
+examples:
+  train a head on clean audio, as s3prl does (the configuration is chosen by -d unless -c is given):
+    run_downstream.py -m train -u robustdistiller_local -k student.ckpt -d fluent_commands -p exp/ic \\
+        -o "config.downstream_expert.datarc.file_path='/data/fluent_speech_commands_dataset'"
+
+  evaluate it: one JSON record per condition, model and data loaded once:
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --condition clean --condition noise:snr_db=5
+
+  a whole suite, and the same corruption again on another machine:
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --suite robustdistiller --save-manifest manifests
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --manifest manifests
+
+  noise and rooms of your own:
+    run_downstream.py -m evaluate -e exp/ic/dev-best.ckpt --noise /data/musan/noise --rir /data/RIRS_NOISES \\
+        --condition noise:snr_db=0 --condition reverb:rt60_s=0.6 --condition noise+reverb:snr_db=10,rt60_s=0.6
+
+  all tables and plots come from the records:
+    robustdistiller table exp/ic/records
+"""
+
+
+def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
+    """Add the launcher's own options; returns the names of their values.
+
+    Example:
+        >>> add_our_options(argparse.ArgumentParser())[:2]
+        ['condition', 'suite']
+    """
+    group = parser.add_argument_group(
+        "RobustDistiller",
+        "noisy and reverberant evaluation, records (with -m evaluate; in training too where it says so)",
+    )
+    add = group.add_argument
+    actions = [
+        add(
+            "--condition",
+            action="append",
+            metavar="CONDITION",
+            help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=10..20, noise:snr_db=0,noise=white, "
+            "reverb, reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.4..0.8, codec:codec=opus (default: clean); "
+            f"effects, joined by +: {', '.join(EFFECTS)}",
+        ),
+        add(
+            "--suite",
+            action="append",
+            metavar="NAME|FILE",
+            help="a list of test conditions with their sources, repeatable: clean, robustdistiller, correlation, line, "
+            "or a YAML file of your own",
+        ),
+        add(
+            "--manifest",
+            action="append",
+            metavar="PATH",
+            help="replay the corruption that a manifest, or each manifest in a folder, has written down; repeatable",
+        ),
+        add("--save-manifest", metavar="DIR", help="write one manifest per condition, to be replayed with --manifest"),
+        add(
+            "--noise",
+            action="append",
+            metavar="PATH",
+            help="folder, file or .tsv list of noise, a part of it as in /data/musan,split=test, or NAME=PATH for a "
+            "source that a suite leaves to you; repeatable (default: the shipped test noises)",
+        ),
+        add(
+            "--rir",
+            action="append",
+            metavar="PATH",
+            help="the same for room responses; repeatable (default: the shipped test rooms)",
+        ),
+        add(
+            "--speech",
+            action="append",
+            metavar="PATH",
+            help="speech to mix babble from, and of other talkers (default: the shipped training speech)",
+        ),
+        add("--music", action="append", metavar="PATH", help="the same as --noise, for music; none is shipped"),
+        add("--corruption-seed", type=int, default=0, metavar="N", help="seed of the drawn corruption (default: 0)"),
+        add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),
+        add(
+            "--overwrite",
+            choices=list(REUSE_POLICIES),
+            default="always",
+            help="what becomes of cells that have a record; "
+            + "; ".join(f"{name}: {what}" for name, what in REUSE_POLICIES.items())
+            + " (default: always)",
+        ),
+        add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)"),
+        add(
+            "--dump-audio",
+            nargs="+",
+            metavar=("N", "FOLDER"),
+            help="write N utterances of each condition to listen to, clean and as the upstream hears them, with what "
+            "was drawn, below FOLDER (default: EXPDIR)",
+        ),
+        add(
+            "--asv-corrupt",
+            choices=["both", "test"],
+            default="both",
+            help="speaker verification: corrupt both sides of a trial, or the test side only (default: both)",
+        ),
+        add(
+            "--train-condition",
+            action="append",
+            metavar="CONDITION",
+            help="with -m train: train the head under this condition instead of on clean audio; given several times, "
+            "each utterance meets one of them by chance. Such heads do not follow SUPERB, and their records say so",
+        ),
+        add(
+            "--feature-cache",
+            metavar="DIR",
+            help="in training and evaluation: keep the frozen upstream's features on disk instead of computing them "
+            "again every epoch, the same for all heads and processes; s3prl's experts see no difference. Heads that "
+            "average over frames (KS, IC, ER, SID) need the means of an utterance only",
+        ),
+        add(
+            "--feature-cache-dtype",
+            choices=list(DTYPES),
+            default="fp32",
+            help="how frames are kept: fp32 exactly, fp16 in half the space, which records note (default: fp32)",
+        ),
+        add(
+            "--feature-cache-gb",
+            type=float,
+            default=50.0,
+            metavar="GB",
+            help="largest size of what training keeps, and of what evaluation keeps (default: 50)",
+        ),
+        add(
+            "--read-ahead-s",
+            type=float,
+            default=0.0,
+            metavar="SECONDS",
+            help="in evaluation, give the upstream this much audio at a time, sorted by length, where s3prl gives it "
+            "one utterance; the head is given what it is always given. For GPUs, e.g. 160 (default: 0, off)",
+        ),
+    ]
+    return [action.dest for action in actions]
+
+
+def parser_class(argv: Sequence[str], after_parsing: Callable[[argparse.Namespace, set[str], dict[str, Any]], None]):
+    """A drop-in for ``argparse.ArgumentParser`` to hand to s3prl's ``get_downstream_args``.
+
+    Args:
+        argv: the command line without the program's name.
+        after_parsing: called with s3prl's options (to be changed in place), the names of the options that were typed,
+            and our options.
+
+    Example:
+        >>> seen = {}
+        >>> parser = parser_class(["-m", "train", "--label", "x"], lambda *found: seen.update(zip("abc", found)))()
+        >>> _ = parser.add_argument("-m", "--mode"), parser.add_argument("--seed", default=1337)
+        >>> parser.parse_args(), sorted(seen["b"]), seen["c"]["label"]
+        (Namespace(mode='train', seed=1337), ['label', 'mode'], 'x')
+    """
+
+    class Parser(argparse.ArgumentParser):
+        def __init__(self, **options: Any) -> None:
+            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+            super().__init__(
+                prog="run_downstream.py",
+                description="s3prl's run_downstream, unchanged, with noisy and reverberant evaluation and records.",
+                epilog=EXAMPLES,
+                **options,
+            )
+
+        def parse_args(self, *_: Any, **__: Any) -> argparse.Namespace:
+            ours = add_our_options(self)
+            defaults = {action.dest: action.default for action in self._actions if action.dest != "help"}
+            for action in self._actions:
+                action.default = argparse.SUPPRESS  # so that only what was typed is set
+            typed = vars(super().parse_args(list(argv)))
+            values = {**defaults, **typed}
+            stock = argparse.Namespace(**{name: value for name, value in values.items() if name not in ours})
+            after_parsing(stock, set(typed), {name: values[name] for name in ours})
+            return stock
+
+    return Parser

@@ -1,0 +1,169 @@
+"""What identifies a run: digests of configuration and weights, versions, git state, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustdistiller.eval.results.record import NO_CHECKPOINT
+from robustdistiller.upstream import checkpoint_digest
+from robustdistiller.upstream.s3prl.bridge import s3prl_version
+
+# Settings that change where data lies or how fast it is read, but not what the head learns. The test fold is a field of
+# the record: the heads of five folds share a configuration.
+_NOT_CONFIGURATION = ("num_workers", "max_workers", "log_step", "max_keep", "test_fold")
+
+
+def config_digest(config: Mapping[str, Any], *extra: Any) -> str:
+    """SHA-256 of a head's configuration, equal wherever the data and the experiment lie.
+
+    Paths are reduced to their last component; worker counts and logging intervals are left out.
+
+    Args:
+        config: the merged s3prl configuration.
+        *extra: further JSON-able settings that change the head, e.g. the feature selection.
+
+    Example:
+        >>> here = {"datarc": {"file_path": "/home/me/fluent", "num_workers": 4, "batch": 32}}
+        >>> there = {"datarc": {"batch": 32, "file_path": "/data/fluent", "num_workers": 0}}
+        >>> config_digest(here) == config_digest(there), config_digest(here) == config_digest(here, "layer 3")
+        (True, False)
+    """
+    plain = json.dumps([_portable(config), *map(_portable, extra)], sort_keys=True, default=str)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _portable(v) for k, v in value.items() if k not in _NOT_CONFIGURATION}
+    if isinstance(value, list | tuple):
+        return [_portable(v) for v in value]
+    if isinstance(value, str | Path) and "/" in str(value):
+        return Path(value).name
+    return value
+
+
+def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tuple[str, str]:
+    """Digest of an upstream's weights and what it was taken of.
+
+    Args:
+        upstream: the loaded upstream.
+        checkpoint: the file or Hugging Face folder that they were read from, if known.
+
+    Returns:
+        ``(sha256, "file")`` for a checkpoint on this machine; ``(sha256, "tensors")`` of names, shapes and values for
+        upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters.
+
+    Example:
+        >>> identify_weights(nn.ReLU(), None)
+        ('none', 'none')
+        >>> identify_weights(nn.Linear(2, 2), None)[1]
+        'tensors'
+    """
+    if checkpoint and (Path(checkpoint).is_file() or (Path(checkpoint) / "config.json").is_file()):
+        return checkpoint_digest(checkpoint), "file"
+    if next(upstream.parameters(), None) is None:
+        return NO_CHECKPOINT, "none"
+    digest = hashlib.sha256()
+    for name, tensor in sorted(upstream.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest(), "tensors"
+
+
+def read_options(path: str | None) -> str:
+    """Contents of an upstream's options file, or the text itself where it is no file.
+
+    Example:
+        >>> read_options(None)
+        ''
+    """
+    return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else str(path or "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes a score; s3prl's after the distribution's name where it is a fork.
+
+    Example:
+        >>> sorted(versions())
+        ['python', 'robustdistiller', 's3prl', 'torch', 'torchaudio']
+    """
+    found = {"python": platform.python_version()}
+    for package in ("robustdistiller", "torch", "torchaudio"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return {**found, "s3prl": s3prl_version() or "not installed"}
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit and cleanliness of the checkout this package runs from; None when it is not a git checkout.
+
+    Example:
+        >>> git_state(Path("/")) is None
+        True
+    """
+    folder = folder or Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=20
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(status)}
+
+
+def tf32_enabled() -> bool:
+    """Whether float32 products on a GPU may use TF32, which changes scores slightly.
+
+    Example:
+        >>> isinstance(tf32_enabled(), bool)
+        True
+    """
+    on_gpu = torch.cuda.is_available()
+    return on_gpu and (torch.get_float32_matmul_precision() != "highest" or torch.backends.cudnn.allow_tf32)
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Processor, cores, threads, device, versions, commit and date.
+
+    Args:
+        device: ``cpu`` or ``cuda``, with or without its number.
+
+    Example:
+        >>> sorted(describe_machine("cpu"))[:3]
+        ['cores', 'date', 'device']
+    """
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": gpu or device,
+        "versions": versions(),
+        "git": git_state(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,151 @@
+"""Finished experiments: records of clean official test sets, and the folders that s3prl wrote their predictions to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.report.robustness import CLEAN
+from robustdistiller.eval.report.table import row_of
+from robustdistiller.eval.results.files import read_record_files
+from robustdistiller.eval.results.record import Record
+from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS
+
+
+class SubmissionError(ValueError):
+    """An archive cannot be written; the message says why."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One number of the benchmark and where its predictions are.
+
+    Attributes:
+        record: of clean speech on the official test set.
+        path: file of the record.
+        folder: where s3prl wrote its predictions.
+
+    Example:
+        >>> from robustdistiller.eval.results.record import example_record
+        >>> Experiment(example_record(), Path("r.json"), Path("exp/ic")).title
+        'IC'
+    """
+
+    record: Record
+    path: Path
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """Task and fold."""
+        return " ".join(part for part in (self.record.task, self.record.fold) if part)
+
+    def setting(self, key: str) -> Any:
+        """A setting of the run's configuration, as s3prl noted it in the folder; None where there is none.
+
+        Args:
+            key: dotted, e.g. ``downstream_expert.datarc.test_meta_data``.
+        """
+        notes = sorted(self.folder.glob("config_*.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in [*notes, self.folder / "head.yaml"]:
+            if not path.is_file():
+                continue
+            node: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+            for part in key.split("."):
+                node = node.get(part) if isinstance(node, dict) else None
+            if node is not None:
+                return node
+        return None
+
+
+def find_experiments(folder: Path | str) -> list[Experiment]:
+    """Experiments of a folder: of ``run_downstream.py`` (with ``records/`` in it) or of a sweep.
+
+    Args:
+        folder: the experiment's or the sweep's.
+
+    Raises:
+        SubmissionError: there are no records of clean official test sets.
+        RecordError: a record is broken.
+
+    Example:
+        >>> find_experiments("nowhere")
+        Traceback (most recent call last):
+        robustdistiller.eval.submit.experiments.SubmissionError: nowhere holds no records; ...
+    """
+    folder = Path(folder)
+    if not (folder / "records").is_dir():
+        raise SubmissionError(
+            f"{folder} holds no records; give the folder of an experiment that was evaluated (-p of "
+            "run_downstream.py) or of a sweep"
+        )
+    found = []
+    for path, record in read_record_files(folder / "records").items():
+        splits = {OFFICIAL_SPLITS.get(record.task, "test"), *(["test"] if record.task == "QbE" else [])}
+        if record.status == "ok" and record.condition == CLEAN and record.split in splits:
+            found.append(Experiment(record, path, _predictions(folder, path, record)))
+    if not found:
+        raise SubmissionError(f"{folder} has no finished record of clean speech on an official test set")
+    return found
+
+
+def _predictions(folder: Path, path: Path, record: Record) -> Path:
+    """Where s3prl wrote: the experiment itself, or in a sweep the folder of the head."""
+    below = path.relative_to(folder / "records").parts
+    if not (folder / "heads").is_dir() or len(below) < 7:
+        return folder
+    head = "untrained" if record.learning_rate is None else f"lr-{record.learning_rate:g}"
+    return folder / "heads" / below[0] / below[1] / head
+
+
+def choose(experiments: Sequence[Experiment], label: str | None = None, seed: int | None = None) -> list[Experiment]:
+    """The experiments of one system, one per task and fold.
+
+    Args:
+        experiments: candidates.
+        label: of the system, where there are several.
+        seed: of the heads, where there are several.
+
+    Raises:
+        SubmissionError: several systems or seeds and none chosen, or none of that name.
+
+    Example:
+        >>> from robustdistiller.eval.results.record import example_record
+        >>> two = [Experiment(example_record(seed=s), Path(f"{s}.json"), Path("exp")) for s in (1, 2)]
+        >>> [one.record.seed for one in choose(two, seed=2)]
+        [2]
+        >>> choose(two)
+        Traceback (most recent call last):
+        robustdistiller.eval.submit.experiments.SubmissionError: IC was run with seeds 1, 2; say which (--seed)
+    """
+    chosen = [one for one in experiments if label is None or one.record.label == label]
+    chosen = [one for one in chosen if seed is None or one.record.seed == seed]
+    if not chosen:
+        labels = ", ".join(sorted({one.record.label for one in experiments}))
+        seeds = ", ".join(sorted({str(one.record.seed) for one in experiments}))
+        raise SubmissionError(f"no experiment is of that system and seed; there are {labels} with seeds {seeds}")
+    systems = {row_of(one.record): one.record for one in chosen}
+    if len(systems) > 1:
+        named = "; ".join(f"{r.label} ({r.upstream} {r.checkpoint_digest[:8]})" for r in systems.values())
+        raise SubmissionError(f"an archive is of one system, these are of {len(systems)}: {named}; say which (--label)")
+    for title, own in _by_title(chosen).items():
+        if len(own) > 1:
+            seeds = sorted({one.record.seed for one in own})
+            if len(seeds) > 1:
+                raise SubmissionError(f"{title} was run with seeds {', '.join(map(str, seeds))}; say which (--seed)")
+            where = ", ".join(str(one.path) for one in own)
+            raise SubmissionError(f"{title} has {len(own)} records of different heads: {where}; give one experiment")
+    order = list(tasks.TASKS)
+    return sorted(chosen, key=lambda one: (order.index(one.record.task), one.record.fold))
+
+
+def _by_title(experiments: Iterable[Experiment]) -> dict[str, list[Experiment]]:
+    found: dict[str, list[Experiment]] = {}
+    for one in experiments:
+        found.setdefault(one.title, []).append(one)
+    return found

@@ -1,0 +1,180 @@
+"""Writes the archive, unpacks it again, scores what is in it, and keeps it only if every number is the record's."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robustdistiller.common.files import write_atomically, write_text
+from robustdistiller.eval.report.measured import value_of
+from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
+from robustdistiller.eval.submit.layout import NOT_PACKED, PARTS, ROOT
+from robustdistiller.eval.submit.rescoring import rescore
+
+#: Largest difference, in the record's units: s3prl averages accuracies in single precision.
+TOLERANCE = 1e-4
+_FRAME_SHIFT = "frame_shift"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What is in an archive.
+
+    Attributes:
+        archive: the file.
+        tasks: folder of the archive to what is in it: metrics as scored from the archive, record, files.
+        left_out: what is not in it, by task, and why.
+        remarks: what a reader of the scores must know.
+
+    Example:
+        >>> Packed(Path("out/predict.zip")).to_dict()["archive"]
+        'predict.zip'
+    """
+
+    archive: Path
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**asdict(self), "archive": self.archive.name}
+
+
+def pack(
+    experiments: Sequence[Experiment],
+    archive: Path,
+    truths: Mapping[str, Path] | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Packed:
+    """Write the archive and a report beside it.
+
+    Args:
+        experiments: of one system, see `experiments.choose`.
+        archive: ``.zip`` file to write; ``.json`` beside it is the report.
+        truths: by task, see `rescoring.rescore`.
+        on_step: called with what is done next.
+
+    Raises:
+        SubmissionError: nothing can be packed, or a number from the archive differs from its record; nothing is
+            written then.
+
+    Example:
+        >>> pack([], Path("predict.zip"))
+        Traceback (most recent call last):
+        robustdistiller.eval.submit.experiments.SubmissionError: nothing can be packed (no experiment of a task \
+that SUPERB scores)
+    """
+    packed = Packed(archive, remarks=_remarks(experiments))
+    chosen = []
+    for one in experiments:
+        reason = _why_not(one)
+        if reason:
+            packed.left_out[one.title] = reason
+        else:
+            chosen.append(one)
+    present = {one.record.task for one in experiments}
+    packed.left_out.update({code: "no finished experiment was given" for code in PARTS if code not in present})
+    if not chosen:
+        reasons = "; ".join(f"{title}: {why}" for title, why in packed.left_out.items() if title in present)
+        raise SubmissionError(f"nothing can be packed ({reasons or 'no experiment of a task that SUPERB scores'})")
+
+    def write(temporary: Path) -> None:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
+            for one in chosen:
+                on_step(f"packing {one.title}")
+                folder = PARTS[one.record.task].folder.format(fold=one.record.fold)
+                files = _write(stream, one, folder)
+                packed.tasks[folder] = {"record": str(one.path), "label": one.record.label, "files": files}
+        wrong = _verify(temporary, chosen, packed, truths or {}, on_step)
+        if wrong:
+            raise SubmissionError("\n".join(["the archive does not give the numbers of the records:", *wrong]))
+
+    write_atomically(archive, write)
+    write_text(archive.with_suffix(".json"), json.dumps(packed.to_dict(), indent=1) + "\n")
+    return packed
+
+
+def _remarks(experiments: Sequence[Experiment]) -> list[str]:
+    remarks = []
+    folds = [one.record.fold for one in experiments if one.record.fold]
+    if folds and len(folds) < 5:
+        remarks.append(f"ER has {', '.join(folds)} only; the website shows a score once all five folds are there")
+    for one in experiments:
+        if one.record.non_standard:
+            remarks.append(f"{one.title} is not a standard run: {'; '.join(one.record.non_standard)}")
+    return remarks
+
+
+def _why_not(one: Experiment) -> str:
+    """Why an experiment is not packed; empty where it is."""
+    task = one.record.task
+    if task not in PARTS:
+        return NOT_PACKED.get(task, "SUPERB's archive has no place for it")
+    part = PARTS[task]
+    for metric in part.metrics:
+        if value_of(one.record, metric) is None:
+            reason = next((m.reason for m in one.record.metrics if m.name == metric), "")
+            return f"its record has no {metric}" + (f": {reason}" if reason else "")
+    for source in part.files:
+        path = one.folder / source.format(fold=one.record.fold)
+        noted = source == _FRAME_SHIFT and (one.record.scoring or {}).get(_FRAME_SHIFT)
+        if not (path.is_dir() if source.endswith("/") else path.is_file()) and not noted:
+            return f"{path} is not there; evaluate it again on clean speech"
+    return ""
+
+
+def _write(stream: zipfile.ZipFile, one: Experiment, folder: str) -> list[str]:
+    """Put the files of a task into the archive; returns their names."""
+    written = []
+    for source, target in PARTS[one.record.task].files.items():
+        path = one.folder / source.format(fold=one.record.fold)
+        if source.endswith("/"):
+            contents = {f"{target}{file.name}": file.read_bytes() for file in sorted(path.iterdir())}
+        elif path.is_file():
+            contents = {target: path.read_bytes()}
+        else:  # the frame shift, which the record knows, too
+            contents = {target: f"{one.record.scoring[_FRAME_SHIFT]}\n".encode()}
+        for name, data in contents.items():
+            # One date for all: the same predictions make the same archive.
+            info = zipfile.ZipInfo(f"{ROOT}/{folder}/{name}", (1980, 1, 1, 0, 0, 0))
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            stream.writestr(info, data)
+            written.append(name)
+    return written
+
+
+def _verify(
+    archive: Path,
+    experiments: Sequence[Experiment],
+    packed: Packed,
+    truths: Mapping[str, Path],
+    on_step: Callable[[str], None],
+) -> list[str]:
+    """Score what is in the archive; returns a sentence for each number that is not the record's."""
+    wrong = []
+    with tempfile.TemporaryDirectory() as place:
+        with zipfile.ZipFile(archive) as stream:
+            stream.extractall(place)
+        for one in experiments:
+            on_step(f"scoring {one.title} from the archive")
+            folder = PARTS[one.record.task].folder.format(fold=one.record.fold)
+            try:
+                scores = rescore(Path(place) / ROOT / folder, one, truths.get(one.record.task))
+            except SubmissionError as error:
+                wrong.append(f"{one.title}: {error}")
+                continue
+            packed.tasks[folder]["metrics"] = scores
+            for metric, value in scores.items():
+                recorded = value_of(one.record, metric)
+                if abs(value - recorded) > TOLERANCE * max(1.0, abs(recorded)):
+                    wrong.append(
+                        f"{one.title}: {metric} is {value:.6g} from the archive and {recorded:.6g} in {one.path}; were "
+                        f"the predictions in {one.folder} overwritten by another evaluation?"
+                    )
+    return wrong

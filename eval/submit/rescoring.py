@@ -1,0 +1,190 @@
+"""Scores of a task from the files of the archive alone, by the rules of SUPERB's website.
+
+The website (``backend/calculate.py`` and ``inference/metric.py`` of superbbenchmark/website-react) reads predictions
+and its own truth as tables of name and value, compares what the predictions name, and knows nothing of s3prl. Here the
+truth is what s3prl wrote at the evaluation, or the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
+from robustdistiller.eval.submit.layout import PARTS
+from robustdistiller.eval.tasks.scoring import ScoringError, diarization, qbe
+
+#: The website's, where no frame shift was packed.
+DEFAULT_FRAME_SHIFT = 160
+_TRIALS = "downstream_expert.datarc.test_meta_data"
+_KALDI = "downstream_expert.loaderrc.test_dir"
+_QUESST = "downstream_expert.datarc.dataset_root"
+
+
+def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> dict[str, float]:
+    """Score one task from its folder of the unpacked archive.
+
+    Args:
+        packed: the task's folder, e.g. ``predict/ks_public``.
+        experiment: where the right answers are.
+        truth: of ASV the list of trials, of SD the Kaldi folder or its rttm, of QbE the corpus; default: where the
+            evaluation read it.
+
+    Returns:
+        Metric to value, as in records (rates in per cent).
+
+    Raises:
+        SubmissionError: a file is missing or names what the truth does not.
+
+    Example:
+        >>> from robustdistiller.eval.results.record import example_record
+        >>> rescore(Path("predict/ic_public"), Experiment(example_record(), Path("r.json"), Path("exp/ic")))
+        Traceback (most recent call last):
+        robustdistiller.eval.submit.experiments.SubmissionError: [Errno 2] No such file or directory: ...
+    """
+    record = experiment.record
+    try:
+        if record.task in _SPECIAL:
+            return _SPECIAL[record.task](packed, experiment, truth)
+        predictions = _only_file(packed)
+        answers = experiment.folder / PARTS[record.task].truth.format(fold=record.fold)
+        separator = "," if predictions.suffix == ".csv" else " "
+        said, meant = read_table(predictions, separator), read_table(answers, separator)
+        unknown = [name for name in said if name not in meant]
+        if unknown:
+            raise SubmissionError(f"{answers} has no answer for {unknown[0]!r}, which {predictions.name} names")
+        if len(said) != record.items_scored:
+            raise SubmissionError(
+                f"{predictions.name} names {len(said)} different items and {record.items_scored} were scored: either "
+                "names repeat, of which the website keeps the last, or the file is of another evaluation"
+            )
+        pairs = [(said[name], meant[name]) for name in sorted(said)]
+        return {metric: 100.0 * _METRICS[metric](*zip(*pairs)) for metric in PARTS[record.task].metrics}
+    except (ScoringError, OSError, UnicodeDecodeError) as error:
+        raise SubmissionError(str(error)) from error
+
+
+def read_table(path: Path, separator: str = " ") -> dict[str, str]:
+    """Name to value, one pair a line, as the website reads it: of a name that repeats the last value.
+
+    Args:
+        path: the file.
+        separator: between name and value.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "predict.ark"
+        >>> _ = path.write_text("utt-1 A CAT\\nutt-2 \\n")
+        >>> read_table(path)
+        {'utt-1': 'A CAT', 'utt-2': ''}
+    """
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.strip().partition(separator)
+        found[name] = value.strip() if separator == " " else value
+    return found
+
+
+def _only_file(folder: Path) -> Path:
+    files = sorted(folder.iterdir())
+    if len(files) != 1:
+        raise SubmissionError(f"{folder.name} must hold one file, found {len(files)}")
+    return files[0]
+
+
+def _accuracy(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
+    return float(np.mean([a == b for a, b in zip(said, meant)]))
+
+
+def _word_errors(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
+    from s3prl.downstream.ctc.metric import wer
+
+    return wer(said, meant)
+
+
+def _slot_type_f1(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
+    from s3prl.downstream.ctc.metric import slot_type_f1
+
+    return slot_type_f1(said, meant)
+
+
+def _slot_value_cer(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
+    from s3prl.downstream.ctc.metric import slot_value_cer
+
+    return slot_value_cer(said, meant)
+
+
+_METRICS: Mapping[str, Callable[..., float]] = {
+    "accuracy": _accuracy,
+    "per": _word_errors,
+    "wer": _word_errors,
+    "slot_type_f1": _slot_type_f1,
+    "slot_value_cer": _slot_value_cer,
+}
+
+
+def _given(experiment: Experiment, key: str, truth: Path | None, what: str) -> Path:
+    """Where the right answers are."""
+    path = truth or experiment.setting(key)
+    if path is None or not Path(path).exists():
+        where = f"{path} is not there" if path else f"the run's configuration in {experiment.folder} does not say where"
+        raise SubmissionError(f"{what} is needed to score {experiment.title} again: {where}; give --truth "
+                              f"{experiment.record.task}=PATH")  # fmt: skip
+    return Path(path)
+
+
+def _verification(packed: Path, experiment: Experiment, truth: Path | None) -> dict[str, float]:
+    """Equal error rate. s3prl leaves its file of right answers empty, so they come from the trials."""
+    from s3prl.downstream.sv_voxceleb1.utils import EER
+
+    def name(path: str) -> str:  # of a file, as s3prl's expert makes it
+        return "-".join(path.split("/")[-3:]).split(".")[0]
+
+    trials = _given(experiment, _TRIALS, truth, "the list of trials")
+    lines = [line.split() for line in trials.read_text(encoding="utf-8").splitlines() if line.strip()]
+    meant = {f"{name(first)}_{name(second)}": int(label) for label, first, second in lines}
+    said = read_table(_only_file(packed))
+    if set(said) != set(meant):
+        odd = sorted(set(said) ^ set(meant))[0]
+        raise SubmissionError(f"{trials} and {packed.name} are not of the same trials, e.g. {odd}")
+    scores = np.array([float(said[pair]) for pair in sorted(said)])
+    return {"eer": 100.0 * EER(np.array([meant[pair] for pair in sorted(said)]), scores)[0]}
+
+
+def _diarization(packed: Path, experiment: Experiment, truth: Path | None) -> dict[str, float]:
+    folder = _given(experiment, _KALDI, truth, "the test folder with rttm")
+    reference = diarization.read_rttm(folder) if folder.is_file() else diarization.read_reference(folder)[0]
+    predictions = packed / "scoring" / "predictions"
+    posteriors = diarization.read_posteriors(predictions, sorted(path.stem for path in predictions.glob("*.h5")))
+    shift = packed / "frame_shift"
+    frame_shift = int(shift.read_text(encoding="utf-8")) if shift.is_file() else DEFAULT_FRAME_SHIFT
+    return {"der": diarization.score_diarization(posteriors, reference, frame_shift).total.rate}
+
+
+def _query_by_example(packed: Path, experiment: Experiment, truth: Path | None) -> dict[str, float]:
+    corpus = _given(experiment, _QUESST, truth, "QUESST 2014")
+    ground_truth = qbe.read_ground_truth(corpus / "scoring" / "groundtruth_quesst14_eval")
+    return {"mtwv": qbe.max_term_weighted_value(qbe.read_stdlist(_only_file(packed)), ground_truth).value}
+
+
+def _metrics(packed: Path, experiment: Experiment, truth: Path | None) -> dict[str, float]:
+    """Enhancement and separation: the website takes the means that s3prl wrote."""
+    stated = read_table(_only_file(packed))
+    found = {}
+    for metric, key, scale in (("pesq", "pesq", 1.0), ("stoi", "stoi", 100.0), ("si_sdr_improvement", "si_sdr", 1.0)):
+        if metric in PARTS[experiment.record.task].metrics:
+            if key not in stated:
+                raise SubmissionError(f"metrics.txt of {experiment.title} has no {key}, found {', '.join(stated)}")
+            found[metric] = scale * float(stated[key])
+    return found
+
+
+_SPECIAL: Mapping[str, Callable[[Path, Experiment, Path | None], dict[str, float]]] = {
+    "ASV": _verification,
+    "SD": _diarization,
+    "QbE": _query_by_example,
+    "SE": _metrics,
+    "SS": _metrics,
+}

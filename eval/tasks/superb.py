@@ -1,0 +1,176 @@
+"""Scores over tasks: SUPERB's ``superb_s`` and the plain mean "Overall" of the ARMHuBERT and STaR tables.
+
+``superb_s`` follows the public code of the SUPERB website (github.com/superbbenchmark/website-react at cacb90e,
+``frontend/src/policy.js`` and ``Data.js``): each metric is put on a line that is 0 at FBANK and 1000 at the best
+system of the first benchmark, metrics are averaged within a task, and tasks are averaged:
+
+    p_m(u) = 1000 (m(u) - m_FBANK) / (m_SOTA - m_FBANK)
+    p_t(u) = mean of p_m over the metrics of task t
+    superb_s(u) = mean of p_t over the tasks
+
+Error rates need no change of sign, since both references are error rates. There is no ``superb_r`` here: the site's
+rank score depends on the systems that compete, and how it treats ties and gaps was not found in a source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: Task and metric to the values that count 0 and 1000 points. Rates in per cent, MTWV as a fraction (the site: x 100).
+REFERENCE_POINTS: Mapping[tuple[str, str], tuple[float, float]] = {
+    ("PR", "per"): (82.01, 3.53),
+    ("ASR", "wer"): (23.18, 3.62),
+    ("KS", "accuracy"): (41.3826674, 96.66),
+    ("IC", "accuracy"): (9.649354219, 98.76),
+    ("SID", "accuracy"): (20.058174, 90.3),
+    ("ER", "accuracy"): (48.23672168, 67.62),
+    ("QbE", "mtwv"): (0.0058, 0.0736),
+    ("SF", "slot_type_f1"): (69.64, 89.81),
+    ("SF", "slot_value_cer"): (52.94, 21.76),
+    ("ASV", "eer"): (9.56, 5.11),
+    ("SD", "der"): (10.05, 5.62),
+    ("ST", "bleu"): (2.32, 20.01),
+    ("SE", "pesq"): (2.55, 2.64),
+    ("SE", "stoi"): (93.6, 94.2),
+    ("SS", "si_sdr_improvement"): (9.2341, 10.4514),
+}
+PAPER_TASKS = ("PR", "SID", "KS", "QbE", "IC", "ASR", "ASV", "ER", "SD", "SF")
+PUBLIC_TASKS = ("PR", "SID", "QbE", "ASR", "ASV", "ER", "SD", "ST", "SE", "SS")
+#: Which split SUPERB's number is of, where it is not ``test``.
+OFFICIAL_SPLITS = {"ASR": "test-clean", "ASR-LM": "test-clean", "QbE": "eval"}
+
+Values = Mapping[tuple[str, str], float]
+
+
+class ScoreError(ValueError):
+    """A score over tasks was asked for and cannot be had."""
+
+
+@dataclass(frozen=True)
+class SuperbScore:
+    """``superb_s`` and what it is made of.
+
+    Attributes:
+        total: the score.
+        tasks: points of each task.
+
+    Example:
+        >>> superb_score({key: best for key, (_, best) in REFERENCE_POINTS.items()}).total
+        1000.0
+    """
+
+    total: float
+    tasks: Mapping[str, float]
+
+
+def metrics_of(task: str) -> tuple[str, ...]:
+    """The metrics of a task that SUPERB scores.
+
+    Raises:
+        ScoreError: SUPERB has no such task.
+
+    Example:
+        >>> metrics_of("SF")
+        ('slot_type_f1', 'slot_value_cer')
+    """
+    found = tuple(metric for code, metric in REFERENCE_POINTS if code == task)
+    if not found:
+        known = ", ".join(dict.fromkeys(code for code, _ in REFERENCE_POINTS))
+        raise ScoreError(f"SUPERB scores no task {task!r}; it scores {known}")
+    return found
+
+
+def metric_points(task: str, metric: str, value: float) -> float:
+    """Points of one metric: 0 at FBANK, 1000 at the reference system; not limited to that range.
+
+    Raises:
+        ScoreError: SUPERB does not score this metric.
+
+    Example:
+        >>> round(metric_points("ASR", "wer", 3.62)), round(metric_points("KS", "accuracy", 41.3826674))
+        (1000, 0)
+    """
+    if metric not in metrics_of(task):
+        raise ScoreError(f"SUPERB scores {task} by {' and '.join(metrics_of(task))}, not by {metric!r}")
+    nothing, best = REFERENCE_POINTS[task, metric]
+    return 1000.0 * (value - nothing) / (best - nothing)
+
+
+def task_points(task: str, values: Values) -> float:
+    """Points of a task: the mean over its metrics.
+
+    Raises:
+        ScoreError: a metric of the task is missing.
+
+    Example:
+        >>> round(task_points("SF", {("SF", "slot_type_f1"): 69.64, ("SF", "slot_value_cer"): 21.76}))
+        500
+    """
+    missing = [metric for metric in metrics_of(task) if math.isnan(values.get((task, metric), math.nan))]
+    if missing:
+        raise ScoreError(f"no {' and no '.join(missing)} of {task}, so there are no points for this task")
+    points = [metric_points(task, metric, values[task, metric]) for metric in metrics_of(task)]
+    return sum(points) / len(points)
+
+
+def superb_score(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> SuperbScore:
+    """``superb_s`` over a set of tasks.
+
+    Args:
+        values: ``(task, metric)`` to value on the official test sets, rates in per cent, MTWV as a fraction.
+        tasks: `PAPER_TASKS`, the ten that papers report, or `PUBLIC_TASKS`, those of the challenge.
+
+    Raises:
+        ScoreError: naming the tasks that are missing: a mean over other tasks is another score.
+
+    Example:
+        >>> superb_score({("KS", "accuracy"): 96.0})
+        Traceback (most recent call last):
+        robustdistiller.eval.tasks.superb.ScoreError: superb_s is the mean over PR, SID, KS, QbE, IC, ASR, ASV, ER, \
+SD, SF; missing: PR, SID, QbE, IC, ASR, ASV, ER, SD, SF
+    """
+    missing = missing_tasks(values, tasks)
+    if missing:
+        raise ScoreError(f"superb_s is the mean over {', '.join(tasks)}; missing: {', '.join(missing)}")
+    points = {task: task_points(task, values) for task in tasks}
+    return SuperbScore(sum(points.values()) / len(points), points)
+
+
+def missing_tasks(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[str]:
+    """Tasks that lack one of their metrics.
+
+    Example:
+        >>> missing_tasks({("SF", "slot_type_f1"): 88.0}, ("SF",))
+        ['SF']
+    """
+    return [t for t in tasks if any(math.isnan(values.get((t, m), math.nan)) for m in metrics_of(t))]
+
+
+def overall_mean(values: Values) -> float:
+    """ "Overall" of the ARMHuBERT and STaR tables: plain mean of the eleven metrics of the ten tasks.
+
+    Accuracies and F1 as they are, MTWV times 100, error rates as 100 minus the rate. A plain mean of numbers that
+    spread very differently: use it to compare with those tables only.
+
+    Raises:
+        ScoreError: a metric is missing.
+
+    Example:
+        >>> overall_mean({("PR", "per"): 10.0})
+        Traceback (most recent call last):
+        robustdistiller.eval.tasks.superb.ScoreError: the overall mean is over eleven metrics; missing: SID ...
+    """
+    wanted = [(task, metric) for task in PAPER_TASKS for metric in metrics_of(task)]
+    missing = [f"{task} {metric}" for task, metric in wanted if math.isnan(values.get((task, metric), math.nan))]
+    if missing:
+        raise ScoreError(f"the overall mean is over eleven metrics; missing: {', '.join(missing)}")
+    total = 0.0
+    for task, metric in wanted:
+        value = values[task, metric]
+        if metric in ("per", "wer", "slot_value_cer", "eer", "der"):
+            total += 100.0 - value
+        else:
+            total += 100.0 * value if metric == "mtwv" else value
+    return total / len(wanted)

@@ -1,0 +1,163 @@
+"""Profiles: what is counted and timed, how it is stored, and that the leaderboard shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from robustdistiller.cli.main import app
+from robustdistiller.eval.cost import ProfileError, ProfileSettings, profile_upstream, read_profiles, write_profile
+from robustdistiller.eval.cost.measure import count_parameters
+from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, utterance
+from robustdistiller.eval.cost.record import example_profile
+from robustdistiller.eval.report.measured import read_systems
+from robustdistiller.eval.report.page.html import page_data
+from robustdistiller.eval.report.rows import build_board
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import RecordError, example_record
+from robustdistiller.upstream import EncoderConfig, checkpoint_digest, read_checkpoint
+from robustdistiller.upstream.model.cost import encoder_macs
+from robustdistiller.upstream.s3prl.entries import UpstreamExpert
+
+pytestmark = pytest.mark.usefixtures("bridge")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["profile", *arguments], env={"COLUMNS": "200"})
+
+
+def test_superbs_utterances_and_the_published_count():
+    """The challenge's profiler printed 1 669 156 022 848 MACs for HuBERT Base on these utterances."""
+    assert len(UTTERANCES) == 32 and list(UTTERANCES.values()) == sorted(UTTERANCES.values())
+    assert (min(UTTERANCES.values()), max(UTTERANCES.values())) == (20560, 326000)  # it prints 1.28 to 20.38 s
+    counted = sum(encoder_macs(EncoderConfig(), samples / 16000) for samples in UTTERANCES.values())
+    assert counted == pytest.approx(1_669_156_022_848, rel=0.003)
+
+
+def test_student_from_the_command_line(toy_student, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    some = dict(list(UTTERANCES.items())[::8])
+    monkeypatch.setattr("robustdistiller.eval.cost.measure.UTTERANCES", some)  # whose MACs are counted
+    options = ["-k", str(toy_student), "--durations", "2,0.5", "--repeats", "2", "--threads", "1", "--label", "toy"]
+    result = run("robustdistiller_local", *options, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    ((path, found),) = read_profiles([tmp_path / "records"]).items()
+    assert path.parent.name == checkpoint_digest(toy_student)[:12]
+    assert f"Written: {path.relative_to(tmp_path)}" in result.output
+    checkpoint = read_checkpoint(toy_student)
+    heads = sum(w.numel() for name, w in checkpoint.state_dict.items() if name.startswith("heads."))
+    stored = sum(w.numel() for w in checkpoint.build().parameters())
+    assert found.parameters == {"stored": stored, "used": stored, "used_without_heads": stored - heads} and heads > 0
+    superb = found.macs["superb"]
+    samples = some.values()
+    plain = sum(encoder_macs(checkpoint.config, n / 16000, heads=False) for n in samples)
+    assert superb["without_heads"] == pytest.approx(plain, rel=0.01) and superb["without_heads"] < superb["macs"]
+    assert [one["duration_s"] for one in found.macs["lengths"]] == [0.5, 2.0]
+    assert [(one["what"], len(one["seconds"])) for one in found.runs] == [("0.5 s", 2), ("2 s", 2), ("superb", 1)]
+    for one in found.runs:
+        assert one["real_time_factor"] == pytest.approx(np.median(one["seconds"]) / one["audio_s"])
+        assert one["peak_memory_bytes"] > 50e6 and one["threads"] == 1
+    assert found.runs[-1]["audio_s"] == AUDIO_S and found.machine["versions"]["torch"]
+    for words in ("toy: size and work", "MACs of SUPERB's 4 utterances", "not counted: norms", "0.5 s"):
+        assert words in result.output
+
+    record = example_record(
+        upstream="robustdistiller_local", checkpoint_digest=checkpoint_digest(toy_student), checkpoint_digest_of="file"
+    )
+    write_record(tmp_path / "records", record)
+    write_record(tmp_path / "records", dataclasses.replace(record, checkpoint_digest="cd" * 32, label="other"))
+    board = build_board(read_systems([tmp_path / "records"]), None)
+    assert {row.name: row.macs_g for row in board.rows} == {"fbank": superb["macs"] / 1e9, "other": None}
+    assert [row["macs"] for row in page_data(board)["rows"] if row["name"] == "fbank"] == [superb["macs"] / 1e9]
+
+
+def test_an_upstream_of_s3prl_step_by_step(tmp_path):
+    settings = ProfileSettings("fbank", durations_s=(1.0,), repeats=1, threads=(1,))
+    said: list[str] = []
+    found = profile_upstream(settings, said.append)
+    assert len(said) == settings.steps == 66 and said[-1] == "timing on cpu, 1 threads"
+    assert found.parameters == {"stored": 0, "used": 0, "used_without_heads": None}
+    assert found.checkpoint_digest == "none" and set(found.macs["superb"]) == {"utterances", "audio_s", "audio", "macs"}
+    assert found.macs["superb"]["macs"] > 0, "its mel filters are a product of matrices"
+    assert [(one["threads"], one["what"]) for one in found.runs] == [(1, "1 s"), (1, "superb")]
+    path = write_profile(tmp_path, found)
+    assert read_profiles([tmp_path]) == {path: found}
+
+
+def test_parameters_that_no_hidden_state_depends_on_are_not_used(toy_student):
+    expert = UpstreamExpert(toy_student)
+    expert.forgotten = torch.nn.Linear(10, 10)
+    counts = count_parameters(expert)
+    assert counts["stored"] - counts["used"] == 110
+    assert all(weight.grad is None for weight in expert.parameters())
+
+
+MEMORY = """
+import numpy as np
+from robustdistiller.eval.cost.worker import Memory
+memory = Memory("cpu")
+memory.reset()
+before = memory.peak_bytes()
+block = np.ones(60_000_000)  # 480 MB
+assert memory.peak_bytes() - before > 400e6
+del block
+if "own, reset before each" in memory.method:
+    memory.reset()
+    assert memory.peak_bytes() < before + 100e6
+"""
+
+
+def test_memory_is_that_of_the_measurement():
+    """In a process of its own, as profiles are measured: others may keep what is freed."""
+    subprocess.run([sys.executable, "-c", MEMORY], check=True)
+
+
+def test_librispeech_is_read_and_checked(tmp_path):
+    name, samples = next(iter(UTTERANCES.items()))
+    path = tmp_path / "test-clean" / "672" / "122797" / f"{name}.flac"
+    path.parent.mkdir(parents=True)
+    audio = np.round(1000 * np.sin(np.arange(samples) / 9)) / 32768
+    soundfile.write(path, audio, 16000, subtype="PCM_16")
+    np.testing.assert_allclose(utterance(name, tmp_path).numpy(), audio, atol=1e-6)
+    soundfile.write(path, audio[:-1], 16000)
+    with pytest.raises(ValueError, match=f"has {samples - 1} samples at 16000 Hz; the protocol's has {samples}"):
+        utterance(name, tmp_path)
+    result = run("fbank", "--librispeech", str(tmp_path / "nowhere"))
+    assert result.exit_code == 1 and "672-122797-0033.flac is not there" in result.output
+
+
+def test_what_cannot_be_profiled_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("robustdistiller_mimi")
+    assert result.exit_code == 1 and "did you mean 'robustdistiller_mini'" in result.output
+    result = run("fbank", "--durations", "1,soon")
+    assert result.exit_code == 1 and "--durations 1,soon: expected seconds" in result.output
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'RuntimeError: out of memory' >&2\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(ProfileError, match=r"fbank failed on cpu, 1 threads: .* out of memory \(exit status 3"):
+        profile_upstream(ProfileSettings("fbank", durations_s=(0.5,)))
+    assert not list(tmp_path.rglob("profile-*.json"))
+
+
+def test_files_of_other_versions_are_refused(tmp_path):
+    path = write_profile(tmp_path, example_profile())
+    for change, message in (
+        ({"version": 2}, "a profile of version 2; this release reads 1"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+        ({"macs": {}}, "without the MACs"),
+    ):
+        data = {**dataclasses.asdict(example_profile()), **change}
+        path.write_text(json.dumps(data))
+        with pytest.raises(RecordError, match=message) as error:
+            read_profiles([tmp_path])
+        assert str(path) in str(error.value)

@@ -1,0 +1,387 @@
+"""The launcher runs real s3prl: the same training, the same clean score, one record per condition."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.conditions.manifest import Manifest
+from robustdistiller.eval.results.files import read_records, write_record
+from robustdistiller.eval.run.dev_choice import dev_score
+from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head
+from robustdistiller.eval.run.launcher import main
+from robustdistiller.eval.run.runner import ConditionRunner
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, export_checkpoint, save_checkpoint
+from robustdistiller.upstream.pretrained import resolve as resolving
+from robustdistiller.upstream.s3prl.expert import UpstreamExpert
+
+pytestmark = pytest.mark.usefixtures("bridge")
+
+STOCK = (
+    "import sys; from robustdistiller.upstream.s3prl.entries import register; register(); "
+    "from s3prl import run_downstream; run_downstream.main()"
+)
+HERE = ["-o", "config.downstream_expert.datarc.file_path='.'"]  # there is something
+RUNNER = {"total_steps": 4, "eval_step": 2, "save_step": 2, "log_step": 2, "max_keep": 1}
+
+
+@pytest.fixture(scope="module")
+def option(toy_corpora, tmp_path_factory) -> str:
+    """The ``-o`` of a four-step training on the toy intent corpus."""
+    corpus = toy_corpora.build("IC", tmp_path_factory.mktemp("ic"))
+    runner = {f"config.runner.{key}": value for key, value in RUNNER.items()}
+    return toy_corpora.as_option({**corpus, **runner, "config.optimizer.lr": 0.01})
+
+
+@pytest.fixture(scope="module")
+def head(option, toy_student, tmp_path_factory, bridge) -> Path:
+    """A head trained by the launcher, without the CPU kernels that it asks for: they round differently."""
+    folder = tmp_path_factory.mktemp("exp") / "ic"
+    command = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "IC", "-p", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UpstreamExpert, "accelerate", lambda self: None)
+        assert main([*command, "-o", option]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(option, toy_student, head, tmp_path_factory) -> tuple[Path, str]:
+    """The same training and evaluation by s3prl's own main, and what it printed at the evaluation."""
+    folder = tmp_path_factory.mktemp("stock") / "ic"
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", STOCK, *arguments, "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    train = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "fluent_commands"]
+    run(*train, "-c", str(head / "ic.yaml"), "-p", str(folder), "-o", option)
+    return folder, run("-m", "evaluate", "-e", str(folder / "states-4.ckpt"))
+
+
+def evaluate(head: Path, *arguments: str) -> int:
+    return main(["-m", "evaluate", "-e", str(head / "states-4.ckpt"), *arguments])
+
+
+def states(folder: Path) -> dict:
+    return torch.load(folder / "states-4.ckpt", weights_only=False)
+
+
+def test_training_is_s3prls_own_to_the_last_bit(head, stock):
+    ours, theirs = states(head), states(stock[0])
+    for part in ("Downstream", "Featurizer"):
+        assert ours[part].keys() == theirs[part].keys()
+        assert all(torch.equal(ours[part][name], theirs[part][name]) for name in ours[part])
+    assert ours["Config"] == theirs["Config"]
+    untrained = torch.nn.Linear(256, 7).weight  # the comparison can fail
+    assert not torch.equal(ours["Downstream"]["model.post_net.linear.weight"], untrained)
+
+
+def test_clean_record_is_what_stock_s3prl_prints(head, stock, tmp_path):
+    printed = float(re.search(r"test acc: (\S+)", stock[1])[1])
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    (record,) = read_records(tmp_path)
+    assert record.main_metric.value == printed * 100
+    assert (record.main_metric.name, record.main_metric.unit) == ("accuracy", "%")
+    assert (record.condition, record.items_expected, record.items_scored, record.status) == ("clean", 3, 3, "ok")
+    assert (record.task, record.split, record.seed, record.step, record.learning_rate) == ("IC", "test", 1337, 4, 0.01)
+    assert record.train_condition == "clean" and record.manifest_digest == "none"
+    assert record.non_standard == [
+        "runner.total_steps is 4, not 200000",
+        "runner.eval_step is 2, not 4000",
+        "downstream_expert.datarc.eval_batch_size is 2, not 32",
+        "updates see 2 (2 x 1) utterances, not 32 (32 x 1)",
+        "the test set has 3 items, not 3793",
+    ]
+    assert record.parameters == sum(p.numel() for p in _load_student(head).parameters())
+    assert sum(record.layer_weights) == pytest.approx(1)
+
+
+def _load_student(head: Path):
+    return UpstreamExpert(json.loads((head / "upstream.json").read_text())["checkpoint"])
+
+
+def test_one_record_per_condition_and_predictions_side_by_side(head, noise_folder, rir_folder, tmp_path):
+    conditions = ["clean", "noise:snr_db=0", "reverb", "noise+reverb:snr_db=10"]
+    options = [part for condition in conditions for part in ("--condition", condition)]
+    options += ["--noise", str(noise_folder), "--rir", str(rir_folder), "--label", "toy", "--dump-audio", "1"]
+    isinstance_before = builtins.isinstance
+    assert evaluate(head, "--records", str(tmp_path), *options) == 0
+    assert builtins.isinstance is isinstance_before
+    records = {record.condition: record for record in read_records(tmp_path)}
+    assert sorted(records) == sorted(conditions)
+    assert {record.label for record in records.values()} == {"toy"}
+    assert len({record.manifest_digest for record in records.values()}) == 4
+    assert records["noise+reverb:snr_db=10"].sources.keys() == {"noise", "rir"}
+    folders = sorted(path.name for path in (head / "conditions").iterdir())
+    assert len(folders) == 3
+    for folder in (head / "conditions").iterdir():
+        assert len(Manifest.load(folder / "manifest.jsonl.gz").utterances) == 3
+        examples = sorted(path.suffixes[0] for path in (folder / "audio").iterdir())
+        assert (folder / "test_predict.csv").is_file() and examples == [".clean", ".json", ".wav"]
+    # The same again gives the same noise.
+    digests = {c: record.manifest_digest for c, record in records.items()}
+    assert evaluate(head, "--records", str(tmp_path / "again"), *options) == 0
+    assert {r.condition: r.manifest_digest for r in read_records(tmp_path / "again")} == digests
+
+
+def test_only_missing_reuses_a_planted_score_and_always_replaces_it(head, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    (record,) = read_records(tmp_path)
+    honest = record.main_metric.value
+    planted = dataclasses.replace(record.main_metric, value=999.0)
+    write_record(tmp_path, dataclasses.replace(record, metrics=[planted]))
+    assert evaluate(head, "--records", str(tmp_path), "--overwrite", "only-missing") == 0
+    assert read_records(tmp_path)[0].main_metric.value == 999.0
+    assert "clean: reused: accuracy 999.00%" in caplog.text
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    assert read_records(tmp_path)[0].main_metric.value == honest
+
+
+def test_part_of_a_split_is_a_partial_record(head, tmp_path):
+    assert evaluate(head, "--records", str(tmp_path), "-o", "config.runner.evaluate_ratio=0.0") == 0
+    (record,) = read_records(tmp_path)
+    assert record.status == "partial" and "2 of 3 items scored" in record.reason
+
+
+def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkeypatch):
+    from s3prl.downstream.fluent_commands.expert import DownstreamExpert
+
+    def broken(self, *_, **__):
+        raise RuntimeError("a file vanished")
+
+    monkeypatch.setattr(DownstreamExpert, "forward", broken)
+    with pytest.raises(RuntimeError, match="a file vanished"):
+        evaluate(head, "--records", str(tmp_path))
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
+
+
+def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kept(tmp_path):
+    calls, written = [], []
+
+    class Writer:
+        def add_scalar(self, *arguments, **options):
+            written.append((arguments, options))
+
+    class Stock:
+        args = Namespace(expdir=str(tmp_path))
+
+        def evaluate(self, split, writer, global_step):
+            calls.append((split, global_step))
+            writer.add_scalar("fluent_commands/dev-acc", 0.25, global_step=global_step)
+            return ["dev-best.ckpt"]
+
+    runner = object.__new__(type("Runner", (ConditionRunner, Stock), {}))
+    assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
+    assert calls == [("dev", 2)]
+    assert written == [(("fluent_commands/dev-acc", 0.25), {"global_step": 2})]
+    assert dev_score(tmp_path, tasks.get("IC")) == (25.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["-m", "train", "-u", "fbank", "-d", "fluent_comands", "-p", "x"],
+            "unknown task 'fluent_comands'; did you mean",
+        ),
+        (["-m", "train", "-u", "fbank", "-d", "ctc", "-p", "x"], "serves several tasks: say -d PR or -d SF"),
+        (["-m", "train", "-u", "robustdistiler_local", "-d", "IC", "-p", "x"], "did you mean 'robustdistiller_local'"),
+        (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x"], "datarc.file_path is not given; expected data/"),
+        (["-m", "train", "-u", "fbank", "-d", "IC"], "give the experiment's folder: -p FOLDER"),
+        (["-m", "train", "-u", "fbank", "-p", "x"], "a new experiment needs -d TASK"),
+        (
+            ["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "--condition", "clean"],
+            "--condition belong to -m evaluate",
+        ),
+        (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
+        (
+            ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x", *HERE],
+            "-k: checkpoint no.ckpt: expected a file or folder, found nothing there",
+        ),
+        (
+            ["-m", "train", "-u", "exp/no.ckpt", "-d", "IC", "-p", "x", *HERE],  # a model in an upstream's place
+            "-k: checkpoint exp/no.ckpt: expected a file or folder, found nothing there",
+        ),
+        (["-m", "evaluate", "-e", "nowhere"], "-e nowhere: no such file or folder"),
+        (["-m", "evaluate", "-e", "nowhere", "--condition", "noise:snr=5"], "unknown key 'snr'.*did you mean 'snr_db'"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error
+
+
+def test_noise_that_is_not_there(head, capsys):
+    assert evaluate(head, "--condition", "noise:snr_db=5", "--noise", "/no/noise") == 2
+    assert "/no/noise does not exist" in capsys.readouterr().err
+
+
+def test_nothing_is_downloaded_for_a_call_whose_audio_is_missing(option, tmp_path, monkeypatch, capsys):
+    """Wrong paths of the task's data, of noise, or a wrong option are said before hundreds of megabytes are fetched."""
+    asked = []
+
+    def fetch(url, *_):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(resolving, "fetch", fetch)
+    train = ["-m", "train", "-u", "robustdistiller_wavlm", "-d", "IC", "-p", str(tmp_path / "exp")]
+    assert main([*train, "-o", "config.downstream_expert.datarc.file_path=/no/corpus"]) == 2
+    assert "/no/corpus" in capsys.readouterr().err
+    noisy = [*train, "-o", option, "--train-condition", "noise:snr_db=5"]
+    assert main([*noisy, "--noise", "/no/noise"]) == 2
+    assert "/no/noise does not exist" in capsys.readouterr().err
+    assert main(["-m", "evaluate", *noisy[2:-2], "--condition", "noise:snr_db=5", "--noise", "/no/noise"]) == 2
+    assert "/no/noise does not exist" in capsys.readouterr().err
+    assert asked == []
+    assert main([*train, "-o", option]) == 2
+    assert "rd_wavlm.ckpt, which could not be fetched" in capsys.readouterr().err and len(asked) == 1
+    assert not (tmp_path / "exp" / "upstream.json").exists()
+
+
+def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, capsys):
+    moved = tmp_path / "moved.ckpt"
+    shutil.copy(toy_student, moved)
+    copy = tmp_path / "ic"
+    shutil.copytree(head, copy)
+    checkpoint = states(copy)
+    checkpoint["Args"].upstream_ckpt = str(tmp_path / "old" / "student.ckpt")
+    torch.save(checkpoint, copy / "states-4.ckpt")
+    assert evaluate(copy) == 2
+    error = capsys.readouterr().err
+    assert "old/student.ckpt: expected a file or folder" in error and "args.upstream_ckpt='NEW_NAME'" in error
+    option = f"args.upstream_ckpt='{moved}',,args.expdir='{copy}'"
+    assert evaluate(copy, "-o", option) == 0
+    moved.write_bytes(moved.read_bytes() + b" ")  # another file at the same path
+    assert evaluate(copy, "-o", option) == 2
+    assert "train the head again" in capsys.readouterr().err
+
+
+def test_a_model_on_the_hub_is_an_upstream_and_its_head_remembers_it(option, tmp_path, monkeypatch, capsys):
+    model, folder = tmp_path / "hub" / "commit", tmp_path / "ic"
+    config = EncoderConfig(embed_dim=24, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+    save_checkpoint(tmp_path / "student.ckpt", SpeechEncoder(config), {})
+    export_checkpoint(tmp_path / "student.ckpt", model, "huggingface")
+    monkeypatch.setattr(resolving, "hub_folder", lambda name, revision, *_, **__: model)
+    assert main(["-m", "train", "-u", "me/student@v1", "-d", "IC", "-p", str(folder), "-o", option]) == 0
+    assert evaluate(folder) == 0
+    (record,) = read_records(folder / "records")
+    assert (record.upstream, record.checkpoint) == ("robustdistiller_local", "me/student@v1")
+    assert (record.checkpoint_digest, record.checkpoint_digest_of) == (checkpoint_digest(model), "file")
+    (model / "config.json").write_text((model / "config.json").read_text() + "\n")  # another commit
+    assert evaluate(folder) == 2
+    assert "was trained on me/student@v1" in capsys.readouterr().err
+
+
+def test_ignored_options_are_named(head, caplog, tmp_path):
+    assert evaluate(head, "-u", "fbank", "--records", str(tmp_path)) == 0
+    assert "upstream is ignored: with -e it comes from the checkpoint" in caplog.text
+    assert read_records(tmp_path)[0].upstream == "robustdistiller_local"
+
+
+def test_folder_means_best_on_dev(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(LaunchError, match="no checkpoint"):
+        find_head(tmp_path)
+    for name in ("states-90.ckpt", "states-100.ckpt", "test-best.ckpt"):
+        (tmp_path / name).touch()
+    assert find_head(tmp_path).name == "states-100.ckpt"
+    assert "evaluating the newest" in caplog.text
+    (tmp_path / "best-states-dev.ckpt").touch()
+    assert find_head(tmp_path).name == "best-states-dev.ckpt"
+    (tmp_path / "dev-clean-best.ckpt").touch()
+    with pytest.raises(LaunchError, match="several best checkpoints"):
+        find_head(tmp_path)
+    assert find_head(tmp_path / "states-90.ckpt").name == "states-90.ckpt"
+
+
+def test_help_shows_s3prls_options_and_ours(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    for option in ("--upstream_layer_selection", "--auto_resume", "--condition", "--records", "examples:"):
+        assert option in shown
+
+
+@pytest.fixture
+def suite(noise_folder, tmp_path) -> Path:
+    path = tmp_path / "mine.yaml"
+    conditions = "[clean, 'noise:snr_db=0..20,noise=hiss', 'noise:snr_db=5,noise=white']"
+    path.write_text(f"noise: {{hiss: {noise_folder}}}\nconditions: {conditions}\n")
+    return path
+
+
+def test_a_suite_is_evaluated_saved_and_replayed_into_the_same_cells(head, suite, noise_folder, tmp_path):
+    saved, again = tmp_path / "manifests", tmp_path / "again"
+    options = ["--suite", str(suite), "--save-manifest", str(saved), "--dump-audio", "2", str(tmp_path / "listen")]
+    assert evaluate(head, "--records", str(tmp_path / "first"), *options) == 0
+    first = {r.condition: r for r in read_records(tmp_path / "first")}
+    assert sorted(first) == ["clean", "noise:snr_db=0..20,noise=hiss", "noise:snr_db=5,noise=white"]
+    assert first["noise:snr_db=0..20,noise=hiss"].sources["noise"]["name"] == f"hiss: {noise_folder.name}"
+    assert len(list(saved.iterdir())) == 2
+    assert {len(list(folder.glob("*.wav"))) for folder in (tmp_path / "listen").iterdir()} == {2, 4}
+    # The same noise from elsewhere, drawn with another seed, replayed: the same cells with the same scores.
+    copy = shutil.copytree(noise_folder, tmp_path / "copy")
+    replay = ["--manifest", str(saved), "--noise", f"hiss={copy}", "--corruption-seed", "5", "--condition", "clean"]
+    assert evaluate(head, "--records", str(again), *replay) == 0
+    for record in read_records(again):
+        assert record.key() == first[record.condition].key()
+        assert record.manifest_digest == first[record.condition].manifest_digest
+        assert record.main_metric == first[record.condition].main_metric
+    # A recording that differs is refused before anything is evaluated.
+    for file in copy.iterdir():
+        file.write_bytes(file.read_bytes() + b"x")
+    assert evaluate(head, "--records", str(tmp_path / "third"), *replay) == 2
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_head_trained_in_noise_is_another_cell_and_says_so(head, option, toy_student, noise_folder, tmp_path, capsys):
+    folder, records = tmp_path / "noisy", tmp_path / "records"
+    train = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "IC", "-p", str(folder)]
+    noisy = ["--train-condition", "noise:snr_db=0..20", "--noise", str(noise_folder)]
+    assert main([*train, "-o", option, *noisy]) == 0
+    weights = [states(one)["Downstream"]["model.post_net.linear.weight"] for one in (head, folder)]
+    assert not torch.equal(*weights)
+    assert evaluate(folder, "--records", str(records)) == 0
+    assert evaluate(head, "--records", str(records)) == 0
+    by_condition = {record.train_condition: record for record in read_records(records)}
+    assert sorted(by_condition) == ["clean", "noise:snr_db=0..20"]
+    assert len({record.key() for record in by_condition.values()}) == 2
+    capsys.readouterr()
+    assert main(["-m", "train", "-e", str(folder)]) == 2
+    assert "was trained under 'noise:snr_db=0..20' so far" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "robustdistiler"], "no suite 'robustdistiler'; did you mean 'robustdistiller'?"),
+        (["--suite", "correlation"], "give --noise chime=FOLDER (chime)"),
+        (["--asv-corrupt", "test", "--condition", "noise:snr_db=5,noise=white"], "only speaker verification (ASV) has"),
+        (["--train-condition", "reverb"], "--train-condition belongs to -m train"),
+        (["--dump-audio", "many"], "--dump-audio needs a number"),
+        (["--manifest", "nowhere.jsonl.gz"], "nowhere.jsonl.gz does not exist"),
+        (["--condition", "noise:snr_db=5", "--noise", "/no/such,split=test"], "/no/such does not exist"),
+    ],
+)
+def test_wrong_suites_sides_and_manifests_are_named(head, arguments, message, tmp_path, capsys):
+    assert evaluate(head, "--records", str(tmp_path), *arguments) == 2
+    assert message in capsys.readouterr().err

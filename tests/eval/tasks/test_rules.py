@@ -1,0 +1,169 @@
+"""What makes a run non-standard is found and named, and nothing else is."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.report.measured import measured_systems
+from robustdistiller.eval.report.page.html import to_html
+from robustdistiller.eval.report.rows import build_board
+from robustdistiller.eval.report.table import build_tables
+from robustdistiller.eval.report.tables import clean_grid, to_csv
+from robustdistiller.eval.results.files import read_record, write_record
+from robustdistiller.eval.results.record import RecordError, example_record
+from robustdistiller.eval.tasks import configs as task_configs
+from robustdistiller.eval.tasks.rules import deviations
+from tests.eval.report import boards
+
+
+def run_of(code: str, **changes: object) -> dict:
+    """A task's shipped configuration with every data root given and some keys changed (``__`` for the dots)."""
+    task = tasks.get(code)
+    config = task_configs.load_config(task)
+    for root in task.roots:
+        names = task.protocol.files.get(root.key.removeprefix("config."), ("x",))
+        value = [f"/data/{name}" for name in names] if root.is_list else "/data/x"
+        change(config, root.key.removeprefix("config."), value)
+    for key, value in changes.items():
+        change(config, key.replace("__", "."), value)
+    return config
+
+
+def change(config: dict, key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        config = config.setdefault(part, {})
+    config[last] = value
+
+
+@pytest.mark.parametrize("code", sorted(tasks.TASKS))
+def test_the_shipped_configuration_is_standard_and_its_speed_may_be_chosen(code):
+    second = ["SE2 is s3prl's second recipe, not SUPERB's", "SS2 is s3prl's second recipe, not SUPERB's"]
+    expected = [phrase for phrase in second if phrase.startswith(code + " ")]
+    config = run_of(code)
+    assert deviations(tasks.get(code), config, {}) == expected
+    for section in config["downstream_expert"].values():
+        if isinstance(section, dict) and "num_workers" in section:
+            section["num_workers"] = 17
+    if tasks.get(code).trainable:
+        config["runner"] |= {"log_step": 7, "save_step": 9, "max_keep": 3}
+        config["optimizer"]["lr"] = 0.123
+        config["runner"]["eval_dataloaders"] = [s for s in config["runner"]["eval_dataloaders"] if s != "test"]
+    assert deviations(tasks.get(code), config, {"upstream_layer_selection": None}) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "changes", "phrase"),
+    [
+        ("KS", {"runner__total_steps": 10}, "runner.total_steps is 10, not 200000"),
+        ("KS", {"downstream_expert__datarc__batch_size": 64}, "updates see 64 (64 x 1) utterances, not 32 (32 x 1)"),
+        ("SID", {"runner__gradient_accumulate_steps": 1}, "updates see 8 (8 x 1) utterances, not 32 (8 x 4)"),
+        ("IC", {"optimizer__torch_optim_name": "SGD"}, "optimizer.torch_optim_name is SGD, not Adam"),
+        ("IC", {"scheduler__name": "linear"}, "scheduler.name is linear, not left out"),
+        ("IC", {"runner__eval_dataloaders": ["test"]}, "runner.eval_dataloaders is ['test'], not ['dev', 'test']"),
+        ("ASR", {"downstream_expert__datarc__train": ["train-clean-360"]},
+         "downstream_expert.datarc.train is ['train-clean-360'], not ['train-clean-100']"),
+        ("ASR", {"specaug": {}}, "specaug.apply_time_warp is None, not True"),
+        ("ASR", {"downstream_expert__datarc__dict_path": "/none.dict"}, "datarc.dict_path is /none.dict"),
+        ("ER", {"downstream_expert__datarc__test_fold": "fold6"}, "test_fold is fold6, not one of fold1, fold2, fold3"),
+        ("PR", {"downstream_expert__corpus__lexicon": ["/a/mine.txt"]}, "lexicon names mine.txt, not librispeech-"),
+        ("SF", {"downstream_expert__corpus__test_speakers": ["Emma"]}, "test_speakers is ['Emma'], not ['Brian'"),
+        ("SS", {"downstream_expert__datarc__src": ["mix_both"]}, "datarc.src is ['mix_both'], not ['mix_clean']"),
+    ],
+)  # fmt: skip
+def test_each_change_is_named(code, changes, phrase):
+    found = deviations(tasks.get(code), run_of(code, **changes), {})
+    assert any(phrase in one for one in found), found
+    assert deviations(tasks.get(code), run_of(code), {}) == []
+
+
+def test_the_same_update_by_accumulation_is_standard():
+    config = run_of("KS", runner__gradient_accumulate_steps=4, downstream_expert__datarc__batch_size=8)
+    assert deviations(tasks.get("KS"), config, {}) == []
+
+
+def test_what_s3prl_ships_beside_the_selected_model_is_no_difference():
+    config = run_of("IC")
+    config["downstream_expert"]["modelrc"]["Wav2Letter"] = {"total_rate": 320}
+    config["downstream_expert"]["datarc"]["train_meta_data"] = "./nowhere"
+    assert deviations(tasks.get("IC"), config, {}) == []
+    config["downstream_expert"]["modelrc"]["UtteranceLevel"]["pooling"] = "AttentivePooling"
+    assert len(deviations(tasks.get("IC"), config, {})) == 1
+    lm = run_of("ASR-LM", downstream_expert__datarc__decoder_args__unk_weight="-math.inf")  # s3prl's spelling
+    assert deviations(tasks.get("ASR-LM"), lm, {}) == []
+
+
+def test_a_vocabulary_counts_by_its_content(tmp_path):
+    key = "config.downstream_expert.text.vocab_file"
+    shipped = Path(task_configs.vocabulary_paths(tasks.get("PR"))[key])
+    copy_ = tmp_path / "phoneme.txt"
+    copy_.write_text(shipped.read_text())
+    assert deviations(tasks.get("PR"), run_of("PR", downstream_expert__text__vocab_file=str(copy_)), {}) == []
+    copy_.write_text(shipped.read_text() + "XX\n")
+    assert len(deviations(tasks.get("PR"), run_of("PR", downstream_expert__text__vocab_file=str(copy_)), {})) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "phrases"),
+    [
+        ("IC", {"upstream_trainable": True}, ["upstream_trainable is True, not False"]),
+        ("IC", {"upstream_layer_selection": 0}, ["upstream_layer_selection is 0, not None"]),
+        ("QbE", {"upstream_layer_selection": 0}, []),
+        ("KS", {"upstream_feature_selection": "paper"}, ["upstream_feature_selection is paper, not hidden_states"]),
+        ("KS", {"upstream_feature_normalize": False, "downstream_variant": None, "seed": 3}, []),
+    ],
+)
+def test_how_features_reach_the_head_is_part_of_the_rules(code, arguments, phrases):
+    assert deviations(tasks.get(code), run_of(code), arguments) == phrases
+
+
+def test_a_head_trained_in_noise_is_not_standard():
+    assert deviations(tasks.get("IC"), run_of("IC"), {}, "noise:snr_db=5") == [
+        "the head was trained under noise:snr_db=5, not on clean audio"
+    ]
+
+
+def test_records_keep_the_list_and_older_ones_say_that_they_do_not_know(tmp_path):
+    marked = example_record(non_standard=["runner.total_steps is 4, not 200000"])
+    path = write_record(tmp_path, marked)
+    assert read_record(path) == marked
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("non_standard", "digest")}
+    path.write_text(json.dumps({**old, "schema_version": 1}))
+    assert read_record(path) == example_record() and read_record(path).non_standard is None
+    with pytest.raises(RecordError, match="non_standard must be a list of phrases or null, found 'yes'"):
+        example_record(non_standard="yes")
+
+
+def test_tables_and_leaderboard_mark_what_is_not_standard():
+    def board(**changes):
+        first = boards.record("mine", items=3793, **changes)
+        return build_board(measured_systems({Path("a.json"): first}), None)
+
+    (row,) = clean_grid(board(non_standard=[])).rows
+    assert row[3] == "50.00" and not any("‡" in note for note in clean_grid(board(non_standard=[])).notes)
+    assert clean_grid(board()).rows == [row], "an older record has no mark"
+    steps = "runner.total_steps is 4, not 200000"
+    marked = clean_grid(board(non_standard=[steps]))
+    assert marked.rows[0][3] == "50.00 ‡"
+    assert any(note.startswith("‡ not a standard run") for note in marked.notes)
+    assert f"mine, IC: not a standard run, {steps}" in marked.notes
+    assert r"50.00 \textsuperscript{\ddag}" in marked.to_latex()
+    assert list(to_csv(board(non_standard=[steps])).non_standard) == [steps]
+    assert steps in to_html(board(non_standard=[steps])) and "50.00 ‡" in to_html(board(non_standard=[steps]))
+    (table,) = build_tables([boards.record("mine", non_standard=[steps])])
+    assert f"Not standard runs: {steps}." in table.to_markdown()
+    assert "Not standard" not in build_tables([boards.record("mine")])[0].to_markdown()
+
+
+def test_the_reasons_of_all_seeds_are_said():
+    first = boards.record("mine", seed=1, non_standard=["a"])
+    second = dataclasses.replace(copy.deepcopy(first), seed=2, non_standard=["b"])
+    (system,) = measured_systems({Path("a.json"): first, Path("b.json"): second})
+    (cell,) = build_board([system], None).rows[0].cells.values()
+    assert cell.non_standard == ("a", "b") and cell.remark == "not a standard run: a; b"
