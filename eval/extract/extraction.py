@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from robustdistiller.acoustics import audio_info, load_audio
+from robustdistiller.common.precision import without_tf32
 from robustdistiller.eval.extract.files import FORMATS, FeatureFolder, list_audio, write_features
 from robustdistiller.eval.extract.layers import LayerChoice, LayerReader, check_trained_on, choose_layers
 from robustdistiller.upstream import checkpoint_digest, resolve
@@ -239,7 +240,7 @@ class _Run:
 
     def _compute(self, batch: list[tuple[_Recording, Tensor]]) -> list[dict[str, Any]]:
         try:
-            with torch.backends.cudnn.flags(allow_tf32=False):  # its rounding depends on the batch
+            with without_tf32():
                 features = self.reader([waveform for _, waveform in batch])
         except torch.OutOfMemoryError:
             if len(batch) > 1:
