@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from robustdistiller.common.precision import without_tf32
 from robustdistiller.upstream import checkpoint_digest, resolve
 from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.features.folder import FORMATS, FeatureFolder, write_features
@@ -250,7 +251,7 @@ class _Run:
 
     def _compute(self, batch: list[tuple[_Recording, Tensor]]) -> list[dict[str, Any]]:
         try:
-            with torch.backends.cudnn.flags(allow_tf32=False):  # its rounding depends on the batch
+            with without_tf32():
                 features = self.layers([waveform for _, waveform in batch])
         except torch.OutOfMemoryError:
             if len(batch) > 1:
