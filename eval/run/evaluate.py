@@ -232,7 +232,7 @@ class Evaluation:
             runner: with head and upstream loaded.
         """
         if not runner.upstream.trainable and runner.init_ckpt:
-            self.note.require_upstream(runner.upstream_facts(), Path(runner.args.init_ckpt).parent)
+            self.note.require_upstream(runner.upstream_facts, Path(runner.args.init_ckpt).parent)
         expert = runner.downstream.model
         replaced = ("get_dataloader", "log_records", *_OUTPUT_FOLDERS)
         stock = {name: getattr(expert, name) for name in replaced if hasattr(expert, name)}
@@ -242,6 +242,8 @@ class Evaluation:
             loader = self.quick.part_of(loader, self.split)
         failures = []
         for condition, corruptor in self.corruptors.items():
+            if runner.cached is not None:
+                runner.cached.keeps = corruptor is None or runner.feature_plan.keep_conditions
             try:
                 cell = self._cell(runner, condition, corruptor)
                 decision = decide(look_up(self.records, cell), self.policy)

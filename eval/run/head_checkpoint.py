@@ -123,20 +123,38 @@ class HeadNote:
             LaunchError: its weights or its options differ.
         """
         noted = self.upstream
-        if noted.get("weights") and noted.get("weights_of") == found["weights_of"]:
-            if noted["weights"] != found["weights"]:
-                raise LaunchError(
-                    f"the head in {folder} was trained on {noted.get('checkpoint') or noted.get('name')} with SHA-256 "
-                    f"{noted['weights'][:12]}, but {found['checkpoint'] or found['name']} now has "
-                    f"{found['weights'][:12]}: train the head again, or bring the old weights back "
-                    "(if they moved: -o \"args.upstream_ckpt='PATH'\")"
-                )
+        if noted.get("weights_of") == found["weights_of"] and noted["weights"] != found["weights"]:
+            raise LaunchError(
+                f"the head in {folder} was trained on {noted.get('checkpoint') or noted.get('name')} with SHA-256 "
+                f"{noted['weights'][:12]}, but {found['checkpoint'] or found['name']} now has "
+                f"{found['weights'][:12]}: train the head again, or bring the old weights back "
+                "(if they moved: -o \"args.upstream_ckpt='PATH'\")"
+            )
         if "options" in noted and noted["options"] != found["options"]:
             raise LaunchError(
                 f"the head in {folder} was trained on {noted['name']} with the options {noted['options'] or 'none'!r}, "
                 f"found {found['options'] or 'none'!r}: train the head again, or bring the old options back "
                 "(if they moved: -o \"args.upstream_model_config='PATH'\")"
             )
+
+
+def check_trained_on(head: str | Path, digest: str) -> None:
+    """Compare the digest of an upstream's file with the note beside a head, if there is one.
+
+    Raises:
+        LaunchError: the head was trained on other weights.
+
+    Example:
+        >>> check_trained_on("nowhere/dev-best.ckpt", "ab")
+    """
+    head = Path(head).expanduser()
+    note = HeadNote.read(head if head.is_dir() else head.parent)
+    trained = note.upstream if note else {}
+    if trained.get("weights_of") == "file" and trained["weights"] != digest:
+        raise LaunchError(
+            f"head {head} was trained on {trained.get('checkpoint')} with SHA-256 {str(trained['weights'])[:12]}, "
+            f"the upstream has {digest[:12]}: its layer weights belong to another network"
+        )
 
 
 def find_head(path: str | Path) -> Path:

@@ -10,13 +10,14 @@ import logging
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from robustdistiller.acoustics import Condition, SourceSpec
-from robustdistiller.common.installation import InstallationError, diagnose
+from robustdistiller.common.errors import run_command
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import condition_of, find_manifests
 from robustdistiller.eval.conditions.sources import KINDS, Sources
@@ -52,7 +53,8 @@ _NOT_FROM_CHECKPOINT = (
     "past_exp",
     "device",
 )
-_IN_TRAINING = {"feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s", "quick"}
+# Of `CachePlan`, in its order.
+_FEATURES = ("feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s", "feature_cache_conditions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,25 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line without the program's name; default ``sys.argv[1:]``.
 
     Returns:
-        The exit status: 2 where the command line cannot be carried out, 130 after Ctrl-C.
+        The exit status (see :func:`common.errors.run_command`).
 
     Example:
         >>> main(["-m", "train", "-u", "fbank", "-d", "fluent_comands", "-p", "exp"])
         2
     """
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
-    try:
-        launch(list(sys.argv[1:] if argv is None else argv))
-    except (ValueError, OSError, InstallationError, ModuleNotFoundError) as error:
-        logger.debug("where it happened", exc_info=True)
-        found = diagnose(error)
-        said = ": ".join(filter(None, found)) if found else str(error) or type(error).__name__
-        sys.stderr.write(f"run_downstream.py: error: {said}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("run_downstream.py: interrupted; -e FOLDER goes on with a training that has saved something\n")
-        return 130
-    return 0
+    return run_command("run_downstream.py", partial(launch, list(sys.argv[1:] if argv is None else argv)))
 
 
 def launch(argv: Sequence[str]) -> None:
@@ -107,9 +98,7 @@ def launch(argv: Sequence[str]) -> None:
     spec = HeadSpec.from_s3prl(
         args,
         config,
-        features=CachePlan(
-            ours["feature_cache"], ours["feature_cache_dtype"], ours["feature_cache_gb"], ours["read_ahead_s"]
-        ),
+        features=CachePlan(*(ours[name] for name in _FEATURES)),
         quick=Quick() if ours["quick"] else None,
     )
     if args.mode == "train":
@@ -149,7 +138,7 @@ def _refuse_misplaced(args: Namespace, typed: set[str], ours: dict[str, Any]) ->
         if "train_condition" in typed:
             raise LaunchError("--train-condition belongs to -m train; the evaluated head's own is in its records")
         return
-    allowed = set(_IN_TRAINING)
+    allowed = {*_FEATURES, "quick"} - {"feature_cache_conditions"}
     if "train_condition" in typed:
         allowed |= {"train_condition", *KINDS, "corruption_seed"}
     if misplaced := sorted((typed & set(ours)) - allowed):

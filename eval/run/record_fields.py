@@ -22,7 +22,7 @@ from robustdistiller.upstream import ModelName
 
 def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
     """The system under test."""
-    model, facts = runner.upstream.model, runner.upstream_facts()
+    model, facts = runner.bare_upstream, runner.upstream_facts
     return {
         "upstream": facts["name"],
         "label": label,
@@ -40,7 +40,8 @@ def head_fields(runner: HeadRunner, task: Task, note: HeadNote) -> dict[str, Any
     args, config = runner.args, runner.config_as_given
     trained = note.train_condition
     train_condition = trained["train_condition"] if trained else CLEAN
-    cached = runner.kept_features(note.features)
+    cached = {"training": note.features, "evaluation": runner.cached.features if runner.cached else ""}
+    cached = {when: what for when, what in cached.items() if what}
     weights = getattr(runner.featurizer.model, "weights", None)
     how = {name: getattr(args, name, None) for name in ARGUMENTS}
     return {
@@ -50,7 +51,7 @@ def head_fields(runner: HeadRunner, task: Task, note: HeadNote) -> dict[str, Any
         "train_condition": train_condition,
         "selection": note.selection,
         "feature_cache": cached,
-        "non_standard": deviations(task, config, vars(args), train_condition=train_condition),
+        "non_standard": deviations(task, config, vars(args), train_condition=train_condition, features=cached),
         "fold": runner.downstream.model.fold if task.folds else "",
         "learning_rate": (config.get("optimizer") or {}).get("lr"),
         "seed": args.seed,

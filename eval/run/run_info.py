@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import inspect
 import json
 import os
 import platform
@@ -24,8 +23,6 @@ from robustdistiller.upstream.s3prl.bridge import s3prl_version
 
 # Settings that change where data lies or how fast it is read, but not what the head learns. The test fold is a field of
 # the record: the heads of five folds share a configuration.
-# Code that records give the version of.
-_VERSIONED = ("robustdistiller", "s3prl", "torch", "torchaudio", "builtins", "abc", "typing", "collections")
 _NOT_CONFIGURATION = ("num_workers", "max_workers", "log_step", "max_keep", "test_fold")
 
 
@@ -80,33 +77,6 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
     if next(upstream.parameters(), None) is None:
         return NO_CHECKPOINT, "none"
     return tensors_digest(upstream.state_dict()), "tensors"
-
-
-def code_digest(upstream: nn.Module) -> str:
-    """SHA-256 of the source files of an upstream's classes; empty where all of them are ours, s3prl's or PyTorch's.
-
-    Somebody's own upstream has no version: after a change of its code, the same weights give other features.
-
-    Example:
-        >>> code_digest(nn.Linear(2, 2))
-        ''
-    """
-    classes = {one for module in upstream.modules() for one in type(module).__mro__}
-    own = sorted(
-        (one for one in classes if one.__module__.partition(".")[0] not in _VERSIONED),
-        key=lambda one: (one.__module__, one.__qualname__),
-    )
-    sources = {}
-    for one in own:
-        try:
-            file = inspect.getsourcefile(one)
-            sources[file or one.__qualname__] = Path(file).read_bytes() if file else b""
-        except (OSError, TypeError):  # typed into a console
-            codes = [value.__code__ for _, value in sorted(vars(one).items()) if hasattr(value, "__code__")]
-            sources[one.__qualname__] = b"".join(code.co_code + repr(code.co_names).encode() for code in codes)
-    if not sources:
-        return ""
-    return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in sources.values())).hexdigest()
 
 
 def read_options(path: str | None) -> str:

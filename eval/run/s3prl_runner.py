@@ -12,20 +12,21 @@ import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.training import TrainingPlan
 from robustdistiller.eval.run.cache import CachePlan
-from robustdistiller.eval.run.cache import plan as features
-from robustdistiller.eval.run.cache.running import CachingRunner
+from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.resumption import ExactTraining
-from robustdistiller.eval.run.run_info import identify_weights, read_options
+from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.entries import register
 
@@ -62,7 +63,7 @@ class ScoreLogger:
         raise AttributeError(name)
 
 
-class HeadRunner(CachingRunner):
+class HeadRunner:
     """Goes before s3prl's ``Runner`` in a class.
 
     Args:
@@ -90,8 +91,9 @@ class HeadRunner(CachingRunner):
         self.config_as_given = copy.deepcopy(config)  # experts change theirs
         self.module, self.feature_plan, self.quick = module, feature_plan or CachePlan(), quick
         self.training, self.note, self.evaluation = training, note, evaluation
-        self._identified: tuple[str, str] | None = None
         super().__init__(args, config)
+        self.bare_upstream: nn.Module = self.upstream.model
+        self.cached: CachedUpstream | None = None
         self.exact = ExactTraining(self.init_ckpt if args.mode == "train" else {}, args.device)
 
     def _get_upstream(self) -> Any:
@@ -111,17 +113,13 @@ class HeadRunner(CachingRunner):
         self.exact.watch(optimizer)
         return optimizer
 
-    def _weights(self) -> tuple[str, str]:
-        """Digest of the upstream's weights, and what it is of: ``file``, ``tensors`` or ``none``."""
-        if self._identified is None:
-            checkpoint = getattr(self.upstream.model, "checkpoint_path", None) or self.args.upstream_ckpt
-            tuned = self.upstream.trainable and self.init_ckpt.get("Upstream")  # then the file's are not in use
-            self._identified = identify_weights(self.upstream.model, None if tuned or self.module else checkpoint)
-        return self._identified
-
+    @cached_property
     def upstream_facts(self) -> dict[str, Any]:
-        """The upstream as the note beside a head knows it."""
-        weights, weights_of = self._weights()
+        """The upstream as the note beside a head knows it: names, digest of weights, contents of its options file."""
+        checkpoint = getattr(self.bare_upstream, "checkpoint_path", None) or self.args.upstream_ckpt
+        tuned = self.upstream.trainable and self.init_ckpt.get("Upstream")  # then the file's weights are not in use
+        own_file = None if tuned or self.module is not None else checkpoint
+        weights, weights_of = identify_weights(self.bare_upstream, own_file)
         return {
             "name": self.args.upstream,
             "checkpoint": self.args.upstream_ckpt,
@@ -130,6 +128,35 @@ class HeadRunner(CachingRunner):
             "options": read_options(self.args.upstream_model_config),
         }
 
+    def _open_cache(self) -> None:
+        """The upstream gets a cache, where one was asked for."""
+        task = tasks.identify(self.args.downstream, self.config)
+        training = self.args.mode == "train"
+        facts = self.upstream_facts
+        self.cached = self.feature_plan.open(
+            self.bare_upstream,
+            self.featurizer.model,
+            self.downstream.model,
+            identity={
+                "upstream": facts["name"],
+                "weights": facts["weights"],
+                "weights_of": facts["weights_of"],
+                "upstream_options": facts["options"],
+                "device": str(self.args.device).partition(":")[0],
+                "versions": {name: versions()[name] for name in ("robustdistiller", "s3prl", "torch")},
+            },
+            device=self.args.device,
+            pooled_head=task is not None and task.pooled_head and not self.config.get("specaug"),
+            training=training,
+            crops=training and (self.training is not None or (task is not None and task.random_crops)),
+        )
+        if self.cached is not None:
+            self.upstream.model = self.cached
+
+    def ahead(self, loader: Any) -> Any:
+        """A loader whose batches' features are computed together, where that was asked for."""
+        return self.cached.ahead(loader) if self.cached else loader
+
     def train(self) -> None:
         """s3prl's training, from its begin or from where a checkpoint stopped."""
         expert = self.downstream.model
@@ -137,40 +164,51 @@ class HeadRunner(CachingRunner):
         split = self.config["runner"].get("train_dataloader", "train")
         loaders = self.quick.part_of_all(stock) if self.quick else stock
         loaders = self.training.wrap(loaders, split) if self.training else loaders
-        expert.get_dataloader = self.exact.in_place(loaders, split)
+        loaders = self.exact.in_place(loaders, split)
+        self._open_cache()
+        expert.get_dataloader = self.cached.announcing(loaders) if self.cached else loaders
+        if self.note is not None:
+            self._begin_note()
         try:
-            with self.cached_features() as cache:
-                if self.note is not None:
-                    self._begin_note(cache)
-                if cache is not None:
-                    expert.get_dataloader = features.announcing(expert.get_dataloader, cache)
-                super().train()
+            super().train()
         finally:
             expert.get_dataloader = stock
+            self._say_what_was_cached()
 
-    def _begin_note(self, cache: Any) -> None:
-        found = self.upstream_facts()
-        if self.init_ckpt:
+    def _begin_note(self) -> None:
+        note, step = self.note, self.init_ckpt.get("Step")
+        if step is not None:
             if not self.upstream.trainable:
-                self.note.require_upstream(found, self.args.expdir)
-            self.note.dev_scores = [one for one in self.note.dev_scores if one["step"] <= self.init_ckpt["Step"]]
-            self.note.resumed_at.append(self.init_ckpt["Step"])
-        if not self.note.upstream:
-            self.note.upstream = found
-        self.note.features = CachePlan.describe(cache) if cache is not None else ""
-        self.note.write(self.args.expdir)
+                note.require_upstream(self.upstream_facts, self.args.expdir)
+            note.dev_scores = [one for one in note.dev_scores if one["step"] <= step]
+            note.resumed_at.append(step)
+        note.upstream = note.upstream or self.upstream_facts
+        note.features = self.cached.features if self.cached else ""
+        note.write(self.args.expdir)
+
+    def _say_what_was_cached(self) -> None:
+        if self.cached:
+            logger.info("Feature cache: %s", self.cached.summary())
 
     def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
         """s3prl's evaluation during training, whose scores are noted; else what the caller put in its place."""
-        if split is None and self.evaluation is not None:
-            with self.cached_features():
-                self.evaluation(self)
-            return []
-        if split is None:
+        if split is None and self.evaluation is None:
             return super().evaluate()
+        if split is None:
+            self._open_cache()
+            try:
+                self.evaluation(self)
+            finally:
+                self._say_what_was_cached()
+            return []
         scores = ScoreLogger(writer)
-        with self.reading_ahead():
+        expert = self.downstream.model
+        stock = expert.get_dataloader
+        expert.get_dataloader = lambda *args, **options: self.ahead(stock(*args, **options))
+        try:
             saved = super().evaluate(split, scores, global_step)
+        finally:
+            expert.get_dataloader = stock
         if self.note is not None:
             self.note.dev_scores.append(
                 {"split": split, "step": global_step, "scalars": scores.scalars, "saved": list(saved)}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -182,6 +183,7 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_not
     class Stock:
         def __init__(self, args, config):
             self.args, self.config, self.init_ckpt = args, config, {}
+            self.upstream = self.downstream = SimpleNamespace(model=SimpleNamespace(get_dataloader=None))
 
         def evaluate(self, split, writer, global_step):
             calls.append((split, global_step))
