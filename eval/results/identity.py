@@ -195,19 +195,9 @@ def _ruled_differently(a: Record, b: Record) -> list[str]:
     if a.rules_digest and a.rules_digest == b.rules_digest:
         return []
     found = []
-    if a.train_condition != b.train_condition:
-        found.append(f"the training audio of the heads: {a.train_condition} and {b.train_condition}")
-    if a.quick != b.quick:
-        found.append(f"the share that was run: {a.quick or 'all'} and {b.quick or 'all'}")
-    if precision(a) != precision(b):
-        found.append(f"the precision of the kept features: {precision(a)} and {precision(b)}")
     if a.non_standard is not None and b.non_standard is not None:
-        only = [
-            phrase
-            for phrase in (*a.non_standard, *b.non_standard)
-            if (phrase in a.non_standard) != (phrase in b.non_standard)
-        ]
-        found += [f"the rules: in one only, {phrase}" for phrase in only]
+        both = (*a.non_standard, *b.non_standard)
+        found = [f"the rules: of one only, {phrase}" for phrase in dict.fromkeys(both) if both.count(phrase) == 1]
     if not found and ((a.rules_digest and b.rules_digest) or _rules_told(a) != _rules_told(b)):
         found.append("the settings that the task's rules fix")
     return found
@@ -215,11 +205,6 @@ def _ruled_differently(a: Record, b: Record) -> list[str]:
 
 def _rules_told(record: Record) -> str:
     """Stands in for the digest of the rules: what a record says about them."""
-    told = record.settings if record.non_standard is None else sorted(record.non_standard)
-    conditions = {"train_condition": record.train_condition, "quick": record.quick, "precision": precision(record)}
-    return made_digest(told=told, **conditions)
-
-
-def precision(record: Record) -> str:
-    """Of the features that the head was given: ``float16`` where they were kept in half precision."""
-    return "float16" if any("float16" in kept for kept in record.feature_cache.values()) else "float32"
+    if record.non_standard is None:
+        return made_digest(settings=record.settings, train_condition=record.train_condition)
+    return made_digest(deviations=sorted(record.non_standard))

@@ -22,6 +22,8 @@ _ADDED: dict[int, dict[str, Any]] = {
     },
 }
 SCHEMA_VERSION = max(_ADDED)
+# A deviation from the rules that older records do not call one.
+HALF_PRECISION = "the head was given features that were kept in half precision"
 # Before they were noted these could only have the value above.
 _CERTAIN = ("outcomes", "selection", "quick", "unknown")
 
@@ -59,4 +61,6 @@ def to_current(data: Mapping[str, Any]) -> dict[str, Any]:
         data["parameters"] = None  # written by a sweep that had loaded nothing
         if data.get("checkpoint_digest") == "none":
             data["checkpoint_digest"] = ""
+    if data.get("non_standard") is not None and "float16" in " ".join(data["feature_cache"].values()):
+        data["non_standard"] = [*data["non_standard"], HALF_PRECISION]
     return {**data, "unknown": unknown, "schema_version": SCHEMA_VERSION}

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.record import NO_CHECKPOINT
 from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.s3prl.bridge import s3prl_version
-
-
-def rules_digest(deviations: Sequence[str], train_condition: str, features: Mapping[str, str]) -> str:
-    """SHA-256 of what the task's rules fix, told by in what the run deviates from them.
-
-    Args:
-        deviations: of `eval.tasks.rules.deviations`.
-        train_condition: of the head's training audio.
-        features: kept ones that the head was given; half precision counts, nothing else about them does.
-
-    Example:
-        >>> rules_digest([], "clean", {}) == rules_digest([], "clean", {"training": "means float32"})
-        True
-    """
-    half = any("float16" in kept for kept in features.values())
-    return made_digest(deviations=sorted(deviations), train_condition=train_condition, half_precision=half)
 
 
 def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tuple[str, str]:

@@ -36,12 +36,11 @@ from robustdistiller.eval.run.run_info import (
     git_state,
     identify_weights,
     read_options,
-    rules_digest,
     tf32_enabled,
     versions,
 )
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.rules import deviations, test_set_deviations
+from robustdistiller.eval.tasks.rules import deviations, split, test_set_deviations
 from robustdistiller.eval.tasks.scoring import OfficialScore, official_score
 from robustdistiller.upstream import ModelName
 
@@ -337,8 +336,9 @@ class ConditionRunner(CachingRunner):
         beside = Path(self.args.init_ckpt).parent if self.args.init_ckpt else None
         selection, trained = (read_selection(beside), read_note(beside)) if beside else (None, None)
         train_condition = trained["train_condition"] if trained else CLEAN
-        deviating = deviations(task, self._config_as_given, vars(self.args), train_condition)
         kept = self.kept_features(beside)
+        run = {"train_condition": train_condition, "features": kept}
+        rules = split(task, self._config_as_given, vars(self.args), **run)
         if isinstance(corruptor, ReplayedCorruptor):
             sources = corruptor.manifest.sources  # its recordings are these, byte for byte
         else:
@@ -355,11 +355,12 @@ class ConditionRunner(CachingRunner):
             task=task.code,
             downstream=self.args.downstream,
             head_digest=self._head_digest(),
-            rules_digest=rules_digest(deviating, train_condition, kept),
+            rules_digest=rules.digest,
+            settings=rules.free,
             train_condition=train_condition,
             selection=selection,
             feature_cache=kept,
-            non_standard=deviating,
+            non_standard=deviations(task, self._config_as_given, vars(self.args), **run),
             condition=condition.label,
             condition_parameters=condition.to_dict(),
             sources=sources,

@@ -12,13 +12,12 @@ from typing import Any
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.files import slug
-from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import NO_CHECKPOINT, NO_HEAD, Metric, Record
-from robustdistiller.eval.run.run_info import rules_digest, versions
+from robustdistiller.eval.run.run_info import versions
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
 from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.heard import conditions_of
-from robustdistiller.eval.tasks.rules import deviations
+from robustdistiller.eval.tasks.rules import deviations, split
 from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
 
@@ -136,7 +135,6 @@ class Cell:
             "upstream_feature_selection": group.upstream.feature_selection,
             "upstream_layer_selection": group.upstream.layer,
         }
-        non_standard = deviations(task, group.config, arguments)
         return Record(
             upstream=group.upstream.name,
             label=group.upstream.label,
@@ -148,7 +146,7 @@ class Cell:
             task=task.code,
             downstream=task.downstream,
             head_digest=NO_HEAD,
-            rules_digest=rules_digest(non_standard, CLEAN, {}),
+            rules_digest=split(task, group.config, arguments).digest,
             condition=self.condition.label,
             condition_parameters=self.condition.to_dict(),
             split=self.split,
@@ -164,7 +162,7 @@ class Cell:
             duration_s=0.0,
             status="failed",
             reason=reason,
-            non_standard=non_standard,
+            non_standard=deviations(task, group.config, arguments),
         )
 
 
