@@ -35,19 +35,18 @@ def download(url: str, file: Path, checksum: str = "", progress: bool = True, ke
         file: written to; an existing one is overwritten unless ``keep``.
         checksum: what its checksum has to be: ``sha256:`` or ``md5:`` and hexadecimal digits; empty is not looked at.
         progress: show a bar where there is a terminal.
-        keep: leave the part behind when the download fails, and go on from the part that was left: beside it,
-            ``file.version`` says which version of the file it is of.
+        keep: go on from the part that an earlier process left. Beside it, ``file.version`` says which version of the
+            file it is of; :func:`remove_part` removes both.
 
     Raises:
         ChecksumError: the file has another checksum.
-        OSError: the download failed or the disk is full, in one sentence; without ``keep`` the caller removes the part.
+        OSError: the download failed or the disk is full, in one sentence; the part stays.
     """
-    version = file.with_name(f"{file.name}.version")
     with (
         file.open("r+b" if keep and file.exists() else "wb") as output,
         tqdm(unit="B", unit_scale=True, desc=file_name(url), disable=None if progress else True) as bar,
     ):
-        transfer = _Transfer(url, output, bar, version if keep else None)
+        transfer = _Transfer(url, output, bar, _version_of(file) if keep else None)
         failures, furthest = 0, 0
         while True:
             try:
@@ -61,8 +60,17 @@ def download(url: str, file: Path, checksum: str = "", progress: bool = True, ke
                     raise _plain(error) from error
                 logger.warning("%s: %s; trying again", url, _plain(error))
                 time.sleep(PAUSE_S * failures)
-    version.unlink(missing_ok=True)
     verify(file, checksum)
+
+
+def remove_part(file: Path) -> None:
+    """Remove what :func:`download` with ``keep`` left."""
+    file.unlink(missing_ok=True)
+    _version_of(file).unlink(missing_ok=True)
+
+
+def _version_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.version")
 
 
 def verify(file: Path, checksum: str) -> None:

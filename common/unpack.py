@@ -15,6 +15,11 @@ from typing import IO
 
 from tqdm import tqdm
 
+
+class ArchiveError(ValueError):
+    """An archive is damaged, or holds what could do harm."""
+
+
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
@@ -32,7 +37,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> int:
         The number of files.
 
     Raises:
-        ValueError: it is damaged, or it holds a link, a device or a path out of the folder; what was unpacked before
+        ArchiveError: it is damaged, or it holds a link, a device or a path out of the folder; what was unpacked before
             that was found stays in the folder.
         OSError: a file cannot be written.
 
@@ -54,7 +59,7 @@ def unpack(archive: Path, folder: Path, progress: bool = True) -> int:
                 count += 1
                 bar.update()
     except _DAMAGED as error:
-        raise ValueError(f"it is damaged, or no archive ({error})") from error
+        raise ArchiveError(f"it is damaged, or no archive ({error})") from error
     return count
 
 
@@ -73,15 +78,17 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if not member.isdir():
                 _require_file(member.name, member.isfile())
                 yield member.name, opened.extractfile(member)
+        while opened.fileobj.read(1 << 20):  # up to the checksum of what is compressed
+            pass
 
 
 def _require_file(name: str, is_file: bool) -> None:
     if not is_file:
-        raise ValueError(f"it holds {name!r}, which is a link or a device, and was not unpacked")
+        raise ArchiveError(f"it holds {name!r}, which is a link or a device, and was not unpacked")
 
 
 def _inside(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0] or "\0" in name:
-        raise ValueError(f"it holds {name!r}, a path out of its folder, and was not unpacked")
+        raise ArchiveError(f"it holds {name!r}, a path out of its folder, and was not unpacked")
     return path

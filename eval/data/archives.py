@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from robustdistiller.common.download import file_name
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
+from robustdistiller.eval.data.librispeech import MODEL
 from robustdistiller.eval.data.plan import PrepareError
 from robustdistiller.eval.data.speech_commands import TEST_NAME, TRAIN_NAME
 from robustdistiller.eval.tasks.corpora import (
@@ -23,7 +24,6 @@ _OPENSLR = "https://www.openslr.org/resources"
 _DATASHARE = "https://datashare.ed.ac.uk/bitstreams"
 _TENSORFLOW = "https://storage.googleapis.com/download.tensorflow.org/data"
 _S3PRL = "https://huggingface.co/datasets/s3prl/g2p/raw/main/lexicon"
-_GB = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _voicebank(item: str, name: str, md5: str, size_gb: float, files: int) -> Ar
     return Archive(url, f"md5:{md5}", size_gb, 1.3 * size_gb, name, files, file=f"{name}.zip")
 
 
-MUSAN = Corpus("MUSAN", "openslr.org/17", "CC BY 4.0 and public domain, by file; see its LICENSE files")
+MUSAN = Corpus("MUSAN", "openslr.org/17", "CC BY 4.0")
 RIRS_NOISES = Corpus("RIRS_NOISES", "openslr.org/28", "Apache 2.0")
 ESC50 = Corpus("ESC-50", "github.com/karolpiczak/ESC-50", "CC BY-NC 3.0")
 
@@ -89,10 +89,8 @@ _SPEECH = (
     _librispeech("dev-clean", "42e2234ba48799c1f50f24a7926300a1", 0.34),
     _librispeech("test-clean", "32fa31d27d2e1cad72775fee3f4849a9", 0.35),
 )
-_LM = Archive(f"{_OPENSLR}/11/4-gram.arpa.gz", "", 1.4)
-_LEXICA = tuple(
-    Archive(f"{_S3PRL}/librispeech-lexicon-{part}-g2p.txt", "", 0.02) for part in ("200k", "allothers")
-)
+_LM = Archive(f"{_OPENSLR}/11/{MODEL}", "", 1.4)
+_LEXICA = tuple(Archive(f"{_S3PRL}/librispeech-lexicon-{part}-g2p.txt", "", 0.02) for part in ("200k", "allothers"))
 # The SHA-256 is the one that torchaudio keeps of it.
 _KEYWORDS = (
     Archive(
@@ -101,9 +99,7 @@ _KEYWORDS = (
         *(1.49, 2.2, TRAIN_NAME, SPEECH_COMMANDS.counts["words"]),
         bare=True,
     ),
-    Archive(
-        f"{_TENSORFLOW}/{TEST_NAME}.tar.gz", "", 0.11, 0.2, TEST_NAME, SPEECH_COMMANDS.counts["test"], bare=True
-    ),
+    Archive(f"{_TENSORFLOW}/{TEST_NAME}.tar.gz", "", 0.11, 0.2, TEST_NAME, SPEECH_COMMANDS.counts["test"], bare=True),
 )
 # DataShare shows these MD5s; its older addresses (bitstream/handle/10283/2791) no longer give the files.
 _NOISY = (
@@ -164,6 +160,5 @@ def offer_of(name: str) -> Offer:
         raise PrepareError(f"nothing to fetch is called {name!r}{did_you_mean(name, OFFERS)}")
     corpora = tasks.TASKS[name].corpora
     where = "; ".join(f"{corpus.name} is at {corpus.source} ({corpus.terms})" for corpus in corpora)
-    raise PrepareError(
-        f"the data of {name} cannot be fetched by a command: {where}; get it there, and type the same without --download"
-    )
+    fix = "get it there, and type the same without --download"
+    raise PrepareError(f"the data of {name} cannot be fetched by a command: {where}; {fix}")

@@ -1,4 +1,4 @@
-"""Fetching corpora: resumable, checked, unpacked beside what is there; nothing that others made is replaced or removed."""
+"""Fetching corpora: resumable, checked, unpacked beside what is there, which is never replaced or removed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustdistiller.common.download import ChecksumError, download, verify
+from robustdistiller.common.download import ChecksumError, download, remove_part, verify
+from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.common.unpack import unpack
+from robustdistiller.common.unpack import ArchiveError, unpack
 from robustdistiller.eval.data.archives import Archive, Offer
 from robustdistiller.eval.data.checks import audio_below
 from robustdistiller.eval.data.plan import PrepareError, named
 
 NOTE, LOCK = ".downloads.json", ".downloads.lock"
 _GB = 1_000_000_000
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def folder_of(offer: Offer, root: Path) -> Path:
@@ -54,8 +56,9 @@ def fetch(offer: Offer, root: Path, mirror: str = "", progress: bool = True) -> 
         Names of the archives that were fetched.
 
     Raises:
-        PrepareError: no space, no connection, a wrong checksum, a damaged or dangerous archive, a file of somebody
-            else's in the way, or another process that is fetching; what was downloaded so far is kept where that helps.
+        PrepareError: too little space, a file of somebody else's in the way, or another process that is fetching.
+        RunFailed: the connection broke for good, the disk is full (what was downloaded is kept for the next time), or
+            an archive is not the published one, damaged or dangerous (it is removed).
     """
     folder = folder_of(offer, root)
     try:
@@ -68,9 +71,9 @@ def fetch(offer: Offer, root: Path, mirror: str = "", progress: bool = True) -> 
     except Busy as error:
         raise PrepareError(f"another process is fetching into {folder}; wait for it") from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
-        raise PrepareError(f"the disk of {folder} is full; free some space, the same command goes on") from error
+        raise RunFailed(f"the disk of {folder} is full; free some space, the same command goes on") from error
     return [archive.name for archive in archives]
 
 
@@ -83,7 +86,8 @@ def _require_space(folder: Path, archives: Sequence[Archive]) -> None:
     if needed > free:
         what = named([archive.name for archive in archives])
         fix = "free some, or choose another folder"
-        raise PrepareError(f"{what} need about {needed:.1f} GB of space in {folder}, which has {free:.1f} GB; {fix}")
+        space = f"{folder} has {free:.1f} GB of space, and about {needed:.1f} GB are needed"
+        raise PrepareError(f"{space} for {what}; {fix}")
 
 
 def _part(folder: Path, archive: Archive) -> Path:
@@ -93,37 +97,36 @@ def _part(folder: Path, archive: Archive) -> Path:
 def _fetch_one(archive: Archive, folder: Path, mirror: str, progress: bool) -> None:
     by_hand = folder / archive.name
     if by_hand.is_file():  # it stays
-        _check(by_hand, archive)
-        _unpack(by_hand, archive, folder, progress)
+        try:
+            verify(by_hand, archive.checksum)
+            _unpack(by_hand, archive, folder, progress)
+        except (ChecksumError, ArchiveError) as error:
+            fix = "move it away, and it is fetched"
+            raise PrepareError(f"{by_hand} is not the published one: {error}; {fix}") from error
         return
     part = _part(folder, archive)
-    version = part.with_name(f"{part.name}.version")
     url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
     try:
-        download(url, part, archive.checksum, progress, keep=True)
+        _download(url, part, archive, progress)
         if archive.folder:
             _unpack(part, archive, folder, progress)
-            part.unlink()
         else:
             part.replace(by_hand)
-    except (ChecksumError, ValueError) as error:
-        if not isinstance(error, PrepareError):
-            part.unlink(missing_ok=True)
-            version.unlink(missing_ok=True)
-            raise PrepareError(f"{url} was fetched and removed again: {error}; try again, or another --mirror") from error
+    except (ChecksumError, ArchiveError) as error:
+        remove_part(part)
+        raise RunFailed(f"{url} was fetched and removed again: {error}; try again, or another --mirror") from error
+    remove_part(part)
+
+
+def _download(url: str, part: Path, archive: Archive, progress: bool) -> None:
+    try:
+        download(url, part, archive.checksum, progress, keep=True)
+    except ChecksumError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise
-        raise PrepareError(f"{url} could not be fetched: {error}; the same command goes on from there") from error
-    version.unlink(missing_ok=True)
-
-
-def _check(file: Path, archive: Archive) -> None:
-    try:
-        verify(file, archive.checksum)
-    except ChecksumError as error:
-        raise PrepareError(f"{file} is not the published one: {error}; move it away, and it is fetched") from error
+        raise RunFailed(f"{url} could not be fetched: {error}; the same command goes on from there") from error
 
 
 def _unpack(file: Path, archive: Archive, folder: Path, progress: bool) -> None:
@@ -131,6 +134,8 @@ def _unpack(file: Path, archive: Archive, folder: Path, progress: bool) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     try:
         unpack(file, staging / archive.folder if archive.bare else staging, progress)
+        if not (staging / archive.folder).is_dir():
+            raise ArchiveError(f"it holds no folder {archive.folder}")
         _move_into_place(staging, folder, archive)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -140,14 +145,15 @@ def _unpack(file: Path, archive: Archive, folder: Path, progress: bool) -> None:
 def _move_into_place(staging: Path, folder: Path, archive: Archive) -> None:
     """What is there stays. Files of the archive's own folder must then be the same."""
     names = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
-    there = [name for name in names if (folder / name).exists()]
-    own = [name for name in there if name.is_relative_to(archive.folder)]
+    there = {name for name in names if (folder / name).exists()}
+    own = sorted(name for name in there if name.is_relative_to(archive.folder))
     other = [str(name) for name in own if not filecmp.cmp(staging / name, folder / name, shallow=False)]
     if other:
         raise PrepareError(f"{named(other)} in {folder} differ from those of {archive.name}; move them away")
-    for name in sorted(set(names) - set(there)):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).replace(folder / name)
+    for name in names:
+        if name not in there:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(folder / name)
 
 
 def _noted(folder: Path) -> list[str]:
