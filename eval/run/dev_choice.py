@@ -7,7 +7,6 @@ choice travels with the head and with each of its records. No test audio takes p
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -121,30 +120,3 @@ def note_selection(folder: str | Path, selection: Mapping[str, Any]) -> None:
     note = HeadNote.read(folder) or HeadNote()
     note.selection = dict(selection)
     note.write(folder)
-
-
-def protocol(config: Mapping[str, Any], selection: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The configuration that heads under comparison must share.
-
-    Of a head that was chosen among several, the grid of learning rates is part of it and the rate that won is not:
-    two upstreams whose heads were chosen by the same rule may stand in one table.
-
-    Args:
-        config: the head's s3prl configuration.
-        selection: the choice beside the head, if there is one.
-
-    Example:
-        >>> head = {"optimizer": {"name": "Adam", "lr": 0.1}}
-        >>> chosen = {"learning_rate": 0.1, "metric": "accuracy",
-        ...     "tried": [{"learning_rate": 0.1}, {"learning_rate": 0.01}]}
-        >>> protocol(head, chosen)["optimizer"]
-        {'name': 'Adam', 'lr': {'chosen_on_dev_from': [0.1, 0.01]}}
-        >>> protocol(head, None) == head
-        True
-    """
-    shared = copy.deepcopy(dict(config))
-    if selection is not None and len(selection["tried"]) > 1:
-        shared.setdefault("optimizer", {})["lr"] = {
-            "chosen_on_dev_from": [one["learning_rate"] for one in selection["tried"]]
-        }
-    return shared

@@ -11,12 +11,13 @@ import torch
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.conditions.manifest import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.run.dev_choice import protocol
-from robustdistiller.eval.run.head_checkpoint import HeadNote
-from robustdistiller.eval.run.run_info import config_digest, git_state, tf32_enabled, versions
+from robustdistiller.eval.results.identity import made_digest
+from robustdistiller.eval.run.cache.source_code import upstream_code
+from robustdistiller.eval.run.head_checkpoint import HeadNote, head_digest
+from robustdistiller.eval.run.run_info import git_state, tf32_enabled, versions
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.rules import ARGUMENTS, CLEAN, deviations
+from robustdistiller.eval.tasks.rules import ARGUMENTS, CLEAN, deviations, split
 from robustdistiller.upstream import ModelName
 
 
@@ -27,6 +28,7 @@ def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
         "upstream": facts["name"],
         "label": label,
         "upstream_options": facts["options"],
+        "upstream_code": upstream_code(model),
         "checkpoint": ModelName.short_of(facts["checkpoint"]),
         "checkpoint_digest": facts["weights"],
         "checkpoint_digest_of": facts["weights_of"],
@@ -35,23 +37,35 @@ def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
     }
 
 
-def head_fields(runner: HeadRunner, task: Task, note: HeadNote) -> dict[str, Any]:
-    """The head, how it was trained, and in what that is not the benchmark's way."""
+def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> dict[str, Any]:
+    """The head, how it was trained, and in what that is not the benchmark's way.
+
+    Args:
+        runner: with the head loaded.
+        task: of the head.
+        note: beside the head.
+        quick: label of the part of the data that is evaluated; empty for all of it.
+    """
     args, config = runner.args, runner.config_as_given
-    trained = note.train_condition
-    train_condition = trained["train_condition"] if trained else CLEAN
+    made = {name: getattr(args, name, None) for name in (*ARGUMENTS, "seed")}
     cached = {"training": note.features, "evaluation": runner.cached.features if runner.cached else ""}
     cached = {when: what for when, what in cached.items() if what}
+    train_condition = note.train_condition["train_condition"] if note.train_condition else CLEAN
+    quick = quick or note.quick
+    run = {"train_condition": train_condition, "features": cached, "quick": quick}
+    rules = split(task, config, vars(args), **run)
     weights = getattr(runner.featurizer.model, "weights", None)
-    how = {name: getattr(args, name, None) for name in ARGUMENTS}
     return {
         "task": task.code,
         "downstream": args.downstream,
-        "config_digest": config_digest(protocol(config, note.selection), how, *([trained] if trained else [])),
+        "head_digest": head_digest(runner.init_ckpt) if runner.init_ckpt else made_digest(**made),
+        "rules_digest": rules.digest,
+        "settings": rules.free,
         "train_condition": train_condition,
+        "quick": quick,
         "selection": note.selection,
         "feature_cache": cached,
-        "non_standard": deviations(task, config, vars(args), train_condition=train_condition, features=cached),
+        "non_standard": deviations(task, config, vars(args), **run),
         "fold": runner.downstream.model.fold if task.folds else "",
         "learning_rate": (config.get("optimizer") or {}).get("lr"),
         "seed": args.seed,
