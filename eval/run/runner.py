@@ -22,9 +22,10 @@ from robustdistiller.common.files import write_text
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
-from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
+from robustdistiller.eval.conditions.manifest import SUFFIX
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.conditions.training import TrainingPlan, read_note
+from robustdistiller.eval.conditions.train_condition import TrainingPlan, read_note
 from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
