@@ -12,9 +12,9 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.conditions.manifest import (
     Manifest,
     ManifestError,
-    ReplayedCorruptor,
     condition_of,
 )
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.evaluation import AudioExamples, Evaluation

@@ -22,11 +22,10 @@ from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import (
     SUFFIX,
-    ReplayedCorruptor,
 )
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
-from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.run.head_checkpoint import HeadNote
@@ -251,7 +250,7 @@ class _Run:
             "non_standard": [*(self.cell.non_standard or []), *other_set],
             "scoring": dict(official.settings) if official is not None and official.settings else None,
             "manifest_digest": view.manifest_digest(),
-            "audio_digest": _audio_digest(view.drawn),
+            "audio_digest": view.audio_digest(),
         }
 
     def _write(self, **outcome: Any) -> Record:
@@ -277,9 +276,3 @@ def _in_words(record: Record) -> str:
     scores = ", ".join(f"{one.name} {one.value:.2f}{one.unit}" for one in record.metrics if one.value is not None)
     trouble = "" if record.status == "ok" else f", {record.status}: {record.reason}"
     return f"{scores or 'no score'} ({record.items_scored} items){trouble}"
-
-
-def _audio_digest(drawn: Mapping[str, Mapping[str, Any]]) -> str:
-    """SHA-256 over the digests of what was heard, by utterance; empty where nothing was corrupted."""
-    heard = {name: one["audio"] for name, one in drawn.items() if "audio" in one}
-    return made_digest(**heard) if heard else ""

@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from robustdistiller.acoustics import Condition, SourceSpec
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.errors import run_command
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import condition_of, find_manifests
-from robustdistiller.eval.conditions.sources import KINDS, Sources
+from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import load_suites
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head
@@ -140,7 +141,7 @@ def _refuse_misplaced(args: Namespace, typed: set[str], ours: dict[str, Any]) ->
         return
     allowed = {*_FEATURES, "quick"} - {"feature_cache_conditions"}
     if "train_condition" in typed:
-        allowed |= {"train_condition", *KINDS, "corruption_seed"}
+        allowed |= {"train_condition", *SOURCES, "corruption_seed"}
     if misplaced := sorted((typed & set(ours)) - allowed):
         names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
         raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
@@ -164,16 +165,16 @@ def _conditions(ours: dict[str, Any]) -> tuple[tuple[Condition, ...], Sources]:
 def _given(ours: dict[str, Any], sources: Sources) -> Sources:
     """The sources that were typed, over those of suites."""
     try:
-        return sources.with_given({kind: tuple(ours[kind] or ()) for kind in KINDS})
+        return sources.with_given({kind: tuple(ours[kind] or ()) for kind in SOURCES})
     except ValueError as error:
-        raise LaunchError(f"{', '.join(f'--{kind}' for kind in KINDS if ours[kind])}: {error}") from error
+        raise LaunchError(f"{', '.join(f'--{kind}' for kind in SOURCES if ours[kind])}: {error}") from error
 
 
 def _with_names_of(conditions: Iterable[Condition], sources: Sources) -> Sources:
     """The sources with a place for every name that a manifest's conditions use."""
     named = {kind: dict(specs) for kind, specs in sources.named.items()}
     for condition in conditions:
-        for kind in KINDS:
+        for kind in SOURCES:
             if name := condition.source(kind):
                 named.setdefault(kind, {}).setdefault(name, SourceSpec())
     return dataclasses.replace(sources, named=named)

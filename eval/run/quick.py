@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -104,6 +105,7 @@ class Quick:
     def part_of_all(self, get_dataloader: Callable) -> Callable:
         """An expert's ``get_dataloader`` that gives a part of every split."""
 
+        @functools.wraps(get_dataloader)
         def wrapped(split: str, *args: Any, **options: Any) -> DataLoader:
             return self.part_of(get_dataloader(split, *args, **options), split)
 

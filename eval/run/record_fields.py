@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
-from robustdistiller.eval.conditions.manifest import ReplayedCorruptor
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.run.cache.source_code import upstream_code

@@ -8,6 +8,7 @@ that it had taken, sets the generators as they were when it was saved, and goes 
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -64,6 +65,7 @@ class ExactTraining:
     def in_place(self, get_dataloader: Callable, train_split: str) -> Callable:
         """An expert's ``get_dataloader`` whose first training loader begins where the training stopped."""
 
+        @functools.wraps(get_dataloader)
         def wrapped(split: str, *args: Any, **options: Any) -> Any:
             if split != train_split:
                 return get_dataloader(split, *args, **options)

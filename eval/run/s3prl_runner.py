@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.conditions.training import TrainingPlan
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.conditions.training import TrainingPlan
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.dev_choice import dev_score
 from robustdistiller.eval.run.head_checkpoint import (
     HeadNote,

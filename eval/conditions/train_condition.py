@@ -6,12 +6,9 @@ upstream), so it is asked for by name, noted beside the head, and part of every 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +17,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
-from robustdistiller.common.files import write_text
-from robustdistiller.eval.conditions.loader import CorruptingCollate
-from robustdistiller.eval.report.robustness import CLEAN
-from robustdistiller.eval.run.head_checkpoint import LaunchError
+from robustdistiller.eval.conditions.loader import corrupted_batches
 from robustdistiller.eval.tasks import Task
-
-NOTE = "train-condition.json"
 
 
 @dataclass(frozen=True)
@@ -56,26 +48,28 @@ class EpochDraws:
         return self.corruptors[generator.integers(len(self.corruptors))]
 
 
-class _TrainingCollate(CorruptingCollate):
-    """The same for training batches, which carry no ids in diarization: there the samples themselves give one."""
+class TrainingCorruptor:
+    """Corrupts training utterances, each under the condition that it meets in this epoch.
 
-    def __init__(self, collate: Callable, draws: EpochDraws, task: Task, dataset: Any) -> None:
-        super().__init__(collate, draws, task, dataset)
+    Args:
+        draws: of the epoch.
+    """
 
-    def __call__(self, samples: list) -> tuple[list, list, dict[str, dict], dict[str, np.ndarray]]:
-        if self.task.code != "SD":
-            return super().__call__(samples)
-        waveforms, *others = self.collate(samples)
-        ids = [hashlib.sha256(np.asarray(wave, np.float32).tobytes()).hexdigest() for wave in waveforms]
-        return [self._corrupt(wave, name, {}, {}) for wave, name in zip(waveforms, ids)], others, {}, {}
+    def __init__(self, draws: EpochDraws) -> None:
+        self.draws = draws
 
-    def _corrupt(self, waveform: np.ndarray, utterance_id: str, drawn: dict, clean: dict) -> np.ndarray:
-        chosen = self.corruptor.choose(utterance_id)
-        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.corruptor.epoch)
+    def __call__(self, waveform: np.ndarray, utterance_id: str) -> np.ndarray:
+        """The utterance, corrupted or as it is."""
+        chosen = self.draws.choose(utterance_id)
+        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.draws.epoch)
+
+    def take(self) -> tuple[dict, dict]:
+        """Nothing: no books are kept of training."""
+        return {}, {}
 
 
 class TrainingLoader:
-    """s3prl's training loader, heard under conditions.
+    """s3prl's training loader, under conditions.
 
     Args:
         loader: s3prl's.
@@ -98,13 +92,9 @@ class TrainingLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[list]:
-        stock = self.loader.collate_fn
-        self.loader.collate_fn = _TrainingCollate(stock, self.draws, self.task, self.loader.dataset)
-        try:
+        with corrupted_batches(self.loader, TrainingCorruptor(self.draws), self.task):
             for waveforms, others, *_ in self.loader:
                 yield [waveforms, *others]
-        finally:
-            self.loader.collate_fn = stock
 
 
 @dataclass(frozen=True)
@@ -153,49 +143,3 @@ class TrainingPlan:
             return TrainingLoader(loader, draws, self.task)
 
         return wrapped
-
-
-def write_note(folder: str | Path, note: Mapping[str, Any] | None, resumed: bool) -> None:
-    """Note beside a head what it is trained under; a training that goes on must go on the same way.
-
-    Args:
-        folder: the head's folder.
-        note: of `TrainingPlan.note`; None for clean training, which leaves no note.
-        resumed: whether a training goes on.
-
-    Raises:
-        LaunchError: it was trained under another condition so far.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> write_note(folder, {"train_condition": "reverb", "sources": {}, "seed": 0}, resumed=False)
-        >>> read_note(folder)["train_condition"]
-        'reverb'
-        >>> write_note(folder, None, resumed=True)
-        Traceback (most recent call last):
-        robustdistiller.eval.run.head_checkpoint.LaunchError: the head in ... was trained under 'reverb' so far, ...
-    """
-    path = Path(folder) / NOTE
-    before = read_note(folder)
-    if resumed and before != (dict(note) if note else None):
-        names = [(one or {}).get("train_condition", CLEAN) for one in (before, note)]
-        raise LaunchError(
-            f"the head in {folder} was trained under {names[0]!r} so far, it cannot go on under {names[1]!r} with "
-            "these sources and seed; give --train-condition, --noise, --rir, --speech and --corruption-seed as before"
-        )
-    if note is None:
-        path.unlink(missing_ok=True)
-        return
-    write_text(path, json.dumps(dict(note), indent=1) + "\n")
-
-
-def read_note(folder: str | Path) -> dict[str, Any] | None:
-    """What a head was trained under; None for clean audio.
-
-    Example:
-        >>> read_note("nowhere") is None
-        True
-    """
-    path = Path(folder) / NOTE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
