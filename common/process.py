@@ -1,7 +1,4 @@
-"""Functions called in processes of their own: what they import, use of memory or die of stays there.
-
-Standard library only.
-"""
+"""Functions called in processes of their own, where what they import, hold or die of stays. Standard library only."""
 
 from __future__ import annotations
 
@@ -75,6 +72,20 @@ def call_apart(
             return json.loads(answer.read_text(encoding="utf-8"))
         lines = [line for line in printed.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise ProcessDied(f"{lines[-1].strip() if lines else 'no message'} (exit status {status})")
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPU cores that this process may use: its affinity, and a container's limit where there is one.
+
+    >>> usable_cores() >= 1
+    True
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
 def _answer(function: str, question: str, answer: str) -> None:

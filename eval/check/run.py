@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.common.process import ProcessDied, call_apart
+from robustdistiller.common.process import ProcessDied, call_apart, usable_cores
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check.one_task import Job
 from robustdistiller.eval.check.toy_corpora import BUILDERS
@@ -111,7 +110,7 @@ def check_on_tasks(
 
     def examine(code: str) -> TaskCheck:
         job = Job(code, upstream, checkpoint, options, steps, device, str(folder.resolve() / code))
-        result = _examine(job, threads=max(1, (os.cpu_count() or 1) // jobs))
+        result = _examine(job, threads=max(1, usable_cores() // jobs))
         on_result(result)
         return result
 

@@ -30,7 +30,13 @@ def examine() -> Report:
         found = dict(zip(_PROBES, pool.map(probe, _PROBES)))
     checks = {name: [Check(**check) for check in answer["checks"]] for name, answer in found.items()}
     tasks = checks.pop("tasks")
-    machine = (check_python(), *chain.from_iterable(checks.values()), check_sox(), check_disk(Path.cwd()), check_cache())
+    machine = (
+        check_python(),
+        *chain.from_iterable(checks.values()),
+        check_sox(),
+        check_disk(Path.cwd()),
+        check_cache(),
+    )
     return Report(machine, tuple(found["s3prl"].get("shims", ())), tuple(tasks))
 
 
