@@ -209,5 +209,4 @@ def _rules_told(record: Record) -> str:
     if record.non_standard is None:
         half = "float16" in " ".join(record.feature_cache.values())
         return made_digest(settings=record.settings, train_condition=record.train_condition, half_precision=half)
-
     return made_digest(deviations=sorted(record.non_standard))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-
 import shutil
 from pathlib import Path
 
@@ -86,9 +85,8 @@ def test_an_old_number_is_comparable_with_a_new_one_that_says_the_same(tmp_path)
 
 def test_what_the_rules_were_of_the_oldest_records_nobody_knows():
     old = read_record(OLD / "schema2.json")
-        assert differences(old, dataclasses.replace(old, seed=8)) == [], "the same settings altogether"
+    assert differences(old, dataclasses.replace(old, seed=8)) == [], "the same settings altogether"
     assert differences(old, read_record(OLD / "schema3.json")) == ["the settings that the task's rules fix"], "fp16"
-    
     same = {name: getattr(old, name) for name in ("task", "condition", "manifest_digest", "sources", "corruption_seed")}
     new = example_record(**same, items_expected=8, items_scored=8)
     assert differences(old, new) == ["the settings that the task's rules fix"]
