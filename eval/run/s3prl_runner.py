@@ -7,11 +7,12 @@ computes during training, kept in the note beside the head.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ class HeadRunner:
         optimizer = super()._get_optimizer(models)
         self.exact.watch(optimizer)
         return optimizer
+
+    def _get_scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        scheduler = super()._get_scheduler(optimizer)
+        if "Scheduler" in self.init_ckpt:  # s3prl's schedulers begin by setting the rate of the first step
+            for group, saved in zip(optimizer.param_groups, self.init_ckpt["Optimizer"]["param_groups"]):
+                group["lr"] = saved["lr"]
+        return scheduler
 
     @cached_property
     def upstream_facts(self) -> dict[str, Any]:
@@ -255,16 +263,20 @@ def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> Hea
         copied = args.upstream_model_config  # beside the head, where it is a file
         return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
 
+    # Some packages that experts import draw from Python's generator while they are imported: once in a process, and not
+    # where the package was imported before. s3prl seeds first and imports then; a head must not depend on that.
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
     Path(args.expdir).mkdir(parents=True, exist_ok=True)
     # s3prl asks PyTorch for a GPU without looking at its device.
-    hidden = _replaced(torch.cuda, is_available=lambda: False) if str(args.device) == "cpu" else nullcontext()
+    hidden = _replaced(torch.cuda, is_available=lambda: False) if str(args.device) == "cpu" else contextlib.nullcontext()
     replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
     with hidden, _replaced(run_downstream, **replaced):
         run_downstream.main()
     return runners[0]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _replaced(module: Any, **names: Any) -> Iterator[None]:
     """Names of a module replaced within a ``with`` block."""
     before = {name: getattr(module, name) for name in names}
