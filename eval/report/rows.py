@@ -1,241 +1,336 @@
-"""How a leaderboard is made of measured and published systems."""
+"""Rows of a leaderboard: systems whose results lie in a frame of records, and published ones."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.conditions.titles import condition_order, condition_title
-from robustdistiller.eval.report.board import Board, Cell, Column, Row
-from robustdistiller.eval.report.measured import CellKey, MeasuredCell, MeasuredSystem
+from robustdistiller.eval.report.cells import CLEAN, Cell, Column
 from robustdistiller.eval.report.published import METRICS, Published, Result
-from robustdistiller.eval.report.robustness import CLEAN, Measured, Robustness, summarise
-from robustdistiller.eval.report.significance import bootstrap
-from robustdistiller.eval.results.record import NO_CHECKPOINT
-from robustdistiller.eval.tasks.superb import (
-    OFFICIAL_SPLITS,
-    PAPER_TASKS,
-    REFERENCE_POINTS,
-    ScoreError,
-    missing_tasks,
-    overall_mean,
-    superb_score,
-)
+from robustdistiller.eval.report.significance import contributions
+from robustdistiller.eval.results.folds import items_over_folds
+from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, items_of
+from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
+from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS, REFERENCE_POINTS, ScoreError, overall_mean, superb_score
 
-#: Published systems that every table shows, the first ones a student is compared with.
-REFERENCE_SYSTEMS = ("WavLM Base+", "HuBERT Base", "DPWavLM", "DPHuBERT", "DistilHuBERT")
 #: Published protocols whose numbers stand in the table; others answer other questions.
 _SHOWN_PROTOCOLS = {"superb": "", "last-layer": " [last layer only]"}
-_TASK_ORDER = (*PAPER_TASKS, "ASR-LM", "ST", "SE", "SE2", "SS", "SS2")
+_FOLDS_MEAN = "mean"
 
 
-def build_board(
-    systems: Sequence[MeasuredSystem], published: Published | None, official: Iterable[str] = (), draws: int = 1000
-) -> Board:
-    """Bring measured and published systems together.
+@dataclass(frozen=True)
+class Row:
+    """One system.
 
-    A measured cell shares a column with published ones only if it was scored on as many items as the official test
-    set has, or if the task is named in `official`.
+    Attributes:
+        name: shown; different for each row.
+        published: whether its numbers were read in publications; all of a row's numbers are of one kind.
+        parameters: number of parameters; None where not known, 0 for none.
+        macs_g: 1e9 multiply-accumulates on SUPERB's 32 profiling utterances; None where not known.
+        cells: by column.
+        detail: what identifies it: upstream and checkpoint digest, or teacher and training speech.
+        sources: keys of the sources of a published system's numbers.
+        printed_score: the ``superb_s`` that a publication prints.
+
+    Example:
+        >>> Row("mine", False, 23_490_000, None, {}).size
+        '23.49'
+    """
+
+    name: str
+    published: bool
+    parameters: int | None
+    macs_g: float | None
+    cells: Mapping[Column, Cell]
+    detail: str = ""
+    sources: tuple[str, ...] = ()
+    printed_score: float | None = None
+
+    @property
+    def size(self) -> str:
+        """Parameters in millions, ``-`` where there are none or their number is not known."""
+        return f"{self.parameters / 1e6:.2f}" if self.parameters else "-"
+
+    @property
+    def official(self) -> dict[tuple[str, str], float]:
+        """Task and metric to the value on the clean official test set."""
+        return {(c.task, c.metric): cell.value for c, cell in self.cells.items() if c.condition == CLEAN and c.is_official}
+
+    @property
+    def superb_s(self) -> float | None:
+        """SUPERB's score, else the one that was printed; None where neither can be had."""
+        try:
+            return superb_score(self.official).total
+        except ScoreError:
+            return self.printed_score
+
+    @property
+    def overall(self) -> float | None:
+        """Plain mean of the eleven metrics, None where one is missing."""
+        try:
+            return overall_mean(self.official)
+        except ScoreError:
+            return None
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether nothing is known that makes one of its runs on clean official test sets non-standard."""
+        clean = (cell for column, cell in self.cells.items() if column.condition == CLEAN and column.is_official)
+        return not any(cell.non_standard for cell in clean)
+
+    def of(self, group: tuple) -> dict[Column, Cell]:
+        """Its cells of one task, metric and test set."""
+        return {column: cell for column, cell in self.cells.items() if column.group == group}
+
+
+@dataclass
+class Measured:
+    """Rows of measured systems, and what is to be said about what they do not show.
+
+    Attributes:
+        rows: one for each system, from large to small.
+        notes: one sentence each.
+        names: system's digest to the name of its row.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured:
+    """Rows of a frame of records. Whatever cannot be shown, or not beside the rest, is said in a note.
 
     Args:
-        systems: measured systems.
-        published: published numbers; None for measured systems only.
-        official: tasks whose measured test sets are the official ones although their number of items is not known.
-        draws: bootstrap samples of each interval.
+        frame: as `results.frame.read_frame` gives it, with the means over folds.
+        official: tasks whose test sets are the official ones although their number of items is not known.
 
     Raises:
         ValueError: unknown task in `official`.
     """
+    found = Measured()
     stated = {tasks.get(name).code for name in official}
-    notes: list[str] = []
-    tags = _tags(systems)
-    rows = [_measured_row(system, stated, tags, draws, notes) for system in systems]
-    if published is not None:
-        rows += _published_rows(published)
-    columns = sorted({column for row in rows for column in row.cells}, key=_column_order)
-    sources = {key: f"{s.title}: {s.where}" for key, s in published.sources.items()} if published else {}
-    used = {source for row in rows for source in row.sources}
-    if published is not None:
-        notes.append(
-            "superb_s and the overall mean of published systems are computed from their printed metrics and may differ "
-            "from printed scores by rounding; where metrics were not found, superb_s is the printed score"
+    found.notes += _unreadable(frame)
+    frame = frame[frame.status != "unreadable"]
+    found.names = _names(frame)
+    found.notes += _unfinished(frame, found.names)
+    scored = [main or (task, metric) in REFERENCE_POINTS for main, task, metric in zip(frame.main, frame.task, frame.metric)]
+    frame = frame[pd.Series(scored, index=frame.index, dtype=bool) & (frame.status == "ok") & ~frame.superseded.astype(bool)]
+    frame = _without_whole_folds(frame[frame.value.notna()])
+    frame = frame.assign(column=_columns(frame, stated, found))
+    for system, records in frame.groupby("system", sort=False):
+        cells = {column: _cell(group, found) for column, group in records.groupby("column", sort=False)}
+        first = records.iloc[0]
+        known = [number for number in records.parameters.dropna()]
+        macs = records.macs.dropna()
+        detail = " ".join(p for p in (first.upstream, "" if first.weights == NO_CHECKPOINT else first.weights[:12]) if p)
+        row = Row(
+            name=found.names[system],
+            published=False,
+            parameters=int(known[0]) if known else None,
+            macs_g=None if macs.empty else float(macs.iloc[0]) / 1e9,
+            cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
+            detail=detail,
         )
-    notes += [sentence for system in systems for sentence in system.refused]
-    return Board(
-        tuple(rows), tuple(columns), tuple(dict.fromkeys(notes)), {k: t for k, t in sources.items() if k in used}
-    )
+        found.rows.append(row)
+    found.rows.sort(key=lambda row: (-(row.parameters or 0), row.name))
+    found.notes += [note for row in found.rows for note in _row_notes(row)]
+    found.notes = list(dict.fromkeys(found.notes))
+    return found
 
 
-def _column_order(column: Column) -> tuple:
-    known = _TASK_ORDER.index(column.task) if column.task in _TASK_ORDER else len(_TASK_ORDER)
-    metrics = [metric for task, metric in REFERENCE_POINTS if task == column.task]
-    place = metrics.index(column.metric) if column.metric in metrics else len(metrics)
-    return (
-        *(known, column.task, column.split, column.items is not None, column.items or 0, place, column.metric),
-        *(condition_order(column.condition), column.tag),
-    )
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """A different name for each system: its label; upstream, weights and options are shown where labels collide."""
+    systems = frame.drop_duplicates("system")
+    taken = systems.label.tolist()
+    names = {}
+    for one in systems.itertuples():
+        details = " ".join(part for part in (one.upstream, one.weights[:8], one.options.strip()) if part)
+        name = one.label if taken.count(one.label) == 1 else f"{one.label} ({details})"
+        names[one.system] = name if name not in names.values() else f"{name} {one.system}"
+    return names
 
 
-def _tags(systems: Sequence[MeasuredSystem]) -> dict[str, str]:
-    """Condition digest to what tells it from another of equal form, empty where there is none."""
-    forms: dict[str, set[str]] = {}
-    for system in systems:
-        for key in system.cells:
-            forms.setdefault(key.condition, set()).add(key.condition_digest)
-    return {d: d[:6] if len(digests) > 1 else "" for digests in forms.values() for d in digests}
+def _unreadable(frame: pd.DataFrame) -> list[str]:
+    bad = frame[frame.status == "unreadable"]
+    return [f"{path} cannot be read: {reason}" for path, reason in zip(bad.path, bad.reason)]
 
 
-def _official_items(task: str, split: str) -> int | None:
-    known = tasks.TASKS.get(task)
-    return known.item_counts.get(split) if known else None
-
-
-def _measured_row(
-    system: MeasuredSystem, stated: set[str], tags: Mapping[str, str], draws: int, notes: list[str]
-) -> Row:
-    cells: dict[Column, Cell] = {}
-    for key, cell in system.cells.items():
-        main = cell.records[0].main_metric.name
-        scored = [metric for task, metric in REFERENCE_POINTS if task == key.task]
-        for name in dict.fromkeys([main, *scored]):
-            if name in cell.values:
-                cells[_column(key, cell, name, stated, tags, notes)] = _measured_cell(cell, name, draws)
-    robustness = {}
-    for group in {column.group for column in cells}:
-        columns = [column for column in cells if column.group == group]
-        found = _summaries(system, columns, tags, draws)
-        if found.conditions:
-            robustness[group] = found
-    row = Row(
-        name=system.name,
-        published=False,
-        parameters=system.parameters,
-        macs_g=None if system.macs is None else system.macs / 1e9,
-        cells=cells,
-        robustness=robustness,
-        detail=" ".join(part for part in (system.identity[1], system.identity[2][:12]) if part != NO_CHECKPOINT),
-    )
-    notes += _non_standard_notes(row)
-    row = _with_scores(row)
-    if row.superb_s is None and any(c.items is None for c in cells):
-        missing = ", ".join(missing_tasks(_official_values(row)))
-        notes.append(f"{row.name} has no superb_s: it is the mean over ten tasks, and these are missing: {missing}")
-    return row
-
-
-def _non_standard_notes(row: Row) -> list[str]:
-    """One sentence for each task of which a system has runs that are not standard."""
-    found: dict[str, dict[str, None]] = {}
-    for column, cell in row.cells.items():
-        if cell.non_standard:
-            found.setdefault(column.task, {}).update(dict.fromkeys(cell.non_standard))
-    return [f"{row.name}, {task}: not a standard run, {'; '.join(phrases)}" for task, phrases in found.items()]
-
-
-def _column(
-    key: CellKey, cell: MeasuredCell, metric: str, stated: set[str], tags: Mapping[str, str], notes: list[str]
-) -> Column:
-    official = _official_items(key.task, key.split)
-    items: int | None = cell.items_scored
-    if key.task in stated or items == official:
-        items = None
-    elif official is None:
+def _unfinished(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """What is not shown because it is partial, failed or superseded."""
+    notes = []
+    main = frame[frame.main.astype(bool) | frame.value.isna()].drop_duplicates("path")
+    bad = main[~main.status.isin(["ok"]) & ~main.superseded.astype(bool)]
+    for (system, task, split, status, reason), group in bad.groupby(["system", "task", "split", "status", "reason"], sort=False):
+        where = ", ".join(dict.fromkeys(f"{c}, seed {s}{f', {f}' if f else ''}" for c, s, f in zip(group.condition, group.seed, group.fold)))
+        notes.append(f"{names[system]}, {task} {split}, {where} is not shown: {status}, {reason}")
+    old = main[main.superseded.astype(bool)]
+    for system, group in old.groupby("system", sort=False):
+        n = len(group)
         notes.append(
-            f"{key.task} {key.split} has columns of its own beside the published ones: how many items the official "
-            f"test set has is not known here; if it is the official one, say --official {key.task}"
+            f"{names[system]}: {n} record{'s are' if n > 1 else ' is'} not shown, newer ones of the same "
+            f"cell{'s' if n > 1 else ''} are"
         )
-    else:
-        notes.append(
-            f"{key.task} {key.split} was scored on {items} items and the official test set has {official}: these "
-            "numbers have columns of their own and must not be compared with published ones"
-        )
-    found = cell.metric(metric)
-    tag = tags.get(key.condition_digest, "")
-    title = condition_title(key.condition) + (f" [{tag}]" if tag else "")
-    return Column(
-        *(key.task, key.split, metric, found.unit, found.higher_is_better),
-        *(key.condition, title, items, tag),
-    )
+    return notes
 
 
-def _measured_cell(cell: MeasuredCell, metric: str, draws: int) -> Cell:
-    items = cell.items.get(metric)
-    estimate = bootstrap(items, draws) if items is not None else None
-    marks = tuple(dict.fromkeys(phrase for record in cell.records for phrase in record.non_standard or ()))
+def _without_whole_folds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Folds whose mean is there go; those of unfinished cross-validations stay, each in a column of its own."""
+    keys = ["system", "task", "split", "seed", "condition_id", "rules", "metric"]
+    means = set(frame[frame.fold == _FOLDS_MEAN][keys].itertuples(index=False, name=None))
+    single = (frame.fold != "") & (frame.fold != _FOLDS_MEAN)
+    whole = [key in means for key in frame[keys].itertuples(index=False, name=None)]
+    frame.attrs["folds"] = frame[single]
+    return frame[~(single & pd.Series(whole, index=frame.index, dtype=bool))]
+
+
+def _columns(frame: pd.DataFrame, stated: set[str], found: Measured) -> list[Column]:
+    """The column of each line; conditions that were drawn otherwise get tags."""
+    tests = [_test(line, stated, found) for line in frame.itertuples()]
+    keys = list(zip(frame.task, frame.split, tests, frame.condition))
+    drawn: dict[tuple, dict[tuple, None]] = {}
+    for key, line in zip(keys, frame.itertuples()):
+        drawn.setdefault(key, {})[line.condition_id, line.draws] = None
+    columns = []
+    for key, line in zip(keys, frame.itertuples()):
+        tag = ""
+        if line.condition != CLEAN and len(drawn[key]) > 1:
+            same = [one for one in drawn[key] if one[0] == line.condition_id]
+            tag = line.condition_id[:6] if len(same) == 1 else line.draws[:6]
+            found.notes.append(
+                f"{line.task} under {line.condition} was drawn in {len(drawn[key])} ways (other sources, seeds or "
+                "lengths of audio); each has a column of its own"
+            )
+        columns.append(
+            Column(line.task, line.split, line.metric, line.unit, bool(line.higher_is_better), line.condition, key[2], tag)
+        )
+    return columns
+
+
+def _test(line: object, stated: set[str], found: Measured) -> str:
+    """In what a test differs from the benchmark's; empty for the official test set."""
+    parts = []
+    if line.fold and line.fold != _FOLDS_MEAN:
+        parts.append(line.fold)
+        found.notes.append(
+            f"{line.task} is scored by the mean over all its folds; where some are missing, each of those that are "
+            "there has a column of its own"
+        )
+    if line.task not in stated and line.official is not True:
+        parts.append(f"{line.items} items")
+        if line.official is False and not parts[:-1]:
+            found.notes.append(
+                f"{line.task} {line.split} was scored on {line.items} items, which is not the official test set: "
+                "these numbers have columns of their own and must not be compared with published ones"
+            )
+        elif not parts[:-1]:
+            found.notes.append(
+                f"{line.task} {line.split} has columns of its own beside the published ones: how many items the "
+                f"official test set has is not known here; if it is the official one, say --official {line.task}"
+            )
+    if line.train_condition != CLEAN:
+        parts.append(f"heads trained on {line.train_condition}")
+    if line.quick:
+        parts.append(line.quick)
+    return ", ".join(parts)
+
+
+def _cell(group: pd.DataFrame, found: Measured) -> Cell:
+    """One system in one column: its seeds together."""
+    newest = group.sort_values("start_utc").drop_duplicates("seed", keep="last")
+    remarks = []
+    if len(newest) < len(group):
+        remarks.append("of several runs under other rules the newest is shown")
+    if len(set(newest.rules)) > 1:
+        remarks.append("its seeds were run under different rules")
+    parts, units = {}, {}
+    for line in newest.itertuples():
+        try:
+            items = _items(line, group, found)
+        except (RecordError, NoOutcomes, OSError) as error:
+            found.notes.append(f"no interval for {line.path}: {error}")
+            continue
+        if items is not None and line.metric in items.metrics:
+            parts[line.seed] = contributions(items.metrics[line.metric], items.groups)
+            grouped = len(parts[line.seed]) < len(items.ids)
+            units[line.seed] = tuple(sorted(set(items.groups))) if grouped else items.ids
+    if len(set(units.values())) != 1:
+        parts, units = {}, {}
+    phrases = [phrase for marks in newest.non_standard if isinstance(marks, tuple) for phrase in marks]
     return Cell(
-        cell.values[metric],
-        *((estimate.low, estimate.high) if estimate is not None else (None, None)),
-        seeds=len(cell.records),
-        remark=f"not a standard run: {'; '.join(marks)}" if marks else "",
-        non_standard=marks,
+        {line.seed: line.value for line in newest.itertuples()},
+        parts,
+        next(iter(units.values()), ()),
+        rules=newest.rules.iloc[0] or "; ".join(phrases),
+        non_standard=tuple(dict.fromkeys(phrases)),
+        remarks=tuple(remarks),
     )
 
 
-def _summaries(system: MeasuredSystem, columns: list[Column], tags: Mapping[str, str], draws: int) -> Robustness:
-    """Robustness of a system on one task; conditions drawn twice, from other sources, are told apart by their tag."""
-    first = columns[0]
-    cells, ids = {}, set()
-    for key, cell in system.cells.items():
-        tag = tags.get(key.condition_digest, "")
-        if (key.task, key.split) != (first.task, first.split) or first.metric not in cell.values:
-            continue
-        if not any(c.condition == key.condition and c.tag == tag for c in columns) or key.condition in cells:
-            continue
-        ids.add(cell.ids)
-        cells[key.condition] = Measured(cell.values[first.metric], cell.items.get(first.metric))
-    if len(ids) > 1:  # not the same items: nothing to draw together
-        cells = {condition: Measured(one.value) for condition, one in cells.items()}
-    return summarise(cells, first.metric, first.higher_is_better, draws)
+def _items(line: object, group: pd.DataFrame, found: Measured) -> Outcomes | None:
+    """Results of single items of one line; of a mean over folds, those of all folds."""
+    if line.fold != _FOLDS_MEAN:
+        return items_of(Path(line.path))
+    return None
 
 
-def _published_rows(published: Published) -> list[Row]:
+def _row_notes(row: Row) -> list[str]:
+    """What is unusual about a system's runs, task by task."""
+    notes = []
+    by_task: dict[str, list[tuple[Column, Cell]]] = {}
+    for column, cell in row.cells.items():
+        by_task.setdefault(column.task_title, []).append((column, cell))
+    for task, pairs in by_task.items():
+        marks = dict.fromkeys(phrase for _, cell in pairs for phrase in cell.non_standard)
+        if marks:
+            notes.append(f"{row.name}, {task}: not a standard run, {'; '.join(marks)}")
+        seeds = {column.title: len(cell.values) for column, cell in pairs}
+        if len(set(seeds.values())) > 1:
+            few = ", ".join(f"{title} {n}" for title, n in seeds.items() if n < max(seeds.values()))
+            notes.append(f"{row.name}, {task}: fewer seeds than the {max(seeds.values())} elsewhere in {few}")
+        notes += [f"{row.name}, {column.task_title}, {column.title}: {r}" for column, cell in pairs for r in cell.remarks]
+    return notes
+
+
+def published_rows(published: Published) -> list[Row]:
+    """One row for each published system and shown protocol that has numbers, from large to small."""
     rows = []
     for name, system in published.systems.items():
         for protocol, suffix in _SHOWN_PROTOCOLS.items():
             results = published.of(name, protocol)
-            printed = published.value(name, "SUPERB", "superb_s") if protocol == "superb" else None
-            if not results and printed is None:
+            printed = [one for one in published.of(name, protocol, over_tasks=True) if one.metric == "superb_s"]
+            if not results and not printed:
                 continue
             macs_known = system.macs_g is not None and system.macs_source != "unchecked"
             made_from = ", ".join(part for part in (system.teacher, system.distilled_on) if part)
-            scored = [r for r in published.results if (r.system, r.metric, r.verified) == (name, "superb_s", True)]
-            keys = {r.source for r in (results or scored)} | ({system.macs_source} if macs_known else set())
+            keys = {one.source for one in (results or printed)} | ({system.macs_source} if macs_known else set())
+            cells = {_published_column(one): _published_cell(one) for one in results}
             row = Row(
                 name=name + suffix,
                 published=True,
                 parameters=system.parameters,
                 macs_g=system.macs_g if macs_known else None,
-                cells={_published_column(r): Cell(r.value, seeds=0, source=r.source, remark=r.remark) for r in results},
+                cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
                 detail=f"from {made_from}" if made_from else "",
                 sources=tuple(key for key in published.sources if key in keys),
+                printed_score=printed[0].value if printed else None,
             )
-            row = _with_scores(row)
-            rows.append(row if row.superb_s is not None else dataclasses.replace(row, superb_s=printed))
-    return sorted(rows, key=lambda r: -(r.parameters or 0))
+            rows.append(row)
+    return sorted(rows, key=lambda row: -(row.parameters or 0))
 
 
-def _published_column(result: Result) -> Column:
-    task = tasks.TASKS.get(result.task)
-    unit = next((m.unit for m in task.metrics if m.name == result.metric), None) if task else None
+def _published_column(one: Result) -> Column:
+    task = tasks.TASKS.get(one.task)
+    unit = next((m.unit for m in task.metrics if m.name == one.metric), None) if task else None
     if unit is None:
-        unit = "" if result.metric in ("mtwv", "pesq", "bleu") else "%"
-    split = OFFICIAL_SPLITS.get(result.task, "test")
-    title = condition_title(result.condition)
-    return Column(result.task, split, result.metric, unit, METRICS[result.metric], result.condition, title)
+        unit = "" if one.metric in ("mtwv", "pesq", "bleu") else "%"
+    return Column(one.task, OFFICIAL_SPLITS.get(one.task, "test"), one.metric, unit, METRICS[one.metric], one.condition)
 
 
-def _official_values(row: Row) -> dict[tuple[str, str], float]:
-    return {
-        (c.task, c.metric): cell.value
-        for c, cell in row.cells.items()
-        if c.condition == CLEAN and c.items is None and c.split == OFFICIAL_SPLITS.get(c.task, "test")
-    }
-
-
-def _with_scores(row: Row) -> Row:
-    values = _official_values(row)
-    try:
-        return dataclasses.replace(row, superb_s=superb_score(values).total, overall=overall_mean(values))
-    except ScoreError:
-        return row
+def _published_cell(one: Result) -> Cell:
+    return Cell({None: one.value}, remarks=(one.remark,) if one.remark else (), source=one.source)
