@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,7 +37,7 @@ class Column:
         unit: ``%``, ``dB`` or empty.
         higher_is_better: direction.
         condition: one-line form, or a source's words.
-        test: in what the test differs from the benchmark's, such as ``346 items`` or ``fold1``; empty where it does not.
+        test: in what it differs from the benchmark's test, such as ``346 items`` or ``fold1``; empty where it does not.
         tag: tells apart conditions of one form whose noise was drawn otherwise; empty where there is one only.
 
     Example:
@@ -85,6 +87,12 @@ class Column:
     def digits(self) -> int:
         """Digits behind the point of its numbers."""
         return 4 if self.metric == "mtwv" else 2
+
+    def bounded(self, estimate: Estimate) -> Estimate:
+        """An estimate of its metric, so that the interval of a rate stays within what a rate can be."""
+        if self.unit != "%":
+            return estimate
+        return dataclasses.replace(estimate, limit=100.0 if self.higher_is_better else math.inf)
 
     @property
     def order(self) -> tuple:

@@ -182,11 +182,13 @@ def summarise(
             loss = weighted(slope, value - slope @ numbers)
         normalised = _normalised(sign * numbers[-1] + by_condition, list(draws), reference, sign)
     areas = {
-        name: weighted(area_under_curve([snr for snr, _ in points], weights[[list(draws).index(c) for _, c in points]].T))
+        name: columns[0].bounded(
+            weighted(area_under_curve([snr for snr, _ in points], weights[[list(draws).index(c) for _, c in points]].T))
+        )
         for name, points in curves(list(draws)).items()
     }
     return Robustness(
-        *(weighted(mean), difference, loss, normalised),
+        *(columns[0].bounded(weighted(mean)), difference, loss, normalised),
         columns[draws[list(draws)[int(np.argmax(by_condition))]][0]].title.partition(" [")[0],
         areas,
         _mean([np.std(numbers[places], ddof=1) for places in draws.values() if len(places) > 1]),

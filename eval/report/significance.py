@@ -32,24 +32,33 @@ class Estimate:
         standard_error: over items and seeds; None where there are no results of single items.
         degrees: of freedom of the t distribution.
         seeds: how many it is the mean of.
+        limit: of a rate, which lies between 0 and this (100, or infinity); None for numbers of any size.
 
     Example:
         >>> print(Estimate(3.0, 1.0, 100.0), Estimate(3.0))
         +3.00 [+1.02, +4.98] +3.00
+        >>> print(Estimate(0.3, 0.3, 345.0, limit=100.0))
+        +0.30 [+0.04, +2.11]
     """
 
     value: float
     standard_error: float | None = None
     degrees: float = float("inf")
     seeds: int = 1
+    limit: float | None = None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval; None without results of single items."""
+        """95 % confidence interval, of rates on the logit or log scale; None without results of single items."""
         if self.standard_error is None:
             return None
         half = stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.standard_error if self.standard_error else 0.0
-        return float(self.value - half), float(self.value + half)
+        if self.limit is None or not 0 < self.value < self.limit:
+            return float(self.value - half), float(self.value + half)
+        odds = self.value / (1 - self.value / self.limit)  # the value itself where there is no limit
+        factor = np.exp(half / (self.value * (1 - self.value / self.limit)))
+        low, high = (one / (1 + one / self.limit) for one in (odds / factor, odds * factor))
+        return float(low), float(high)
 
     @property
     def p(self) -> float | None:

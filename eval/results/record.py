@@ -17,6 +17,7 @@ from typing import Any
 
 from robustdistiller.common.settings import SettingsError, read
 
+CLEAN = "clean"
 SCHEMA_VERSION = 5
 # Fields that older versions of the schema lack, and what they mean by it.
 _ADDED_IN: dict[int, dict[str, Any]] = {

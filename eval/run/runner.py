@@ -22,7 +22,7 @@ from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.training import TrainingPlan, read_note
-from robustdistiller.eval.report.robustness import CLEAN
+from robustdistiller.eval.results.record import CLEAN
 from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record

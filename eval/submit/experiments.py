@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.report.robustness import CLEAN
+from robustdistiller.eval.results.record import CLEAN
 from robustdistiller.eval.report.table import row_of
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.record import Record
