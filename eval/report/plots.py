@@ -31,13 +31,18 @@ def plot_board(board: Board, folder: Path | str) -> list[Path]:
         The files.
     """
     written = []
+    drawn: set[str] = set()
     for columns in board.groups.values():
         rows = [row for row in board.measured if any(column in row.cells for column in columns)]
         shown = [column for column in columns if any(column in row.cells for row in rows)]
-        if any(column.condition != CLEAN for column in shown):
-            first = shown[0]
-            name = "-".join(slug(part) for part in (first.task, first.split, first.metric, first.test) if part)
-            written.append(plot_task(rows, shown, Path(folder) / f"{name}.png", board.reference))
+        if not any(column.condition != CLEAN for column in shown):
+            continue
+        first = shown[0]
+        parts = [first.task, first.split, first.test.replace(",", "").replace(" ", "_")]
+        name = "-".join(slug(part) for part in parts if part)
+        name += f"-{first.metric}" if name in drawn else ""  # the first is the task's headline number
+        drawn.add(name)
+        written.append(plot_task(rows, shown, Path(folder) / f"{name}.png", board.reference))
     return written
 
 

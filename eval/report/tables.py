@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
 from robustdistiller.eval.report.cells import CLEAN, Cell, Column
 from robustdistiller.eval.report.robustness import Robustness
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
+from robustdistiller.eval.report.utterances import utterance_scores
 from robustdistiller.eval.tasks.superb import PAPER_TASKS
 
 PUBLISHED_MARK, NON_STANDARD_MARK, FEWER_SEEDS_MARK = "†", "‡", "§"
@@ -298,3 +301,42 @@ def _summary_notes(
         )
         notes.append("; ".join(parts) + ".")
     return notes
+
+
+#: Formats of `write_board` and their files.
+FORMATS = {
+    "csv": "leaderboard.csv",
+    "markdown": "leaderboard.md",
+    "latex": "leaderboard.tex",
+    "html": "leaderboard.html",
+    "utterances": "utterances.csv",
+}
+
+
+def write_board(
+    board: Board,
+    folder: Path | str,
+    formats: Sequence[str] = ("csv", "markdown", "latex", "html"),
+    systems: Sequence[str] = REFERENCE_SYSTEMS,
+    title: str = "RobustDistiller leaderboard",
+) -> list[Path]:
+    """Write a leaderboard's files.
+
+    Args:
+        board: the leaderboard.
+        folder: where to write, made where it is not there.
+        formats: of `FORMATS`.
+        systems: published systems of Markdown and LaTeX; the others hold all.
+        title: heading of the page.
+
+    Returns:
+        The files.
+    """
+    makers = {
+        "csv": lambda: board.frame.to_csv(index=False),
+        "markdown": lambda: board.to_markdown(systems),
+        "latex": lambda: "% needs \\usepackage{booktabs}\n" + "\n".join(g.to_latex() for g in grids(board, systems)),
+        "html": lambda: board.to_html(title),
+        "utterances": lambda: utterance_scores(board).to_csv(index=False),
+    }
+    return [write_text(Path(folder) / FORMATS[name], makers[name]()) for name in formats]

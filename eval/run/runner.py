@@ -22,10 +22,9 @@ from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.training import TrainingPlan, read_note
-from robustdistiller.eval.results.record import CLEAN
 from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
-from robustdistiller.eval.results.record import Metric, Record
+from robustdistiller.eval.results.record import CLEAN, Metric, Record
 from robustdistiller.eval.run.cache import plan as features
 from robustdistiller.eval.run.cache.running import CachingRunner
 from robustdistiller.eval.run.dev_choice import append_scores, protocol, read_selection

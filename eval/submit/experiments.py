@@ -10,10 +10,9 @@ from typing import Any
 import yaml
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.results.record import CLEAN
 from robustdistiller.eval.report.table import row_of
 from robustdistiller.eval.results.files import read_record_files
-from robustdistiller.eval.results.record import Record
+from robustdistiller.eval.results.record import CLEAN, Record
 from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS
 
 

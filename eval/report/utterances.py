@@ -1,0 +1,86 @@
+"""Results of single utterances as one table, with the column names of Speech Robust Bench.
+
+``id, reference, prediction, wer, cer, model, augmentation, severity, dataset, runid`` are that benchmark's. Records
+keep error counts, not transcripts, so `reference` and `prediction` are empty. What follows is for tasks beside speech
+recognition: ``task, metric, score``, the counts ``errors, units`` that the score is the ratio of, and the condition.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from robustdistiller.acoustics import Condition
+from robustdistiller.eval.conditions.suite import load_suite, suite_names
+from robustdistiller.eval.report.board import Board
+from robustdistiller.eval.report.cells import CLEAN
+from robustdistiller.eval.results.item_scores import NoOutcomes, items_of
+from robustdistiller.eval.results.record import RecordError
+
+_SRB = ["id", "reference", "prediction", "wer", "cer", "model", "augmentation", "severity", "dataset", "runid"]
+_COLUMNS = [*_SRB, "task", "metric", "score", "errors", "units", "speaker", "condition"]
+
+
+def utterance_scores(board: Board) -> pd.DataFrame:
+    """One line for each utterance, metric, condition, seed and system of a leaderboard's records.
+
+    Records without results of single items are passed over. Severities are those of the suite ``srb``, 0 for clean
+    speech; conditions that are not of the suite have none.
+
+    Args:
+        board: the leaderboard.
+    """
+    names = {row.system: row.name for row in board.measured}
+    records = board.records
+    usable = records[(records.status == "ok") & (records.fold != "mean") & ~records.superseded.astype(bool)]
+    severities = _severities()
+    found = []
+    for line in usable.drop_duplicates("path").itertuples():
+        try:
+            items = items_of(Path(line.path))
+        except (RecordError, NoOutcomes, OSError):
+            continue
+        if items is None or line.system not in names:
+            continue
+        rates = {name: scores.numerator / scores.denominator for name, scores in items.metrics.items()}
+        for metric, scores in items.metrics.items():
+            table = pd.DataFrame({"id": items.ids, "errors": scores.numerator, "units": scores.denominator})
+            table["score"] = scores.scale * rates[metric]
+            for name in ("wer", "cer"):
+                table[name] = rates.get(name, pd.NA)
+            table["speaker"] = list(items.groups) if items.groups is not None else ""
+            found.append(
+                table.assign(
+                    reference="",
+                    prediction="",
+                    model=names[line.system],
+                    augmentation=_kind(line.condition),
+                    severity=severities.get(line.condition, pd.NA),
+                    dataset=" ".join(part for part in (line.task, line.split, line.fold) if part),
+                    runid=f"seed{line.seed}-{line.draws[:8]}",
+                    task=line.task,
+                    metric=metric,
+                    condition=line.condition,
+                )
+            )
+    return pd.concat(found, ignore_index=True)[_COLUMNS] if found else pd.DataFrame(columns=_COLUMNS)
+
+
+def _kind(condition: str) -> str:
+    try:
+        return Condition.parse(condition).kind
+    except ValueError:  # of a later release
+        return condition
+
+
+def _severities() -> dict[str, int]:
+    """Condition of the suite ``srb`` to its severity: its place among those of its kind, the weakest first."""
+    found = {CLEAN: 0}
+    seen: Counter[str] = Counter()
+    for condition in load_suite("srb").conditions if "srb" in suite_names() else ():
+        if str(condition) != CLEAN:
+            seen[condition.kind] += 1
+            found[str(condition)] = seen[condition.kind]
+    return found
