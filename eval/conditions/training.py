@@ -22,7 +22,7 @@ from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.conditions.loader import CorruptingCollate
-from robustdistiller.eval.results.record import CLEAN
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.tasks import Task
 

@@ -10,12 +10,13 @@ import pandas as pd
 
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.cost.record import read_profiles
-from robustdistiller.eval.report.cells import CLEAN, Column
+from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
 from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise
 from robustdistiller.eval.report.rows import Row, published_rows
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import RecordError
 from robustdistiller.eval.tasks.superb import missing_tasks
 
@@ -212,7 +213,7 @@ def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFra
         macs.get((u, w, o), now)
         for u, w, o, now in zip(records.upstream, records.weights, records.options, records.macs)
     ]
-    return records.assign(macs=pd.Series(known, index=records.index, dtype="float64"))
+    return records.assign(macs=pd.Series(known, index=records.index, dtype="Int64"))
 
 
 def _unlike_columns(board: Board) -> list[str]:

@@ -14,7 +14,6 @@ from robustdistiller.eval.conditions.titles import condition_order, condition_ti
 from robustdistiller.eval.report.significance import Estimate, crossed_test
 from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS, PAPER_TASKS, REFERENCE_POINTS
 
-CLEAN = "clean"
 _TASK_ORDER = (*PAPER_TASKS, "ASR-LM", "ST", "SE", "SE2", "SS", "SS2")
 _SHORT = {
     "accuracy": "acc",

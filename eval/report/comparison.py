@@ -14,10 +14,12 @@ import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.board import Board, leaderboard
-from robustdistiller.eval.report.cells import CLEAN, Cell, Column, shared_seeds, stack
+from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
 from robustdistiller.eval.results.files import read_record
+from robustdistiller.eval.results.frame import MEAN
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.upstream import ModelName
 
 MEAN_OF = "mean of {} conditions"
@@ -204,7 +206,7 @@ def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Colum
         entry = entries.setdefault(column.task, {"task": column.task, "data": data, "conditions": []})
         if column.condition not in entry["conditions"]:
             entry["conditions"].append(column.condition)
-        same = theirs[(theirs.task == column.task) & (theirs.condition == column.condition) & (theirs.fold != "mean")]
+        same = theirs[(theirs.task == column.task) & (theirs.condition == column.condition) & (theirs.fold != MEAN)]
         example = read_record(same.path.iloc[0])
         for kind, source in example.sources.items():
             if not source["name"].startswith("shipped "):

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.report.cells import CLEAN, Cell, Column
+from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import contributions
-from robustdistiller.eval.results.folds import items_over_folds
-from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, items_of
+from robustdistiller.eval.results.frame import MEAN, UNREADABLE
+from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
 from robustdistiller.eval.tasks.superb import REFERENCE_POINTS
-
-_FOLDS_MEAN = "mean"
 
 
 @dataclass
@@ -29,13 +27,11 @@ class Measured:
         rows: one for each system, from large to small.
         notes: one sentence each.
         names: system's digest to the name of its row.
-        folds: cell whose mean over folds is shown, to its folds and their files.
     """
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
-    folds: dict[tuple, dict[str, str]] = field(default_factory=dict)
 
 
 def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured:
@@ -51,7 +47,7 @@ def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured
     found = Measured()
     stated = {tasks.get(name).code for name in official}
     found.notes += _unreadable(frame)
-    frame = frame[frame.status != "unreadable"]
+    frame = frame[frame.status != UNREADABLE]
     found.names = _names(frame)
     found.notes += _unfinished(frame, found.names)
     scored = [
@@ -60,7 +56,7 @@ def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured
     frame = frame[
         pd.Series(scored, index=frame.index, dtype=bool) & (frame.status == "ok") & ~frame.superseded.astype(bool)
     ]
-    frame = _without_whole_folds(frame[frame.value.notna()], found)
+    frame = _without_whole_folds(frame[frame.value.notna()])
     frame = frame.assign(column=_columns(frame, stated, found))
     for system, records in frame.groupby("system", sort=False):
         cells = {column: _cell(group, found) for column, group in records.groupby("column", sort=False)}
@@ -99,7 +95,7 @@ def _names(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _unreadable(frame: pd.DataFrame) -> list[str]:
-    bad = frame[frame.status == "unreadable"]
+    bad = frame[frame.status == UNREADABLE]
     return [f"{path} cannot be read: {reason}" for path, reason in zip(bad.path, bad.reason)]
 
 
@@ -127,20 +123,13 @@ def _unfinished(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
     return notes
 
 
-def _without_whole_folds(frame: pd.DataFrame, found: Measured) -> pd.DataFrame:
+def _without_whole_folds(frame: pd.DataFrame) -> pd.DataFrame:
     """Folds whose mean is there go; those of unfinished cross-validations stay, each in a column of its own."""
-    means = {_fold_key(line) for line in frame.itertuples() if line.fold == _FOLDS_MEAN}
-    kept = []
-    for line in frame.itertuples():
-        part_of_mean = line.fold not in ("", _FOLDS_MEAN) and _fold_key(line) in means
-        kept.append(not part_of_mean)
-        if part_of_mean:
-            found.folds.setdefault(_fold_key(line), {})[line.fold] = line.path
+    keys = ["system", "task", "split", "seed", "condition_id", "rules", "metric"]
+    lines = list(zip(frame.fold, frame[keys].itertuples(index=False, name=None)))
+    means = {key for fold, key in lines if fold == MEAN}
+    kept = [fold in ("", MEAN) or key not in means for fold, key in lines]
     return frame[pd.Series(kept, index=frame.index, dtype=bool)]
-
-
-def _fold_key(line: Any) -> tuple:
-    return line.system, line.task, line.split, line.seed, line.condition_id, line.rules, line.metric
 
 
 def _columns(frame: pd.DataFrame, stated: set[str], found: Measured) -> list[Column]:
@@ -171,15 +160,16 @@ def _columns(frame: pd.DataFrame, stated: set[str], found: Measured) -> list[Col
 def _test(line: Any, stated: set[str], found: Measured) -> str:
     """In what a test differs from the benchmark's; empty for the official test set."""
     parts = []
-    if line.fold and line.fold != _FOLDS_MEAN:
+    if line.fold and line.fold != MEAN:
         parts.append(line.fold)
         found.notes.append(
             f"{line.task} is scored by the mean over all its folds; where some are missing, each of those that are "
             "there has a column of its own"
         )
-    if line.task not in stated and line.official is not True:
+    official = None if pd.isna(line.official) else bool(line.official)
+    if line.task not in stated and not official:
         parts.append(f"{line.items} items")
-        if line.official is False and not parts[:-1]:
+        if official is False and not parts[:-1]:
             found.notes.append(
                 f"{line.task} {line.split} was scored on {line.items} items, which is not the official test set: "
                 "these numbers have columns of their own and must not be compared with published ones"
@@ -207,8 +197,8 @@ def _cell(group: pd.DataFrame, found: Measured) -> Cell:
     parts, units = {}, {}
     for line in newest.itertuples():
         try:
-            items = _items(line, found)
-        except (RecordError, NoOutcomes, OSError) as error:
+            items = items_of(line.path)
+        except (RecordError, OSError) as error:
             found.notes.append(f"no interval for {line.path}: {error}")
             continue
         if items is not None and line.metric in items.metrics:
@@ -226,14 +216,6 @@ def _cell(group: pd.DataFrame, found: Measured) -> Cell:
         non_standard=tuple(dict.fromkeys(phrases)),
         remarks=tuple(remarks),
     )
-
-
-def _items(line: Any, found: Measured) -> Outcomes | None:
-    """Results of single items of one line; of a mean over folds, those of all folds, None where one has none."""
-    if line.fold != _FOLDS_MEAN:
-        return items_of(Path(line.path))
-    outcomes = {fold: items_of(Path(path)) for fold, path in found.folds.get(_fold_key(line), {}).items()}
-    return items_over_folds(outcomes) if outcomes and None not in outcomes.values() else None
 
 
 def _run_notes(rows: Iterable[Row]) -> list[str]:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from robustdistiller.common.files import write_atomically
 from robustdistiller.eval.report.board import Board
-from robustdistiller.eval.report.cells import CLEAN, Column
+from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.results.files import slug
+from robustdistiller.eval.results.identity import CLEAN
 
 # Okabe and Ito's palette: told apart with the common colour-vision deficiencies; markers differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")

@@ -32,8 +32,9 @@ import numpy as np
 import scipy
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.report.cells import CLEAN, Cell, Column, shared_seeds, stack
+from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
 from robustdistiller.eval.report.significance import Estimate, crossed_test
+from robustdistiller.eval.results.identity import CLEAN
 
 #: Metrics of which a percentage makes sense: zero means none of what is counted.
 _WITH_ZERO = ("accuracy", "wer", "cer", "per", "der", "frame_der", "eer", "mtwv", "slot_type_f1", "slot_value_cer")

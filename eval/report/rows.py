@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.report.cells import CLEAN, Cell, Column
+from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.published import METRICS, Published, Result
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS, ScoreError, overall_mean, superb_score
 
 #: Published protocols whose numbers stand in the table; others answer other questions.

@@ -9,11 +9,12 @@ from typing import Any
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
-from robustdistiller.eval.report.cells import CLEAN, Cell, Column
+from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.robustness import Robustness
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.utterances import utterance_scores
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.tasks.superb import PAPER_TASKS
 
 PUBLISHED_MARK, NON_STANDARD_MARK, FEWER_SEEDS_MARK = "†", "‡", "§"

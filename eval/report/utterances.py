@@ -8,15 +8,15 @@ recognition: ``task, metric, score``, the counts ``errors, units`` that the scor
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval.conditions.suite import load_suite, suite_names
 from robustdistiller.eval.report.board import Board
-from robustdistiller.eval.report.cells import CLEAN
-from robustdistiller.eval.results.item_scores import NoOutcomes, items_of
+from robustdistiller.eval.results.frame import MEAN
+from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.record import RecordError
 
 _SRB = ["id", "reference", "prediction", "wer", "cer", "model", "augmentation", "severity", "dataset", "runid"]
@@ -34,13 +34,13 @@ def utterance_scores(board: Board) -> pd.DataFrame:
     """
     names = {row.system: row.name for row in board.measured}
     records = board.records
-    usable = records[(records.status == "ok") & (records.fold != "mean") & ~records.superseded.astype(bool)]
+    usable = records[(records.status == "ok") & (records.fold != MEAN) & ~records.superseded.astype(bool)]
     severities = _severities()
     found = []
     for line in usable.drop_duplicates("path").itertuples():
         try:
-            items = items_of(Path(line.path))
-        except (RecordError, NoOutcomes, OSError):
+            items = items_of(line.path)
+        except (RecordError, OSError):
             continue
         if items is None or line.system not in names:
             continue
@@ -50,7 +50,7 @@ def utterance_scores(board: Board) -> pd.DataFrame:
             table["score"] = scores.scale * rates[metric]
             for name in ("wer", "cer"):
                 table[name] = rates.get(name, pd.NA)
-            table["speaker"] = list(items.groups) if items.groups is not None else ""
+            table["speaker"] = [group if group != name else "" for group, name in zip(items.groups, items.ids)]
             found.append(
                 table.assign(
                     reference="",

@@ -250,12 +250,3 @@ def read_outcomes(record_path: Path | str, record: Record) -> Outcomes | None:
     except NoOutcomes as error:
         raise RecordError(f"{path} does not belong to its record: {error}") from error
     return outcomes
-
-
-def items_of(path):
-    from robustdistiller.eval.results.files import read_record
-
-    return read_outcomes(path, read_record(path))
-
-
-Outcomes.groups = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from robustdistiller.common.files import write_bytes, write_text
 from robustdistiller.eval.results.files import read_record, record_files, record_path
-from robustdistiller.eval.results.item_scores import read_outcomes
+from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.record import Record, RecordError
 
 HUB = "hf://datasets/"
@@ -59,7 +59,8 @@ def push(folders: Iterable[Path | str], to: Path | str, *, pull_request: bool = 
     if not str(to).startswith(HUB):
         _copy(files, Path(to), found)
         return found
-    api, (name, revision) = api or _hub(), _dataset(str(to))
+    name, revision = _dataset(str(to))
+    api = api or _hub()
     api.create_repo(name, repo_type="dataset", exist_ok=True)
     commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +97,8 @@ def pull(source: Path | str, into: Path | str, *, api: Any = None) -> Shared:
     origin = {"from": str(source)}
     folder = Path(source)
     if str(source).startswith(HUB):
-        api, (name, revision) = api or _hub(), _dataset(str(source))
+        name, revision = _dataset(str(source))
+        api = api or _hub()
         commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
         folder = Path(
             api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=[f"{_FOLDER}/*"])
@@ -136,7 +138,7 @@ def _whole(folders: Iterable[Path | str], found: Shared) -> dict[str, bytes]:
         for path in record_files(folder):
             try:
                 record = read_record(path)
-                read_outcomes(path, record)  # checks them against the record
+                items_of(path)  # checks them against the record
             except RecordError as error:
                 found.refused.append(str(error))
                 continue

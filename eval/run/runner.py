@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -17,20 +18,22 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
+from robustdistiller.common.files import file_digest, slug, write_text
+from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.training import TrainingPlan, read_note
-from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
+from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
+from robustdistiller.eval.results.identity import CLEAN, made_digest
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
-from robustdistiller.eval.results.record import CLEAN, Metric, Record
-from robustdistiller.eval.run.cache import plan as features
-from robustdistiller.eval.run.cache.running import CachingRunner
-from robustdistiller.eval.run.dev_choice import append_scores, protocol, read_selection
+from robustdistiller.eval.results.record import Metric, Record
+from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.wrapper import CachedUpstream
+from robustdistiller.eval.run.dev_choice import append_scores, read_selection
 from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.run.run_info import (
-    config_digest,
     git_state,
     identify_weights,
     read_options,
@@ -38,13 +41,13 @@ from robustdistiller.eval.run.run_info import (
     versions,
 )
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.rules import deviations, test_set_deviations
+from robustdistiller.eval.tasks.rules import deviations, split, test_set_deviations
 from robustdistiller.eval.tasks.scoring import OfficialScore, official_score
 from robustdistiller.upstream import ModelName
 
 logger = logging.getLogger(__name__)
 
-# What else than its configuration makes a head: how the upstream's output reaches it.
+# What makes a head that was not trained: how the upstream's output reaches it.
 _HEAD_ARGUMENTS = (
     "upstream_trainable",
     "upstream_feature_selection",
@@ -54,6 +57,7 @@ _HEAD_ARGUMENTS = (
 )
 
 # Attributes of experts that say where predictions are written, and where below an output folder they point.
+_FEATURES_NOTE = "feature-cache.json"
 _OUTPUT_FOLDERS = {"expdir": "", "score_dir": "scoring"}
 
 
@@ -67,7 +71,7 @@ class EvaluationPlan:
             `ReplayedCorruptor` replays a manifest.
         sources: noise, rooms and speech for all of them.
         records: folder of records.
-        overwrite: one of `store.REUSE_POLICIES`.
+        overwrite: one of `files.POLICIES`.
         label: name of the upstream in tables; empty for the upstream's own.
         dump_audio: number of utterances per condition to write, to listen to.
         dump_folder: where; None is the experiment's folder.
@@ -82,7 +86,7 @@ class EvaluationPlan:
     corruptors: Mapping[Condition, Corruptor | None] = field(default_factory=lambda: {Condition(): None})
     sources: Sources = field(default_factory=Sources)
     records: Path = Path("records")
-    overwrite: str = "always"
+    overwrite: str = "rerun"
     label: str = ""
     dump_audio: int = 0
     dump_folder: Path | None = None
@@ -119,7 +123,7 @@ class ScoreLogger:
         raise AttributeError(name)
 
 
-class ConditionRunner(CachingRunner):
+class ConditionRunner:
     """Put before s3prl's ``Runner`` in a class: ``-m evaluate`` runs each condition of `plan` and writes its record.
 
     Model, head and data are loaded once. Training, and the evaluation of the development set during training, go
@@ -128,6 +132,8 @@ class ConditionRunner(CachingRunner):
 
     plan: EvaluationPlan
     training: TrainingPlan | None = None
+    feature_plan: CachePlan = CachePlan()
+    _cached: CachedUpstream | None = None
 
     def __init__(self, args: Any, config: Mapping[str, Any]) -> None:
         self._config_as_given = copy.deepcopy(config)  # experts change theirs
@@ -148,14 +154,16 @@ class ConditionRunner(CachingRunner):
         stock = expert.get_dataloader
         if self.training is not None:
             expert.get_dataloader = self.training.wrap(stock, self.config["runner"].get("train_dataloader", "train"))
-        with self.cached_features() as cache:
-            if cache is not None:
-                features.write_note(self.args.expdir, cache)
-                expert.get_dataloader = features.announcing(expert.get_dataloader, cache)
-            try:
-                super().train()
-            finally:
-                expert.get_dataloader = stock
+        cached = self._open_cache()
+        if cached is not None:
+            text = json.dumps({"features": cached.features}) + "\n"
+            write_text(Path(self.args.expdir) / _FEATURES_NOTE, text)
+            expert.get_dataloader = cached.announcing(expert.get_dataloader)
+        try:
+            super().train()
+        finally:
+            expert.get_dataloader = stock
+            self._say_what_was_cached()
 
     def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
         """Evaluate under each condition when called by the command line.
@@ -164,8 +172,13 @@ class ConditionRunner(CachingRunner):
         """
         if split is not None:  # during training
             scores = ScoreLogger(writer)
-            with self.reading_ahead():
+            expert = self.downstream.model
+            stock = expert.get_dataloader
+            expert.get_dataloader = lambda *args, **options: self._ahead(stock(*args, **options))
+            try:
                 saved = super().evaluate(split, scores, global_step)
+            finally:
+                expert.get_dataloader = stock
             append_scores(self.args.expdir, split, global_step, scores.scalars, saved)
             return saved
         if self.plan.task is None:
@@ -177,13 +190,16 @@ class ConditionRunner(CachingRunner):
         loader = expert.get_dataloader(self.args.evaluate_split)
         try:
             failures = []
-            with self.cached_features():
-                for condition, corruptor in self.plan.corruptors.items():
-                    try:
-                        self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
-                    except Exception as error:  # noqa: BLE001 - raised again after the other conditions
-                        logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
-                        failures.append(error)  # its record says so; the other conditions go on
+            cached = self._open_cache()
+            for condition, corruptor in self.plan.corruptors.items():
+                if cached is not None:
+                    cached.keeps = corruptor is None or self.feature_plan.keep_conditions
+                try:
+                    self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
+                except Exception as error:  # noqa: BLE001 - raised again after the other conditions
+                    logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
+                    failures.append(error)  # its record says so; the other conditions go on
+            self._say_what_was_cached()
             if failures:
                 raise failures[0]
         finally:
@@ -219,7 +235,7 @@ class ConditionRunner(CachingRunner):
     ) -> None:
         examples = self.plan.dump_folder and self.plan.dump_folder / slug(planned.condition)
         view = ConditionLoader(
-            loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio, self.ahead
+            loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio, self._ahead
         )
         self.downstream.model.get_dataloader = lambda *_, **__: view
         items: list[Outcomes | str] = []
@@ -328,15 +344,15 @@ class ConditionRunner(CachingRunner):
 
     def _blank_record(self, condition: Condition, corruptor: Corruptor | None) -> Record:
         """Everything about a cell that is known before it is evaluated."""
-        upstream, task = self.upstream.model, self.plan.task
+        upstream, task = self._cached.upstream if self._cached else self.upstream.model, self.plan.task
         digest, digest_of = self._weights()
-        head = {name: getattr(self.args, name, None) for name in _HEAD_ARGUMENTS}
         weights = getattr(self.featurizer.model, "weights", None)
         beside = Path(self.args.init_ckpt).parent if self.args.init_ckpt else None
         selection, trained = (read_selection(beside), read_note(beside)) if beside else (None, None)
-        # A head trained on corrupted audio is another head, whatever else it shares.
-        head_digest = config_digest(protocol(self._config_as_given, selection), head, *([trained] if trained else []))
         train_condition = trained["train_condition"] if trained else CLEAN
+        kept = self._kept_features(beside)
+        run = {"train_condition": train_condition, "features": kept}
+        rules = split(task, self._config_as_given, vars(self.args), **run)
         if isinstance(corruptor, ReplayedCorruptor):
             sources = corruptor.manifest.sources  # its recordings are these, byte for byte
         else:
@@ -352,17 +368,13 @@ class ConditionRunner(CachingRunner):
             parameters=getattr(upstream, "num_parameters", 0) or sum(p.numel() for p in upstream.parameters()),
             task=task.code,
             downstream=self.args.downstream,
-            config_digest=head_digest,
+            head_digest=self._head_digest(),
+            rules_digest=rules.digest,
+            settings=rules.free,
             train_condition=train_condition,
             selection=selection,
-            feature_cache=self.kept_features(beside),
-            non_standard=deviations(
-                task,
-                self._config_as_given,
-                vars(self.args),
-                train_condition=train_condition,
-                features=self.kept_features(beside),
-            ),
+            feature_cache=kept,
+            non_standard=deviations(task, self._config_as_given, vars(self.args), **run),
             condition=condition.label,
             condition_parameters=condition.to_dict(),
             sources=sources,
@@ -386,6 +398,53 @@ class ConditionRunner(CachingRunner):
             duration_s=0.0,
             layer_weights=None if weights is None else torch.softmax(weights.detach().float().cpu(), 0).tolist(),
         )
+
+    def _head_digest(self) -> str:
+        """Of the checkpoint that is evaluated; without one, of how the head was made."""
+        if not hasattr(self, "_head"):
+            made = {name: getattr(self.args, name, None) for name in (*_HEAD_ARGUMENTS, "seed")}
+            self._head = file_digest(self.args.init_ckpt) if self.args.init_ckpt else made_digest(**made)
+        return self._head
+
+    def _open_cache(self) -> CachedUpstream | None:
+        """The upstream gets a cache, where one was asked for."""
+        task = tasks.identify(self.args.downstream, self.config)
+        digest, digest_of = self._weights()
+        training = self.args.mode == "train"
+        self._cached = self.feature_plan.open(
+            self.upstream.model,
+            self.featurizer.model,
+            self.downstream.model,
+            identity={
+                "upstream": self.args.upstream,
+                "weights": digest,
+                "weights_of": digest_of,
+                "upstream_options": read_options(self.args.upstream_model_config),
+                "device": str(self.args.device).partition(":")[0],
+                "versions": {name: versions()[name] for name in ("robustdistiller", "s3prl", "torch")},
+            },
+            device=self.args.device,
+            pooled_head=task is not None and task.pooled_head and not self.config.get("specaug"),
+            training=training,
+            crops=training and (self.training is not None or (task is not None and task.random_crops)),
+        )
+        if self._cached is not None:
+            self.upstream.model = self._cached
+        return self._cached
+
+    def _ahead(self, loader: Any) -> Any:
+        return self._cached.ahead(loader) if self._cached else loader
+
+    def _say_what_was_cached(self) -> None:
+        if self._cached:
+            logger.info("Feature cache: %s", self._cached.summary())
+
+    def _kept_features(self, beside: Path | None) -> dict[str, str]:
+        """What features of a cache the head was trained on and is evaluated on."""
+        note = beside / _FEATURES_NOTE if beside else None
+        trained = json.loads(note.read_text(encoding="utf-8"))["features"] if note and note.is_file() else ""
+        kept = {"training": trained, "evaluation": self._cached.features if self._cached else ""}
+        return {when: what for when, what in kept.items() if what}
 
     def _weights(self) -> tuple[str, str]:
         if not hasattr(self, "_identified"):

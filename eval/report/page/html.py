@@ -16,12 +16,13 @@ import jinja2
 import pandas as pd
 
 from robustdistiller.eval.report.board import Board
-from robustdistiller.eval.report.cells import CLEAN, Cell, Column
+from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.comparison import compare_rows
 from robustdistiller.eval.report.robustness import Robustness, curves
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.tables import clean_grid
+from robustdistiller.eval.results.identity import CLEAN
 
 _SCRIPTS = ("page.js", "table.js", "charts.js", "scatter.js", "views.js", "controls.js")
 #: Numbers of compared pairs of systems that a page holds; of larger boards the differences stand without intervals.

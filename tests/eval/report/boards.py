@@ -16,7 +16,7 @@ from robustdistiller.eval.results.record import Metric, Record, example_record
 CONDITIONS = {"clean": 0.9, "noise:snr_db=10": 0.7, "noise:snr_db=0": 0.4, "reverb": 0.6}
 TITLES = ["clean", "noise 10 dB", "noise 0 dB", "reverb", "noise 10 dB + reverb"]
 #: Changes of a record that make it one of a run under other rules.
-OTHER_RULES = {"config_digest": "cd" * 32}
+OTHER_RULES = {"rules_digest": "12" * 32}
 DIGESTS = {"teacher": "aa" * 32, "student": "bb" * 32}
 
 

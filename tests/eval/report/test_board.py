@@ -223,18 +223,22 @@ def test_partial_and_failed_cells_are_not_shown_but_said(folder):
     partial = boards.record("student", "noise+reverb:snr_db=5", 99.25, status="partial", reason="stopped at 3 of 200")
     write_record(folder, dataclasses.replace(partial, items_scored=3))
     board = leaderboard([folder])
-    assert any("student, IC test, noise+reverb:snr_db=5, seed 1337 is not shown: partial, stopped" in n for n in board.notes)
+    assert any(
+        "student, IC test, noise+reverb:snr_db=5, seed 1337 is not shown: partial, stopped" in n for n in board.notes
+    )
     everything = board.frame.to_csv() + board.to_html() + board.to_markdown()
     assert "99.25" not in everything
 
 
 def test_a_failed_task_makes_no_row_and_hides_no_size(folder):
-    failed = dict(status="failed", reason="out of memory", items=0, metrics=[], task="KS", downstream="speech_commands")
-    write_record(folder, boards.record("student", parameters=0, **failed))
-    write_record(folder, boards.record("never", **failed))
+    failed = {"status": "failed", "reason": "out of memory", "items": 0, "metrics": [], "task": "KS"}
+    write_record(folder, boards.record("student", parameters=None, **failed))
+    write_record(folder, boards.record("never", parameters=None, **failed))
     board = alone(folder)
     assert {row.name: row.size for row in board.rows} == {"teacher": "94.70", "student": "23.50"}
-    assert any(note.startswith("never, KS test, clean, seed 1337 is not shown: failed, out of memory") for note in board.notes)
+    assert any(
+        note.startswith("never, KS test, clean, seed 1337 is not shown: failed, out of memory") for note in board.notes
+    )
 
 
 def test_a_record_that_cannot_be_read_is_a_note(folder):

@@ -104,7 +104,9 @@ def test_unequal_seeds_are_compared_on_those_that_both_have(folder):
     found = lines(folder)["clean"]
     assert found.difference == before.difference and found.remark == "over 1 seed of each"
     boards.write_answers(folder, "third", gain=0.1, seed=9)
-    assert lines(folder, "third", "teacher")["clean"].test_used == "McNemar"  # no seed in common: one is as good as another
+    assert (
+        lines(folder, "third", "teacher")["clean"].test_used == "McNemar"
+    )  # no seed in common: one is as good as another
 
 
 def test_without_items_of_both_there_is_a_difference_and_no_interval(folder):

@@ -28,7 +28,9 @@ def measured(items: int = 400, seeds: tuple[int, ...] = (1,)) -> dict[Column, Ce
     hard = np.random.default_rng(3).random(items)
     found = {}
     for condition, share in CONDITIONS.items():
-        parts = {s: contributions(ItemScores((hard < share + 0.01 * s).astype(int), np.ones(items, int))) for s in seeds}
+        parts = {
+            s: contributions(ItemScores((hard < share + 0.01 * s).astype(int), np.ones(items, int))) for s in seeds
+        }
         values = {seed: float(part.mean()) for seed, part in parts.items()}
         found[column(condition)] = Cell(values, parts, tuple(map(str, range(items))))
     return found
