@@ -9,11 +9,10 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from robustdistiller.common.files import write_atomically
+from robustdistiller.common.files import slug, write_atomically
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.rows import Row
-from robustdistiller.eval.results.files import slug
 from robustdistiller.eval.results.identity import CLEAN
 
 # Okabe and Ito's palette: told apart with the common colour-vision deficiencies; markers differ as well.

@@ -11,8 +11,8 @@ import pandas as pd
 from research.recipe_study.conditions import CONDITIONS, NOISY
 from research.recipe_study.outcomes import Outcome, OutcomeError
 from research.recipe_study.plan import BASELINES, REFERENCE, STUDENTS
-from robustdistiller.eval.report.significance import Estimate, adjust, crossed_test
 from research.recipe_study.tasks import TASKS
+from robustdistiller.eval.report.significance import Estimate, adjust, crossed_test
 
 NOISY_MEAN = "noisy"
 """Name of the mean over all conditions but clean."""

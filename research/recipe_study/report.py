@@ -13,10 +13,10 @@ from research.recipe_study.conditions import CONDITIONS
 from research.recipe_study.figures import draw_figures, label_of
 from research.recipe_study.outcomes import Outcome, read_outcomes
 from research.recipe_study.plan import QUESTIONS, REFERENCE, STUDENTS
-from robustdistiller.eval.report.significance import Estimate, adjust
 from research.recipe_study.tasks import TASKS
 from research.tables import markdown_table
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.report.significance import Estimate, adjust
 
 MISSING = "missing"
 

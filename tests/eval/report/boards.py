@@ -54,7 +54,7 @@ def write_answers(root: Path, label: str, gain: float = 0.0, items: int = 200, *
 
 def quickstart_score(upstream: str, condition: str) -> str:
     """What the table beside the quickstart's records says, in %."""
-    table = Path(__file__).parents[3] / "results" / "quickstart" / "table.csv"
+    table = Path(__file__).parents[3] / "results" / "quickstart" / "leaderboard.csv"
     with table.open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if (row["upstream"], row["condition"]) == (upstream, condition)]
+        found = [row for row in csv.DictReader(file) if (row["system"], row["condition"]) == (upstream, condition)]
     return f"{float(found[0]['value']):.2f}"

@@ -195,7 +195,7 @@ def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
     there, back = ({line[0]: line for line in found[name]} for name in ("pair", "turned"))
     assert list(there) == [f"IC (346 items), {title}" for title in boards.TITLES]
     noise = there["IC (346 items), noise 10 dB"]
-    assert noise[2:4] == ["4.62 ‡", "12.43 ‡"] and noise[4].startswith("−7.80−11.53 to −4.08")
+    assert noise[2:4] == ["4.62 ‡", "12.43 ‡"] and noise[4].replace("\u2212", "-") == "-7.80-11.53 to -4.08"
     assert noise[5:] == ["<0.001", "robust student is better"]
     assert back["IC (346 items), noise 10 dB"][4].startswith("+7.80+4.08 to +11.53")
     assert there["IC (346 items), noise 0 dB"][6] == "no difference shown"

@@ -48,9 +48,8 @@ class Hub:
     def _commit(self, operations) -> None:
         self.commits += 1
         before, self.head = self.root / self.head, f"sha{self.commits}"
-        shutil.copytree(before, self.root / self.head) if before.is_dir() else (self.root / self.head).mkdir(
-            parents=True
-        )
+        before.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(before, self.root / self.head)
         for one in operations:
             path = self.root / self.head / one.path_in_repo
             path.parent.mkdir(parents=True, exist_ok=True)
