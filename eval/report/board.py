@@ -52,7 +52,7 @@ class Board:
     Example:
         >>> board = leaderboard([])
         >>> [row.name for row in board.rows][:2], board.columns[0].task_title
-        (['WavLM Large', 'HuBERT Large'], 'PR')
+        (['wav2vec 2.0 Large', 'WavLM Large'], 'PR')
     """
 
     rows: tuple[Row, ...]

@@ -180,7 +180,7 @@ def summarise(
             # First-order expansion of the ratio: its value is exact, its spread is the delta method's.
             slope = 100 * sign * (at_mean / at_clean**2 * only_clean - mean / at_clean)
             value = 100 * sign * (at_clean - at_mean) / at_clean
-            loss = weighted(slope, value - slope @ numbers)
+            loss = weighted(slope, float(value - slope @ numbers))
         normalised = _normalised(sign * numbers[-1] + by_condition, list(draws), reference, sign)
     areas = {
         name: columns[0].bounded(

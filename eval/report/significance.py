@@ -38,7 +38,7 @@ class Estimate:
         >>> print(Estimate(3.0, 1.0, 100.0), Estimate(3.0))
         +3.00 [+1.02, +4.98] +3.00
         >>> print(Estimate(0.3, 0.3, 345.0, limit=100.0))
-        +0.30 [+0.04, +2.11]
+        +0.30 [+0.04, +2.12]
     """
 
     value: float
@@ -86,7 +86,7 @@ def contributions(scores: ItemScores, speakers: Sequence[str] | None = None) -> 
 
     Example:
         >>> errors = ItemScores(np.array([1, 0, 9]), np.array([2, 8, 10]))
-        >>> contributions(errors).mean(), errors.value
+        >>> float(contributions(errors).mean()), errors.value
         (50.0, 50.0)
     """
     bottoms = scores.denominator.astype(np.float64)

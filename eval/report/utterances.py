@@ -8,11 +8,12 @@ recognition: ``task, metric, score``, the counts ``errors, units`` that the scor
 from __future__ import annotations
 
 from collections import Counter
+from importlib.resources import files
 
 import pandas as pd
+import yaml
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.conditions.suite import load_suite, suite_names
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.results.frame import MEAN
 from robustdistiller.eval.results.identity import CLEAN
@@ -79,8 +80,9 @@ def _severities() -> dict[str, int]:
     """Condition of the suite ``srb`` to its severity: its place among those of its kind, the weakest first."""
     found = {CLEAN: 0}
     seen: Counter[str] = Counter()
-    for condition in load_suite("srb").conditions if "srb" in suite_names() else ():
-        if str(condition) != CLEAN:
-            seen[condition.kind] += 1
-            found[str(condition)] = seen[condition.kind]
+    suite = files("robustdistiller.downstream_configs") / "conditions" / "srb.yaml"
+    listed = yaml.safe_load(suite.read_text(encoding="utf-8"))["conditions"]
+    for condition in (Condition.parse(text) for text in listed if text != CLEAN):
+        seen[condition.kind] += 1
+        found[str(condition)] = seen[condition.kind]
     return found

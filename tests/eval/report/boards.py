@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustdistiller.eval.conditions.titles import condition_title
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record, example_record
@@ -56,5 +57,9 @@ def quickstart_score(upstream: str, condition: str) -> str:
     """What the table beside the quickstart's records says, in %."""
     table = Path(__file__).parents[3] / "results" / "quickstart" / "leaderboard.csv"
     with table.open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if (row["system"], row["condition"]) == (upstream, condition)]
+        found = [
+            row
+            for row in csv.DictReader(file)
+            if (row["system"], condition_title(row["condition"])) == (upstream, condition)
+        ]
     return f"{float(found[0]['value']):.2f}"
