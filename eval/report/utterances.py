@@ -7,7 +7,6 @@ recognition: ``task, metric, score``, the counts ``errors, units`` that the scor
 
 from __future__ import annotations
 
-from collections import Counter
 from importlib.resources import files
 
 import pandas as pd
@@ -20,6 +19,14 @@ from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.record import RecordError
 
+#: Our kinds of condition to that benchmark's names, where they differ.
+_SRB_NAMES = {
+    "reverb": "rir",
+    "talker": "crosstalk",
+    "resampling": "resample",
+    "low_pass": "lowpass",
+    "high_pass": "highpass",
+}
 _SRB = ["id", "reference", "prediction", "wer", "cer", "model", "augmentation", "severity", "dataset", "runid"]
 _COLUMNS = [*_SRB, "task", "metric", "score", "errors", "units", "speaker", "condition"]
 
@@ -57,7 +64,7 @@ def utterance_scores(board: Board) -> pd.DataFrame:
                     reference="",
                     prediction="",
                     model=names[line.system],
-                    augmentation=_kind(line.condition),
+                    augmentation=_augmentation(line.condition),
                     severity=severities.get(line.condition, pd.NA),
                     dataset=" ".join(part for part in (line.task, line.split, line.fold) if part),
                     runid=f"seed{line.seed}-{line.draws[:8]}",
@@ -69,20 +76,19 @@ def utterance_scores(board: Board) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)[_COLUMNS] if found else pd.DataFrame(columns=_COLUMNS)
 
 
-def _kind(condition: str) -> str:
+def _augmentation(condition: str) -> str:
+    """Speech Robust Bench's name of a perturbation, else the condition's kind."""
     try:
-        return Condition.parse(condition).kind
+        parsed = Condition.parse(condition)
     except ValueError:  # of a later release
         return condition
+    if parsed.kind == "noise":
+        return "gnoise" if parsed.get("noise") == "white" else "env_noise"
+    return _SRB_NAMES.get(parsed.kind, parsed.kind)
 
 
 def _severities() -> dict[str, int]:
-    """Condition of the suite ``srb`` to its severity: its place among those of its kind, the weakest first."""
-    found = {CLEAN: 0}
-    seen: Counter[str] = Counter()
+    """Condition of the suite ``srb`` to its severity: it lists four of each perturbation, the weakest first."""
     suite = files("robustdistiller.downstream_configs") / "conditions" / "srb.yaml"
-    listed = yaml.safe_load(suite.read_text(encoding="utf-8"))["conditions"]
-    for condition in (Condition.parse(text) for text in listed if text != CLEAN):
-        seen[condition.kind] += 1
-        found[str(condition)] = seen[condition.kind]
-    return found
+    listed = [text for text in yaml.safe_load(suite.read_text(encoding="utf-8"))["conditions"] if text != CLEAN]
+    return {CLEAN: 0} | {str(Condition.parse(text)): place % 4 + 1 for place, text in enumerate(listed)}
