@@ -14,7 +14,6 @@ from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.report.table import row_of
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.record import Record
-from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS
 
 
 class SubmissionError(ValueError):
@@ -86,7 +85,7 @@ def find_experiments(folder: Path | str) -> list[Experiment]:
         )
     found = []
     for path, record in read_record_files(folder / "records").items():
-        splits = {OFFICIAL_SPLITS.get(record.task, "test"), *(["test"] if record.task == "QbE" else [])}
+        splits = {tasks.official_split(record.task), "test"}  # s3prl reads -t test as eval for QbE
         if record.status == "ok" and record.condition == CLEAN and record.split in splits:
             found.append(Experiment(record, path, _predictions(folder, path, record)))
     if not found:
