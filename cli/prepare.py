@@ -12,7 +12,7 @@ from rich.table import Table
 
 from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import RECIPES, Plan, PrepareError, look, run
+from robustdistiller.eval.data import Plan, PrepareError, look, recipe_of, run
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
 from robustdistiller.eval.tasks import configs as task_configs
 
@@ -86,7 +86,7 @@ def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str,
     """Inputs by name, as typed."""
     roots: dict[str, list[Path]] = {}
     if folder is not None:
-        roots[RECIPES[task.code].inputs[0].name] = [folder.expanduser()]
+        roots[recipe_of(task).inputs[0].name] = [folder.expanduser()]
     for text in texts:
         name, sign, path = text.partition("=")
         if not sign or not path:
@@ -96,7 +96,7 @@ def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str,
 
 
 def _example(task: tasks.Task) -> str:
-    return f"{RECIPES[task.code].inputs[-1].name}=PATH"
+    return f"{recipe_of(task).inputs[-1].name}=PATH"
 
 
 def _say(console: Console, as_json: bool, text: str) -> None:
@@ -160,7 +160,7 @@ def show_tasks(only: tasks.Task | None, console: Console) -> None:
 
 def show_task(task: tasks.Task, console: Console) -> None:
     """Print one task: data, what to give, rules."""
-    config, protocol = task_configs.load_config(task), task.protocol
+    config, rules = task_configs.load_config(task), task.rules
     runner = config.get("runner") or {}
     lines = [f"{task.code}: {task.title} (s3prl: -d {task.downstream})", "", "Data"]
     for corpus in task.corpora:
@@ -170,11 +170,11 @@ def show_task(task: tasks.Task, console: Console) -> None:
             counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
             lines.append(f"    official counts: {counts} ({corpus.counts_source})")
     lines += ["", "What robustdistiller prepare takes"]
-    for number, one in enumerate(RECIPES[task.code].inputs):
+    for number, one in enumerate(recipe_of(task).inputs):
         name = "ROOT" if number == 0 else f"--root {one.name}=PATH"
         lines.append(f"  {name}: {one.what}")
-    lines += ["", "Rules", f"  trained on: {protocol.train}", f"  developed on: {protocol.dev}"]
-    lines += [f"  tested on: {protocol.test}", f"  score: {protocol.score}"]
+    lines += ["", "Rules", f"  trained on: {rules.train}", f"  developed on: {rules.dev}"]
+    lines += [f"  tested on: {rules.test}", f"  score: {rules.score}"]
     for metric in task.metrics:
         direction = "higher" if metric.higher_is_better else "lower"
         lines.append(f"  metric: {metric.name}{' in ' + metric.unit if metric.unit else ''}, {direction} is better")

@@ -7,6 +7,7 @@ batch size nor worker count nor order changes a sample. Datasets, targets and tr
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ class CorruptingCollate:
             waveforms, *others = self.collate([self._corrupt_mixture(sample, drawn, clean) for sample in samples])
         else:
             waveforms, *others = self.collate(samples)
-            ids = self.task.utterance_ids(others, len(waveforms))
+            ids = names_of(self.task, waveforms, others)
             spared = [False] * len(ids)
             if isinstance(self.dataset, TrialSides):
                 spared = [not is_test_side(name) for name in others[self.task.id_position]]
@@ -99,6 +100,14 @@ class CorruptingCollate:
         return utterance_id, corrupted, librosa.stft(corrupted, **settings).T, *targets
 
 
+def names_of(task: Task, waveforms: list, others: list) -> list[str]:
+    """One name for each waveform of a batch: its id, a chunk's recording and number, or the digest of its audio."""
+    ids = task.utterance_ids(others, len(waveforms))
+    if ids is None:
+        return [hashlib.sha256(np.ascontiguousarray(wave, np.float32).tobytes()).hexdigest() for wave in waveforms]
+    return [f"{ids[0]}-{chunk:03d}" for chunk in range(len(waveforms))] if task.corruption == "recording" else ids
+
+
 class ConditionLoader:
     """An evaluation loader seen under one condition: iterates like the loader it wraps, and keeps books.
 
@@ -112,7 +121,6 @@ class ConditionLoader:
         through: what the corrupted batches go through before they are handed out, one for one and in their order.
 
     Attributes:
-        items_scored: items handed out in batches that the caller came back from.
         drawn: utterance id to its number of samples, the drawn parameters, and the digest of the corrupted audio.
         recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization, where
             a batch is one recording; enhancement and separation).
@@ -138,10 +146,9 @@ class ConditionLoader:
         self.loader, self.corruptor, self.task = loader, corruptor, task
         self.through = through or (lambda stock: stock)
         self.dump_dir, self.dump_count = dump_dir, dump_count
-        self.items_scored = 0
+        self._waveforms = 0
         self.drawn: dict[str, dict] = {}
         self.recordings: list[str] = []
-        self._files: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -154,19 +161,13 @@ class ConditionLoader:
         try:
             for waveforms, others, drawn, clean in self.through(self.loader):
                 self.drawn.update(drawn)
-                self._dump(waveforms, others, clean)
+                self._dump(waveforms, others, drawn, clean)
                 yield [waveforms, *others]
                 # Reached only when the caller asks for more: a batch it broke off at is not counted.
                 # A diarization recording arrives as one batch of chunks with one name.
-                named_once = self.task.code == "SD" and isinstance(others[self.task.id_position], str)
-                if isinstance(self.loader.dataset, TrialSides):  # a file may stand on both sides
-                    self._files.update(self.task.utterance_ids(others, len(waveforms)))
-                    self.items_scored = len(self._files)
-                else:
-                    self.items_scored += 1 if named_once else len(waveforms)
-                if named_once:
-                    self.recordings.append(others[self.task.id_position])
-                elif self.task.corruption == "mixture":
+                named_once = self.task.corruption == "recording"
+                self._waveforms += 1 if named_once else len(waveforms)
+                if self.task.corruption in ("recording", "mixture"):
                     self.recordings += self.task.utterance_ids(others, len(waveforms))
         finally:
             self.loader.collate_fn = stock
@@ -174,12 +175,14 @@ class ConditionLoader:
     @property
     def items_expected(self) -> int:
         """Items of the whole split."""
-        dataset = self.loader.dataset
-        if self.task.downstream == "asr":  # one element of this dataset is a batch of files
-            return sum(len(batch) for batch in dataset.X)
-        if isinstance(dataset, TrialSides):
-            return len(dataset.stock)
-        return len(dataset)
+        return self.task.count_items(self.loader.dataset)
+
+    @property
+    def items_scored(self) -> int:
+        """Items handed out in batches that the caller came back from; of trials all or none."""
+        if not self.task.trial_sides:
+            return self._waveforms
+        return self.items_expected if self._waveforms == len(self.loader.dataset) else 0
 
     def manifest_digest(self) -> str:
         """SHA-256 over the drawn parameters in the order of utterance ids; ``none`` for clean audio."""
@@ -196,11 +199,12 @@ class ConditionLoader:
         files = files_of(self.corruptor, self.drawn) if self.corruptor else {}
         return Manifest(task=self.task.code, files=files, utterances=dict(self.drawn), versions=versions(), **header)
 
-    def _dump(self, waveforms: list, others: list, clean: dict[str, np.ndarray]) -> None:
+    def _dump(self, waveforms: list, others: list, drawn: dict[str, dict], clean: dict[str, np.ndarray]) -> None:
         if self.dump_dir is None or self.dump_count <= 0:
             return
         self.dump_dir.mkdir(parents=True, exist_ok=True)
-        for name, waveform in zip(self.task.utterance_ids(others, len(waveforms)), waveforms):
+        names = list(drawn) if len(drawn) == len(waveforms) else names_of(self.task, waveforms, others)
+        for name, waveform in zip(names, waveforms):
             if self.dump_count <= 0:
                 return
             if self.corruptor is not None and name not in clean:  # spared, or more than the worker keeps

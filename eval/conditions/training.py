@@ -6,11 +6,10 @@ upstream), so it is asked for by name, noted beside the head, and part of every 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.conditions.loader import CorruptingCollate
+from robustdistiller.eval.conditions.loader import CorruptingCollate, names_of
 from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.tasks import Task
@@ -63,10 +62,10 @@ class _TrainingCollate(CorruptingCollate):
         super().__init__(collate, draws, task, dataset)
 
     def __call__(self, samples: list) -> tuple[list, list, dict[str, dict], dict[str, np.ndarray]]:
-        if self.task.code != "SD":
+        if self.task.corruption != "recording":
             return super().__call__(samples)
         waveforms, *others = self.collate(samples)
-        ids = [hashlib.sha256(np.asarray(wave, np.float32).tobytes()).hexdigest() for wave in waveforms]
+        ids = names_of(replace(self.task, id_position=None), waveforms, others)
         return [self._corrupt(wave, name, {}, {}) for wave, name in zip(waveforms, ids)], others, {}, {}
 
     def _corrupt(self, waveform: np.ndarray, utterance_id: str, drawn: dict, clean: dict) -> np.ndarray:

@@ -65,7 +65,7 @@ def _look_at_lexica(plan: Plan, files: Sequence[Path]) -> Mapping[str, Sequence[
     except ValueError as error:
         plan.note("lexicon", "phonemes of vocabularies/phonemes.txt", str(error), MISSING, "use s3prl's lexica")
         return None
-    names, standard = tuple(file.name for file in files), plan.task.protocol.files["downstream_expert.corpus.lexicon"]
+    names, standard = tuple(file.name for file in files), plan.task.rules.files["downstream_expert.corpus.lexicon"]
     if names != standard:
         fix = "other pronunciations are other labels: not SUPERB's"
         plan.note("lexicon", ", ".join(standard), ", ".join(names), DIFFERS, fix)

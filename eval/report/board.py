@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from robustdistiller.eval.report.robustness import CLEAN, Robustness
 from robustdistiller.eval import tasks
+from robustdistiller.eval.report.robustness import CLEAN, Robustness
+
 
 @dataclass(frozen=True)
 class Column:

@@ -248,7 +248,7 @@ class Launch:
             raise LaunchError(f"--manifest: several manifests of one condition: {', '.join(map(str, manifests))}")
         conditions = tuple(dict.fromkeys((*self.conditions, *replayed)))
         sided = ours["asv_corrupt"] == "test" or any("side" in condition for condition in conditions)
-        if sided and (task is None or task.code != "ASV"):
+        if sided and (task is None or not task.trial_sides):
             raise LaunchError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
         sources = self._given_over(_with_names_of(replayed, self.sources))
         try:

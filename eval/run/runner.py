@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
@@ -24,7 +25,14 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.training import TrainingPlan, read_note
 from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
-from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
+from robustdistiller.eval.results.item_scores import (
+    ItemScores,
+    NoOutcomes,
+    Outcomes,
+    check_against,
+    outcomes_of,
+    write_outcomes,
+)
 from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.run.cache import plan as features
 from robustdistiller.eval.run.cache.running import CachingRunner
@@ -38,9 +46,8 @@ from robustdistiller.eval.run.run_info import (
     tf32_enabled,
     versions,
 )
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks import OfficialScore, Task
 from robustdistiller.eval.tasks.rules import deviations, test_set_deviations
-from robustdistiller.eval.tasks.scoring import OfficialScore, official_score
 from robustdistiller.upstream import ModelName
 
 logger = logging.getLogger(__name__)
@@ -237,7 +244,7 @@ class ConditionRunner(CachingRunner):
         logger.info("%s: evaluating split %s", planned.condition, self.args.evaluate_split)
         try:
             super().evaluate(self.args.evaluate_split, scores, 0)
-            official = official_score(self.plan.task, self.downstream.model, self.args.evaluate_split, view.recordings)
+            official = self.plan.task.official_score(self.downstream.model, self.args.evaluate_split, view.recordings)
             outcome = self._outcome(view, scores.scalars, planned, official)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
@@ -249,7 +256,8 @@ class ConditionRunner(CachingRunner):
             self._save_manifest(view, planned, folder, complete=outcome["status"] == "ok")
         kept = items[0] if items else None
         if isinstance(kept, Outcomes) and official is not None and official.items is not None:
-            kept = kept.with_metric(official.metric, official.ids, official.items)
+            above, below = (np.asarray(one) for one in official.items)
+            kept = kept.with_metric(official.metric, official.ids, ItemScores(above, below))
         self._write(planned, outcome, started, kept)
 
     def _save_manifest(self, view: ConditionLoader, planned: Record, folder: Path, complete: bool) -> None:
@@ -369,7 +377,7 @@ class ConditionRunner(CachingRunner):
             sources=sources,
             corruption_seed=corruptor.seed if corruptor is not None else 0,
             split=self.args.evaluate_split,
-            fold=self.downstream.model.fold if task.folds else "",
+            fold=(getattr(self.downstream.model, "fold", "") or task.fold_of(self.config)) if task.folds else "",
             metrics=[],
             status="failed",
             reason="not evaluated",

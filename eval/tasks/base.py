@@ -163,7 +163,7 @@ class Task:
         trial_sides: pairs are scored, and a condition may corrupt one side of them only (``side=test``).
         count_items: a dataset of the task to its number of scored items.
         items: the expert's ``records`` at the end of an evaluation to the results of its single items: metric to their
-            numerators and denominators; None for one value of each item for each metric.
+            numerators and denominators, as rates below 1; None for one value of each item for each metric.
         speaker: regular expression whose groups are the speaker in an item's name; empty where there is no one speaker.
         score: the benchmark's number where s3prl computes another one: called with the expert after the evaluation, the
             split and the names of the recordings; raises `ScoringError`.
@@ -301,8 +301,8 @@ class Task:
             raise ValueError(f"{self.code}: a batch of {batch_size} waveforms came with {len(ids)} ids: {ids!r}.")
         return [self.portable_id(str(utterance_id)) for utterance_id in ids]
 
-    def item_results(self, kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-        """What s3prl's expert kept of each item: metric to numerators and denominators.
+    def item_results(self, kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float], float]]:
+        """What s3prl's expert kept of each item: metric to numerators, denominators and scale.
 
         A metric is ``scale * sum(numerators) / sum(denominators)``.
 
@@ -312,14 +312,14 @@ class Task:
         Example:
             >>> from robustdistiller.eval.tasks import get
             >>> get("IC").item_results({"acc": [1.0, 0.0]})
-            {'accuracy': ([1.0, 0.0], [1, 1])}
+            {'accuracy': ([1.0, 0.0], [1, 1], 100.0)}
             >>> get("PR").item_results({"hypothesis": ["a b", "c"], "groundtruth": ["a c", "c"]})
-            {'per': ([1, 0], [2, 1])}
+            {'per': ([1, 0], [2, 1], 100.0)}
         """
         if self.items is not None:
-            return dict(self.items(kept))
-        values = {m.name: [float(value) for value in kept[m.key]] for m in self.metrics if m.key and kept.get(m.key)}
-        return {name: (numbers, [1] * len(numbers)) for name, numbers in values.items()}
+            return {name: (*ratio, 100.0) for name, ratio in self.items(kept).items()}
+        found = {metric: kept[metric.key] for metric in self.metrics if metric.key and kept.get(metric.key)}
+        return {m.name: ([float(value) for value in values], [1] * len(values), m.scale) for m, values in found.items()}
 
     def speaker_of(self, item: str) -> str:
         """The speaker of an item, by its name; the item's own name where its speaker is not known.

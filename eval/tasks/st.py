@@ -29,5 +29,5 @@ TASK = Task(
         "editdistance": "editdistance",
     },
     corruption="none",
-    note="the only task that needs fairseq, which builds its batches and keeps the translations: output-st-test.tsv",
+    note="needs fairseq; s3prl leaves translations to it: give its output-st-test.tsv to SUPERB's website by hand",
 )
