@@ -29,5 +29,5 @@ TASK = Task(
         "editdistance": "editdistance",
     },
     corruption="none",
-    note="needs fairseq; s3prl leaves translations to it: give its output-st-test.tsv to SUPERB's website by hand",
+    note="s3prl leaves translations to fairseq, which it needs; give its output-st-test.tsv to the website by hand",
 )
