@@ -175,7 +175,7 @@ class MainJob:
             name=f"scores of {label}",
             command=_run_downstream(
                 *("-m", "evaluate", "-e", str(folder), "--device", self.device, "--label", label),
-                *("--records", str(records), "--overwrite", "only-missing", *conditions, *features),
+                *("--records", str(records), "--overwrite", "reuse", *conditions, *features),
             ),
             products=partial(_finished_records, records, len(self.conditions)),
             needs=(head.name,),

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.eval import sweep as sweeps
-from robustdistiller.eval.results.files import REUSE_POLICIES
+from robustdistiller.eval.results.files import POLICIES
 from robustdistiller.eval.sweep.live import LiveView
 from robustdistiller.upstream import CheckpointError
 
@@ -22,9 +22,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option(help="Say for each cell whether it would run, and how long; run none.")
     ] = False,
-    policy: Annotated[
-        str | None, typer.Option(help=f"Instead of the file's policy: {', '.join(REUSE_POLICIES)}.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help=f"Instead of the file's policy: {', '.join(POLICIES)}.")] = None,
     quiet: Annotated[bool, typer.Option(help="Do not list the cells that are reused or skipped.")] = False,
 ) -> None:
     # The docstring is the help text, set below: it holds an example.

@@ -86,18 +86,30 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     return removed
 
 
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """SHA-256, or another checksum, of a file's content, in hexadecimal.
 
     Example:
         >>> file_digest(write_text("empty.txt", ""))[:8]
         'e3b0c442'
     """
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def slug(text: str) -> str:
+    """A readable file name for any text; different texts give different names.
+
+    Example:
+        >>> slug("noise:snr_db=10"), slug("robustdistiller_local")
+        ('noise~snr_db=10', 'robustdistiller_local')
+    """
+    name = re.sub(r"[^A-Za-z0-9_.,+=~-]", "_", text.replace(":", "~")).lstrip(".")
+    faithful = name.replace("~", ":") == text and len(name) <= 80
+    return name if faithful else f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _host() -> str:

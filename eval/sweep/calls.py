@@ -64,7 +64,7 @@ def evaluate_job(sweep: SweepConfig, group: Group, cells: list[Cell], checkpoint
     folder = group.root / "jobs" / group.place / "evaluate"
     for split in dict.fromkeys(cell.split for cell in cells):
         call = ["-m", "evaluate", *_head(group, checkpoint), "-t", split, "--device", sweep.device, *cache]
-        call += ["--label", group.upstream.label, "--records", str(group.records), "--overwrite", "only-missing"]
+        call += ["--label", group.upstream.label, "--records", str(group.records), "--overwrite", "reuse"]
         for option, paths in ((f"--{kind}", getattr(sweep, kind)) for kind in KINDS):
             call += [part for path in paths for part in (option, path)]
         call += ["--corruption-seed", str(sweep.corruption_seed)]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.results.files import slug
-from robustdistiller.eval.results.record import NO_CHECKPOINT, Metric, Record
-from robustdistiller.eval.run.run_info import config_digest, versions
+from robustdistiller.common.files import slug
+from robustdistiller.eval.results.record import NO_CHECKPOINT, NO_HEAD, Metric, Record
+from robustdistiller.eval.run.run_info import versions
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
 from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.sweep.heard import conditions_of
-from robustdistiller.eval.tasks.rules import deviations
+from robustdistiller.eval.tasks.rules import deviations, split
 from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
 
@@ -63,7 +63,7 @@ class Group:
         identity = [
             *(entry.name, self.digest, _text(entry.options), entry.feature_selection, entry.layer),
             *(entry.checkpoint if self.digest == NO_CHECKPOINT else "", self.task.registry.code, self.seed),
-            *(config_digest(shared), *([self.fold] if self.fold else [])),
+            *(json.dumps(shared, sort_keys=True, default=str), *([self.fold] if self.fold else [])),
         ]
         fold = f"-{slug(self.fold)}" if self.fold else ""
         short = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
@@ -131,17 +131,22 @@ class Cell:
             device: where it was tried.
         """
         group, task = self.group, self.group.task.registry
+        arguments = {
+            "upstream_feature_selection": group.upstream.feature_selection,
+            "upstream_layer_selection": group.upstream.layer,
+        }
         return Record(
             upstream=group.upstream.name,
             label=group.upstream.label,
             upstream_options=_text(group.upstream.options),
             checkpoint=ModelName.short_of(group.upstream.checkpoint),
-            checkpoint_digest=group.digest,
+            checkpoint_digest=group.digest if group.digest != NO_CHECKPOINT else "",  # nothing was loaded
             checkpoint_digest_of="file" if group.digest != NO_CHECKPOINT else "none",
-            parameters=0,
+            parameters=None,
             task=task.code,
             downstream=task.downstream,
-            config_digest=config_digest(group.config),
+            head_digest=NO_HEAD,
+            rules_digest=split(task, group.config, arguments).digest,
             condition=self.condition.label,
             condition_parameters=self.condition.to_dict(),
             split=self.split,
@@ -157,14 +162,7 @@ class Cell:
             duration_s=0.0,
             status="failed",
             reason=reason,
-            non_standard=deviations(
-                task,
-                group.config,
-                {
-                    "upstream_feature_selection": group.upstream.feature_selection,
-                    "upstream_layer_selection": group.upstream.layer,
-                },
-            ),
+            non_standard=deviations(task, group.config, arguments),
         )
 
 

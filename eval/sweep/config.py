@@ -14,7 +14,7 @@ from robustdistiller.acoustics import Condition
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval import tasks
-from robustdistiller.eval.results.files import REUSE_POLICIES
+from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.sweep.errors import SweepError
 from robustdistiller.eval.tasks import configs as task_configs
@@ -223,7 +223,7 @@ class SweepConfig:
         learning_rates: of the heads, tried on each; the best on the development set is evaluated.
         noise, rir, speech, music: sources of the conditions; default: the shipped ones (no music is shipped).
         corruption_seed: of the drawn corruption.
-        policy: one of `store.REUSE_POLICIES`.
+        policy: one of `files.POLICIES`.
         device: ``cpu`` or ``cuda``.
         check_upstreams: look at each upstream with two short noises first.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
@@ -249,7 +249,7 @@ class SweepConfig:
     speech: list[str] = field(default_factory=list)
     music: list[str] = field(default_factory=list)
     corruption_seed: int = 0
-    policy: str = "only-missing"
+    policy: str = "reuse"
     device: str = "cpu"
     check_upstreams: bool = True
     feature_cache: str = ""
@@ -262,8 +262,10 @@ class SweepConfig:
         for name in ("upstreams", "tasks", "seeds", "learning_rates"):
             if not getattr(self, name):
                 raise SweepError(f"{name} is empty; give at least one")
-        if self.policy not in REUSE_POLICIES:
-            raise SweepError(f"policy must be one of {', '.join(REUSE_POLICIES)}, found {self.policy!r}")
+        try:
+            self.policy = read_policy(self.policy)
+        except ValueError as error:
+            raise SweepError(str(error)) from error
         self._check_feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
         for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):

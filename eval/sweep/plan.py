@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustdistiller.eval.results.files import Decision, decide, read_record, slug
+from robustdistiller.common.files import slug
+from robustdistiller.eval.results.files import Decision, decide, read_policy, read_record
 from robustdistiller.eval.results.record import Record, RecordError
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.heard import Heard
@@ -41,18 +43,19 @@ def make_plan(groups: Iterable[Group], policy: str, heard: Heard) -> list[GroupP
 
     Args:
         groups: of the sweep.
-        policy: one of `store.REUSE_POLICIES`.
+        policy: one of `files.POLICIES`.
         heard: what the conditions draw from, see `heard.heard_of`.
 
     Example:
-        >>> make_plan([], "only-missing", {})
+        >>> make_plan([], "reuse", {})
         []
     """
     plans = []
+    policy = read_policy(policy)
     for group in groups:
         decisions = {cell: _decide(cell, policy, heard) for cell in group.cells}
         runs = any(decision.run for decision in decisions.values())
-        train = [head for head in group.heads if runs and (policy == "always" or not is_trained(head))]
+        train = [head for head in group.heads if runs and (policy == "rerun" or not is_trained(head))]
         plans.append(GroupPlan(group, decisions, tuple(train)))
     return plans
 
@@ -84,11 +87,12 @@ def find(cell: Cell, heard: Heard) -> Record | RecordError | None:
 
 def record_files(cell: Cell) -> list[Path]:
     """Files that may hold the record of a cell, those of other sources and learning rates among them."""
-    group, condition = cell.group, slug(cell.condition.label)
+    group = cell.group
     fold = f"-{slug(group.fold)}" if group.fold else ""
     name = f"{slug(cell.split)}{fold}-seed{group.seed}-*.json"
     below = f"*/*/{slug(group.task.registry.code)}/*/{name}"
-    return sorted(p for p in group.records.glob(below) if p.parent.name.split("@")[0] == condition.split("@")[0])
+    effects = slug(cell.condition.label.partition(":")[0])
+    return sorted(p for p in group.records.glob(below) if re.split("[~@]", p.parent.name)[0] == effects)
 
 
 def belongs(record: Record, cell: Cell, heard: Heard) -> bool:
@@ -107,7 +111,7 @@ def belongs(record: Record, cell: Cell, heard: Heard) -> bool:
 def _decide(cell: Cell, policy: str, heard: Heard) -> Decision:
     found = find(cell, heard)
     decision = decide(found, policy)
-    if policy == "only-missing" and decision.reused is not None:
+    if policy == "reuse" and decision.reused is not None:
         lost = [one for one in (decision.reused.selection or {"tried": []})["tried"] if not one["trained"]]
         if lost:
             rates = ", ".join(f"{one['learning_rate']:g}" for one in lost)

@@ -150,7 +150,7 @@ class Sweep:
             upstreams.setdefault(group.upstream.label, []).append(group)
         for groups in upstreams.values():
             job = contract_job(groups[0], self.config.device)
-            known = job.outcome is not None and job.outcome.state == "done" and self.config.policy != "always"
+            known = job.outcome is not None and job.outcome.state == "done" and self.config.policy != "rerun"
             if not self.config.check_upstreams or known:
                 for group in groups:
                     self._start(group)
@@ -177,7 +177,7 @@ class Sweep:
     def _start(self, group: Group) -> None:
         heads = [head for head in group.heads if head in self._untrained[group]]
         for head in heads:
-            job = train_job(self.config, head, fresh=self.config.policy == "always")
+            job = train_job(self.config, head, fresh=self.config.policy == "rerun")
             self._add(job, [group], lambda outcome, head=head: self._trained(head, outcome))
         if not heads:
             self._choose(group)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.record import example_record
-from robustdistiller.eval.run.dev_choice import append_scores, protocol, read_selection
-from robustdistiller.eval.run.run_info import config_digest
+from robustdistiller.eval.run.dev_choice import append_scores, read_selection
 from robustdistiller.eval.sweep import SweepConfig, TaskEntry, UpstreamEntry, expand, heard_of, make_plan
 from robustdistiller.eval.sweep.jobs import Job, Outcome
 from robustdistiller.eval.sweep.run import Sweep
@@ -89,7 +89,7 @@ class FakeExecutor:
                     split=given["-t"],
                     selection=selection,
                     learning_rate=selection["learning_rate"],
-                    config_digest=config_digest(protocol({"optimizer": {}}, selection)),
+                    head_digest=made_digest(selection=selection),
                     duration_s=3.0,
                     **(failed if condition in self.failing_conditions else {}),
                 )
