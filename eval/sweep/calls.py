@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from robustdistiller.eval.conditions.sources import KINDS
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.eval.sweep.cells import Cell, Group, Head
 from robustdistiller.eval.sweep.config import SweepConfig, UpstreamEntry
 from robustdistiller.eval.sweep.heard import write_suite
@@ -65,7 +65,7 @@ def evaluate_job(sweep: SweepConfig, group: Group, cells: list[Cell], checkpoint
     for split in dict.fromkeys(cell.split for cell in cells):
         call = ["-m", "evaluate", *_head(group, checkpoint), "-t", split, "--device", sweep.device, *cache]
         call += ["--label", group.upstream.label, "--records", str(group.records), "--overwrite", "reuse"]
-        for option, paths in ((f"--{kind}", getattr(sweep, kind)) for kind in KINDS):
+        for option, paths in ((f"--{kind}", getattr(sweep, kind)) for kind in SOURCES):
             call += [part for path in paths for part in (option, path)]
         call += ["--corruption-seed", str(sweep.corruption_seed)]
         conditions = [cell.condition for cell in cells if cell.split == split]

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.conditions.sources import KINDS, Sources
+from robustdistiller.acoustics.condition import SOURCES
+from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry
 from robustdistiller.eval.sweep.errors import SweepError
 
@@ -45,8 +46,8 @@ def sources_of(sweep: SweepConfig) -> Sources:
         True
     """
     if not sweep.suites:
-        return Sources(**{kind: tuple(getattr(sweep, kind)) for kind in KINDS})
-    given = {kind: getattr(sweep, kind) for kind in KINDS}
+        return Sources(**{kind: tuple(getattr(sweep, kind)) for kind in SOURCES})
+    given = {kind: getattr(sweep, kind) for kind in SOURCES}
     return _suite(sweep)[1].with_given(given)
 
 

@@ -155,8 +155,9 @@ class Task:
         tools: system tools needed.
         matches: whether a configuration of `downstream` is of this task, where several tasks share one downstream.
         corruption: what of a batch ``(waveforms, *others)`` is corrupted. ``waveforms``: they are utterances;
-            ``recording``: a batch is one recording cut into chunks; ``mixture``: the batch also holds the mixture's
-            spectrogram, which must be rebuilt; ``none``: the batch has another layout.
+            ``recordings``: they are parts of recordings, which are corrupted whole, so that upstreams of any frame rate
+            get the same; ``mixture``: the batch also holds the mixture's spectrogram, which must be rebuilt; ``none``:
+            the batch has another layout.
         id_position: index of the utterance ids in what follows the waveforms in a batch; None where there are none,
             then an utterance goes by the digest of its audio.
         portable_id: an id as the batch has it to one that is the same wherever the corpus lies.
@@ -220,9 +221,9 @@ class Task:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.corruption not in ("waveforms", "recording", "mixture", "none"):
+        if self.corruption not in ("waveforms", "recordings", "mixture", "none"):
             raise ValueError(
-                f"{self.code}: corruption must be waveforms, recording, mixture or none, found {self.corruption!r}"
+                f"{self.code}: corruption must be waveforms, recordings, mixture or none, found {self.corruption!r}"
             )
         if not self.metrics or not self.splits:
             raise ValueError(f"task {self.code} needs at least one metric and one test split")
@@ -293,7 +294,7 @@ class Task:
         if self.id_position is None:
             return None
         ids = others[self.id_position]
-        if self.corruption == "recording":
+        if self.corruption == "recordings":
             if not isinstance(ids, str):
                 raise ValueError(f"{self.code} names its recordings on the test split only, found {ids!r}.")
             return [self.portable_id(ids)]

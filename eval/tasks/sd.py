@@ -65,7 +65,7 @@ TASK = Task(
         free=("downstream_expert.datarc.frame_shift",),  # s3prl notes the upstream's own here
     ),
     packages={"pandas": "pandas", "h5py": "h5py"},
-    corruption="recording",
+    corruption="recordings",
     id_position=2,
     score=_score,
     best_checkpoint="best-states-dev.ckpt",
