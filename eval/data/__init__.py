@@ -11,11 +11,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.eval.data.build import Made, run, state_of
+from robustdistiller.eval.data.build import run, state_of
 from robustdistiller.eval.data.plan import OK, Finding, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 
-__all__ = ["Finding", "Made", "Plan", "PrepareError", "look", "recipe_of", "run"]
+__all__ = ["Finding", "Plan", "PrepareError", "look", "recipe_of", "run"]
 
 
 def recipe_of(task: Task) -> Recipe:
