@@ -191,8 +191,9 @@ class ConditionLoader:
 
     @property
     def items_expected(self) -> int:
-        """Items of the whole split."""
-        return self.task.count_items(self.loader.dataset)
+        """Items of the split, or of the part of it that a quick look takes."""
+        dataset = self.loader.dataset
+        return self.task.count_items(dataset, getattr(self.loader, "kept", range(len(dataset))))
 
     @property
     def items_scored(self) -> int:

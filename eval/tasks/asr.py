@@ -46,7 +46,7 @@ ASR = Task(
     ),
     packages=_PACKAGES,
     matches=lambda config: _decoder(config) != "kenlm",
-    count_items=lambda dataset: sum(len(batch) for batch in dataset.X),  # one element is a batch of files
+    count_items=lambda dataset, indices: sum(len(dataset.X[index]) for index in indices),  # an element is a batch
     items=_items,
     speaker=r"(\d+)-\d+-\d+",
     best_checkpoint="dev-clean-best.ckpt",

@@ -161,8 +161,9 @@ class Task:
         id_position: index of the utterance ids in what follows the waveforms in a batch; None where there are none,
             then an utterance goes by the digest of its audio.
         portable_id: an id as the batch has it to one that is the same wherever the corpus lies.
+        scored_in_pairs: no part of the test set can be scored alone.
         trial_sides: pairs are scored, and a condition may corrupt one side of them only (``side=test``).
-        count_items: a dataset of the task to its number of scored items.
+        count_items: number of scored items of a dataset of the task, of which the elements at some indices are looked at.
         items: the expert's ``records`` at the end of an evaluation to the results of its single items: metric to their
             numerators and denominators, as rates below 1; None for one value of each item for each metric.
         speaker: regular expression whose groups are the speaker in an item's name; empty where there is no one speaker.
@@ -204,8 +205,9 @@ class Task:
     corruption: str = "waveforms"
     id_position: int | None = 1
     portable_id: Callable[[str], str] = str
+    scored_in_pairs: bool = False
     trial_sides: bool = False
-    count_items: Callable[[Any], int] = len
+    count_items: Callable[[Any, Sequence[int]], int] = lambda dataset, indices: len(indices)
     items: Callable[[Mapping[str, Any]], Mapping[str, tuple[Sequence[float], Sequence[float]]]] | None = None
     speaker: str = ""
     score: Callable[[Any, str, Sequence[str]], OfficialScore] | None = None

@@ -46,6 +46,7 @@ TASK = Task(
     packages={"dtw": "dtw-python", "lxml": "lxml"},
     tools=("sox",),
     id_position=0,
+    scored_in_pairs=True,
     score=_score,
     best_checkpoint=None,
     trainable=False,
