@@ -114,7 +114,7 @@ class Evaluation:
         stock = {name: getattr(expert, name) for name in replaced if hasattr(expert, name)}
         # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
         loader = stock["get_dataloader"](self.split)
-        if self.quick and not self.quick.keeps_whole(self.task):
+        if self.quick and not self.task.scored_in_pairs:
             loader = self.quick.part_of(loader, self.split)
         failures = []
         for condition, corruptor in self.corruptors.items():

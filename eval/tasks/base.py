@@ -163,7 +163,7 @@ class Task:
         portable_id: an id as the batch has it to one that is the same wherever the corpus lies.
         scored_in_pairs: no part of the test set can be scored alone.
         trial_sides: pairs are scored, and a condition may corrupt one side of them only (``side=test``).
-        count_items: number of scored items of a dataset of the task, of which the elements at some indices are looked at.
+        count_items: a dataset of the task, and the indices of its elements that are used, to the number of items.
         items: the expert's ``records`` at the end of an evaluation to the results of its single items: metric to their
             numerators and denominators, as rates below 1; None for one value of each item for each metric.
         speaker: regular expression whose groups are the speaker in an item's name; empty where there is no one speaker.
