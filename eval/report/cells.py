@@ -10,19 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
+from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.titles import condition_order, condition_title
 from robustdistiller.eval.report.significance import Estimate, crossed_test
-from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS, PAPER_TASKS, REFERENCE_POINTS
-
-_TASK_ORDER = (*PAPER_TASKS, "ASR-LM", "ST", "SE", "SE2", "SS", "SS2")
-_SHORT = {
-    "accuracy": "acc",
-    "slot_type_f1": "F1",
-    "slot_value_cer": "CER",
-    "frame_der": "frame DER",
-    "si_sdr_improvement": "SI-SDRi",
-    **{name: name.upper() for name in ("wer", "cer", "per", "eer", "der", "mtwv", "bleu", "pesq", "stoi")},
-}
+from robustdistiller.eval.tasks.superb import points_of
 
 
 @dataclass(frozen=True)
@@ -62,12 +53,12 @@ class Column:
     @property
     def is_official(self) -> bool:
         """Whether it is SUPERB's test set, so that published numbers may stand in the column."""
-        return not self.test and self.split == OFFICIAL_SPLITS.get(self.task, "test")
+        return not self.test and self.split == tasks.official_split(self.task)
 
     @property
     def task_title(self) -> str:
         """Task, with its split and test set where they are not the official ones."""
-        split = "" if self.split == OFFICIAL_SPLITS.get(self.task, "test") else self.split
+        split = "" if self.split == tasks.official_split(self.task) else self.split
         details = ", ".join(part for part in (split, self.test) if part)
         return self.task + (f" ({details})" if details else "")
 
@@ -80,7 +71,7 @@ class Column:
     def metric_title(self) -> str:
         """Metric with its unit and direction."""
         unit = f" {self.unit}" if self.unit else ""
-        return f"{_SHORT.get(self.metric, self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
+        return f"{tasks.short_name(self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
 
     @property
     def digits(self) -> int:
@@ -96,8 +87,8 @@ class Column:
     @property
     def order(self) -> tuple:
         """Sort key: SUPERB's order of tasks and metrics, official test sets first, conditions from clean on."""
-        task = _TASK_ORDER.index(self.task) if self.task in _TASK_ORDER else len(_TASK_ORDER)
-        metrics = [metric for code, metric in REFERENCE_POINTS if code == self.task]
+        order, metrics = list(tasks.TASKS), list(points_of(self.task))
+        task = order.index(self.task) if self.task in order else len(order)
         metric = metrics.index(self.metric) if self.metric in metrics else len(metrics)
         return (
             *(task, self.task, self.split, self.test != "", self.test),

@@ -16,7 +16,7 @@ from robustdistiller.eval.results.frame import MEAN, UNREADABLE
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
-from robustdistiller.eval.tasks.superb import REFERENCE_POINTS
+from robustdistiller.eval.tasks.superb import points_of
 
 
 @dataclass
@@ -50,9 +50,7 @@ def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured
     frame = frame[frame.status != UNREADABLE]
     found.names = _names(frame)
     found.notes += _unfinished(frame, found.names)
-    scored = [
-        main or (task, metric) in REFERENCE_POINTS for main, task, metric in zip(frame.main, frame.task, frame.metric)
-    ]
+    scored = [main or metric in points_of(task) for main, task, metric in zip(frame.main, frame.task, frame.metric)]
     frame = frame[
         pd.Series(scored, index=frame.index, dtype=bool) & (frame.status == "ok") & ~frame.superseded.astype(bool)
     ]

@@ -9,11 +9,10 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.published import METRICS, Published, Result
 from robustdistiller.eval.results.identity import CLEAN
-from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS, ScoreError, overall_mean, superb_score
+from robustdistiller.eval.tasks.superb import ScoreError, overall_mean, superb_score
 
 #: Published protocols whose numbers stand in the table; others answer other questions.
 _SHOWN_PROTOCOLS = {"superb": "", "last-layer": " [last layer only]"}
-_FOLDS_MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _published_column(one: Result) -> Column:
     unit = next((m.unit for m in task.metrics if m.name == one.metric), None) if task else None
     if unit is None:
         unit = "" if one.metric in ("mtwv", "pesq", "bleu") else "%"
-    return Column(one.task, OFFICIAL_SPLITS.get(one.task, "test"), one.metric, unit, METRICS[one.metric], one.condition)
+    return Column(one.task, tasks.official_split(one.task), one.metric, unit, METRICS[one.metric], one.condition)
 
 
 def _published_cell(one: Result) -> Cell:
