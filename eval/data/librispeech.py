@@ -18,7 +18,6 @@ from robustdistiller.eval.data.build import mapped
 from robustdistiller.eval.data.checks import Where, audio_below, beside
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, UNPACK_AGAIN, Input, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH
-from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts
 
 MODEL = "4-gram.arpa.gz"
 NEEDED, WELCOME = ("train-clean-100", "dev-clean", "test-clean"), ("dev-other", "test-other")
@@ -42,6 +41,8 @@ class Split:
 
     def look(self, plan: Plan, folder: Path) -> list[str]:
         """Names of the audio files, relative to the corpus."""
+        from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts  # imports torch
+
         files = audio_below(folder / self.name, ".flac")
         if self.optional and not files:
             plan.note(self.name, "for evaluating on it", "not there", DIFFERS, self.optional)

@@ -10,7 +10,6 @@ from robustdistiller.eval.data.librispeech import LAYOUT, NEEDED, NEEDED_SPLITS,
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH_LEXICA
-from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon, read_transcripts
 
 _FORM = "lines 'WORD PH PH ...'"
 
@@ -31,6 +30,8 @@ def _plan_pr(plan: Plan, roots: Roots) -> None:
 
 def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -> Mapping[str, Sequence[str]] | None:
     """Pronunciations of all lexica, None where they cannot be read."""
+    from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon  # imports torch
+
     source = LIBRISPEECH_LEXICA.source
     if not files:
         fix = f"--root lexicon=FILE --root lexicon=FILE, in this order: {source}"
@@ -59,6 +60,8 @@ def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -
 
 
 def _look_at_words(plan: Plan, folder: Path, split: str, lexicon: Mapping[str, Sequence[str]]) -> None:
+    from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts  # imports torch
+
     words = {word for text in read_transcripts(folder / split).values() for word in text.split()}
     what, expected, found = f"words of {split}", "all in a lexicon", f"of {len(words)} have no pronunciation: "
     fix = "give both of s3prl's lexica, or a further --root lexicon=FILE with these words"

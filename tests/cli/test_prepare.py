@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,8 @@ def test_a_task_is_shown_with_its_rules(code):
     if code == "SID":
         assert "fixed: 200000 updates of 8 x 4 utterances" in result.output
         assert "split 1 138361, split 2 6904, split 3 8251" in result.output
+
+
+def test_looking_and_listing_wait_for_no_torch():
+    code = "import sys, robustdistiller.cli.prepare; assert not {'torch', 's3prl', 'pandas'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
