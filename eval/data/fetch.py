@@ -91,7 +91,7 @@ def _require_space(folder: Path, archives: Sequence[Archive]) -> None:
 
 
 def _part(folder: Path, archive: Archive) -> Path:
-    return folder / f"{archive.name}.part"
+    return folder / f".{archive.name}.part"  # browsers call theirs NAME.part
 
 
 def _fetch_one(archive: Archive, folder: Path, mirror: str, progress: bool) -> None:

@@ -189,7 +189,7 @@ def test_a_download_that_broke_is_taken_up_by_the_next_command(keywords, prepare
     assert result.exit_code == 1 and "Traceback" not in result.output
     sentence = f"{web.url}/speech_commands_v0.01.tar.gz could not be fetched: the connection ended after 2000 of {size}"
     assert sentence in result.stderr and "the same command goes on from there" in result.stderr
-    part = tmp_path / "data" / "speech_commands_v0.01.tar.gz.part"
+    part = tmp_path / "data" / ".speech_commands_v0.01.tar.gz.part"
     assert part.read_bytes() == keywords["speech_commands_v0.01.tar.gz"][:2000]
     web.cuts, web.asked[:] = [], []
     assert prepare("KS", tmp_path / "data").exit_code == 0
@@ -201,8 +201,8 @@ def test_a_server_that_gives_no_parts_or_another_file_meanwhile(changed, keyword
     name = "speech_commands_test_set_v0.01.tar.gz"
     web.gives_parts, web.statuses = changed, [503]
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / f"{name}.part").write_bytes(b"of another version")
-    (tmp_path / "data" / f"{name}.part.version").write_text('"older"')
+    (tmp_path / "data" / f".{name}.part").write_bytes(b"of another version")
+    (tmp_path / "data" / f".{name}.part.version").write_text('"older"')
     assert prepare("KS", tmp_path / "data").exit_code == 0
     assert ("GET", f"/{name}", "bytes=18-") in web.asked
 
@@ -332,7 +332,7 @@ def test_a_disk_that_gets_full(full, keywords, prepare, web, tmp_path, monkeypat
         patch.setattr(module, "update", no_space)
         result = prepare("KS", tmp_path / "data")
     assert result.exit_code == 1 and f"the disk of {tmp_path}/data is full; free some space" in result.stderr
-    assert "speech_commands_v0.01.tar.gz.part" in left(tmp_path / "data")
+    assert ".speech_commands_v0.01.tar.gz.part" in left(tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir() if path.is_dir()] == []
     assert prepare("KS", tmp_path / "data").exit_code == 0
 
@@ -340,6 +340,7 @@ def test_a_disk_that_gets_full(full, keywords, prepare, web, tmp_path, monkeypat
 def test_what_is_there_is_neither_replaced_nor_removed(keywords, prepare, web, tmp_path) -> None:
     data = tmp_path / "data"
     mine = [text(data / "speech_commands_v0.01" / "notes.txt", "mine"), text(data / "yes" / "a.txt", "mine")]
+    mine.append(text(data / "speech_commands_v0.01.tar.gz.part", "mine"))  # as of a browser
     by_hand = data / "speech_commands_test_set_v0.01.tar.gz"
     by_hand.write_bytes(keywords[by_hand.name])
     shutil.copytree(tmp_path / "source" / "train" / "yes", data / "speech_commands_v0.01" / "yes")
