@@ -19,7 +19,7 @@ def _plan_pr(plan: Plan, roots: Roots) -> None:
     if folder is not None:
         plan.look(folder, *NEEDED_SPLITS)
         plan.set("path", folder)
-    usual = plan.task.protocol.files["downstream_expert.corpus.lexicon"]
+    usual = plan.task.rules.files["downstream_expert.corpus.lexicon"]
     files = roots.get("lexicon") or beside(roots["path"][0], usual)
     lexicon = _look_at_lexica(plan, files, usual)
     for split in NEEDED if folder is not None and lexicon is not None else ():

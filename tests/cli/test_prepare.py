@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from robustdistiller.cli.main import app
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check import toy_corpora
-from robustdistiller.eval.data import RECIPES
 from robustdistiller.eval.sweep import TaskEntry
 
 
@@ -93,7 +92,7 @@ def test_wrong_commands_are_one_sentence(arguments, message):
     assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("code", sorted(RECIPES))
+@pytest.mark.parametrize("code", sorted(tasks.TASKS))
 def test_a_folder_that_is_not_there(code, tmp_path):
     result = prepare(code, "--check", tmp_path / "nowhere")
     assert result.exit_code == 1
@@ -112,7 +111,7 @@ def test_the_list_names_every_task_its_data_and_terms():
 def test_a_task_is_shown_with_its_rules(code):
     result = prepare(code, "--list")
     assert result.exit_code == 0
-    for line in (f"  score: {tasks.get(code).protocol.score}", "  ROOT: ", "  terms: "):
+    for line in (f"  score: {tasks.get(code).rules.score}", "  ROOT: ", "  terms: "):
         assert line in result.output
     if code == "SID":
         assert "fixed: 200000 updates of 8 x 4 utterances" in result.output
