@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import gzip
 import hashlib
+import importlib
 import io
 import re
 import shutil
@@ -22,13 +23,18 @@ from robustdistiller.cli.main import app
 from robustdistiller.common import download
 from robustdistiller.common.locks import locked
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import archives, fetch
-from robustdistiller.eval.data.archives import OFFERS
+from robustdistiller.eval.data import fetch, recipe_of
+from robustdistiller.eval.data.archives import BACKGROUNDS
 from tests.web import Server
 
 from .downloads import audio, text, voicebank
 
 pytestmark = pytest.mark.usefixtures("bridge")
+
+OFFERS = {
+    **{code: fetch.offer_of(task) for code, task in tasks.TASKS.items() if recipe_of(task).archives},
+    **BACKGROUNDS,
+}
 
 
 @pytest.fixture
@@ -72,8 +78,13 @@ def publish(web, monkeypatch):
             )
             for one in OFFERS[code].archives
         ]
-        offers = {**archives.OFFERS, code: dataclasses.replace(OFFERS[code], archives=tuple(small))}
-        monkeypatch.setattr(archives, "OFFERS", offers)
+        if code in BACKGROUNDS:
+            monkeypatch.setitem(BACKGROUNDS, code, dataclasses.replace(OFFERS[code], archives=tuple(small)))
+        else:
+            task = tasks.get(code)
+            module, _, name = task.data.partition(":")
+            recipe = dataclasses.replace(recipe_of(task), archives=tuple(small))
+            monkeypatch.setattr(importlib.import_module(module), name, recipe)
 
     return call
 
@@ -174,7 +185,7 @@ def test_noise_and_rooms(name, publish, prepare, tmp_path) -> None:
     publish(code, {archive.name: (packed if archive.name.endswith(".zip") else tar)(source, archive.folder)})
     result = prepare(name, tmp_path / "noise")
     assert result.exit_code == 0, result.output
-    assert archives.OFFERS[code].corpora[0].terms in result.output and "robustdistiller data" in result.output
+    assert OFFERS[code].corpora[0].terms in result.output and "robustdistiller data" in result.output
     kind = {"musan": "musan", "rirs_noises": "openslr28", "esc-50": "esc50"}[code]
     assert detect_layout(tmp_path / "noise" / archive.folder) == kind
 
@@ -374,7 +385,7 @@ def test_somebody_elses_archive(keywords, prepare, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["KS", "--download"], "--download needs ROOT, the folder that KS is fetched to"),
+        (["KS", "--download"], "--download needs ROOT, the folder that Speech Commands v0.01 is fetched to"),
         (["KS", "x", "--download", "--check"], "--download writes files, and --check does not"),
         (["musan", "x"], "musan is fetched, not prepared; type the same with --download"),
         (["KS", "x", "--mirror", "http://x"], "--mirror is for what is fetched; type the same with --download"),
