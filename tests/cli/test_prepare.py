@@ -131,7 +131,8 @@ def test_a_task_of_somebodys_own_that_says_nothing_of_its_data(monkeypatch, tmp_
     }
     monkeypatch.setitem(tasks.TASKS._tasks, "OWN", tasks.Task("OWN", "my task", "mine", (accuracy,), config))
     result = prepare("OWN", "--list")
-    assert result.exit_code == 0 and "fixed: 7 updates of 3 x 1 utterances, and everything else in its" in result.output
+    assert result.exit_code == 0, result.stderr
+    assert "fixed: 7 updates of 3 x 1 utterances, and everything else in its" in result.output
     assert prepare("--list").exit_code == 0
     for arguments in (["OWN", tmp_path], ["OWN", tmp_path, "--download"]):
         result = prepare(*arguments)
