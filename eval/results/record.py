@@ -166,6 +166,10 @@ class Record:
         """The metric that tables show."""
         return self.metrics[0]
 
+    def value(self, metric: str) -> float | None:
+        """One of its metrics by name; None where it has none."""
+        return next((one.value for one in self.metrics if one.name == metric), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-able."""
         return dataclasses.asdict(self)
