@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robustdistiller.eval.data.archives import Archive
 from robustdistiller.eval.data.checks import beside
-from robustdistiller.eval.data.librispeech import LAYOUT, NEEDED, NEEDED_SPLITS, where
+from robustdistiller.eval.data.librispeech import ARCHIVES, LAYOUT, NEEDED, NEEDED_SPLITS, where
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH_LEXICA
-from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon, read_transcripts
 
+LEXICA = tuple(
+    Archive(f"https://huggingface.co/datasets/s3prl/g2p/raw/main/lexicon/{name}", size_gb=0.02)
+    for name in ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
+)
 _FORM = "lines 'WORD PH PH ...'"
 
 
@@ -20,7 +24,7 @@ def _plan_pr(plan: Plan, roots: Roots) -> None:
     if folder is not None:
         plan.look(folder, *NEEDED_SPLITS)
         plan.set("path", folder)
-    usual = plan.task.protocol.files["downstream_expert.corpus.lexicon"]
+    usual = plan.task.rules.files["downstream_expert.corpus.lexicon"]
     files = roots.get("lexicon") or beside(roots["path"][0], usual)
     lexicon = _look_at_lexica(plan, files, usual)
     for split in NEEDED if folder is not None and lexicon is not None else ():
@@ -31,6 +35,8 @@ def _plan_pr(plan: Plan, roots: Roots) -> None:
 
 def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -> Mapping[str, Sequence[str]] | None:
     """Pronunciations of all lexica, None where they cannot be read."""
+    from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon  # imports torch
+
     source = LIBRISPEECH_LEXICA.source
     if not files:
         fix = f"--root lexicon=FILE --root lexicon=FILE, in this order: {source}"
@@ -59,6 +65,8 @@ def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -
 
 
 def _look_at_words(plan: Plan, folder: Path, split: str, lexicon: Mapping[str, Sequence[str]]) -> None:
+    from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts  # imports torch
+
     words = {word for text in read_transcripts(folder / split).values() for word in text.split()}
     what, expected, found = f"words of {split}", "all in a lexicon", f"of {len(words)} have no pronunciation: "
     fix = "give both of s3prl's lexica, or a further --root lexicon=FILE with these words"
@@ -78,4 +86,5 @@ PR = Recipe(
         Input("lexicon", "pronunciations, given once for each file; default: s3prl's, in the folder or beside it"),
     ),
     _plan_pr,
+    (*ARCHIVES, *LEXICA),
 )
