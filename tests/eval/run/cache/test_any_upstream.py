@@ -169,6 +169,16 @@ def test_features_are_exact_whatever_they_depend_on(change, depends_on, tmp_path
     assert cached.found > cached.computed
 
 
+def test_a_featurizer_that_is_trained_on_several_gpus_is_looked_into(tmp_path) -> None:
+    from s3prl.upstream.interfaces import Featurizer
+
+    upstream, wavs = Hooked(), noise(6400, 3200)
+    featurizer = Featurizer(upstream, upstream_device="cpu")
+    spread = SimpleNamespace(module=featurizer)  # as DistributedDataParallel keeps it
+    cached = CachePlan(str(tmp_path)).open(upstream, spread, SimpleNamespace(module=None), {"upstream": "toy"}, "cpu")
+    assert torch.equal(cached(wavs)["hidden_states"][1][0], upstream(wavs)["hidden_states"][1][0])
+
+
 def test_chance_is_not_cached(tmp_path, caplog) -> None:
     cached, _ = opened(Plain(lambda batch: batch + 0.1 * torch.randn(batch.shape)), tmp_path)
     assert cached is None and "differ by" in caplog.text and not list(tmp_path.iterdir())
