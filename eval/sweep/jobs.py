@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.run.launcher import Launch
+from robustdistiller.eval.run.launcher import launch
 from robustdistiller.upstream.contract import check_upstream, require
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def perform(job: Job) -> int:
     errors = []
     for call in work["calls"]:
         try:
-            Launch(call).run()
+            launch(call)
         except Exception as error:
             logger.exception("%s failed", " ".join(call))
             errors.append(error)
@@ -166,9 +166,7 @@ def _train(job: Job) -> int:
         folder.mkdir(parents=True)
         config = folder / "head.yaml"
         config.write_text(yaml.safe_dump(job.work["config"], sort_keys=False), encoding="utf-8")
-        Launch(
-            ["-m", "train", *job.work["arguments"], *job.work["options"], "-c", str(config), "-p", str(folder)]
-        ).run()
+        launch(["-m", "train", *job.work["arguments"], *job.work["options"], "-c", str(config), "-p", str(folder)])
         return total
     path, step = found
     if step >= total:
@@ -177,7 +175,7 @@ def _train(job: Job) -> int:
     write_json(job.folder / RESUMED_FILE, [*resumed, step])
     logger.info("Going on from step %d of %d (%s)", step, total, path.name)
     moved = f"args.expdir={str(folder)!r}"
-    Launch(["-m", "train", "-e", str(path), *job.work["options"], "-o", moved]).run()
+    launch(["-m", "train", "-e", str(path), *job.work["options"], "-o", moved])
     return total - step
 
 

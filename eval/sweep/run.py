@@ -16,12 +16,11 @@ from robustdistiller.common.logs import terminate_like_interrupt
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.dev_choice import (
-    SELECTION_FILE,
     Tried,
     choose,
     describe,
     dev_score,
-    write_selection,
+    note_selection,
 )
 from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head
 from robustdistiller.eval.sweep.calls import contract_job, evaluate_job, train_job
@@ -213,10 +212,7 @@ class Sweep:
             except LaunchError as error:
                 self._fail_cells(group, str(error))
                 return
-            for head in group.heads:
-                if head.folder != folder:
-                    (head.folder / SELECTION_FILE).unlink(missing_ok=True)
-            write_selection(folder, selection)
+            note_selection(folder, selection)
             self.progress[group].learning_rate = chosen.learning_rate
             self._evaluate_again_if_chosen_anew(group, selection)
         cells = self._to_run[group]

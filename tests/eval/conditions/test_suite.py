@@ -178,13 +178,8 @@ def test_a_wrong_suite_is_refused_in_one_sentence(text, message, tmp_path):
 
 
 def test_options_of_sources_are_refused_where_they_are_typed():
-    from robustdistiller.eval.run.head_checkpoint import LaunchError
-    from robustdistiller.eval.run.launcher import Launch
-
-    launch = Launch.__new__(Launch)
-    launch.ours = {"noise": ["/data/musan,splt=test"], "rir": None, "speech": None, "music": None}
-    with pytest.raises(LaunchError, match=r"^--noise: unknown option 'splt' in .*; did you mean 'split'"):
-        launch._given_over(Sources())
+    with pytest.raises(ValueError, match=r"^unknown option 'splt' in .*; did you mean 'split'"):
+        Sources().with_given({"noise": ["/data/musan,splt=test"]})
 
 
 def test_corpora_of_a_suite_are_drawn_from_by_their_weights(tmp_path):

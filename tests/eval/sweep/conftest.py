@@ -11,7 +11,7 @@ import pytest
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.record import example_record
-from robustdistiller.eval.run.dev_choice import append_scores, read_selection
+from robustdistiller.eval.run.head_checkpoint import HeadNote
 from robustdistiller.eval.sweep import SweepConfig, TaskEntry, UpstreamEntry, expand, heard_of, make_plan
 from robustdistiller.eval.sweep.jobs import Job, Outcome
 from robustdistiller.eval.sweep.run import Sweep
@@ -70,7 +70,8 @@ class FakeExecutor:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dev-best.ckpt").touch()
         rate = job.work["config"]["optimizer"]["lr"]
-        append_scores(folder, "dev", 10, {"fluent_commands/dev-acc": self.dev[rate]}, ["dev-best.ckpt"])
+        scores = {"split": "dev", "step": 10, "scalars": {"fluent_commands/dev-acc": self.dev[rate]}}
+        HeadNote(dev_scores=[{**scores, "saved": ["dev-best.ckpt"]}]).write(folder)
         return Outcome("done", wall_s=20.0, work_done=10)
 
     def evaluate(self, job: Job) -> Outcome:
@@ -79,7 +80,7 @@ class FakeExecutor:
         bad = ""
         for call in job.work["calls"]:
             given = dict(itertools.pairwise(call))
-            selection = read_selection(Path(given["-e"]).parent)
+            selection = HeadNote.read(Path(given["-e"]).parent).selection
             for condition in [value for option, value in itertools.pairwise(call) if option == "--condition"]:
                 failed = {"status": "failed", "reason": "RuntimeError: a file vanished"}
                 bad = bad or (failed["reason"] if condition in self.failing_conditions else "")
