@@ -19,7 +19,7 @@ import numpy as np
 from robustdistiller.common.files import write_bytes
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.record import OUTCOMES_VERSION, Record, RecordError
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks import TASKS, Task
 
 _ID_KEYS = ("filename", "filenames")
 _TOLERANCE = 1e-3
@@ -219,7 +219,10 @@ def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
             n: ItemScores(stored[f"{n}.numerator"], stored[f"{n}.denominator"], float(stored[f"{n}.scale"]))
             for n in names
         }
-        outcomes = Outcomes(tuple(stored["ids"].tobytes().decode().split("\n")), metrics)
+        ids = tuple(stored["ids"].tobytes().decode().split("\n"))
+    task = TASKS.get(record.task)
+    outcomes = Outcomes(ids, metrics, tuple(map(task.speaker_of, ids)) if task else ids)
+
     try:
         check_against(outcomes, record)
     except NoOutcomes as error:
