@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import re
 import sys
 from types import SimpleNamespace
@@ -236,6 +237,33 @@ def test_features_are_computed_without_tf32(tmp_path, monkeypatch) -> None:
     cached, _ = opened(Plain(change), tmp_path)
     cached(noise(3200))
     assert seen[-1] == (False, "highest") and torch.backends.cudnn.allow_tf32
+
+
+def test_generators_do_not_depend_on_what_is_known(tmp_path) -> None:
+    """fairseq's encoders draw for layer drop in evaluation too; s3prl's data sets crop with the same generators."""
+
+    def change(batch):
+        np.random.random()
+        torch.rand(1)
+        random.random()
+        return batch
+
+    def numbers():
+        return np.random.random(), float(torch.rand(1)), random.random()
+
+    upstream, wavs, seen = Plain(change), noise(3200), []
+    for _ in range(2):  # computed, then known
+        for seed in (np.random.seed, torch.manual_seed, random.seed):
+            seed(7)
+        cached, _ = opened(upstream, tmp_path)
+        opening = numbers()
+        cached(wavs)
+        seen.append((opening, numbers()))
+    for seed in (np.random.seed, torch.manual_seed, random.seed):
+        seed(7)
+    torch.randn(16000)  # s3prl's featurizer looks at the upstream when it is made
+    change(None)
+    assert seen == [(numbers(), numbers())] * 2 and cached.computed == 0
 
 
 class Pooled(nn.Module):
