@@ -125,14 +125,10 @@ def test_looking_and_listing_wait_for_no_torch():
 
 def test_a_task_of_somebodys_own_that_says_nothing_of_its_data(monkeypatch, tmp_path):
     accuracy = tasks.Metric("accuracy", "acc", higher_is_better=True)
-    config = {
-        "runner": {"total_steps": 7, "gradient_accumulate_steps": 1},
-        "downstream_expert": {"d": {"batch_size": 3}},
-    }
-    monkeypatch.setitem(tasks.TASKS._tasks, "OWN", tasks.Task("OWN", "my task", "mine", (accuracy,), config))
+    monkeypatch.setitem(tasks.TASKS._tasks, "OWN", tasks.Task("OWN", "my task", "mine", (accuracy,), "ks"))
     result = prepare("OWN", "--list")
     assert result.exit_code == 0, result.stderr
-    assert "fixed: 7 updates of 3 x 1 utterances, and everything else in its" in result.output
+    assert "What robustdistiller prepare takes" not in result.output and "  metric: accuracy in %" in result.output
     assert prepare("--list").exit_code == 0
     for arguments in (["OWN", tmp_path], ["OWN", tmp_path, "--download"]):
         result = prepare(*arguments)
