@@ -114,6 +114,14 @@ class TrainingPlan:
         """What is written beside the head."""
         return {"train_condition": self.name, "sources": dict(self.sources), "seed": self.seed}
 
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the head: of sources their contents, whatever their folders are called."""
+        digests = {
+            condition: {kind: source["digest"] for kind, source in sources.items()}
+            for condition, sources in self.sources.items()
+        }
+        return {**self.note(), "sources": digests}
+
     def wrap(self, get_dataloader: Callable, train_split: str) -> Callable:
         """The expert's ``get_dataloader`` with the training split under the conditions, all others as they are."""
         takes_epoch = "epoch" in inspect.signature(get_dataloader).parameters
