@@ -1,7 +1,7 @@
 """A process that does one job: ``python -m robustdistiller.eval.sweep.worker FOLDER``.
 
-It ends when its standard input does, that is when the sweep that started it has died: nobody would see its result, and
-a sweep started again would run the job a second time beside it.
+It ends when its standard input does, that is when the process that started it has died: nobody would see its result,
+and the next start would run the job a second time beside it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def main(folder: str) -> int:
     """Do the job of a folder; returns the exit status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
-    from robustdistiller.eval.sweep.jobs import run_job
+    from robustdistiller.eval.sweep.engine import do_job
 
-    return 0 if run_job(Path(folder)).state == "done" else 1
+    return 0 if do_job(Path(folder)).state == "done" else 1
 
 
 def _end_with_parent() -> None:
