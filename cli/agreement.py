@@ -48,7 +48,7 @@ def show_agreement(found: DataFrame, console: Console) -> None:
     from rich import box
     from rich.table import Table
 
-    from robustdistiller.cli.table import print_whole
+    from robustdistiller.cli.printing import print_whole
 
     numbers: dict[str, int] = {}
     title = "Spearman's rho of feature distance and probe accuracy"

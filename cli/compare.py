@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from robustdistiller.cli.table import print_whole
+from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval.conditions.titles import condition_title
 from robustdistiller.eval.report.compare import Difference, Missing, Side, compare_sides, find_side, missing_cells
 from robustdistiller.eval.report.measured import read_systems

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from robustdistiller.cli.table import print_whole
+from robustdistiller.cli.printing import print_whole
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.measured import read_systems

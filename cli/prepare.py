@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from robustdistiller.cli.table import print_whole
+from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import (
     DIFFERS,

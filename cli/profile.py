@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from robustdistiller.cli.help_text import folded
-from robustdistiller.cli.table import print_whole
+from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval.cost import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.contract import ContractError
 from robustdistiller.upstream.model.cost import NOT_COUNTED

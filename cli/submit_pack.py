@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.help_text import folded
-from robustdistiller.cli.table import print_whole
+from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.tables import number
 from robustdistiller.eval.results.record import RecordError

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval.report.plots import plot_table
 from robustdistiller.eval.report.table import TaskTable, build_tables
 from robustdistiller.eval.results.files import read_records, slug
@@ -65,17 +66,6 @@ def show_tables(records: list[Path], out: Path, console: Console, reference: str
         name = "-".join(slug(part) for part in (one.task, one.split, one.part) if part)
         written.append(plot_table(one, out / f"{name}.png", line))
     return written
-
-
-def print_whole(shown: Table, console: Console) -> None:
-    """Print a table wider than the terminal rather than cut: no digit is ever lost."""
-    needed = console.measure(shown, options=console.options.update(width=1000)).maximum
-    terminal = console.width
-    try:
-        console.width = max(terminal, needed)
-        console.print(shown)
-    finally:
-        console.width = terminal
 
 
 def rich_table(one: TaskTable) -> Table:

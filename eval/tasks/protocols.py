@@ -1,7 +1,7 @@
 """The rules of SUPERB's tasks: on what a head is trained, chosen and scored, and what a standard run may choose.
 
 A run is standard when its configuration is the shipped one of `downstream_configs`, apart from the learning rate, from
-paths, and from what changes speed but no result. `eval.standard` lists everything else; every record holds that list.
+paths, and from what changes speed but no result. `eval.tasks.rules` tells what else differs.
 """
 
 from __future__ import annotations
@@ -9,19 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-#: Settings of any task that a standard run may choose: they change how fast or how often, not what is learned.
-FREE = (
-    "optimizer.lr",
-    "num_workers",
-    "max_workers",
-    "runner.log_step",
-    "runner.save_step",
-    "runner.max_keep",
-    "downstream_expert.datarc.pre_load",
-    "downstream_expert.datarc.train_meta_data",  # s3prl never reads it
-    "downstream_expert.scorerc.save_predictions",
-)
 
 
 @dataclass(frozen=True)
@@ -31,7 +18,7 @@ class Protocol:
     Attributes:
         train, dev, test: what heads are trained on, chosen on and scored on.
         score: how the number is read.
-        free: settings beyond `FREE` that a standard run may choose.
+        free: settings beyond `rules.FREE` that a standard run may choose.
         allowed: settings of which a standard run may take one of several values.
         files: names that the files given at a setting have in a standard run.
         free_arguments: command-line settings of s3prl that a standard run may choose.

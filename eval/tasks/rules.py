@@ -1,78 +1,167 @@
-"""What makes a run non-standard: everything in which it differs from its task's rules, in words.
+"""The one division of a run's settings into what a task's rules fix and what a run may choose.
 
-The rules are in `eval.protocols`; the configuration that they prescribe is the shipped one of `downstream_configs`.
+Whether a run is standard, whether two numbers are comparable, and which runs are the same cell all follow from
+:func:`split`: settings that are fixed decide, settings that are free (learning rate, data folders, workers, how an
+update of 32 utterances is put together ...) never do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.report.robustness import CLEAN
-from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.protocols import FREE, Protocol
+from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
+from robustdistiller.eval.tasks.protocols import Protocol
 
-#: Command-line settings of s3prl that a standard run leaves at these values.
-_HEAD_ARGUMENTS = {
+#: Settings that a run of any task may choose, by their full or their last name: where data lies, how fast it is read,
+#: how often something is saved or printed.
+FREE = (
+    "optimizer.lr",
+    "num_workers",
+    "max_workers",
+    "eval_batch_size",
+    "eval_batchsize",
+    "pre_load",
+    "runner.log_step",
+    "runner.save_step",
+    "runner.max_keep",
+    "downstream_expert.datarc.train_meta_data",  # s3prl never reads it
+    "downstream_expert.scorerc.save_predictions",
+)
+#: How features reach the head: command-line settings of s3prl, with the values that the benchmark prescribes.
+ARGUMENTS = {
     "upstream_trainable": False,
     "upstream_feature_selection": "hidden_states",
     "upstream_layer_selection": None,
     "upstream_feature_normalize": False,
+    "downstream_variant": None,
 }
+CLEAN = "clean"
 _BATCH_SIZES = ("batch_size", "train_batch_size", "train_batchsize")
 _ACCUMULATION = "runner.gradient_accumulate_steps"
-# Below these s3prl reads the selected blocks of settings only.
-_BLOCKS = ("downstream_expert.modelrc.", "downstream_expert.model.")
+# Model settings of s3prl in which one block of several is chosen by name: where the blocks are, and who names one.
+_CHOICES = (("", "select"), ("module_config", "module"), ("LossConfig", "ObjectiveLoss"))
 
 
-def deviations(
-    task: Task, config: Mapping[str, Any], arguments: Mapping[str, Any], train_condition: str = CLEAN
-) -> list[str]:
-    """What of a run is not as the benchmark prescribes, one phrase each; empty for a standard run.
+@dataclass(frozen=True)
+class Split:
+    """A run's settings, divided.
 
-    The batch size and the gradient accumulation are compared by their product, the utterances of an update.
+    Attributes:
+        fixed: what the task's rules fix, as this run has it; equal wherever data and files lie.
+        free: what the run chose, by flat dotted keys; paths by their last part.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> config = load_config(tasks.get("IC"))
+        >>> one = split(tasks.get("IC"), config, {})
+        >>> one.free["optimizer.lr"], one.fixed["runner.total_steps"], one.fixed["utterances_per_update"]
+        (0.0001, 200000, 32)
+        >>> config["optimizer"]["lr"] = 1e-2
+        >>> split(tasks.get("IC"), config, {}).digest == one.digest
+        True
+    """
+
+    fixed: dict[str, Any]
+    free: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `fixed`, 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.fixed, sort_keys=True).encode()).hexdigest()
+
+
+def split(
+    task: Task,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    *,
+    train_condition: str = CLEAN,
+    features: str | Mapping[str, str] = "",
+    quick: str = "",
+) -> Split:
+    """Divide a run's settings by the rules of its task.
 
     Args:
         task: the registry entry.
         config: s3prl's configuration of the run.
         arguments: command-line settings of s3prl, e.g. ``vars(args)``; those that are missing are taken as standard.
         train_condition: condition of the head's training audio.
+        features: precision of cached features that the head was trained or evaluated on, e.g. ``frames float16``, or
+            both as records keep them; features of full precision count as computed on the spot.
+        quick: label of a quick look at a part of the data; empty for the full run.
+    """
+    rules, fixed, free = task.protocol, {}, {}
+    roots = {root.key.removeprefix("config.") for root in task.roots}
+    vocabularies = {key.removeprefix("config.") for key in vocabulary_paths(task)}
+    settings, standard = (dict(_leaves(_selected(one))) for one in (config, load_config(task)))
+    batch = next((key for key in settings if key.rsplit(".", 1)[-1] in _BATCH_SIZES), None)
+    updates = {batch, _ACCUMULATION} if batch and task.trainable else set()
+    for key, value in settings.items():
+        if key in rules.files and value:
+            fixed[key] = [Path(str(one)).name for one in ([value] if isinstance(value, str) else value)]
+        elif key in vocabularies:
+            fixed[key] = _content(value)
+        elif key in roots or key in updates or _is_free(key, value, task):
+            free[key] = _plain(value)
+        elif key == "runner.eval_dataloaders":  # what is scored beside the development set changes nothing
+            fixed[key] = [name for name in value or [] if name.startswith(("dev", "valid"))]
+        elif value is not None and (value is not False or key in standard):  # what is off may as well be left out
+            fixed[key] = _plain(value)
+    if updates:
+        fixed["utterances_per_update"] = _product(settings[batch], settings.get(_ACCUMULATION) or 1)
+    for name, standard in ARGUMENTS.items():
+        given = arguments.get(name)
+        if name in rules.free_arguments:
+            free |= {} if given is None else {name: _plain(given)}
+        elif given is not None and given != standard:
+            fixed[name] = _plain(given)
+    halved = "float16" in (features if isinstance(features, str) else " ".join(features.values()))
+    extras = {
+        "train_condition": "" if train_condition == CLEAN else train_condition,
+        "features": "frames float16" if halved else "",
+        "quick": quick,
+    }
+    return Split({**fixed, **{name: value for name, value in extras.items() if value}}, free)
+
+
+def deviations(
+    task: Task,
+    config: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    *,
+    train_condition: str = CLEAN,
+    features: str | Mapping[str, str] = "",
+    quick: str = "",
+) -> list[str]:
+    """What of a run is not as the benchmark prescribes, one phrase each; empty for a standard run.
+
+    Args:
+        task, config, arguments, train_condition, features, quick: as for :func:`split`.
 
     Example:
         >>> from robustdistiller.eval import tasks
-        >>> run = task_configs.load_config(tasks.get("IC"))
+        >>> run = load_config(tasks.get("IC"))
         >>> run["optimizer"]["lr"], run["runner"]["total_steps"] = 1e-2, 4000
         >>> run["downstream_expert"]["datarc"]["train_batch_size"] = 8
         >>> deviations(tasks.get("IC"), run, {"upstream_trainable": True})
-        ['runner.total_steps is 4000, not 200000', 'updates see 8 (8 x 1) utterances, not 32 (32 x 1)', \
+        ['runner.total_steps is 4000, not 200000', 'utterances_per_update is 8, not 32', \
 'upstream_trainable is True, not False']
     """
-    protocol, shipped = task.protocol, task_configs.load_config(task)
-    ours, theirs = dict(_leaves(config)), dict(_leaves(shipped))
-    roots = [root.key.removeprefix("config.") for root in task.roots]
-    special = [*roots, *protocol.allowed, *protocol.files]
-    batch = [key for key in theirs if key.rsplit(".", 1)[-1] in _BATCH_SIZES]
-    if _ACCUMULATION in theirs and batch:
-        special += [_ACCUMULATION, *batch]
-    found = [] if protocol.comparable else [f"{task.code} is s3prl's second recipe, not SUPERB's"]
-    for key in dict.fromkeys([*theirs, *ours]):
-        if key in special or _is_free(key, protocol) or _is_unused(key, shipped):
-            continue
-        if key.startswith("runner.") and not task.trainable:  # about training
-            continue
-        given, standard = ours.get(key), theirs.get(key)
-        if not _same(key, given, standard):
-            found.append(f"{key} is {given}, not {'left out' if standard is None else standard}")
-    found += _updates(ours, theirs, batch)
-    found += _choices(ours, protocol)
-    for name, standard in _HEAD_ARGUMENTS.items():
-        given = arguments.get(name)
-        if name not in protocol.free_arguments and given is not None and given != standard:
-            found.append(f"{name} is {given}, not {standard}")
-    if train_condition != CLEAN:
-        found.append(f"the head was trained under {train_condition}, not on clean audio")
+    rules, run = task.protocol, {"train_condition": train_condition, "features": features, "quick": quick}
+    standard = split(task, load_config(task), {}).fixed | {key: list(names) for key, names in rules.files.items()}
+    ours = split(task, config, arguments, **run).fixed
+    found = [] if rules.comparable else [f"{task.code} is s3prl's second recipe, not SUPERB's"]
+    for key in dict.fromkeys([*standard, *ours]):
+        given, expected = ours.get(key), standard.get(key, ARGUMENTS.get(key))
+        if given != expected and not (given is None and key in rules.files):
+            found.append(_phrase(key, given, expected, rules))
     return found
 
 
@@ -93,72 +182,76 @@ def test_set_deviations(task: Task, split: str, items: int | None, fold: str = "
     return [f"the {split} set has {items} items, not {official}"] if known and items != official else []
 
 
+def _phrase(key: str, given: Any, expected: Any, rules: Protocol) -> str:
+    if key == "train_condition":
+        return f"the head was trained under {given}, not on clean audio"
+    if key == "features":
+        return "the head was given features that were kept in half precision"
+    if key == "quick":
+        return f"a quick look ({given}), not the full task"
+    if key in rules.allowed:
+        return f"{key} is {given}, not one of {', '.join(map(str, rules.allowed[key]))}"
+    if key in rules.files:
+        return f"{key} names {', '.join(given)}, not {', '.join(expected)}"
+    if str(expected).startswith("sha256:"):
+        return f"{key} has other contents than the benchmark's"
+    return f"{key} is {given}, not {'left out' if expected is None and key not in ARGUMENTS else expected}"
+
+
+def _selected(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without blocks of model settings that it does not select, which s3prl never reads."""
+    expert = dict(config.get("downstream_expert") or {})
+    for name in {"modelrc", "model"} & set(expert):
+        section = dict(expert[name] or {})
+        for place, chooser in _CHOICES:
+            blocks, chosen = section.get(place, {}) if place else section, section.get(chooser)
+            if isinstance(blocks, Mapping) and chosen in blocks:
+                kept = {k: v for k, v in blocks.items() if k == chosen or not isinstance(v, Mapping)}
+                section = {**section, place: kept} if place else kept
+        expert[name] = section
+    return {**config, "downstream_expert": expert}
+
+
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
+    if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    elif not isinstance(node, Mapping):
+    else:
         yield path, node
 
 
-def _is_free(key: str, protocol: Protocol) -> bool:
-    return any(key == free or key.rsplit(".", 1)[-1] == free for free in (*FREE, *protocol.free))
+def _is_free(key: str, value: Any, task: Task) -> bool:
+    rules = task.protocol
+    if key in rules.allowed:
+        return value in rules.allowed[key]
+    if key.startswith("runner.") and not task.trainable:  # about training
+        return True
+    return any(key == name or key.rsplit(".", 1)[-1] == name for name in (*FREE, *rules.free))
 
 
-def _is_unused(key: str, shipped: Mapping[str, Any]) -> bool:
-    """Whether a key stands in a block of model settings that the shipped configuration does not select."""
-    if not key.startswith(_BLOCKS):
-        return False
-    node: Any = shipped
-    *parents, _ = key.split(".")
-    for part in parents:
-        if not isinstance(node, Mapping) or part not in node:
-            return True
-        node = node[part]
-    return False
+def _product(batch: Any, accumulation: Any) -> Any:
+    whole = isinstance(batch, int) and isinstance(accumulation, int)
+    return batch * accumulation if whole else f"{batch} x {accumulation}"
 
 
-def _same(key: str, given: Any, standard: Any) -> bool:
-    if key == "runner.eval_dataloaders":  # what is scored beside the development set changes nothing
-        return [s for s in given or [] if s.startswith("dev")] == [s for s in standard or [] if s.startswith("dev")]
-    if isinstance(standard, str) and isinstance(given, str) and Path(standard).is_absolute():
-        return _same_vocabulary(Path(given), Path(standard))
-    if "-inf" in (str(given), str(standard)):
-        return str(given).replace("math.", "") == str(standard).replace("math.", "")
-    if isinstance(given, list | tuple) and isinstance(standard, list | tuple):
-        return list(given) == list(standard)
-    return given == standard
-
-
-def _same_vocabulary(given: Path, standard: Path) -> bool:
+def _content(path: Any) -> str:
+    """What a small text file says, whatever it is called; its name where it cannot be read."""
     try:
-        return given == standard or given.read_text(encoding="utf-8").split() == standard.read_text("utf-8").split()
+        words = Path(str(path)).read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError):
-        return False
+        return f"{Path(str(path)).name} (not readable)"
+    return f"sha256:{hashlib.sha256(' '.join(words).encode()).hexdigest()}"
 
 
-def _updates(ours: Mapping[str, Any], theirs: Mapping[str, Any], batch: Sequence[str]) -> list[str]:
-    def size(values: Mapping[str, Any]) -> tuple[Any, Any]:
-        return values.get(batch[0]), values.get(_ACCUMULATION) or 1
-
-    if not batch or _ACCUMULATION not in theirs:
-        return []
-    (a, b), (c, d) = size(ours), size(theirs)
-    if isinstance(a, int) and isinstance(b, int) and a * b == c * d:
-        return []
-    product = a * b if isinstance(a, int) and isinstance(b, int) else "unknown"
-    return [f"updates see {product} ({a} x {b}) utterances, not {c * d} ({c} x {d})"]
-
-
-def _choices(ours: Mapping[str, Any], protocol: Protocol) -> list[str]:
-    """Settings that must have one of several values, and files that must have given names."""
-    found = []
-    for key, values in protocol.allowed.items():
-        if ours.get(key) not in values:
-            found.append(f"{key} is {ours.get(key)}, not one of {', '.join(map(str, values))}")
-    for key, names in protocol.files.items():
-        given = ours.get(key) or []
-        given = tuple(Path(str(one)).name for one in ([given] if isinstance(given, str) else given))
-        if given and given != names:
-            found.append(f"{key} names {', '.join(given)}, not {', '.join(names)}")
-    return found
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, the same for all spellings of it: 1 and 1.0, -.inf and "-math.inf", any folder."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, int | float) and math.isfinite(value):
+        return int(value) if float(value).is_integer() and abs(value) < 2**53 else value
+    text = str(value)
+    if text.replace("math.", "") in ("inf", "-inf"):
+        return text.replace("math.", "")
+    return Path(text).name if Path(text).is_absolute() else text

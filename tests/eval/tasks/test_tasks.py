@@ -13,6 +13,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream.s3prl import bridge
 
+EXPERT = "config.downstream_expert"
 S3PRL = Path(importlib.util.find_spec("s3prl").submodule_search_locations[0])
 
 # What the benchmark prescribes: steps, learning rate, utterances per update.
@@ -106,10 +107,8 @@ def test_vocabularies_have_the_sizes_of_the_published_heads():
     from s3prl.downstream.asr.dictionary import Dictionary
     from s3prl.downstream.ctc.text import load_text_encoder
 
-    key = f"{tasks._EXPERT}.text.vocab_file"
-    assert (
-        len(Dictionary.load(task_configs.vocabulary_paths(tasks.get("ASR"))[f"{tasks._EXPERT}.datarc.dict_path"])) == 32
-    )
+    key = f"{EXPERT}.text.vocab_file"
+    assert len(Dictionary.load(task_configs.vocabulary_paths(tasks.get("ASR"))[f"{EXPERT}.datarc.dict_path"])) == 32
     assert load_text_encoder("word", task_configs.vocabulary_paths(tasks.get("PR"))[key]).vocab_size == 71 + 3
     characters = load_text_encoder("character", task_configs.vocabulary_paths(tasks.get("SF"))[key])
     assert characters.vocab_size == 28 + 3
@@ -183,4 +182,4 @@ def test_missing_data_is_named_with_the_option_to_type(tmp_path: Path):
     config["downstream_expert"]["corpus"] |= {"path": str(tmp_path), "lexicon": [str(tmp_path / "lexicon.txt")]}
     task_configs.check_roots(task, config)
     config["downstream_expert"]["corpus"]["lexicon"].append(str(tmp_path / "gone.txt"))
-    assert [root.key for root in task_configs.missing_roots(task, config)] == [f"{tasks._EXPERT}.corpus.lexicon"]
+    assert [root.key for root in task_configs.missing_roots(task, config)] == [f"{EXPERT}.corpus.lexicon"]
