@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream import ModelName
+from robustdistiller.upstream.pretrained.names import existing_path
 from robustdistiller.upstream.s3prl.entries import entry_of
 
 NotNegative = Annotated[int, Field(ge=0)]
@@ -70,6 +72,7 @@ class UpstreamEntry:
     def __post_init__(self) -> None:
         if self.checkpoint is None:
             self.name, self.checkpoint = entry_of(self.name)
+        self.checkpoint, self.options = _absolute_if_there(self.checkpoint), _absolute_if_there(self.options)
         self.label = self.label or (
             ModelName.parse(self.checkpoint, strict=False).label if self.checkpoint else self.name
         )
@@ -350,6 +353,14 @@ class SweepConfig:
         """The folder of everything, absolute."""
         return Path(self.out).absolute()
 
+    def with_policy(self, policy: str | None) -> SweepConfig:
+        """The same with another policy; None: as it is.
+
+        Raises:
+            SweepError: it is none of `POLICIES`.
+        """
+        return self if policy is None else dataclasses.replace(self, policy=policy)
+
     def conditions_of(self, task: TaskEntry) -> tuple[Condition, ...]:
         """The test conditions of a task, each once: its own, or the sweep's and those of its suites.
 
@@ -401,6 +412,11 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, list):
         return [_absolute(one) for one in value]
     return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
+
+
+def _absolute_if_there(text: str | None) -> str | None:
+    path = existing_path(text) if text else None
+    return text if path is None else str(path.absolute())
 
 
 def _set(config: dict[str, Any], key: str, value: Any, task: str) -> None:
