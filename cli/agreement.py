@@ -6,38 +6,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+
+from robustdistiller.cli.command import command
+from robustdistiller.cli.printing import new_table, print_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from rich.console import Console
 
 
+HELP = """
+Show whether feature distance and linear probe rank students alike.
+
+\b
+  robustdistiller agreement exp/a exp/b exp/c
+  robustdistiller agreement exp/* --plot agreement.png
+
+From each run's validation.csv: Spearman's rank correlation of the distance to the teacher (cosine, L1) and the
+probe's accuracy, over all steps and over the last steps, with its bootstrap interval over runs.
+"""
+
+
+@command(HELP)
 def agreement(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs with validation and probe.", metavar="RUN...")],
     plot: Annotated[
         Path | None, typer.Option(help="Draw accuracy over distance for each condition.", metavar="FILE.png")
     ] = None,
 ) -> None:
-    """Show whether feature distance and linear probe rank students alike.
-
-    From each run's validation.csv: Spearman's rank correlation of the distance to the teacher (cosine, L1) and the
-    probe's accuracy, over all steps and over the last steps, with its bootstrap interval over runs.
-    """
-    from rich.console import Console
-
-    from robustdistiller.common.settings import SettingsError
     from robustdistiller.pretrain.training.agreement import draw_agreement, rank_agreement
 
     console = Console()
-    try:
-        if plot is not None and plot.suffix.lower() != ".png":
-            raise SettingsError(f"--plot {plot}: found {plot.suffix or 'no suffix'}, expected a name that ends in .png")
-        found = rank_agreement(runs)
-        if plot is not None:
-            draw_agreement(runs, plot)
-    except (SettingsError, OSError) as error:
-        Console(stderr=True).print(f"robustdistiller agreement: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot {plot}: found {plot.suffix or 'no suffix'}, expected a name that ends in .png")
+    found = rank_agreement(runs)
+    if plot is not None:
+        draw_agreement(runs, plot)
     show_agreement(found, console)
     if plot is not None:
         console.print(f"Written: {plot}", soft_wrap=True, markup=False, highlight=False)
@@ -45,18 +49,9 @@ def agreement(
 
 def show_agreement(found: DataFrame, console: Console) -> None:
     """Print one line for each condition, distance and choice of points; notes once each, by number."""
-    from rich import box
-    from rich.table import Table
-
-    from robustdistiller.cli.printing import print_whole
-
     numbers: dict[str, int] = {}
     title = "Spearman's rho of feature distance and probe accuracy"
-    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for head in ("condition", "distance", "points"):
-        shown.add_column(head)
-    for head in ("number", "runs", "rho", "95 %", "note"):
-        shown.add_column(head, justify="right")
+    shown = new_table(title, ["condition", "distance", "points"], ["number", "runs", "rho", "95 %", "note"])
     for line in found.itertuples():
         note = str(numbers.setdefault(line.note, len(numbers) + 1)) if line.note else ""
         rho = "-" if line.rho != line.rho else f"{line.rho:+.2f}"

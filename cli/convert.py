@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from robustdistiller.cli.command import command
+
+ModelArgument = typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.")
 NumHeads = Annotated[
     int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
 ]
@@ -51,6 +54,7 @@ What cannot be expressed is refused, with the property that prevents it.
 """
 
 
+@command(HELP)
 def convert(
     source: Annotated[
         str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="IN")
@@ -67,24 +71,16 @@ def convert(
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    # The docstring is the help text, set below: it holds examples.
     from robustdistiller.upstream import checkpoint_digest, export_checkpoint, resolve  # slow to import
 
-    try:
-        if records is not None and to is not Target.huggingface:
-            raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
-        path = resolve(source)
-        results = "" if records is None else results_markdown(records, checkpoint_digest(path))
-        exported = export_checkpoint(path, target, to.value, drop_heads, overwrite, results, license_, num_heads)
-    except (OSError, ValueError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
+    if records is not None and to is not Target.huggingface:
+        raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
+    path = resolve(source)
+    results = "" if records is None else results_markdown(records, checkpoint_digest(path))
+    exported = export_checkpoint(path, target, to.value, drop_heads, overwrite, results, license_, num_heads)
     for note in exported.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
     typer.echo(f"{exported.path}  ({exported.model})")
-
-
-convert.__doc__ = HELP
 
 
 def results_markdown(folder: Path, digest: str) -> str:

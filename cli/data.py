@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from robustdistiller.cli.command import command
 from robustdistiller.common.names import hours_in_words
 
 if TYPE_CHECKING:
@@ -44,31 +45,24 @@ Exit status: 0, also with files that cannot be used; 2 a root does not exist or 
 """
 
 
+@command(HELP)
 def data(
     roots: Annotated[list[Path], typer.Argument(help="Folders, audio files, .tsv manifests.", metavar="ROOT")],
     listen: Annotated[bool, typer.Option("--listen", help="Read all samples, not the headers only.")] = False,
     every: Annotated[bool, typer.Option("--all", help="List every useless file and every label.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    # The docstring is the help text, set below: it holds examples.
     from robustdistiller.acoustics.audio.listing import list_pieces
     from robustdistiller.acoustics.corpora.survey import survey  # slow to import
 
-    try:
-        listed = {root: list_pieces(root.expanduser()) for root in roots}  # all of them, before headers are read
-        found = [survey(root.expanduser(), pieces, listen, progress=True) for root, pieces in listed.items()]
-    except (OSError, ValueError) as error:
-        typer.secho(f"robustdistiller data: {error}", fg="red", err=True)
-        raise typer.Exit(2) from None
+    listed = {root: list_pieces(root.expanduser()) for root in roots}  # all of them, before headers are read
+    found = [survey(root.expanduser(), pieces, listen, progress=True) for root, pieces in listed.items()]
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
         return
     for one in found:
         for line in lines(one, None if every else _LISTED, None if every else _LABELS):
             typer.echo(line)
-
-
-data.__doc__ = HELP
 
 
 def lines(found: FolderSurvey, most_troubles: int | None, most_labels: int | None) -> list[str]:

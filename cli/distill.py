@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import yaml
+
+from robustdistiller.cli.command import command
 
 HELP = """
 Distil a small student from a big speech model. Every setting of a recipe can be changed with KEY=VALUE.
@@ -59,6 +61,7 @@ RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and
 """
 
 
+@command(HELP, log_level=logging.INFO)
 def distill(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.", metavar="RECIPE")] = None,
     overrides: Annotated[
@@ -68,49 +71,23 @@ def distill(
     show: Annotated[bool, typer.Option("--show", help="Print the merged settings and stop.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Print parameters and MACs, and stop.")] = False,
 ) -> None:
-    # The docstring is the help text, set below: it holds examples.
     from robustdistiller import pretrain  # slow to import
 
     if list_:
         _list_recipes(pretrain.list_recipes())
         return
     if recipe is None:
-        _fail("which recipe? `robustdistiller distill --list` lists them, --help has examples", code=2)
-    try:
-        config = pretrain.load_config(recipe, overrides or [])
-        if show:
-            typer.echo(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=100), nl=False)
-            return
-        if cost:
-            typer.echo(pretrain.cost_table(pretrain.planned_costs(config)))
-            return
-        _set_up_logging()
-        path = pretrain.distill(config)
-    except pretrain.RunInterrupted as stop:
-        typer.secho(str(stop), fg="yellow", err=True)
-        raise typer.Exit(stop.exit_code) from None
-    except pretrain.SettingsError as error:
-        _fail(str(error), code=2)
-    except (pretrain.NonFiniteLossError, OSError, ValueError) as error:
-        _fail(str(error), code=1)
-    typer.echo(path)
-
-
-distill.__doc__ = HELP
+        raise ValueError("which recipe? `robustdistiller distill --list` lists them, --help has examples")
+    config = pretrain.load_config(recipe, overrides or [])
+    if show:
+        typer.echo(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=100), nl=False)
+    elif cost:
+        typer.echo(pretrain.cost_table(pretrain.planned_costs(config)))
+    else:
+        typer.echo(pretrain.distill(config))
 
 
 def _list_recipes(recipes: dict) -> None:
     for name, config in recipes.items():
         typer.secho(name, bold=True)
         typer.echo(f"    {config.about}\n    {config.source}")
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    if "Traceback" in message:  # what a loader process raised arrives with its traceback
-        message = message.strip().splitlines()[-1].partition("Error: ")[2]
-    typer.secho(f"error: {message}", fg="red", err=True)
-    raise typer.Exit(code)

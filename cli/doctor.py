@@ -6,27 +6,36 @@ import json
 
 import typer
 
+from robustdistiller.cli.command import command
 from robustdistiller.eval.doctor import as_text, examine, mark, table
 
+HELP = """
+Say what works here: versions, audio, s3prl, every SUPERB task, and what to type for what is missing.
 
+\b
+  robustdistiller doctor
+  robustdistiller doctor -u hubert_base -k hubert.pt
+
+With --upstream: whether s3prl's heads can be trained on that upstream. The exit status is 1 where something that is
+needed is missing or wrong.
+"""
+
+
+@command(HELP)
 def doctor(
     upstream: str | None = typer.Option(None, "--upstream", "-u", help="Look at this upstream only, with two noises."),
     checkpoint: str | None = typer.Option(None, "--checkpoint", "-k", help="Its weights."),
     options: str | None = typer.Option(None, "--options", "-g", help="Its own options file."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
     shims: bool = typer.Option(True, "--shims/--no-shims", help="List what the bridge to s3prl changes here."),
-) -> None:
-    """Say what works here: versions, audio, s3prl, every SUPERB task, and what to type for what is missing.
-
-    With --upstream: whether s3prl's heads can be trained on that upstream.
-    """
+) -> int:
     if upstream is not None:
-        raise typer.Exit(_examine_upstream(upstream, checkpoint, options, as_json))
+        return _examine_upstream(upstream, checkpoint, options, as_json)
     if checkpoint is not None or options is not None:
-        raise typer.BadParameter("--checkpoint and --options belong to --upstream NAME")
+        raise ValueError("--checkpoint and --options belong to --upstream NAME")
     report = examine()
     typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else as_text(report, shims))
-    raise typer.Exit(0 if report.ok else 1)
+    return not report.ok
 
 
 def _examine_upstream(name: str, checkpoint: str | None, options: str | None, as_json: bool) -> int:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .convert import NumHeads, Overwrite
+from robustdistiller.cli.command import command
+from robustdistiller.cli.convert import NumHeads, Overwrite
 
 CALIBRATION_FILES = 64
 
@@ -63,6 +64,7 @@ ONNX needs: pip install onnx onnxruntime onnxscript
 """
 
 
+@command(HELP)
 def export(
     source: Annotated[
         str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="CKPT")
@@ -91,37 +93,28 @@ def export(
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    # The docstring is the help text, set below: it holds examples.
     from robustdistiller.mini.calibration import calibration_speech  # slow to import
     from robustdistiller.upstream import resolve
     from robustdistiller.upstream.export import export_model
 
-    try:
-        static = to is Target.onnx_int8_static
-        if not static and not calibration is calibration_files is None:
-            raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to.value} measures no ranges")
-        speech = calibration_speech(calibration, calibration_files or CALIBRATION_FILES) if static else None
-        exported = export_model(
-            resolve(source),
-            target,
-            to.value,
-            layers=None if layers == "all" else [layer.strip() for layer in layers.split(",")],
-            calibration=speech,
-            int8_parts=None if int8 is None else [part.strip() for part in int8.split(",")],
-            opset=opset,
-            overwrite=overwrite,
-            num_heads=num_heads,
-            progress=True,
-        )
-    except (OSError, ValueError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
+    static = to is Target.onnx_int8_static
+    if not static and not calibration is calibration_files is None:
+        raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to.value} measures no ranges")
+    exported = export_model(
+        resolve(source),
+        target,
+        to.value,
+        layers=None if layers == "all" else [layer.strip() for layer in layers.split(",")],
+        calibration=calibration_speech(calibration, calibration_files or CALIBRATION_FILES) if static else None,
+        int8_parts=None if int8 is None else [part.strip() for part in int8.split(",")],
+        opset=opset,
+        overwrite=overwrite,
+        num_heads=num_heads,
+        progress=True,
+    )
     deviation = exported.deviation
     typer.echo(f"{exported.path}  {exported.num_bytes / 1e6:.1f} MB: {', '.join(exported.names)}")
     typer.echo(
         f"on random padded batches it is off by at most {deviation.max_relative_error:.1e} of a hidden state's largest "
         f"value, root mean square {deviation.rms_relative_error:.1e}"
     )
-
-
-export.__doc__ = HELP

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from robustdistiller.cli.command import command
+
+if TYPE_CHECKING:
+    from robustdistiller.eval.extract.extraction import ExtractionReport
 
 
 class FeatureFormat(str, Enum):
@@ -57,6 +61,7 @@ Run it again to continue: what is there, and unchanged, is skipped. What cannot 
 """
 
 
+@command(HELP)
 def extract(
     upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
     audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO")],
@@ -68,29 +73,19 @@ def extract(
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU if there is one.")] = None,
     batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
-) -> None:
-    # The docstring is the help text, set below: it holds examples.
-    from robustdistiller.eval import extraction  # slow to import
+) -> int:
+    from robustdistiller.eval.extract import extraction  # slow to import
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = {"format_": format_.value, "dtype": dtype.value, "device": device, "batch_s": batch_s}
-    try:
-        report = extraction.extract(upstream, audio, out, layer, head, progress=True, overwrite=overwrite, **options)
-    except (OSError, ValueError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
+    report = extraction.extract(upstream, audio, out, layer, head, progress=True, overwrite=overwrite, **options)
     for line in summary(report):
         typer.echo(line)
     for path, reason in report.failed:
         typer.secho(f"failed: {reason if str(path) in reason else f'{path}: {reason}'}", fg="red", err=True)
-    if report.failed:
-        raise typer.Exit(1)
+    return bool(report.failed)
 
 
-extract.__doc__ = HELP
-
-
-def summary(report) -> list[str]:
+def summary(report: ExtractionReport) -> list[str]:
     """What was done, in a line or two."""
     counts = [f"{report.written} written"]
     counts += [f"{report.skipped} there already"] if report.skipped else []

@@ -12,23 +12,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from robustdistiller.cli.command import command
+
 if TYPE_CHECKING:
     from robustdistiller.upstream.checkpoints.inspection import Inspection
 
 _SAFE = {True: "yes", False: "NO", None: "not known"}
 
 
+HELP = """
+Say what a checkpoint is: format, architecture, sizes, what else it holds, whether it is safe, how to use it.
+
+\b
+  robustdistiller inspect student.ckpt
+  robustdistiller inspect org/name@main --json
+
+Nothing in the file is run. The exit status is 1 if no encoder can be loaded from it.
+"""
+
+
+@command(HELP)
 def inspect(
     model: Annotated[str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     num_heads: Annotated[
         int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
     ] = None,
-) -> None:
-    """Say what a checkpoint is: format, architecture, sizes, what else it holds, whether it is safe, how to use it.
-
-    Nothing in the file is run. The exit status is 1 if no encoder can be loaded from it.
-    """
+) -> int:
     from robustdistiller.upstream import resolve
     from robustdistiller.upstream.pretrained.models import inspect_model  # slow to import
 
@@ -40,7 +50,7 @@ def inspect(
         typer.echo(json.dumps(found.to_dict(), indent=2, default=str))
     else:
         show(found, Console())
-    raise typer.Exit(0 if found.readable else 1)
+    return not found.readable
 
 
 def show(found: Inspection, console: Console) -> None:
@@ -57,8 +67,8 @@ def show(found: Inspection, console: Console) -> None:
         console.print("Looked for:")
     for layout in found.looked_for:
         console.print(f"  {layout}", markup=False, highlight=False, soft_wrap=True)
-    for command in found.commands:
-        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+    for line in found.commands:
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _rows(found: Inspection):

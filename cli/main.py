@@ -10,31 +10,44 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from robustdistiller.common.installation import PACKAGE, run_command
+from robustdistiller.cli.command import folded
+from robustdistiller.common.errors import run_command
+from robustdistiller.common.installation import PACKAGE
 from robustdistiller.common.names import did_you_mean
 
-#: Sub-command to the function `robustdistiller.cli.NAME:NAME` and what it does; imported when it is called.
-COMMANDS = {
-    "quickstart": "Run the main job on the embedded data: two students, their scores in noise and rooms, the table.",
-    "distill": "Distil a small student from a large teacher, by a recipe.",
-    "merge": "Write the weighted mean of two students of one shape, between clean and noisy for instance.",
-    "groups": "Find groups of similar layers in a teacher, to distil from their means.",
-    "agreement": "Show whether feature distance and linear probe rank the students of some runs alike.",
-    "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code, or for this package.",
-    "export": "Write a checkpoint for ONNX Runtime (float32, int8) or torch.export, and check what the file computes.",
-    "extract": "Write the features of a folder of audio, one file each.",
-    "data": "Say what lies in folders of noise, rooms and speech, what training takes of them, which files are no use.",
-    "prepare": "Look at a SUPERB task's data, say what is missing, make the files that s3prl needs.",
-    "sweep": "Run a benchmark sweep: upstreams x tasks x conditions x seeds, continued where it stopped.",
-    "profile": "Measure what an upstream costs: parameters, MACs, real-time factor, memory.",
-    "table": "Make tables and plots from records.",
-    "leaderboard": "Show measured systems beside published ones: tables, CSV, LaTeX, one HTML page.",
-    "compare": "Compare two systems cell by cell, with intervals and paired tests.",
-    "submit-pack": "Write SUPERB's submission archive, and score it again from the archive.",
-    "models": "List the models that are known by name, and which of them are on this machine.",
-    "inspect": "Say what a checkpoint is, of whatever kind, without running anything in it.",
-    "doctor": "Say what works on this machine, and how to get what does not.",
+#: Sub-commands in the groups that `--help` shows: what each does. `robustdistiller.cli.NAME` is imported when called.
+GROUPS = {
+    "Make a student": {
+        "quickstart": "Distil two students of the embedded teacher and score them in noise and rooms.",
+        "distill": "Distil a small student from a large teacher, by a recipe.",
+        "groups": "Find groups of similar layers in a teacher, to distil from their means.",
+        "merge": "Write the weighted mean of two students of one shape.",
+        "agreement": "Show whether feature distance and linear probe rank students alike.",
+    },
+    "Use a model": {
+        "models": "List the models that are known by name.",
+        "inspect": "Say what a checkpoint is, without running anything in it.",
+        "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code.",
+        "export": "Write a checkpoint for ONNX Runtime or torch.export.",
+        "extract": "Write the features of a folder of audio.",
+        "profile": "Measure parameters, MACs, real-time factor and memory.",
+    },
+    "Score on SUPERB": {
+        "prepare": "Check a task's data, and make the files that s3prl needs.",
+        "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
+    },
+    "Read results": {
+        "table": "Make tables and plots from records.",
+        "leaderboard": "Show measured systems beside published ones.",
+        "compare": "Compare two systems cell by cell, with paired tests.",
+        "submit-pack": "Write SUPERB's submission archive, and score it again.",
+    },
+    "Look at what is here": {
+        "doctor": "Say what works on this machine, and how to get what does not.",
+        "data": "Say what lies in folders of noise, rooms and speech.",
+    },
 }
+COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}
 
 
 class _Commands(TyperGroup):
@@ -44,7 +57,11 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return click.Command(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        listed = click.Command(cmd_name, help=COMMANDS[cmd_name])
+        listed.rich_help_panel = next(title for title, group in GROUPS.items() if cmd_name in group)
+        return listed
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
@@ -66,11 +83,23 @@ def load(name: str) -> click.Command:
     return typer.main.get_command(single)
 
 
+HELP = """
+Small speech encoders that survive noise and reverberation: distil them, score them on SUPERB, compare them.
+
+\b
+  robustdistiller quickstart            # all of it on embedded data, offline
+  robustdistiller doctor                # what works here, what to install
+  robustdistiller distill --list        # recipes
+  robustdistiller COMMAND --help        # each with examples
+
+Exit status: 0 all fine; 1 something ran and failed; 2 something has to be changed first; 130 interrupted.
+"""
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
-    help="Small speech encoders that survive noise and reverberation: distil them, score them on SUPERB, compare them.",
+    help=folded(HELP),
 )
 
 

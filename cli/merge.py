@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from robustdistiller.cli.command import command
+
 HELP = """
 Write the weighted mean of two students of one shape: (1 - weight) * A + weight * B.
 
@@ -24,6 +26,7 @@ Then, for instance
 """
 
 
+@command(HELP)
 def merge(
     a: Annotated[
         str, typer.Argument(help="Model at weight 0: a path, a URL, org/name on the Hub, or a name.", metavar="A")
@@ -33,14 +36,6 @@ def merge(
     weight: Annotated[float, typer.Option(help="Of B, from 0 to 1.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
-    # The docstring is the help text, set below: it holds examples.
     from robustdistiller.pretrain.student.merge import merge_checkpoints  # slow to import
 
-    try:
-        typer.echo(merge_checkpoints(a, b, out, weight, overwrite))
-    except (OSError, ValueError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from None
-
-
-merge.__doc__ = HELP
+    typer.echo(merge_checkpoints(a, b, out, weight, overwrite))

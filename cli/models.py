@@ -11,13 +11,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from robustdistiller.cli.command import command
 
+HELP = """
+List the models that are known by name: size, licence, teacher, and whether they are on this machine.
+
+\b
+  robustdistiller models
+  robustdistiller models --json | jq '.[] | select(.path) | .name'
+  robustdistiller inspect robustdistiller_mini
+
+Wherever a model is asked for, these names do, and so does any org/name[@revision] of a readable model on the
+Hugging Face Hub, a path or a URL. A dash is what its publisher does not say.
+"""
+
+
+@command(HELP)
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
-    """List the models that are known by name: size, licence, teacher, and whether they are on this machine.
-
-    Wherever a model is asked for, these names do, and so does any org/name[@revision] of a readable model on the
-    Hugging Face Hub, a path or a URL. A dash is what its publisher does not say.
-    """
     from robustdistiller.upstream.pretrained.names import ModelName
     from robustdistiller.upstream.pretrained.registry import MODELS
     from robustdistiller.upstream.pretrained.resolve import find_local

@@ -12,17 +12,8 @@ from rich.table import Table
 
 from robustdistiller.cli.printing import print_whole
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import (
-    DIFFERS,
-    MISSING,
-    OK,
-    RECIPES,
-    TO_MAKE,
-    Plan,
-    PrepareError,
-    look,
-    run,
-)
+from robustdistiller.eval.data import RECIPES, Plan, PrepareError, look, run
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
 from robustdistiller.eval.tasks import configs as task_configs
 
 _MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich import box
 from rich.console import Console
 from rich.table import Table
+
+
+def new_table(title: str, left: Sequence[str] = (), right: Sequence[str] = ()) -> Table:
+    """An empty table in the look that all commands share.
+
+    Args:
+        title: above it.
+        left: heads of the first columns, texts.
+        right: heads of the columns after them, numbers.
+
+    >>> [column.header for column in new_table("Sizes", ["model"], ["MB"]).columns]
+    ['model', 'MB']
+    """
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    for head in left:
+        table.add_column(head)
+    for head in right:
+        table.add_column(head, justify="right")
+    return table
 
 
 def print_whole(shown: Table, console: Console) -> None:
@@ -15,3 +37,9 @@ def print_whole(shown: Table, console: Console) -> None:
         console.print(shown)
     finally:
         console.width = terminal
+
+
+def print_notes(notes: Sequence[str], console: Console, style: str = "dim") -> None:
+    """Print each note on a line of its own, brackets and all."""
+    for note in notes:
+        console.print(note, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from robustdistiller.cli.help_text import folded
+from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import print_whole
-from robustdistiller.eval.cost import Profile, ProfileError, ProfileSettings, profile_upstream, write_profile
-from robustdistiller.upstream.contract import ContractError
+from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.model.cost import NOT_COUNTED
 from robustdistiller.upstream.s3prl.entries import entry_of
 
@@ -44,6 +43,7 @@ its MACs.
 """
 
 
+@command(HELP)
 def profile(
     upstream: Annotated[str, typer.Argument(help="Entry of s3prl's hub, ours included, or a model's name.")],
     checkpoint: Annotated[
@@ -65,31 +65,23 @@ def profile(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
 ) -> None:
-    # The docstring is the help text, set below.
     import torch
 
     console = Console()
     if checkpoint is None:
         upstream, checkpoint = entry_of(upstream)
-    try:
-        settings = ProfileSettings(
-            *(upstream, checkpoint, options, label),
-            durations_s=_numbers(durations),
-            repeats=repeats,
-            devices=tuple(device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])),
-            threads=tuple(dict.fromkeys(threads or [1, _cores()])),
-            librispeech=None if librispeech is None else str(librispeech),
-        )
-        found = measure(settings, Console(stderr=True))
-        path = write_profile(out, found)
-    except (ContractError, ProfileError, OSError, ValueError) as error:
-        Console(stderr=True).print(f"robustdistiller profile: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+    settings = ProfileSettings(
+        *(upstream, checkpoint, options, label),
+        durations_s=_numbers(durations),
+        repeats=repeats,
+        devices=tuple(device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])),
+        threads=tuple(dict.fromkeys(threads or [1, _cores()])),
+        librispeech=None if librispeech is None else str(librispeech),
+    )
+    found = measure(settings, Console(stderr=True))
+    path = write_profile(out, found)
     show(found, console)
     console.print(f"Written: {path}", soft_wrap=True, markup=False)
-
-
-profile.__doc__ = folded(HELP)
 
 
 def _cores() -> int:

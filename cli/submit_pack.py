@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from robustdistiller.cli.help_text import folded
-from robustdistiller.cli.printing import print_whole
+from robustdistiller.cli.command import command
+from robustdistiller.cli.printing import new_table, print_notes, print_whole
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.tables import number
-from robustdistiller.eval.results.record import RecordError
 from robustdistiller.eval.submit import Packed, SubmissionError, choose, find_experiments, pack
 from robustdistiller.upstream.s3prl import bridge
 
@@ -37,6 +34,7 @@ What was left out, and why, is printed and written beside the archive as JSON.
 """
 
 
+@command(HELP)
 def submit_pack(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of experiments or sweeps.")],
     out: Annotated[Path, typer.Option(help="Archive to write; a report goes beside it.")] = Path("predict.zip"),
@@ -47,23 +45,14 @@ def submit_pack(
         typer.Option(help="TASK=PATH, repeatable: list of trials (ASV), Kaldi folder or rttm (SD), corpus (QbE)."),
     ] = None,
 ) -> None:
-    # The docstring is the help text, set below.
-    console, errors = Console(), Console(stderr=True)
-    try:
-        if out.suffix != ".zip":
-            raise SubmissionError(f"--out {out}: expected a file that ends in .zip")
-        truths = dict(map(_truth, truth or []))
-        bridge.install()  # its scorers
-        found = choose([one for folder in folders for one in find_experiments(folder)], label, seed)
-        with errors.status("reading") as status:
-            packed = pack(found, out, truths, status.update)
-    except (SubmissionError, RecordError, OSError) as error:
-        errors.print(f"robustdistiller submit-pack: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    show(packed, console)
-
-
-submit_pack.__doc__ = folded(HELP)
+    if out.suffix != ".zip":
+        raise SubmissionError(f"--out {out}: expected a file that ends in .zip")
+    truths = dict(map(_truth, truth or []))
+    bridge.install()  # its scorers
+    found = choose([one for folder in folders for one in find_experiments(folder)], label, seed)
+    with Console(stderr=True).status("reading") as status:
+        packed = pack(found, out, truths, status.update)
+    show(packed, Console())
 
 
 def _truth(text: str) -> tuple[str, Path]:
@@ -84,15 +73,11 @@ def _truth(text: str) -> tuple[str, Path]:
 
 def show(packed: Packed, console: Console) -> None:
     """Print what is in the archive, what is not, and what to know about it."""
-    shown = Table(title=str(packed.archive), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for head in ("in the archive", "files", "scored from the archive"):
-        shown.add_column(head, justify="right" if head == "files" else "left")
+    shown = new_table(str(packed.archive), ["in the archive", "files", "scored from the archive"])
     for folder, one in packed.tasks.items():
         scores = ", ".join(f"{metric} {number(value, metric)}" for metric, value in one["metrics"].items())
         shown.add_row(folder, str(len(one["files"])), scores)
     print_whole(shown, console)
     console.print(f"Every number is that of its record. Report: {packed.archive.with_suffix('.json')}", soft_wrap=True)
-    for remark in packed.remarks:
-        console.print(f"Note: {remark}", markup=False, highlight=False, soft_wrap=True)
-    for title, why in packed.left_out.items():
-        console.print(f"Left out: {title}: {why}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    print_notes([f"Note: {remark}" for remark in packed.remarks], console, style="")
+    print_notes([f"Left out: {title}: {why}" for title, why in packed.left_out.items()], console)

@@ -6,8 +6,6 @@ import errno
 import importlib.metadata
 import json
 import re
-import sys
-from collections.abc import Callable
 from urllib.parse import unquote, urlparse
 
 PACKAGE = "robustdistiller"
@@ -119,24 +117,3 @@ def diagnose(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
         return ": ".join(filter(None, (error.filename and str(error.filename), _DISK_TROUBLE[error.errno]))), ""
     return None
-
-
-def run_command(program: str, call: Callable[[], int | None]) -> int:
-    """Run a command; an error that :func:`diagnose` knows becomes one sentence on stderr and status 1.
-
-    Args:
-        program: what the sentence begins with.
-        call: the command; returns its exit status, or None for 0.
-
-    Example:
-        >>> run_command("robustdistiller", lambda: 3)
-        3
-    """
-    try:
-        return call() or 0
-    except (ImportError, OSError) as error:
-        found = diagnose(error)
-        if found is None:
-            raise
-        sys.stderr.write(f"{program}: {': '.join(filter(None, found))}\n")
-        return 1

@@ -25,39 +25,11 @@ from robustdistiller.eval.data import (
     voicebank,
     voxceleb,
 )
-from robustdistiller.eval.data.plan import (
-    DIFFERS,
-    MISSING,
-    OK,
-    TO_MAKE,
-    Finding,
-    Input,
-    Plan,
-    PrepareError,
-    Recipe,
-    Roots,
-    Step,
-)
-from robustdistiller.eval.data.running import Made, run, state_of
+from robustdistiller.eval.data.build import Made, run, state_of
+from robustdistiller.eval.data.plan import OK, Finding, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 
-__all__ = [
-    "DIFFERS",
-    "MISSING",
-    "OK",
-    "RECIPES",
-    "TO_MAKE",
-    "Finding",
-    "Input",
-    "Made",
-    "Plan",
-    "PrepareError",
-    "Recipe",
-    "Step",
-    "look",
-    "run",
-    "state_of",
-]
+__all__ = ["RECIPES", "Finding", "Made", "Plan", "PrepareError", "look", "run"]
 
 #: Code of a task to how it is prepared.
 RECIPES: Mapping[str, Recipe] = {
@@ -99,14 +71,15 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
         Traceback (most recent call last):
         robustdistiller.eval.data.plan.PrepareError: IC has no root 'file_pat'; did you mean 'file_path'?
     """
-    inputs = RECIPES[task.code].inputs
-    known = [one.name for one in inputs]
+    recipe = RECIPES[task.code]
+    first, known = recipe.inputs[0], [one.name for one in recipe.inputs]
     for name in roots:
         if name not in known:
             raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, known)}")
-    if not roots.get(known[0]):
-        raise PrepareError(f"{task.code} needs ROOT ({inputs[0].what}); type the folder after the task")
-    plan = RECIPES[task.code].plan(task, roots, out)
+    if not roots.get(first.name):
+        raise PrepareError(f"{task.code} needs ROOT ({first.what}); type the folder after the task")
+    plan = Plan(task, out)
+    recipe.plan(plan, roots)
     before = {step.target: state_of(step, out) for step in plan.steps}
     plan.findings = [_with_state(finding, before.get(finding.target, "")) for finding in plan.findings]
     return plan

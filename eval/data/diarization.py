@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.kaldi import SPLITS, look_at_audio, read_table, write_table
-from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, libri2mix_folder, split_folder
-from robustdistiller.eval.data.looking import lines_of, locate, mapped
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step, named
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.data.build import mapped
+from robustdistiller.eval.data.checks import Where, lines_of
+from robustdistiller.eval.data.kaldi import PREPARE_AGAIN, SPLITS, look_at_audio, read_table, write_table
+from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, Mixtures, libri2mix_folder
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step
 from robustdistiller.eval.tasks.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 
 KIND = "mix_both"
@@ -25,29 +26,20 @@ RTTM = {"train": "train_clean_100.rttm", "dev": "dev_clean.rttm", "test": "test_
 Times = dict[tuple[str, str], list[tuple[float, float]]]
 
 
-def plan_sd(task: Task, roots: Roots, out: Path) -> Plan:
-    """Plan of SD: three Kaldi folders, or a check of those that were given.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> plan_sd(tasks.get("SD"), {"librimix": [Path("nowhere")]}, Path("out")).ok
-        False
-    """
-    plan = Plan(task, out)
+def _plan_sd(plan: Plan, roots: Roots) -> None:
     given = roots["librimix"][0]
-    listed = locate(given, ["train/segments"])
+    listed = Where(("train/segments",)).locate(given)
     if listed is not None:
         for split in SPLITS:
-            look_at_folder(plan, listed / split, split)
+            plan.look(listed / split, KaldiFolder(split))
             plan.set(f"{split}_dir", listed / split)
-        return plan
+        return
     folder = libri2mix_folder(plan, given, "max")
     times_folder = _times_folder(plan, roots, given)
     for split in SPLITS if folder is not None else ():
-        found = split_folder(plan, folder, split, (KIND,))
+        found = Mixtures(split, (KIND,)).look(plan, folder)
         if found is not None and times_folder is not None:
             _plan_split(plan, split, *found, times_folder / RTTM[split])
-    return plan
 
 
 def _times_folder(plan: Plan, roots: Roots, given: Path) -> Path | None:
@@ -73,15 +65,13 @@ def _plan_split(plan: Plan, split: str, place: Path, names: list[str], file: Pat
         plan.note(file.name, "times of speech", str(error), MISSING, "take the file of LibriMix's repository")
         return
     absent = sorted({"-".join(part) for both in pairs.values() for part in both if part not in times})
-    if absent:
-        found = f"{len(absent)} utterances are not in it: {named(absent)}"
-        plan.note(file.name, "the utterances of all mixtures", found, MISSING, "is it of the same part of LibriSpeech?")
+    expected, found = "the utterances of all mixtures", "{count} utterances are not in it: {names}"
+    if plan.odd(file.name, expected, absent, found, "is it of the same part of LibriSpeech?"):
         return
     stamp = f"{place.absolute()} {file.absolute()} {file.stat().st_size} {len(names)} mixtures"
     make = partial(write_folder, place / KIND, names, times)
     step = Step(split, f"Kaldi folder of {split}", stamp, len(names), make)
-    where = plan.add(step, f"{', '.join(TABLES)}, rttm")
-    plan.set(f"{split}_dir", where)
+    plan.set(f"{split}_dir", plan.add(step, f"{', '.join(TABLES)}, rttm"))
 
 
 def _parts(mixture: str) -> list[tuple[str, str]]:
@@ -97,13 +87,6 @@ def read_times(file: Path) -> Times:
 
     Raises:
         PrepareError: a line is no ``SPEAKER`` line.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile("w", suffix=".rttm") as file:
-        ...     print("SPEAKER 8226-0026 1 0.25 1.5 <NA> <NA> 3536 <NA> <NA>", file=file, flush=True)
-        ...     read_times(Path(file.name))
-        {('3536', '8226-0026'): [(0.25, 1.75)]}
     """
     times: Times = defaultdict(list)
     for number, line in enumerate(lines_of(file), start=1):
@@ -115,15 +98,14 @@ def read_times(file: Path) -> Times:
         except ValueError:
             kind = ""
         if kind != "SPEAKER":
-            raise PrepareError(
-                f"{file}, line {number}: expected 'SPEAKER UTTERANCE 1 START DURATION ...', found {line!r}"
-            )
+            expected = "expected 'SPEAKER UTTERANCE 1 START DURATION ...'"
+            raise PrepareError(f"{file}, line {number}: {expected}, found {line!r}")
         times[speaker, utterance.removeprefix(f"{speaker}-")].append((begin, end))
     return dict(times)
 
 
 def write_folder(audio: Path, names: list[str], times: Times, work: Path, bar: tqdm) -> Path:
-    """Write the Kaldi folder of one split.
+    """Write the Kaldi folder of one split, as `Step.make` does.
 
     Segments are named by speaker, mixture and times; s3prl's script leaves the speaker out, so that two speakers with
     equal times in one mixture become one.
@@ -132,8 +114,7 @@ def write_folder(audio: Path, names: list[str], times: Times, work: Path, bar: t
         audio: folder of the mixtures.
         names: of the mixtures, without ``.wav``.
         times: of speech, see `read_times`.
-        work: folder to write to.
-        bar: progress, one for each mixture.
+        work, bar: see `Step`.
 
     Returns:
         The Kaldi folder.
@@ -168,28 +149,33 @@ def _milliseconds(time_s: float) -> str:
     return f"{int(time_s * 1000):06d}"
 
 
-def look_at_folder(plan: Plan, folder: Path, split: str) -> None:
-    """Check one Kaldi folder: its tables agree, and its audio exists."""
-    absent = [name for name in TABLES if not (folder / name).is_file()]
-    if absent:
-        plan.note(split, ", ".join(TABLES), f"no {', '.join(absent)}", MISSING, "prepare it again")
-        return
-    audio, durations = read_table(folder / "wav.scp"), read_table(folder / "reco2dur")
-    segments, speakers = read_table(folder / "segments"), read_table(folder / "utt2spk")
-    plan.count(split, len(audio), LIBRI2MIX.counts[split], "mixtures")
-    for what, names, known in (
-        ("reco2dur", audio, durations),
-        ("segments", audio, {line.split()[0] for line in segments.values()}),
-        ("utt2spk", segments, speakers),
-    ):
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            found = f"nothing of {len(unknown)}: {named(unknown)}"
-            plan.note(f"{split}/{what}", f"a line for each of {len(names)}", found, MISSING, "prepare it again")
-    if not (folder / "rttm").is_file():
-        fix = "scores are then of the segments, whose times s3prl's tables may have rounded"
-        plan.note(f"{split}/rttm", "for scoring", "not there", DIFFERS, fix)
-    look_at_audio(plan, split, audio.values(), folder)
+@dataclass(frozen=True)
+class KaldiFolder:
+    """The Kaldi folder of a split: its tables agree, and its audio exists."""
+
+    split: str
+
+    def look(self, plan: Plan, folder: Path) -> None:
+        """Look into the folder."""
+        split = self.split
+        absent = [name for name in TABLES if not (folder / name).is_file()]
+        if plan.odd(split, ", ".join(TABLES), absent, "no {names}", PREPARE_AGAIN):
+            return
+        audio, durations = read_table(folder / "wav.scp"), read_table(folder / "reco2dur")
+        segments, speakers = read_table(folder / "segments"), read_table(folder / "utt2spk")
+        plan.count(split, len(audio), LIBRI2MIX.counts[split], "mixtures")
+        for what, names, known in (
+            ("reco2dur", audio, durations),
+            ("segments", audio, {line.split()[0] for line in segments.values()}),
+            ("utt2spk", segments, speakers),
+        ):
+            unknown = [name for name in names if name not in known]
+            expected = f"a line for each of {len(names)}"
+            plan.odd(f"{split}/{what}", expected, unknown, "nothing of {count}: {names}", PREPARE_AGAIN)
+        if not (folder / "rttm").is_file():
+            fix = "scores are then of the segments, whose times s3prl's tables may have rounded"
+            plan.note(f"{split}/rttm", "for scoring", "not there", DIFFERS, fix)
+        look_at_audio(plan, split, audio.values(), folder)
 
 
 SD = Recipe(
@@ -197,5 +183,5 @@ SD = Recipe(
         Input("librimix", f"Libri2Mix, with wav16k/max/{{train-100,dev,test}}/{KIND}/*.wav; or Kaldi folders of it"),
         Input("rttm", "folder of the times of speech; default: beside the corpus", required=False),
     ),
-    plan_sd,
+    _plan_sd,
 )

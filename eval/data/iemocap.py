@@ -11,55 +11,50 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from robustdistiller.eval.data.looking import audio_below, locate
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.data.checks import Where, audio_below
+from robustdistiller.eval.data.plan import (
+    DIFFERS,
+    MISSING,
+    UNPACK_AGAIN,
+    Input,
+    Plan,
+    PrepareError,
+    Recipe,
+    Roots,
+    Step,
+)
 from robustdistiller.eval.tasks.corpora import IEMOCAP
-from robustdistiller.upstream.s3prl import bridge
 
 LABELS = ("neu", "hap", "ang", "sad", "exc")
+SESSIONS = tuple(f"Session{number}" for number in range(1, 6))
+WHERE = Where(
+    ("Session1",),
+    "Session1 to Session5",
+    "no Session1",
+    "give IEMOCAP_full_release, the folder that holds Session1 to Session5",
+)
 _WAV, _TEXT = "sentences/wav", "dialog/EmoEvaluation"
 
 
-def plan_er(task: Task, roots: Roots, out: Path) -> Plan:
-    """Plan of ER: two lists for each fold.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> plan_er(tasks.get("ER"), {"root": [Path("nowhere")]}, Path("out")).findings[0].found
-        'no such folder'
-    """
-    plan = Plan(task, out)
-    given = roots["root"][0]
-    folder = locate(given, ["Session1"])
+def _plan_er(plan: Plan, roots: Roots) -> None:
+    folder = plan.find(roots["root"][0], WHERE)
     if folder is None:
-        found = "no such folder" if not given.is_dir() else "no Session1"
-        fix = "give IEMOCAP_full_release, the folder that holds Session1 to Session5"
-        plan.note(str(given), "Session1 to Session5", found, MISSING, fix)
-        return plan
+        return
     sessions = sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name.startswith("Session"))
-    wanted = [f"Session{number}" for number in range(1, 6)]
-    absent = [name for name in wanted if name not in sessions]
-    if absent:
-        plan.note(
-            "sessions", ", ".join(wanted), f"no {', '.join(absent)}", DIFFERS, "SUPERB's score is over five folds"
-        )
-    total = 0
-    for name in sessions:
-        count = _look_at_session(plan, folder, name)
-        total += count
+    absent = [name for name in SESSIONS if name not in sessions]
+    plan.odd("sessions", ", ".join(SESSIONS), absent, "no {names}", "SUPERB's score is over five folds", DIFFERS)
+    total = sum(_look_at_session(plan, folder, name) for name in sessions)
     if plan.ok:
         stamp = f"{folder.absolute()} {len(sessions)} sessions, {total} utterances"
         make = partial(_write, folder, sessions)
         plan.add(Step("meta_data", "lists of folds", stamp, len(sessions), make), f"of {len(sessions)} folds")
     plan.set("root", folder)
-    plan.set("meta_data", out / "meta_data")
-    return plan
+    plan.set("meta_data", plan.out / "meta_data")
 
 
 def _look_at_session(plan: Plan, folder: Path, name: str) -> int:
     if not (folder / name / _TEXT).is_dir():
-        plan.note(name, f"{_WAV}/ and {_TEXT}/", f"no {_TEXT}", MISSING, "unpack the archive again")
+        plan.note(name, f"{_WAV}/ and {_TEXT}/", f"no {_TEXT}", MISSING, UNPACK_AGAIN)
         return 0
     audio = {Path(file).stem for file in audio_below(folder / name / _WAV, ".wav")}
     count = sum(len(_labelled(file) & audio) for file in _label_files(folder / name))
@@ -84,6 +79,8 @@ def _write(folder: Path, sessions: list[str], work: Path, bar: tqdm) -> Path:
     Raises:
         PrepareError: the temporary folder's path has ``Session`` in it, where s3prl would cut its paths.
     """
+    from robustdistiller.upstream.s3prl import bridge
+
     bridge.install()
     script = importlib.import_module("s3prl.downstream.emotion.IEMOCAP_preprocess")
     with tempfile.TemporaryDirectory(prefix="iemocap-") as scratch:
@@ -108,4 +105,4 @@ def _write(folder: Path, sessions: list[str], work: Path, bar: tqdm) -> Path:
     return work / "result"
 
 
-ER = Recipe((Input("root", "IEMOCAP_full_release: Session1 to Session5"),), plan_er)
+ER = Recipe((Input("root", "IEMOCAP_full_release: Session1 to Session5"),), _plan_er)

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.looking import lines_of, not_there
-from robustdistiller.eval.data.plan import MISSING, OK, Plan, named
+from robustdistiller.eval.data.checks import lines_of, not_there
+from robustdistiller.eval.data.plan import MISSING, Plan, Step
 
 SPLITS = ("train", "dev", "test")
+PREPARE_AGAIN = "prepare it again"
 
 
 def write_table(path: Path, rows: Iterable[tuple[object, ...]]) -> Path:
-    """Write rows of words, separated by blanks.
-
-    Example:
-        >>> import tempfile
-        >>> write_table(Path(tempfile.mkdtemp()) / "wav.scp", [("a", "/a.wav")]).read_text()
-        'a /a.wav\\n'
-    """
+    """Write rows of words, separated by blanks."""
     return write_text(path, "".join(" ".join(map(str, row)) + "\n" for row in rows))
 
 
+def read_table(path: Path) -> dict[str, str]:
+    """First word to the rest of each line."""
+    return {first: rest for first, _, rest in (line.partition(" ") for line in lines_of(path))}
+
+
 def write_lists(audio: Mapping[str, Mapping[str, Path]], work: Path, bar: tqdm) -> Path:
-    """Write ``KIND/wav.scp`` for parallel recordings.
+    """Write ``KIND/wav.scp`` for parallel recordings, as `Step.make` does.
 
     Args:
         audio: kind of recording, e.g. ``noisy``, to utterance to file.
-        work: folder to write to.
-        bar: progress, one for each utterance.
+        work, bar: see `Step`.
 
     Returns:
         The folder of all kinds.
@@ -42,53 +42,57 @@ def write_lists(audio: Mapping[str, Mapping[str, Path]], work: Path, bar: tqdm) 
     return work / "result"
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """First word to the rest of each line.
+def add_lists(
+    plan: Plan, split: str, target: str, of: str, source: Path, audio: Mapping[str, Mapping[str, Path]]
+) -> None:
+    """Have the lists of a split made, see `write_lists`, and point s3prl at them."""
+    count = len(next(iter(audio.values())))
+    stamp = f"{source.absolute()} {count} {of}"
+    step = Step(target, f"lists of {target}", stamp, count * len(audio), lambda *at: write_lists(audio, *at))
+    plan.set(f"{split}_dir", plan.add(step, f"{count} {of}"))
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile("w") as file:
-        ...     print("a /data/a.wav", file=file, flush=True)
-        ...     read_table(Path(file.name))
-        {'a': '/data/a.wav'}
+
+@dataclass(frozen=True)
+class ParallelLists:
+    """The ``KIND/wav.scp`` of one split: all there, of the same utterances, of files that exist.
+
+    Attributes:
+        split: as it is called in findings.
+        kinds: e.g. ``noisy`` and ``clean``.
+        official: number of utterances.
     """
-    return {first: rest for first, _, rest in (line.partition(" ") for line in lines_of(path))}
 
+    split: str
+    kinds: tuple[str, ...]
+    official: int
 
-def look_at_lists(plan: Plan, folder: Path, kinds: tuple[str, ...], official: Mapping[str, int], split: str) -> None:
-    """Check the ``KIND/wav.scp`` of one split: all there, of the same utterances, of files that exist."""
-    tables = {}
-    for kind in kinds:
-        file = folder / kind / "wav.scp"
-        if not file.is_file():
-            plan.note(f"{split}/{kind}/wav.scp", "lines 'UTTERANCE PATH'", "not there", MISSING, "prepare it again")
-            return
-        tables[kind] = read_table(file)
-    first = tables[kinds[0]]
-    plan.count(split, len(first), official.get(split), "utterances")
-    for kind, table in tables.items():
-        odd = sorted(first.keys() ^ table.keys())
-        if odd:
-            found = f"others, e.g. {odd[0]}"
-            plan.note(f"{split}/{kind}", f"the utterances of {kinds[0]}", found, MISSING, "prepare it again")
-        refuse_blanks(plan, f"{split}/{kind}/wav.scp", table.values())
-        look_at_audio(plan, f"{split}/{kind}", table.values(), folder)
+    def look(self, plan: Plan, folder: Path) -> None:
+        """Look into the folder of the split."""
+        tables = {}
+        for kind in self.kinds:
+            file = folder / kind / "wav.scp"
+            if not file.is_file():
+                what = f"{self.split}/{kind}/wav.scp"
+                plan.note(what, "lines 'UTTERANCE PATH'", "not there", MISSING, PREPARE_AGAIN)
+                return
+            tables[kind] = read_table(file)
+        first = tables[self.kinds[0]]
+        plan.count(self.split, len(first), self.official, "utterances")
+        for kind, table in tables.items():
+            what, expected = f"{self.split}/{kind}", f"the utterances of {self.kinds[0]}"
+            plan.odd(what, expected, sorted(first.keys() ^ table.keys()), "others, e.g. {names}", PREPARE_AGAIN)
+            refuse_blanks(plan, f"{what}/wav.scp", table.values())
+            look_at_audio(plan, what, table.values(), folder)
 
 
 def look_at_audio(plan: Plan, what: str, paths: Iterable[str], folder: Path) -> None:
     """Note whether the files of a table exist; one line for all of them when they do."""
-    paths = list(paths)
-    missing = not_there(Path("/"), [str(Path(path).absolute()).lstrip("/") for path in paths])
-    if missing:
-        found = f"{len(missing)} are not there: {named(['/' + one for one in missing])}"
-        fix = f"they moved since {folder} was written: prepare it again"
-        plan.note(f"audio of {what}", f"{len(paths)} files that are listed", found, MISSING, fix)
-    else:
-        plan.note(f"audio of {what}", f"{len(paths)} files that are listed", "all of them", OK)
+    paths = [str(Path(path).absolute()).lstrip("/") for path in paths]
+    missing = [f"/{path}" for path in not_there(Path("/"), paths)]
+    plan.listed(f"audio of {what}", missing, len(paths), f"they moved since {folder} was written: {PREPARE_AGAIN}")
 
 
 def refuse_blanks(plan: Plan, what: str, paths: Iterable[str]) -> None:
     """Note a path with a blank in it: s3prl splits these lines at every blank."""
-    odd = [path for path in map(str, paths) if len(path.split()) != 1]
-    if odd:
-        plan.note(what, "paths without blanks", repr(odd[0]), MISSING, "move the corpus to a path without blanks")
+    odd = [repr(path) for path in paths if len(path.split()) != 1]
+    plan.odd(what, "paths without blanks", odd[:1], "{names}", "move the corpus to a path without blanks")

@@ -1,11 +1,12 @@
-"""LibriSpeech for ASR: tables of lengths, and the letter lexicon of its language model."""
+"""LibriSpeech (ASR, PR): transcripts, tables of lengths, the language model's letter lexicon, pronunciations."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,126 +14,92 @@ from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.looking import audio_below, locate, mapped
-from robustdistiller.eval.data.plan import (
-    DIFFERS,
-    MISSING,
-    OK,
-    Input,
-    Plan,
-    PrepareError,
-    Recipe,
-    Roots,
-    Step,
-    named,
-)
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.data.build import mapped
+from robustdistiller.eval.data.checks import Audio, Where
+from robustdistiller.eval.data.plan import MISSING, OK, UNPACK_AGAIN, Input, Plan, PrepareError, Recipe, Roots, Step
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH
 from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts
 
 NEEDED, WELCOME = ("train-clean-100", "dev-clean", "test-clean"), ("dev-other", "test-other")
 SAMPLE_RATE_HZ = 16000
+LAYOUT = "LibriSpeech: SPLIT/SPEAKER/CHAPTER/*.flac and *.trans.txt"
+_SPELLING = "lines 'WORD<tab>W O R D |'"
 _FLUSH_EVERY = 500
 
 
-def plan_asr(task: Task, roots: Roots, out: Path) -> Plan:
-    """Plan of ASR: one table of lengths for each split.
+@dataclass(frozen=True)
+class Split:
+    """The audio of a split is counted, and each file has a line in a transcript.
 
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> plan_asr(tasks.get("ASR"), {"libri_root": [Path("nowhere")]}, Path("out")).findings[0].state
-        'missing'
+    Attributes:
+        name: e.g. ``dev-clean``.
+        optional: see `Audio`.
     """
-    plan = Plan(task, out)
-    root = look(plan, roots, "libri_root", (*NEEDED, *WELCOME))
-    if root is None:
-        return plan
-    for split, files in root.files.items():
+
+    name: str
+    optional: str = ""
+
+    def look(self, plan: Plan, folder: Path) -> list[str]:
+        """Names of the audio files, relative to the corpus."""
+        audio = Audio(self.name, LIBRISPEECH.counts[self.name], ".flac", "flac files", optional=self.optional)
+        files = audio.look(plan, folder)
         if files:
-            plan.add(_length_table(root.folder, split, files), f"{len(files)} lengths")
-    plan.set("libri_root", root.folder)
-    plan.set("bucket_file", out / "len_for_bucket")
-    return plan
+            silent = sorted({Path(file).stem for file in files} - set(read_transcripts(folder / self.name)))
+            expected, found = "a line in SPEAKER-CHAPTER.trans.txt for each", "{count} files without a line: {names}"
+            plan.odd(f"transcripts of {self.name}", expected, silent, found, UNPACK_AGAIN)
+        return [f"{self.name}/{name}" for name in files]
 
 
-def plan_asr_lm(task: Task, roots: Roots, out: Path) -> Plan:
-    """Plan of ASR with a language model: the same, and the letter lexicon from the model's own words.
+NEEDED_SPLITS = tuple(Split(name) for name in NEEDED)
+ALL_SPLITS = (*NEEDED_SPLITS, *(Split(name, f"only needed for -t {name}") for name in WELCOME))
 
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> plan_asr_lm(tasks.get("ASR-LM"), {"libri_root": [Path("nowhere")]}, Path("out")).ok
-        False
-    """
-    plan = plan_asr(task, roots, out)
+
+def where(splits: tuple[Split, ...]) -> Where:
+    """The folder that holds some splits."""
+    names, fix = tuple(split.name for split in splits), "give the folder LibriSpeech of the unpacked archives"
+    return Where(names, ", ".join(names), "none of these folders", fix)
+
+
+def _plan_asr(plan: Plan, roots: Roots) -> None:
+    folder = plan.find(roots["libri_root"][0], where(ALL_SPLITS))
+    if folder is None:
+        return
+    for split, files in zip(ALL_SPLITS, plan.look(folder, *ALL_SPLITS)):
+        if files:
+            stamp, make = f"{folder.absolute()} {len(files)} files", partial(write_length_table, folder, files)
+            table = Step(f"len_for_bucket/{split.name}.csv", f"lengths of {split.name}", stamp, len(files), make)
+            plan.add(table, f"{len(files)} lengths")
+    plan.set("libri_root", folder)
+    plan.set("bucket_file", plan.out / "len_for_bucket")
+
+
+def _plan_asr_lm(plan: Plan, roots: Roots) -> None:
+    _plan_asr(plan, roots)
     expected = "LibriSpeech's 4-gram language model"
     if not roots.get("kenlm_model"):
-        plan.note(
-            "language model", expected, "not given", MISSING, "--root kenlm_model=4-gram.arpa.gz (openslr.org/11)"
-        )
-        return plan
+        fix = "--root kenlm_model=4-gram.arpa.gz (openslr.org/11)"
+        plan.note("language model", expected, "not given", MISSING, fix)
+        return
     model = roots["kenlm_model"][0]
     if not model.is_file():
         plan.note("language model", expected, f"no file {model}", MISSING, "get it from openslr.org/11")
-        return plan
+        return
     plan.note("language model", expected, model.name, OK)
     plan.set("kenlm_model", model)
     if roots.get("lexicon"):
         lexicon = roots["lexicon"][0]
         found = lexicon.is_file()
         fix = "" if found else "leave it out: it is made from the words of the language model"
-        plan.note("letter lexicon", "lines 'WORD<tab>W O R D |'", str(lexicon), OK if found else MISSING, fix)
+        plan.note("letter lexicon", _SPELLING, str(lexicon), OK if found else MISSING, fix)
     elif not _is_arpa(model):
         fix = "--root lexicon=FILE, or give the model as ARPA, from whose words it can be made"
-        plan.note("letter lexicon", "lines 'WORD<tab>W O R D |'", "not given, and the model is no ARPA", MISSING, fix)
-        return plan
+        plan.note("letter lexicon", _SPELLING, "not given, and the model is no ARPA", MISSING, fix)
+        return
     else:
         stamp = f"{model.absolute()} {model.stat().st_size}"
         step = Step("letter_lexicon.lst", "letter lexicon", stamp, 0, partial(write_letter_lexicon, model))
-        lexicon = plan.add(step, "lines 'WORD<tab>W O R D |'")
+        lexicon = plan.add(step, _SPELLING)
     plan.set("lexicon", lexicon)
-    return plan
-
-
-class LibriSpeech:
-    """A LibriSpeech folder and the audio of its splits, relative to it."""
-
-    def __init__(self, folder: Path, splits: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.files = {split: [f"{split}/{name}" for name in audio_below(folder / split, ".flac")] for split in splits}
-
-
-def look(plan: Plan, roots: Roots, name: str, splits: tuple[str, ...]) -> LibriSpeech | None:
-    given = roots[name][0]
-    folder = locate(given, splits)
-    if folder is None:
-        found = "no such folder" if not given.is_dir() else "none of these folders"
-        plan.note(str(given), ", ".join(splits), found, MISSING, "give the folder LibriSpeech of the unpacked archives")
-        return None
-    corpus = LibriSpeech(folder, splits)
-    for split, files in corpus.files.items():
-        if not files and split in WELCOME:
-            plan.note(split, "for evaluating on it", "not there", DIFFERS, f"only needed for -t {split}")
-            continue
-        plan.count(split, len(files), LIBRISPEECH.counts[split], "flac files")
-        if files:
-            _look_at_transcripts(plan, folder, split, files)
-    return corpus
-
-
-def _look_at_transcripts(plan: Plan, folder: Path, split: str, files: list[str]) -> None:
-    spoken = {Path(file).stem for file in files}
-    written = set(read_transcripts(folder / split))
-    silent = sorted(spoken - written)
-    if silent:
-        found = f"{len(silent)} files without a line: {named(silent)}"
-        plan.note(f"transcripts of {split}", "a line in SPEAKER-CHAPTER.trans.txt for each", found, MISSING,
-                  "unpack the archive again")  # fmt: skip
-
-
-def _length_table(folder: Path, split: str, files: list[str]) -> Step:
-    stamp = f"{folder.absolute()} {len(files)} files"
-    make = partial(write_length_table, folder, files)
-    return Step(f"len_for_bucket/{split}.csv", f"lengths of {split}", stamp, len(files), make)
 
 
 def write_length_table(folder: Path, files: list[str], work: Path, bar: tqdm) -> Path:
@@ -158,9 +125,8 @@ def write_length_table(folder: Path, files: list[str], work: Path, bar: tqdm) ->
     with kept.open("a", encoding="utf-8") as stream:
         for number, (file, info) in enumerate(zip(todo, mapped(lambda f: audio_info(folder / f), todo)), start=1):
             if info.sample_rate_hz != SAMPLE_RATE_HZ:
-                raise PrepareError(
-                    f"{folder / file} is at {info.sample_rate_hz} Hz; LibriSpeech is at {SAMPLE_RATE_HZ} Hz"
-                )
+                found = f"{folder / file} is at {info.sample_rate_hz} Hz"
+                raise PrepareError(f"{found}; LibriSpeech is at {SAMPLE_RATE_HZ} Hz")
             lengths[file] = info.num_frames
             stream.write(f"{file}\t{info.num_frames}\n")
             if number % _FLUSH_EVERY == 0:
@@ -174,7 +140,7 @@ def write_length_table(folder: Path, files: list[str], work: Path, bar: tqdm) ->
     return write_text(work / "result", text.getvalue())
 
 
-def _read_lengths(kept: Path) -> dict[str, int]:
+def _read_lengths(kept: Path) -> Mapping[str, int]:
     """Lengths read before; the last line may have been broken off."""
     if not kept.is_file():
         return {}
@@ -233,13 +199,12 @@ def write_letter_lexicon(model: Path, work: Path, bar: tqdm) -> Path:
     return write_text(work / "result", "\n".join(lines) + "\n")
 
 
-LIBRISPEECH_LAYOUT = "LibriSpeech: SPLIT/SPEAKER/CHAPTER/*.flac and *.trans.txt"
-ASR = Recipe((Input("libri_root", LIBRISPEECH_LAYOUT),), plan_asr)
+ASR = Recipe((Input("libri_root", LAYOUT),), _plan_asr)
 ASR_LM = Recipe(
     (
-        Input("libri_root", LIBRISPEECH_LAYOUT),
+        Input("libri_root", LAYOUT),
         Input("kenlm_model", "4-gram.arpa.gz, 4-gram.arpa or its KenLM binary"),
         Input("lexicon", "letter lexicon; default: made from the words of the model", required=False),
     ),
-    plan_asr_lm,
+    _plan_asr_lm,
 )

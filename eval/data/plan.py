@@ -6,15 +6,20 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from tqdm import tqdm
 
-from robustdistiller.eval.tasks import Task
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from robustdistiller.eval.data.checks import Check, Where
+    from robustdistiller.eval.tasks import Task
 
 #: What a finding can be: fine; fine for s3prl but not the official corpus; made by this command; an error.
 OK, DIFFERS, TO_MAKE, MISSING = "ok", "differs", "to make", "missing"
 NOT_OFFICIAL = "not as many as in the official corpus; scores will not be comparable with published ones"
+UNPACK_AGAIN = "unpack the archive again"
 _NAMED = 3
 
 #: Name of an input to the paths that were given for it.
@@ -36,10 +41,6 @@ class Finding:
         state: one of `OK`, `DIFFERS`, `TO_MAKE`, `MISSING`.
         fix: what to do about it; empty where there is nothing to do.
         target: of a finding about something that is made, what (see `Step`).
-
-    Example:
-        >>> Finding("dev-clean", "2703 files", "2703 files", OK).state
-        'ok'
     """
 
     what: str
@@ -58,10 +59,6 @@ class Input:
         name: for ``--root NAME=PATH``; of the first input of a task, the path is given as ROOT.
         what: what belongs there.
         required: preparing fails without it.
-
-    Example:
-        >>> Input("libri_root", "LibriSpeech").required
-        True
     """
 
     name: str
@@ -75,12 +72,12 @@ class Recipe:
 
     Attributes:
         inputs: what has to be given; the first one is ROOT.
-        plan: looks at what was given and says what is missing and what will be made in the output folder. It may be
-            called with any of the inputs, and with paths that do not exist.
+        plan: looks at what was given and notes in the plan what is missing and what will be made. It may be called with
+            any of the inputs, and with paths that do not exist.
     """
 
     inputs: tuple[Input, ...]
-    plan: Callable[[Task, Roots, Path], Plan]
+    plan: Callable[[Plan, Roots], None]
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,6 @@ class Plan:
         findings: what was expected and found, in order.
         steps: what is made.
         settings: s3prl's key to path (or list of paths), for ``-o``.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> plan = Plan(tasks.get("IC"), Path("out"))
-        >>> plan.note("train_data.csv", "a table", "nothing", MISSING)
-        >>> plan.ok
-        False
     """
 
     task: Task
@@ -137,6 +127,18 @@ class Plan:
         """Add a finding."""
         self.findings.append(Finding(what, expected, found, state, fix))
 
+    def find(self, given: Path, where: Where) -> Path | None:
+        """The folder that is looked for in or below the one that was given; noted where it is not there."""
+        folder = where.locate(given)
+        if folder is None:
+            found = where.otherwise if given.is_dir() else "no such folder"
+            self.note(str(given), where.expected, found, MISSING, where.fix)
+        return folder
+
+    def look(self, folder: Path, *checks: Check) -> list[Any]:
+        """Look at a folder with some checks; returns what each of them read."""
+        return [check.look(self, folder) for check in checks]
+
     def count(self, what: str, found: int, official: int | None, of: str = "files", needed: bool = True) -> None:
         """Compare a number of items with the official one: another is a difference, none of `needed` an error."""
         expected = f"{official} {of}" if official is not None else of
@@ -148,39 +150,44 @@ class Plan:
         else:
             self.note(what, expected, shown, OK)
 
-    def absent(self, what: str, missing: Sequence[str], total: int, fix: str) -> bool:
-        """Note that all of a list's files are there, or name those that are not; returns whether all are."""
-        if not missing:
-            self.note(what, f"{total} files that are listed", "all of them", OK)
-            return True
-        self.note(
-            what, f"{total} files that are listed", f"{len(missing)} are not there: {named(missing)}", MISSING, fix
-        )
-        return False
+    def odd(
+        self, what: str, expected: str, names: Sequence[str], found: str, fix: str = "", state: str = MISSING
+    ) -> bool:
+        """Note what is wrong with some names, where there are any; returns whether there are.
+
+        Args:
+            what, expected, fix, state: of the finding.
+            names: the odd ones.
+            found: what was found, with ``{names}`` and, where it says how many, ``{count}``.
+        """
+        if names:
+            self.note(what, expected, found.format(names=named(names), count=len(names)), state, fix)
+        return bool(names)
+
+    def listed(self, what: str, missing: Sequence[str], total: int, fix: str = UNPACK_AGAIN) -> None:
+        """Note that all files of a list are there, or name those that are not."""
+        expected = f"{total} files that are listed"
+        if not self.odd(what, expected, missing, "{count} are not there: {names}", fix):
+            self.note(what, expected, "all of them", OK)
 
     def set(self, name: str, value: Path | Sequence[Path]) -> None:
         """Note the path for one of the task's data roots, given by the last part of its key."""
         key = next(root.key for root in self.task.roots if root.key.endswith(f".{name}"))
-        paths = [value] if isinstance(value, Path) else list(value)
+        paths = [str(path.absolute()) for path in ([value] if isinstance(value, Path) else value)]
         for path in paths:
-            if "=" in str(path) or ",," in str(path):
-                self.note(
-                    name,
-                    "a path without '=' and ',,'",
-                    str(path),
-                    MISSING,
-                    "rename the folder: s3prl's -o cannot hold such a path",
-                )
-        self.settings[key] = str(value.absolute()) if isinstance(value, Path) else [str(p.absolute()) for p in paths]
-
-    def _ordered(self) -> dict[str, str | list[str]]:
-        return {root.key: self.settings[root.key] for root in self.task.roots if root.key in self.settings}
+            if "=" in path or ",," in path:
+                fix = "rename the folder: s3prl's -o cannot hold such a path"
+                self.note(name, "a path without '=' and ',,'", path, MISSING, fix)
+        self.settings[key] = paths[0] if isinstance(value, Path) else paths
 
     def add(self, step: Step, expected: str, found: str = "not there yet") -> Path:
         """Add something to make, with its finding; returns where it will be."""
         self.steps.append(step)
         self.findings.append(Finding(step.title, expected, found, TO_MAKE, target=step.target))
         return self.out / step.target
+
+    def _ordered(self) -> dict[str, str | list[str]]:
+        return {root.key: self.settings[root.key] for root in self.task.roots if root.key in self.settings}
 
     def option(self) -> str:
         """The ``-o`` that run_downstream.py needs, quoted for a shell.
@@ -211,11 +218,6 @@ class Plan:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first few of many names.
-
-    Example:
-        >>> named(["a", "b"]), named(list("abcde"))
-        ('a, b', 'a, b, c and 2 more')
-    """
+    """The first few of many names: ``a, b, c and 2 more``."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

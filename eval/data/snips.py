@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +13,10 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from robustdistiller.acoustics.audio.files import audio_info, read_audio
-from robustdistiller.eval.data.looking import audio_below, lines_of, locate, mapped
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, Recipe, Roots, Step, named
-from robustdistiller.eval.data.running import begin, link_folder
+from robustdistiller.acoustics.audio.files import read_audio
+from robustdistiller.eval.data.build import convert_files, link_folder
+from robustdistiller.eval.data.checks import Lines, Where, audio_below, look_at_rates
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, Recipe, Roots, Step
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import AUDIO_SNIPS
@@ -22,46 +24,38 @@ from robustdistiller.eval.tasks.corpora import AUDIO_SNIPS
 SPLITS = ("train", "valid", "test")
 LABELS, SLOTS = "all.iob.snips.txt", "slots.txt"
 SAMPLE_RATE_HZ = 16000
+WAV = Where(tuple(f"{split}/*.wav" for split in SPLITS))
 _RAW = re.compile(r"(?:.*/)?audio_(\w+)/snips/(snips-(\w+)-\d+)\.mp3")
 
 
-def plan_sf(task: Task, roots: Roots, out: Path) -> Plan:
-    """Plan of SF: nothing is made of the preprocessed release; mp3 files are converted.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> plan_sf(tasks.get("SF"), {"path": [Path("nowhere")]}, Path("out")).ok
-        False
-    """
-    plan = Plan(task, out)
+def _plan_sf(plan: Plan, roots: Roots) -> None:
     given = roots["path"][0]
-    voices = {split: _voices(task, split) for split in SPLITS}
+    voices = {split: _voices(plan.task, split) for split in SPLITS}
     labels = _find_labels(plan, roots, given)
-    ready = locate(given, [f"{split}/*.wav" for split in SPLITS])
+    ready = WAV.locate(given)
+    mp3 = _mp3_files(given) if ready is None else {}
     if ready is not None:
-        audio = {split: {Path(name).stem for name in audio_below(ready / split, ".wav")} for split in SPLITS}
-        _look_at_rates(plan, ready)
+        audio = {split: _look_at_wav_files(plan, ready, split) for split in SPLITS}
         plan.set("path", ready)
         if labels is not None and labels != ready:
             for split in SPLITS:
-                make = partial(link_folder, ready / split)
-                step = Step(f"SNIPS/{split}", f"link to {split}", str(ready.absolute()), 1, make)
-                plan.add(step, "beside the labels")
-            _bring_labels(plan, labels)
+                stamp, make = str(ready.absolute()), partial(link_folder, ready / split)
+                plan.add(Step(f"SNIPS/{split}", f"link to {split}", stamp, 1, make), "beside the labels")
+    elif mp3:
+        audio = {split: _plan_conversion(plan, mp3, split, voices[split]) for split in SPLITS}
     else:
-        sources = _mp3_files(given)
-        if not sources:
-            found = "no such folder" if not given.is_dir() else "neither wav nor mp3 files of it"
-            what = "{train,valid,test}/VOICE-*.wav, or the mp3 files"
-            plan.note(str(given), what, found, MISSING, AUDIO_SNIPS.source)
-            return plan
-        audio = {split: _plan_conversion(plan, sources, split, voices[split]) for split in SPLITS}
-        if labels is not None:
-            _bring_labels(plan, labels)
-    if labels is not None:
-        _look_at_labels(plan, labels, audio, voices)
-        plan.set("slots_file", labels / SLOTS)
-    return plan
+        found = "neither wav nor mp3 files of it" if given.is_dir() else "no such folder"
+        what = "{train,valid,test}/VOICE-*.wav, or the mp3 files"
+        plan.note(str(given), what, found, MISSING, AUDIO_SNIPS.source)
+        return
+    if labels is None:
+        return
+    if labels != ready:  # s3prl wants the labels in the folder of the audio, and nothing is written into the user's
+        step = Step(f"SNIPS/{LABELS}", LABELS, str(labels.absolute()), 1, partial(_copy, labels / LABELS))
+        plan.add(step, "in the folder of the audio", f"in {labels}")
+        plan.set("path", plan.out / "SNIPS")
+    plan.look(labels, Labels(audio, voices))
+    plan.set("slots_file", labels / SLOTS)
 
 
 def _voices(task: Task, split: str) -> tuple[str, ...]:
@@ -78,18 +72,13 @@ def _find_labels(plan: Plan, roots: Roots, given: Path) -> Path | None:
     return folder
 
 
-def _look_at_rates(plan: Plan, folder: Path) -> None:
-    """s3prl does not resample this corpus: one file of each voice is looked at."""
-    for split in SPLITS:
-        first: dict[str, str] = {}
-        for name in audio_below(folder / split, ".wav"):
-            first.setdefault(Path(name).stem.split("-")[0], name)
-        wrong = [n for n in first.values() if audio_info(folder / split / n).sample_rate_hz != SAMPLE_RATE_HZ]
-        if wrong:
-            found = f"another rate: {named(wrong)}"
-            plan.note(
-                f"audio of {split}", f"{SAMPLE_RATE_HZ} Hz", found, MISSING, "convert it: s3prl does not resample"
-            )
+def _look_at_wav_files(plan: Plan, folder: Path, split: str) -> set[str]:
+    """The utterances of a split; one file of each voice is looked into."""
+    names = audio_below(folder / split, ".wav")
+    first = {Path(name).stem.split("-")[0]: name for name in reversed(names)}
+    fix = "convert it: s3prl does not resample"
+    look_at_rates(plan, f"audio of {split}", folder / split, first.values(), SAMPLE_RATE_HZ, fix)
+    return {Path(name).stem for name in names}
 
 
 def _mp3_files(given: Path) -> dict[str, Path]:
@@ -104,54 +93,22 @@ def _mp3_files(given: Path) -> dict[str, Path]:
     return found
 
 
-def _plan_conversion(plan: Plan, sources: dict[str, Path], split: str, voices: tuple[str, ...]) -> set[str]:
-    chosen = {
-        name: path
-        for name, path in sorted(sources.items())
-        if name.split("-")[0] in voices and f"-snips-{split}-" in name
-    }
+def _plan_conversion(plan: Plan, mp3: Mapping[str, Path], split: str, voices: tuple[str, ...]) -> set[str]:
+    def belongs(name: str) -> bool:
+        return name.split("-")[0] in voices and f"-snips-{split}-" in name
+
+    chosen = {name: path for name, path in sorted(mp3.items()) if belongs(name)}
     first = next(iter(chosen.values()), Path())
     stamp = f"{first.parent.parent.absolute()} {len(chosen)} files"
-    make = partial(convert, list(chosen.items()))
+    make = partial(convert_files, {f"{name}.wav": path for name, path in chosen.items()}, _convert)
     step = Step(f"SNIPS/{split}", f"wav files of {split}", stamp, len(chosen), make)
     plan.add(step, f"{len(chosen)} files at {SAMPLE_RATE_HZ} Hz", "mp3 files")
     return set(chosen)
 
 
-def convert(files: list[tuple[str, Path]], work: Path, bar: tqdm) -> Path:
-    """Turn audio into 16-bit mono wav files at 16 kHz; files that an interrupted run finished are kept.
-
-    Args:
-        files: utterance id and source.
-        work: folder to write to.
-        bar: progress, one for each file.
-
-    Returns:
-        The folder of the wav files.
-    """
-    result = work / "result"
-    result.mkdir(exist_ok=True)
-    unfinished = begin(work / "unfinished")
-    todo = [(name, path) for name, path in files if not (result / f"{name}.wav").is_file()]
-    bar.update(len(files) - len(todo))
-    for _ in mapped(partial(_convert_one, result, unfinished), todo, jobs=2):
-        bar.update()
-    return result
-
-
-def _convert_one(result: Path, unfinished: Path, file: tuple[str, Path]) -> None:
-    name, source = file
+def _convert(source: Path, target: Path) -> None:
     samples = np.clip(read_audio(source, SAMPLE_RATE_HZ), -1, 1)
-    temporary = unfinished / f"{name}.wav"
-    soundfile.write(temporary, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
-    temporary.replace(result / f"{name}.wav")
-
-
-def _bring_labels(plan: Plan, labels: Path) -> None:
-    """s3prl wants the labels in the folder of the audio, and nothing is written into the user's."""
-    step = Step(f"SNIPS/{LABELS}", LABELS, str(labels.absolute()), 1, partial(_copy, labels / LABELS))
-    plan.add(step, "in the folder of the audio", f"in {labels}")
-    plan.set("path", plan.out / "SNIPS")
+    soundfile.write(target, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
 
 
 def _copy(source: Path, work: Path, bar: tqdm) -> Path:
@@ -160,36 +117,41 @@ def _copy(source: Path, work: Path, bar: tqdm) -> Path:
     return work / "result"
 
 
-def _look_at_labels(plan: Plan, folder: Path, audio: dict[str, set[str]], voices: dict[str, tuple[str, ...]]) -> None:
-    labelled, tags = set(), set()
-    for line in lines_of(folder / LABELS):
-        utterance, _, rest = line.partition(" ")
-        words, tab, slots = rest.partition("\t")
-        if not tab or not words.startswith("BOS"):
-            expected = "'UTTERANCE BOS words EOS<tab>O slots INTENT'"
-            plan.note(
-                LABELS, f"lines {expected}", repr(line[:80]), MISSING, "take the file of the preprocessed release"
-            )
+@dataclass(frozen=True)
+class Labels:
+    """Labels and slots fit together, and each utterance has a label.
+
+    Attributes:
+        audio: split to its utterances.
+        voices: split to the speakers that s3prl takes of it.
+    """
+
+    audio: Mapping[str, set[str]]
+    voices: Mapping[str, tuple[str, ...]]
+
+    def look(self, plan: Plan, folder: Path) -> None:
+        """Read the two text files."""
+        expected, fix = "UTTERANCE BOS words EOS<tab>O slots INTENT", "take the file of the preprocessed release"
+        lines = Lines(LABELS, r"(?P<id>\S+) BOS[^\t]*\t(?P<slots>.*)", expected, fix).look(plan, folder)
+        if lines is None:
             return
-        labelled.add(utterance)
-        tags.update(slots.split()[1:-1])
-    # s3prl leaves out the first line and splits at every line end.
-    known = (folder / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
-    unknown = sorted(tags - set(known) - {"O"})
-    if unknown:
+        tags = {tag for line in lines for tag in line["slots"].split()[1:-1]}
+        # s3prl leaves out the first line and splits at every line end.
+        known = (folder / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
+        unknown = sorted(tags - set(known) - {"O"})
         fix = f"take {SLOTS} and {LABELS} of the same release; its first line, O, is left out"
-        plan.note(SLOTS, "all slots of the labels", f"not {named(unknown)}", MISSING, fix)
-    elif "" in known:
-        plan.note(SLOTS, "no empty line", "one: the head has two outputs more", DIFFERS, "remove the last line end")
-    else:
-        official = AUDIO_SNIPS.counts["slots"]
-        plan.count(SLOTS, len(known), official, "slots")
-    for split, names in audio.items():
-        mine = {name for name in names if name.split("-")[0] in voices[split]}
-        plan.count(split, len(mine & labelled), AUDIO_SNIPS.counts[split], "labelled utterances")
-        silent = sorted(mine - labelled)
-        if silent:
-            plan.note(split, "a label for each", f"none of {named(silent)}", DIFFERS, "these are left out")
+        if not plan.odd(SLOTS, "all slots of the labels", unknown, "not {names}", fix):
+            if "" in known:
+                fix = "remove the last line end"
+                plan.note(SLOTS, "no empty line", "one: the head has two outputs more", DIFFERS, fix)
+            else:
+                plan.count(SLOTS, len(known), AUDIO_SNIPS.counts["slots"], "slots")
+        labelled = {line["id"] for line in lines}
+        for split, names in self.audio.items():
+            mine = {name for name in names if name.split("-")[0] in self.voices[split]}
+            plan.count(split, len(mine & labelled), AUDIO_SNIPS.counts[split], "labelled utterances")
+            silent = sorted(mine - labelled)
+            plan.odd(split, "a label for each", silent, "none of {names}", "these are left out", DIFFERS)
 
 
 SF = Recipe(
@@ -197,5 +159,5 @@ SF = Recipe(
         Input("path", "Audio SNIPS: {train,valid,test}/VOICE-*.wav; or audio_slu with its mp3 files"),
         Input("labels", f"folder of {LABELS} and {SLOTS}; default: the same, or SNIPS beside it", required=False),
     ),
-    plan_sf,
+    _plan_sf,
 )

@@ -17,6 +17,7 @@ from robustdistiller.acoustics import audio_info, load_audio
 from robustdistiller.eval.extract.files import FORMATS, FeatureFolder, list_audio, write_features
 from robustdistiller.eval.extract.layers import LayerChoice, LayerReader, check_trained_on, choose_layers
 from robustdistiller.upstream import checkpoint_digest, resolve
+from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.s3prl.entries import open_entry
 from robustdistiller.upstream.s3prl.expert import Expert
 
@@ -102,7 +103,7 @@ def extract(
     _check(format_, dtype, batch_s)
     recordings = list_audio(audio)
     checkpoint = resolve(upstream)
-    model = open_entry("robustdistiller_local", checkpoint).eval().to(_device(device))
+    model = open_entry("robustdistiller_local", checkpoint).eval().to(usable_device(device))
     if hasattr(model, "accelerate"):
         model.accelerate()
     choice = choose_layers(str(layer), model.names, head)
@@ -159,18 +160,6 @@ def _check_widths(model: Expert, choice: LayerChoice, format_: str) -> None:
             f"the hidden states are {config.embed_dim} wide, the predictions {other}, which do not fit one array: "
             "choose the format safetensors, or one layer"
         )
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used ({reason}); expected such as cpu, cuda or cuda:1") from error
-    return device
 
 
 def _headers(folder: FeatureFolder, recordings: dict[str, Path], report: ExtractionReport) -> list[_Recording]:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, SourceSpec
-from robustdistiller.common.installation import run_command
+from robustdistiller.common.errors import run_command
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import ManifestError, ReplayedCorruptor, condition_of, find_manifests

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.eval.report.measured import value_of
 from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
@@ -61,8 +62,8 @@ def pack(
         on_step: called with what is done next.
 
     Raises:
-        SubmissionError: nothing can be packed, or a number from the archive differs from its record; nothing is
-            written then.
+        SubmissionError: nothing can be packed.
+        RunFailed: a number from the archive differs from its record; nothing is written then.
 
     Example:
         >>> pack([], Path("predict.zip"))
@@ -93,7 +94,7 @@ that SUPERB scores)
                 packed.tasks[folder] = {"record": str(one.path), "label": one.record.label, "files": files}
         wrong = _verify(temporary, chosen, packed, truths or {}, on_step)
         if wrong:
-            raise SubmissionError("\n".join(["the archive does not give the numbers of the records:", *wrong]))
+            raise RunFailed("\n".join(["the archive does not give the numbers of the records:", *wrong]))
 
     write_atomically(archive, write)
     write_text(archive.with_suffix(".json"), json.dumps(packed.to_dict(), indent=1) + "\n")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from robustdistiller.common.errors import RunFailed
+
 if TYPE_CHECKING:
     from robustdistiller.pretrain.objectives import Step
 
@@ -20,7 +22,7 @@ ADVICE = (
 _LAG_STEPS = 1  # by so many steps the processor may run ahead of a GPU
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(RunFailed):
     """The loss or its gradient is NaN or infinite; the message names the step and the utterances."""
 
 

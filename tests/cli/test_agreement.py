@@ -63,5 +63,5 @@ def test_errors_are_one_sentence(arguments, message) -> None:
     Path("bare").mkdir()
     Path("bare/validation.csv").write_text("step,condition,l1,cosine\n1,clean,1,1\n")
     result = run(*arguments)
-    assert result.exit_code == 1 and message in result.output
+    assert result.exit_code == 2 and message in result.output
     assert result.output.startswith("robustdistiller agreement: ") and result.output.count("\n") == 1

@@ -57,7 +57,7 @@ def test_records_reach_the_model_card(student, tmp_path):
 def test_records_of_others_are_no_results(student, tmp_path):
     write_record(tmp_path / "records", example_record())
     result = run(student, tmp_path / "hf", "--to", "huggingface", "--records", tmp_path / "records")
-    assert result.exit_code == 1 and "is of this checkpoint" in result.output
+    assert result.exit_code == 2 and "is of this checkpoint" in result.output
     assert not (tmp_path / "hf").exists()
 
 
@@ -79,7 +79,7 @@ def test_errors_are_one_sentence(student, tmp_path, monkeypatch, arguments, mess
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.ckpt").write_text("<html>404</html>")
     result = run(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.output and "Traceback" not in result.output
     assert result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -82,7 +82,7 @@ def test_errors_are_one_sentence(student, tmp_path, monkeypatch, arguments, mess
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.ckpt").write_text("<html>404</html>")
     result = run(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.output and "Traceback" not in result.output
     assert result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -52,15 +52,15 @@ def test_failures_are_listed_last_and_the_exit_code_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["teacher.ckpt", "speech", "--layer", "5", "--out", "f"], "error: layer '5': expected 0 to 2"),
-        (["teacher.ckpt", "nowhere", "--out", "f"], "error: nowhere does not exist"),
-        (["absent.ckpt", "speech", "--out", "f"], "error: checkpoint absent.ckpt: expected a file or folder"),
-        (["speech/a.wav", "speech", "--out", "f"], "error: speech/a.wav cannot be read as a checkpoint"),
+        (["teacher.ckpt", "speech", "--layer", "5", "--out", "f"], "robustdistiller extract: layer '5': expected 0 to 2"),
+        (["teacher.ckpt", "nowhere", "--out", "f"], "robustdistiller extract: nowhere does not exist"),
+        (["absent.ckpt", "speech", "--out", "f"], "robustdistiller extract: checkpoint absent.ckpt: expected a file or folder"),
+        (["speech/a.wav", "speech", "--out", "f"], "robustdistiller extract: speech/a.wav cannot be read as a checkpoint"),
         (["teacher.ckpt", "speech", "--layer", "weighted", "--out", "f"], "give --head FILE"),
     ],
 )
 def test_errors_are_one_sentence(arguments, message, tmp_path):
     result = run(*arguments)
-    assert result.exit_code == 1 and message in result.output
+    assert result.exit_code == 2 and message in result.output
     assert result.output.count("\n") == 1 and "Traceback" not in result.output
     assert not (tmp_path / "f").exists()

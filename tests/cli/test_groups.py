@@ -88,21 +88,21 @@ def test_the_base_can_be_a_file_elsewhere(tmp_path):
     ("arguments", "message"),
     [
         (["absent.ckpt", "speech"], "absent.ckpt"),
-        (["speech/a.wav", "speech"], "error: speech/a.wav cannot be read as a checkpoint"),
-        (["teacher.ckpt", "nowhere"], "error: nowhere does not exist"),
+        (["speech/a.wav", "speech"], "robustdistiller groups: speech/a.wav cannot be read as a checkpoint"),
+        (["teacher.ckpt", "nowhere"], "nowhere does not exist"),
         (["teacher.ckpt", "empty"], "empty"),
-        (["teacher.ckpt", "speech", "--count", "5"], "error: 5 groups of 4 layers"),
-        (["teacher.ckpt", "nowhere", "--layers", "2,9"], "error: layers to group: the teacher has no layer 9"),
-        (["teacher.ckpt", "speech", "--layers", "2-4"], "error: --layers '2-4': expected numbers with commas"),
-        (["teacher.ckpt", "speech", "--linkage", "ward"], "error: linkage 'ward' measures distances"),
-        (["teacher.ckpt", "speech", "--base", "distilhubrt"], "error: unknown recipe 'distilhubrt'"),
+        (["teacher.ckpt", "speech", "--count", "5"], "robustdistiller groups: 5 groups of 4 layers"),
+        (["teacher.ckpt", "nowhere", "--layers", "2,9"], "robustdistiller groups: layers to group: the teacher has no layer 9"),
+        (["teacher.ckpt", "speech", "--layers", "2-4"], "robustdistiller groups: --layers '2-4': expected numbers with commas"),
+        (["teacher.ckpt", "speech", "--linkage", "ward"], "robustdistiller groups: linkage 'ward' measures distances"),
+        (["teacher.ckpt", "speech", "--base", "distilhubrt"], "robustdistiller groups: unknown recipe 'distilhubrt'"),
         (["teacher.ckpt", "speech", "--device", "cudda"], "cudda"),
-        (["teacher.ckpt", "speech", "--device", "cuda:99"], "error: "),
+        (["teacher.ckpt", "speech", "--device", "cuda:99"], "robustdistiller groups: "),
     ],
 )
 def test_errors_are_one_sentence(arguments, message, tmp_path):
     (tmp_path / "empty").mkdir()
     result = run(*arguments, "--out", "found")
-    assert result.exit_code in (1, 2) and message in result.output
-    assert result.output.startswith("error: ") and result.output.count("\n") == 1
+    assert result.exit_code == 2 and message in result.output
+    assert result.output.startswith("robustdistiller groups: ") and result.output.count("\n") == 1
     assert not (tmp_path / "found" / "groups.json").exists()

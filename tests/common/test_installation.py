@@ -83,15 +83,15 @@ def run(arguments: list[str], hidden: tuple[str, ...], folder: Path) -> subproce
 )
 def test_a_command_names_the_extra_it_misses(command, hidden, extra, tmp_path):
     done = run(["-m", "robustdistiller.cli", *command], hidden, tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("robustdistiller: ") and "is not installed: pip install" in line and f"[{extra}]'" in line
+    assert line.startswith("robustdistiller") and "is not installed: pip install" in line and f"[{extra}]'" in line
 
 
 def test_run_downstream_names_what_it_misses(tmp_path):
     program = "import sys; from robustdistiller.cli.main import run_downstream; sys.argv[1:] = ['-h']; run_downstream()"
     done = run(["-c", program], ("s3prl",), tmp_path)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("run_downstream.py: s3prl") and "[superb]'" in done.stderr
 
 
@@ -99,7 +99,7 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     """/dev/full is a device without space."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    program = "from robustdistiller.common.installation import run_command; import pathlib, sys\n"
+    program = "from robustdistiller.common.errors import run_command; import pathlib, sys\n"
     program += "sys.exit(run_command('x', lambda: pathlib.Path('/dev/full').write_text('a' * 10)))"
     done = run(["-c", program], (), tmp_path)
     assert (done.returncode, done.stderr) == (1, "x: no space left on the device\n")

@@ -131,15 +131,15 @@ def test_librispeech_is_read_and_checked(tmp_path):
     with pytest.raises(ValueError, match=f"has {samples - 1} samples at 16000 Hz; the protocol's has {samples}"):
         utterance(name, tmp_path)
     result = run("fbank", "--librispeech", str(tmp_path / "nowhere"))
-    assert result.exit_code == 1 and "672-122797-0033.flac is not there" in result.output
+    assert result.exit_code == 2 and "672-122797-0033.flac is not there" in result.output
 
 
 def test_what_cannot_be_profiled_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("robustdistiller_mimi")
-    assert result.exit_code == 1 and "did you mean 'robustdistiller_mini'" in result.output
+    assert result.exit_code == 2 and "did you mean 'robustdistiller_mini'" in result.output
     result = run("fbank", "--durations", "1,soon")
-    assert result.exit_code == 1 and "--durations 1,soon: expected seconds" in result.output
+    assert result.exit_code == 2 and "--durations 1,soon: expected seconds" in result.output
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'RuntimeError: out of memory' >&2\nexit 3\n")
     python.chmod(0o755)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import DIFFERS, MISSING, OK, RECIPES, PrepareError, look
-from robustdistiller.eval.data.plan import NOT_OFFICIAL
+from robustdistiller.eval.data import RECIPES, PrepareError, look
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, NOT_OFFICIAL, OK
 
 from .conftest import INPUTS
 from .downloads import audio, libri2mix, snips_mp3, text, voicebank, voxceleb1

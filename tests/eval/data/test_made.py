@@ -16,8 +16,7 @@ import torch
 import torchaudio
 
 from robustdistiller.acoustics.audio.files import read_audio
-from robustdistiller.eval.data import PrepareError, run
-from robustdistiller.eval.data import running as running_module
+from robustdistiller.eval.data import PrepareError, build, run
 from robustdistiller.eval.data.librimix import development_set
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.launcher import main
@@ -196,7 +195,7 @@ def test_voxceleb_of_every_layout_is_found_by_s3prl(layout, look_at, tmp_path):
     listed = [line.split()[1] for line in (root / "iden_split.txt").read_text().splitlines()]
     assert all(len(list(tree.glob(f"*/wav/{name}"))) == 1 for name in listed)
     assert (tree == root) == (layout == "plain")
-    running_module.shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    build.shutil.rmtree(tmp_path / "out", ignore_errors=True)
     asv = look_at("ASV", file_path=root)
     made(asv)
     tree = Path(asv.settings["config.downstream_expert.datarc.file_path"])
@@ -237,7 +236,7 @@ def test_files_of_somebody_else_are_never_replaced(toy_corpora, look_at, tmp_pat
 
 def test_nothing_is_made_while_something_is_missing(toy_corpora, look_at, tmp_path):
     toy_corpora.build("ASR", tmp_path / "data")
-    running_module.shutil.rmtree(tmp_path / "data" / "LibriSpeech" / "test-clean")
+    build.shutil.rmtree(tmp_path / "data" / "LibriSpeech" / "test-clean")
     with pytest.raises(PrepareError, match="something needed is missing, so nothing was made"):
         made(look_at("ASR", tmp_path / "data"))
     assert not (tmp_path / "out").exists()

@@ -160,7 +160,7 @@ def test_answers_that_moved_are_asked_for(tmp_path):
     truth = f"SD={tmp_path / 'elsewhere' / 'rttm'}"
     assert run(folder, "--truth", truth, "--out", tmp_path / "predict.zip").exit_code == 0
     result = run(folder, "--truth", "KS=nowhere")
-    assert result.exit_code == 1 and "expected ASV=, SD= or QbE= and a path that is there" in result.output
+    assert result.exit_code == 2 and "expected ASV=, SD= or QbE= and a path that is there" in result.output
 
 
 def test_folds_are_packed_one_by_one(tmp_path):
@@ -191,11 +191,11 @@ def test_one_system_one_head(tmp_path):
     ks = classification(tmp_path / "ks", "KS", label="mine")
     ic = classification(tmp_path / "ic", "IC", suffix="csv", label="other", checkpoint_digest="ab" * 32)
     result = run(ks, ic, "--out", tmp_path / "predict.zip")
-    assert result.exit_code == 1 and "these are of 2: mine (fbank none); other (fbank abababab)" in result.output
+    assert result.exit_code == 2 and "these are of 2: mine (fbank none); other (fbank abababab)" in result.output
     assert run(ks, ic, "--label", "mine", "--out", tmp_path / "predict.zip").exit_code == 0
     assert names(tmp_path / "predict.zip") == ["predict/ks_public/predict.txt"]
     result = run(ks, "--label", "yours")
-    assert result.exit_code == 1 and "there are mine with seeds 1337" in result.output
+    assert result.exit_code == 2 and "there are mine with seeds 1337" in result.output
     with pytest.raises(SubmissionError, match=r"seeds 1, 2; say which \(--seed\)"):
         (one,) = find_experiments(ks)
         choose([dataclasses.replace(one, record=dataclasses.replace(one.record, seed=seed)) for seed in (1, 2)])
@@ -220,6 +220,6 @@ def test_what_is_left_out_is_said(tmp_path):
     ):
         assert words in result.output
     result = run(ic, "--out", tmp_path / "other.zip")
-    assert result.exit_code == 1 and "nothing can be packed (IC: " in result.output
-    assert run(tmp_path / "nowhere").exit_code == 1
+    assert result.exit_code == 2 and "nothing can be packed (IC: " in result.output
+    assert run(tmp_path / "nowhere").exit_code == 2
     assert "expected a file that ends in .zip" in run(ks, "--out", "predict.tar").output

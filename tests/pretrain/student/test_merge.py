@@ -151,7 +151,7 @@ def test_what_the_command_cannot_do_is_one_sentence(files) -> None:
     ):
         places = [str(files / one) if one.endswith(".ckpt") or one == "." else one for one in arguments]
         result = run(*places)
-        assert result.exit_code == 1 and message in result.output and "Traceback" not in result.output
+        assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
         assert result.output.count("\n") == 1
         assert not (files / "c.ckpt").exists()
     assert run(files / "a.ckpt", files / "b.ckpt", "--out", files / "other.ckpt", "--overwrite").exit_code == 0

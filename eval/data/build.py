@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,6 +17,7 @@ from robustdistiller.eval.data.plan import Plan, PrepareError, Step
 from robustdistiller.eval.tasks import configs as task_configs
 
 NOTE, WORK = "prepared.json", ".work"
+T, R = TypeVar("T"), TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,7 @@ class Made:
 
 
 def state_of(step: Step, out: Path) -> str:
-    """``made``, ``begun`` or ``to make``.
-
-    Example:
-        >>> step = Step("lengths.csv", "lengths", "of 2 files", 2, lambda folder, bar: folder)
-        >>> state_of(step, Path("nowhere"))
-        'to make'
-    """
+    """``made``, ``begun`` or ``to make``."""
     noted = _read(out).get(step.target)
     if noted is not None and noted["stamp"] == step.stamp:
         if noted["done"] and (out / step.target).exists():
@@ -56,17 +53,6 @@ def run(plan: Plan, progress: bool = True) -> Made:
 
     Raises:
         PrepareError: something needed is missing, or a file that this command did not make stands in the way.
-
-    Example:
-        >>> import tempfile
-        >>> from robustdistiller.eval import tasks
-        >>> def make(folder, bar):
-        ...     (folder / "list").write_text("a b")
-        ...     return folder / "list"
-        >>> plan = Plan(tasks.get("QbE"), Path(tempfile.mkdtemp()))
-        >>> path = plan.add(Step("list.txt", "a list", "1", 1, make), "names")
-        >>> run(plan, progress=False).made, path.read_text(), run(plan, progress=False).kept
-        (('list.txt',), 'a b', ('list.txt',))
     """
     if not plan.ok:
         raise PrepareError(f"{plan.task.code}: something needed is missing, so nothing was made")
@@ -113,9 +99,8 @@ def _verify(plan: Plan) -> None:
         node[last] = value
     gone = [root.key for root in task_configs.missing_roots(plan.task, config) if root.key in plan.settings]
     if gone:
-        raise PrepareError(
-            f"{plan.task.code}: {', '.join(gone)} is not where it was expected; was it removed meanwhile?"
-        )
+        where = f"{plan.task.code}: {', '.join(gone)}"
+        raise PrepareError(f"{where} is not where it was expected; was it removed meanwhile?")
 
 
 def _workplace(step: Step, out: Path) -> Path:
@@ -123,14 +108,13 @@ def _workplace(step: Step, out: Path) -> Path:
 
 
 def _read(out: Path) -> dict[str, Any]:
+    note = out / NOTE
     try:
-        return json.loads((out / NOTE).read_text(encoding="utf-8"))
+        return json.loads(note.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except json.JSONDecodeError as error:
-        raise PrepareError(
-            f"{out / NOTE} is not what this command writes ({error}); delete it to begin anew"
-        ) from error
+        raise PrepareError(f"{note} is not what this command writes ({error}); delete it to begin anew") from error
 
 
 def _note(out: Path, step: Step, done: bool) -> None:
@@ -138,29 +122,45 @@ def _note(out: Path, step: Step, done: bool) -> None:
     write_text(out / NOTE, json.dumps(notes, indent=1) + "\n")
 
 
-def begin(folder: Path) -> Path:
-    """An empty folder for files that are being written: an interrupted run may have left some there.
+def mapped(function: Callable[[T], R], items: Sequence[T], jobs: int = 8) -> Iterator[R]:
+    """Results of a function on many items, in order, by a few threads; stops at once when it is interrupted."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "half.wav").touch()
-        >>> list(begin(folder).iterdir())
-        []
+
+def convert_files(files: Mapping[str, Path], convert: Callable[[Path, Path], None], work: Path, bar: tqdm) -> Path:
+    """Convert many files, as `Step.make` does; those that an interrupted run finished are kept.
+
+    Args:
+        files: name of the result to its source.
+        convert: called with a source and the path to write to.
+        work, bar: see `Step`.
+
+    Returns:
+        The folder of the results.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+    result, unfinished = work / "result", work / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    todo = [name for name in files if not (result / name).is_file()]
+    for folder in (result, unfinished):
+        for parent in {(folder / name).parent for name in files}:
+            parent.mkdir(parents=True, exist_ok=True)
+
+    def convert_one(name: str) -> None:
+        convert(files[name], unfinished / name)
+        (unfinished / name).replace(result / name)
+
+    bar.update(len(files) - len(todo))
+    for _ in mapped(convert_one, todo, jobs=2):
+        bar.update()
+    return result
 
 
 def link_folder(folder: Path, work: Path, bar: tqdm) -> Path:
-    """Make a link to a folder, as `Step.make` does; returns the link.
-
-    Example:
-        >>> import tempfile
-        >>> link_folder(Path("/"), Path(tempfile.mkdtemp()), tqdm(disable=True)).is_symlink()
-        True
-    """
+    """Make a link to a folder, as `Step.make` does; returns the link."""
     link = work / "result"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.absolute(), target_is_directory=True)

@@ -1,0 +1,66 @@
+"""What all commands share: how errors end, exit statuses, logging, and help texts with examples.
+
+A command is a function with a typer signature in a file of its name, under the decorator::
+
+    @command(HELP)
+    def merge(a: str, b: str) -> None:
+        ...
+
+It returns its exit status (None for 0), raises ``ValueError`` or ``OSError`` with one sentence for what its user has to
+change, and :class:`~robustdistiller.common.errors.RunFailed` for what ran and failed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from robustdistiller.common.errors import run_command
+
+_VERBOSE = typer.Option(
+    False, "--verbose", "-v", help="Say more on the way, and where an error was raised.", show_default=False
+)
+
+
+def command(help_text: str = "", *, log_level: int = logging.WARNING) -> Callable[[Callable[..., int | None]], Any]:
+    """Make a function a sub-command of ``robustdistiller``.
+
+    Args:
+        help_text: for ``--help``; paragraphs that begin with a backspace keep their lines. Default: the docstring.
+        log_level: of this package's messages, without ``--verbose``.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
+        program = f"robustdistiller {function.__name__.replace('_', '-')}"
+
+        @functools.wraps(function)
+        def run(*, verbose: bool, **arguments: Any) -> None:
+            logging.basicConfig(format="%(message)s")
+            logging.getLogger("robustdistiller").setLevel(logging.DEBUG if verbose else log_level)
+            raise typer.Exit(run_command(program, lambda: function(**arguments)))
+
+        signature = inspect.signature(function, eval_str=True)
+        option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=_VERBOSE, annotation=bool)
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
+        run.__annotations__ = {**function.__annotations__, "verbose": bool}
+        run.__doc__ = folded(help_text or inspect.getdoc(function) or "")
+        return run
+
+    return decorate
+
+
+def folded(text: str) -> str:
+    r"""A help text of any width: each paragraph on one line, for the terminal to wrap.
+
+    Paragraphs that begin with a backspace stay as they are. Brackets are no markup.
+
+    >>> folded("One\ntwo.\n\n\b\n  a list\n  of [two]")
+    'One two.\n\n\x08\n  a list\n  of \\[two]'
+    """
+    paragraphs = text.strip("\n").replace("[", r"\[").split("\n\n")
+    return "\n\n".join(part if part.startswith("\b") else " ".join(part.split()) for part in paragraphs)

@@ -1,0 +1,28 @@
+"""Which device a network runs on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def usable_device(name: str | None = None) -> torch.device:
+    """The device of that name, tried out.
+
+    Args:
+        name: such as ``"cpu"`` or ``"cuda:1"``; ``None`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}); expected such as cpu, cuda or cuda:1") from error
+    return device
