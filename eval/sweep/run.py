@@ -116,6 +116,20 @@ class Sweep:
             self._engine = make_engine(self.config, self.say)
         return self._engine
 
+    @property
+    def slots(self) -> int:
+        """Jobs that run side by side; needs no cluster."""
+        executor = self.config.executor
+        return executor.array_parallelism if executor.kind == "slurm" else self.engine.slots
+
+    def lines(self) -> Iterator[str]:
+        """What is done about each cell and head, one line each."""
+        for plan in self.plans.values():
+            for cell, decision in plan.decisions.items():
+                yield f"{cell.title}: {decision.why}"
+            for head in plan.train:
+                yield f"{plan.group.title}: trains a head, learning rate {head.learning_rate:g}"
+
     def estimate(self) -> Estimate:
         """How long what is left may take, as far as it can be said now."""
         left = []

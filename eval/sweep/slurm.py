@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import json
 import re
 import shutil
@@ -10,41 +12,16 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.sweep import engine
 from robustdistiller.eval.sweep.config import ExecutorConfig, SweepError
-from robustdistiller.eval.sweep.engine import Job, Outcome, captured, do_job
+from robustdistiller.eval.sweep.engine import Job, Outcome
 from robustdistiller.eval.sweep.pool import lost
+from robustdistiller.eval.sweep.worker import SlurmTask
 
 _NOTE = "slurm.json"
 # What sbatch says where a user may have no more jobs in the queue for now, or no array of that size.
 _LIMIT = re.compile(r"MaxSubmit|SubmitJobs?Limit|submit limit|MaxJobs|Invalid job array spec|temporarily", re.IGNORECASE)
-
-
-class SlurmTask:
-    """What runs on a node; submitit calls `checkpoint` when the job's time is up or it is preempted.
-
-    Args:
-        folder: of the job.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def __call__(self) -> str:
-        """Do the job."""
-        folder = Path(self.folder)
-        with captured(folder / engine.LOG_FILE):
-            return do_job(folder).state
-
-    def checkpoint(self) -> Any:
-        """The same job again: a head goes on from its last checkpoint, an evaluation with its next condition."""
-        from submitit.helpers import DelayedSubmission
-
-        engine.LEAVING.set()
-        return DelayedSubmission(SlurmTask(self.folder))
 
 
 class Slurm:
@@ -100,6 +77,7 @@ class Slurm:
             **{name: value for name, value in options.items() if value is not None},
         )
         self._running: dict[Path, tuple[Job, str]] = {}
+        self._ours: set[str] = set()  # in the queue at the last look; a job that is done may still be leaving
         self._gone_s: dict[Path, float] = {}
         self._refused_s: float | None = None
         self._said: set[str] = set()
@@ -119,7 +97,7 @@ class Slurm:
                 return []  # SLURM does not answer: to submit now could be to submit twice
             for job in jobs:
                 if known.get(job.folder) in queued and job.outcome is None:
-                    self._running[job.folder] = job, known[job.folder]
+                    self._follow(job, known[job.folder])
                     begun.append(job)
         new = [job for job in jobs if job not in begun]
         new = new[: self._room(len(new))]
@@ -128,7 +106,7 @@ class Slurm:
     def _room(self, wanted: int) -> int:
         if self._refused_s is not None and time.monotonic() - self._refused_s < self.retry_s:
             return 0
-        return min(wanted, self._most - len(self._running)) if self._most else wanted
+        return max(0, min(wanted, self._most - len(self._ours))) if self._most else wanted
 
     def _submit(self, jobs: Sequence[Job]) -> int:
         """Submit jobs as one array, or fewer of them where the cluster takes no more; returns how many."""
@@ -137,7 +115,7 @@ class Slurm:
         count = len(jobs)
         while count:
             try:
-                with self._submitit.batch():
+                with contextlib.redirect_stderr(io.StringIO()), self._submitit.batch():
                     submitted = [self._submitit.submit(SlurmTask(str(job.folder))) for job in jobs[:count]]
                 break
             except Exception as error:
@@ -149,13 +127,19 @@ class Slurm:
         self._refused_s = None if count == len(jobs) else time.monotonic()
         for job, one in zip(jobs, submitted if count else ()):
             write_text(job.folder / _NOTE, json.dumps({"job_id": one.job_id}))
-            self._running[job.folder] = job, one.job_id
+            self._follow(job, one.job_id)
         return count
+
+    def _follow(self, job: Job, job_id: str) -> None:
+        self._running[job.folder] = job, job_id
+        self._ours.add(job_id)
 
     def poll(self) -> list[tuple[Job, Outcome]]:
         """Jobs that left an outcome, or left the queue without one."""
         ended = []
-        queued = self._queue() if self._running else {}
+        queued = self._queue() if self._ours else set()
+        if queued is not None:
+            self._ours &= queued | {job_id for _, job_id in self._running.values()}
         for folder, (job, job_id) in list(self._running.items()):
             outcome = job.outcome
             if outcome is None and queued is not None and job_id not in queued:

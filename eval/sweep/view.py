@@ -60,6 +60,23 @@ class LiveTable:
             self._live.update(self._table())
 
 
+def summary(sweep: Sweep) -> str:
+    """What is to be done, in a few lines: what has failed before is named, the rest is counted.
+
+    Args:
+        sweep: planned.
+    """
+    plans = sweep.plans.values()
+    decisions = [decision for plan in plans for decision in plan.decisions.values()]
+    cells = Counter(decision.run for decision in decisions)
+    trained = sum(len(plan.train) for plan in plans)
+    reasons = Counter(decision.why for decision in decisions if decision.run and "failed" in decision.why)
+    again = [f"  {count} cells: {why}" for why, count in reasons.most_common(5)]
+    time_text = sweep.estimate().text(sweep.slots)
+    counts = f"{cells[True]} cells to run, {cells[False]} not; {trained} heads to train. Time: {time_text}."
+    return "\n".join([counts, *again])
+
+
 def run_shown(sweep: Sweep, console: Console) -> int:
     """Run a sweep, show its progress and what failed; returns 0 when nothing did, else 1.
 
