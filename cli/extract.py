@@ -11,7 +11,7 @@ import typer
 from robustdistiller.cli.command import command
 
 if TYPE_CHECKING:
-    from robustdistiller.eval.extract.extraction import ExtractionReport
+    from robustdistiller.upstream.features.extraction import ExtractionReport
 
 
 class FeatureFormat(str, Enum):
@@ -74,10 +74,27 @@ def extract(
     batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
 ) -> int:
-    from robustdistiller.eval.extract import extraction  # slow to import
+    from robustdistiller.acoustics import audio_info, load_audio  # slow to import
+    from robustdistiller.acoustics.audio.listing import name_recordings
+    from robustdistiller.eval.run.head_checkpoint import check_trained_on, find_head
+    from robustdistiller.upstream import checkpoint_digest, resolve
+    from robustdistiller.upstream.features.extraction import AudioReader
+    from robustdistiller.upstream.features.extraction import extract as extract_features
 
-    options = {"format_": format_.value, "dtype": dtype.value, "device": device, "batch_s": batch_s}
-    report = extraction.extract(upstream, audio, out, layer, head, progress=True, overwrite=overwrite, **options)
+    recordings = name_recordings(audio)  # first: a model may have to be fetched
+    checkpoint = resolve(upstream)
+    if head is not None:
+        head = find_head(head.expanduser())
+        check_trained_on(head, checkpoint_digest(checkpoint))
+    report = extract_features(
+        *(checkpoint, recordings, out, AudioReader(audio_info, load_audio), layer, head),
+        format_=format_.value,
+        dtype=dtype.value,
+        device=device,
+        batch_s=batch_s,
+        progress=True,
+        overwrite=overwrite,
+    )
     for line in summary(report):
         typer.echo(line)
     for path, reason in report.failed:

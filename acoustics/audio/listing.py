@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from robustdistiller.common.names import refuse_unknown
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}" for suffix in ("flac", "wav", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "w64", "sph")
 )
+
+#: Audio that libsndfile does not read: worth a word where it was asked for by name or folder.
+UNREADABLE_SUFFIXES = frozenset(f".{suffix}" for suffix in ("m4a", "aac", "wma", "mp4", "webm", "amr", "mka"))
 
 _AT_ONCE = 1000
 
@@ -131,7 +135,50 @@ def _stamps(files: Sequence[str]) -> np.ndarray:
     return np.array(stamps, np.int64)
 
 
-def walk_audio(root: str | Path) -> Iterator[str]:
+def name_recordings(paths: Iterable[str | Path]) -> dict[str, Path]:
+    """Audio files by a name for each: its path below the folder that was given, without suffix.
+
+    Recordings that differ in their suffix only keep it in their name. With several paths the names of a folder's
+    files begin with the folder's name. Audio of kinds that cannot be read is among them.
+
+    Raises:
+        FileNotFoundError: a path is not there, or a folder holds no audio at any depth.
+        ValueError: two folders of the same name hold recordings of the same name.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.wav", "b.wav", "b.flac", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     list(name_recordings([folder]))
+    ['a', 'b.flac', 'b.wav']
+    """
+    paths = list(dict.fromkeys(Path(path).expanduser() for path in paths))
+    found: list[tuple[Path, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            files = map(Path, walk_audio(path, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES))
+            files = sorted(file for file in files if not any(part.startswith(".") for part in file.parts))
+            if not files:
+                suffixes = ", ".join(sorted(AUDIO_SUFFIXES))
+                raise FileNotFoundError(f"no audio files in {path}; searched to any depth for {suffixes}")
+            prefix = Path(path.resolve().name) if len(paths) > 1 else Path()
+            found += [(prefix / file, path / file) for file in files]
+        elif path.exists():
+            found.append((Path(path.name), path))
+        else:
+            raise FileNotFoundError(f"{path} does not exist; expected audio files, or folders of them")
+    counts = Counter(name.with_suffix("") for name, _ in found)
+    names: dict[str, Path] = {}
+    for name, file in found:
+        stem = name.with_suffix("")
+        key = (stem if counts[stem] == 1 else name).as_posix()
+        if key in names:
+            raise ValueError(f"{names[key]} and {file} would both be called {key}; take one folder at a time")
+        names[key] = file
+    return names
+
+
+def walk_audio(root: str | Path, suffixes: Container[str] = AUDIO_SUFFIXES) -> Iterator[str]:
     """The audio files below a folder, links followed, as paths relative to it with forward slashes.
 
     Of a folder and links to it the first by name is looked into, on every file system.
@@ -154,5 +201,5 @@ def walk_audio(root: str | Path) -> Iterator[str]:
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         for file in files:
-            if not file.startswith(".") and file[file.rfind(".") :].lower() in AUDIO_SUFFIXES:
+            if not file.startswith(".") and file[file.rfind(".") :].lower() in suffixes:
                 yield prefix + file

@@ -109,6 +109,29 @@ def check_origin(args: argparse.Namespace) -> None:
         )
 
 
+def check_trained_on(head: str | Path, digest: str) -> None:
+    """Compare the upstream's digest with the note that training leaves beside a head, if there is one.
+
+    Raises:
+        ValueError: the head was trained on other weights.
+
+    >>> check_trained_on("nowhere/dev-best.ckpt", "ab")
+    """
+    head = Path(head).expanduser()
+    note = (head if head.is_dir() else head.parent) / NOTE
+    if not note.is_file():
+        return
+    try:
+        trained = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{note} is damaged: {error}") from error
+    if trained.get("digest") != digest:
+        raise ValueError(
+            f"head {head} was trained on {trained.get('checkpoint')} with SHA-256 {str(trained.get('digest'))[:12]}, "
+            f"the upstream has {digest[:12]}: its layer weights belong to another network"
+        )
+
+
 def _origin(args: argparse.Namespace) -> dict[str, str] | None:
     checkpoint = args.upstream_ckpt
     path = find_local(checkpoint) if checkpoint else None

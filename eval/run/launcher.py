@@ -271,9 +271,8 @@ class Launch:
 
     def _features(self, args: argparse.Namespace) -> CachePlan:
         ours = self.ours
-        plan = CachePlan(
-            ours["feature_cache"], ours["feature_cache_dtype"], ours["feature_cache_gb"], ours["read_ahead_s"]
-        )
+        names = ("feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s", "feature_cache_conditions")
+        plan = CachePlan(*(ours[name] for name in names))
         if plan.active and args.upstream_trainable:
             raise LaunchError("--feature-cache, --read-ahead-s: features change while -f trains the upstream")
         return plan

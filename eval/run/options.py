@@ -136,7 +136,12 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             type=float,
             default=50.0,
             metavar="GB",
-            help="largest size of what training keeps, and of what evaluation keeps (default: 50)",
+            help="largest size of what is kept (default: 50)",
+        ),
+        add(
+            "--feature-cache-conditions",
+            action="store_true",
+            help="in evaluation: keep the features of corrupted audio too, not those of clean audio only",
         ),
         add(
             "--read-ahead-s",

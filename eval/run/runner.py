@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
+from robustdistiller.common.files import write_text
+from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
@@ -26,8 +29,8 @@ from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record
-from robustdistiller.eval.run.cache import plan as features
-from robustdistiller.eval.run.cache.running import CachingRunner
+from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.dev_choice import append_scores, protocol, read_selection
 from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.run.run_info import (
@@ -55,6 +58,7 @@ _HEAD_ARGUMENTS = (
 )
 
 # Attributes of experts that say where predictions are written, and where below an output folder they point.
+_FEATURES_NOTE = "feature-cache.json"
 _OUTPUT_FOLDERS = {"expdir": "", "score_dir": "scoring"}
 
 
@@ -120,7 +124,7 @@ class ScoreLogger:
         raise AttributeError(name)
 
 
-class ConditionRunner(CachingRunner):
+class ConditionRunner:
     """Put before s3prl's ``Runner`` in a class: ``-m evaluate`` runs each condition of `plan` and writes its record.
 
     Model, head and data are loaded once. Training, and the evaluation of the development set during training, go
@@ -129,6 +133,8 @@ class ConditionRunner(CachingRunner):
 
     plan: EvaluationPlan
     training: TrainingPlan | None = None
+    feature_plan: CachePlan = CachePlan()
+    _cached: CachedUpstream | None = None
 
     def __init__(self, args: Any, config: Mapping[str, Any]) -> None:
         self._config_as_given = copy.deepcopy(config)  # experts change theirs
@@ -149,14 +155,16 @@ class ConditionRunner(CachingRunner):
         stock = expert.get_dataloader
         if self.training is not None:
             expert.get_dataloader = self.training.wrap(stock, self.config["runner"].get("train_dataloader", "train"))
-        with self.cached_features() as cache:
-            if cache is not None:
-                features.write_note(self.args.expdir, cache)
-                expert.get_dataloader = features.announcing(expert.get_dataloader, cache)
-            try:
-                super().train()
-            finally:
-                expert.get_dataloader = stock
+        cached = self._open_cache()
+        if cached is not None:
+            text = json.dumps({"features": cached.features}) + "\n"
+            write_text(Path(self.args.expdir) / _FEATURES_NOTE, text)
+            expert.get_dataloader = cached.announcing(expert.get_dataloader)
+        try:
+            super().train()
+        finally:
+            expert.get_dataloader = stock
+            self._say_what_was_cached()
 
     def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
         """Evaluate under each condition when called by the command line.
@@ -165,8 +173,13 @@ class ConditionRunner(CachingRunner):
         """
         if split is not None:  # during training
             scores = ScoreLogger(writer)
-            with self.reading_ahead():
+            expert = self.downstream.model
+            stock = expert.get_dataloader
+            expert.get_dataloader = lambda *args, **options: self._ahead(stock(*args, **options))
+            try:
                 saved = super().evaluate(split, scores, global_step)
+            finally:
+                expert.get_dataloader = stock
             append_scores(self.args.expdir, split, global_step, scores.scalars, saved)
             return saved
         if self.plan.task is None:
@@ -178,13 +191,16 @@ class ConditionRunner(CachingRunner):
         loader = expert.get_dataloader(self.args.evaluate_split)
         try:
             failures = []
-            with self.cached_features():
-                for condition, corruptor in self.plan.corruptors.items():
-                    try:
-                        self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
-                    except Exception as error:  # noqa: BLE001 - raised again after the other conditions
-                        logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
-                        failures.append(error)  # its record says so; the other conditions go on
+            cached = self._open_cache()
+            for condition, corruptor in self.plan.corruptors.items():
+                if cached is not None:
+                    cached.keeps = corruptor is None or self.feature_plan.keep_conditions
+                try:
+                    self._evaluate_condition(condition, corruptor, loader, stock["log_records"])
+                except Exception as error:  # noqa: BLE001 - raised again after the other conditions
+                    logger.error("%s: failed, %s: %s", condition.label, type(error).__name__, error)
+                    failures.append(error)  # its record says so; the other conditions go on
+            self._say_what_was_cached()
             if failures:
                 raise failures[0]
         finally:
@@ -220,7 +236,7 @@ class ConditionRunner(CachingRunner):
     ) -> None:
         examples = self.plan.dump_folder and self.plan.dump_folder / slug(planned.condition)
         view = ConditionLoader(
-            loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio, self.ahead
+            loader, corruptor, self.plan.task, examples or folder / "audio", self.plan.dump_audio, self._ahead
         )
         self.downstream.model.get_dataloader = lambda *_, **__: view
         items: list[Outcomes | str] = []
@@ -329,7 +345,7 @@ class ConditionRunner(CachingRunner):
 
     def _blank_record(self, condition: Condition, corruptor: Corruptor | None) -> Record:
         """Everything about a cell that is known before it is evaluated."""
-        upstream, task = self.upstream.model, self.plan.task
+        upstream, task = self._cached.upstream if self._cached else self.upstream.model, self.plan.task
         digest, digest_of = self._weights()
         head = {name: getattr(self.args, name, None) for name in _HEAD_ARGUMENTS}
         weights = getattr(self.featurizer.model, "weights", None)
@@ -356,13 +372,13 @@ class ConditionRunner(CachingRunner):
             config_digest=head_digest,
             train_condition=train_condition,
             selection=selection,
-            feature_cache=self.kept_features(beside),
+            feature_cache=self._kept_features(beside),
             non_standard=deviations(
                 task,
                 self._config_as_given,
                 vars(self.args),
                 train_condition=train_condition,
-                features=self.kept_features(beside),
+                features=self._kept_features(beside),
             ),
             condition=condition.label,
             condition_parameters=condition.to_dict(),
@@ -387,6 +403,46 @@ class ConditionRunner(CachingRunner):
             duration_s=0.0,
             layer_weights=None if weights is None else torch.softmax(weights.detach().float().cpu(), 0).tolist(),
         )
+
+    def _open_cache(self) -> CachedUpstream | None:
+        """The upstream gets a cache, where one was asked for."""
+        task = tasks.identify(self.args.downstream, self.config)
+        digest, digest_of = self._weights()
+        training = self.args.mode == "train"
+        self._cached = self.feature_plan.open(
+            self.upstream.model,
+            self.featurizer.model,
+            self.downstream.model,
+            identity={
+                "upstream": self.args.upstream,
+                "weights": digest,
+                "weights_of": digest_of,
+                "upstream_options": read_options(self.args.upstream_model_config),
+                "device": str(self.args.device).partition(":")[0],
+                "versions": {name: versions()[name] for name in ("robustdistiller", "s3prl", "torch")},
+            },
+            device=self.args.device,
+            pooled_head=task is not None and task.pooled_head and not self.config.get("specaug"),
+            training=training,
+            crops=training and (self.training is not None or (task is not None and task.random_crops)),
+        )
+        if self._cached is not None:
+            self.upstream.model = self._cached
+        return self._cached
+
+    def _ahead(self, loader: Any) -> Any:
+        return self._cached.ahead(loader) if self._cached else loader
+
+    def _say_what_was_cached(self) -> None:
+        if self._cached:
+            logger.info("Feature cache: %s", self._cached.summary())
+
+    def _kept_features(self, beside: Path | None) -> dict[str, str]:
+        """What features of a cache the head was trained on and is evaluated on."""
+        note = beside / _FEATURES_NOTE if beside else None
+        trained = json.loads(note.read_text(encoding="utf-8"))["features"] if note and note.is_file() else ""
+        kept = {"training": trained, "evaluation": self._cached.features if self._cached else ""}
+        return {when: what for when, what in kept.items() if what}
 
     def _weights(self) -> tuple[str, str]:
         if not hasattr(self, "_identified"):

@@ -254,7 +254,7 @@ class SweepConfig:
         check_upstreams: look at each upstream with two short noises first.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
-        feature_cache_gb: limit for each upstream, for training and for evaluation each.
+        feature_cache_gb: limit of what is kept of each upstream.
         read_ahead_s: seconds of audio that an upstream gets at a time in evaluation; 0: as s3prl gives it.
         executor: where the work is done.
 

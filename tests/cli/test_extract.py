@@ -1,5 +1,8 @@
 """`robustdistiller extract` as a user calls it."""
 
+import argparse
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, save_checkpoint
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), (16, 8, 4))}
@@ -52,15 +55,37 @@ def test_failures_are_listed_last_and_the_exit_code_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["teacher.ckpt", "speech", "--layer", "5", "--out", "f"], "robustdistiller extract: layer '5': expected 0 to 2"),
-        (["teacher.ckpt", "nowhere", "--out", "f"], "robustdistiller extract: nowhere does not exist"),
-        (["absent.ckpt", "speech", "--out", "f"], "robustdistiller extract: checkpoint absent.ckpt: expected a file or folder"),
-        (["speech/a.wav", "speech", "--out", "f"], "robustdistiller extract: speech/a.wav cannot be read as a checkpoint"),
+        (["teacher.ckpt", "speech", "--layer", "5", "--out", "f"], "layer '5': expected 0 to 2"),
+        (["teacher.ckpt", "nowhere", "--out", "f"], "nowhere does not exist"),
+        (["absent.ckpt", "speech", "--out", "f"], "checkpoint absent.ckpt: expected a file or folder"),
+        (["speech/a.wav", "speech", "--out", "f"], "speech/a.wav cannot be read as a checkpoint"),
         (["teacher.ckpt", "speech", "--layer", "weighted", "--out", "f"], "give --head FILE"),
     ],
 )
 def test_errors_are_one_sentence(arguments, message, tmp_path):
     result = run(*arguments)
     assert result.exit_code == 2 and message in result.output
+    assert result.output.startswith("robustdistiller extract: ")
     assert result.output.count("\n") == 1 and "Traceback" not in result.output
     assert not (tmp_path / "f").exists()
+
+
+def test_nothing_is_fetched_before_there_are_recordings(monkeypatch):
+    monkeypatch.setattr("robustdistiller.upstream.resolve", lambda name: pytest.fail(f"{name} is fetched"))
+    result = run("robustdistiller_wavlm", "/no/speech", "--out", "f")
+    assert result.exit_code == 2 and "/no/speech does not exist" in result.output
+
+
+def test_the_best_head_of_a_folder_is_taken_and_its_note_heeded(tmp_path):
+    arguments = argparse.Namespace(upstream_feature_selection="hidden_states", upstream_trainable=False)
+    for name, first in (("states-10", 0.0), ("dev-best", 9.0)):
+        weights = {"weights": torch.tensor([first, 0.0, 0.0])}
+        torch.save({"Featurizer": weights, "Args": arguments}, tmp_path / f"{name}.ckpt")
+    note = {"upstream": "robustdistiller_local", "checkpoint": "old.ckpt", "digest": "ab" * 32}
+    (tmp_path / "upstream.json").write_text(json.dumps(note))
+    command = ["teacher.ckpt", "speech", "--layer", "weighted", "--head", ".", "--out", "f"]
+    refused = run(*command)
+    assert refused.exit_code == 2 and "was trained on old.ckpt" in refused.output
+    (tmp_path / "upstream.json").write_text(json.dumps({**note, "digest": checkpoint_digest("teacher.ckpt")}))
+    assert run(*command).exit_code == 0
+    assert json.loads((tmp_path / "f" / "extraction.json").read_text())["weights"][0] > 0.9

@@ -88,16 +88,16 @@ def test_the_base_can_be_a_file_elsewhere(tmp_path):
     ("arguments", "message"),
     [
         (["absent.ckpt", "speech"], "absent.ckpt"),
-        (["speech/a.wav", "speech"], "robustdistiller groups: speech/a.wav cannot be read as a checkpoint"),
+        (["speech/a.wav", "speech"], "speech/a.wav cannot be read as a checkpoint"),
         (["teacher.ckpt", "nowhere"], "nowhere does not exist"),
         (["teacher.ckpt", "empty"], "empty"),
-        (["teacher.ckpt", "speech", "--count", "5"], "robustdistiller groups: 5 groups of 4 layers"),
-        (["teacher.ckpt", "nowhere", "--layers", "2,9"], "robustdistiller groups: layers to group: the teacher has no layer 9"),
-        (["teacher.ckpt", "speech", "--layers", "2-4"], "robustdistiller groups: --layers '2-4': expected numbers with commas"),
-        (["teacher.ckpt", "speech", "--linkage", "ward"], "robustdistiller groups: linkage 'ward' measures distances"),
-        (["teacher.ckpt", "speech", "--base", "distilhubrt"], "robustdistiller groups: unknown recipe 'distilhubrt'"),
+        (["teacher.ckpt", "speech", "--count", "5"], "5 groups of 4 layers"),
+        (["teacher.ckpt", "nowhere", "--layers", "2,9"], "layers to group: the teacher has no layer 9"),
+        (["teacher.ckpt", "speech", "--layers", "2-4"], "--layers '2-4': expected numbers with commas"),
+        (["teacher.ckpt", "speech", "--linkage", "ward"], "linkage 'ward' measures distances"),
+        (["teacher.ckpt", "speech", "--base", "distilhubrt"], "unknown recipe 'distilhubrt'"),
         (["teacher.ckpt", "speech", "--device", "cudda"], "cudda"),
-        (["teacher.ckpt", "speech", "--device", "cuda:99"], "robustdistiller groups: "),
+        (["teacher.ckpt", "speech", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
     ],
 )
 def test_errors_are_one_sentence(arguments, message, tmp_path):

@@ -1,17 +1,6 @@
-"""An exact cache of what a frozen upstream computes, between it and s3prl's runner; experts stay unchanged."""
+"""An exact cache of what a frozen upstream computes, in the upstream's place in s3prl's runner."""
 
-from .attach import FeatureCache, attach
-from .errors import CacheError, DependsOnBatch
+from .errors import CacheError, NotReproducible
 from .plan import CachePlan
-from .pooling import reads_means_only
-from .read_ahead import ReadAhead
 
-__all__ = [
-    "CacheError",
-    "CachePlan",
-    "DependsOnBatch",
-    "FeatureCache",
-    "ReadAhead",
-    "attach",
-    "reads_means_only",
-]
+__all__ = ["CacheError", "CachePlan", "NotReproducible"]

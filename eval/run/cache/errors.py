@@ -7,5 +7,5 @@ class CacheError(ValueError):
     """A cache cannot be used as asked."""
 
 
-class DependsOnBatch(CacheError):
-    """Features of an upstream depend on what an utterance is batched with: a cache would change scores."""
+class NotReproducible(CacheError):
+    """An upstream does not give the same features for the same batch: a cache would change scores."""

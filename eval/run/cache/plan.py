@@ -1,33 +1,32 @@
-"""What a run of the launcher asks of the cache, and what it says about it: the size first, the use at the end."""
+"""How features of an upstream are kept, and the opening of what is kept."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from robustdistiller.common.array_store import ArrayStore, StoreError
-from robustdistiller.common.files import write_text
+from robustdistiller.common.files import write_atomically
 
-from .attach import FeatureCache, require_independent, selected
-from .errors import CacheError
-from .pooling import reads_means_only
+from .errors import CacheError, NotReproducible
+
+if TYPE_CHECKING:
+    import torch
+
+    from .wrapper import CachedUpstream
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": "float32", "fp16": "float16"}
-NOTE = "feature-cache.json"
-_SAMPLED_ITEMS = 16
+_PROBE = "probe.npy"
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,10 @@ class CachePlan:
     Attributes:
         folder: of all caches, one folder below it for each upstream and kind of features; None keeps nothing.
         dtype: ``fp32``, exact, or ``fp16``, half the size, for frames; means are always ``fp32``.
-        max_gb: limit of one cache, for training and for evaluation each.
+        max_gb: limit of one cache.
         read_ahead_s: seconds of audio, padding included, that the upstream gets at a time in evaluation; 0 leaves the
             batches as s3prl makes them.
+        keep_conditions: also keep the features of corrupted test audio, which are many and seldom read again.
 
     Raises:
         CacheError: a value makes no sense.
@@ -56,6 +56,7 @@ class CachePlan:
     dtype: str = "fp32"
     max_gb: float = 50.0
     read_ahead_s: float = 0.0
+    keep_conditions: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -77,51 +78,65 @@ class CachePlan:
         expert: Any,
         identity: Mapping[str, Any],
         device: str,
-        pooled_head: bool,
-        on_second: bool,
-        evict: bool = False,
-    ) -> FeatureCache:
-        """The cache of one run.
+        pooled_head: bool = False,
+        training: bool = False,
+        crops: bool = False,
+    ) -> CachedUpstream | None:
+        """The upstream with its cache, to be put in its place.
 
         Args:
             upstream: frozen, in evaluation mode.
             featurizer: s3prl's.
             expert: s3prl's.
-            identity: all that decides what the upstream computes: name, weights, options, versions.
+            identity: what decides what the upstream computes, JSON-able: name (``upstream``), weights, options,
+                versions. Its code and what it computes of a fixed noise are looked at here.
             device: of the upstream.
             pooled_head: the expert's forward uses an utterance's frames only through its projector and model, so that
                 means will do where those two read no more.
-            on_second: keep features only of waveforms that come again.
-            evict: at the limit, forget features that were not read for longest instead of keeping no more. Such
-                features have a folder and a limit of their own.
+            training: batches come in another order each time.
+            crops: audio is cut or corrupted at random, so that most of it never comes again.
+
+        Returns:
+            None where nothing is asked for, and where features would change with a cache, which is logged.
 
         Raises:
-            DependsOnBatch: the upstream's features do.
             CacheError: the folder cannot be used.
         """
-        upstream.eval()
-        require_independent(upstream, featurizer, device, str(identity.get("upstream")))
-        with torch.no_grad():
-            layers = selected(featurizer, upstream([torch.zeros(16000, device=device)]))
-        dim = layers[0].shape[2]
+        from .dependence import UTTERANCE, find_dependence, probe_waveforms
+        from .pooling import reads_means_only
+        from .source_code import upstream_code
+        from .wrapper import CachedUpstream
+
+        if not self.active:
+            return None
+        name = str(identity.get("upstream"))
+        plain = CachedUpstream(upstream.eval(), featurizer)
+        try:
+            depends_on = find_dependence(plain.compute, device)
+        except NotReproducible as error:  # scores first
+            logger.warning("No feature cache for %s: %s", name, error)
+            return None
+        probe = plain.compute([wav.to(device) for wav in probe_waveforms()])[-1].cpu().numpy()
+        layers, _, dim = probe.shape
         normalized = bool(getattr(featurizer, "normalize", False))
         means = self.folder is not None and pooled_head and not normalized and reads_means_only(expert, dim)
-        kind, dtype = ("means", "float32") if means else ("frames", DTYPES[self.dtype])
         store = None
         if self.folder is not None:
-            about = {**identity, "kind": kind, "feature_selection": featurizer.feature_selection,
+            kind, dtype = ("means", "float32") if means else ("frames", DTYPES[self.dtype])
+            about = {**identity, "kind": kind, "layers": layers, "dim": dim, "depends_on": depends_on,
+                     "code": upstream_code(upstream), "feature_selection": featurizer.feature_selection,
                      "layer": featurizer.layer_selection, "frame_samples": featurizer.downsample_rate}  # fmt: skip
             digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-            name = f"{kind}-{dtype}" + "-evaluation" * evict
-            folder = Path(self.folder) / f"{identity.get('upstream')}-{digest}" / name
-            about = {"layers": len(layers), "dim": dim, **about}
+            base = Path(self.folder) / re.sub(r"[^\w.+-]", "_", f"{name}-{digest}") / f"{kind}-{dtype}"
             try:
-                store = ArrayStore(folder, (len(layers), None, dim), dtype, about, int(self.max_gb * 1e9), evict)
-            except StoreError as error:
-                raise CacheError(str(error)) from error
-            logger.info("Feature cache: %s of %d layers, %d utterances known, in %s", kind, len(layers), len(store),
+                folder = _folder_of(base, probe)
+                store = ArrayStore(folder, (layers, None, dim), dtype, about, int(self.max_gb * 1e9))
+            except (StoreError, OSError) as error:
+                raise CacheError(f"feature cache: {error}") from error
+            logger.info("Feature cache: %s of %d layers, by %s, %d known, in %s", kind, layers, depends_on, len(store),
                         folder)  # fmt: skip
-        return FeatureCache(upstream, featurizer, store, means, on_second)
+        on_second = crops or (training and depends_on != UTTERANCE)
+        return CachedUpstream(upstream, featurizer, store, means, depends_on, on_second, self.read_ahead_s)
 
     def arguments(self) -> list[str]:
         """The same as options of the launcher.
@@ -130,119 +145,36 @@ class CachePlan:
             >>> CachePlan("cache", max_gb=5).arguments()
             ['--feature-cache', 'cache', '--feature-cache-dtype', 'fp32', '--feature-cache-gb', '5']
         """
-        words = [] if self.folder is None else ["--feature-cache", self.folder, "--feature-cache-dtype", self.dtype]
-        words += [] if self.folder is None else ["--feature-cache-gb", f"{self.max_gb:g}"]
+        words = []
+        if self.folder is not None:
+            words = ["--feature-cache", self.folder, "--feature-cache-dtype", self.dtype]
+            words += ["--feature-cache-gb", f"{self.max_gb:g}"]
+            words += ["--feature-cache-conditions"] if self.keep_conditions else []
         return words + (["--read-ahead-s", f"{self.read_ahead_s:g}"] if self.read_ahead_s else [])
 
-    @staticmethod
-    def describe(cache: FeatureCache) -> str:
-        """For records: what the head was given instead of features computed on the spot.
 
-        Example:
-            >>> from types import SimpleNamespace
-            >>> store = SimpleNamespace(dtype=np.dtype("float16"))
-            >>> CachePlan.describe(SimpleNamespace(store=store, means=False))
-            'frames float16'
-        """
-        if cache.store is None:
-            return ""
-        return f"{'means' if cache.means else 'frames'} {cache.store.dtype.name}"
-
-
-def write_note(folder: str | Path, cache: FeatureCache) -> None:
-    """Note beside a head what features it is trained on, for its records.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> read_note(folder)
-        ''
-        >>> write_note(folder, FeatureCache(torch.nn.Linear(1, 1), None, ArrayStore(folder + "/f", (1, None, 1))))
-        >>> read_note(folder)
-        'frames float32'
-    """
-    text = json.dumps({"features": CachePlan.describe(cache)}) + "\n"
-    write_text(Path(folder) / NOTE, text)
-
-
-def read_note(folder: str | Path) -> str:
-    """What features the head in a folder was trained on, empty where they were computed on the spot."""
-    path = Path(folder) / NOTE
-    return json.loads(path.read_text(encoding="utf-8"))["features"] if path.is_file() else ""
-
-
-def announce(cache: FeatureCache, loader: Any, split: str) -> int | None:
-    """Say what a split will need, before anything of it is kept.
+def _folder_of(base: Path, probe: np.ndarray) -> Path:
+    """Where the features are kept that this upstream computes now; after a change of code, a folder of their own.
 
     Args:
-        cache: of the run.
-        loader: s3prl's.
-        split: name, for the message.
-
-    Returns:
-        bytes; None where the loader's data cannot be sampled.
-
-    Example:
-        >>> announce(FeatureCache(torch.nn.Linear(1, 1), None, None), [], "train") is None
-        True
+        base: the folder's name, followed by ``-2``, ``-3`` ... where features of other code are kept already.
+        probe: features of a fixed noise, ``(layers, frames, dim)``.
     """
-    loader = getattr(loader, "loader", loader)
-    dataset, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
-    if cache.store is None or not hasattr(dataset, "__getitem__") or not len(dataset):
-        return None
-    count = len(dataset)
-    chosen = sorted({int(index) for index in np.linspace(0, count - 1, min(_SAMPLED_ITEMS, count))})
-    with untouched_randomness():
-        lengths = [[len(wav) for wav in next(iter(collate([dataset[index]])))] for index in chosen]
-    utterances = count * sum(map(len, lengths)) / len(chosen)
-    rate = cache.featurizer.downsample_rate
-    frames = 1 if cache.means else np.mean([round(n / rate) for item in lengths for n in item])
-    needed, room = int(utterances * frames * cache.store.row_bytes), cache.store.room_bytes()
-    logger.info(
-        "Feature cache: split %s, about %.0f utterances, needs %.3g GB; %.3g GB are there, %.3g GB may be added",
-        *(split, utterances, needed / 1e9, cache.store.size_bytes / 1e9, room / 1e9),
-    )
-    if needed > room + cache.store.size_bytes:
-        logger.warning("Feature cache: it does not all fit; the rest is computed each time (--feature-cache-gb)")
-    return needed
+    import torch
+
+    from .dependence import SAME, difference
+
+    folder, number = base, 1
+    while (folder / _PROBE).is_file():
+        if difference(torch.from_numpy(probe), torch.from_numpy(np.load(folder / _PROBE))) <= SAME:
+            return folder
+        logger.warning("Feature cache: %s holds features that this upstream does not compute any more", folder)
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    write_atomically(folder / _PROBE, lambda file: _save(file, probe))
+    return folder
 
 
-@contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """The generators of Python, NumPy and PyTorch are after the block as they were before it.
-
-    Example:
-        >>> torch.manual_seed(0).initial_seed()
-        0
-        >>> with untouched_randomness():
-        ...     _ = torch.rand(1)
-        >>> torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(0)))
-        True
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-def announcing(get_dataloader: Callable, cache: FeatureCache) -> Callable:
-    """An expert's ``get_dataloader`` that says of each split, the first time, what it will need.
-
-    Example:
-        >>> announcing(lambda split: [split], FeatureCache(torch.nn.Linear(1, 1), None, None))("dev")
-        ['dev']
-    """
-    said: set[str] = set()
-
-    @functools.wraps(get_dataloader)
-    def wrapped(split: str, *args: Any, **options: Any) -> Any:
-        loader = get_dataloader(split, *args, **options)
-        if split not in said:
-            said.add(split)
-            announce(cache, loader, split)
-        return loader
-
-    return wrapped
+def _save(file: Path, array: np.ndarray) -> None:
+    with file.open("wb") as stream:
+        np.save(stream, array)

@@ -20,7 +20,8 @@ _FRAMES = (7, 3, 1)
 def reads_means_only(expert: Any, dim: int) -> bool:
     """Whether an expert's ``projector`` and ``model`` give the same for an utterance as for the mean of its frames.
 
-    It is tried out, in double precision and on a copy: a configuration may replace mean pooling by something else.
+    It is tried out, in double precision and on a copy, as in evaluation and as in training: a configuration may replace
+    mean pooling by something else, or put dropout before it.
 
     Args:
         expert: of a downstream whose forward hands the frames of an utterance to these two and to nothing else.
@@ -31,30 +32,32 @@ def reads_means_only(expert: Any, dim: int) -> bool:
         >>> class Head(nn.Linear):
         ...     def forward(self, frames, lengths):
         ...         return super().forward(torch.stack([f[:n].mean(0) for f, n in zip(frames, lengths)])), lengths
-        >>> class MaxHead(nn.Linear):
-        ...     def forward(self, frames, lengths):
-        ...         return super().forward(torch.stack([f[:n].amax(0) for f, n in zip(frames, lengths)])), lengths
-        >>> linear = nn.Linear(4, 8)
-        >>> reads_means_only(SimpleNamespace(projector=linear, model=Head(8, 2)), 4)
+        >>> reads_means_only(SimpleNamespace(projector=nn.Linear(4, 8), model=Head(8, 2)), 4)
         True
-        >>> reads_means_only(SimpleNamespace(projector=linear, model=MaxHead(8, 2)), 4)
+        >>> with_dropout = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1))
+        >>> reads_means_only(SimpleNamespace(projector=with_dropout, model=Head(8, 2)), 4)
         False
     """
     parts = [getattr(expert, name, None) for name in ("projector", "model")]
     if not all(isinstance(part, nn.Module) for part in parts):
         return False
-    projector, model = (copy.deepcopy(part).cpu().double().eval() for part in parts)
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randn(count, dim, generator=generator, dtype=torch.float64) for count in _FRAMES]
+    means = [one.mean(0, keepdim=True) for one in frames]
     try:
-        with torch.no_grad():
-            whole, means = (_logits(projector, model, f) for f in (frames, [f.mean(0, keepdim=True) for f in frames]))
+        return all(
+            torch.allclose(_logits(parts, frames, training), _logits(parts, means, training), rtol=1e-9, atol=1e-12)
+            for training in (False, True)
+        )
     except (TypeError, ValueError, RuntimeError, IndexError):  # another kind of head
         return False
-    return whole.shape == means.shape and torch.allclose(whole, means, rtol=1e-9, atol=1e-12)
 
 
-def _logits(projector: nn.Module, model: nn.Module, frames: list[Tensor]) -> Tensor:
+def _logits(parts: list[nn.Module], frames: list[Tensor], training: bool) -> Tensor:
+    """Of a copy of the head. Dropout of what is pooled already is the same at every call; that of frames is not."""
+    projector, model = (copy.deepcopy(part).cpu().double().train(training) for part in parts)
     lengths = torch.tensor([len(one) for one in frames], dtype=torch.int32)
-    logits, _ = model(projector(pad_sequence(frames, batch_first=True)), lengths)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        logits, _ = model(projector(pad_sequence(frames, batch_first=True)), lengths)
     return logits

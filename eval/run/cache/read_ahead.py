@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .attach import FeatureCache
+if TYPE_CHECKING:
+    from .wrapper import CachedUpstream
 
-_SECONDS_PER_BATCH = 8  # how many batches' worth of audio are read before they are sorted
+_BATCHES_AT_ONCE = 8  # how many batches' worth of audio are read before they are sorted
 
 
 class ReadAhead:
@@ -19,22 +20,11 @@ class ReadAhead:
 
     Args:
         loader: of batches ``(waveforms, *others)``.
-        cache: in the upstream's place.
-        seconds: of audio, padding included, that the upstream gets at a time.
-        device: of the upstream.
-
-    Example:
-        >>> class Cache:
-        ...     def read_ahead(self, wavs, seconds):
-        ...         print([len(wav) for wav in wavs])
-        >>> loader = [([torch.zeros(3)], "a"), ([torch.zeros(5)], "b")]
-        >>> [name for _, name in ReadAhead(loader, Cache(), seconds=1, device="cpu")]
-        [3, 5]
-        ['a', 'b']
+        cached: the upstream that reads ahead.
     """
 
-    def __init__(self, loader: Any, cache: FeatureCache, seconds: float, device: str) -> None:
-        self.loader, self.cache, self.seconds, self.device = loader, cache, seconds, device
+    def __init__(self, loader: Any, cached: CachedUpstream) -> None:
+        self.loader, self.cached = loader, cached
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -43,17 +33,18 @@ class ReadAhead:
         return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[Any]:
-        for batches in self._windows(self.loader):
+        device = next((one.device for one in self.cached.parameters()), torch.device("cpu"))
+        for batches in self._windows():
             wavs = [torch.as_tensor(wav, dtype=torch.float32) for batch in batches for wav in batch[0]]
-            self.cache.read_ahead([wav.to(self.device) for wav in wavs], self.seconds)
+            self.cached.read_ahead([wav.to(device) for wav in wavs])
             yield from batches
 
-    def _windows(self, loader: Iterable[Any]) -> Iterator[list[Any]]:
+    def _windows(self) -> Iterator[list[Any]]:
         window, samples = [], 0
-        for batch in loader:
+        for batch in self.loader:
             window.append(tuple(batch))  # s3prl's collate functions return iterators
             samples += sum(len(wav) for wav in window[-1][0])
-            if samples >= _SECONDS_PER_BATCH * self.seconds * 16000:
+            if samples >= _BATCHES_AT_ONCE * self.cached.read_ahead_s * 16000:
                 yield window
                 window, samples = [], 0
         if window:

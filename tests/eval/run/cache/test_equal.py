@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import pytest
 import torch
@@ -11,7 +10,8 @@ import torch
 from robustdistiller.common.array_store import ArrayStore
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
-from robustdistiller.eval.run.cache import FeatureCache
+from robustdistiller.eval.run.cache import wrapper
+from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.s3prl import bridge
@@ -74,7 +74,8 @@ def test_same_head_same_score(code, toy_corpora, toy_student, tmp_path, caplog) 
     corpus = (toy_corpora.build(code, tmp_path / "data"), toy_corpora)
     stock = Run(code, corpus, toy_student, tmp_path / "stock", caplog)
     options = ["--feature-cache", str(tmp_path / "cache")]
-    cold = Run(code, corpus, toy_student, tmp_path / "cold", caplog, *options, evaluating=("--read-ahead-s", "10"))
+    keeping = ("--feature-cache-conditions", "--read-ahead-s", "10")
+    cold = Run(code, corpus, toy_student, tmp_path / "cold", caplog, *options, evaluating=keeping)
     warm = Run(code, corpus, toy_student, tmp_path / "warm", caplog, *options)
     assert stock.training is None and stock.evaluation is None
     for run in (cold, warm):
@@ -105,8 +106,7 @@ def test_the_comparison_can_fail(toy_corpora, toy_student, tmp_path, caplog, mon
     caplog.set_level("INFO")
     corpus = (toy_corpora.build("IC", tmp_path / "data"), toy_corpora)
     stock = Run("IC", corpus, toy_student, tmp_path / "stock", caplog)
-    attach = sys.modules["robustdistiller.eval.run.cache.attach"]
-    monkeypatch.setattr(attach, "waveform_key", lambda wav: b"0123456789abcdef")
+    monkeypatch.setattr(wrapper, "waveform_key", lambda wav: b"0123456789abcdef")
     wrong = Run("IC", corpus, toy_student, tmp_path / "wrong", caplog, "--feature-cache", str(tmp_path / "cache"))
     name = "model.post_net.linear.weight"
     assert not torch.allclose(wrong.states["Downstream"][name], stock.states["Downstream"][name], rtol=1e-4, atol=1e-5)
@@ -128,9 +128,9 @@ def test_half_precision_gives_the_same_from_disk_as_at_first(toy_student, tmp_pa
     upstream = UpstreamExpert(toy_student).eval()
     featurizer = Featurizer(upstream, upstream_device="cpu")
     store = ArrayStore(tmp_path, (3, None, 16), "float16")
-    exact, half = FeatureCache(upstream, featurizer, None), FeatureCache(upstream, featurizer, store)
+    exact, half = CachedUpstream(upstream, featurizer), CachedUpstream(upstream, featurizer, store)
     wavs = [torch.randn(16000), torch.randn(7777)]
-    first, again, wanted = half(wavs), half(wavs), exact(wavs)
+    first, again, wanted = (one(wavs)["hidden_states"] for one in (half, half, exact))
     for layer in range(3):
         assert torch.equal(first[layer], again[layer])
         difference = (first[layer] - wanted[layer]).abs().max()
@@ -149,16 +149,30 @@ def test_a_head_that_does_not_average_gets_frames(toy_corpora, toy_student, tmp_
     assert "Feature cache: split train, about" in caplog.text or kept.training
 
 
-def test_an_upstream_that_mixes_utterances_has_no_cache(toy_corpora, toy_student, tmp_path, caplog) -> None:
-    """s3prl's padding reaches into the features of shorter utterances."""
+def test_corrupted_audio_leaves_nothing_unless_asked_for(toy_corpora, toy_student, tmp_path, caplog) -> None:
+    """Otherwise fifteen conditions fill the limit with features that are read once."""
+    caplog.set_level("INFO")
+    corpus = (toy_corpora.build("IC", tmp_path / "data"), toy_corpora)
+    options = ["--feature-cache", str(tmp_path / "cache")]
+    first = Run("IC", corpus, toy_student, tmp_path / "first", caplog, *options)
+    second = Run("IC", corpus, toy_student, tmp_path / "second", caplog, *options)
+    assert first.evaluation == second.evaluation == (3, 6)  # s3prl scores the clean test set while it trains
+
+
+def test_an_upstream_that_pads_is_cached_by_length(toy_corpora, toy_student, tmp_path, caplog) -> None:
+    """s3prl's padding reaches into the features of shorter utterances; they are the same at the same length."""
+    caplog.set_level("INFO")
+    settings = toy_corpora.build("IC", tmp_path / "data")
     options = tmp_path / "reference.yaml"
     options.write_text("padding: reference\n", encoding="utf-8")
-    corpus = toy_corpora.as_option({**toy_corpora.build("IC", tmp_path / "data"), **RUNNER})
-    command = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-g", str(options), "-d", "IC"]
-    command += ["-p", str(tmp_path / "exp"), "-o", corpus, "--feature-cache", str(tmp_path / "cache")]
-    assert main(command) == 0
-    assert "when an utterance is batched with longer ones: kept features would change scores" in caplog.text
-    assert not (tmp_path / "cache").exists() and not (tmp_path / "exp" / "feature-cache.json").exists()
+    padding = ("-g", str(options))
+    stock = Run("IC", (settings, toy_corpora), toy_student, tmp_path / "stock", caplog, *padding)
+    kept = [*padding, "--feature-cache", str(tmp_path / "cache")]
+    cold = Run("IC", (settings, toy_corpora), toy_student, tmp_path / "cold", caplog, *kept)
+    assert "by padding" in caplog.text
+    assert cold.scores == stock.scores
+    for name, value in cold.states["Downstream"].items():
+        assert torch.allclose(value, stock.states["Downstream"][name], rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,23 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from robustdistiller.acoustics import load_audio
-from robustdistiller.eval.extract import extraction
-from robustdistiller.eval.extract.extraction import extract
-from robustdistiller.eval.extract.files import list_audio
-from robustdistiller.eval.extract.layers import choose_layers
+from robustdistiller.acoustics import audio_info, load_audio
+from robustdistiller.acoustics.audio.listing import name_recordings
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, UpstreamExpert, checkpoint_digest, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
+from robustdistiller.upstream.features import extraction
+from robustdistiller.upstream.features.extraction import AudioReader
+from robustdistiller.upstream.features.layers import choose_layers
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 9, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)}
 LENGTHS = {"a": 16000, "b": 7000, "deep/c": 12345, "deep/er/d": 900, "e": 300}
 ROUNDING = 2e-6  # of float32, relative to the largest value
 NAMES = ("projected", "layer_1", "layer_2", "prediction_4", "prediction_8")
+
+
+def extract(upstream, audio, out_dir, **options):
+    return extraction.extract(upstream, name_recordings(audio), out_dir, AudioReader(audio_info, load_audio), **options)
 
 
 @pytest.fixture
@@ -309,20 +313,6 @@ def test_heads_that_do_not_fit(tmp_path):
         choose(None)
     with pytest.raises(ValueError, match="layer '1' uses none"):
         choose_layers("1", NAMES, tmp_path / "a.ckpt")
-    (tmp_path / "folder").mkdir()
-    head_file(tmp_path / "folder" / "states-10.ckpt", [0.0] * 5)
-    head_file(tmp_path / "folder" / "dev-best.ckpt", [9.0, 0.0, 0.0, 0.0, 0.0])
-    assert choose(tmp_path / "folder").weights[0] > 0.9
-
-
-def test_a_heads_note_of_another_upstream_is_heeded(student, speech, tmp_path):
-    head = head_file(tmp_path / "dev-best.ckpt", [0.0] * 5)
-    note = {"upstream": "robustdistiller_local", "checkpoint": "old.ckpt", "digest": "ab" * 32}
-    (tmp_path / "upstream.json").write_text(json.dumps(note))
-    with pytest.raises(ValueError, match=r"was trained on old.ckpt"):
-        extract(student, [speech], tmp_path / "out", layer="weighted", head=head)
-    (tmp_path / "upstream.json").write_text(json.dumps({**note, "digest": checkpoint_digest(student)}))
-    assert extract(student, [speech], tmp_path / "out", layer="weighted", head=head).written == 5
 
 
 def test_states_of_different_width(speech, tmp_path):
@@ -345,7 +335,6 @@ def test_states_of_different_width(speech, tmp_path):
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"batch_s": 0.0}, "batch_s is 0.0"),
         ({"device": "gpu7"}, "device 'gpu7' cannot be used"),
-        ({"audio": ["nowhere"]}, "nowhere does not exist"),
         ({"upstream": "wavlm_base"}, "model 'wavlm_base': found neither a file nor a known name"),
         ({"upstream": "robustdistiller_local"}, "expected a path, a URL, org/name"),
     ],
@@ -355,25 +344,3 @@ def test_bad_options_are_one_sentence(student, speech, tmp_path, options, messag
         extract(**{"upstream": student, "audio": [speech], "out_dir": tmp_path / "out", **options})
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_nothing_is_downloaded_before_there_are_recordings(tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "resolve", lambda name: pytest.fail(f"{name} is fetched"))
-    with pytest.raises(FileNotFoundError, match="/no/speech"):
-        extract("robustdistiller_wavlm", ["/no/speech"], tmp_path / "features")
-
-
-def test_names_of_recordings(tmp_path):
-    for name in ("one/x/a.wav", "two/x/a.wav", "two/x/b.wav", "two/x/b.ogg", "two/.hidden/c.wav", "v1.2.wav"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert list(list_audio([tmp_path / "two"])) == ["x/a", "x/b.ogg", "x/b.wav"]
-    found = list_audio([tmp_path / "one", tmp_path / "two", tmp_path / "v1.2.wav"])
-    assert list(found) == ["one/x/a", "two/x/a", "two/x/b.ogg", "two/x/b.wav", "v1.2"]
-    (tmp_path / "other" / "one" / "x").mkdir(parents=True)
-    (tmp_path / "other" / "one" / "x" / "a.wav").touch()
-    with pytest.raises(ValueError, match=r"would both be called one/x/a.wav; extract them to different folders"):
-        list_audio([tmp_path / "one", tmp_path / "other" / "one"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no audio files in .*empty; searched to any depth for .aif"):
-        list_audio([tmp_path / "empty"])

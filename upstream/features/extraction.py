@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from robustdistiller.acoustics import audio_info, load_audio
-from robustdistiller.eval.extract.files import FORMATS, FeatureFolder, list_audio, write_features
-from robustdistiller.eval.extract.layers import LayerChoice, LayerReader, check_trained_on, choose_layers
+from robustdistiller.common.precision import without_tf32
 from robustdistiller.upstream import checkpoint_digest, resolve
 from robustdistiller.upstream.device import usable_device
+from robustdistiller.upstream.features.folder import FORMATS, FeatureFolder, write_features
+from robustdistiller.upstream.features.layers import LayerChoice, LayerReader, choose_layers
 from robustdistiller.upstream.s3prl.entries import open_entry
 from robustdistiller.upstream.s3prl.expert import Expert
 
@@ -26,6 +26,19 @@ logger = logging.getLogger(__name__)
 SAMPLE_RATE_HZ = 16000
 DTYPES = ("float32", "float16")
 _READERS = 4  # threads; they decode while the network computes
+
+
+@dataclass(frozen=True)
+class AudioReader:
+    """How audio files are read; `robustdistiller.acoustics` has these functions.
+
+    Attributes:
+        info: gives, for a path, an object with ``sample_rate_hz`` and ``duration_s``.
+        load: gives, for a path and a sampling rate in Hz, the waveform ``(samples,)``.
+    """
+
+    info: Callable[[Path], Any]
+    load: Callable[[Path, int], Tensor]
 
 
 @dataclass
@@ -57,8 +70,9 @@ class _Recording:
 
 def extract(
     upstream: str | Path,
-    audio: Iterable[str | Path],
+    recordings: Mapping[str, Path],
     out_dir: str | Path,
+    reader: AudioReader,
     layer: str = "all",
     head: str | Path | None = None,
     format_: str = "npy",
@@ -75,10 +89,11 @@ def extract(
 
     Args:
         upstream: a model's name, see :func:`~robustdistiller.upstream.resolve`.
-        audio: audio files, and folders that are searched to any depth.
+        recordings: audio files by name.
         out_dir: folder for the features (named as the recordings), ``manifest.jsonl`` and ``extraction.json``.
-        layer: see :func:`~robustdistiller.eval.extract.layers.choose_layers`.
-        head: for ``layer="weighted"``.
+        reader: how they are read.
+        layer: see :func:`~robustdistiller.upstream.features.layers.choose_layers`.
+        head: for ``layer="weighted"``: checkpoint file of a head that s3prl trained.
         format_: ``"npy"`` or ``"safetensors"``.
         dtype: ``"float32"`` or ``"float16"`` storage.
         device: such as ``"cuda:1"``; ``None`` is the first GPU if there is one.
@@ -88,28 +103,28 @@ def extract(
 
     Raises:
         ValueError: an option is unusable, or the folder holds features of other settings.
-        FileNotFoundError: the checkpoint, a path or every recording is missing.
+        FileNotFoundError: the checkpoint is missing.
 
     >>> import soundfile, tempfile
+    >>> from robustdistiller.acoustics import audio_info, load_audio
     >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
     >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_checkpoint(f"{folder}/teacher.ckpt", SpeechEncoder(config), {})
     ...     soundfile.write(f"{folder}/a.wav", [0.1] * 8000, 8000)
-    ...     report = extract(f"{folder}/teacher.ckpt", [f"{folder}/a.wav"], f"{folder}/features", layer="1")
+    ...     reader = AudioReader(audio_info, load_audio)
+    ...     recordings = {"a": Path(folder, "a.wav")}
+    ...     report = extract(f"{folder}/teacher.ckpt", recordings, f"{folder}/features", reader, layer="1")
     >>> report.written, report.resampled
     (1, {8000: 1})
     """
     _check(format_, dtype, batch_s)
-    recordings = list_audio(audio)
     checkpoint = resolve(upstream)
     model = open_entry("robustdistiller_local", checkpoint).eval().to(usable_device(device))
     if hasattr(model, "accelerate"):
         model.accelerate()
     choice = choose_layers(str(layer), model.names, head)
     digest = checkpoint_digest(checkpoint)
-    if head is not None:
-        check_trained_on(head, digest)
     _check_widths(model, choice, format_)
     settings = {
         "checkpoint_sha256": digest,
@@ -123,9 +138,9 @@ def extract(
     }
     folder = FeatureFolder(Path(out_dir).expanduser(), settings, overwrite)
     report = ExtractionReport(folder.manifest)
-    todo = _headers(folder, recordings, report)
+    todo = _headers(folder, recordings, reader, report)
     if todo:
-        run = _Run(folder, LayerReader(model, choice), settings, report)
+        run = _Run(folder, LayerReader(model, choice), reader, settings, report)
         total = sum(recording.duration_s for recording in todo)
         with tqdm(total=round(total), unit="s", desc="audio", disable=None if progress else True) as bar:
             for batch, seconds in run.process(_batches(todo, batch_s)):
@@ -162,7 +177,9 @@ def _check_widths(model: Expert, choice: LayerChoice, format_: str) -> None:
         )
 
 
-def _headers(folder: FeatureFolder, recordings: dict[str, Path], report: ExtractionReport) -> list[_Recording]:
+def _headers(
+    folder: FeatureFolder, recordings: Mapping[str, Path], reader: AudioReader, report: ExtractionReport
+) -> list[_Recording]:
     """What is still to do, from the files' headers; what cannot be read is noted."""
     todo = []
     for name, path in recordings.items():
@@ -170,7 +187,7 @@ def _headers(folder: FeatureFolder, recordings: dict[str, Path], report: Extract
             report.skipped += 1
             continue
         try:
-            info = audio_info(path)
+            info = reader.info(path)
         except (ValueError, OSError) as error:
             report.failed.append((path, str(error)))
             continue
@@ -190,8 +207,15 @@ def _batches(recordings: Sequence[_Recording], batch_s: float) -> list[list[_Rec
 
 
 class _Run:
-    def __init__(self, folder: FeatureFolder, reader: LayerReader, settings: dict[str, Any], report: ExtractionReport):
-        self.folder, self.reader, self.settings, self.report = folder, reader, settings, report
+    def __init__(
+        self,
+        folder: FeatureFolder,
+        layers: LayerReader,
+        audio: AudioReader,
+        settings: dict[str, Any],
+        report: ExtractionReport,
+    ):
+        self.folder, self.layers, self.audio, self.settings, self.report = folder, layers, audio, settings, report
 
     def process(self, batches: list[list[_Recording]]) -> Iterator[tuple[list[dict[str, Any]], float]]:
         """Manifest entries and seconds of audio of one batch after another; the next one is being decoded."""
@@ -203,9 +227,8 @@ class _Run:
                 readable = self._decoded(batch, loading)
                 yield self._compute(readable) if readable else [], sum(r.duration_s for r in batch)
 
-    @staticmethod
-    def _load(pool: ThreadPoolExecutor, batch: list[_Recording]) -> list[Future[Tensor]]:
-        return [pool.submit(load_audio, recording.path, SAMPLE_RATE_HZ) for recording in batch]
+    def _load(self, pool: ThreadPoolExecutor, batch: list[_Recording]) -> list[Future[Tensor]]:
+        return [pool.submit(self.audio.load, recording.path, SAMPLE_RATE_HZ) for recording in batch]
 
     def _decoded(self, batch: list[_Recording], loading: list[Future[Tensor]]) -> list[tuple[_Recording, Tensor]]:
         readable = []
@@ -228,8 +251,8 @@ class _Run:
 
     def _compute(self, batch: list[tuple[_Recording, Tensor]]) -> list[dict[str, Any]]:
         try:
-            with torch.backends.cudnn.flags(allow_tf32=False):  # its rounding depends on the batch
-                features = self.reader([waveform for _, waveform in batch])
+            with without_tf32():
+                features = self.layers([waveform for _, waveform in batch])
         except torch.OutOfMemoryError:
             if len(batch) > 1:
                 return [entry for one in batch for entry in self._compute([one])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustdistiller.eval.run.head_checkpoint import NOTE, LaunchError, find_head
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.checkpoints.plain import plain
 from robustdistiller.upstream.checkpoints.safe_load import safe_load
@@ -55,7 +53,7 @@ def choose_layers(layer: str, names: Sequence[str], head: str | Path | None = No
     Args:
         layer: number or name of a hidden state, ``"all"``, or ``"weighted"``.
         names: names of the upstream's hidden states, in their order.
-        head: for ``"weighted"``: checkpoint of a head that s3prl trained, or the folder that holds it.
+        head: for ``"weighted"``: checkpoint of a head that s3prl trained.
 
     Raises:
         ValueError: there is no such hidden state, a head is missing or superfluous, or it does not fit the upstream.
@@ -87,10 +85,9 @@ def choose_layers(layer: str, names: Sequence[str], head: str | Path | None = No
 
 
 def _weighted(names: tuple[str, ...], head: str | Path) -> LayerChoice:
-    try:
-        path = find_head(Path(head).expanduser())
-    except LaunchError as error:
-        raise FileNotFoundError(str(error).replace("-e ", "head ", 1)) from error
+    path = Path(head).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"head {path}: no such file")
     content, _ = safe_load(path)
     arguments: dict[str, Any] = plain(content.get("Args")) if "Args" in content else {}
     arguments = arguments if isinstance(arguments, dict) else {}
@@ -113,29 +110,6 @@ def _weighted(names: tuple[str, ...], head: str | Path) -> LayerChoice:
         raise ValueError(f"head {path} has layer weights that are not finite")
     normalize = bool(arguments.get("upstream_feature_normalize"))
     return LayerChoice(("weighted",), fitting, tuple(weights.double().softmax(0).tolist()), normalize)
-
-
-def check_trained_on(head: str | Path, digest: str) -> None:
-    """Compare the upstream's digest with the note that training leaves beside a head, if there is one.
-
-    Raises:
-        ValueError: the head was trained on other weights.
-
-    >>> check_trained_on("nowhere/dev-best.ckpt", "ab")
-    """
-    head = Path(head).expanduser()
-    note = (head if head.is_dir() else head.parent) / NOTE
-    if not note.is_file():
-        return
-    try:
-        trained = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{note} is damaged: {error}") from error
-    if trained.get("digest") != digest:
-        raise ValueError(
-            f"head {head} was trained on {trained.get('checkpoint')} with SHA-256 {str(trained.get('digest'))[:12]}, "
-            f"the upstream has {digest[:12]}: its layer weights belong to another network"
-        )
 
 
 class LayerReader:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,66 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustdistiller.acoustics.audio.listing import AUDIO_SUFFIXES
 from robustdistiller.common.files import file_digest, write_atomically, write_text
 
 MANIFEST, SETTINGS = "manifest.jsonl", "extraction.json"
 FORMATS = {"npy": ".npy", "safetensors": ".safetensors"}
-#: Audio that libsndfile does not read: reported as unreadable, where other files of a folder are passed over.
-_UNREADABLE_SUFFIXES = {".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".mka"}
-
-
-def list_audio(paths: Iterable[str | Path]) -> dict[str, Path]:
-    """Audio files by a name that is also where their features go: relative to their folder, without suffix.
-
-    Recordings that differ in their suffix only keep it in their name. With several paths the names of a folder's
-    files begin with the folder's name.
-
-    Raises:
-        FileNotFoundError: a path is not there, or a folder holds no audio at any depth.
-        ValueError: two folders of the same name hold recordings of the same name.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("a.wav", "b.wav", "b.flac", "notes.txt"):
-    ...         Path(folder, name).touch()
-    ...     list(list_audio([folder]))
-    ['a', 'b.flac', 'b.wav']
-    """
-    paths = list(dict.fromkeys(Path(path).expanduser() for path in paths))
-    found: list[tuple[Path, Path]] = []
-    for path in paths:
-        if path.is_dir():
-            files = sorted(_walk(path))
-            if not files:
-                raise FileNotFoundError(f"no audio files in {path}; searched to any depth for {_suffixes()}")
-            prefix = Path(path.resolve().name) if len(paths) > 1 else Path()
-            found += [(prefix / file.relative_to(path), file) for file in files]
-        elif path.exists():
-            found.append((Path(path.name), path))
-        else:
-            raise FileNotFoundError(f"{path} does not exist; expected audio files, or folders of them")
-    stems = [name.with_suffix("") for name, _ in found]
-    several = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
-    names: dict[str, Path] = {}
-    for (name, file), stem in zip(found, stems):
-        key = (name if stem in several else stem).as_posix()
-        if key in names:
-            raise ValueError(f"{names[key]} and {file} would both be called {key}; extract them to different folders")
-        names[key] = file
-    return names
-
-
-def _walk(root: Path) -> Iterable[Path]:
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES | _UNREADABLE_SUFFIXES:
-                yield Path(folder) / name
-
-
-def _suffixes() -> str:
-    return ", ".join(sorted(AUDIO_SUFFIXES))
 
 
 def write_features(path: Path, features: Mapping[str, Tensor], format_: str, dtype: str) -> None:
