@@ -52,6 +52,34 @@ def integer_products() -> None:
 
 
 @pytest.fixture(scope="session")
+def bridge(tmp_path_factory) -> None:
+    """s3prl can be imported."""
+    from robustdistiller.upstream.s3prl.bridge import install
+
+    install(tmp_path_factory.mktemp("s3prl"))
+
+
+@pytest.fixture(scope="session")
+def toy_student(tmp_path_factory) -> Path:
+    """A checkpoint of a tiny random student."""
+    from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        conv_layers=((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2),
+        embed_dim=16,
+        num_layers=1,
+        num_heads=2,
+        ffn_dim=32,
+        position_groups=4,
+        prediction_layers=(2,),
+    )
+    path = tmp_path_factory.mktemp("student") / "student.ckpt"
+    save_checkpoint(path, SpeechEncoder(config), {})
+    return path
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> MiniCorpus:
     """The mini corpus, built once for all processes that share the tests."""
     from robustdistiller.common.locks import locked

@@ -82,7 +82,7 @@ def _speed(settings: Settings, folder: Path) -> list[Comparison]:
                 yield name, row[:length]
 
     def plain(epochs: int = _EPOCHS) -> Iterator[tuple[str, np.ndarray]]:
-        for cut in epochs * cuts:
+        for cut in epochs * list(cuts):
             yield cut.id, soundfile.read(cut.file, dtype="float32")[0]
 
     theirs = dict(plain(1))

@@ -10,10 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile
-import torch
-
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
-from robustdistiller.upstream.s3prl.bridge import install
 
 
 @pytest.fixture(scope="session")
@@ -24,30 +20,6 @@ def toy_corpora() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def bridge(tmp_path_factory) -> None:
-    """s3prl can be imported."""
-    install(tmp_path_factory.mktemp("s3prl"))
-
-
-@pytest.fixture(scope="session")
-def toy_student(tmp_path_factory) -> Path:
-    """A checkpoint of a tiny random student."""
-    torch.manual_seed(0)
-    config = EncoderConfig(
-        conv_layers=((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2),
-        embed_dim=16,
-        num_layers=1,
-        num_heads=2,
-        ffn_dim=32,
-        position_groups=4,
-        prediction_layers=(2,),
-    )
-    path = tmp_path_factory.mktemp("student") / "student.ckpt"
-    save_checkpoint(path, SpeechEncoder(config), {})
-    return path
 
 
 @pytest.fixture(scope="session")
