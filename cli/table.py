@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.printing import print_whole
+from robustdistiller.common.files import slug
 from robustdistiller.eval.report.plots import plot_table
 from robustdistiller.eval.report.table import TaskTable, build_tables
-from robustdistiller.eval.results.files import read_records, slug
+from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.results.record import RecordError
 
 

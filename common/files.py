@@ -100,6 +100,18 @@ def file_digest(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def slug(text: str) -> str:
+    """A readable file name for any text; different texts give different names.
+
+    Example:
+        >>> slug("noise:snr_db=10"), slug("robustdistiller_local")
+        ('noise~snr_db=10', 'robustdistiller_local')
+    """
+    name = re.sub(r"[^A-Za-z0-9_.,+=~-]", "_", text.replace(":", "~")).lstrip(".")
+    faithful = name.replace("~", ":") == text and len(name) <= 80
+    return name if faithful else f"{name[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 def _host() -> str:
     return re.sub(r"[^\w]", "_", socket.gethostname()) or "host"
 

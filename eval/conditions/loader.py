@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.acoustics.corruptor import checked
+from robustdistiller.common.files import slug
 from robustdistiller.eval.conditions.asv_sides import TrialSides, is_test_side
 from robustdistiller.eval.conditions.manifest import Manifest, audio_digest, digest_of, files_of, versions
-from robustdistiller.eval.results.files import slug
 from robustdistiller.eval.tasks import Task
 
 SAMPLE_RATE_HZ = 16_000

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.common.files import write_text
+from robustdistiller.common.files import slug, write_text
 from robustdistiller.common.settings import SettingsError, read
-from robustdistiller.eval.results.files import slug
 from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
 
 PROFILE_VERSION = 1

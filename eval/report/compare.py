@@ -312,5 +312,5 @@ def _commands(lacking: MeasuredSystem, wanted: list[MeasuredCell], records: str,
             p for kind, n in sorted(sources) if not n.startswith("shipped ") for p in (f"--{kind}", f"FOLDER_OF/{n}")
         ]
         evaluate += ["--corruption-seed", str(seed)] if seed else []
-        commands.append(shlex.join([*evaluate, "--records", records, "--overwrite", "only-missing"]))
+        commands.append(shlex.join([*evaluate, "--records", records, "--overwrite", "reuse"]))
     return tuple(commands)

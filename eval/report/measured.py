@@ -13,6 +13,7 @@ from robustdistiller.eval.cost.record import Profile, read_profiles
 from robustdistiller.eval.report.table import build_tables, row_labels, row_of
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.folds import items_over_folds, mean_over_folds, missing_folds
+from robustdistiller.eval.results.identity import CellId, cell_id
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, read_outcomes
 from robustdistiller.eval.results.record import Metric, Record, RecordError
 
@@ -41,7 +42,7 @@ class CellKey:
     @classmethod
     def of(cls, record: Record) -> CellKey:
         """The cell that a record is of."""
-        return cls(record.task, record.split, record.condition, record.condition_digest)
+        return cls(record.task, record.split, record.condition, cell_id(record).condition)
 
 
 @dataclass(frozen=True)
@@ -183,18 +184,18 @@ def measured_systems(files: Mapping[Path, Record], profiles: Iterable[Profile] =
     finished = {path: record for path, record in files.items() if record.status == "ok"}
     if finished:
         build_tables(finished.values())  # for what it refuses
-    names = row_labels(sorted(files.values(), key=lambda r: (-r.parameters, r.label)))
+    names = row_labels(sorted(files.values(), key=lambda r: (-(r.parameters or 0), r.label)))
     grouped: dict[tuple, dict[CellKey, dict[Path, Record]]] = defaultdict(lambda: defaultdict(dict))
     refused: dict[tuple, list[str]] = defaultdict(list)
-    seen: set[tuple] = set()
+    seen: set[CellId] = set()
     for path, record in files.items():
         if record.status != "ok":
             refused[row_of(record)].append(
                 f"{names[row_of(record)]}, {record.task} {record.split}, {record.condition}, seed {record.seed} is not "
                 f"shown: {record.status}, {record.reason}"
             )
-        elif record.key() not in seen:  # the same record in two folders counts once
-            seen.add(record.key())
+        elif cell_id(record) not in seen:  # the same record in two folders counts once
+            seen.add(cell_id(record))
             grouped[row_of(record)][CellKey.of(record)][path] = record
     costs = {one.identity: one.superb_macs for one in sorted(profiles, key=lambda profile: profile.start_utc)}
     systems = []
@@ -206,7 +207,7 @@ def measured_systems(files: Mapping[Path, Record], profiles: Iterable[Profile] =
         if macs is None:
             macs = next((r.macs for r in records if r.macs is not None), None)
         systems.append(
-            MeasuredSystem(name, identity, records[0].parameters, macs, cells, tuple(refused.get(identity, ())))
+            MeasuredSystem(name, identity, records[0].parameters or 0, macs, cells, tuple(refused.get(identity, ())))
         )
     return systems
 

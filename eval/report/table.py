@@ -12,6 +12,7 @@ import pandas as pd
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.titles import condition_order, condition_title
 from robustdistiller.eval.results.folds import mean_over_folds, missing_folds
+from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.results.record import Metric, Record, RecordError
 
 _LISTED = 5
@@ -166,7 +167,7 @@ def _means(records: list[Record]) -> list[Record]:
     """The means of cells and seeds that have all their folds."""
     cells: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
-        cells[(*row_of(record), record.task, record.split, record.seed, record.condition_digest)].append(record)
+        cells[(*row_of(record), record.task, record.split, record.seed, cell_id(record).condition)].append(record)
     return [mean_over_folds(group) for group in cells.values() if not missing_folds(group)]
 
 
@@ -191,7 +192,7 @@ def _usable(records: Iterable[Record]) -> list[Record]:
         )
     cells: dict[tuple, Record] = {}
     for record in records:
-        other = cells.setdefault(record.key(), record)
+        other = cells.setdefault(cell_id(record), record)
         if other.metrics != record.metrics:
             raise RecordError(
                 f"two records of the same cell disagree: {_name(record)} has {other.main_metric.name} "
@@ -214,17 +215,17 @@ def _refuse_mixture(what: str, found: dict[str, Record], where: str) -> None:
 
 def _build(task: str, split: str, part: str, records: list[Record]) -> TaskTable:
     where = f"task {task}, split {split}" + (f", {part}" if part else "")
-    _refuse_mixture("the head's configuration", {r.config_digest: r for r in records}, where)
     _refuse_mixture("the training condition of the head", {r.train_condition: r for r in records}, where)
+    _refuse_mixture("what the task's rules fix", {cell_id(r).rules: r for r in records}, where)
     _refuse_mixture("the metric", {f"{r.main_metric.name} {r.main_metric.unit}": r for r in records}, where)
     _refuse_mixture("the number of items", {str(r.items_scored): r for r in records}, where)
-    records = sorted(records, key=lambda r: (-r.parameters, r.label))  # the rows' order
+    records = sorted(records, key=lambda r: (-(r.parameters or 0), r.label))  # the rows' order
     rows, columns = row_labels(records), _column_titles(records)
 
     cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
     manifests: dict[str, dict[str, Record]] = defaultdict(dict)
     for record in records:
-        column = columns[record.condition_digest]
+        column = columns[cell_id(record).condition]
         cells[rows[row_of(record)], column].append(record)
         manifests[column].setdefault(record.manifest_digest, record)
     for column, found in manifests.items():
@@ -233,7 +234,7 @@ def _build(task: str, split: str, part: str, records: list[Record]) -> TaskTable
     _refuse_mixture("seeds", {", ".join(map(str, s)): cells[cell][0] for cell, s in seeds.items()}, where)
 
     metric, items = records[0].main_metric, records[0].items_scored
-    ordered = sorted({(condition_order(r.condition), columns[r.condition_digest]) for r in records})
+    ordered = sorted({(condition_order(r.condition), columns[cell_id(r).condition]) for r in records})
     values = pd.DataFrame(index=list(dict.fromkeys(rows.values())), columns=[c for _, c in ordered], dtype=float)
     errors = values.copy()
     for (row, column), group in cells.items():
@@ -242,7 +243,7 @@ def _build(task: str, split: str, part: str, records: list[Record]) -> TaskTable
             continue
         values.loc[row, column] = sum(scores) / len(scores)
         errors.loc[row, column] = standard_error(scores, items, metric.name)
-    parameters = {rows[row_of(r)]: r.parameters for r in records}
+    parameters = {rows[row_of(r)]: r.parameters or 0 for r in records}
     marks = tuple(dict.fromkeys(phrase for r in records for phrase in r.non_standard or ()))
     return TaskTable(task, split, metric, values, errors, parameters, items, next(iter(seeds.values())), marks, part)
 
@@ -277,7 +278,7 @@ def row_labels(records: list[Record]) -> dict[tuple[str, str, str, str], str]:
 
 def _column_titles(records: list[Record]) -> dict[str, str]:
     """A distinct title per condition; sources and seed are told apart where titles collide."""
-    conditions = {r.condition_digest: r.condition for r in records}
+    conditions = {cell_id(r).condition: r.condition for r in records}
     titles = {digest: condition_title(condition) for digest, condition in conditions.items()}
     taken = list(titles.values())
     return {d: title if taken.count(title) == 1 else f"{title} [{d[:6]}]" for d, title in titles.items()}

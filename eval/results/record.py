@@ -1,33 +1,21 @@
-"""Records: what is known about one measured cell, validated.
-
-A cell is upstream x checkpoint digest x task x condition x split x seed x head configuration. Every table, plot and
-leaderboard is made from these files and from nothing else, so a record holds all that is needed to tell whether two
-numbers may stand side by side.
-"""
+"""Records: what is known about one measured cell, validated. All tables, plots and leaderboards are made from these."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustdistiller.common.settings import SettingsError, read
+from robustdistiller.common.settings import read
+from robustdistiller.eval.results.migration import SCHEMA_VERSION, to_current
 
-SCHEMA_VERSION = 5
-# Fields that older versions of the schema lack, and what they mean by it.
-_ADDED_IN: dict[int, dict[str, Any]] = {
-    2: {"outcomes": None, "selection": None},
-    3: {"feature_cache": {}},
-    4: {"non_standard": None},
-    5: {"scoring": None, "fold": ""},
-}
 OUTCOMES_VERSION = 1
 STATUSES = ("ok", "partial", "failed")
 NO_CHECKPOINT = "none"
+NO_HEAD = "none"
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,10 +34,6 @@ class Metric:
         higher_is_better: direction.
         unit: ``%``, ``dB`` or empty.
         reason: why there is no value.
-
-    Example:
-        >>> Metric("accuracy", 75.0, higher_is_better=True, unit="%").value
-        75.0
     """
 
     name: str
@@ -61,77 +45,71 @@ class Metric:
 
 @dataclass
 class Record:
-    """Everything that is known about one measured cell. Validated on construction.
+    """Everything that is known about one measured cell (see `eval.results.identity`). Validated on construction.
 
     Attributes:
         upstream: name of the upstream entry, as given to ``-u``.
-        label: name to show in tables; the upstream's name unless the user gave another.
         checkpoint_digest: SHA-256 of the upstream's checkpoint file (or of its tensors, see `checkpoint_digest_of`);
-            ``none`` for upstreams without weights such as fbank.
+            ``none`` for upstreams without weights such as fbank, empty where a run failed before they were loaded.
         checkpoint_digest_of: ``file``, ``tensors`` or ``none``.
-        upstream_options: contents of the upstream's own options file (``-g``), empty without one.
-        parameters: parameters of the upstream that are used when features are extracted.
+        parameters: parameters of the upstream that are used when features are extracted; None when not known.
         task: registry name of the task, e.g. ``IC``.
         downstream: s3prl's name of the task, e.g. ``fluent_commands``.
-        config_digest: SHA-256 of the head's configuration (see `eval.run_info.config_digest`).
         condition: canonical one-line form of the test condition.
-        condition_parameters: the same as a dictionary.
-        sources: noise, RIR and speech folders the condition drew from: ``{"noise": {"name": ..., "digest": ...}}``.
-        manifest_digest: SHA-256 over all drawn corruption parameters by utterance id; ``none`` when nothing was drawn.
-        split: evaluated split.
         metrics: the main metric first.
         items_expected: items of the split (None where the loader cannot tell).
         items_scored: items that reached the head.
-        learning_rate: learning rate of the head.
+        learning_rate: learning rate of the head; None without one.
         seed: seed of the head's training.
-        corruption_seed: seed of the drawn corruption.
-        step: training step of the evaluated head, where known.
         versions: of our package, s3prl, torch, torchaudio and Python.
-        git: ``{"commit": ..., "dirty": ...}`` when run from a git checkout.
         device, threads, tf32: what computed it.
         start_utc: ISO 8601, UTC.
         duration_s: seconds from `start_utc` to the score.
+        head_digest: SHA-256 of the evaluated head's checkpoint file; of a head without training the digest of how it
+            was made; ``none`` when there is no head because its training failed; empty when not known.
+        rules_digest: SHA-256 of what the task's rules fix, as this run has it; empty when not known.
+        settings: what the run chose freely (learning rate, workers ...), by dotted key.
+        label: name to show in tables; the upstream's name unless the user gave another.
+        checkpoint: short name of the upstream's checkpoint.
+        upstream_options: contents of the upstream's own options file (``-g``), empty without one.
+        upstream_code: SHA-256 of the source files of an upstream that is neither this package's nor s3prl's.
+        condition_parameters: the condition as a dictionary.
+        sources: noise, RIR and speech the condition drew from: ``{"noise": {"name": ..., "digest": ...}}``.
+        corruption_seed: seed of the drawn corruption.
+        manifest_digest: SHA-256 over all drawn corruption parameters by utterance id; ``none`` when nothing was drawn.
+        audio_digest: SHA-256 over the digests of the corrupted utterances' samples; empty for clean audio.
+        split: evaluated split.
+        fold: test fold of a task with cross-validation; empty for other tasks.
+        train_condition: condition of the head's training audio.
+        quick: what a quick look leaves out, in words; empty for a full run.
+        step: training step of the evaluated head, where known.
+        git: ``{"commit": ..., "dirty": ...}`` when run from a git checkout.
         status: ``ok``, ``partial`` (fewer items scored than expected) or ``failed``.
         reason: why the status is not ``ok``.
-        train_condition: condition of the head's training audio.
         macs: multiply-accumulate operations, where measured; otherwise `macs_note` says why not.
         layer_weights: learned softmax weights of the hidden states, where there are any.
-        outcomes: where the results of the single items are (see `eval.outcomes`): ``{"version": 1, "file": name of a
-            file beside the record, "sha256": ..., "items": ...}``; None where there are none.
+        outcomes: where the results of the single items are (see `eval.results.item_scores`): ``{"version": 1,
+            "file": name of a file beside the record, "sha256": ..., "items": ...}``; None where there are none.
         feature_cache: where the head was given kept features, which: of ``training`` and ``evaluation``, e.g.
             ``means float32``, exact but for rounding, or ``frames float16``.
-        selection: how the head was chosen on the development set (see `eval.selection`); None for a head that was
-            trained with one learning rate, by hand.
-        non_standard: in what the run differs from the benchmark's rules (see `eval.standard`), one phrase each; empty
-            for a standard run, None in a record that was written before this was noted.
-        scoring: how a score that s3prl does not compute itself came about (see `eval.scoring`): thresholds, collar,
-            costs; None where s3prl's is the benchmark's.
-        fold: test fold of a task with cross-validation; empty for other tasks.
+        selection: how the head was chosen on the development set (see `eval.run.dev_choice`); None for a head that
+            was trained with one learning rate, by hand.
+        non_standard: in what the run differs from the benchmark's rules (see `eval.tasks.rules`), one phrase each;
+            empty for a standard run, None when not known.
+        scoring: how a score that s3prl does not compute itself came about (see `eval.tasks.scoring`): thresholds,
+            collar, costs; None where s3prl's is the benchmark's.
+        unknown: names of fields that the version which wrote the record did not have.
 
     Raises:
         RecordError: a field is missing, has the wrong type, or contradicts another.
-
-    Example:
-        >>> record = Record(upstream="fbank", checkpoint_digest="none", checkpoint_digest_of="none", parameters=0,
-        ...     task="IC", downstream="fluent_commands", config_digest="ab" * 32, condition="clean",
-        ...     metrics=[Metric("accuracy", 75.0, True, "%")], items_expected=4, items_scored=4, learning_rate=1e-3,
-        ...     seed=1337, versions={"torch": "2.11.0"}, device="cpu", start_utc="2025-01-01T00:00:00+00:00",
-        ...     duration_s=1.5)
-        >>> record.main_metric.value, record.label, record.status
-        (75.0, 'fbank', 'ok')
-        >>> dataclasses.replace(record, items_scored=3)
-        Traceback (most recent call last):
-        robustdistiller.eval.results.record.RecordError: a record with 3 of 4 items scored cannot have status 'ok'; \
-expected 'partial' or 'failed' with a reason
     """
 
     upstream: str
     checkpoint_digest: str
     checkpoint_digest_of: str
-    parameters: int
+    parameters: int | None
     task: str
     downstream: str
-    config_digest: str
     condition: str
     metrics: list[Metric]
     items_expected: int | None
@@ -142,30 +120,37 @@ expected 'partial' or 'failed' with a reason
     device: str
     start_utc: str
     duration_s: float
+    head_digest: str
+    rules_digest: str
+    settings: dict[str, Any] = field(default_factory=dict)
     label: str = ""
     checkpoint: str = ""
     upstream_options: str = ""
+    upstream_code: str = ""
     condition_parameters: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    manifest_digest: str = "none"
-    split: str = "test"
     corruption_seed: int = 0
+    manifest_digest: str = "none"
+    audio_digest: str = ""
+    split: str = "test"
+    fold: str = ""
+    train_condition: str = "clean"
+    quick: str = ""
     step: int | None = None
     git: dict[str, Any] | None = None
     threads: int = 1
     tf32: bool = False
     status: str = "ok"
     reason: str = ""
-    train_condition: str = "clean"
     macs: int | None = None
     macs_note: str = "not measured"
     layer_weights: list[float] | None = None
     outcomes: dict[str, Any] | None = None
-    selection: dict[str, Any] | None = None
     feature_cache: dict[str, str] = field(default_factory=dict)
+    selection: dict[str, Any] | None = None
     non_standard: list[str] | None = None
     scoring: dict[str, Any] | None = None
-    fold: str = ""
+    unknown: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -180,26 +165,6 @@ expected 'partial' or 'failed' with a reason
         """The metric that tables show."""
         return self.metrics[0]
 
-    @property
-    def condition_digest(self) -> str:
-        """Digest of all that decides what is heard: condition, sources and corruption seed."""
-        heard = [self.condition, self.sources, self.corruption_seed]
-        return hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()
-
-    def key(self) -> tuple[str, str, str, str, str, str, int, str, str]:
-        """What makes two records the same cell."""
-        return (
-            self.upstream,
-            self.upstream_options,
-            self.checkpoint_digest,
-            self.task,
-            self.split,
-            self.fold,
-            self.seed,
-            self.condition_digest,
-            self.config_digest,
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-able."""
         return dataclasses.asdict(self)
@@ -211,19 +176,10 @@ expected 'partial' or 'failed' with a reason
         Raises:
             RecordError: with the offending keys.
         """
-        if not isinstance(data, dict):
-            raise RecordError(f"a record is a JSON object, found {type(data).__name__}")
-        version = data.get("schema_version")
-        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-            raise RecordError(
-                f"schema_version is {version!r}, this release reads 1 to {SCHEMA_VERSION}; "
-                "use the release of robustdistiller that wrote the record"
-            )
-        for later in range(version + 1, SCHEMA_VERSION + 1):
-            data = {**_ADDED_IN[later], **data, "schema_version": later}
         try:
+            data = to_current(data)
             record = read(cls, data)
-        except SettingsError as error:
+        except ValueError as error:
             raise RecordError(str(error)) from error
         missing = {f.name for f in dataclasses.fields(cls)} - set(data)
         if missing:
@@ -235,7 +191,7 @@ def _find_problem(record: Record) -> str:
     """The first contradiction in a record, or an empty string."""
     for name, kind in (
         *((n, str) for n in ("upstream", "task", "downstream", "condition", "split", "device", "start_utc", "status")),
-        *((n, int) for n in ("parameters", "items_scored", "seed", "corruption_seed", "threads")),
+        *((n, int) for n in ("items_scored", "seed", "corruption_seed", "threads")),
     ):
         value = getattr(record, name)
         if not isinstance(value, kind) or isinstance(value, bool) or value == "":
@@ -244,10 +200,14 @@ def _find_problem(record: Record) -> str:
         return f"status must be one of {', '.join(STATUSES)}, found {record.status!r}"
     if record.status != "ok" and not record.reason:
         return f"a record with status {record.status!r} needs a reason"
-    if record.checkpoint_digest != NO_CHECKPOINT and not _HEX64.fullmatch(record.checkpoint_digest):
-        return f"checkpoint_digest must be 64 hexadecimal digits or 'none', found {record.checkpoint_digest!r}"
-    if not _HEX64.fullmatch(record.config_digest):
-        return f"config_digest must be 64 hexadecimal digits, found {record.config_digest!r}"
+    words = {"checkpoint_digest": [NO_CHECKPOINT], "head_digest": [NO_HEAD, ""], "rules_digest": [""]}
+    if record.status == "failed":
+        words["checkpoint_digest"].append("")
+    for name, known in words.items():
+        value = getattr(record, name)
+        if value not in known and not _HEX64.fullmatch(str(value)):
+            allowed = " or ".join(["64 hexadecimal digits", *(repr(word) if word else "empty" for word in known)])
+            return f"{name} must be {allowed}, found {value!r}"
     if record.status != "failed" and not record.metrics:
         return "a record needs at least one metric"
     for metric in record.metrics:
@@ -295,29 +255,26 @@ def _is_number(value: object) -> bool:
 
 
 def example_record(**changes: Any) -> Record:
-    """A small valid record, for examples and tests.
-
-    Example:
-        >>> example_record(seed=3).seed
-        3
-    """
-    base = Record(
-        upstream="fbank",
-        checkpoint_digest=NO_CHECKPOINT,
-        checkpoint_digest_of="none",
-        parameters=0,
-        task="IC",
-        downstream="fluent_commands",
-        config_digest="ab" * 32,
-        condition="clean",
-        metrics=[Metric("accuracy", 75.0, higher_is_better=True, unit="%")],
-        items_expected=4,
-        items_scored=4,
-        learning_rate=1e-3,
-        seed=1337,
-        versions={"torch": "2.11.0"},
-        device="cpu",
-        start_utc="2025-01-01T00:00:00+00:00",
-        duration_s=1.0,
-    )
-    return dataclasses.replace(base, **changes)
+    """A small valid record, for examples and tests."""
+    values = {
+        "upstream": "fbank",
+        "checkpoint_digest": NO_CHECKPOINT,
+        "checkpoint_digest_of": "none",
+        "parameters": 0,
+        "task": "IC",
+        "downstream": "fluent_commands",
+        "head_digest": "ab" * 32,
+        "rules_digest": "cd" * 32,
+        "condition": "clean",
+        "metrics": [Metric("accuracy", 75.0, higher_is_better=True, unit="%")],
+        "items_expected": 4,
+        "items_scored": 4,
+        "learning_rate": 1e-3,
+        "seed": 1337,
+        "versions": {"torch": "2.11.0"},
+        "device": "cpu",
+        "start_utc": "2025-01-01T00:00:00+00:00",
+        "duration_s": 1.0,
+        "non_standard": [],
+    }
+    return Record(**{**values, **changes})

@@ -7,7 +7,6 @@ choice travels with the head and with each of its records. No test audio takes p
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -172,30 +171,3 @@ def read_selection(folder: str | Path) -> dict[str, Any] | None:
     """
     path = Path(folder) / SELECTION_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def protocol(config: Mapping[str, Any], selection: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The configuration that heads under comparison must share.
-
-    Of a head that was chosen among several, the grid of learning rates is part of it and the rate that won is not:
-    two upstreams whose heads were chosen by the same rule may stand in one table.
-
-    Args:
-        config: the head's s3prl configuration.
-        selection: the choice beside the head, if there is one.
-
-    Example:
-        >>> head = {"optimizer": {"name": "Adam", "lr": 0.1}}
-        >>> chosen = {"learning_rate": 0.1, "metric": "accuracy",
-        ...     "tried": [{"learning_rate": 0.1}, {"learning_rate": 0.01}]}
-        >>> protocol(head, chosen)["optimizer"]
-        {'name': 'Adam', 'lr': {'chosen_on_dev_from': [0.1, 0.01]}}
-        >>> protocol(head, None) == head
-        True
-    """
-    shared = copy.deepcopy(dict(config))
-    if selection is not None and len(selection["tried"]) > 1:
-        shared.setdefault("optimizer", {})["lr"] = {
-            "chosen_on_dev_from": [one["learning_rate"] for one in selection["tried"]]
-        }
-    return shared

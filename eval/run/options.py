@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from robustdistiller.acoustics import EFFECTS
-from robustdistiller.eval.results.files import REUSE_POLICIES
+from robustdistiller.eval.results.files import POLICIES, read_policy
 from robustdistiller.eval.run.cache.plan import DTYPES
 
 EXAMPLES = """\
@@ -91,11 +91,12 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
         add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),
         add(
             "--overwrite",
-            choices=list(REUSE_POLICIES),
-            default="always",
+            type=read_policy,
+            choices=list(POLICIES),
+            default="rerun",
             help="what becomes of cells that have a record; "
-            + "; ".join(f"{name}: {what}" for name, what in REUSE_POLICIES.items())
-            + " (default: always)",
+            + "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
+            + " (default: rerun)",
         ),
         add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)"),
         add(

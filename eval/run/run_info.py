@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,39 +17,6 @@ from torch import nn
 from robustdistiller.eval.results.record import NO_CHECKPOINT
 from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.s3prl.bridge import s3prl_version
-
-# Settings that change where data lies or how fast it is read, but not what the head learns. The test fold is a field of
-# the record: the heads of five folds share a configuration.
-_NOT_CONFIGURATION = ("num_workers", "max_workers", "log_step", "max_keep", "test_fold")
-
-
-def config_digest(config: Mapping[str, Any], *extra: Any) -> str:
-    """SHA-256 of a head's configuration, equal wherever the data and the experiment lie.
-
-    Paths are reduced to their last component; worker counts and logging intervals are left out.
-
-    Args:
-        config: the merged s3prl configuration.
-        *extra: further JSON-able settings that change the head, e.g. the feature selection.
-
-    Example:
-        >>> here = {"datarc": {"file_path": "/home/me/fluent", "num_workers": 4, "batch": 32}}
-        >>> there = {"datarc": {"batch": 32, "file_path": "/data/fluent", "num_workers": 0}}
-        >>> config_digest(here) == config_digest(there), config_digest(here) == config_digest(here, "layer 3")
-        (True, False)
-    """
-    plain = json.dumps([_portable(config), *map(_portable, extra)], sort_keys=True, default=str)
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def _portable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _portable(v) for k, v in value.items() if k not in _NOT_CONFIGURATION}
-    if isinstance(value, list | tuple):
-        return [_portable(v) for v in value]
-    if isinstance(value, str | Path) and "/" in str(value):
-        return Path(value).name
-    return value
 
 
 def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
-from robustdistiller.common.files import write_text
+from robustdistiller.common.files import file_digest, slug, write_text
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
@@ -26,15 +26,15 @@ from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.training import TrainingPlan, read_note
 from robustdistiller.eval.report.robustness import CLEAN
-from robustdistiller.eval.results.files import decide, look_up, record_path, slug, write_record
+from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
+from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
-from robustdistiller.eval.run.dev_choice import append_scores, protocol, read_selection
+from robustdistiller.eval.run.dev_choice import append_scores, read_selection
 from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.run.run_info import (
-    config_digest,
     git_state,
     identify_weights,
     read_options,
@@ -42,13 +42,13 @@ from robustdistiller.eval.run.run_info import (
     versions,
 )
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.rules import deviations, test_set_deviations
+from robustdistiller.eval.tasks.rules import deviations, split, test_set_deviations
 from robustdistiller.eval.tasks.scoring import OfficialScore, official_score
 from robustdistiller.upstream import ModelName
 
 logger = logging.getLogger(__name__)
 
-# What else than its configuration makes a head: how the upstream's output reaches it.
+# What makes a head that was not trained: how the upstream's output reaches it.
 _HEAD_ARGUMENTS = (
     "upstream_trainable",
     "upstream_feature_selection",
@@ -72,7 +72,7 @@ class EvaluationPlan:
             `ReplayedCorruptor` replays a manifest.
         sources: noise, rooms and speech for all of them.
         records: folder of records.
-        overwrite: one of `store.REUSE_POLICIES`.
+        overwrite: one of `files.POLICIES`.
         label: name of the upstream in tables; empty for the upstream's own.
         dump_audio: number of utterances per condition to write, to listen to.
         dump_folder: where; None is the experiment's folder.
@@ -87,7 +87,7 @@ class EvaluationPlan:
     corruptors: Mapping[Condition, Corruptor | None] = field(default_factory=lambda: {Condition(): None})
     sources: Sources = field(default_factory=Sources)
     records: Path = Path("records")
-    overwrite: str = "always"
+    overwrite: str = "rerun"
     label: str = ""
     dump_audio: int = 0
     dump_folder: Path | None = None
@@ -347,13 +347,13 @@ class ConditionRunner:
         """Everything about a cell that is known before it is evaluated."""
         upstream, task = self._cached.upstream if self._cached else self.upstream.model, self.plan.task
         digest, digest_of = self._weights()
-        head = {name: getattr(self.args, name, None) for name in _HEAD_ARGUMENTS}
         weights = getattr(self.featurizer.model, "weights", None)
         beside = Path(self.args.init_ckpt).parent if self.args.init_ckpt else None
         selection, trained = (read_selection(beside), read_note(beside)) if beside else (None, None)
-        # A head trained on corrupted audio is another head, whatever else it shares.
-        head_digest = config_digest(protocol(self._config_as_given, selection), head, *([trained] if trained else []))
         train_condition = trained["train_condition"] if trained else CLEAN
+        kept = self._kept_features(beside)
+        run = {"train_condition": train_condition, "features": kept}
+        rules = split(task, self._config_as_given, vars(self.args), **run)
         if isinstance(corruptor, ReplayedCorruptor):
             sources = corruptor.manifest.sources  # its recordings are these, byte for byte
         else:
@@ -369,17 +369,13 @@ class ConditionRunner:
             parameters=getattr(upstream, "num_parameters", 0) or sum(p.numel() for p in upstream.parameters()),
             task=task.code,
             downstream=self.args.downstream,
-            config_digest=head_digest,
+            head_digest=self._head_digest(),
+            rules_digest=rules.digest,
+            settings=rules.free,
             train_condition=train_condition,
             selection=selection,
-            feature_cache=self._kept_features(beside),
-            non_standard=deviations(
-                task,
-                self._config_as_given,
-                vars(self.args),
-                train_condition=train_condition,
-                features=self._kept_features(beside),
-            ),
+            feature_cache=kept,
+            non_standard=deviations(task, self._config_as_given, vars(self.args), **run),
             condition=condition.label,
             condition_parameters=condition.to_dict(),
             sources=sources,
@@ -403,6 +399,13 @@ class ConditionRunner:
             duration_s=0.0,
             layer_weights=None if weights is None else torch.softmax(weights.detach().float().cpu(), 0).tolist(),
         )
+
+    def _head_digest(self) -> str:
+        """Of the checkpoint that is evaluated; without one, of how the head was made."""
+        if not hasattr(self, "_head"):
+            made = {name: getattr(self.args, name, None) for name in (*_HEAD_ARGUMENTS, "seed")}
+            self._head = file_digest(self.args.init_ckpt) if self.args.init_ckpt else made_digest(**made)
+        return self._head
 
     def _open_cache(self) -> CachedUpstream | None:
         """The upstream gets a cache, where one was asked for."""

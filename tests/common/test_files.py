@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustdistiller.common.files import file_digest, remove_leftovers, write_atomically, write_bytes, write_text
+from robustdistiller.common.files import (
+    file_digest,
+    remove_leftovers,
+    slug,
+    write_atomically,
+    write_bytes,
+    write_text,
+)
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
@@ -107,3 +114,13 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path):
 def test_equal_checkpoints_have_equal_digests(tmp_path: Path):
     digests = {file_digest(write_atomically(tmp_path / "a.ckpt", partial(torch.save, {"x": 1}))) for _ in range(2)}
     assert len(digests) == 1
+
+
+def test_slugs_differ_and_are_file_names():
+    texts = [
+        *("clean", "noise:snr_db=5", "noise_snr_db=5", 'noise:noise="a, b",snr_db=5'),
+        *("a/b", "a_b", "a~b", "a:b", "..", ".", "x" * 200),
+    ]
+    slugs = [slug(text) for text in texts]
+    assert len(set(slugs)) == len(texts)
+    assert all("/" not in one and not one.startswith(".") and 0 < len(one) < 100 for one in slugs)

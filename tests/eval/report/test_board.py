@@ -50,7 +50,7 @@ def superb_records(label: str = "ours", system: str = "DPHuBERT") -> dict[Path, 
         split = TASKS[code].splits[0]
         items = TASKS[code].item_counts.get(split, 77)
         files[Path(f"{code}.json")] = boards.record(
-            label, task=code, split=split, metrics=metrics, items=items, config_digest=f"{len(files):02x}" * 32
+            label, task=code, split=split, metrics=metrics, items=items, rules_digest=f"{len(files):02x}" * 32
         )
     return files
 

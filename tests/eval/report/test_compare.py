@@ -92,7 +92,7 @@ def test_missing_cells_come_with_the_command_that_fills_them(folder):
     (evaluate,) = missing[0].commands
     assert evaluate == (
         "run_downstream.py -m evaluate -e HEAD_OF_teacher_ON_IC -t test --label teacher --condition noise:snr_db=5 "
-        "--noise FOLDER_OF/musan --corruption-seed 3 --records records --overwrite only-missing"
+        "--noise FOLDER_OF/musan --corruption-seed 3 --records records --overwrite reuse"
     )
     train, evaluate = missing[1].commands
     assert train == (

@@ -78,7 +78,7 @@ def test_tasks_and_splits_have_tables_of_their_own(records):
             {"status": "failed", "reason": "RuntimeError: boom"},
             "teacher / IC / clean / seed 1337: failed, RuntimeError",
         ),
-        ({"config_digest": "cd" * 32}, "differ in the head's configuration"),
+        ({"rules_digest": "ef" * 32}, "differ in what the task's rules fix"),
         ({"train_condition": "noise:snr_db=5"}, "differ in the training condition"),
         ({"items": 300, "scored": 300}, "differ in the number of items"),
         ({"metrics": [Metric("wer", 3.0, False, "%")]}, "differ in the metric"),

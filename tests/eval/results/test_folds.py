@@ -117,7 +117,7 @@ def test_a_sweep_runs_all_folds(tmp_path, toy_corpora):
     assert "5 cells to run, 0 not; 5 heads to train" in result.output
     records = read_records(tmp_path / "out" / "records")
     assert sorted(record.fold for record in records) == list(SIZES)
-    assert len({record.config_digest for record in records}) == 1, "folds share their configuration"
+    assert len({record.rules_digest for record in records}) == 1, "folds share their configuration"
     tested = {record.fold: list((tmp_path / "out").rglob(f"test_{record.fold}_predict.txt")) for record in records}
     for fold, (predictions,) in tested.items():
         lines = predictions.read_text().split()

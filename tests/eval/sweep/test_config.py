@@ -23,7 +23,7 @@ def file(folder: Path, **changes) -> Path:
 def test_defaults_and_short_forms(tmp_path):
     config = load(file(tmp_path, learning_rates=["1e-3", 0.1], upstreams=["fbank", {"name": "mel", "label": "m"}]))
     assert [entry.label for entry in config.upstreams] == ["fbank", "m"]
-    assert (config.conditions, config.seeds, config.policy) == (["clean"], [1337], "only-missing")
+    assert (config.conditions, config.seeds, config.policy) == (["clean"], [1337], "reuse")
     group = expand(config)[0]
     assert group.learning_rates == (0.1, 1e-3)
     assert group.config["runner"]["eval_dataloaders"] == ["dev"], "the test set takes no part in training"
@@ -40,7 +40,7 @@ def test_defaults_and_short_forms(tmp_path):
         ({"learning_rates": ["fast"]}, r"learning_rates\[0\]: found 'fast', expected a number"),
         ({"learning_rates": [-1.0]}, "learning_rates must be positive"),
         ({"seeds": []}, "seeds is empty"),
-        ({"policy": "sometimes"}, "policy must be one of only-missing, always, never, only-cache"),
+        ({"policy": "sometimes"}, "policy must be one of reuse, rerun, show"),
         ({"conditions": ["noise:snr=5"]}, "did you mean 'snr_db'"),
         ({"tasks": ["ICC"]}, "unknown task 'ICC'; did you mean 'IC'"),
         ({"tasks": ["IC"]}, r"needs data that is not there.*data: \{file_path: PATH\}"),

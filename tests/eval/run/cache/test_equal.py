@@ -92,7 +92,7 @@ def test_same_head_same_score(code, toy_corpora, toy_student, tmp_path, caplog) 
                 assert values == pytest.approx(stock.scores[condition], rel=1e-4 if code == "SS2" else 1e-9)
         kept = {r.feature_cache.get("evaluation") for r in run.records.values()}
         assert kept == {"means float32" if code in MEANS else "frames float32"}
-        assert {r.config_digest for r in run.records.values()} == {r.config_digest for r in stock.records.values()}
+        assert {r.rules_digest for r in run.records.values()} == {r.rules_digest for r in stock.records.values()}
     if tasks.get(code).trainable:  # the second epoch, and the second head, find what the first one computed
         computed, asked = cold.training
         assert 0 < computed < asked
