@@ -1,4 +1,4 @@
-"""`robustdistiller quickstart`: two students and their scores, on the data and the teacher that ship with the package."""
+"""`robustdistiller quickstart`: two students and their scores, on the embedded data."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.results.files import slug
+from robustdistiller.common.files import slug
 from robustdistiller.eval.results.record import NO_CHECKPOINT
 from robustdistiller.eval.run.run_info import read_options
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry, UpstreamEntry
@@ -77,6 +77,7 @@ class Group:
         root: folder of the sweep.
         fold: test fold, of a task with folds.
         leader: the group whose learning rate is taken over; None where the group chooses its own.
+        half_precision: features are kept in half precision.
     """
 
     upstream: Upstream
@@ -88,6 +89,7 @@ class Group:
     root: Path
     fold: str = ""
     leader: Group | None = None
+    half_precision: bool = False
 
     @property
     def title(self) -> str:
@@ -99,6 +101,13 @@ class Group:
     def settings(self) -> Split:
         """What the task's rules fix of its configuration, and what they leave free."""
         return split(self.task.registry, self.config, self.upstream.arguments)
+
+    @cached_property
+    def rules(self) -> set[str]:
+        """Digests of what the rules fix: heads that need means only never see half precision."""
+        kinds = ("", "frames float16") if self.half_precision else ("",)
+        arguments = self.upstream.arguments
+        return {split(self.task.registry, self.config, arguments, features=kind).digest for kind in kinds}
 
     @property
     def scored_on_dev(self) -> bool:
@@ -119,6 +128,7 @@ class Group:
             if key not in roots and key.rsplit(".", 1)[-1] not in _NOT_OF_THE_HEAD
         }
         identity = [self.upstream.identity, self.task.registry.code, self.settings.fixed, free, self.seed, self.fold]
+        identity += ["fp16"] if self.half_precision else []
         short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         fold = f"-{slug(self.fold)}" if self.fold else ""
         return f"{self.upstream.place}/{slug(self.task.name)}{fold}-seed{self.seed}-{short}"
@@ -213,6 +223,7 @@ def expand(sweep: SweepConfig) -> list[Group]:
         trainings = [(fold, config, learning_rates(sweep, task, config)) for fold, config in configs]
         runs.append((task, conditions, trainings))
     upstreams = [Upstream(entry, _weights(entry)) for entry in sweep.upstreams]  # downloads: when all else is there
+    half = sweep.feature_plan.folder is not None and sweep.feature_cache_dtype == "fp16"
     groups: list[Group] = []
     places: dict[str, Group] = {}
     for task, conditions, trainings in runs:
@@ -220,7 +231,7 @@ def expand(sweep: SweepConfig) -> list[Group]:
             leader = None
             for seed in sweep.seeds:
                 for fold, config, rates in trainings:
-                    group = Group(upstream, task, seed, config, rates, conditions, sweep.root, fold, leader)
+                    group = Group(upstream, task, seed, config, rates, conditions, sweep.root, fold, leader, half)
                     if leader is None and sweep.search == "once" and len(rates) > 1:
                         leader = group
                     other = places.setdefault(group.place, group)

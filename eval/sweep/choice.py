@@ -7,6 +7,7 @@ again with its rate alone. No test audio takes part in a choice.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -55,13 +56,13 @@ class Choice:
     Attributes:
         task: whose development set decides.
         tried: by learning rate.
-        only: the rates that count; all of them by default.
+        only: the rates that count; None: all of them.
         alone: a head that is the only one needs no score on a development set.
     """
 
     task: Task
     tried: Mapping[float, Tried]
-    only: tuple[float, ...] = ()
+    only: tuple[float, ...] | None = None
     alone: bool = False
 
     @property
@@ -74,15 +75,12 @@ class Choice:
         scored = [one for one in usable if one.dev_score is not None]
         return min(scored, key=lambda one: (sign * one.dev_score, one.learning_rate), default=None)
 
-    def untried(self, rates: Iterable[float]) -> list[float]:
+    @property
+    def pending(self) -> list[float]:
         """The rates that have to be trained before there is a choice: new ones, and failed ones once more."""
+        most = math.inf if self.chosen is None else ATTEMPTS
         tried = self.tried
-        hopeless = self.chosen is None
-        return [
-            rate
-            for rate in rates
-            if rate not in tried or (not tried[rate].trained and (hopeless or tried[rate].attempts < ATTEMPTS))
-        ]
+        return [r for r in self._rates if r not in tried or (not tried[r].trained and tried[r].attempts < most)]
 
     def describe(self) -> dict[str, Any] | None:
         """The choice as records keep it; None where nothing is chosen."""
@@ -114,10 +112,6 @@ class Choice:
         attempts = 1 if one.trained or before is None else before.attempts + 1
         return replace(self, tried={**self.tried, one.learning_rate: replace(one, attempts=attempts)})
 
-    def without(self, rate: float) -> Choice:
-        """The choice as if a rate had not been tried."""
-        return replace(self, tried={key: one for key, one in self.tried.items() if key != rate})
-
     def write(self, folder: Path) -> None:
         """Keep it in a group's folder."""
         chosen = self.chosen
@@ -131,8 +125,11 @@ class Choice:
         write_text(folder / CHOICE_FILE, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
     def _counted(self) -> list[Tried]:
-        rates = sorted(self.only or self.tried, reverse=True)
-        return [self.tried[rate] for rate in rates if rate in self.tried]
+        return [self.tried[rate] for rate in self._rates if rate in self.tried]
+
+    @property
+    def _rates(self) -> list[float]:
+        return sorted(self.tried if self.only is None else self.only, reverse=True)
 
 
 def read_choice(folder: Path, task: Task) -> Choice:

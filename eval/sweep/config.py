@@ -18,6 +18,7 @@ from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.sources import KINDS, Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
+from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream import ModelName
@@ -30,13 +31,6 @@ LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 # Settings that s3prl reads where they are given, though no shipped configuration has them.
 _EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.train_dataloader")
 _QUICK_HINT = "for a quick look set quick: true, which labels them as such"
-#: What happens to cells that have a finished record, and to those that have none.
-POLICIES = {
-    "reuse": "run what has no finished record",
-    "rerun": "train and evaluate everything again",
-    "show": "run nothing, show what there is",
-}
-_OLD_POLICIES = {"only-missing": "reuse", "never": "reuse", "always": "rerun", "only-cache": "show"}
 
 
 class SweepError(ValueError):
@@ -249,7 +243,7 @@ class SweepConfig:
             and taken over by the others; ``every``: each seed and fold chooses its own.
         noise, rir, speech, music: sources of the conditions; default: the shipped ones (no music is shipped).
         corruption_seed: of the drawn corruption.
-        policy: one of `POLICIES`; what older files say is understood.
+        policy: one of `results.files.POLICIES`; what older files say is understood.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         check_upstreams: look at each upstream with two short noises first.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
@@ -289,9 +283,7 @@ class SweepConfig:
         for name in ("upstreams", "tasks", "seeds", "learning_rates"):
             if not getattr(self, name):
                 raise SweepError(f"{name} is empty; give at least one")
-        self.policy = _OLD_POLICIES.get(self.policy, self.policy)
-        if self.policy not in POLICIES:
-            raise SweepError(f"policy must be one of {', '.join(POLICIES)}, found {self.policy!r}")
+        self.policy = read_policy(self.policy)
         self._check_devices()
         self._check_feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
@@ -316,8 +308,8 @@ class SweepConfig:
                 raise SweepError(f"device must be auto, cpu, cuda or cuda:N, found {name!r}")
         if self.device == "cpu" and executor.asks_for_gpus:
             raise SweepError(
-                "device is cpu, but the executor is given GPUs (devices, gpus or an option of sbatch); leave out device, "
-                "or the GPUs"
+                "device is cpu, but the executor is given GPUs (devices, gpus or an option of sbatch); leave one "
+                "of the two out"
             )
         if self.device.startswith("cuda") and "cpu" in executor.devices:
             raise SweepError(f"device is {self.device}, but the executor's devices name cpu; leave out one of the two")
@@ -357,7 +349,7 @@ class SweepConfig:
         """The same with another policy; None: as it is.
 
         Raises:
-            SweepError: it is none of `POLICIES`.
+            ValueError: there is no such policy.
         """
         return self if policy is None else dataclasses.replace(self, policy=policy)
 

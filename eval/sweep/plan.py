@@ -10,26 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.results.files import read_record
+from robustdistiller.eval.results.files import Decision, decide, read_record, record_files
+from robustdistiller.eval.results.identity import condition_digest
 from robustdistiller.eval.results.record import Record, RecordError
 from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head
 from robustdistiller.eval.sweep.choice import Choice, Tried, read_choice, tried_from
 from robustdistiller.eval.sweep.engine import Outcome
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether a cell is run.
-
-    Attributes:
-        run: it is evaluated.
-        record: the finished record that stands for it; None when it is run, or left without a number.
-        why: one line.
-    """
-
-    run: bool
-    record: Record | None
-    why: str
 
 
 @dataclass(frozen=True)
@@ -72,10 +58,8 @@ class Found:
 
     def refresh(self) -> None:
         """Look for new records."""
-        self._cells: dict[tuple, list[Record | RecordError]] = defaultdict(list)
-        for path in sorted((self.root / "records").rglob("*-seed*-*.json")):
-            if path.name.startswith("."):
-                continue
+        self._cells: dict[tuple, list[Record]] = defaultdict(list)
+        for path in record_files(self.root) if (self.root / "records").is_dir() else ():
             changed = path.stat().st_mtime_ns
             if self._read.get(path, (0, None))[0] != changed:
                 self._read[path] = changed, _read(path)
@@ -98,13 +82,11 @@ class Found:
             chosen: the evaluated head; None: any.
             finished: of those that have a number only.
         """
-        sources, seed = self.draws.sources[cell.condition], self.draws.seed if cell.condition.kind != "clean" else 0
-        digests = {kind: one["digest"] for kind, one in sources.items()}
+        wanted = condition_digest(cell.condition.label, self.draws.sources[cell.condition], self.draws.seed)
         for record in self.of_group(cell.group):
+            heard = condition_digest(record.condition, record.sources, record.corruption_seed)
             if (
-                (record.condition, record.split) == (cell.condition.label, cell.split)
-                and {kind: one["digest"] for kind, one in record.sources.items()} == digests
-                and record.corruption_seed == seed
+                (heard, record.split) == (wanted, cell.split)
                 and (record.status == "ok" or not finished)
                 and (chosen is None or _is_of_head(record, chosen))
             ):
@@ -127,15 +109,21 @@ class Found:
                 choice = choice.with_tried(tried_of(rate, outcome))
         return choice
 
+    def chosen(self, group: Group) -> Tried | None:
+        """The head that counts now; None where there is none yet."""
+        return self.choice_among(group, self.rates(group) or ()).chosen
+
     def rates(self, group: Group) -> tuple[float, ...] | None:
         """The learning rates that a group tries; None while the group whose rate it takes over has not chosen."""
         if group.leader is None or not group.learning_rates:
             return group.learning_rates
         leading = group.leader
-        choice = self.choice(leading).limited_to(leading.learning_rates, not leading.scored_on_dev)
-        if choice.untried(leading.learning_rates) or choice.chosen is None:
-            return None
-        return (choice.chosen.learning_rate,)
+        choice = self.choice_among(leading, leading.learning_rates)
+        return None if choice.pending or choice.chosen is None else (choice.chosen.learning_rate,)
+
+    def choice_among(self, group: Group, rates: Iterable[float]) -> Choice:
+        """What is known of the heads of some rates; a single one needs no score where the rate was chosen elsewhere."""
+        return self.choice(group).limited_to(rates, alone=group.leader is not None or not group.scored_on_dev)
 
 
 def make_plan(groups: Iterable[Group], policy: str, found: Found) -> list[GroupPlan]:
@@ -160,11 +148,10 @@ def plan_group(group: Group, policy: str, found: Found, rates: tuple[float, ...]
     """
     rates = rates or found.rates(group)
     if policy == "rerun":
-        decisions = {cell: Decision(True, None, "runs: everything is run again") for cell in group.cells}
+        decisions = {cell: _decide(cell, policy, found, None) for cell in group.cells}
         return GroupPlan(group, decisions, _heads(group, rates))
-    choice = found.choice(group).limited_to(rates or (), alone=not group.scored_on_dev)
-    chosen = choice.chosen if rates else None
-    untried = choice.untried(rates or ())
+    choice = found.choice_among(group, rates or ())
+    chosen, untried = choice.chosen, choice.pending
     decisions = {cell: _decide(cell, policy, found, None if untried else chosen) for cell in group.cells}
     if policy == "show":
         return GroupPlan(group, decisions, ())
@@ -197,19 +184,10 @@ def _heads(group: Group, rates: tuple[float, ...] | None) -> tuple[Head, ...]:
 
 def _decide(cell: Cell, policy: str, found: Found, chosen: Tried | None) -> Decision:
     record, newest = found.record(cell, chosen, finished=True), found.record(cell)
-    if record is not None:
-        metric = record.main_metric
-        score = "no score" if metric.value is None else f"{metric.name} {metric.value:.2f}{metric.unit}"
-        return Decision(False, record, f"reused: {score} of {record.start_utc[:10]}")
-    if newest is None:
-        state = "it has no record"
-    elif newest.status == "ok":
-        state = "its record is of another head"
-    else:
-        state = f"its record is {newest.status}, {newest.reason}"
-    if policy == "show":
-        return Decision(False, None, f"skipped: {state}, and show runs nothing")
-    return Decision(True, None, f"runs: {state}")
+    if record is None and newest is not None and newest.status == "ok":
+        reason = "skipped" if policy == "show" else "runs"
+        return Decision(policy != "show", None, f"{reason}: its record is of another head than the chosen one")
+    return decide(record or newest, policy)
 
 
 def _is_of(record: Record, group: Group) -> bool:
@@ -222,7 +200,7 @@ def _is_of(record: Record, group: Group) -> bool:
     if not upstream.weights and record.checkpoint_digest_of == "file":
         return False
     layer = record.settings.get("upstream_layer_selection")
-    return record.rules_digest in ("", group.settings.digest) and layer in (None, upstream.entry.layer)
+    return record.rules_digest in ("", *group.rules) and layer in (None, upstream.entry.layer)
 
 
 def _is_of_head(record: Record, chosen: Tried) -> bool:

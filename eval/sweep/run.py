@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from robustdistiller.common.files import remove_leftovers
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.common.logs import terminate_like_interrupt
-from robustdistiller.eval.results.files import slug, write_record
-from robustdistiller.eval.results.record import NO_CHECKPOINT, Metric, Record
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import NO_HEAD, Metric, Record
 from robustdistiller.eval.run.run_info import versions
 from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head, Upstream, draws_of, expand
 from robustdistiller.eval.sweep.choice import Choice, Tried
@@ -153,7 +153,10 @@ class Sweep:
         if self.config.policy != "show":
             with _locked(self.config.root, self.say), terminate_like_interrupt():
                 remove_leftovers(self.config.root)  # of a sweep that was killed
-                run_jobs(self.engine, self._first_jobs(), self._ended, self._changed, self.say)
+                try:
+                    run_jobs(self.engine, self._first_jobs(), self._ended, self._changed, self.say)
+                except KeyboardInterrupt as stop:
+                    raise KeyboardInterrupt("stopped; the same command goes on from here") from stop
         self.changed()
         self.found.refresh()
         return SweepResult(self.config, tuple(self.progress.values()), tuple(self.failures), self.found)
@@ -224,7 +227,7 @@ class Sweep:
         if group.leader is not None:
             if self._untrained.get(group.leader, not self.plans[group.leader].idle):
                 return []  # started when the leader has chosen
-            chosen = (self._choices.get(group.leader) or self._known_choice(group.leader)).chosen
+            chosen = self._known_choice(group.leader).chosen
             if chosen is None:
                 self._to_run[group] = self.plans[group].to_run
                 self._fail_cells(group, f"no learning rate was chosen: {group.leader.title} has no head")
@@ -232,7 +235,7 @@ class Sweep:
             rates = (chosen.learning_rate,)
         plan = plan_group(group, self.config.policy, self.found, rates)
         known = Choice(group.task.registry, {}) if self.config.policy == "rerun" else self.found.choice(group)
-        self._choices[group] = known.limited_to(rates, alone=len(rates) == 1 and self._alone(group))
+        self._choices[group] = known.limited_to(rates, alone=group.leader is not None or not group.scored_on_dev)
         self._untrained[group] = {head.learning_rate for head in plan.train}
         if not plan.train:
             return self._choose(group)
@@ -242,11 +245,7 @@ class Sweep:
         ]
 
     def _known_choice(self, group: Group) -> Choice:
-        return self.found.choice(group).limited_to(group.learning_rates, self._alone(group))
-
-    def _alone(self, group: Group) -> bool:
-        """Whether one head needs no score on a development set: its rate was chosen elsewhere, or there is no choice."""
-        return group.leader is not None or not group.scored_on_dev
+        return self._choices.get(group) or self.found.choice_among(group, group.learning_rates)
 
     def _train_job(self, head: Head) -> Job:
         group, config = head.group, self.config
@@ -337,7 +336,7 @@ class Sweep:
         own = self._choices[group].describe() if group.learning_rates else None
         if own is None or group.leader is None:
             return own
-        leading = self._choices.get(group.leader) or self._known_choice(group.leader)
+        leading = self._known_choice(group.leader)
         return {**(leading.describe() or own), "dev_score": own["dev_score"], "step": own["step"]}
 
     def _evaluated(self, group: Group, outcome: Outcome) -> list[Job]:
@@ -378,12 +377,12 @@ class Sweep:
             label=upstream.entry.label,
             upstream_options=upstream.options,
             checkpoint=ModelName.short_of(upstream.entry.checkpoint),
-            checkpoint_digest=upstream.weights or loaded.get("weights", NO_CHECKPOINT),
+            checkpoint_digest=upstream.weights or loaded.get("weights", ""),
             checkpoint_digest_of="file" if upstream.weights else loaded.get("weights_of", "none"),
             parameters=loaded.get("parameters"),
             task=task.code,
             downstream=task.downstream,
-            head_digest="none",
+            head_digest=NO_HEAD,
             rules_digest=group.settings.digest,
             settings=group.settings.free,
             condition=cell.condition.label,
@@ -408,11 +407,11 @@ class Sweep:
         write_record(self.config.root / "records", record)
 
     def _first_progress(self, plan: GroupPlan) -> Progress:
-        finished = sum(decision.record is not None for decision in plan.decisions.values())
+        finished = sum(decision.reused is not None for decision in plan.decisions.values())
         state = "waiting" if not plan.idle else "reused" if finished == len(plan.decisions) else "skipped"
         choice = self.found.choice(plan.group) if plan.group.learning_rates else None
         kept = [rate for rate, one in choice.tried.items() if one.trained] if choice else []
-        rates = {decision.record.learning_rate for decision in plan.decisions.values() if decision.record is not None}
+        rates = {decision.reused.learning_rate for decision in plan.decisions.values() if decision.reused is not None}
         train = {head.learning_rate for head in plan.train}
         trained = len([rate for rate in kept if rate in plan.group.learning_rates and rate not in train])
         return Progress(plan.group, state, trained, finished, rates.pop() if len(rates) == 1 else None)
@@ -436,8 +435,12 @@ class SweepResult:
     @property
     def records(self) -> list[Record]:
         """The newest record of each cell of the sweep that has one, failed ones too."""
-        cells = [cell for one in self.progress for cell in one.group.cells]
-        found = [self._found.record(cell, finished=True) or self._found.record(cell) for cell in cells]
+        chosen = {one.group: self._found.chosen(one.group) for one in self.progress}
+        found = [
+            self._found.record(cell, chosen[group], finished=True) or self._found.record(cell)
+            for group in chosen
+            for cell in group.cells
+        ]
         return [record for record in found if record is not None]
 
     @property

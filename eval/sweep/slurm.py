@@ -21,7 +21,9 @@ from robustdistiller.eval.sweep.worker import SlurmTask
 
 _NOTE = "slurm.json"
 # What sbatch says where a user may have no more jobs in the queue for now, or no array of that size.
-_LIMIT = re.compile(r"MaxSubmit|SubmitJobs?Limit|submit limit|MaxJobs|Invalid job array spec|temporarily", re.IGNORECASE)
+_LIMIT = re.compile(
+    r"MaxSubmit|SubmitJobs?Limit|submit limit|MaxJobs|Invalid job array spec|temporarily", re.IGNORECASE
+)
 
 
 class Slurm:
@@ -40,9 +42,7 @@ class Slurm:
     late_s = 15.0  # a job that left the queue may be ahead of its files on a shared disk
     retry_s = 60.0  # until a cluster that refused jobs is asked again, unless one of ours ends before
 
-    def __init__(
-        self, settings: ExecutorConfig, folder: Path, say: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, settings: ExecutorConfig, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
         try:
             import submitit
         except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """SLURM's commands as scripts that keep a queue in a folder and run its jobs on this machine.
 
 In the folder: ``queue/ID.json`` for each job, ``calls.txt`` with a line for each command, and what tests put there:
-``limit`` (jobs that the user may have in the queue), ``silent`` (times that squeue will not answer), ``hold`` (jobs wait).
+``limit`` (jobs that may be in the queue), ``silent`` (times that squeue will not answer), ``hold`` (jobs wait).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FakeSlurm:
         self.bin.mkdir()
         for name in COMMANDS:
             script = self.bin / name
-            script.write_text(f"#!/bin/sh\nexec {sys.executable} {__file__} {name} {folder} \"$@\"\n")
+            script.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {name} {folder} "$@"\n')
             script.chmod(script.stat().st_mode | stat.S_IEXEC)
 
     @property
@@ -172,7 +172,7 @@ def srun(folder: Path, *arguments: str) -> int:
             path = rest.pop(0)
             for sign, value in names.items():
                 path = path.replace(sign, value)
-            streams[option] = Path(path).open("a")
+            streams[option] = Path(path).open("a")  # noqa: SIM115
     return subprocess.run(rest, stdout=streams["--output"], stderr=streams["--error"], check=False).returncode
 
 

@@ -67,7 +67,9 @@ class FakeEngine:
         return "stopped"
 
     def checking(self, job: Job) -> Outcome:
-        return Outcome("done", "", 1.0, {"kind": "check", "weights": "cd" * 32, "weights_of": "tensors", "parameters": 7})
+        return Outcome(
+            "done", "", 1.0, {"kind": "check", "weights": "cd" * 32, "weights_of": "tensors", "parameters": 7}
+        )
 
     def training(self, job: Job) -> Outcome:
         work = job.work
@@ -148,7 +150,7 @@ def config(tmp_path: Path) -> SweepConfig:
 
 @pytest.fixture
 def go(engine: FakeEngine) -> Callable[..., Sweep]:
-    """Plans and runs a sweep; what was said is in `said`, its result in `result`, jobs of this call in `engine.done`."""
+    """Plans and runs a sweep: what was said is in `said`, its result in `result`, its jobs in `engine.done`."""
 
     def run(config: SweepConfig) -> Sweep:
         engine.done.clear()

@@ -78,7 +78,9 @@ def test_a_limit_of_the_cluster_is_kept_and_everything_is_done_in_the_end(cluste
         engine, jobs, lambda one, outcome: ended.append(one.title) or (), lambda: most.append(len(cluster.queue()))
     )
     assert sorted(ended) == [one.title for one in jobs] and max(most) <= 2
-    assert [line for line in engine.said if "takes no more jobs for now" in line and "submit limit" in line] == engine.said
+    assert [
+        line for line in engine.said if "takes no more jobs for now" in line and "submit limit" in line
+    ] == engine.said
     assert len(engine.said) == 1, "said once"
 
 
@@ -110,9 +112,8 @@ def test_a_hiccup_loses_nothing_and_submits_nothing_twice(cluster, slurm, tmp_pa
         (one.folder / "go").touch()
     assert {title: one.state for title, one in ended_of(second, *again).items()} == {"a": "done", "b": "done"}
     assert len(cluster.calls("sbatch")) == 1, "the jobs of the first start were followed"
-    assert second.said == [
-        "SLURM does not answer (slurm_load_jobs error: Unable to contact slurm controller (connect failure)): asking again"
-    ]
+    (said,) = second.said
+    assert said.startswith("SLURM does not answer (slurm_load_jobs error: Unable to contact slurm controller")
 
 
 def test_a_job_that_left_the_queue_while_nobody_looked_is_submitted_again(cluster, slurm, tmp_path):
