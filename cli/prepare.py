@@ -8,64 +8,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from robustdistiller.cli.printing import print_whole
+from robustdistiller.cli.command import command
+from robustdistiller.cli.printing import say
+from robustdistiller.cli.task_data import show_findings, show_task, show_tasks
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import RECIPES, Plan, PrepareError, look, run
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
-from robustdistiller.eval.tasks import configs as task_configs
+from robustdistiller.eval.data import RECIPES, PrepareError, look, run
+from robustdistiller.eval.data.archives import BACKGROUNDS, offer_of
+from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
 
-_MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}
-
-
-def prepare(
-    task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
-    folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
-    root: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="A further file or folder of the task, repeatable.")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Look only; write nothing.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of what is made; default: prepared/TASK.")] = None,
-    show_list: Annotated[
-        bool, typer.Option("--list", help="Show the tasks: data, terms, rules. With a task: all that is known of it.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
-) -> None:
-    # The docstring is the help text, set below: it holds examples.
-    console = Console()
-    try:
-        entry = tasks.get(task) if task else None
-        if show_list:
-            show_tasks(entry, console)
-            return
-        if entry is None:
-            raise PrepareError("say which task; robustdistiller prepare --list shows them")
-        where = out or Path("prepared") / entry.code
-        roots = _roots(entry, folder, root or [])
-        with Console(stderr=True).status(f"Looking at the data of {entry.code} ..."):
-            plan = look(entry, roots, where)
-        if as_json:
-            typer.echo(json.dumps(to_dict(plan), indent=1))
-        else:
-            show_findings(plan, console)
-        if not check and plan.ok:
-            done = run(plan, progress=not as_json)
-            _say(console, as_json, f"Made: {', '.join(done.made) or 'nothing, all was there'} (in {where})")
-        if plan.ok and not as_json:
-            show_settings(plan, console, made=not check)
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on from here.", markup=False)
-        raise typer.Exit(130) from None
-    except (PrepareError, OSError, ValueError) as error:
-        Console(stderr=True).print(f"robustdistiller prepare: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    if not plan.ok:
-        _say(console, as_json, "Something needed is missing, see above; nothing was made.")
-        raise typer.Exit(1)
-
-
-prepare.__doc__ = """
+HELP = """
 Look at a task's data, say what is missing, and make the files that s3prl needs and the download does not hold.
 
 \b
@@ -74,122 +26,95 @@ Look at a task's data, say what is missing, and make the files that s3prl needs 
   robustdistiller prepare ASR /data/LibriSpeech               # the same, and the length tables
   robustdistiller prepare SD /data/Libri2Mix --root rttm=LibriMix/metadata/LibriSpeech
   robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
+  robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
+  robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
 
-Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Nothing is written into
-the corpora. Interrupted, the same command goes on where it stopped; what is there already is not made again.
+Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
+nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
+command goes on where it stopped; what is there already is neither made nor fetched again.
 
 Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run as typed, 130 interrupted.
 """
 
 
+@command(HELP)
+def prepare(
+    task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
+    root: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="A further file or folder of the task, repeatable.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Look only; write nothing.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch what is free to fetch into ROOT first.")] = False,
+    mirror: Annotated[str, typer.Option(metavar="URL", help="Folder of the web to fetch all archives from.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of what is made; default: prepared/TASK.")] = None,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="Show the tasks: data, terms, rules. With a task: all that is known of it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> int:
+    console = Console(quiet=as_json)
+    background = task.lower() if task and task.lower() in BACKGROUNDS else None
+    entry = tasks.get(task) if task and not background else None
+    if show_list:
+        show_task(entry, console) if entry else show_tasks(console)
+        return 0
+    if entry is None and background is None:
+        raise PrepareError("say which task; robustdistiller prepare --list shows them")
+    if download:
+        if check:
+            raise PrepareError("--download writes files, and --check does not; type one of them")
+        _fetch(background or entry.code, folder, mirror, console)
+    elif background or mirror:
+        what = f"{background} is fetched, not prepared" if background else "--mirror is for what is fetched"
+        raise PrepareError(f"{what}; type the same with --download")
+    if background:
+        say(console, "It serves as --noise or --rir; robustdistiller data says what is in it.")
+        return 0
+    where = out or Path("prepared") / entry.code
+    roots = _roots(entry, folder, root or [])
+    with Console(stderr=True).status(f"Looking at the data of {entry.code} ..."):
+        plan = look(entry, roots, where)
+    if as_json:
+        found = [vars(finding) for finding in plan.findings]
+        known = {"task": entry.code, "ok": plan.ok, "findings": found, "settings": plan.settings, "out": str(where)}
+        typer.echo(json.dumps(known, indent=1))
+    show_findings(plan, console)
+    if not plan.ok:
+        say(console, "Something needed is missing, see above; nothing was made.")
+        return 1
+    if not check:
+        done = run(plan, progress=not as_json)
+        say(console, f"Made: {', '.join(done.made) or 'nothing, all was there'} (in {where})")
+    when = ", when the files are made (the same command without --check)" if check and plan.steps else ""
+    say(console, f"\nFor run_downstream.py -d {entry.code}{when}:\n  {plan.option()}")
+    say(console, f"For the tasks of a sweep's file:\n  {plan.sweep_entry()}")
+    return 0
+
+
+def _fetch(name: str, folder: Path | None, mirror: str, console: Console) -> None:
+    """Say what is fetched, from where and under which terms, and fetch it."""
+    offer = offer_of(name)
+    if folder is None:
+        raise PrepareError(f"--download needs ROOT, the folder that {name} is fetched to; type it after the name")
+    folder = folder.expanduser()
+    todo = to_fetch(offer, folder)
+    for corpus in offer.corpora if todo else ():
+        say(console, f"{corpus.name}: {corpus.terms}; {corpus.source}")
+    for archive in todo:
+        proof = archive.checksum.partition(":")[0].upper() or "size only: no checksum is published"
+        say(console, f"  {archive.name}, about {archive.size_gb:.2f} GB ({proof})")
+    done = fetch(offer, folder, mirror, progress=not console.quiet)
+    say(console, f"Fetched: {', '.join(done) or 'nothing, all was there'} (in {folder_of(offer, folder)})")
+
+
 def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str, list[Path]]:
     """Inputs by name, as typed."""
-    roots: dict[str, list[Path]] = {}
-    if folder is not None:
-        roots[RECIPES[task.code].inputs[0].name] = [folder.expanduser()]
+    inputs = RECIPES[task.code].inputs
+    roots = {} if folder is None else {inputs[0].name: [folder.expanduser()]}
     for text in texts:
         name, sign, path = text.partition("=")
         if not sign or not path:
-            raise PrepareError(f"--root {text}: expected NAME=PATH, for example --root {_example(task)}")
+            raise PrepareError(f"--root {text}: expected NAME=PATH, for example --root {inputs[-1].name}=PATH")
         roots.setdefault(name, []).append(Path(path).expanduser())
     return roots
-
-
-def _example(task: tasks.Task) -> str:
-    return f"{RECIPES[task.code].inputs[-1].name}=PATH"
-
-
-def _say(console: Console, as_json: bool, text: str) -> None:
-    if not as_json:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def to_dict(plan: Plan) -> dict:
-    """What was found, plain data.
-
-    >>> to_dict(Plan(tasks.get("IC"), Path("out")))["ok"]
-    True
-    """
-    found = [vars(finding) for finding in plan.findings]
-    return {"task": plan.task.code, "ok": plan.ok, "findings": found, "settings": plan.settings, "out": str(plan.out)}
-
-
-def show_findings(plan: Plan, console: Console) -> None:
-    """Print what was expected and found, and below it what to do."""
-    table = Table(title=f"{plan.task.code}: {plan.task.title}", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "what", "expected", "found"):
-        table.add_column(column, overflow="fold")
-    for finding in plan.findings:
-        texts = [text.replace("[", r"\[") for text in (finding.what, finding.expected, finding.found)]
-        table.add_row(_MARKS[finding.state], *texts)
-    console.print(table)
-    remedies: dict[str, dict[str, None]] = {}
-    for finding in plan.findings:
-        if finding.fix:
-            remedies.setdefault(finding.fix, {})[finding.what] = None
-    for fix, subjects in remedies.items():
-        _say(console, False, f"  {', '.join(subjects)}: {fix}")
-
-
-def show_settings(plan: Plan, console: Console, made: bool) -> None:
-    """Print what run_downstream.py and a sweep's file then need."""
-    when = "" if made or not plan.steps else ", when the files are made (the same command without --check)"
-    _say(console, False, f"\nFor run_downstream.py -d {plan.task.code}{when}:\n  {plan.option()}")
-    _say(console, False, f"For the tasks of a sweep's file:\n  {plan.sweep_entry()}")
-
-
-def show_tasks(only: tasks.Task | None, console: Console) -> None:
-    """Print the tasks with their data and rules; with one task, all that is known of it."""
-    if only is not None:
-        show_task(only, console)
-        return
-    table = Table(box=None, pad_edge=False, title="SUPERB tasks", title_justify="left")
-    for column in ("task", "data", "size", "terms", "score"):
-        table.add_column(column, overflow="fold")
-    for task in tasks.TASKS.values():
-        names = "\n".join(corpus.name for corpus in task.corpora)
-        sizes = "\n".join(corpus.size.split(",")[0] or "-" for corpus in task.corpora)
-        terms = "\n".join(corpus.terms for corpus in task.corpora)
-        arrow = "higher is better" if task.metric.higher_is_better else "lower is better"
-        table.add_row(task.code, names, sizes, terms, f"{task.metric.name}, {arrow}")
-    print_whole(table, console)
-    _say(
-        console, False, "robustdistiller prepare --list TASK shows where the data comes from, and the rules of a task."
-    )
-
-
-def show_task(task: tasks.Task, console: Console) -> None:
-    """Print one task: data, what to give, rules."""
-    config, protocol = task_configs.load_config(task), task.protocol
-    runner = config.get("runner") or {}
-    lines = [f"{task.code}: {task.title} (s3prl: -d {task.downstream})", "", "Data"]
-    for corpus in task.corpora:
-        lines += [f"  {corpus.name}: {corpus.source}", f"    terms: {corpus.terms}"]
-        lines += [f"    size: {corpus.size}"] if corpus.size else []
-        if corpus.counts:
-            counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
-            lines.append(f"    official counts: {counts} ({corpus.counts_source})")
-    lines += ["", "What robustdistiller prepare takes"]
-    for number, one in enumerate(RECIPES[task.code].inputs):
-        name = "ROOT" if number == 0 else f"--root {one.name}=PATH"
-        lines.append(f"  {name}: {one.what}")
-    lines += ["", "Rules", f"  trained on: {protocol.train}", f"  developed on: {protocol.dev}"]
-    lines += [f"  tested on: {protocol.test}", f"  score: {protocol.score}"]
-    for metric in task.metrics:
-        direction = "higher" if metric.higher_is_better else "lower"
-        lines.append(f"  metric: {metric.name}{' in ' + metric.unit if metric.unit else ''}, {direction} is better")
-    if task.trainable:
-        sizes = [str(value) for value in _batch_sizes(config)]
-        lines.append(
-            f"  fixed: {runner['total_steps']} updates of {' or '.join(sizes)} x {runner['gradient_accumulate_steps']} "
-            f"utterances, and everything else in downstream_configs/{task.config}.yaml but the learning rate"
-        )
-        lines.append("  a run that changes any of it is marked as not standard in its record, and so in tables")
-    lines += [f"  note: {task.note}"] if task.note else []
-    _say(console, False, "\n".join(lines))
-
-
-def _batch_sizes(config: dict) -> list[int]:
-    sections = [section for section in config["downstream_expert"].values() if isinstance(section, dict)]
-    keys = ("batch_size", "train_batch_size", "train_batchsize", "max_tokens")
-    return [section[key] for section in sections for key in keys if key in section]

@@ -1,4 +1,4 @@
-"""Tables in the terminal."""
+"""Text and tables in the terminal."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def new_table(title: str, left: Sequence[str] = (), right: Sequence[str] = ()) -
     for head in right:
         table.add_column(head, justify="right")
     return table
+
+
+def say(console: Console, text: str) -> None:
+    """Print plain text as it is; long lines are the terminal's to wrap, so that they can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_whole(shown: Table, console: Console) -> None:

@@ -86,14 +86,14 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     return removed
 
 
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """SHA-256, or another checksum, of a file's content, in hexadecimal.
 
     Example:
         >>> file_digest(write_text("empty.txt", ""))[:8]
         'e3b0c442'
     """
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

@@ -179,6 +179,12 @@ def not_there(root: Path, names: Iterable[str]) -> list[str]:
     return missing
 
 
+def beside(corpus: Path, names: tuple[str, ...]) -> list[Path]:
+    """Files in or beside the folder of a corpus, where all of them lie in one place; else none."""
+    places = ([folder / name for name in names] for folder in (corpus, corpus.parent))
+    return next((files for files in places if all(file.is_file() for file in files)), [])
+
+
 def lines_of(path: Path) -> list[str]:
     """The lines of a text file that are not empty.
 

@@ -15,11 +15,12 @@ from tqdm import tqdm
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.build import mapped
-from robustdistiller.eval.data.checks import Audio, Where
+from robustdistiller.eval.data.checks import Audio, Where, beside
 from robustdistiller.eval.data.plan import MISSING, OK, UNPACK_AGAIN, Input, Plan, PrepareError, Recipe, Roots, Step
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH
 from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts
 
+MODEL = "4-gram.arpa.gz"
 NEEDED, WELCOME = ("train-clean-100", "dev-clean", "test-clean"), ("dev-other", "test-other")
 SAMPLE_RATE_HZ = 16000
 LAYOUT = "LibriSpeech: SPLIT/SPEAKER/CHAPTER/*.flac and *.trans.txt"
@@ -76,11 +77,11 @@ def _plan_asr(plan: Plan, roots: Roots) -> None:
 def _plan_asr_lm(plan: Plan, roots: Roots) -> None:
     _plan_asr(plan, roots)
     expected = "LibriSpeech's 4-gram language model"
-    if not roots.get("kenlm_model"):
-        fix = "--root kenlm_model=4-gram.arpa.gz (openslr.org/11)"
-        plan.note("language model", expected, "not given", MISSING, fix)
+    given = roots.get("kenlm_model") or beside(roots["libri_root"][0], (MODEL,))
+    if not given:
+        plan.note("language model", expected, "not given", MISSING, f"--root kenlm_model={MODEL} (openslr.org/11)")
         return
-    model = roots["kenlm_model"][0]
+    model = given[0]
     if not model.is_file():
         plan.note("language model", expected, f"no file {model}", MISSING, "get it from openslr.org/11")
         return
@@ -203,7 +204,7 @@ ASR = Recipe((Input("libri_root", LAYOUT),), _plan_asr)
 ASR_LM = Recipe(
     (
         Input("libri_root", LAYOUT),
-        Input("kenlm_model", "4-gram.arpa.gz, 4-gram.arpa or its KenLM binary"),
+        Input("kenlm_model", f"{MODEL} (default: in the folder or beside it), 4-gram.arpa or its KenLM binary"),
         Input("lexicon", "letter lexicon; default: made from the words of the model", required=False),
     ),
     _plan_asr_lm,

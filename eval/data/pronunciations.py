@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustdistiller.eval.data.checks import beside
 from robustdistiller.eval.data.librispeech import LAYOUT, NEEDED, NEEDED_SPLITS, where
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import configs as task_configs
@@ -37,14 +38,16 @@ def _plan_pr(plan: Plan, roots: Roots) -> None:
     if folder is not None:
         plan.look(folder, *NEEDED_SPLITS)
         plan.set("path", folder)
-    lexicon = _look_at_lexica(plan, roots.get("lexicon", ()))
+    usual = plan.task.protocol.files["downstream_expert.corpus.lexicon"]
+    files = roots.get("lexicon") or beside(roots["path"][0], usual)
+    lexicon = _look_at_lexica(plan, files, usual)
     if folder is not None and lexicon is not None:
         plan.look(folder, *(Pronounced(split, lexicon) for split in NEEDED))
-    if roots.get("lexicon"):
-        plan.set("lexicon", roots["lexicon"])
+    if files:
+        plan.set("lexicon", files)
 
 
-def _look_at_lexica(plan: Plan, files: Sequence[Path]) -> Mapping[str, Sequence[str]] | None:
+def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -> Mapping[str, Sequence[str]] | None:
     """Pronunciations of all lexica, None where they cannot be read."""
     source = LIBRISPEECH_LEXICA.source
     if not files:
@@ -65,10 +68,10 @@ def _look_at_lexica(plan: Plan, files: Sequence[Path]) -> Mapping[str, Sequence[
     except ValueError as error:
         plan.note("lexicon", "phonemes of vocabularies/phonemes.txt", str(error), MISSING, "use s3prl's lexica")
         return None
-    names, standard = tuple(file.name for file in files), plan.task.protocol.files["downstream_expert.corpus.lexicon"]
-    if names != standard:
+    names = tuple(file.name for file in files)
+    if names != usual:
         fix = "other pronunciations are other labels: not SUPERB's"
-        plan.note("lexicon", ", ".join(standard), ", ".join(names), DIFFERS, fix)
+        plan.note("lexicon", ", ".join(usual), ", ".join(names), DIFFERS, fix)
     plan.note("lexicon", "pronunciations", f"of {len(lexicon)} words", OK)
     return lexicon
 
@@ -79,5 +82,9 @@ def _is_git_lfs_pointer(path: Path) -> bool:
 
 
 PR = Recipe(
-    (Input("path", LAYOUT), Input("lexicon", "pronunciations, one file or several: given once for each")), _plan_pr
+    (
+        Input("path", LAYOUT),
+        Input("lexicon", "pronunciations, given once for each file; default: s3prl's, in the folder or beside it"),
+    ),
+    _plan_pr,
 )

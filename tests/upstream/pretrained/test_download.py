@@ -10,9 +10,10 @@ import threading
 
 import pytest
 
+from robustdistiller.common.download import ATTEMPTS
 from robustdistiller.upstream import find_local, resolve
 from robustdistiller.upstream.pretrained import resolve as resolving
-from robustdistiller.upstream.pretrained.download import ATTEMPTS, cached_path, fetch
+from robustdistiller.upstream.pretrained.download import cached_path, fetch
 from robustdistiller.upstream.pretrained.registry import MODELS
 
 CONTENT = bytes(range(256)) * 1000
@@ -65,7 +66,7 @@ def test_a_server_without_parts_gives_the_file_again(web, url) -> None:
 
 
 def test_a_file_that_changes_meanwhile_is_not_mixed(web, url, monkeypatch) -> None:
-    from robustdistiller.upstream.pretrained import download
+    from robustdistiller.common import download
 
     web.cuts, other = [1000], CONTENT[::-1]
     monkeypatch.setattr(download.time, "sleep", lambda _: web.files.update({"/a.ckpt": other}))

@@ -1,0 +1,85 @@
+"""The tasks' data in the terminal: what is expected, what was found, terms and rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from robustdistiller.cli.printing import print_whole, say
+from robustdistiller.eval import tasks
+from robustdistiller.eval.data import RECIPES, Plan
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
+from robustdistiller.eval.tasks import configs as task_configs
+
+_MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}
+_BATCH_SIZES = ("batch_size", "train_batch_size", "train_batchsize", "max_tokens")
+
+
+def show_tasks(console: Console) -> None:
+    """Print all tasks with their data and metric, one a row."""
+    table = Table(box=None, pad_edge=False, title="SUPERB tasks", title_justify="left")
+    for column in ("task", "data", "size", "terms", "score"):
+        table.add_column(column, overflow="fold")
+    for task in tasks.TASKS.values():
+        names = "\n".join(corpus.name for corpus in task.corpora)
+        sizes = "\n".join(corpus.size.split(",")[0] or "-" for corpus in task.corpora)
+        terms = "\n".join(corpus.terms for corpus in task.corpora)
+        arrow = "higher is better" if task.metric.higher_is_better else "lower is better"
+        table.add_row(task.code, names, sizes, terms, f"{task.metric.name}, {arrow}")
+    print_whole(table, console)
+    more = "robustdistiller prepare --list TASK shows where the data comes from, and the rules of a task."
+    say(console, more)
+
+
+def show_task(task: tasks.Task, console: Console) -> None:
+    """Print one task: data, what to give, rules."""
+    config, protocol = task_configs.load_config(task), task.protocol
+    lines = [f"{task.code}: {task.title} (s3prl: -d {task.downstream})", "", "Data"]
+    for corpus in task.corpora:
+        lines += [f"  {corpus.name}: {corpus.source}", f"    terms: {corpus.terms}"]
+        lines += [f"    size: {corpus.size}"] if corpus.size else []
+        if corpus.counts:
+            counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
+            lines.append(f"    official counts: {counts} ({corpus.counts_source})")
+    lines += ["", "What robustdistiller prepare takes"]
+    for number, one in enumerate(RECIPES[task.code].inputs):
+        name = "ROOT" if number == 0 else f"--root {one.name}=PATH"
+        lines.append(f"  {name}: {one.what}")
+    lines += ["", "Rules", f"  trained on: {protocol.train}", f"  developed on: {protocol.dev}"]
+    lines += [f"  tested on: {protocol.test}", f"  score: {protocol.score}"]
+    for metric in task.metrics:
+        direction = "higher" if metric.higher_is_better else "lower"
+        lines.append(f"  metric: {metric.name}{' in ' + metric.unit if metric.unit else ''}, {direction} is better")
+    lines += _fixed(task, config) if task.trainable else []
+    lines += [f"  note: {task.note}"] if task.note else []
+    say(console, "\n".join(lines))
+
+
+def _fixed(task: tasks.Task, config: dict[str, Any]) -> list[str]:
+    runner = config["runner"]
+    sections = [section for section in config["downstream_expert"].values() if isinstance(section, dict)]
+    sizes = " or ".join(str(section[key]) for section in sections for key in _BATCH_SIZES if key in section)
+    return [
+        f"  fixed: {runner['total_steps']} updates of {sizes} x {runner['gradient_accumulate_steps']} utterances, and "
+        f"everything else in downstream_configs/{task.config}.yaml but the learning rate",
+        "  a run that changes any of it is marked as not standard in its record, and so in tables",
+    ]
+
+
+def show_findings(plan: Plan, console: Console) -> None:
+    """Print what was expected and found, and below it what to do."""
+    table = Table(title=f"{plan.task.code}: {plan.task.title}", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "what", "expected", "found"):
+        table.add_column(column, overflow="fold")
+    for finding in plan.findings:
+        texts = [text.replace("[", r"\[") for text in (finding.what, finding.expected, finding.found)]
+        table.add_row(_MARKS[finding.state], *texts)
+    console.print(table)
+    remedies: dict[str, dict[str, None]] = {}
+    for finding in plan.findings:
+        if finding.fix:
+            remedies.setdefault(finding.fix, {})[finding.what] = None
+    for fix, subjects in remedies.items():
+        say(console, f"  {', '.join(subjects)}: {fix}")
