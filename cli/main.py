@@ -35,6 +35,7 @@ GROUPS = {
     "Score on SUPERB": {
         "prepare": "Check a task's data, and make the files that s3prl needs.",
         "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
+        "clean": "Delete what a sweep does not need any more: heads that lost, features, logs.",
     },
     "Read results": {
         "table": "Make tables and plots from records.",
