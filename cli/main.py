@@ -33,6 +33,7 @@ GROUPS = {
         "profile": "Measure parameters, MACs, real-time factor and memory.",
     },
     "Score on SUPERB": {
+        "check": "Try an upstream on every task, on toy corpora, and compare with stock s3prl.",
         "prepare": "Check a task's data, and make the files that s3prl needs.",
         "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
         "clean": "Delete what a sweep does not need any more: heads that lost, features, logs.",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -15,21 +13,13 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval import tasks
+from robustdistiller.eval.check import toy_corpora
 from robustdistiller.eval.data import RECIPES
 from robustdistiller.eval.sweep import TaskEntry
 
 
-@pytest.fixture(scope="module")
-def toy_corpora() -> ModuleType:
-    path = Path(__file__).parents[1] / "eval" / "toy_corpora.py"
-    spec = importlib.util.spec_from_file_location("toy_corpora", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def corpus(toy_corpora, tmp_path, monkeypatch) -> Path:
+def corpus(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     toy_corpora.librispeech(tmp_path / "LibriSpeech")
     return tmp_path / "LibriSpeech"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +14,9 @@ import soundfile
 @pytest.fixture(scope="session")
 def toy_corpora() -> ModuleType:
     """The builders of tiny corpora in the official layouts."""
-    path = Path(__file__).with_name("toy_corpora.py")
-    spec = importlib.util.spec_from_file_location("toy_corpora", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from robustdistiller.eval.check import toy_corpora
+
+    return toy_corpora
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robustdistiller.eval.check import toy_corpora
 from robustdistiller.eval.results.files import read_records
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,6 @@ def module(path: Path):
 
 
 one_node = module(Path(__file__).with_name("one_node.py"))
-toy_corpora = module(Path(__file__).parents[1] / "eval" / "toy_corpora.py")
 
 
 @pytest.fixture

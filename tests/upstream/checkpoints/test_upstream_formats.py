@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from robustdistiller.eval.check import toy_corpora
 from robustdistiller.upstream import CheckpointError, EncoderConfig, SpeechEncoder, register
 from robustdistiller.upstream.checkpoints.parameter_names import fairseq_name, huggingface_name, torchaudio_name
-from tests.eval import toy_corpora
 
 CONV = ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)
 SHAPE = {"conv_layers": CONV, "embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32}

@@ -14,9 +14,9 @@ import pytest
 import torch
 import torchaudio
 
+from robustdistiller.eval.check.toy_corpora import text
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.bridge import experts, packages, separation, shim
-from tests.eval.toy_corpora import text
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:

@@ -12,9 +12,9 @@ import soundfile
 import torch
 import torchaudio
 
+from robustdistiller.eval.check.toy_corpora import voice, write
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.bridge import audio, sox_effects
-from tests.eval.toy_corpora import voice, write
 
 KS_CHAIN = [["channels", "1"], ["rate", "16000"], ["gain", "-3.0"]]
 ASV_CHAIN = [*KS_CHAIN, ["silence", "1", "0.1", "0.1%", "-1", "0.1", "0.1%"]]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from robustdistiller.eval.check.toy_corpora import text, voice, write
 from robustdistiller.upstream.s3prl.bridge import ctc_corpus, separation
-from tests.eval.toy_corpora import text, voice, write
 
 
 @pytest.mark.parametrize(

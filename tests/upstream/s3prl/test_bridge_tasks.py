@@ -11,9 +11,9 @@ import pytest
 from tensorboardX import SummaryWriter
 
 from robustdistiller.eval import tasks
+from robustdistiller.eval.check import toy_corpora
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream.s3prl import bridge
-from tests.eval import toy_corpora
 
 # The utterances of each toy test split, as the registry names them.
 TEST_IDS = {

@@ -1,0 +1,151 @@
+"""All tasks on toy corpora, side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.check.one_task import Job
+from robustdistiller.eval.check.toy_corpora import BUILDERS
+from robustdistiller.eval.tasks.needs import look_at
+from robustdistiller.upstream.contract import Finding, check_upstream
+
+#: Seconds after which a task is taken to hang.
+HANGS_S = 1800.0
+
+
+@dataclass(frozen=True)
+class TaskCheck:
+    """What was found of one task.
+
+    Attributes:
+        task: its code.
+        status: ``"ok"``; ``"differs"``, its scores or heads are not those of stock s3prl, or change with the feature
+            cache; ``"failed"``; ``"skipped"``, packages or tools are missing.
+        why: in words, where it is not ok.
+        scores: metric to value, of ``"s3prl"``, ``"here"`` and ``"cached"``.
+        cache: what features the cache held, or why it was not used.
+        duration_s: how long it took.
+    """
+
+    task: str
+    status: str
+    why: str = ""
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    cache: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class UpstreamCheck:
+    """What was found of an upstream.
+
+    Attributes:
+        upstream: entry of s3prl's hub.
+        checkpoint: what its ``-k`` was given.
+        contract: what s3prl's heads rely on.
+        tasks: in the order of SUPERB's table; empty where the contract is broken.
+    """
+
+    upstream: str
+    checkpoint: str | None
+    contract: tuple[Finding, ...]
+    tasks: tuple[TaskCheck, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is broken, differs or failed."""
+        broken = any(not finding.ok and finding.required for finding in self.contract)
+        return not broken and all(one.status in ("ok", "skipped") for one in self.tasks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def check_on_tasks(
+    upstream: str,
+    checkpoint: str | None = None,
+    options: str | None = None,
+    *,
+    folder: Path,
+    codes: Sequence[str] = (),
+    steps: int = 8,
+    device: str = "cpu",
+    jobs: int = 1,
+    on_result: Callable[[TaskCheck], None] = lambda _: None,
+) -> UpstreamCheck:
+    """Train and score small heads of every task on toy corpora, by stock s3prl and by this package, and compare.
+
+    Scores on toy corpora mean nothing; that they are equal means that a run of the real task would be stock s3prl's.
+
+    Args:
+        upstream: entry of s3prl's hub (``-u``).
+        checkpoint: what its ``-k`` is given.
+        options: what its ``-g`` is given.
+        folder: for data, heads, records and one log for each task.
+        codes: tasks; default: all that have a toy corpus.
+        steps: training steps of each head.
+        device: such as ``"cpu"``.
+        jobs: tasks side by side.
+        on_result: called with each task as it is done.
+
+    Raises:
+        ValueError: a task is not known or has no toy corpus.
+    """
+    chosen = [tasks.get(code).code for code in codes] or list(BUILDERS)
+    absent = [code for code in chosen if code not in BUILDERS]
+    if absent:
+        raise ValueError(f"no toy corpus of {', '.join(absent)}; there are {', '.join(BUILDERS)}")
+    contract = tuple(check_upstream(upstream, checkpoint, options, device))
+    found = UpstreamCheck(upstream, checkpoint, contract)
+    if not found.ok:
+        return found
+
+    def examine(code: str) -> TaskCheck:
+        job = Job(code, upstream, checkpoint, options, steps, device, str(folder.resolve() / code))
+        result = _examine(job, threads=max(1, (os.cpu_count() or 1) // jobs))
+        on_result(result)
+        return result
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return UpstreamCheck(upstream, checkpoint, contract, tuple(pool.map(examine, chosen)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _examine(job: Job, threads: int) -> TaskCheck:
+    needs = look_at(tasks.get(job.task))
+    if not needs.ok:
+        why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
+        return TaskCheck(job.task, "skipped", why)
+    folder, started = Path(job.folder), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    job_file, answer = folder / "job.json", folder / "answer.json"
+    job_file.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "robustdistiller.eval.check.one_task", str(job_file), str(answer)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(folder / "cache")}
+    with (folder / "log.txt").open("wb") as log:
+        try:
+            status = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=HANGS_S
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+    duration_s = round(time.monotonic() - started, 1)
+    if answer.is_file():
+        return TaskCheck(**json.loads(answer.read_text(encoding="utf-8")), duration_s=duration_s)
+    why = f"no end after {HANGS_S:.0f} s" if status is None else f"its process ended with status {status}"
+    return TaskCheck(job.task, "failed", f"{why}; see {folder / 'log.txt'}", duration_s=duration_s)
