@@ -60,7 +60,7 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "finished heads are not trained again"
     assert not left.exists()
     assert f"4 cells to run, 0 not; {4 - len(trained)} heads to train" in said
-    records = read_records(out / "records")
+    records = read_records(out)
     assert sorted((r.label, r.condition) for r in records) == [
         (label, condition) for label in ("fbank", "student") for condition in ("clean", NOISE)
     ]
@@ -75,7 +75,7 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     (log,) = out.glob("jobs/fbank-none/*/evaluate/log.txt")
     assert log.read_text().count("downsample rate is 160") == 1
 
-    third = start(sweep_file, "--dry-run")
+    third = start(sweep_file, "--dry-run", "-v")
     said = third.communicate(timeout=HANG_S)[0]
     assert third.returncode == 0 and said.count("reused: accuracy") == 4, said
     assert "0 cells to run, 4 not; 0 heads to train. Time: nothing to run." in said
