@@ -85,7 +85,7 @@ def prepare(
         return 1
     if not check:
         done = run(plan, progress=not as_json)
-        say(console, f"Made: {', '.join(done.made) or 'nothing, all was there'} (in {where})")
+        say(console, f"Made: {', '.join(done) or 'nothing, all was there'} (in {where})")
     when = ", when the files are made (the same command without --check)" if check and plan.steps else ""
     say(console, f"\nFor run_downstream.py -d {entry.code}{when}:\n  {plan.option()}")
     say(console, f"For the tasks of a sweep's file:\n  {plan.sweep_entry()}")

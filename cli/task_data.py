@@ -10,6 +10,7 @@ from rich.table import Table
 from robustdistiller.cli.printing import print_whole, say
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import RECIPES, Plan
+from robustdistiller.eval.data.archives import OFFERS
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
 from robustdistiller.eval.tasks import configs as task_configs
 
@@ -43,6 +44,7 @@ def show_task(task: tasks.Task, console: Console) -> None:
         if corpus.counts:
             counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
             lines.append(f"    official counts: {counts} ({corpus.counts_source})")
+    lines += [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if task.code in OFFERS else []
     lines += ["", "What robustdistiller prepare takes"]
     for number, one in enumerate(RECIPES[task.code].inputs):
         name = "ROOT" if number == 0 else f"--root {one.name}=PATH"

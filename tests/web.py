@@ -56,6 +56,8 @@ class Server:
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         if asked and self.gives_parts and request.headers.get("If-Range") in (None, etag):
             start = int(asked.removeprefix("bytes=").partition("-")[0])
+            if start >= len(content):
+                return self.send(request, 416, b"", {"Content-Range": f"bytes */{len(content)}"})
             part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
             return self.send(request, 206, content[start:], {**part, "ETag": etag})
         return self.send(request, 200, content, {"ETag": etag})

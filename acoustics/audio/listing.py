@@ -3,12 +3,9 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from robustdistiller.common.names import refuse_unknown
 
@@ -18,8 +15,6 @@ AUDIO_SUFFIXES = frozenset(
 
 #: Audio that libsndfile does not read: worth a word where it was asked for by name or folder.
 UNREADABLE_SUFFIXES = frozenset(f".{suffix}" for suffix in ("m4a", "aac", "wma", "mp4", "webm", "amr", "mka"))
-
-_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +100,6 @@ def list_pieces(path: Path) -> list[Piece]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of audio, an audio file or a .tsv manifest")
     return read_manifest(path, {}) if path.suffix == ".tsv" else [Piece(path.name, path)]
-
-
-def file_stamps(files: Sequence[str]) -> np.ndarray:
-    """Size in bytes and modification time in ns of files, (N, 2) int64; 0 and 0 where there is none.
-
-    Several are looked up at once, which counts on file systems that are far away.
-
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"audio"), file.flush()
-    ...     file_stamps([file.name, "/no/such/file"])[:, 0].tolist()
-    [5, 0]
-    """
-    chunks = [files[start : start + _AT_ONCE] for start in range(0, len(files), _AT_ONCE)]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(_stamps, chunks))
-    return np.concatenate([*found, np.zeros((0, 2), np.int64)])
-
-
-def _stamps(files: Sequence[str]) -> np.ndarray:
-    stamps = []
-    for file in files:
-        try:
-            stat = os.stat(file)  # noqa: PTH116
-            stamps.append((stat.st_size, stat.st_mtime_ns))
-        except OSError:
-            stamps.append((0, 0))
-    return np.array(stamps, np.int64)
 
 
 def name_recordings(paths: Iterable[str | Path]) -> dict[str, Path]:

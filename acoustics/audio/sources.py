@@ -8,9 +8,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+from robustdistiller.common.digests import content_digests
 
 from .files import AudioInfo, audio_info, read_audio
 from .listing import Piece, list_pieces, read_manifest
@@ -144,6 +147,9 @@ class AudioSource:
     def __len__(self) -> int:
         return len(self.pieces)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_decoded": OrderedDict(), "_recent": OrderedDict()}
 
@@ -174,6 +180,18 @@ class AudioSource:
         for piece in self.pieces:
             facts = (piece.name, os.stat(piece.file).st_size, piece.frame_offset, piece.num_frames)  # noqa: PTH116
             digest.update(repr(facts).encode())
+        if self.shares is not None:
+            digest.update(self.shares.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 over the bytes of the files, positions and shares, whatever they are called and wherever they lie."""
+        files = list(dict.fromkeys(str(piece.file) for piece in self.pieces))
+        contents = dict(zip(files, content_digests(files)))
+        digest = hashlib.sha256()
+        for piece in self.pieces:
+            digest.update(repr((contents[str(piece.file)], piece.frame_offset, piece.num_frames)).encode())
         if self.shares is not None:
             digest.update(self.shares.astype("<f4").tobytes())
         return digest.hexdigest()

@@ -1,14 +1,17 @@
 """Corrupts the batches of an s3prl evaluation loader, utterance by utterance, by utterance id.
 
 The loader's collate function is wrapped, so corruption happens in the loader's own workers and before anything is sent
-to a device. Each utterance is corrupted on its own, from parameters that depend on its id and the seed only: neither
-batch size nor worker count nor order changes a sample. Datasets, targets and training loaders are not touched.
+to a device. Each utterance is corrupted on its own, from parameters that depend on its id, its length and the seed
+only: neither batch size nor worker count nor order nor the upstream changes a sample. Datasets, targets and training
+loaders are not touched.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,41 @@ from robustdistiller.acoustics.corruptor import checked
 from robustdistiller.common.files import slug
 from robustdistiller.eval.conditions.asv_sides import TrialSides, is_test_side
 from robustdistiller.eval.conditions.manifest import Manifest, audio_digest, digest_of, files_of, versions
+from robustdistiller.eval.conditions.recordings import recordings_corrupted
 from robustdistiller.eval.tasks import Task
 
 SAMPLE_RATE_HZ = 16_000
+
+
+class UtteranceCorruptor:
+    """Corrupts one utterance after the other, and keeps what was drawn until it is taken.
+
+    Args:
+        corruptor: what to do to each.
+        keep_clean: of how many utterances the clean audio is kept (per loader worker).
+    """
+
+    def __init__(self, corruptor: Corruptor, keep_clean: int = 0) -> None:
+        self.corruptor, self.keep_clean = corruptor, keep_clean
+        self._drawn: dict[str, dict] = {}
+        self._clean: dict[str, np.ndarray] = {}
+
+    def __call__(self, waveform: np.ndarray, utterance_id: str) -> np.ndarray:
+        """The corrupted utterance, (samples,) float32."""
+        if self.keep_clean > 0:
+            self.keep_clean -= 1
+            self._clean[utterance_id] = np.array(waveform, np.float32)
+        samples = checked(waveform, utterance_id)
+        parameters = self.corruptor.draw(utterance_id, len(samples))
+        corrupted = self.corruptor.apply(samples, parameters)
+        self._drawn[utterance_id] = {"num_samples": len(samples), "audio": audio_digest(corrupted), **parameters}
+        return corrupted
+
+    def take(self) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
+        """What was drawn, and clean audio, by utterance id, since the last time."""
+        taken = self._drawn, self._clean
+        self._drawn, self._clean = {}, {}
+        return taken
 
 
 class CorruptingCollate:
@@ -36,77 +71,68 @@ class CorruptingCollate:
 
     Args:
         collate: the loader's own function.
-        corruptor: what to do to each utterance; None leaves the audio as it is.
+        corrupt: what to do to each utterance; None leaves the audio as it is.
         task: where the batch keeps its ids, and whether it holds a mixture's spectrogram.
         dataset: for mixtures, the dataset whose STFT settings apply.
-        keep_clean: how many utterances' clean audio is handed out (per loader worker).
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
-        >>> collate = CorruptingCollate(lambda samples: zip(*samples), corruptor, tasks.get("IC"))
-        >>> waveforms, others, drawn, clean = collate([(np.ones(8, np.float32), 0, "utt-1")])
-        >>> others, drawn["utt-1"]["snr_db"]
-        ([(0,), ('utt-1',)], 5.0)
     """
 
-    def __init__(
-        self, collate: Callable, corruptor: Corruptor | None, task: Task, dataset: Any = None, keep_clean: int = 0
-    ) -> None:
-        self.collate, self.corruptor, self.task, self.dataset = collate, corruptor, task, dataset
-        self.keep_clean = keep_clean
+    def __init__(self, collate: Callable, corrupt: UtteranceCorruptor | None, task: Task, dataset: Any) -> None:
+        self.collate, self.corrupt, self.task, self.dataset = collate, corrupt, task, dataset
 
     def __call__(self, samples: list) -> tuple[list, list, dict[str, dict], dict[str, np.ndarray]]:
-        drawn: dict[str, dict] = {}
-        clean: dict[str, np.ndarray] = {}
-        if self.corruptor is None:
+        if self.corrupt is None:
             waveforms, *others = self.collate(samples)
-        elif self.task.corruption == "mixture":
-            waveforms, *others = self.collate([self._corrupt_mixture(sample, drawn, clean) for sample in samples])
-        else:
-            waveforms, *others = self.collate(samples)
+            return list(waveforms), others, {}, {}
+        if self.task.corruption == "mixture":
+            samples = [self._corrupted_mixture(sample) for sample in samples]
+        waveforms, *others = self.collate(samples)
+        if self.task.corruption in ("waveforms", "none"):
             ids = self.task.utterance_ids(others, len(waveforms))
             spared = [False] * len(ids)
             if isinstance(self.dataset, TrialSides):
                 spared = [not is_test_side(name) for name in others[self.task.id_position]]
-            waveforms = [
-                wave if spare else self._corrupt(wave, name, drawn, clean)
-                for wave, name, spare in zip(waveforms, ids, spared)
-            ]
-        return list(waveforms), others, drawn, clean
+            waveforms = [w if spare else self.corrupt(w, name) for w, name, spare in zip(waveforms, ids, spared)]
+        return list(waveforms), others, *self.corrupt.take()
 
-    def _corrupt(
-        self, waveform: np.ndarray, utterance_id: str, drawn: dict[str, dict], clean: dict[str, np.ndarray]
-    ) -> np.ndarray:
-        if self.keep_clean > 0:
-            self.keep_clean -= 1
-            clean[utterance_id] = np.array(waveform, np.float32)
-        samples = checked(waveform, utterance_id)
-        parameters = self.corruptor.draw(utterance_id, len(samples))
-        corrupted = self.corruptor.apply(samples, parameters)
-        drawn[utterance_id] = {"num_samples": len(samples), "audio": audio_digest(corrupted), **parameters}
-        return corrupted
-
-    def _corrupt_mixture(self, sample: tuple, drawn: dict[str, dict], clean: dict[str, np.ndarray]) -> tuple:
+    def _corrupted_mixture(self, sample: tuple) -> tuple:
         """A sample ``(id, mixture, mixture STFT, targets...)`` whose mixture and STFT are corrupted, targets untouched.
 
         The wrapped collate function then derives magnitude, phase and padded mixture from these, as it does from
         clean ones, so scores are relative to the corrupted mixture's input.
         """
         utterance_id, mixture, _, *targets = sample
-        corrupted = np.asarray(self._corrupt(mixture, utterance_id, drawn, clean))
+        corrupted = np.asarray(self.corrupt(mixture, utterance_id))
         settings = {k: getattr(self.dataset, k) for k in ("n_fft", "hop_length", "win_length", "window", "center")}
         return utterance_id, corrupted, librosa.stft(corrupted, **settings).T, *targets
 
 
+@contextmanager
+def corrupted_batches(loader: DataLoader, corrupt: UtteranceCorruptor | None, task: Task) -> Iterator[None]:
+    """Within the block, the loader's batches are ``(waveforms, others, drawn, clean)`` of a `CorruptingCollate`.
+
+    Args:
+        loader: s3prl's. It is put back as it was.
+        corrupt: what to do to each utterance; None leaves the audio as it is.
+        task: the task's registry entry.
+    """
+    stock = loader.collate_fn
+    loader.collate_fn = CorruptingCollate(stock, corrupt, task, loader.dataset)
+    whole = corrupt is not None and task.corruption == "recordings"
+    try:
+        with recordings_corrupted(loader.dataset, corrupt) if whole else nullcontext():
+            yield
+    finally:
+        loader.collate_fn = stock
+
+
 class ConditionLoader:
-    """An evaluation loader seen under one condition: iterates like the loader it wraps, and keeps books.
+    """An evaluation loader under one condition: iterates like the loader it wraps, and keeps books.
 
     Args:
         loader: s3prl's loader. Its collate function is replaced while this object is iterated, and put back.
         corruptor: the condition's corruptor; None for clean audio.
         task: the task's registry entry.
-        dump_dir: folder for examples: of each utterance ``ID.wav`` as the upstream hears it and, if it was corrupted,
+        dump_dir: folder for examples: of each utterance ``ID.wav`` as the upstream gets it and, if it was corrupted,
             ``ID.clean.wav`` (both 32-bit float) and ``ID.json``, what was drawn.
         dump_count: number of utterances to write.
         through: what the corrupted batches go through before they are handed out, one for one and in their order.
@@ -114,8 +140,8 @@ class ConditionLoader:
     Attributes:
         items_scored: items handed out in batches that the caller came back from.
         drawn: utterance id to its number of samples, the drawn parameters, and the digest of the corrupted audio.
-        recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization, where
-            a batch is one recording; enhancement and separation).
+        recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization,
+            enhancement and separation).
 
     Example:
         >>> from robustdistiller.eval import tasks
@@ -147,29 +173,22 @@ class ConditionLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[list]:
-        stock = self.loader.collate_fn
-        self.loader.collate_fn = CorruptingCollate(
-            stock, self.corruptor, self.task, self.loader.dataset, self.dump_count if self.dump_dir else 0
-        )
-        try:
+        keep_clean = self.dump_count if self.dump_dir else 0
+        corrupt = UtteranceCorruptor(self.corruptor, keep_clean) if self.corruptor else None
+        with corrupted_batches(self.loader, corrupt, self.task):
             for waveforms, others, drawn, clean in self.through(self.loader):
                 self.drawn.update(drawn)
-                self._dump(waveforms, others, clean)
+                ids = self._ids(waveforms, others)
+                self._dump(waveforms, ids, clean)
                 yield [waveforms, *others]
                 # Reached only when the caller asks for more: a batch it broke off at is not counted.
-                # A diarization recording arrives as one batch of chunks with one name.
-                named_once = self.task.code == "SD" and isinstance(others[self.task.id_position], str)
                 if isinstance(self.loader.dataset, TrialSides):  # a file may stand on both sides
-                    self._files.update(self.task.utterance_ids(others, len(waveforms)))
+                    self._files.update(ids)
                     self.items_scored = len(self._files)
                 else:
-                    self.items_scored += 1 if named_once else len(waveforms)
-                if named_once:
-                    self.recordings.append(others[self.task.id_position])
-                elif self.task.corruption == "mixture":
-                    self.recordings += self.task.utterance_ids(others, len(waveforms))
-        finally:
-            self.loader.collate_fn = stock
+                    self.items_scored += len(ids)
+                if self.task.corruption in ("recordings", "mixture"):
+                    self.recordings += ids
 
     @property
     def items_expected(self) -> int:
@@ -183,9 +202,14 @@ class ConditionLoader:
 
     def manifest_digest(self) -> str:
         """SHA-256 over the drawn parameters in the order of utterance ids; ``none`` for clean audio."""
+        return "none" if self.corruptor is None else digest_of(self.drawn)
+
+    def audio_digest(self) -> str:
+        """SHA-256 over the digests of the corrupted audio in the order of utterance ids; empty for clean audio."""
         if self.corruptor is None:
-            return "none"
-        return digest_of(self.drawn)
+            return ""
+        lines = (f"{name} {one['audio']}\n" for name, one in sorted(self.drawn.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def manifest(self, **header: Any) -> Manifest:
         """What was drawn as a manifest.
@@ -196,11 +220,19 @@ class ConditionLoader:
         files = files_of(self.corruptor, self.drawn) if self.corruptor else {}
         return Manifest(task=self.task.code, files=files, utterances=dict(self.drawn), versions=versions(), **header)
 
-    def _dump(self, waveforms: list, others: list, clean: dict[str, np.ndarray]) -> None:
+    def _ids(self, waveforms: list, others: list) -> list[str]:
+        """Of a batch's items; numbers where s3prl's batches hold none."""
+        if self.task.corruption == "none" or others[self.task.id_position] is None:
+            return [str(self.items_scored + index) for index in range(len(waveforms))]
+        return self.task.utterance_ids(others, len(waveforms))
+
+    def _dump(self, waveforms: list, ids: list[str], clean: dict[str, np.ndarray]) -> None:
         if self.dump_dir is None or self.dump_count <= 0:
             return
         self.dump_dir.mkdir(parents=True, exist_ok=True)
-        for name, waveform in zip(self.task.utterance_ids(others, len(waveforms)), waveforms):
+        if len(ids) < len(waveforms):  # parts of one recording
+            waveforms = [np.concatenate(waveforms)]
+        for name, waveform in zip(ids, waveforms):
             if self.dump_count <= 0:
                 return
             if self.corruptor is not None and name not in clean:  # spared, or more than the worker keeps

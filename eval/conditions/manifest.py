@@ -5,13 +5,13 @@ A manifest is a compressed file of JSON lines (``.jsonl.gz``):
 1. a header: format, task, split, condition, seed, names and digests of the sources, the digest of the draws, and the
    versions that made it;
 2. a line for each recording that was drawn from: kind, name, position in its file, SHA-256 of the file;
-3. a line for each utterance: id, number of samples, the drawn parameters (`Corruptor.draw`), and a digest of what was
-   heard (the first 16 digits of the SHA-256 of the samples as little-endian float32).
+3. a line for each utterance (of diarization: each recording): id, number of samples, the drawn parameters
+   (`Corruptor.draw`), and a digest of the corrupted audio (the first 16 digits of the SHA-256 of the samples as
+   little-endian float32).
 
-Whoever replays it with the same recordings hears the same noise at the same places and levels, whatever the version of
-this library draws by itself. Whether these are the same samples to the bit, which other versions of NumPy, SciPy, soxr
-or libsndfile and other processors may change, is compared for every utterance and said. Manifests of the first format
-have no versions and no digests of audio. Equal content gives equal bytes.
+Whoever replays it (`replay`) with the same recordings gets the same noise at the same places and levels, whatever the
+version of this library draws by itself. Manifests of the first format have no versions and no digests of audio. Equal
+content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import soundfile
 
-from robustdistiller.acoustics import AudioSource, Condition, Corruptor, check_parameters
+from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.acoustics.effects import EFFECTS
 from robustdistiller.acoustics.parameters import effects_of
+from robustdistiller.common.digests import content_digests
 from robustdistiller.common.files import write_bytes
 
 FORMATS = (1, 2)
 _PACKAGES = ("numpy", "scipy", "soxr", "soundfile", "robustdistiller")
-_NOT_DRAWN = ("num_samples", "audio")
+NOT_DRAWN = ("num_samples", "audio")
 SUFFIX = ".jsonl.gz"
 
 
@@ -165,7 +166,7 @@ def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
     """
     digest = hashlib.sha256()
     for name, parameters in sorted(drawn.items()):
-        facts = {key: value for key, value in parameters.items() if key not in _NOT_DRAWN}
+        facts = {key: value for key, value in parameters.items() if key not in NOT_DRAWN}
         digest.update((json.dumps({"utterance_id": name, **facts}, sort_keys=True) + "\n").encode())
     return digest.hexdigest()
 
@@ -182,133 +183,26 @@ def files_of(corruptor: Corruptor, drawn: Mapping[str, Mapping[str, Any]]) -> di
         >>> files_of(corruptor, {"utt-1": corruptor.draw("utt-1", 8)})
         {}
     """
-    sums = _Checksums()
+    return facts_of(corruptor, recordings_of(drawn.values()))
+
+
+def facts_of(corruptor: Corruptor, recordings: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The same of recordings, each given by kind and name."""
+    pieces = {(kind, name): corruptor.source(kind).piece(name) for kind, name in sorted(recordings)}
+    digests = content_digests([piece.file for piece in pieces.values()])
     return {
-        (kind, name): sums.facts(corruptor.source(kind), name) for kind, name in sorted(_recordings(drawn.values()))
+        key: {"frame_offset": piece.frame_offset, "num_frames": piece.num_frames, "sha256": digest}
+        for (key, piece), digest in zip(pieces.items(), digests)
     }
 
 
-def _recordings(drawn: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+def recordings_of(drawn: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
     """Kind and name of every recording that parameters name."""
     found = set()
     for parameters in drawn:
         for effect in effects_of(parameters):
             found |= set(EFFECTS[effect].recordings(parameters))
     return found
-
-
-class _Checksums:
-    """SHA-256 of files, each computed once."""
-
-    def __init__(self) -> None:
-        self._sums: dict[Path, str] = {}
-
-    def facts(self, source: AudioSource, name: str) -> dict[str, Any]:
-        piece = source.piece(name)
-        if piece.path not in self._sums:
-            with piece.path.open("rb") as stream:
-                self._sums[piece.path] = _sha256(stream)
-        return {"frame_offset": piece.frame_offset, "num_frames": piece.num_frames, "sha256": self._sums[piece.path]}
-
-
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-class ReplayedCorruptor(Corruptor):
-    """A corruptor whose draws come from a manifest.
-
-    Args:
-        manifest: what is replayed.
-        live: a corruptor of the same condition, whose sources hold the recordings.
-        origin: where the manifest lies, for messages.
-
-    Raises:
-        ManifestError: the condition is another one, or a recording is missing here or differs from the one the
-            manifest was made with; the first such file is named.
-
-    Example:
-        >>> live = Corruptor("noise:snr_db=5,noise=white", seed=3)
-        >>> drawn = {"utt-1": {"num_samples": 8, **live.draw("utt-1", 8)}}
-        >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white", utterances=drawn)
-        >>> replayed = ReplayedCorruptor(manifest, Corruptor("noise:snr_db=5,noise=white", seed=4))
-        >>> replayed.draw("utt-1", 8) == live.draw("utt-1", 8)
-        True
-    """
-
-    def __init__(self, manifest: Manifest, live: Corruptor, origin: str | Path = "the manifest") -> None:
-        self.__dict__.update(live.__dict__)
-        self.seed, self.manifest, self.origin = manifest.seed, manifest, origin
-        for name, drawn in manifest.utterances.items():
-            try:
-                check_parameters({key: value for key, value in drawn.items() if key not in _NOT_DRAWN})
-            except (AttributeError, TypeError, ValueError) as error:
-                raise ManifestError(f"{origin}, utterance {name!r}: {error}") from error
-        sums = _Checksums()
-        for kind, name in sorted(_recordings(manifest.utterances.values())):
-            expected = manifest.files.get((kind, name))
-            source = live.source(kind)
-            if source is None or name not in source.names:
-                raise ManifestError(
-                    f"{origin} draws from the {kind} recording {name!r}, which is not among the "
-                    f"{len(source.names) if source else 0} recordings given; give the sources it was made with: "
-                    f"{manifest.sources.get(kind, {}).get('name', 'unknown')}"
-                )
-            found = sums.facts(source, name)
-            if found != expected:
-                raise ManifestError(
-                    f"{source.piece(name).path} differs from the {kind} recording {name!r} that {origin} was made with "
-                    f"(SHA-256 {found['sha256'][:12]} here, {str((expected or {}).get('sha256'))[:12]} there); "
-                    "get the original recording"
-                )
-
-    def draw(
-        self, utterance_id: str, num_samples: int, epoch: int = 0, step: int | None = None, view: int = 0
-    ) -> dict[str, Any]:
-        """What the manifest says of an utterance.
-
-        Raises:
-            ManifestError: it says nothing of it, or was made for audio of another length.
-        """
-        found = self.manifest.utterances.get(utterance_id)
-        if found is None:
-            raise ManifestError(
-                f"{self.origin} ({self.manifest.task}, {self.manifest.split}) has no utterance {utterance_id!r}; "
-                "it was made for another corpus or split"
-            )
-        if found["num_samples"] != num_samples:
-            raise ManifestError(
-                f"utterance {utterance_id!r} has {num_samples} samples, {self.origin} was made for "
-                f"{found['num_samples']}; the corpus differs from the one it was made with"
-            )
-        return {key: value for key, value in found.items() if key not in _NOT_DRAWN}
-
-    def compare(self, heard: Mapping[str, Mapping[str, Any]]) -> str:
-        """Whether what was heard are the samples that the manifest was made with, in a sentence.
-
-        Args:
-            heard: utterance id to its ``audio`` digest, among others.
-        """
-        expected = {name: one["audio"] for name, one in self.manifest.utterances.items() if "audio" in one}
-        if not expected:
-            return f"{self.origin} has no digests of the audio (it is of the first format): not compared to the bit"
-        shared = sorted(set(expected) & set(heard))
-        differ = [name for name in shared if heard[name].get("audio") != expected[name]]
-        if not differ:
-            return f"the same samples to the bit as in {self.origin}, all {len(shared)} utterances"
-        here = versions()
-        others = [
-            f"{name} {there} there, {here.get(name)} here"
-            for name, there in self.manifest.versions.items()
-            if here.get(name) != there
-        ]
-        return (
-            f"the same draws as in {self.origin}, but other samples in {len(differ)} of {len(shared)} utterances "
-            f"({', '.join(differ[:3])}, ...); versions: {'; '.join(others) or 'the same; audio or processor differ'}"
-        )
 
 
 def find_manifests(paths: Iterable[str | Path], task: str, split: str) -> dict[Path, Manifest]:

@@ -25,7 +25,6 @@ from robustdistiller.acoustics.condition import SOURCES
 
 logger = logging.getLogger(__name__)
 
-KINDS = SOURCES
 _SHIPPED = {"noise": "test noise", "rir": "test rir", "speech": "training speech"}
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.*)")
 
@@ -55,7 +54,7 @@ class Sources:
     corpora: Mapping[str, SourceSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for kind in KINDS:
+        for kind in SOURCES:
             found = (SourceSpec.parse(one) if isinstance(one, str) else one for one in getattr(self, kind))
             object.__setattr__(self, kind, tuple(map(self._completed, found)))
         named = {
@@ -124,13 +123,13 @@ class Sources:
             if condition.kind == "clean":
                 found[condition] = None
                 continue
-            sources = {kind: source(condition, kind) for kind in KINDS}
-            inside = {kind: None for kind in KINDS if condition.source(kind) in self.named.get(kind, {})}
+            sources = {kind: source(condition, kind) for kind in SOURCES}
+            inside = {kind: None for kind in SOURCES if condition.source(kind) in self.named.get(kind, {})}
             found[condition] = Corruptor(condition.replace(side=None, **inside), **sources, seed=seed)
         return found
 
     def describe(self, condition: Condition, corruptor: Corruptor | None) -> dict[str, dict[str, Any]]:
-        """Name and digest of each source that a condition uses, for its record.
+        """Name, for showing, and digest of the contents of each source that a condition uses, for its record.
 
         Example:
             >>> Sources().describe(Condition.parse("clean"), None)
@@ -139,8 +138,9 @@ class Sources:
         if corruptor is None:
             return {}
         return {
-            kind: {"name": self._name(condition, kind), "digest": digest}
-            for kind, digest in corruptor.describe()["sources"].items()
+            kind: {"name": self._name(condition, kind), "digest": corruptor.source(kind).content_digest}
+            for kind in SOURCES
+            if corruptor.source(kind) is not None
         }
 
     def _name(self, condition: Condition, kind: str) -> str:
@@ -151,7 +151,7 @@ class Sources:
         return ", ".join(spec.title for spec in specs) or f"shipped {_SHIPPED[kind]}"
 
     def _refuse_missing(self, conditions: Iterable[Condition]) -> None:
-        wanted = {(kind, condition.source(kind)) for condition in conditions for kind in KINDS}
+        wanted = {(kind, condition.source(kind)) for condition in conditions for kind in SOURCES}
         missing = [
             f"--{kind} {name}=FOLDER" + (f" ({spec.kind})" if spec.kind else "")
             for kind, specs in self.named.items()

@@ -26,12 +26,13 @@ from typing import Any
 import yaml
 
 from robustdistiller.acoustics import Condition, SourceSpec
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.acoustics.corpora import LAYOUTS
 from robustdistiller.acoustics.effects.noise import COLORS
 from robustdistiller.common.names import did_you_mean, nearest, refuse_unknown
-from robustdistiller.eval.conditions.sources import KINDS, Sources
+from robustdistiller.eval.conditions.sources import Sources
 
-_KEYS = ("about", "source", "base", *KINDS, "corpora", "conditions")
+_KEYS = ("about", "source", "base", *SOURCES, "corpora", "conditions")
 _SPEC_KEYS = tuple(f.name for f in dataclasses.fields(SourceSpec))
 
 
@@ -168,12 +169,12 @@ def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
 
 def _sources(values: Mapping[str, Any], path: Path, bases: list[Sources]) -> Sources:
     """The suite's own sources over those of its bases, of which earlier ones come first."""
-    named: dict[str, dict[str, SourceSpec]] = {kind: {} for kind in KINDS}
-    unnamed: dict[str, tuple[SourceSpec, ...]] = dict.fromkeys(KINDS, ())
+    named: dict[str, dict[str, SourceSpec]] = {kind: {} for kind in SOURCES}
+    unnamed: dict[str, tuple[SourceSpec, ...]] = dict.fromkeys(SOURCES, ())
     corpora: dict[str, SourceSpec] = {}
     for base in reversed(bases):
         corpora |= base.corpora
-        for kind in KINDS:
+        for kind in SOURCES:
             named[kind] |= base.named.get(kind, {})
             unnamed[kind] = getattr(base, kind) or unnamed[kind]
     given = values.get("corpora") or {}
@@ -181,7 +182,7 @@ def _sources(values: Mapping[str, Any], path: Path, bases: list[Sources]) -> Sou
         raise ValueError(f"corpora must be a mapping of kinds, found {given!r}")
     refuse_unknown(given, LAYOUTS, "key", "corpora")
     corpora |= {kind: SourceSpec.from_value(value, f"corpora.{kind}") for kind, value in given.items()}
-    for kind in KINDS:
+    for kind in SOURCES:
         value = values.get(kind)
         if value is None:
             continue

@@ -25,11 +25,11 @@ from robustdistiller.eval.data import (
     voicebank,
     voxceleb,
 )
-from robustdistiller.eval.data.build import Made, run, state_of
+from robustdistiller.eval.data.build import run, state_of
 from robustdistiller.eval.data.plan import OK, Finding, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 
-__all__ = ["RECIPES", "Finding", "Made", "Plan", "PrepareError", "look", "run"]
+__all__ = ["RECIPES", "Finding", "Plan", "PrepareError", "look", "run"]
 
 #: Code of a task to how it is prepared.
 RECIPES: Mapping[str, Recipe] = {

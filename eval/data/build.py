@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,23 +13,9 @@ from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.plan import Plan, PrepareError, Step
-from robustdistiller.eval.tasks import configs as task_configs
 
 NOTE, WORK = "prepared.json", ".work"
 T, R = TypeVar("T"), TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Made:
-    """What `run` did.
-
-    Attributes:
-        made: targets that were made now.
-        kept: targets that were there already.
-    """
-
-    made: tuple[str, ...]
-    kept: tuple[str, ...]
 
 
 def state_of(step: Step, out: Path) -> str:
@@ -44,28 +29,29 @@ def state_of(step: Step, out: Path) -> str:
     return "to make"
 
 
-def run(plan: Plan, progress: bool = True) -> Made:
+def run(plan: Plan, progress: bool = True) -> list[str]:
     """Make everything that is not there yet.
 
     Args:
         plan: what to make; nothing of it may be missing.
         progress: show a bar for each step.
 
+    Returns:
+        Targets that were made now.
+
     Raises:
         PrepareError: something needed is missing, or a file that this command did not make stands in the way.
     """
     if not plan.ok:
         raise PrepareError(f"{plan.task.code}: something needed is missing, so nothing was made")
-    made, kept = [], []
-    for step in plan.steps:
-        if state_of(step, plan.out) == "made":
-            kept.append(step.target)
-        else:
-            _make(step, plan.out, progress)
-            made.append(step.target)
+    todo = [step for step in plan.steps if state_of(step, plan.out) != "made"]
+    for step in todo:
+        _make(step, plan.out, progress)
     shutil.rmtree(plan.out / WORK, ignore_errors=True)
-    _verify(plan)
-    return Made(tuple(made), tuple(kept))
+    for path in (path for value in plan.settings.values() for path in ([value] if isinstance(value, str) else value)):
+        if not Path(path).exists():
+            raise PrepareError(f"{plan.task.code}: {path} was there and is gone; was it removed meanwhile?")
+    return [step.target for step in todo]
 
 
 def _make(step: Step, out: Path, progress: bool) -> None:
@@ -86,21 +72,6 @@ def _make(step: Step, out: Path, progress: bool) -> None:
     result.replace(target)
     _note(out, step, done=True)
     shutil.rmtree(work, ignore_errors=True)
-
-
-def _verify(plan: Plan) -> None:
-    """Every path that s3prl is told exists."""
-    config: dict[str, Any] = {}
-    for key, value in plan.settings.items():
-        node = config
-        *parents, last = key.removeprefix("config.").split(".")
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = value
-    gone = [root.key for root in task_configs.missing_roots(plan.task, config) if root.key in plan.settings]
-    if gone:
-        where = f"{plan.task.code}: {', '.join(gone)}"
-        raise PrepareError(f"{where} is not where it was expected; was it removed meanwhile?")
 
 
 def _workplace(step: Step, out: Path) -> Path:
@@ -159,10 +130,10 @@ def convert_files(files: Mapping[str, Path], convert: Callable[[Path, Path], Non
     return result
 
 
-def link_folder(folder: Path, work: Path, bar: tqdm) -> Path:
-    """Make a link to a folder, as `Step.make` does; returns the link."""
-    link = work / "result"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.absolute(), target_is_directory=True)
+def link(source: Path, work: Path, bar: tqdm) -> Path:
+    """Make a link to a file or folder, as `Step.make` does; returns the link."""
+    place = work / "result"
+    place.unlink(missing_ok=True)
+    place.symlink_to(source.absolute(), target_is_directory=source.is_dir())
     bar.update()
-    return link
+    return place

@@ -151,7 +151,7 @@ class Table:
         table = pd.read_csv(folder / self.file)
         absent = [column for column in self.columns if column not in table.columns]
         fix = "take the table of the official archive"
-        if plan.odd(self.file, f"columns {', '.join(self.columns)}", absent, "no {names}", fix):
+        if plan.odd(self.file, f"columns {', '.join(self.columns)}", absent, "no {names}", fix, most=len(absent)):
             return None
         plan.count(self.file, len(table), self.official, "utterances")
         plan.listed(self.audio, not_there(folder, table[self.columns[0]]), len(table))

@@ -12,10 +12,17 @@ from tqdm import tqdm
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.build import mapped
-from robustdistiller.eval.data.checks import Where, lines_of
-from robustdistiller.eval.data.kaldi import PREPARE_AGAIN, SPLITS, look_at_audio, read_table, write_table
+from robustdistiller.eval.data.checks import lines_of
+from robustdistiller.eval.data.kaldi import (
+    PREPARE_AGAIN,
+    SPLITS,
+    look_at_audio,
+    look_at_prepared,
+    read_table,
+    write_table,
+)
 from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, Mixtures, libri2mix_folder
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots, Step
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 
 KIND = "mix_both"
@@ -28,11 +35,7 @@ Times = dict[tuple[str, str], list[tuple[float, float]]]
 
 def _plan_sd(plan: Plan, roots: Roots) -> None:
     given = roots["librimix"][0]
-    listed = Where(("train/segments",)).locate(given)
-    if listed is not None:
-        for split in SPLITS:
-            plan.look(listed / split, KaldiFolder(split))
-            plan.set(f"{split}_dir", listed / split)
+    if look_at_prepared(plan, given, "train/segments", KaldiFolder):
         return
     folder = libri2mix_folder(plan, given, "max")
     times_folder = _times_folder(plan, roots, given)
@@ -70,8 +73,8 @@ def _plan_split(plan: Plan, split: str, place: Path, names: list[str], file: Pat
         return
     stamp = f"{place.absolute()} {file.absolute()} {file.stat().st_size} {len(names)} mixtures"
     make = partial(write_folder, place / KIND, names, times)
-    step = Step(split, f"Kaldi folder of {split}", stamp, len(names), make)
-    plan.set(f"{split}_dir", plan.add(step, f"{', '.join(TABLES)}, rttm"))
+    title, expected = f"Kaldi folder of {split}", f"{', '.join(TABLES)}, rttm"
+    plan.set(f"{split}_dir", plan.add(split, title, expected, make, len(names), stamp))
 
 
 def _parts(mixture: str) -> list[tuple[str, str]]:
@@ -159,7 +162,7 @@ class KaldiFolder:
         """Look into the folder."""
         split = self.split
         absent = [name for name in TABLES if not (folder / name).is_file()]
-        if plan.odd(split, ", ".join(TABLES), absent, "no {names}", PREPARE_AGAIN):
+        if plan.odd(split, ", ".join(TABLES), absent, "no {names}", PREPARE_AGAIN, most=len(TABLES)):
             return
         audio, durations = read_table(folder / "wav.scp"), read_table(folder / "reco2dur")
         segments, speakers = read_table(folder / "segments"), read_table(folder / "utt2spk")

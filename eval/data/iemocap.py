@@ -21,7 +21,6 @@ from robustdistiller.eval.data.plan import (
     PrepareError,
     Recipe,
     Roots,
-    Step,
 )
 from robustdistiller.eval.tasks.corpora import IEMOCAP
 
@@ -42,12 +41,13 @@ def _plan_er(plan: Plan, roots: Roots) -> None:
         return
     sessions = sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name.startswith("Session"))
     absent = [name for name in SESSIONS if name not in sessions]
-    plan.odd("sessions", ", ".join(SESSIONS), absent, "no {names}", "SUPERB's score is over five folds", DIFFERS)
+    fix = "SUPERB's score is over five folds"
+    plan.odd("sessions", ", ".join(SESSIONS), absent, "no {names}", fix, DIFFERS, most=len(SESSIONS))
     total = sum(_look_at_session(plan, folder, name) for name in sessions)
     if plan.ok:
         stamp = f"{folder.absolute()} {len(sessions)} sessions, {total} utterances"
         make = partial(_write, folder, sessions)
-        plan.add(Step("meta_data", "lists of folds", stamp, len(sessions), make), f"of {len(sessions)} folds")
+        plan.add("meta_data", "lists of folds", f"of {len(sessions)} folds", make, len(sessions), stamp)
     plan.set("root", folder)
     plan.set("meta_data", plan.out / "meta_data")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.checks import lines_of, not_there
-from robustdistiller.eval.data.plan import MISSING, Plan, Step
+from robustdistiller.eval.data.checks import Check, Where, lines_of, not_there
+from robustdistiller.eval.data.plan import MISSING, Plan
 
 SPLITS = ("train", "dev", "test")
 PREPARE_AGAIN = "prepare it again"
@@ -48,8 +49,18 @@ def add_lists(
     """Have the lists of a split made, see `write_lists`, and point s3prl at them."""
     count = len(next(iter(audio.values())))
     stamp = f"{source.absolute()} {count} {of}"
-    step = Step(target, f"lists of {target}", stamp, count * len(audio), lambda *at: write_lists(audio, *at))
-    plan.set(f"{split}_dir", plan.add(step, f"{count} {of}"))
+    make = partial(write_lists, audio)
+    place = plan.add(target, f"lists of {target}", f"{count} {of}", make, count * len(audio), stamp)
+    plan.set(f"{split}_dir", place)
+
+
+def look_at_prepared(plan: Plan, given: Path, holds: str, check: Callable[[str], Check]) -> bool:
+    """Look at the folders of splits that were prepared before; returns whether a path inside says that they are."""
+    folder = Where((holds,)).locate(given)
+    for split in SPLITS if folder is not None else ():
+        plan.look(folder / split, check(split))
+        plan.set(f"{split}_dir", folder / split)
+    return folder is not None
 
 
 @dataclass(frozen=True)

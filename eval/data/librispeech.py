@@ -16,7 +16,7 @@ from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.build import mapped
 from robustdistiller.eval.data.checks import Audio, Where, beside
-from robustdistiller.eval.data.plan import MISSING, OK, UNPACK_AGAIN, Input, Plan, PrepareError, Recipe, Roots, Step
+from robustdistiller.eval.data.plan import MISSING, OK, UNPACK_AGAIN, Input, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH
 from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts
 
@@ -68,8 +68,8 @@ def _plan_asr(plan: Plan, roots: Roots) -> None:
     for split, files in zip(ALL_SPLITS, plan.look(folder, *ALL_SPLITS)):
         if files:
             stamp, make = f"{folder.absolute()} {len(files)} files", partial(write_length_table, folder, files)
-            table = Step(f"len_for_bucket/{split.name}.csv", f"lengths of {split.name}", stamp, len(files), make)
-            plan.add(table, f"{len(files)} lengths")
+            target, title = f"len_for_bucket/{split.name}.csv", f"lengths of {split.name}"
+            plan.add(target, title, f"{len(files)} lengths", make, len(files), stamp)
     plan.set("libri_root", folder)
     plan.set("bucket_file", plan.out / "len_for_bucket")
 
@@ -98,8 +98,8 @@ def _plan_asr_lm(plan: Plan, roots: Roots) -> None:
         return
     else:
         stamp = f"{model.absolute()} {model.stat().st_size}"
-        step = Step("letter_lexicon.lst", "letter lexicon", stamp, 0, partial(write_letter_lexicon, model))
-        lexicon = plan.add(step, _SPELLING)
+        make = partial(write_letter_lexicon, model)
+        lexicon = plan.add("letter_lexicon.lst", "letter lexicon", _SPELLING, make, 0, stamp)
     plan.set("lexicon", lexicon)
 
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 OK, DIFFERS, TO_MAKE, MISSING = "ok", "differs", "to make", "missing"
 NOT_OFFICIAL = "not as many as in the official corpus; scores will not be comparable with published ones"
 UNPACK_AGAIN = "unpack the archive again"
-_NAMED = 3
 
 #: Name of an input to the paths that were given for it.
 Roots = Mapping[str, Sequence[Path]]
+#: See `Step.make`.
+Make = Callable[[Path, "tqdm"], Path]
 
 
 class PrepareError(ValueError):
@@ -87,17 +88,17 @@ class Step:
     Attributes:
         target: the file or folder, relative to the output folder.
         title: what it is.
-        stamp: what it is made from; where this differs from the last time it is made again.
-        items: number of items it is made of, for the progress bar.
         make: makes it: called with a folder that survives an interruption and with a progress bar, it returns the
             finished file or folder below that folder.
+        items: number of items it is made of, for the progress bar.
+        stamp: what it is made from; where this differs from the last time it is made again.
     """
 
     target: str
     title: str
-    stamp: str
+    make: Make
     items: int
-    make: Callable[[Path, tqdm], Path]
+    stamp: str
 
 
 @dataclass
@@ -151,7 +152,14 @@ class Plan:
             self.note(what, expected, shown, OK)
 
     def odd(
-        self, what: str, expected: str, names: Sequence[str], found: str, fix: str = "", state: str = MISSING
+        self,
+        what: str,
+        expected: str,
+        names: Sequence[str],
+        found: str,
+        fix: str = "",
+        state: str = MISSING,
+        most: int = 3,
     ) -> bool:
         """Note what is wrong with some names, where there are any; returns whether there are.
 
@@ -159,9 +167,10 @@ class Plan:
             what, expected, fix, state: of the finding.
             names: the odd ones.
             found: what was found, with ``{names}`` and, where it says how many, ``{count}``.
+            most: names that are shown.
         """
         if names:
-            self.note(what, expected, found.format(names=named(names), count=len(names)), state, fix)
+            self.note(what, expected, found.format(names=named(names, most), count=len(names)), state, fix)
         return bool(names)
 
     def listed(self, what: str, missing: Sequence[str], total: int, fix: str = UNPACK_AGAIN) -> None:
@@ -180,11 +189,13 @@ class Plan:
                 self.note(name, "a path without '=' and ',,'", path, MISSING, fix)
         self.settings[key] = paths[0] if isinstance(value, Path) else paths
 
-    def add(self, step: Step, expected: str, found: str = "not there yet") -> Path:
-        """Add something to make, with its finding; returns where it will be."""
-        self.steps.append(step)
-        self.findings.append(Finding(step.title, expected, found, TO_MAKE, target=step.target))
-        return self.out / step.target
+    def add(
+        self, target: str, title: str, expected: str, make: Make, items: int, stamp: str, found: str = "not there yet"
+    ) -> Path:
+        """Add something to make (see `Step`), with its finding; returns where it will be."""
+        self.steps.append(Step(target, title, make, items, stamp))
+        self.findings.append(Finding(title, expected, found, TO_MAKE, target=target))
+        return self.out / target
 
     def _ordered(self) -> dict[str, str | list[str]]:
         return {root.key: self.settings[root.key] for root in self.task.roots if root.key in self.settings}
@@ -217,7 +228,7 @@ class Plan:
         return "- " + yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=1_000_000).strip()
 
 
-def named(names: Sequence[str]) -> str:
+def named(names: Sequence[str], most: int = 3) -> str:
     """The first few of many names: ``a, b, c and 2 more``."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import read_audio
-from robustdistiller.eval.data.build import convert_files, link_folder
+from robustdistiller.eval.data.build import convert_files, link
 from robustdistiller.eval.data.checks import Lines, Where, audio_below, look_at_rates
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, Recipe, Roots, Step
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import AUDIO_SNIPS
@@ -39,8 +37,8 @@ def _plan_sf(plan: Plan, roots: Roots) -> None:
         plan.set("path", ready)
         if labels is not None and labels != ready:
             for split in SPLITS:
-                stamp, make = str(ready.absolute()), partial(link_folder, ready / split)
-                plan.add(Step(f"SNIPS/{split}", f"link to {split}", stamp, 1, make), "beside the labels")
+                stamp, make = str(ready.absolute()), partial(link, ready / split)
+                plan.add(f"SNIPS/{split}", f"link to {split}", "beside the labels", make, 1, stamp)
     elif mp3:
         audio = {split: _plan_conversion(plan, mp3, split, voices[split]) for split in SPLITS}
     else:
@@ -51,8 +49,8 @@ def _plan_sf(plan: Plan, roots: Roots) -> None:
     if labels is None:
         return
     if labels != ready:  # s3prl wants the labels in the folder of the audio, and nothing is written into the user's
-        step = Step(f"SNIPS/{LABELS}", LABELS, str(labels.absolute()), 1, partial(_copy, labels / LABELS))
-        plan.add(step, "in the folder of the audio", f"in {labels}")
+        stamp, make = str(labels.absolute()), partial(link, labels / LABELS)
+        plan.add(f"SNIPS/{LABELS}", LABELS, "in the folder of the audio", make, 1, stamp, f"in {labels}")
         plan.set("path", plan.out / "SNIPS")
     plan.look(labels, Labels(audio, voices))
     plan.set("slots_file", labels / SLOTS)
@@ -101,20 +99,14 @@ def _plan_conversion(plan: Plan, mp3: Mapping[str, Path], split: str, voices: tu
     first = next(iter(chosen.values()), Path())
     stamp = f"{first.parent.parent.absolute()} {len(chosen)} files"
     make = partial(convert_files, {f"{name}.wav": path for name, path in chosen.items()}, _convert)
-    step = Step(f"SNIPS/{split}", f"wav files of {split}", stamp, len(chosen), make)
-    plan.add(step, f"{len(chosen)} files at {SAMPLE_RATE_HZ} Hz", "mp3 files")
+    title, expected = f"wav files of {split}", f"{len(chosen)} files at {SAMPLE_RATE_HZ} Hz"
+    plan.add(f"SNIPS/{split}", title, expected, make, len(chosen), stamp, "mp3 files")
     return set(chosen)
 
 
 def _convert(source: Path, target: Path) -> None:
     samples = np.clip(read_audio(source, SAMPLE_RATE_HZ), -1, 1)
     soundfile.write(target, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
-
-
-def _copy(source: Path, work: Path, bar: tqdm) -> Path:
-    shutil.copyfile(source, work / "result")
-    bar.update()
-    return work / "result"
 
 
 @dataclass(frozen=True)

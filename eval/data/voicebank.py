@@ -12,8 +12,8 @@ from tqdm import tqdm
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.eval.data.build import convert_files
 from robustdistiller.eval.data.checks import Where, audio_below
-from robustdistiller.eval.data.kaldi import SPLITS, ParallelLists, add_lists, refuse_blanks
-from robustdistiller.eval.data.plan import MISSING, Input, Plan, PrepareError, Recipe, Roots, Step
+from robustdistiller.eval.data.kaldi import SPLITS, ParallelLists, add_lists, look_at_prepared, refuse_blanks
+from robustdistiller.eval.data.plan import MISSING, Input, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import VOICEBANK_DEMAND
 
 KINDS = ("noisy", "clean")
@@ -26,15 +26,12 @@ WHERE = Where(
     "no noisy_testset_wav",
     f"unpack the four archives into one folder: {VOICEBANK_DEMAND.source}",
 )
+PREPARED = {split: ParallelLists(split, KINDS, VOICEBANK_DEMAND.counts[split]) for split in SPLITS}
 
 
 def _plan_se(plan: Plan, roots: Roots) -> None:
     given = roots["voicebank"][0]
-    listed = Where((f"train/{KINDS[0]}/wav.scp",)).locate(given)
-    if listed is not None:
-        for split in SPLITS:
-            plan.look(listed / split, ParallelLists(split, KINDS, VOICEBANK_DEMAND.counts[split]))
-            plan.set(f"{split}_dir", listed / split)
+    if look_at_prepared(plan, given, f"train/{KINDS[0]}/wav.scp", PREPARED.__getitem__):
         return
     folder = plan.find(given, WHERE)
     if folder is None:
@@ -66,8 +63,9 @@ def _at_16_khz(plan: Plan, place: Path, names: list[str]) -> dict[str, Path]:
     rate_hz = audio_info(place / names[0]).sample_rate_hz
     if rate_hz != SAMPLE_RATE_HZ:
         stamp, make = f"{place.absolute()} {len(names)} files", partial(_convert, place, names, rate_hz)
-        step = Step(f"wav16k/{place.name}", f"{place.name} at 16 kHz", stamp, len(names), make)
-        place = plan.add(step, f"{len(names)} files at {SAMPLE_RATE_HZ} Hz", f"at {rate_hz} Hz")
+        target, title = f"wav16k/{place.name}", f"{place.name} at 16 kHz"
+        expected, found = f"{len(names)} files at {SAMPLE_RATE_HZ} Hz", f"at {rate_hz} Hz"
+        place = plan.add(target, title, expected, make, len(names), stamp, found)
     return {Path(name).stem: place / name for name in names}
 
 

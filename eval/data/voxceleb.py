@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.build import link_folder
+from robustdistiller.eval.data.build import link
 from robustdistiller.eval.data.checks import Lines, Where, audio_below, not_there
-from robustdistiller.eval.data.plan import MISSING, OK, Input, Plan, Recipe, Roots, Step
+from robustdistiller.eval.data.plan import MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import VOXCELEB1
 
 SPLIT_LISTS = ("iden_split.txt", "veri_test_class.txt")
@@ -65,8 +65,8 @@ def _plan_asv(plan: Plan, roots: Roots) -> None:
             f"{tree['dev'].absolute()} {len(speakers)} speakers",
             partial(_write_trials, tree["dev"], speakers),
         )
-        step = Step("dev_trials.txt", "dev trials", stamp, DEV_TRIALS, make)
-        dev_trials = plan.add(step, "any: s3prl opens them, and scores none")
+        expected = "any: s3prl opens them, and scores none"
+        dev_trials = plan.add("dev_trials.txt", "dev trials", expected, make, DEV_TRIALS, stamp)
     plan.set("dev_meta_data", dev_trials)
     plan.set("test_meta_data", trials)
 
@@ -111,11 +111,10 @@ def _link(plan: Plan, tree: dict[str, Path], held_out: set[str] | None) -> None:
         if together and held_out is not None:
             chosen = [name for name in _speakers(folder) if (name in held_out) == (part == "test")]
             stamp, make = f"{source} {len(chosen)} speakers", partial(_link_files, folder, chosen)
-            step = Step(target, f"links of {part}", stamp, len(chosen), make)
-            plan.add(step, f"{part}/wav/", f"{len(chosen)} speakers in {folder}")
+            found = f"{len(chosen)} speakers in {folder}"
+            plan.add(target, f"links of {part}", f"{part}/wav/", make, len(chosen), stamp, found)
         else:
-            step = Step(target, f"link to {part}", source, 1, partial(link_folder, folder))
-            plan.add(step, f"{part}/wav/", f"in {folder}")
+            plan.add(target, f"link to {part}", f"{part}/wav/", partial(link, folder), 1, source, f"in {folder}")
             if together:
                 return  # SID takes everything from one place
 

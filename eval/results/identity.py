@@ -176,7 +176,8 @@ def differences(a: Record, b: Record) -> list[str]:
     found = [
         f"{what}: {mine or 'none'} and {yours or 'none'}" for what, (mine, yours) in pairs.items() if mine != yours
     ]
-    return found + _heard_differently(a, b) + _ruled_differently(a, b)
+    # Of other items, other audio is heard in any case.
+    return [*found, *([] if found else _heard_differently(a, b)), *_ruled_differently(a, b)]
 
 
 def _heard_differently(a: Record, b: Record) -> list[str]:

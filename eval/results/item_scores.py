@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from robustdistiller.common.files import write_bytes
+from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.record import OUTCOMES_VERSION, Record, RecordError
 from robustdistiller.eval.tasks import Task
 
@@ -64,6 +65,8 @@ class Outcomes:
     Attributes:
         ids: distinct, sorted, the same wherever the corpus lies.
         metrics: metric name to the items' scores.
+        groups: the speaker of each item, its own id where the speaker is not known. Items of one speaker are more
+            alike than others, so that resampling draws speakers.
 
     Example:
         >>> outcomes = Outcomes.sort(["b", "a"], {"accuracy": ItemScores(np.array([1, 0]), np.ones(2))})
@@ -73,9 +76,14 @@ class Outcomes:
 
     ids: tuple[str, ...]
     metrics: Mapping[str, ItemScores]
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", self.ids)
 
     @classmethod
-    def sort(cls, ids: Sequence[str], metrics: Mapping[str, ItemScores]) -> Outcomes:
+    def sort(cls, ids: Sequence[str], metrics: Mapping[str, ItemScores], groups: Sequence[str] = ()) -> Outcomes:
         """Items brought into the order of their ids.
 
         Raises:
@@ -90,7 +98,7 @@ class Outcomes:
                 raise NoOutcomes(f"there are {len(ids)} names for {len(scores.numerator)} items of {name}")
         order = np.argsort(np.array(ids))
         ordered = {n: ItemScores(s.numerator[order], s.denominator[order], s.scale) for n, s in metrics.items()}
-        return cls(tuple(ids[i] for i in order), ordered)
+        return cls(tuple(ids[i] for i in order), ordered, tuple(groups[i] for i in order) if groups else ())
 
     def with_metric(self, name: str, ids: Sequence[str], scores: ItemScores) -> Outcomes:
         """The same items with one more metric.
@@ -106,7 +114,7 @@ class Outcomes:
         other = Outcomes.sort(ids, {name: scores})
         if other.ids != self.ids:
             raise NoOutcomes(f"{name} has other items than {', '.join(self.metrics)}")
-        return Outcomes(self.ids, {**self.metrics, **other.metrics})
+        return Outcomes(self.ids, {**self.metrics, **other.metrics}, self.groups)
 
 
 def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) -> Outcomes:
@@ -189,14 +197,7 @@ def check_against(outcomes: Outcomes, record: Record) -> None:
 
 
 def write_outcomes(path: Path, outcomes: Outcomes) -> dict[str, Any]:
-    """Write the file and return what the record's field `outcomes` holds.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "test-seed1-abababab.npz"
-        >>> write_outcomes(path, Outcomes.sort(["a"], {"accuracy": ItemScores(np.ones(1), np.ones(1))}))["items"]
-        1
-    """
+    """Write the file and return what the record's field `outcomes` holds."""
     arrays: dict[str, np.ndarray] = {"ids": np.frombuffer("\n".join(outcomes.ids).encode(), np.uint8)}
     for name, scores in outcomes.metrics.items():
         arrays[f"{name}.numerator"] = _compact(scores.numerator)
@@ -219,20 +220,19 @@ def _compact(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int32 if whole else np.float64)
 
 
-def read_outcomes(record_path: Path | str, record: Record) -> Outcomes | None:
+def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
     """The results of single items that a record points to; None where it has none.
 
-    Raises:
-        RecordError: the file is missing, was changed, or does not add up to the record's scores.
+    Args:
+        path: file of the record.
+        record: what it holds.
 
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> read_outcomes("record.json", example_record()) is None
-        True
+    Raises:
+        RecordError: their file is missing, was changed, or does not add up to the record's scores.
     """
     if record.outcomes is None:
         return None
-    path = Path(record_path).with_name(record.outcomes["file"])
+    record_path, path = path, Path(path).with_name(record.outcomes["file"])
     if not path.is_file():
         raise RecordError(f"{record_path} points to {path.name}, which is not there; copy both or evaluate again")
     data = path.read_bytes()
@@ -250,3 +250,34 @@ def read_outcomes(record_path: Path | str, record: Record) -> Outcomes | None:
     except NoOutcomes as error:
         raise RecordError(f"{path} does not belong to its record: {error}") from error
     return outcomes
+
+
+def items_of(path: Path | str | Sequence[Path | str]) -> Outcomes | None:
+    """The results of single items of a record; None where it has none.
+
+    Args:
+        path: file of the record; those of all folds for their mean, in which each fold counts the same.
+
+    Raises:
+        FileNotFoundError: no such record.
+        RecordError: the record or its file of results is broken, or an item is in two folds.
+    """
+    if not isinstance(path, Path | str):
+        folds = [items_of(one) for one in path]
+        return None if None in folds else _over_folds(folds)
+    return read_outcomes(path, read_record(path))
+
+
+def _over_folds(folds: Sequence[Outcomes]) -> Outcomes:
+    """An item of a fold of n items counts 1/n: then all folds count the same, whatever their size."""
+    merged = {}
+    for name in [name for name in folds[0].metrics if all(name in one.metrics for one in folds)]:
+        parts = [one.metrics[name] for one in folds]
+        weights = [1.0 / part.denominator.sum(dtype=np.float64) for part in parts]
+        sides = ((w * getattr(part, side) for w, part in zip(weights, parts)) for side in ("numerator", "denominator"))
+        merged[name] = ItemScores(*(np.concatenate(list(side)) for side in sides), parts[0].scale)
+    ids, groups = ([name for one in folds for name in getattr(one, of)] for of in ("ids", "groups"))
+    try:
+        return Outcomes.sort(ids, merged, groups)
+    except NoOutcomes as error:
+        raise RecordError(f"the folds cannot be brought together: {error}") from error

@@ -22,13 +22,15 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, SourceSpec
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.errors import run_command
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
-from robustdistiller.eval.conditions.manifest import ManifestError, ReplayedCorruptor, condition_of, find_manifests
-from robustdistiller.eval.conditions.sources import KINDS, Sources
+from robustdistiller.eval.conditions.manifest import ManifestError, condition_of, find_manifests
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
+from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import SuiteError, load_suites
-from robustdistiller.eval.conditions.training import TrainingPlan, write_note
+from robustdistiller.eval.conditions.train_condition import TrainingPlan, write_note
 from robustdistiller.eval.results.record import RecordError
 from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.run.head_checkpoint import LaunchError, check_origin, find_head, write_origin
@@ -126,7 +128,7 @@ class Launch:
         self.typed, self.ours = typed, ours
         trains = args.mode != "evaluate" and "train_condition" in typed
         allowed = {"feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s"}
-        allowed |= {"train_condition", *KINDS, "corruption_seed"} if trains else set()
+        allowed |= {"train_condition", *SOURCES, "corruption_seed"} if trains else set()
         misplaced = sorted((typed & set(ours)) - allowed) if args.mode != "evaluate" else []
         if misplaced:
             names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
@@ -279,9 +281,9 @@ class Launch:
 
     def _given_over(self, sources: Sources) -> Sources:
         try:
-            return sources.with_given({kind: tuple(self.ours[kind] or ()) for kind in KINDS})
+            return sources.with_given({kind: tuple(self.ours[kind] or ()) for kind in SOURCES})
         except ValueError as error:
-            raise LaunchError(f"{', '.join(f'--{kind}' for kind in KINDS if self.ours[kind])}: {error}") from error
+            raise LaunchError(f"{', '.join(f'--{kind}' for kind in SOURCES if self.ours[kind])}: {error}") from error
 
     def _training(self, task: tasks.Task) -> TrainingPlan:
         """What the head is trained under."""
@@ -312,7 +314,7 @@ def _with_names_of(conditions: Iterable[Condition], sources: Sources) -> Sources
     """The sources with a place for every name that a manifest's conditions use."""
     named = {kind: dict(specs) for kind, specs in sources.named.items()}
     for condition in conditions:
-        for kind in KINDS:
+        for kind in SOURCES:
             if name := condition.source(kind):
                 named.setdefault(kind, {}).setdefault(name, SourceSpec())
     return dataclasses.replace(sources, named=named)

@@ -22,15 +22,17 @@ from robustdistiller.common.files import file_digest, slug, write_text
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
-from robustdistiller.eval.conditions.manifest import SUFFIX, ReplayedCorruptor
+from robustdistiller.eval.conditions.manifest import SUFFIX
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.conditions.training import TrainingPlan, read_note
+from robustdistiller.eval.conditions.train_condition import TrainingPlan, read_note
 from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
 from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.source_code import upstream_code
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.dev_choice import append_scores, read_selection
 from robustdistiller.eval.run.head_checkpoint import LaunchError
@@ -319,6 +321,7 @@ class ConditionRunner:
             ],
             "scoring": dict(official.settings) if official is not None and official.settings else None,
             "manifest_digest": view.manifest_digest(),
+            "audio_digest": view.audio_digest(),
         }
 
     def _write(
@@ -363,6 +366,7 @@ class ConditionRunner:
             label=self.plan.label,
             upstream_options=read_options(self.args.upstream_model_config),
             checkpoint=ModelName.short_of(self.args.upstream_ckpt),
+            upstream_code=upstream_code(upstream),
             checkpoint_digest=digest,
             checkpoint_digest_of=digest_of,
             # A file that another runtime runs has no parameters here, and says how many it holds.

@@ -13,10 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval import tasks
-from robustdistiller.eval.conditions.sources import KINDS, Sources
+from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
@@ -370,7 +371,7 @@ class SweepConfig:
         Raises:
             SweepError: a suite cannot be read.
         """
-        return self._suite.sources.with_given({kind: getattr(self, kind) for kind in KINDS})
+        return self._suite.sources.with_given({kind: getattr(self, kind) for kind in SOURCES})
 
     @property
     def _suite(self) -> Suite:

@@ -63,7 +63,8 @@ class Task:
         protocol: how heads are trained, chosen and scored, and what a standard run may not change.
         id_position: index of the utterance ids in what follows the waveforms in a batch, ``(waveforms, *others)``.
         corruption: ``"waveforms"``: corrupting the first batch item is enough; ``"mixture"``: the batch also holds the
-            mixture's spectrogram, which must be rebuilt; ``"none"``: the batch has another layout.
+            mixture's spectrogram, which must be rebuilt; ``"recordings"``: the waveforms are parts of recordings, which
+            are corrupted whole, so that upstreams of any frame rate get the same; ``"none"``: another layout.
         best_checkpoint: what s3prl saves when the development score improves, None if it chooses no checkpoint.
         trainable: False for a task without a trained head.
         pooled_head: the expert hands an utterance's frames to its ``projector`` and ``model`` and to nothing else.
@@ -147,8 +148,8 @@ class Task:
     def utterance_ids(self, others: Sequence[Any], batch_size: int) -> list[str]:
         """Ids of a batch's waveforms, the same wherever the corpus lies.
 
-        A diarization recording arrives cut into chunks: they are numbered. Verification names utterances by their
-        path: its last three parts are kept.
+        A diarization recording arrives cut into chunks: it has one id. Verification names utterances by their path:
+        its last three parts are kept.
 
         Args:
             others: what follows the waveforms in the batch.
@@ -162,16 +163,14 @@ class Task:
             >>> get("ASV").utterance_ids((["/data/vox1/test/wav/id10270/5r0dWxy17C8/00001.wav"],), 1)
             ['id10270-5r0dWxy17C8-00001']
             >>> get("SD").utterance_ids((None, None, "rec7"), 2)
-            ['rec7-000', 'rec7-001']
+            ['rec7']
         """
         if self.corruption == "none":
             raise ValueError(f"{self.code} batches carry no utterance ids: this task cannot be evaluated corrupted.")
         ids = others[self.id_position]
-        if self.code == "SD":
-            if not isinstance(ids, str):
-                raise ValueError(f"SD names its recordings on the test split only, found {ids!r}: use -t test.")
-            ids = [f"{ids}-{chunk:03d}" for chunk in range(batch_size)]
-        elif self.code == "ASV":
+        if self.corruption == "recordings" and isinstance(ids, str):
+            return [ids]
+        if self.code == "ASV":
             ids = ["-".join(PurePath(path).with_suffix("").parts[-3:]) for path in ids]
         if len(ids) != batch_size:
             raise ValueError(f"{self.code}: a batch of {batch_size} waveforms came with {len(ids)} ids: {ids!r}.")

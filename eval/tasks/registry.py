@@ -211,6 +211,7 @@ _ALL = (
         roots=_SD_ROOTS,
         corpora=(corpora.LIBRI2MIX, corpora.LIBRI2MIX_SPEECH_TIMES),
         protocol=protocols.SD,
+        corruption="recordings",
         id_position=2,
         best_checkpoint="best-states-dev.ckpt",
         packages={"pandas": "pandas", "h5py": "h5py"},

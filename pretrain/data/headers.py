@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.acoustics import AudioInfo, Piece, audio_info
-from robustdistiller.acoustics.audio.listing import file_stamps
+from robustdistiller.common.digests import file_stamps
 from robustdistiller.common.files import write_text
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """Listing and reading recordings: folders, files, manifests."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -168,6 +169,21 @@ def test_digest_follows_the_listing(library, tmp_path):
     assert AudioSource.from_path(library / "speech").digest() != digest
     path = library / "noise" / "long.wav"
     assert AudioSource([Piece("a", path, 0, 5)]).digest() != AudioSource([Piece("a", path, 0, 6)]).digest()
+
+
+def test_content_digest_is_of_samples_and_order_not_of_names(library, tmp_path):
+    original = AudioSource.from_path(library / "noise").content_digest
+    moved = shutil.copytree(library / "noise", tmp_path / "elsewhere" / "musan")
+    assert AudioSource.from_path(moved).content_digest == original
+    path = sorted(moved.rglob("*.wav"))[0]
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate)  # as many samples of as many bytes
+    assert AudioSource.from_path(moved).content_digest != original
+    assert AudioSource.from_path(moved).digest() == AudioSource.from_path(library / "noise").digest()
+    pieces = AudioSource.from_path(library / "noise").pieces
+    digests = {AudioSource(some, weights=w).content_digest for some, w in ((pieces, None), (pieces[::-1], None))}
+    digests.add(AudioSource(pieces, weights=[1.0] * (len(pieces) - 1) + [2.0]).content_digest)
+    assert len(digests) == 3
 
 
 def noises(folder, **samples):

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource
-from robustdistiller.eval.conditions.manifest import Manifest, ManifestError, ReplayedCorruptor, digest_of
+from robustdistiller.eval.conditions.manifest import Manifest, ManifestError, digest_of
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 
 HERE = Path(__file__).parent / "first_version"
 RATE_HZ = 16000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import audio_digest
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.conditions.training import TrainingPlan
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.mini import data_dir
 from robustdistiller.mini.pack import read_pack
 
@@ -272,3 +273,29 @@ def test_named_sources_are_described_without_their_folders(noise_folder):
         corruptor = sources.corruptors([condition])[condition]
         assert sources.describe(condition, corruptor)["noise"]["name"] == noise_folder.name
         assert str(noise_folder.parent) not in condition.label
+
+
+def test_a_source_is_the_same_under_another_folder_name(noise_folder, tmp_path):
+    condition = Condition.parse("noise:snr_db=5")
+    moved = shutil.copytree(noise_folder, tmp_path / "musan_noise")
+    described = []
+    for folder in (noise_folder, moved):
+        sources = Sources(noise=(str(folder),))
+        described.append(sources.describe(condition, sources.corruptors([condition])[condition])["noise"])
+    assert described[0]["name"] != described[1]["name"] and described[0]["digest"] == described[1]["digest"]
+    samples, rate = soundfile.read(moved / "noise0.wav")
+    soundfile.write(moved / "noise0.wav", samples[::-1], rate)  # as long, under the same name
+    sources = Sources(noise=(str(moved),))
+    changed = sources.describe(condition, sources.corruptors([condition])[condition])["noise"]
+    assert changed["digest"] != described[0]["digest"]
+
+
+def test_the_digest_of_audio_is_of_every_sample(intents, corruptors):
+    _, view = heard(intents, corruptors["noise:snr_db=5"])
+    _, again = heard(intents, corruptors["noise:snr_db=5"], batch_size=3)
+    _, other = heard(intents, corruptors["noise+reverb:snr_db=0"])
+    _, clean = heard(intents, None)
+    assert len(view.audio_digest()) == 64 and view.audio_digest() == again.audio_digest() != other.audio_digest()
+    assert clean.audio_digest() == ""
+    view.drawn["new"] = {"audio": "0"}
+    assert view.audio_digest() != again.audio_digest()

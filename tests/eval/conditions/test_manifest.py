@@ -17,10 +17,10 @@ from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import (
     Manifest,
     ManifestError,
-    ReplayedCorruptor,
     condition_of,
     find_manifests,
 )
+from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 
 UTTERANCES = {

@@ -38,7 +38,7 @@ def test_length_tables_are_those_written_by_hand(toy_corpora, look_at, tmp_path)
     toy_corpora.build("ASR", tmp_path / "data")
     by_hand = {f"len_for_bucket/{path.name}": path for path in (tmp_path / "data" / "buckets").iterdir()}
     plan = look_at("ASR", tmp_path / "data")
-    assert sorted(made(plan).made) == sorted(by_hand) and len(by_hand) >= 3
+    assert sorted(made(plan)) == sorted(by_hand) and len(by_hand) >= 3
     for name, path in by_hand.items():
         assert (tmp_path / "out" / name).read_text() == path.read_text()
     assert not (tmp_path / "out" / ".work").exists()
@@ -217,11 +217,11 @@ def test_what_is_there_is_kept_and_what_it_was_made_of_is_noticed(toy_corpora, l
     made(look_at("ASR", tmp_path / "data"))
     again = look_at("ASR", tmp_path / "data")
     assert "made before" in {finding.found for finding in again.findings}
-    assert made(again).made == ()
+    assert made(again) == []
     toy_corpora.write(tmp_path / "data" / "LibriSpeech" / "dev-clean" / "12" / "7" / "12-7-0002.flac", 2.0)
     text = tmp_path / "data" / "LibriSpeech" / "dev-clean" / "12" / "7" / "12-7.trans.txt"
     text.write_text(text.read_text() + "12-7-0002 A CAT\n")
-    assert made(look_at("ASR", tmp_path / "data")).made == ("len_for_bucket/dev-clean.csv",)
+    assert made(look_at("ASR", tmp_path / "data")) == ["len_for_bucket/dev-clean.csv"]
     assert "12-7-0002.flac,32000" in (tmp_path / "out" / "len_for_bucket" / "dev-clean.csv").read_text()
 
 

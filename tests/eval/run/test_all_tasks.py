@@ -63,7 +63,7 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
     assert set(records) == {"clean", "noise:snr_db=0,noise=white", "noise+reverb:snr_db=5"}
     assert {(r.status, r.split, r.task) for r in records.values()} == {("ok", task.splits[0], code)}
     assert len({r.items_scored for r in records.values()}) == 1 and records["clean"].items_scored > 1
-    assert len({r.manifest_digest for r in records.values()}) == 3
+    assert len({r.manifest_digest for r in records.values()}) == len({r.audio_digest for r in records.values()}) == 3
     if code == "SD":
         assert all(0 < value_of(r, "der") == min(r.scoring["rates"].values()) for r in records.values())
         assert {r.scoring["reference"] for r in records.values()} == {"rttm"}

@@ -6,7 +6,6 @@ upstream), so it is asked for by name, noted beside the head, and part of every 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +20,10 @@ from torch.utils.data.distributed import DistributedSampler
 from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.conditions.loader import CorruptingCollate
-from robustdistiller.eval.report.robustness import CLEAN
+from robustdistiller.eval.conditions.loader import corrupted_batches
 from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks.rules import CLEAN
 
 NOTE = "train-condition.json"
 
@@ -56,26 +55,28 @@ class EpochDraws:
         return self.corruptors[generator.integers(len(self.corruptors))]
 
 
-class _TrainingCollate(CorruptingCollate):
-    """The same for training batches, which carry no ids in diarization: there the samples themselves give one."""
+class TrainingCorruptor:
+    """Corrupts training utterances, each under the condition that it meets in this epoch.
 
-    def __init__(self, collate: Callable, draws: EpochDraws, task: Task, dataset: Any) -> None:
-        super().__init__(collate, draws, task, dataset)
+    Args:
+        draws: of the epoch.
+    """
 
-    def __call__(self, samples: list) -> tuple[list, list, dict[str, dict], dict[str, np.ndarray]]:
-        if self.task.code != "SD":
-            return super().__call__(samples)
-        waveforms, *others = self.collate(samples)
-        ids = [hashlib.sha256(np.asarray(wave, np.float32).tobytes()).hexdigest() for wave in waveforms]
-        return [self._corrupt(wave, name, {}, {}) for wave, name in zip(waveforms, ids)], others, {}, {}
+    def __init__(self, draws: EpochDraws) -> None:
+        self.draws = draws
 
-    def _corrupt(self, waveform: np.ndarray, utterance_id: str, drawn: dict, clean: dict) -> np.ndarray:
-        chosen = self.corruptor.choose(utterance_id)
-        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.corruptor.epoch)
+    def __call__(self, waveform: np.ndarray, utterance_id: str) -> np.ndarray:
+        """The utterance, corrupted or as it is."""
+        chosen = self.draws.choose(utterance_id)
+        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.draws.epoch)
+
+    def take(self) -> tuple[dict, dict]:
+        """Nothing: no books are kept of training."""
+        return {}, {}
 
 
 class TrainingLoader:
-    """s3prl's training loader, heard under conditions.
+    """s3prl's training loader, under conditions.
 
     Args:
         loader: s3prl's.
@@ -98,13 +99,9 @@ class TrainingLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[list]:
-        stock = self.loader.collate_fn
-        self.loader.collate_fn = _TrainingCollate(stock, self.draws, self.task, self.loader.dataset)
-        try:
+        with corrupted_batches(self.loader, TrainingCorruptor(self.draws), self.task):
             for waveforms, others, *_ in self.loader:
                 yield [waveforms, *others]
-        finally:
-            self.loader.collate_fn = stock
 
 
 @dataclass(frozen=True)
