@@ -53,7 +53,7 @@ SUPERB = [
     "lxml",  # QbE
     "pandas",  # IC, ASR, SD; tables
     "matplotlib",  # plots
-    "psutil",  # sweeps: memory that is free
+    "psutil",  # memory in profiles
 ]
 TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]

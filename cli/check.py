@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -57,6 +56,7 @@ def check(
     out: Annotated[Path | None, typer.Option(help="Keep data, heads and logs here.", metavar="DIR")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> int:
+    from robustdistiller.common.process import usable_cores
     from robustdistiller.eval.check.run import check_on_tasks  # slow to import
     from robustdistiller.upstream.device import usable_device
     from robustdistiller.upstream.s3prl.entries import entry_of
@@ -73,7 +73,7 @@ def check(
             codes=task or (),
             steps=steps,
             device=device,
-            jobs=jobs or min(4, os.cpu_count() or 1),
+            jobs=jobs or min(4, usable_cores()),
             on_result=lambda one: typer.echo(line(one), err=as_json),
         )
     if as_json:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ def command(help_text: str = "", *, log_level: int = logging.WARNING) -> Callabl
         def run(*, verbose: bool, **arguments: Any) -> None:
             logging.basicConfig(format="%(message)s")
             logging.getLogger("robustdistiller").setLevel(logging.DEBUG if verbose else log_level)
+            if not verbose:  # what libraries say to one another's authors
+                warnings.filterwarnings("ignore", category=FutureWarning)
             raise typer.Exit(run_command(program, lambda: function(**arguments)))
 
         signature = inspect.signature(function, eval_str=True)

@@ -7,7 +7,8 @@ import json
 import typer
 
 from robustdistiller.cli.command import command
-from robustdistiller.eval.doctor import as_text, examine, mark, table
+from robustdistiller.eval.doctor.examination import examine
+from robustdistiller.eval.doctor.report import as_text, mark, table
 
 HELP = """
 Say what works here: versions, audio, s3prl, every SUPERB task, and what to type for what is missing.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import print_whole
+from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.model.cost import NOT_COUNTED
 from robustdistiller.upstream.s3prl.entries import entry_of
@@ -35,8 +34,8 @@ it does not count {NOT_COUNTED}. MACs depend on lengths only, so without --libri
 taken. Of this package's own encoders the count from the configuration is stored beside.
 
 Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one, after one run to warm up; of the
-32 utterances, their sum in one pass. Memory: the most that a process of its own holds (VmHWM on Linux, else getrusage),
-on a GPU what PyTorch has allocated.
+32 utterances, their sum in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has
+allocated.
 
 The result is written as JSON below --out. Given the folder of an upstream's records, robustdistiller leaderboard shows
 its MACs.
@@ -64,6 +63,7 @@ def profile(
         list[int] | None, typer.Option(help="CPU threads, repeatable; default: 1, and as many as there are.", min=1)
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     import torch
 
@@ -75,50 +75,31 @@ def profile(
         durations_s=_numbers(durations),
         repeats=repeats,
         devices=tuple(device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])),
-        threads=tuple(dict.fromkeys(threads or [1, _cores()])),
+        threads=tuple(dict.fromkeys(threads or [1, usable_cores()])),
         librispeech=None if librispeech is None else str(librispeech),
     )
-    found = measure(settings, Console(stderr=True))
+    with Console(stderr=True).status("loading") as status:
+        found = profile_upstream(settings, status.update)
     path = write_profile(out, found)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        return
     show(found, console)
     console.print(f"Written: {path}", soft_wrap=True, markup=False)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _numbers(text: str) -> tuple[float, ...]:
-    """Lengths in seconds.
-
-    Raises:
-        ValueError: something that is no positive number.
-    """
     try:
-        numbers = tuple(float(part) for part in text.split(",") if part.strip())
+        return tuple(sorted({float(part) for part in text.split(",") if part.strip()}))
     except ValueError:
-        numbers = ()
-    if not numbers or not all(0.05 <= number < 3600 for number in numbers):
-        raise ValueError(f"--durations {text}: expected seconds from 0.05 on, separated by commas, e.g. 1,5,10,20")
-    return tuple(sorted(set(numbers)))
-
-
-def measure(settings: ProfileSettings, console: Console) -> Profile:
-    """Profile with a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("loading", total=settings.steps)
-        return profile_upstream(settings, lambda what: progress.update(bar, description=what, advance=1))
+        raise ValueError(f"--durations {text}: expected seconds with commas between, e.g. 1,5,10,20") from None
 
 
 def show(found: Profile, console: Console) -> None:
     """Print a profile as tables."""
     counts = found.parameters
-    shown = Table(title=f"{found.label}: size and work", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    shown.add_column("")
-    shown.add_column("with heads" if counts["used_without_heads"] else "", justify="right")
-    if counts["used_without_heads"]:
-        shown.add_column("without", justify="right")
+    heads = ["with heads", "without"] if counts["used_without_heads"] else [""]
+    shown = new_table(f"{found.label}: size and work", [""], heads)
     shown.add_row("parameters stored", _millions(counts["stored"]))
     shown.add_row("parameters used", _millions(counts["used"]), _millions(counts["used_without_heads"]))
     superb = found.macs["superb"]
@@ -127,9 +108,8 @@ def show(found: Profile, console: Console) -> None:
     for one in found.macs["lengths"]:
         shown.add_row(f"MACs of {one['duration_s']:g} s", *(_giga(one.get(key)) for key in ("macs", "without_heads")))
     print_whole(shown, console)
-    shown = Table(title="Speed and memory", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for head in ("device", "threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"):
-        shown.add_column(head, justify="left" if head == "device" else "right")
+    columns = ["threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"]
+    shown = new_table("Speed and memory", ["device"], columns)
     for run in found.runs:
         what = f"32 utterances, {run['audio_s']:.0f} s" if run["what"] == "superb" else run["what"]
         seconds = sorted(run["seconds"])[len(run["seconds"]) // 2]
@@ -139,8 +119,7 @@ def show(found: Profile, console: Console) -> None:
     methods = dict.fromkeys(run["memory_method"] for run in found.runs)
     notes = [f"MACs by {found.macs['tool']} (torch {found.macs['tool_version']}); not counted: {NOT_COUNTED}."]
     notes.append(f"Audio: {superb['audio']}. Memory: {'; '.join(methods)}. {found.machine['processor']}.")
-    for note in notes:
-        console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
+    print_notes(notes, console)
 
 
 def _millions(count: int | None) -> str:

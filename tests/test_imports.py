@@ -38,7 +38,7 @@ def imports() -> dict[Path, list[tuple[str, bool]]]:
 
 def test_only_the_bridge_knows_torchaudio(imports) -> None:
     users = {str(path) for path, found in imports.items() for name, _ in found if name == "torchaudio"}
-    assert users == {"upstream/s3prl/bridge/sox_effects.py", "eval/doctor_probes.py"}, "use load_torchaudio()"
+    assert users == {"upstream/s3prl/bridge/sox_effects.py", "eval/doctor/probes.py"}, "use load_torchaudio()"
 
 
 def test_what_is_installed_does_not_know_research(imports) -> None:
@@ -49,5 +49,15 @@ def test_no_module_needs_one_operating_system_to_be_imported(imports) -> None:
     assert [(path, name) for path, found in imports.items() for name, top in found if top and name in UNIX_ONLY] == []
 
 
-def test_the_doctor_imports_the_standard_library_only(imports) -> None:
-    assert {name for name, top in imports[Path("eval/doctor.py")] if top} <= set(sys.stdlib_module_names)
+def test_the_doctor_needs_the_standard_library_only(imports) -> None:
+    """When it starts; with all modules of this package that it imports."""
+    seen, ahead = set(), {"eval/doctor/__main__.py"}
+    while ahead:
+        path = ahead.pop()
+        seen.add(path)
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        names = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+        ours = {name.removeprefix("robustdistiller.") for name in names if name.startswith("robustdistiller.")}
+        ahead |= {f"{name.replace('.', '/')}.py" for name in ours} - seen
+        assert {name for name, top in imports[Path(path)] if top} <= {*sys.stdlib_module_names, "robustdistiller"}
+    assert "common/process.py" in seen

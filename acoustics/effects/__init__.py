@@ -6,6 +6,7 @@ from .clipping import Clipping
 from .codec import Codec
 from .echo import Echo
 from .gain import Gain
+from .high_pass import HighPass
 from .low_pass import LowPass
 from .music import Music
 from .noise import Noise
@@ -25,7 +26,7 @@ EFFECTS: dict[str, type[Effect]] = {
         # what else sounds there,
         *(Talker, Music, Noise),
         # the microphone and its amplifier,
-        *(Gain, LowPass, Clipping, Resampling),
+        *(Gain, HighPass, LowPass, Clipping, Resampling),
         # and the line.
         *(Echo, Codec, PacketLoss),
     )

@@ -1,12 +1,7 @@
-"""One task in this process: stock s3prl, then this package without and with its feature cache.
-
-Run as ``python -m robustdistiller.eval.check.one_task JOB.json ANSWER.json``, so that an upstream that takes its
-process with it costs one task.
-"""
+"""One task in this process: stock s3prl, then this package without and with its feature cache."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
@@ -202,8 +197,16 @@ def _tensors(node: Any, path: str = "") -> dict[str, torch.Tensor]:
     return {name: value for key, one in kept.items() for name, value in _tensors(one, f"{path}/{key}").items()}
 
 
-def examine(job: Job) -> dict[str, Any]:
-    """Run all three and compare; fields of :class:`~robustdistiller.eval.check.run.TaskCheck`."""
+def examine(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Run all three and compare.
+
+    Args:
+        given: fields of a :class:`Job`.
+
+    Returns:
+        Fields of :class:`~robustdistiller.eval.check.run.TaskCheck`.
+    """
+    job = Job(**given)
     trial = Trial(job)
     found: dict[str, Any] = {"scores": {}}
     tolerance = SAME if job.device == "cpu" else ROUNDED
@@ -226,9 +229,3 @@ def examine(job: Job) -> dict[str, Any]:
     wrong = [f"s3prl and this package differ in {one}" for one in differences(stock, plain, tolerance)]
     wrong += [f"without and with the cache: {one}" for one in differences(plain, cached, ROUNDED)]
     return {**found, "status": "differs" if wrong else "ok", "why": "; ".join(wrong)}
-
-
-if __name__ == "__main__":
-    job_file, answer_file = map(Path, sys.argv[1:])
-    job = Job(**json.loads(job_file.read_text(encoding="utf-8")))
-    answer_file.write_text(json.dumps({"task": job.task, **examine(job)}), encoding="utf-8")

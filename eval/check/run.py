@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.process import ProcessDied, call_apart, usable_cores
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check.one_task import Job
 from robustdistiller.eval.check.toy_corpora import BUILDERS
@@ -113,7 +110,7 @@ def check_on_tasks(
 
     def examine(code: str) -> TaskCheck:
         job = Job(code, upstream, checkpoint, options, steps, device, str(folder.resolve() / code))
-        result = _examine(job, threads=max(1, (os.cpu_count() or 1) // jobs))
+        result = _examine(job, threads=max(1, usable_cores() // jobs))
         on_result(result)
         return result
 
@@ -132,20 +129,11 @@ def _examine(job: Job, threads: int) -> TaskCheck:
         return TaskCheck(job.task, "skipped", why)
     folder, started = Path(job.folder), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    job_file, answer = folder / "job.json", folder / "answer.json"
-    job_file.write_text(json.dumps(asdict(job)), encoding="utf-8")
-    answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "robustdistiller.eval.check.one_task", str(job_file), str(answer)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(folder / "cache")}
-    with (folder / "log.txt").open("wb") as log:
-        try:
-            status = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=HANGS_S
-            ).returncode
-        except subprocess.TimeoutExpired:
-            status = None
-    duration_s = round(time.monotonic() - started, 1)
-    if answer.is_file():
-        return TaskCheck(**json.loads(answer.read_text(encoding="utf-8")), duration_s=duration_s)
-    why = f"no end after {HANGS_S:.0f} s" if status is None else f"its process ended with status {status}"
-    return TaskCheck(job.task, "failed", f"{why}; see {folder / 'log.txt'}", duration_s=duration_s)
+    log = folder / "log.txt"
+    environment = {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(folder / "cache")}
+    one_task = "robustdistiller.eval.check.one_task:examine"
+    try:
+        answer = call_apart(one_task, asdict(job), environment=environment, timeout_s=HANGS_S, log=log)
+    except ProcessDied as error:
+        answer = {"status": "failed", "why": f"{error}; see {log}"}
+    return TaskCheck(job.task, **answer, duration_s=round(time.monotonic() - started, 1))

@@ -192,13 +192,14 @@ class ConditionLoader:
 
     @property
     def items_expected(self) -> int:
-        """Items of the whole split."""
+        """Items of the split, or of the part of it that a quick look takes."""
         dataset = self.loader.dataset
+        kept = getattr(self.loader, "kept", range(len(dataset)))
         if self.task.downstream == "asr":  # one element of this dataset is a batch of files
-            return sum(len(batch) for batch in dataset.X)
+            return sum(len(dataset.X[index]) for index in kept)
         if isinstance(dataset, TrialSides):
             return len(dataset.stock)
-        return len(dataset)
+        return len(kept)
 
     def manifest_digest(self) -> str:
         """SHA-256 over the drawn parameters in the order of utterance ids; ``none`` for clean audio."""

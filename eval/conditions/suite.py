@@ -68,7 +68,7 @@ def suite_names() -> list[str]:
 
     Example:
         >>> suite_names()
-        ['clean', 'correlation', 'line', 'robustdistiller']
+        ['clean', 'correlation', 'line', 'robustdistiller', 'srb']
     """
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 

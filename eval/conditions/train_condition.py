@@ -7,10 +7,8 @@ upstream), so it is asked for by name, noted beside the head, and part of every 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
-from robustdistiller.common.files import write_text
 from robustdistiller.eval.conditions.loader import corrupted_batches
-from robustdistiller.eval.run.head_checkpoint import LaunchError
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.rules import CLEAN
-
-NOTE = "train-condition.json"
 
 
 @dataclass(frozen=True)
@@ -150,49 +143,3 @@ class TrainingPlan:
             return TrainingLoader(loader, draws, self.task)
 
         return wrapped
-
-
-def write_note(folder: str | Path, note: Mapping[str, Any] | None, resumed: bool) -> None:
-    """Note beside a head what it is trained under; a training that goes on must go on the same way.
-
-    Args:
-        folder: the head's folder.
-        note: of `TrainingPlan.note`; None for clean training, which leaves no note.
-        resumed: whether a training goes on.
-
-    Raises:
-        LaunchError: it was trained under another condition so far.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> write_note(folder, {"train_condition": "reverb", "sources": {}, "seed": 0}, resumed=False)
-        >>> read_note(folder)["train_condition"]
-        'reverb'
-        >>> write_note(folder, None, resumed=True)
-        Traceback (most recent call last):
-        robustdistiller.eval.run.head_checkpoint.LaunchError: the head in ... was trained under 'reverb' so far, ...
-    """
-    path = Path(folder) / NOTE
-    before = read_note(folder)
-    if resumed and before != (dict(note) if note else None):
-        names = [(one or {}).get("train_condition", CLEAN) for one in (before, note)]
-        raise LaunchError(
-            f"the head in {folder} was trained under {names[0]!r} so far, it cannot go on under {names[1]!r} with "
-            "these sources and seed; give --train-condition, --noise, --rir, --speech and --corruption-seed as before"
-        )
-    if note is None:
-        path.unlink(missing_ok=True)
-        return
-    write_text(path, json.dumps(dict(note), indent=1) + "\n")
-
-
-def read_note(folder: str | Path) -> dict[str, Any] | None:
-    """What a head was trained under; None for clean audio.
-
-    Example:
-        >>> read_note("nowhere") is None
-        True
-    """
-    path = Path(folder) / NOTE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -8,7 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "measure": ["ProfileError", "ProfileSettings", "profile_upstream"],
+        "measure": ["ProfileSettings", "profile_upstream"],
         "record": ["Profile", "profile_path", "read_profiles", "write_profile"],
     },
 )

@@ -54,16 +54,7 @@ AUDIO_S = sum(UTTERANCES.values()) / SAMPLE_RATE_HZ
 
 
 def noise(samples: int, seed: int = 0) -> Tensor:
-    """White noise at a level of speech.
-
-    Args:
-        samples: length.
-        seed: of the noise.
-
-    Example:
-        >>> noise(16000).shape
-        torch.Size([16000])
-    """
+    """White noise at a level of speech, ``(samples,)``."""
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
 
 
@@ -77,13 +68,6 @@ def utterance(name: str, librispeech: Path | str | None = None) -> Tensor:
     Raises:
         FileNotFoundError: the corpus lacks the file.
         ValueError: the file has another length or rate than the protocol's.
-
-    Example:
-        >>> len(utterance("672-122797-0033"))
-        20560
-        >>> utterance("672-122797-0033", "nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: nowhere/test-clean/672/122797/672-122797-0033.flac is not there; ...
     """
     samples = UTTERANCES[name]
     if librispeech is None:

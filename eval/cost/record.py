@@ -36,10 +36,6 @@ class Profile:
         machine: processor, cores, device, versions, commit, date.
         start_utc: ISO 8601.
         version: of this format.
-
-    Example:
-        >>> example_profile().superb_macs
-        1600000000000
     """
 
     upstream: str
@@ -85,12 +81,7 @@ class Profile:
 
 
 def profile_path(root: Path | str, profile: Profile) -> Path:
-    """Where a profile belongs: ``root/upstream/digest/profile-machine.json``.
-
-    Example:
-        >>> profile_path("records", example_profile()).as_posix()
-        'records/fbank/none/profile-....json'
-    """
+    """Where a profile belongs: ``root/upstream/digest/profile-machine.json``."""
     where = [profile.machine.get(name) for name in ("processor", "cores")]
     where.append(sorted({str(run["device"]) for run in profile.runs}))
     machine = hashlib.sha256(json.dumps(where).encode()).hexdigest()[:8]

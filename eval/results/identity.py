@@ -207,5 +207,6 @@ def _ruled_differently(a: Record, b: Record) -> list[str]:
 def _rules_told(record: Record) -> str:
     """Stands in for the digest of the rules: what a record says about them."""
     if record.non_standard is None:
-        return made_digest(settings=record.settings, train_condition=record.train_condition)
+        half = "float16" in " ".join(record.feature_cache.values())
+        return made_digest(settings=record.settings, train_condition=record.train_condition, half_precision=half)
     return made_digest(deviations=sorted(record.non_standard))

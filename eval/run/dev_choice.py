@@ -7,17 +7,14 @@ choice travels with the head and with each of its records. No test audio takes p
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.common.files import write_text
+from robustdistiller.eval.run.head_checkpoint import HeadNote
 from robustdistiller.eval.tasks.base import Task
-
-SCORES_FILE = "dev-scores.jsonl"
-SELECTION_FILE = "selection.json"
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,6 @@ class Tried:
     resumed_at: tuple[int, ...] = ()
 
 
-def append_scores(folder: str | Path, split: str, step: int, scalars: Mapping[str, float], saved: list[str]) -> None:
-    """Add one evaluation during training to the folder's log of scores.
-
-    Args:
-        folder: the head's folder.
-        split: what was evaluated, e.g. ``dev``.
-        step: training step.
-        scalars: what s3prl logged, tag to value.
-        saved: checkpoints that s3prl saves because of it, e.g. ``["dev-best.ckpt"]``.
-
-    Example:
-        >>> import tempfile
-        >>> from robustdistiller.eval import tasks
-        >>> folder = tempfile.mkdtemp()
-        >>> append_scores(folder, "dev", 100, {"fluent_commands/dev-acc": 0.5}, ["dev-best.ckpt"])
-        >>> append_scores(folder, "dev", 200, {"fluent_commands/dev-acc": 0.25}, [])
-        >>> dev_score(folder, tasks.get("IC"))
-        (50.0, 100)
-    """
-    line = json.dumps({"split": split, "step": step, "scalars": dict(scalars), "saved": list(saved)})
-    with (Path(folder) / SCORES_FILE).open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
-
-
 def dev_score(folder: str | Path, task: Task) -> tuple[float | None, int | None]:
     """Score and step of the checkpoint in a head's folder that was best on the development set.
 
@@ -89,28 +62,13 @@ def dev_score(folder: str | Path, task: Task) -> tuple[float | None, int | None]
         >>> dev_score(tempfile.mkdtemp(), tasks.get("IC"))
         (None, None)
     """
-    try:
-        text = (Path(folder) / SCORES_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    note = HeadNote.read(folder)
+    scored = [one for one in note.dev_scores if one["split"].startswith(("dev", "valid"))] if note else []
+    if not scored:
         return None, None
-    best = last = None
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # broken off in the middle of a line; that step was evaluated again
-            continue
-        if not entry["split"].startswith(("dev", "valid")):
-            continue
-        last = entry
-        if entry["saved"]:
-            best = entry
-    chosen = best or last
-    if chosen is None:
-        return None, None
+    chosen = next((one for one in reversed(scored) if one["saved"]), scored[-1])
     score = task.scores(chosen["scalars"], chosen["split"]).get(task.dev_metric.name)
-    if score is None or score != score or score in (float("inf"), float("-inf")):
-        return None, None
-    return score, chosen["step"]
+    return (None, None) if score is None or not math.isfinite(score) else (score, chosen["step"])
 
 
 def choose(tried: Iterable[Tried], higher_is_better: bool) -> Tried | None:
@@ -149,25 +107,16 @@ def describe(task: Task, tried: Iterable[Tried], chosen: Tried) -> dict[str, Any
     }
 
 
-def write_selection(folder: str | Path, selection: Mapping[str, Any]) -> Path:
-    """Put the choice beside the chosen head, where the launcher finds it.
+def note_selection(folder: str | Path, selection: Mapping[str, Any]) -> None:
+    """Put the choice into the chosen head's note, from where it gets into its records.
 
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> _ = write_selection(folder, {"learning_rate": 0.1})
-        >>> read_selection(folder)
+        >>> note_selection(folder, {"learning_rate": 0.1})
+        >>> HeadNote.read(folder).selection
         {'learning_rate': 0.1}
     """
-    return write_text(Path(folder) / SELECTION_FILE, json.dumps(dict(selection), indent=1, allow_nan=False) + "\n")
-
-
-def read_selection(folder: str | Path) -> dict[str, Any] | None:
-    """The choice beside a head, None without one.
-
-    Example:
-        >>> read_selection("nowhere") is None
-        True
-    """
-    path = Path(folder) / SELECTION_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    note = HeadNote.read(folder) or HeadNote()
+    note.selection = dict(selection)
+    note.write(folder)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from robustdistiller.acoustics import EFFECTS
 from robustdistiller.eval.results.files import POLICIES, read_policy
 from robustdistiller.eval.run.cache.plan import DTYPES
+from robustdistiller.eval.run.head_checkpoint import LaunchError
+from robustdistiller.upstream.s3prl import bridge
+from robustdistiller.upstream.s3prl.entries import register
 
 EXAMPLES = """\
 examples:
@@ -153,44 +159,103 @@ def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
             "one utterance; the head is given what it is always given. For GPUs, e.g. 160 (default: 0, off)",
         ),
     ]
+    actions.append(
+        add(
+            "--quick",
+            action="store_true",
+            help="in training and evaluation: look at a tenth of every split and train for 1000 steps at most; such "
+            "numbers have a label of their own and are never mixed with those of the full run",
+        )
+    )
     return [action.dest for action in actions]
 
 
-def parser_class(argv: Sequence[str], after_parsing: Callable[[argparse.Namespace, set[str], dict[str, Any]], None]):
-    """A drop-in for ``argparse.ArgumentParser`` to hand to s3prl's ``get_downstream_args``.
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, set[str], dict[str, Any]]:
+    """Read a command line of ``run_downstream.py``.
 
     Args:
-        argv: the command line without the program's name.
-        after_parsing: called with s3prl's options (to be changed in place), the names of the options that were typed,
-            and our options.
+        argv: without the program's name.
 
-    Example:
-        >>> seen = {}
-        >>> parser = parser_class(["-m", "train", "--label", "x"], lambda *found: seen.update(zip("abc", found)))()
-        >>> _ = parser.add_argument("-m", "--mode"), parser.add_argument("--seed", default=1337)
-        >>> parser.parse_args(), sorted(seen["b"]), seen["c"]["label"]
-        (Namespace(mode='train', seed=1337), ['label', 'mode'], 'x')
+    Returns:
+        s3prl's settings, the names of the options that were typed, and our options.
     """
+    parser = _s3prl_parser()
+    ours = add_our_options(parser)
+    parser.prog, parser.epilog, parser.formatter_class = (
+        "run_downstream.py",
+        EXAMPLES,
+        argparse.RawDescriptionHelpFormatter,
+    )
+    parser.description = "s3prl's run_downstream, unchanged, with noisy and reverberant evaluation and records."
+    defaults = {action.dest: action.default for action in parser._actions if action.dest != "help"}
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS  # so that only what was typed is set
+    typed = vars(parser.parse_args(list(argv)))
+    values = {**defaults, **typed}
+    stock = argparse.Namespace(**{name: value for name, value in values.items() if name not in ours})
+    return stock, set(typed), {name: values[name] for name in ours}
+
+
+def s3prl_defaults() -> argparse.Namespace:
+    """s3prl's settings where nothing is typed."""
+    return argparse.Namespace(**{one.dest: one.default for one in _s3prl_parser()._actions if one.dest != "help"})
+
+
+def _s3prl_parser() -> argparse.ArgumentParser:
+    """The parser that s3prl's ``get_downstream_args`` makes, before it parses anything."""
+    bridge.install()
+    register()
+    from s3prl import run_downstream
+
+    class Made(Exception):
+        pass
 
     class Parser(argparse.ArgumentParser):
-        def __init__(self, **options: Any) -> None:
-            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-            super().__init__(
-                prog="run_downstream.py",
-                description="s3prl's run_downstream, unchanged, with noisy and reverberant evaluation and records.",
-                epilog=EXAMPLES,
-                **options,
-            )
-
         def parse_args(self, *_: Any, **__: Any) -> argparse.Namespace:
-            ours = add_our_options(self)
-            defaults = {action.dest: action.default for action in self._actions if action.dest != "help"}
-            for action in self._actions:
-                action.default = argparse.SUPPRESS  # so that only what was typed is set
-            typed = vars(super().parse_args(list(argv)))
-            values = {**defaults, **typed}
-            stock = argparse.Namespace(**{name: value for name, value in values.items() if name not in ours})
-            after_parsing(stock, set(typed), {name: values[name] for name in ours})
-            return stock
+            raise Made(self)
 
-    return Parser
+    stock = run_downstream.argparse
+    run_downstream.argparse = SimpleNamespace(ArgumentParser=Parser)
+    try:
+        run_downstream.get_downstream_args()
+    except Made as made:
+        parser = made.args[0]
+        parser.parse_args = partial(argparse.ArgumentParser.parse_args, parser)
+        return parser
+    finally:
+        run_downstream.argparse = stock
+    raise RuntimeError("s3prl's get_downstream_args no longer makes a parser")
+
+
+def override(text: str, args: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Carry out ``-o`` as s3prl does, for values with ``=`` in them too.
+
+    Args:
+        text: ``args.NAME=VALUE`` or ``config.A.B=VALUE``, several joined by ``,,``; what is no Python value is text.
+        args, config: changed in place.
+
+    Raises:
+        LaunchError: it is of another form.
+
+    Example:
+        >>> config = {}
+        >>> override("config.optimizer.lr=1e-3,,config.data.root=/data/lr=3 #4", argparse.Namespace(), config)
+        >>> config
+        {'optimizer': {'lr': 0.001}, 'data': {'root': '/data/lr=3 #4'}}
+    """
+    for option in text.split(",,"):
+        key, equals, written = (part.strip() for part in option.partition("="))
+        first, *path = key.split(".")
+        if not equals or first not in ("args", "config") or not path or (first == "args" and len(path) > 1):
+            raise LaunchError(f"-o: expected args.NAME=VALUE or config.KEY=VALUE, joined by ',,', found {option!r}")
+        try:
+            value = eval(written, {"__builtins__": {}, "math": math})
+        except Exception:  # noqa: BLE001 - whatever is no value is text
+            value = written
+        if first == "args":
+            setattr(args, path[0], value)
+            continue
+        node = config
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from robustdistiller.eval.results.record import NO_CHECKPOINT
+from robustdistiller.eval.run.head_checkpoint import tensors_digest
 from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.s3prl.bridge import s3prl_version
 
@@ -40,11 +40,7 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
         return checkpoint_digest(checkpoint), "file"
     if next(upstream.parameters(), None) is None:
         return NO_CHECKPOINT, "none"
-    digest = hashlib.sha256()
-    for name, tensor in sorted(upstream.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest(), "tensors"
+    return tensors_digest(upstream.state_dict()), "tensors"
 
 
 def read_options(path: str | None) -> str:

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +18,7 @@ from torch import Tensor
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from research.recipe_study.student import native_bfloat16
+from robustdistiller.common.process import call_apart
 from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
@@ -165,14 +162,6 @@ def _peak_bytes(way: _Way, duration_s: float) -> int:
     """Of a process that loads the file and encodes one utterance."""
     given = {"name": way.entry, "checkpoint": str(way.path), "options": None, "repeats": 1, "librispeech": None}
     given |= {"durations_s": [duration_s], "device": "cpu", "threads": 1, "superb": False}
-    done = subprocess.run(
-        [sys.executable, "-m", "robustdistiller.eval.cost.worker"],
-        input=json.dumps(given),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"measuring the memory of {way.path.name} failed: {done.stderr.strip().splitlines()[-1:]}")
-    return max(json.loads(line).get("peak_memory_bytes", 0) for line in done.stdout.splitlines())
+    time_upstream = "robustdistiller.eval.cost.timing:time_upstream"
+    (run,) = call_apart(time_upstream, given, environment={"OMP_NUM_THREADS": "1"})
+    return max(run["peak_memory_bytes"], run["loaded_memory_bytes"])

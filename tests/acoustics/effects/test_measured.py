@@ -155,6 +155,18 @@ def test_low_pass_at_its_cut_off(cutoff_hz):
         assert loss_db[hz > cutoff_hz + 150].min() > 55
 
 
+@pytest.mark.parametrize("cutoff_hz", [200, 500, 3000])
+def test_high_pass_at_its_cut_off(cutoff_hz):
+    noise = np.random.default_rng(0).standard_normal(20 * RATE_HZ).astype(np.float32)
+    hz, before = spectrum(noise)
+    loss_db = before - spectrum(apply("high_pass", noise, low_cutoff_hz=cutoff_hz))[1]
+    assert np.abs(loss_db[hz > cutoff_hz + 130]).max() < 0.1
+    assert loss_db[np.abs(hz - cutoff_hz).argmin()] == pytest.approx(6, abs=1)
+    assert loss_db[hz < cutoff_hz - 150].min() > 55
+    with pytest.raises(ValueError, match="low_cutoff_hz must be below 8000, found 9000"):
+        Corruptor("high_pass:low_cutoff_hz=9000")
+
+
 @pytest.mark.parametrize("rate_hz", [2000, 8000, 11025, 16000, 48000])
 def test_resampling_leaves_nothing_above_half_of_the_lower_rate(rate_hz):
     noise = np.random.default_rng(0).standard_normal(10 * RATE_HZ + 1).astype(np.float32)

@@ -74,7 +74,7 @@ def test_another_number_is_told(spoilt, tmp_path, monkeypatch):
         return run, corrupted
 
     monkeypatch.setattr(one_task.Trial, "here", wrong)
-    found = one_task.examine(Job("KS", "fbank", None, None, 2, "cpu", str(tmp_path)))
+    found = one_task.examine(vars(Job("KS", "fbank", None, None, 2, "cpu", str(tmp_path))))
     assert found["status"] == "differs" and "accuracy" in found["why"]
     assert ("s3prl and this package differ" in found["why"]) == (spoilt == "here")
 
@@ -90,6 +90,6 @@ def test_heads_are_compared_by_their_weights(tmp_path):
 
 
 def test_a_process_that_dies_is_a_failed_task(tmp_path, monkeypatch):
-    monkeypatch.setattr("robustdistiller.eval.check.run.sys.executable", "/bin/false")
+    monkeypatch.setattr("robustdistiller.common.process.sys.executable", "/bin/false")
     found = check_on_tasks("fbank", folder=tmp_path, codes=["KS"])
-    assert [(one.status, "its process ended with status 1" in one.why) for one in found.tasks] == [("failed", True)]
+    assert [(one.status, "no message (exit status 1)" in one.why) for one in found.tasks] == [("failed", True)]

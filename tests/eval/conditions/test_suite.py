@@ -26,7 +26,7 @@ def noise(folder, *names):
 
 
 def test_shipped_suites_are_what_the_papers_tested():
-    assert suite_names() == ["clean", "correlation", "line", "robustdistiller"]
+    assert suite_names() == ["clean", "correlation", "line", "robustdistiller", "srb"]
     robust = load_suite("robustdistiller")
     for kind in ("noise", "noise+reverb"):
         assert [c["snr_db"].low for c in robust.conditions if c.kind == kind] == [20, 15, 10, 5, 0, -5]
@@ -57,6 +57,27 @@ def test_the_line_suite_needs_no_recordings_and_changes_every_utterance():
         if corruptor is not None:
             heard = corruptor.apply(wave, corruptor.draw("utt-1", len(wave)))
             assert heard.shape == wave.shape and np.abs(heard - wave).max() > 1e-3
+
+
+def test_every_condition_of_the_srb_suite_is_drawn_in_four_severities(tmp_path):
+    suite = load_suite("srb")
+    voice = (0.1 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32)
+    given = suite.sources.with_given({"music": [str(noise(tmp_path / "music", "song.wav"))]})
+    assert {spec.split for spec in given.corpora.values()} == {"test"}
+    changes = {}
+    for condition, corruptor in given.corruptors(suite.conditions).items():
+        if corruptor is not None:
+            corrupted = corruptor.apply(voice, corruptor.draw("utt-1", len(voice)))
+            assert corrupted.shape == voice.shape and np.isfinite(corrupted).all()
+            group = condition.effects.keys(), condition.get("noise"), str(condition.get("pitch_cents"))[0] == "-"
+            changes.setdefault(str(group), []).append(np.abs(corrupted - voice).max())
+    assert {len(found) for found in changes.values()} == {4} and len(changes) == 13
+    assert min(min(found) for found in changes.values()) > 1e-3
+    for kind, key in (("noise", "snr_db"), ("music", "music_snr_db"), ("talker", "sir_db")):
+        levels = [c[key].low for c in suite.conditions if c.kind == kind]
+        assert levels == [30, 20, 10, 0] * (1 + (kind == "noise"))
+    with pytest.raises(ValueError, match="give --music FOLDER"):
+        suite.sources.corruptors(suite.conditions)
 
 
 def test_what_is_given_is_cut_down_to_its_held_out_part(tmp_path):
@@ -157,13 +178,8 @@ def test_a_wrong_suite_is_refused_in_one_sentence(text, message, tmp_path):
 
 
 def test_options_of_sources_are_refused_where_they_are_typed():
-    from robustdistiller.eval.run.head_checkpoint import LaunchError
-    from robustdistiller.eval.run.launcher import Launch
-
-    launch = Launch.__new__(Launch)
-    launch.ours = {"noise": ["/data/musan,splt=test"], "rir": None, "speech": None, "music": None}
-    with pytest.raises(LaunchError, match=r"^--noise: unknown option 'splt' in .*; did you mean 'split'"):
-        launch._given_over(Sources())
+    with pytest.raises(ValueError, match=r"^unknown option 'splt' in .*; did you mean 'split'"):
+        Sources().with_given({"noise": ["/data/musan,splt=test"]})
 
 
 def test_corpora_of_a_suite_are_drawn_from_by_their_weights(tmp_path):

@@ -14,8 +14,9 @@ import torch
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.eval.cost import ProfileError, ProfileSettings, profile_upstream, read_profiles, write_profile
-from robustdistiller.eval.cost.measure import count_parameters
+from robustdistiller.common.errors import RunFailed
+from robustdistiller.eval.cost import ProfileSettings, profile_upstream, read_profiles, write_profile
+from robustdistiller.eval.cost.counting import count_parameters
 from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, utterance
 from robustdistiller.eval.cost.record import example_profile
 from robustdistiller.eval.report.measured import read_systems
@@ -45,7 +46,7 @@ def test_superbs_utterances_and_the_published_count():
 def test_student_from_the_command_line(toy_student, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     some = dict(list(UTTERANCES.items())[::8])
-    monkeypatch.setattr("robustdistiller.eval.cost.measure.UTTERANCES", some)  # whose MACs are counted
+    monkeypatch.setattr("robustdistiller.eval.cost.counting.UTTERANCES", some)  # whose MACs are counted
     options = ["-k", str(toy_student), "--durations", "2,0.5", "--repeats", "2", "--threads", "1", "--label", "toy"]
     result = run("robustdistiller_local", *options, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -70,20 +71,23 @@ def test_student_from_the_command_line(toy_student, tmp_path, monkeypatch):
         assert words in result.output
 
     record = example_record(
-        upstream="robustdistiller_local", checkpoint_digest=checkpoint_digest(toy_student), checkpoint_digest_of="file"
+        upstream="robustdistiller_local",
+        label="student",
+        checkpoint_digest=checkpoint_digest(toy_student),
+        checkpoint_digest_of="file",
     )
     write_record(tmp_path / "records", record)
     write_record(tmp_path / "records", dataclasses.replace(record, checkpoint_digest="cd" * 32, label="other"))
     board = build_board(read_systems([tmp_path / "records"]), None)
-    assert {row.name: row.macs_g for row in board.rows} == {"fbank": superb["macs"] / 1e9, "other": None}
-    assert [row["macs"] for row in page_data(board)["rows"] if row["name"] == "fbank"] == [superb["macs"] / 1e9]
+    assert {row.name: row.macs_g for row in board.rows} == {"student": superb["macs"] / 1e9, "other": None}
+    assert [row["macs"] for row in page_data(board)["rows"] if row["name"] == "student"] == [superb["macs"] / 1e9]
 
 
 def test_an_upstream_of_s3prl_step_by_step(tmp_path):
     settings = ProfileSettings("fbank", durations_s=(1.0,), repeats=1, threads=(1,))
     said: list[str] = []
     found = profile_upstream(settings, said.append)
-    assert len(said) == settings.steps == 66 and said[-1] == "timing on cpu, 1 threads"
+    assert said == ["counting parameters and MACs", "timing on cpu, 1 threads"]
     assert found.parameters == {"stored": 0, "used": 0, "used_without_heads": None}
     assert found.checkpoint_digest == "none" and set(found.macs["superb"]) == {"utterances", "audio_s", "audio", "macs"}
     assert found.macs["superb"]["macs"] > 0, "its mel filters are a product of matrices"
@@ -102,16 +106,16 @@ def test_parameters_that_no_hidden_state_depends_on_are_not_used(toy_student):
 
 MEMORY = """
 import numpy as np
-from robustdistiller.eval.cost.worker import Memory
-memory = Memory("cpu")
-memory.reset()
-before = memory.peak_bytes()
-block = np.ones(60_000_000)  # 480 MB
-assert memory.peak_bytes() - before > 400e6
-del block
-if "own, reset before each" in memory.method:
-    memory.reset()
-    assert memory.peak_bytes() < before + 100e6
+from robustdistiller.eval.cost.timing import PeakMemory
+with PeakMemory("cpu") as before:
+    pass
+with PeakMemory("cpu") as during:
+    block = np.ones(60_000_000)  # 480 MB
+    block.sort(); del block
+with PeakMemory("cpu") as after:
+    pass
+assert during.peak_bytes - before.peak_bytes > 400e6, (before.peak_bytes, during.peak_bytes)
+assert after.peak_bytes < before.peak_bytes + 100e6
 """
 
 
@@ -140,11 +144,13 @@ def test_what_cannot_be_profiled_is_said(tmp_path, monkeypatch):
     assert result.exit_code == 2 and "did you mean 'robustdistiller_mini'" in result.output
     result = run("fbank", "--durations", "1,soon")
     assert result.exit_code == 2 and "--durations 1,soon: expected seconds" in result.output
+    result = run("fbank", "--durations", "0,1")
+    assert result.exit_code == 2 and "expected one or more, from 0.05 s to an hour" in result.output
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'RuntimeError: out of memory' >&2\nexit 3\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(ProfileError, match=r"fbank failed on cpu, 1 threads: .* out of memory \(exit status 3"):
+    with pytest.raises(RunFailed, match=r"fbank failed on cpu, 1 threads: .* out of memory \(exit status 3"):
         profile_upstream(ProfileSettings("fbank", durations_s=(0.5,)))
     assert not list(tmp_path.rglob("profile-*.json"))
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
-import json
 import re
 import shutil
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import Manifest
 from robustdistiller.eval.results.files import read_records, write_record
 from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.run.dev_choice import dev_score
-from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head
+from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError, find_head
 from robustdistiller.eval.run.launcher import main
-from robustdistiller.eval.run.runner import ConditionRunner
+from robustdistiller.eval.run.s3prl_runner import HeadRunner
+from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, export_checkpoint, save_checkpoint
 from robustdistiller.upstream.pretrained import resolve as resolving
 from robustdistiller.upstream.s3prl.expert import UpstreamExpert
@@ -68,7 +70,9 @@ def stock(option, toy_student, head, tmp_path_factory) -> tuple[Path, str]:
         return done.stdout
 
     train = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "fluent_commands"]
-    run(*train, "-c", str(head / "ic.yaml"), "-p", str(folder), "-o", option)
+    config = folder.parent / "ic.yaml"
+    config.write_text(yaml.safe_dump(load_config(tasks.get("IC"))))
+    run(*train, "-c", str(config), "-p", str(folder), "-o", option)
     return folder, run("-m", "evaluate", "-e", str(folder / "states-4.ckpt"))
 
 
@@ -110,7 +114,7 @@ def test_clean_record_is_what_stock_s3prl_prints(head, stock, tmp_path):
 
 
 def _load_student(head: Path):
-    return UpstreamExpert(json.loads((head / "upstream.json").read_text())["checkpoint"])
+    return UpstreamExpert(HeadNote.read(head).upstream["checkpoint"])
 
 
 def test_one_record_per_condition_and_predictions_side_by_side(head, noise_folder, rir_folder, tmp_path):
@@ -128,7 +132,7 @@ def test_one_record_per_condition_and_predictions_side_by_side(head, noise_folde
     folders = sorted(path.name for path in (head / "conditions").iterdir())
     assert len(folders) == 3
     for folder in (head / "conditions").iterdir():
-        assert len(Manifest.load(folder / "manifest.jsonl.gz").utterances) == 3
+        assert len(Manifest.load(folder / "manifest-test.jsonl.gz").utterances) == 3
         examples = sorted(path.suffixes[0] for path in (folder / "audio").iterdir())
         assert (folder / "test_predict.csv").is_file() and examples == [".clean", ".json", ".wav"]
     # The same again gives the same noise.
@@ -170,7 +174,7 @@ def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkey
     assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
 
 
-def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kept(tmp_path):
+def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_noted(tmp_path):
     calls, written = [], []
 
     class Writer:
@@ -178,14 +182,20 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kep
             written.append((arguments, options))
 
     class Stock:
-        args = Namespace(expdir=str(tmp_path))
+        def __init__(self, args, config):
+            self.args, self.config, self.init_ckpt = args, config, {}
+            self.upstream = self.downstream = SimpleNamespace(model=SimpleNamespace(get_dataloader=None))
 
         def evaluate(self, split, writer, global_step):
             calls.append((split, global_step))
             writer.add_scalar("fluent_commands/dev-acc", 0.25, global_step=global_step)
             return ["dev-best.ckpt"]
 
-    runner = object.__new__(type("Runner", (ConditionRunner, Stock), {}))
+    class Runner(HeadRunner, Stock):
+        pass
+
+    args = Namespace(expdir=str(tmp_path), mode="train", device="cpu")
+    runner = Runner(args, {}, note=HeadNote())
     assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
     assert calls == [("dev", 2)]
     assert written == [(("fluent_commands/dev-acc", 0.25), {"global_step": 2})]
@@ -211,11 +221,11 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_kep
         (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
         (
             ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x", *HERE],
-            "-k: checkpoint no.ckpt: expected a file or folder, found nothing there",
+            "checkpoint no.ckpt: expected a file or folder, found nothing there",
         ),
         (
             ["-m", "train", "-u", "exp/no.ckpt", "-d", "IC", "-p", "x", *HERE],  # a model in an upstream's place
-            "-k: checkpoint exp/no.ckpt: expected a file or folder, found nothing there",
+            "checkpoint exp/no.ckpt: expected a file or folder, found nothing there",
         ),
         (["-m", "evaluate", "-e", "nowhere"], "-e nowhere: no such file or folder"),
         (["-m", "evaluate", "-e", "nowhere", "--condition", "noise:snr=5"], "unknown key 'snr'.*did you mean 'snr_db'"),
@@ -253,7 +263,7 @@ def test_nothing_is_downloaded_for_a_call_whose_audio_is_missing(option, tmp_pat
     assert asked == []
     assert main([*train, "-o", option]) == 2
     assert "rd_wavlm.ckpt, which could not be fetched" in capsys.readouterr().err and len(asked) == 1
-    assert not (tmp_path / "exp" / "upstream.json").exists()
+    assert not (tmp_path / "exp" / "head.json").exists()
 
 
 def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, capsys):
@@ -269,7 +279,7 @@ def test_moved_and_changed_upstreams_are_noticed(head, toy_student, tmp_path, ca
     assert "old/student.ckpt: expected a file or folder" in error and "args.upstream_ckpt='NEW_NAME'" in error
     option = f"args.upstream_ckpt='{moved}',,args.expdir='{copy}'"
     assert evaluate(copy, "-o", option) == 0
-    moved.write_bytes(moved.read_bytes() + b" ")  # another file at the same path
+    save_checkpoint(moved, SpeechEncoder(UpstreamExpert(toy_student).encoder.config), {})  # other weights
     assert evaluate(copy, "-o", option) == 2
     assert "train the head again" in capsys.readouterr().err
 

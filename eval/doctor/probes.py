@@ -1,4 +1,4 @@
-"""The checks of ``doctor`` that import something, each run in a process of its own by :func:`main`."""
+"""Checks that import something; :func:`run` calls one of them by name, in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,37 +6,53 @@ import contextlib
 import importlib
 import importlib.metadata
 import io
-import json
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.installation import PACKAGE, diagnose, install_command
-from robustdistiller.eval.doctor import Check, probe
-
-Answer = dict[str, Any]
+from robustdistiller.eval.doctor.examination import probe
+from robustdistiller.eval.doctor.report import Check
 
 _S3PRL = ("s3prl", "espnet-s3prl")
 _SHOWN = ("torch", "torchaudio", *_S3PRL, "lightning", "lhotse", "transformers", "huggingface_hub")
 # Not every installation is for these; 'dev' and the fork of s3prl repeat others.
 _OPTIONAL = {"metrics": "SE and SS", "export": "ONNX files", "slurm": "sweeps on a cluster", "rooms": "new rooms"}
+# Nobody misses these who has not installed s3prl.
+_OF_SUPERB = ("torchaudio", "s3prl", "audio")
 
 
-def packages() -> Answer:
+def run(name: str, *arguments: str) -> dict[str, Any]:
+    """What one probe finds; whatever it raises is what it found."""
+    superb = name in _OF_SUPERB
+    if superb and not any(map(_version, _S3PRL)):
+        absent = "not looked at: s3prl is not installed" if name != "s3prl" else "not installed"
+        found = [Check(name, False, absent, install_command("superb"), required=False)]
+    else:
+        try:
+            found = _PROBES[name](*arguments)
+        except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
+            unknown = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            problem, fix = diagnose(error) or (unknown, install_command("superb" if superb else ""))
+            found = [Check(name, False, problem, fix)]
+    answer: dict[str, Any] = {"checks": [asdict(check) for check in found]}
+    if name == "s3prl" and found[0].ok:
+        from robustdistiller.upstream.s3prl import bridge
+
+        answer["shims"] = [asdict(shim) for shim in bridge.install()]
+    return answer
+
+
+def packages() -> list[Check]:
     """What this package declares is installed, in versions it declares."""
-    return {"checks": [asdict(check) for check in check_packages(_requirements())]}
-
-
-def _requirements() -> list[str]:
     try:
-        return importlib.metadata.requires(PACKAGE) or []
+        return check_packages(importlib.metadata.requires(PACKAGE) or [])
     except importlib.metadata.PackageNotFoundError:
-        return [PACKAGE]
+        return check_packages([PACKAGE])
 
 
 def check_packages(requirements: Iterable[str]) -> list[Check]:
@@ -51,41 +67,31 @@ def check_packages(requirements: Iterable[str]) -> list[Check]:
     """
     from packaging.requirements import Requirement
 
-    wrong: dict[str, list[str]] = {"": []}
-    count = 0
+    problems: dict[str, list[str]] = {"": []}
     for requirement in map(Requirement, requirements):
-        extras = [extra for extra in ("", "superb", "train", *_OPTIONAL) if _is_for(requirement, extra)]
-        for extra in extras[:1]:
-            count += 1
-            wrong.setdefault(extra, [])
-            problem = _problem(requirement, with_fork=extra == "superb")
-            if problem:
-                wrong[extra].append(problem)
+        marker = requirement.marker
+        extras = ("", "superb", "train", *_OPTIONAL)
+        extra = next((one for one in extras if marker is None or marker.evaluate({"extra": one})), None)
+        if extra is not None:
+            found = _problem(requirement, with_fork=extra == "superb")
+            problems.setdefault(extra, []).extend([found] if found else [])
     shown = ", ".join(f"{name} {_version(name)}" for name in _SHOWN if _version(name))
     checks = []
-    for extra, problems in wrong.items():
-        what = f" ({_OPTIONAL[extra]})" if extra in _OPTIONAL else ""
-        found = "; ".join(problems) or ("" if extra else shown) or "all there"
-        fix = install_command(extra) if problems else ""
-        checks.append(
-            Check(f"packages for {extra}{what}" if extra else "packages", not problems, found, fix, required=not extra)
-        )
+    for extra, wrong in problems.items():
+        name = f"packages for {extra}" + (f" ({_OPTIONAL[extra]})" if extra in _OPTIONAL else "")
+        found = "; ".join(wrong) or ("" if extra else shown) or "all there"
+        fix = install_command(extra) if wrong else ""
+        checks.append(Check(name if extra else "packages", not wrong, found, fix, required=not extra))
     return checks
 
 
-def _is_for(requirement: Any, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
-
-def _problem(requirement: Any, with_fork: bool) -> str | None:
+def _problem(requirement: Any, with_fork: bool) -> str:
     version = _version(requirement.name)
-    if version is None and with_fork and requirement.name == "s3prl":
-        return None if any(map(_version, _S3PRL)) else "s3prl missing"
     if version is None:
-        return f"{requirement.name} missing"
-    if not requirement.specifier.contains(version, prereleases=True):
-        return f"{requirement.name} {version}, expected {requirement.specifier}"
-    return None
+        fork = with_fork and requirement.name == "s3prl" and any(map(_version, _S3PRL))
+        return "" if fork else f"{requirement.name} missing"
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return "" if fits else f"{requirement.name} {version}, expected {requirement.specifier}"
 
 
 def _version(package: str) -> str | None:
@@ -95,7 +101,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def torch() -> Answer:
+def torch() -> list[Check]:
     """PyTorch computes, and shares memory with NumPy; its GPUs."""
     import numpy as np
     import torch
@@ -105,13 +111,13 @@ def torch() -> Answer:
     built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     named = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus)
-    return _answer(
+    return [
         Check("torch", works, f"{torch.__version__}, {built_for}", "" if works else install_command()),
         Check("GPU", True, named or f"none, {os.cpu_count()} CPU cores", required=False),
-    )
+    ]
 
 
-def torchaudio() -> Answer:
+def torchaudio() -> list[Check]:
     """torchaudio imports beside this PyTorch, at least without its C++ library."""
     from packaging.requirements import Requirement
 
@@ -123,10 +129,10 @@ def torchaudio() -> Answer:
     if shim.applied and not fitting.contains(_version("torchaudio") or "", prereleases=True):
         # s3prl runs all the same; who wants torchaudio's C++ operators installs the one that fits.
         advice = f"; that works, and {torchaudio_library.mending_command()} brings one that fits"
-    return _answer(Check("torchaudio", True, shim.reason + advice))
+    return [Check("torchaudio", True, shim.reason + advice)]
 
 
-def s3prl() -> Answer:
+def s3prl() -> list[Check]:
     """s3prl's upstream list and its entry script import through the bridge."""
     from robustdistiller.upstream import register
     from robustdistiller.upstream.s3prl import bridge
@@ -140,11 +146,10 @@ def s3prl() -> Answer:
         importlib.import_module("s3prl.run_downstream")
     seconds = time.perf_counter() - start
     count = len([name for name in dir(hub) if not name.startswith("_")])
-    check = Check("s3prl", True, f"{version}, imported in {seconds:.1f} s, {count} upstreams")
-    return {**_answer(check), "shims": [asdict(shim) for shim in bridge.install()]}
+    return [Check("s3prl", True, f"{version}, imported in {seconds:.1f} s, {count} upstreams")]
 
 
-def audio() -> Answer:
+def audio() -> list[Check]:
     """A file written here is read back as s3prl reads it, and through Speech Commands' effects."""
     from robustdistiller.upstream.s3prl import bridge
 
@@ -160,7 +165,7 @@ def audio() -> Answer:
         soundfile.write(path, written, 16000, subtype="PCM_16")
         plain, rate_hz = torchaudio.load(str(path))
         quiet, _ = apply_effects_file(str(path), [["channels", "1"], ["rate", "16000"], ["gain", "-3.0"]])
-    return _answer(check_audio(written, plain.numpy()[0], quiet.numpy()[0], rate_hz))
+    return [check_audio(written, plain.numpy()[0], quiet.numpy()[0], rate_hz)]
 
 
 def check_audio(written: Any, plain: Any, quiet: Any, rate_hz: int) -> Check:
@@ -171,7 +176,7 @@ def check_audio(written: Any, plain: Any, quiet: Any, rate_hz: int) -> Check:
     return Check("audio", bool(ok), found, "" if ok else install_command("superb"))
 
 
-def tasks() -> Answer:
+def tasks() -> list[Check]:
     """What every task's packages and tools are good for; each package is imported in a process of its own."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -180,7 +185,7 @@ def tasks() -> Answer:
 
     modules = {module: name for task in TASKS.values() for module, name in task.packages.items()}
     with ThreadPoolExecutor(2) as pool:
-        answers = pool.map(lambda module: probe("module", [module])["checks"][0], modules)
+        answers = pool.map(lambda module: probe("module", module)["checks"][0], modules)
         broken = {modules[module]: answer["found"] for module, answer in zip(modules, answers) if not answer["ok"]}
     checks = []
     for task in TASKS.values():
@@ -190,37 +195,13 @@ def tasks() -> Answer:
         found += "".join(f"; {name} does not import: {broken[name]}" for name in failing)
         commands = [*needs.commands, *(f"pip install --force-reinstall --no-deps {name}" for name in failing)]
         checks.append(Check(task.code, not needs.missing and not failing, found, " && ".join(commands), required=False))
-    return _answer(*checks)
+    return checks
 
 
-def module() -> Answer:
-    """The module that the command line names imports."""
-    importlib.import_module(sys.argv[3])
-    return _answer(Check(sys.argv[3], True, ""))
+def module(name: str) -> list[Check]:
+    """The module of that name imports."""
+    importlib.import_module(name)
+    return [Check(name, True, "")]
 
 
-def _answer(*checks: Check) -> Answer:
-    return {"checks": [asdict(check) for check in checks]}
-
-
-_PROBES: dict[str, Callable[[], Answer]] = {
-    each.__name__: each for each in (packages, torch, torchaudio, s3prl, audio, tasks, module)
-}
-# Nobody misses these who has not installed s3prl.
-_OF_SUPERB = ("torchaudio", "s3prl", "audio")
-
-
-def main(name: str, answer: Path) -> None:
-    """Run one probe and write what it found; whatever it raises is what it found."""
-    superb = name in _OF_SUPERB
-    try:
-        if superb and not any(map(_version, _S3PRL)):
-            absent = "not looked at: s3prl is not installed" if name != "s3prl" else "not installed"
-            found = _answer(Check(name, False, absent, install_command("superb"), required=False))
-        else:
-            found = _PROBES[name]()
-    except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
-        unknown = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        problem, fix = diagnose(error) or (unknown, install_command("superb" if superb else ""))
-        found = _answer(Check(name, False, problem, fix))
-    answer.write_text(json.dumps(found), encoding="utf-8")
+_PROBES = {each.__name__: each for each in (packages, torch, torchaudio, s3prl, audio, tasks, module)}

@@ -15,8 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.eval import doctor, doctor_probes, tasks
-from robustdistiller.eval.doctor import Check, Report, as_text
+from robustdistiller.eval import tasks
+from robustdistiller.eval.doctor import examination, probes
+from robustdistiller.eval.doctor.report import Check, Report, as_text
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def report(home) -> Report:
         patch.setenv("HOME", str(home))
         for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME"):
             patch.delenv(name, raising=False)
-        return doctor.examine()
+        return examination.examine()
 
 
 def test_this_machine_can_run_the_core(report: Report):
@@ -63,7 +64,7 @@ def broken_package(folder: Path, name: str, code: str) -> dict[str, str]:
     [
         ("torch", "raise OSError('libcudart.so.13: no such file')", "torch", "OSError: libcudart.so.13: no such file"),
         ("torchaudio", "raise RuntimeError('built for CUDA 12')", "torchaudio", "even without its C++ library"),
-        ("s3prl", "import os; os.abort()", "s3prl", "status -6"),
+        ("s3prl", "import os; os.abort()", "s3prl", "exit status -6"),
         ("soundfile", "raise OSError('sndfile library not found')", "audio", "sndfile library not found"),
         ("h5py", "raise ImportError('numpy ABI')", "SD", "h5py does not import: ImportError: numpy ABI"),
         ("packaging", "raise SyntaxError('half a file')", "packages", "SyntaxError: half a file"),
@@ -73,7 +74,7 @@ def test_a_package_beyond_use_is_a_line_of_the_report(name, code, line, found, t
     for key, value in broken_package(tmp_path, name, code).items():
         monkeypatch.setenv(key, value)
     probe = "tasks" if line in tasks.TASKS else line
-    check = next(check for check in doctor.probe(probe)["checks"] if check["name"] == line)
+    check = next(check for check in examination.probe(probe)["checks"] if check["name"] == line)
     assert not check["ok"] and found in check["found"], check
     assert check["fix"] or name == "s3prl", "a process that died leaves no advice"
 
@@ -81,7 +82,7 @@ def test_a_package_beyond_use_is_a_line_of_the_report(name, code, line, found, t
 def test_files_of_the_current_folder_are_no_packages(tmp_path, monkeypatch):
     (tmp_path / "packaging.py").write_text("raise SystemExit('a script of the user')")
     monkeypatch.chdir(tmp_path)
-    (check,) = [check for check in doctor.probe("packages")["checks"] if check["name"] == "packages"]
+    (check,) = [check for check in examination.probe("packages")["checks"] if check["name"] == "packages"]
     assert check["ok"], check
 
 
@@ -92,7 +93,7 @@ def test_without_s3prl_the_core_works(tmp_path, monkeypatch):
     hide += "    return real(name)\nm.version = version\n"
     (tmp_path / "sitecustomize.py").write_text(hide)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    checks = [doctor.probe(name)["checks"][0] for name in ("torch", "torchaudio", "s3prl")]
+    checks = [examination.probe(name)["checks"][0] for name in ("torch", "torchaudio", "s3prl")]
     assert [(check["ok"], check["required"]) for check in checks] == [(True, True), (False, False), (False, False)]
     assert checks[2]["fix"].endswith("[superb]'") and "not installed" in checks[2]["found"]
 
@@ -115,53 +116,53 @@ def test_nothing_is_written_outside_a_temporary_folder(report: Report, home: Pat
 
 
 def test_python_version():
-    assert doctor.check_python((3, 10)).ok and doctor.check_python((3, 12)).ok
-    assert not doctor.check_python((3, 9)).ok and not doctor.check_python((3, 14)).ok
+    assert examination.check_python((3, 10)).ok and examination.check_python((3, 12)).ok
+    assert not examination.check_python((3, 9)).ok and not examination.check_python((3, 14)).ok
 
 
 def test_packages(monkeypatch: pytest.MonkeyPatch):
     installed = {"torch": "2.9.0", "espnet-s3prl": "2026.5.14"}
-    monkeypatch.setattr(doctor_probes, "_version", installed.get)
+    monkeypatch.setattr(probes, "_version", installed.get)
     wanted = ["torch>=2.8", "s3prl>=0.4.18; extra == 'superb'", "pesq; extra == 'metrics'", "old; python_version < '3'"]
-    core, superb, metrics = doctor_probes.check_packages(wanted)
+    core, superb, metrics = probes.check_packages(wanted)
     assert core.ok and core.required and core.found == "torch 2.9.0, espnet-s3prl 2026.5.14"
     assert superb.ok, "the fork serves as well"
     assert not metrics.ok and not metrics.required and metrics.found == "pesq missing"
     assert metrics.name == "packages for metrics (SE and SS)" and metrics.fix.endswith("[metrics]'")
-    core, train = doctor_probes.check_packages(["torch>=2.11", "numpy", "lhotse>=1.28; extra == 'train'"])
+    core, train = probes.check_packages(["torch>=2.11", "numpy", "lhotse>=1.28; extra == 'train'"])
     assert not core.ok and core.found == "torch 2.9.0, expected >=2.11; numpy missing"
     assert train.found == "lhotse missing" and not train.required
-    monkeypatch.setattr(doctor_probes, "PACKAGE", "not-installed-at-all")
-    missing = doctor_probes.check_packages(doctor_probes._requirements())[0]
+    monkeypatch.setattr(probes, "PACKAGE", "not-installed-at-all")
+    missing = probes.packages()[0]
     assert not missing.ok and missing.found == "not-installed-at-all missing"
 
 
 def test_audio_of_a_wrong_level_or_rate_shows():
     written = np.sin(np.arange(100) / 10)
-    assert doctor_probes.check_audio(written, written, written * 10**-0.15, 16000).ok
-    assert not doctor_probes.check_audio(written, written * 1.01, written * 10**-0.15, 16000).ok
-    assert not doctor_probes.check_audio(written, written, written, 16000).ok
-    assert not doctor_probes.check_audio(written, written, written * 10**-0.15, 8000).ok
+    assert probes.check_audio(written, written, written * 10**-0.15, 16000).ok
+    assert not probes.check_audio(written, written * 1.01, written * 10**-0.15, 16000).ok
+    assert not probes.check_audio(written, written, written, 16000).ok
+    assert not probes.check_audio(written, written, written * 10**-0.15, 8000).ok
 
 
 def test_missing_sox_comes_with_its_command(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda _name: None)
-    sox = doctor.check_sox()
+    monkeypatch.setattr(examination.shutil, "which", lambda _name: None)
+    sox = examination.check_sox()
     assert not sox.ok and not sox.required and "apt-get install sox" in sox.fix
 
 
 def test_disk(tmp_path: Path):
-    assert doctor.check_disk(tmp_path, minimum_gb=0).ok
-    full = doctor.check_disk(tmp_path, minimum_gb=1e9)
+    assert examination.check_disk(tmp_path, minimum_gb=0).ok
+    full = examination.check_disk(tmp_path, minimum_gb=1e9)
     assert not full.ok and not full.required and "GB free in" in full.found
 
 
 def test_a_cache_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "there" / "yet"))
-    assert doctor.check_cache().ok
+    assert examination.check_cache().ok
     (tmp_path / "file").touch(stat.S_IRUSR)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    found = doctor.check_cache()
+    found = examination.check_cache()
     assert not found.ok and "cannot be written" in found.found and found.fix.startswith("export XDG_CACHE_HOME=")
 
 

@@ -1,0 +1,138 @@
+"""Exact resumption: a head whose training was stopped and goes on is, to the bit, one that was never stopped.
+
+s3prl's checkpoints lack two things: where in the epoch the training was, and the state of the generators that shuffle,
+crop and drop. Both are put into the checkpoint with the optimizer's state, which s3prl saves and which PyTorch reads as
+if they were not there. A training that goes on sets the generators as they were when the epoch began, takes the batches
+that it had taken, sets the generators as they were when it was saved, and goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+
+_KEY = "robustdistiller"
+
+
+def why_not_exact(config: Mapping[str, Any], states: Mapping[str, Any]) -> str:
+    """Why a training cannot go on exactly where it stopped; empty where it can.
+
+    Args:
+        config: of the head.
+        states: its checkpoint.
+
+    Example:
+        >>> why_not_exact({"runner": {}}, {"Optimizer": {}})
+        'the checkpoint does not say where in its epoch the training was'
+    """
+    if config["runner"].get("fp16"):
+        return "s3prl does not save the loss scale of half-precision training"
+    if distributed.is_available() and distributed.is_initialized():
+        return "of several processes only one is saved"
+    if _KEY not in states.get("Optimizer", {}):
+        return "the checkpoint does not say where in its epoch the training was"
+    return ""
+
+
+class ExactTraining:
+    """Keeps one training's place, and takes it up again.
+
+    Args:
+        states: the checkpoint that the training goes on from; empty for a new one.
+        device: of the training.
+    """
+
+    def __init__(self, states: Mapping[str, Any], device: str) -> None:
+        self.device = str(device)
+        self._saved: dict[str, Any] | None = states.get("Optimizer", {}).get(_KEY)
+        self._epoch_began: dict[str, Any] = {}
+        self._taken = 0
+
+    def watch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have the place saved with the optimizer's state."""
+        optimizer.register_state_dict_post_hook(self._add_place)
+
+    def _add_place(self, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        now = generator_states(self.device)
+        return {**state, _KEY: {"epoch_began": self._epoch_began, "batches": self._taken, "now": now}}
+
+    def in_place(self, get_dataloader: Callable, train_split: str) -> Callable:
+        """An expert's ``get_dataloader`` whose first training loader begins where the training stopped."""
+
+        @functools.wraps(get_dataloader)
+        def wrapped(split: str, *args: Any, **options: Any) -> Any:
+            if split != train_split:
+                return get_dataloader(split, *args, **options)
+            if self._saved:
+                set_generator_states(self._saved["epoch_began"], self.device)
+            self._epoch_began = generator_states(self.device)
+            return _Place(get_dataloader(split, *args, **options), self)
+
+        return wrapped
+
+    def batches(self, loader: Any) -> Iterator[Any]:
+        """The batches of one epoch that are still to come."""
+        saved, self._saved = self._saved, None
+        self._taken = saved["batches"] if saved else 0
+        batches = iter(loader)
+        for _ in range(self._taken):
+            next(batches)
+        if saved:
+            set_generator_states(saved["now"], self.device)
+        for batch in batches:
+            self._taken += 1
+            yield batch
+
+
+class _Place:
+    """A training loader that is begun where the training stopped."""
+
+    def __init__(self, loader: Any, training: ExactTraining) -> None:
+        self.loader, self.training = loader, training
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.training.batches(self.loader)
+
+
+def generator_states(device: str = "cpu") -> dict[str, Any]:
+    """The states of the generators of Python, NumPy, PyTorch and, of a GPU, CUDA, in types that any checkpoint holds.
+
+    Example:
+        >>> states = generator_states()
+        >>> first = torch.rand(1), random.random(), np.random.rand()
+        >>> set_generator_states(states)
+        >>> first == (torch.rand(1), random.random(), np.random.rand())
+        True
+    """
+    name, keys, *others = np.random.get_state()
+    states = {"python": random.getstate(), "numpy": [name, keys.tolist(), *others], "torch": torch.get_rng_state()}
+    if device.startswith("cuda"):
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: Mapping[str, Any], device: str = "cpu") -> None:
+    """Set the generators as they were.
+
+    Args:
+        states: of :func:`generator_states`.
+        device: of the training.
+    """
+    version, keys, following = states["python"]
+    random.setstate((version, tuple(keys), following))
+    np.random.set_state(tuple(states["numpy"]))
+    torch.set_rng_state(states["torch"])
+    if device.startswith("cuda") and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,277 @@
+"""s3prl's own main and runner, driven by values instead of a command line.
+
+Everything that trains and scores is s3prl's. What is added stands around it: an upstream that is in memory, loaders
+that give a part of the data, corrupted audio or the batches after a stop, cached features, and the scores that s3prl
+computes during training, kept in the note beside the head.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
+from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.wrapper import CachedUpstream
+from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError
+from robustdistiller.eval.run.quick import Quick
+from robustdistiller.eval.run.resumption import ExactTraining
+from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
+from robustdistiller.upstream.s3prl import bridge
+from robustdistiller.upstream.s3prl.entries import register
+
+logger = logging.getLogger(__name__)
+
+
+class ScoreLogger:
+    """Stands where s3prl's experts expect a TensorBoard writer, and keeps the scalars.
+
+    Args:
+        writer: the TensorBoard writer behind it, which everything is handed on to; None without one.
+
+    Example:
+        >>> scores = ScoreLogger()
+        >>> scores.add_scalar("fluent_commands/test-acc", 0.5, global_step=0)
+        >>> scores.add_audio("mixture", [0.0])
+        >>> scores.scalars
+        {'fluent_commands/test-acc': 0.5}
+    """
+
+    def __init__(self, writer: Any = None) -> None:
+        self.scalars: dict[str, float] = {}
+        self._writer = writer
+
+    def add_scalar(self, tag: str, value: float, *args: Any, **options: Any) -> None:
+        """Keep one scalar and hand it on."""
+        self.scalars[tag] = float(value)
+        if self._writer is not None:
+            self._writer.add_scalar(tag, value, *args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("add_") or name in ("flush", "close"):
+            return (lambda *_, **__: None) if self._writer is None else getattr(self._writer, name)
+        raise AttributeError(name)
+
+
+class HeadRunner:
+    """Goes before s3prl's ``Runner`` in a class.
+
+    Args:
+        args, config: as s3prl's runner takes them.
+        module: the upstream in memory; None for the one that ``args`` names.
+        feature_plan: how features are kept.
+        quick: the part of the data that is used; None for all of it.
+        training: conditions of the training audio; None for clean audio.
+        note: of the head that is trained; the scores on the development set are added to it.
+        evaluation: called with this runner in place of s3prl's evaluation of a split; None leaves that as it is.
+    """
+
+    def __init__(
+        self,
+        args: Namespace,
+        config: dict[str, Any],
+        *,
+        module: nn.Module | None = None,
+        feature_plan: CachePlan | None = None,
+        quick: Quick | None = None,
+        training: TrainingPlan | None = None,
+        note: HeadNote | None = None,
+        evaluation: Callable[[HeadRunner], None] | None = None,
+    ) -> None:
+        self.config_as_given = copy.deepcopy(config)  # experts change theirs
+        self.module, self.feature_plan, self.quick = module, feature_plan or CachePlan(), quick
+        self.training, self.note, self.evaluation = training, note, evaluation
+        super().__init__(args, config)
+        self.bare_upstream: nn.Module = self.upstream.model
+        self.cached: CachedUpstream | None = None
+        self.exact = ExactTraining(self.init_ckpt if args.mode == "train" else {}, args.device)
+
+    def _get_upstream(self) -> Any:
+        if self.module is not None:
+            model = self.module.to(self.args.device)
+            return self._init_model(model, "Upstream", False, ["get_downsample_rates"])
+        try:
+            entry = super()._get_upstream()
+        except ValueError as error:
+            raise LaunchError(f"upstream {self.args.upstream}: {error}") from error
+        if not entry.trainable and hasattr(entry.model, "accelerate"):  # one of ours
+            entry.model.accelerate()
+        return entry
+
+    def _get_optimizer(self, models: list[nn.Module]) -> torch.optim.Optimizer:
+        optimizer = super()._get_optimizer(models)
+        self.exact.watch(optimizer)
+        return optimizer
+
+    @cached_property
+    def upstream_facts(self) -> dict[str, Any]:
+        """The upstream as the note beside a head knows it: names, digest of weights, contents of its options file."""
+        checkpoint = getattr(self.bare_upstream, "checkpoint_path", None) or self.args.upstream_ckpt
+        tuned = self.upstream.trainable and self.init_ckpt.get("Upstream")  # then the file's weights are not in use
+        own_file = None if tuned or self.module is not None else checkpoint
+        weights, weights_of = identify_weights(self.bare_upstream, own_file)
+        return {
+            "name": self.args.upstream,
+            "checkpoint": self.args.upstream_ckpt,
+            "weights": weights,
+            "weights_of": weights_of,
+            "options": read_options(self.args.upstream_model_config),
+        }
+
+    def _open_cache(self) -> None:
+        """The upstream gets a cache, where one was asked for."""
+        task = tasks.identify(self.args.downstream, self.config)
+        training = self.args.mode == "train"
+        facts = self.upstream_facts
+        self.cached = self.feature_plan.open(
+            self.bare_upstream,
+            self.featurizer.model,
+            self.downstream.model,
+            identity={
+                "upstream": facts["name"],
+                "weights": facts["weights"],
+                "weights_of": facts["weights_of"],
+                "upstream_options": facts["options"],
+                "device": str(self.args.device).partition(":")[0],
+                "versions": {name: versions()[name] for name in ("robustdistiller", "s3prl", "torch")},
+            },
+            device=self.args.device,
+            pooled_head=task is not None and task.pooled_head and not self.config.get("specaug"),
+            training=training,
+            crops=training and (self.training is not None or (task is not None and task.random_crops)),
+        )
+        if self.cached is not None:
+            self.upstream.model = self.cached
+
+    def ahead(self, loader: Any) -> Any:
+        """A loader whose batches' features are computed together, where that was asked for."""
+        return self.cached.ahead(loader) if self.cached else loader
+
+    def train(self) -> None:
+        """s3prl's training, from its begin or from where a checkpoint stopped."""
+        expert = self.downstream.model
+        stock = expert.get_dataloader
+        split = self.config["runner"].get("train_dataloader", "train")
+        loaders = self.quick.part_of_all(stock) if self.quick else stock
+        loaders = self.training.wrap(loaders, split) if self.training else loaders
+        loaders = self.exact.in_place(loaders, split)
+        self._open_cache()
+        expert.get_dataloader = self.cached.announcing(loaders) if self.cached else loaders
+        if self.note is not None:
+            self._begin_note()
+        try:
+            super().train()
+        finally:
+            expert.get_dataloader = stock
+            self._say_what_was_cached()
+
+    def _begin_note(self) -> None:
+        note, step = self.note, self.init_ckpt.get("Step")
+        if step is not None:
+            if not self.upstream.trainable:
+                note.require_upstream(self.upstream_facts, self.args.expdir)
+            note.dev_scores = [one for one in note.dev_scores if one["step"] <= step]
+            note.resumed_at.append(step)
+        note.upstream = note.upstream or self.upstream_facts
+        note.features = self.cached.features if self.cached else ""
+        note.write(self.args.expdir)
+
+    def _say_what_was_cached(self) -> None:
+        if self.cached:
+            logger.info("Feature cache: %s", self.cached.summary())
+
+    def evaluate(self, split: str | None = None, writer: Any = None, global_step: int = 0) -> list[str]:
+        """s3prl's evaluation during training, whose scores are noted; else what the caller put in its place."""
+        if split is None and self.evaluation is None:
+            return super().evaluate()
+        if split is None:
+            self._open_cache()
+            try:
+                self.evaluation(self)
+            finally:
+                self._say_what_was_cached()
+            return []
+        scores = ScoreLogger(writer)
+        expert = self.downstream.model
+        stock = expert.get_dataloader
+        expert.get_dataloader = lambda *args, **options: self.ahead(stock(*args, **options))
+        try:
+            saved = super().evaluate(split, scores, global_step)
+        finally:
+            expert.get_dataloader = stock
+        if self.note is not None:
+            self.note.dev_scores.append(
+                {"split": split, "step": global_step, "scalars": scores.scalars, "saved": list(saved)}
+            )
+            self.note.write(self.args.expdir)
+        return saved
+
+    def evaluate_once(self, split: str) -> dict[str, float]:
+        """One evaluation of s3prl's, with the expert's loader as it is now: what the expert logs, tag to value."""
+        scores = ScoreLogger()
+        super().evaluate(split, scores, 0)
+        return scores.scalars
+
+
+def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> HeadRunner:
+    """Run s3prl's own ``main`` on settings that are given as values.
+
+    Of its module, three names are replaced during the call: what reads the command line, the runner's class, and
+    ``hack_isinstance``, which would replace ``builtins.isinstance`` for old versions of PyTorch.
+
+    Args:
+        args: settings, as s3prl's command line gives them; its mode is what is done.
+        config: configuration; left as it is.
+        options: keyword arguments of :class:`HeadRunner`.
+
+    Returns:
+        The runner, after its work.
+    """
+    bridge.install()
+    register()
+    from s3prl import run_downstream
+    from s3prl.downstream.runner import Runner
+
+    class S3prlRunner(HeadRunner, Runner):
+        pass
+
+    runners: list[HeadRunner] = []
+
+    def runner(args: Namespace, config: dict[str, Any]) -> HeadRunner:
+        runners.append(S3prlRunner(args, config, **options))
+        return runners[-1]
+
+    def settings() -> tuple[Namespace, dict[str, Any], list[str]]:
+        copied = args.upstream_model_config  # beside the head, where it is a file
+        return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
+
+    Path(args.expdir).mkdir(parents=True, exist_ok=True)
+    # s3prl asks PyTorch for a GPU without looking at its device.
+    hidden = _replaced(torch.cuda, is_available=lambda: False) if str(args.device) == "cpu" else nullcontext()
+    replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
+    with hidden, _replaced(run_downstream, **replaced):
+        run_downstream.main()
+    return runners[0]
+
+
+@contextmanager
+def _replaced(module: Any, **names: Any) -> Iterator[None]:
+    """Names of a module replaced within a ``with`` block."""
+    before = {name: getattr(module, name) for name in names}
+    try:
+        for name, value in names.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
