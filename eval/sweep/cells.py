@@ -13,6 +13,7 @@ from typing import Any
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.files import slug
 from robustdistiller.eval.results.record import NO_CHECKPOINT
+from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.run_info import read_options
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry, UpstreamEntry
 from robustdistiller.eval.tasks.rules import Split, split
@@ -78,6 +79,7 @@ class Group:
         fold: test fold, of a task with folds.
         leader: the group whose learning rate is taken over; None where the group chooses its own.
         half_precision: features are kept in half precision.
+        quick: the part of the data that is looked at; None for all of it.
     """
 
     upstream: Upstream
@@ -90,6 +92,7 @@ class Group:
     fold: str = ""
     leader: Group | None = None
     half_precision: bool = False
+    quick: Quick | None = None
 
     @property
     def title(self) -> str:
@@ -100,14 +103,17 @@ class Group:
     @cached_property
     def settings(self) -> Split:
         """What the task's rules fix of its configuration, and what they leave free."""
-        return split(self.task.registry, self.config, self.upstream.arguments)
+        return self._split("")
 
     @cached_property
     def rules(self) -> set[str]:
         """Digests of what the rules fix: heads that need means only never see half precision."""
         kinds = ("", "frames float16") if self.half_precision else ("",)
-        arguments = self.upstream.arguments
-        return {split(self.task.registry, self.config, arguments, features=kind).digest for kind in kinds}
+        return {self._split(kind).digest for kind in kinds}
+
+    def _split(self, features: str) -> Split:
+        config, label = (self.quick.shorten(self.config), self.quick.label) if self.quick else (self.config, "")
+        return split(self.task.registry, config, self.upstream.arguments, features=features, quick=label)
 
     @property
     def scored_on_dev(self) -> bool:
@@ -231,7 +237,19 @@ def expand(sweep: SweepConfig) -> list[Group]:
             leader = None
             for seed in sweep.seeds:
                 for fold, config, rates in trainings:
-                    group = Group(upstream, task, seed, config, rates, conditions, sweep.root, fold, leader, half)
+                    group = Group(
+                        upstream,
+                        task,
+                        seed,
+                        config,
+                        rates,
+                        conditions,
+                        sweep.root,
+                        fold,
+                        leader,
+                        half,
+                        sweep.quick_look,
+                    )
                     if leader is None and sweep.search == "once" and len(rates) > 1:
                         leader = group
                     other = places.setdefault(group.place, group)

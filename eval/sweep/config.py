@@ -21,9 +21,10 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
+from robustdistiller.eval.run.quick import Quick
+from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream import ModelName
-from robustdistiller.upstream.pretrained.names import existing_path
 from robustdistiller.upstream.s3prl.entries import entry_of
 
 NotNegative = Annotated[int, Field(ge=0)]
@@ -67,10 +68,14 @@ class UpstreamEntry:
     def __post_init__(self) -> None:
         if self.checkpoint is None:
             self.name, self.checkpoint = entry_of(self.name)
-        self.checkpoint, self.options = _absolute_if_there(self.checkpoint), _absolute_if_there(self.options)
         self.label = self.label or (
             ModelName.parse(self.checkpoint, strict=False).label if self.checkpoint else self.name
         )
+
+    @property
+    def spec(self) -> Upstream:
+        """As heads are trained on it."""
+        return Upstream(self.name, self.checkpoint, self.options, self.label, self.feature_selection, self.layer)
 
 
 @dataclass
@@ -251,6 +256,7 @@ class SweepConfig:
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
         feature_cache_gb: limit of what is kept of each upstream.
         read_ahead_s: seconds of audio that an upstream gets at a time in evaluation; 0: as s3prl gives it.
+        quick: a quick look at a part of the data, labelled so: ``true``, or ``{share: 0.1, steps: 1000, seed: 0}``.
         executor: where the work is done.
 
     Example:
@@ -278,6 +284,7 @@ class SweepConfig:
     feature_cache_dtype: str = "fp32"
     feature_cache_gb: float = 50.0
     read_ahead_s: float = 0.0
+    quick: Quick | bool = False
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
@@ -340,6 +347,11 @@ class SweepConfig:
         folder = str(self.root / "features") if self.feature_cache == "auto" else self.feature_cache
         kept = _absolute(folder) if folder else None
         return CachePlan(kept, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
+
+    @property
+    def quick_look(self) -> Quick | None:
+        """The part of the data that is looked at; None for all of it."""
+        return (Quick() if self.quick else None) if isinstance(self.quick, bool) else self.quick
 
     @property
     def root(self) -> Path:
@@ -405,11 +417,6 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, list):
         return [_absolute(one) for one in value]
     return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
-
-
-def _absolute_if_there(text: str | None) -> str | None:
-    path = existing_path(text) if text else None
-    return text if path is None else str(path.absolute())
 
 
 def _set(config: dict[str, Any], key: str, value: Any, task: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +18,7 @@ from robustdistiller.common.logs import terminate_like_interrupt
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import NO_HEAD, Metric, Record
 from robustdistiller.eval.run.run_info import versions
+from robustdistiller.eval.run.specs import HeadSpec
 from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head, Upstream, draws_of, expand
 from robustdistiller.eval.sweep.choice import Choice, Tried
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError, load
@@ -182,7 +183,7 @@ class Sweep:
     def _check_job(self, upstream: Upstream) -> Job:
         entry = upstream.entry
         folder = self.config.root / "jobs" / upstream.place / f"check-{upstream.digest}"
-        return Job(f"{entry.label}: looking at the upstream", folder, Check(entry, self.config.job_device))
+        return Job(f"{entry.label}: looking at the upstream", folder, Check(entry.spec, self.config.job_device))
 
     def _add(self, job: Job, groups: list[Group], end: Callable[[Outcome], list[Job]]) -> Job:
         self._ends[job] = groups, end
@@ -248,18 +249,9 @@ class Sweep:
         return self._choices.get(group) or self.found.choice_among(group, group.learning_rates)
 
     def _train_job(self, head: Head) -> Job:
-        group, config = head.group, self.config
-        work = Train(
-            upstream=group.upstream.entry,
-            task=group.task.registry.code,
-            config=head.config,
-            seed=group.seed,
-            folder=head.folder,
-            device=config.job_device,
-            features=config.feature_plan,
-            key=(group.upstream.place, group.task.name),
-            fresh=config.policy == "rerun",
-        )
+        group = head.group
+        fresh = self.config.policy == "rerun"
+        work = Train(self._spec(group, head.config, head.folder), (group.upstream.place, group.task.name), fresh)
         return Job(f"{group.title}: training, learning rate {head.learning_rate:g}", head.job_folder, work)
 
     def _trained(self, head: Head, outcome: Outcome) -> list[Job]:
@@ -312,14 +304,9 @@ class Sweep:
     def _evaluate_job(self, group: Group, cells: list[Cell], chosen: Tried | None) -> Job:
         config, splits = self.config, dict.fromkeys(cell.split for cell in cells)
         head = None if chosen is None else group.head(chosen.learning_rate)
+        untrained = (group.config, group.folder / "untrained")
         work = Evaluate(
-            upstream=group.upstream.entry,
-            task=group.task.registry.code,
-            config=group.config if head is None else head.config,
-            seed=group.seed,
-            folder=group.folder / "untrained" if head is None else head.folder,
-            device=config.job_device,
-            features=config.feature_plan,
+            head=self._spec(group, *(untrained if head is None else (head.config, head.folder))),
             key=(group.upstream.place, group.task.name),
             cells={split: tuple(cell.condition for cell in cells if cell.split == split) for split in splits},
             records=config.root / "records",
@@ -330,6 +317,18 @@ class Sweep:
             policy=config.policy,
         )
         return Job(f"{group.title}: evaluating", config.root / "jobs" / group.place / "evaluate", work)
+
+    def _spec(self, group: Group, config: Mapping[str, Any], folder: Path) -> HeadSpec:
+        return HeadSpec(
+            upstream=group.upstream.entry.spec,
+            task=group.task.registry,
+            config=config,
+            folder=folder,
+            seed=group.seed,
+            device=self.config.job_device,
+            features=self.config.feature_plan,
+            quick=group.quick,
+        )
 
     def _selection(self, group: Group) -> dict[str, Any] | None:
         """How the head was chosen, for its records; of a rate that was taken over, how it was chosen there."""
@@ -402,7 +401,10 @@ class Sweep:
             duration_s=0.0,
             status="failed",
             reason=reason,
-            non_standard=deviations(task, group.config, upstream.arguments),
+            quick=group.quick.label if group.quick else "",
+            non_standard=deviations(
+                task, group.config, upstream.arguments, quick=group.quick.label if group.quick else ""
+            ),
         )
         write_record(self.config.root / "records", record)
 

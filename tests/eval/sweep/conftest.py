@@ -72,18 +72,18 @@ class FakeEngine:
         )
 
     def training(self, job: Job) -> Outcome:
-        work = job.work
-        work.folder.mkdir(parents=True, exist_ok=True)
-        made = f"{work.folder}{self.salt}"
-        with zipfile.ZipFile(work.folder / "dev-best.ckpt", "w") as file:
+        head = job.work.head
+        head.folder.mkdir(parents=True, exist_ok=True)
+        made = f"{head.folder}{self.salt}"
+        with zipfile.ZipFile(head.folder / "dev-best.ckpt", "w") as file:
             file.writestr("data.pkl", made)
         result = {
             "head": hashlib.sha256(made.encode()).hexdigest(),
             "checkpoint": "dev-best.ckpt",
-            "dev_score": self.dev[work.config["optimizer"]["lr"]],
+            "dev_score": self.dev[head.config["optimizer"]["lr"]],
             "step": 10,
         }
-        timed = {"kind": "train", "upstream": work.key[0], "task": work.key[1], "units": 10}
+        timed = {"kind": "train", "upstream": job.work.key[0], "task": job.work.key[1], "units": 10}
         return Outcome("done", "", 20.0, {**result, **timed})
 
     def evaluating(self, job: Job) -> Outcome:
@@ -104,17 +104,17 @@ class FakeEngine:
         described = work.sources.describe(condition, sources[condition])
         made = None if work.checkpoint is None else zipfile.ZipFile(work.checkpoint).read("data.pkl")
         record = example_record(
-            upstream=work.upstream.name,
-            label=work.upstream.label,
-            task=work.task,
-            fold=work.config["downstream_expert"]["datarc"].get("test_fold", ""),
-            seed=work.seed,
+            upstream=work.head.upstream.name,
+            label=work.head.upstream.label,
+            task=work.head.task.code,
+            fold=work.head.config["downstream_expert"]["datarc"].get("test_fold", ""),
+            seed=work.head.seed,
             condition=condition.label,
             sources=described,
             corruption_seed=0 if condition.kind == "clean" else work.corruption_seed,
             split=split,
             selection=work.selection,
-            learning_rate=work.config["optimizer"]["lr"],
+            learning_rate=work.head.config["optimizer"]["lr"],
             head_digest="" if made is None else hashlib.sha256(made).hexdigest(),
             rules_digest="",
             start_utc=self._time(),

@@ -327,7 +327,7 @@ def test_live_table_counts_what_does_not_fit(config, go, engine):
 
 def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, engine, tmp_path):
     go(change(config, feature_cache="auto", feature_cache_gb=2, read_ahead_s=30))
-    plans = [work.features for title, work in engine.works.items() if "looking" not in title]
+    plans = [work.head.features for title, work in engine.works.items() if "looking" not in title]
     assert len(plans) == 2 * 3 + 2 and len(set(plans)) == 1
     assert (plans[0].folder, plans[0].max_gb, plans[0].read_ahead_s) == (str(tmp_path / "out" / "features"), 2, 30)
 
