@@ -13,7 +13,7 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import say
 from robustdistiller.cli.task_data import show_findings, show_task, show_tasks
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import RECIPES, PrepareError, look, run
+from robustdistiller.eval.data import PrepareError, look, recipe_of, run
 from robustdistiller.eval.data.archives import BACKGROUNDS, offer_of
 from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
 
@@ -110,7 +110,7 @@ def _fetch(name: str, folder: Path | None, mirror: str, console: Console) -> Non
 
 def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str, list[Path]]:
     """Inputs by name, as typed."""
-    inputs = RECIPES[task.code].inputs
+    inputs = recipe_of(task).inputs
     roots = {} if folder is None else {inputs[0].name: [folder.expanduser()]}
     for text in texts:
         name, sign, path = text.partition("=")

@@ -13,6 +13,7 @@ from robustdistiller.cli.printing import new_table, print_notes, print_whole
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.tables import number
 from robustdistiller.eval.submit import Packed, SubmissionError, choose, find_experiments, pack
+from robustdistiller.eval.submit.rescoring import NEEDS_TRUTH
 from robustdistiller.upstream.s3prl import bridge
 
 HELP = """
@@ -66,7 +67,8 @@ def _truth(text: str) -> tuple[str, Path]:
         code = tasks.get(name).code
     except ValueError as error:
         raise SubmissionError(f"--truth {text}: {error}") from error
-    if code not in ("ASV", "SD", "QbE") or not path or not Path(path).exists():
+    part = tasks.get(code).submission
+    if part is None or part.metrics[0] not in NEEDS_TRUTH or not path or not Path(path).exists():
         raise SubmissionError(f"--truth {text}: expected ASV=, SD= or QbE= and a path that is there")
     return code, Path(path)
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from robustdistiller.cli.printing import print_whole, say
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import RECIPES, Plan
+from robustdistiller.eval.data import Plan, recipe_of
 from robustdistiller.eval.data.archives import OFFERS
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
 from robustdistiller.eval.tasks import configs as task_configs
@@ -36,7 +36,7 @@ def show_tasks(console: Console) -> None:
 
 def show_task(task: tasks.Task, console: Console) -> None:
     """Print one task: data, what to give, rules."""
-    config, protocol = task_configs.load_config(task), task.protocol
+    config, rules = task_configs.load_config(task), task.rules
     lines = [f"{task.code}: {task.title} (s3prl: -d {task.downstream})", "", "Data"]
     for corpus in task.corpora:
         lines += [f"  {corpus.name}: {corpus.source}", f"    terms: {corpus.terms}"]
@@ -46,11 +46,11 @@ def show_task(task: tasks.Task, console: Console) -> None:
             lines.append(f"    official counts: {counts} ({corpus.counts_source})")
     lines += [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if task.code in OFFERS else []
     lines += ["", "What robustdistiller prepare takes"]
-    for number, one in enumerate(RECIPES[task.code].inputs):
+    for number, one in enumerate(recipe_of(task).inputs):
         name = "ROOT" if number == 0 else f"--root {one.name}=PATH"
         lines.append(f"  {name}: {one.what}")
-    lines += ["", "Rules", f"  trained on: {protocol.train}", f"  developed on: {protocol.dev}"]
-    lines += [f"  tested on: {protocol.test}", f"  score: {protocol.score}"]
+    lines += ["", "Rules", f"  trained on: {rules.train}", f"  developed on: {rules.dev}"]
+    lines += [f"  tested on: {rules.test}", f"  score: {rules.score}"]
     for metric in task.metrics:
         direction = "higher" if metric.higher_is_better else "lower"
         lines.append(f"  metric: {metric.name}{' in ' + metric.unit if metric.unit else ''}, {direction} is better")

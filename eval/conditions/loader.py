@@ -87,7 +87,7 @@ class CorruptingCollate:
             samples = [self._corrupted_mixture(sample) for sample in samples]
         waveforms, *others = self.collate(samples)
         if self.task.corruption in ("waveforms", "none"):
-            ids = self.task.utterance_ids(others, len(waveforms))
+            ids = self.task.utterance_ids(others, len(waveforms)) or [digest_of_audio(wave) for wave in waveforms]
             spared = [False] * len(ids)
             if isinstance(self.dataset, TrialSides):
                 spared = [not is_test_side(name) for name in others[self.task.id_position]]
@@ -104,6 +104,11 @@ class CorruptingCollate:
         corrupted = np.asarray(self.corrupt(mixture, utterance_id))
         settings = {k: getattr(self.dataset, k) for k in ("n_fft", "hop_length", "win_length", "window", "center")}
         return utterance_id, corrupted, librosa.stft(corrupted, **settings).T, *targets
+
+
+def digest_of_audio(waveform: np.ndarray) -> str:
+    """What an utterance is called in a task whose batches carry no ids."""
+    return hashlib.sha256(np.ascontiguousarray(waveform, np.float32).tobytes()).hexdigest()
 
 
 @contextmanager
@@ -138,7 +143,6 @@ class ConditionLoader:
         through: what the corrupted batches go through before they are handed out, one for one and in their order.
 
     Attributes:
-        items_scored: items handed out in batches that the caller came back from.
         drawn: utterance id to its number of samples, the drawn parameters, and the digest of the corrupted audio.
         recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization,
             enhancement and separation).
@@ -164,10 +168,9 @@ class ConditionLoader:
         self.loader, self.corruptor, self.task = loader, corruptor, task
         self.through = through or (lambda stock: stock)
         self.dump_dir, self.dump_count = dump_dir, dump_count
-        self.items_scored = 0
+        self._handed_out = 0
         self.drawn: dict[str, dict] = {}
         self.recordings: list[str] = []
-        self._files: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -178,15 +181,11 @@ class ConditionLoader:
         with corrupted_batches(self.loader, corrupt, self.task):
             for waveforms, others, drawn, clean in self.through(self.loader):
                 self.drawn.update(drawn)
-                ids = self._ids(waveforms, others)
+                ids = self._ids(waveforms, others, drawn)
                 self._dump(waveforms, ids, clean)
                 yield [waveforms, *others]
                 # Reached only when the caller asks for more: a batch it broke off at is not counted.
-                if isinstance(self.loader.dataset, TrialSides):  # a file may stand on both sides
-                    self._files.update(ids)
-                    self.items_scored = len(self._files)
-                else:
-                    self.items_scored += len(ids)
+                self._handed_out += len(ids)
                 if self.task.corruption in ("recordings", "mixture"):
                     self.recordings += ids
 
@@ -194,12 +193,14 @@ class ConditionLoader:
     def items_expected(self) -> int:
         """Items of the split, or of the part of it that a quick look takes."""
         dataset = self.loader.dataset
-        kept = getattr(self.loader, "kept", range(len(dataset)))
-        if self.task.downstream == "asr":  # one element of this dataset is a batch of files
-            return sum(len(dataset.X[index]) for index in kept)
-        if isinstance(dataset, TrialSides):
-            return len(dataset.stock)
-        return len(kept)
+        return self.task.count_items(dataset, getattr(self.loader, "kept", range(len(dataset))))
+
+    @property
+    def items_scored(self) -> int:
+        """Items handed out in batches that the caller came back from; of trials all or none."""
+        if not self.task.trial_sides:
+            return self._handed_out
+        return self.items_expected if self._handed_out == len(self.loader.dataset) else 0
 
     def manifest_digest(self) -> str:
         """SHA-256 over the drawn parameters in the order of utterance ids; ``none`` for clean audio."""
@@ -221,11 +222,14 @@ class ConditionLoader:
         files = files_of(self.corruptor, self.drawn) if self.corruptor else {}
         return Manifest(task=self.task.code, files=files, utterances=dict(self.drawn), versions=versions(), **header)
 
-    def _ids(self, waveforms: list, others: list) -> list[str]:
-        """Of a batch's items; numbers where s3prl's batches hold none."""
-        if self.task.corruption == "none" or others[self.task.id_position] is None:
-            return [str(self.items_scored + index) for index in range(len(waveforms))]
-        return self.task.utterance_ids(others, len(waveforms))
+    def _ids(self, waveforms: list, others: list, drawn: dict[str, dict]) -> list[str]:
+        """Of a batch's items; where s3prl's batches hold none the digests they were drawn by, or numbers."""
+        place = self.task.id_position
+        if self.task.corruption != "none" and place is not None and others[place] is not None:
+            return self.task.utterance_ids(others, len(waveforms))
+        if len(drawn) == len(waveforms):
+            return list(drawn)
+        return [str(self._handed_out + index) for index in range(len(waveforms))]
 
     def _dump(self, waveforms: list, ids: list[str], clean: dict[str, np.ndarray]) -> None:
         if self.dump_dir is None or self.dump_count <= 0:

@@ -7,49 +7,31 @@ folders, lists, conversions. Nothing is ever written into the corpora.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.eval.data import (
-    covost,
-    diarization,
-    fluent_commands,
-    iemocap,
-    librimix,
-    librispeech,
-    pronunciations,
-    quesst14,
-    snips,
-    speech_commands,
-    voicebank,
-    voxceleb,
-)
 from robustdistiller.eval.data.build import run, state_of
 from robustdistiller.eval.data.plan import OK, Finding, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 
-__all__ = ["RECIPES", "Finding", "Plan", "PrepareError", "look", "run"]
+__all__ = ["Finding", "Plan", "PrepareError", "look", "recipe_of", "run"]
 
-#: Code of a task to how it is prepared.
-RECIPES: Mapping[str, Recipe] = {
-    "KS": speech_commands.KS,
-    "IC": fluent_commands.IC,
-    "SID": voxceleb.SID,
-    "ER": iemocap.ER,
-    "ASR": librispeech.ASR,
-    "ASR-LM": librispeech.ASR_LM,
-    "PR": pronunciations.PR,
-    "SF": snips.SF,
-    "ASV": voxceleb.ASV,
-    "SD": diarization.SD,
-    "QbE": quesst14.QBE,
-    "SE": voicebank.SE,
-    "SE2": voicebank.SE,
-    "SS": librimix.SS,
-    "SS2": librimix.SS,
-    "ST": covost.ST,
-}
+
+def recipe_of(task: Task) -> Recipe:
+    """What must lie on disk for a task, and what is made of it.
+
+    Raises:
+        PrepareError: the task says nothing of its data.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> [one.name for one in recipe_of(tasks.get("IC")).inputs]
+        ['file_path']
+    """
+    if not task.data:
+        raise PrepareError(f"{task.code} ({task.title}) says nothing of its data; give its folders to the run itself")
+    return resolve_name(task.data)
 
 
 def look(task: Task, roots: Roots, out: Path) -> Plan:
@@ -57,7 +39,7 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
 
     Args:
         task: the registry entry.
-        roots: name of an input (see `RECIPES`) to the paths given for it.
+        roots: name of an input (see :func:`recipe_of`) to the paths given for it.
         out: folder of what would be made.
 
     Raises:
@@ -71,7 +53,7 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
         Traceback (most recent call last):
         robustdistiller.eval.data.plan.PrepareError: IC has no root 'file_pat'; did you mean 'file_path'?
     """
-    recipe = RECIPES[task.code]
+    recipe = recipe_of(task)
     first, known = recipe.inputs[0], [one.name for one in recipe.inputs]
     for name in roots:
         if name not in known:

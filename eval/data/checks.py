@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.acoustics.audio.listing import walk_audio
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, UNPACK_AGAIN, Plan, PrepareError
+from robustdistiller.eval.data.plan import MISSING, OK, UNPACK_AGAIN, Plan, PrepareError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,36 +61,6 @@ class File:
         found, state, fix = ("there", OK, "") if there else ("not there", MISSING, self.fix)
         plan.note(self.name, self.expected, found, state, fix)
         return there
-
-
-@dataclass(frozen=True)
-class Audio:
-    """Audio files of one kind are counted.
-
-    Attributes:
-        folder: relative to the corpus; all below it counts.
-        official: how many the official corpus has.
-        suffix: of the files.
-        of: what is counted, in words.
-        needed: without any the task cannot run.
-        optional: what they are only needed for, where there may be none.
-    """
-
-    folder: str
-    official: int | None
-    suffix: str = ".wav"
-    of: str = "wav files"
-    needed: bool = True
-    optional: str = ""
-
-    def look(self, plan: Plan, folder: Path) -> list[str]:
-        """Their names, relative to the folder."""
-        names = audio_below(folder / self.folder, self.suffix)
-        if self.optional and not names:
-            plan.note(self.folder, "for evaluating on it", "not there", DIFFERS, self.optional)
-        else:
-            plan.count(self.folder, len(names), self.official, self.of, self.needed)
-        return names
 
 
 @dataclass(frozen=True)

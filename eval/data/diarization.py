@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from robustdistiller.eval.data.kaldi import (
     read_table,
     write_table,
 )
-from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, Mixtures, libri2mix_folder
+from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, libri2mix_folder, mixtures
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 
@@ -35,12 +34,12 @@ Times = dict[tuple[str, str], list[tuple[float, float]]]
 
 def _plan_sd(plan: Plan, roots: Roots) -> None:
     given = roots["librimix"][0]
-    if look_at_prepared(plan, given, "train/segments", KaldiFolder):
+    if look_at_prepared(plan, given, "train/segments", _look_at_folder):
         return
     folder = libri2mix_folder(plan, given, "max")
     times_folder = _times_folder(plan, roots, given)
     for split in SPLITS if folder is not None else ():
-        found = Mixtures(split, (KIND,)).look(plan, folder)
+        found = mixtures(plan, folder, split, (KIND,))
         if found is not None and times_folder is not None:
             _plan_split(plan, split, *found, times_folder / RTTM[split])
 
@@ -152,33 +151,26 @@ def _milliseconds(time_s: float) -> str:
     return f"{int(time_s * 1000):06d}"
 
 
-@dataclass(frozen=True)
-class KaldiFolder:
+def _look_at_folder(plan: Plan, folder: Path, split: str) -> None:
     """The Kaldi folder of a split: its tables agree, and its audio exists."""
-
-    split: str
-
-    def look(self, plan: Plan, folder: Path) -> None:
-        """Look into the folder."""
-        split = self.split
-        absent = [name for name in TABLES if not (folder / name).is_file()]
-        if plan.odd(split, ", ".join(TABLES), absent, "no {names}", PREPARE_AGAIN, most=len(TABLES)):
-            return
-        audio, durations = read_table(folder / "wav.scp"), read_table(folder / "reco2dur")
-        segments, speakers = read_table(folder / "segments"), read_table(folder / "utt2spk")
-        plan.count(split, len(audio), LIBRI2MIX.counts[split], "mixtures")
-        for what, names, known in (
-            ("reco2dur", audio, durations),
-            ("segments", audio, {line.split()[0] for line in segments.values()}),
-            ("utt2spk", segments, speakers),
-        ):
-            unknown = [name for name in names if name not in known]
-            expected = f"a line for each of {len(names)}"
-            plan.odd(f"{split}/{what}", expected, unknown, "nothing of {count}: {names}", PREPARE_AGAIN)
-        if not (folder / "rttm").is_file():
-            fix = "scores are then of the segments, whose times s3prl's tables may have rounded"
-            plan.note(f"{split}/rttm", "for scoring", "not there", DIFFERS, fix)
-        look_at_audio(plan, split, audio.values(), folder)
+    absent = [name for name in TABLES if not (folder / name).is_file()]
+    if plan.odd(split, ", ".join(TABLES), absent, "no {names}", PREPARE_AGAIN, most=len(TABLES)):
+        return
+    audio, durations = read_table(folder / "wav.scp"), read_table(folder / "reco2dur")
+    segments, speakers = read_table(folder / "segments"), read_table(folder / "utt2spk")
+    plan.count(split, len(audio), LIBRI2MIX.counts[split], "mixtures")
+    for what, names, known in (
+        ("reco2dur", audio, durations),
+        ("segments", audio, {line.split()[0] for line in segments.values()}),
+        ("utt2spk", segments, speakers),
+    ):
+        unknown = [name for name in names if name not in known]
+        expected = f"a line for each of {len(names)}"
+        plan.odd(f"{split}/{what}", expected, unknown, "nothing of {count}: {names}", PREPARE_AGAIN)
+    if not (folder / "rttm").is_file():
+        fix = "scores are then of the segments, whose times s3prl's tables may have rounded"
+        plan.note(f"{split}/rttm", "for scoring", "not there", DIFFERS, fix)
+    look_at_audio(plan, split, audio.values(), folder)
 
 
 SD = Recipe(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.checks import Check, Where, lines_of, not_there
+from robustdistiller.eval.data.checks import Where, lines_of, not_there
 from robustdistiller.eval.data.plan import MISSING, Plan
 
 SPLITS = ("train", "dev", "test")
@@ -54,46 +53,32 @@ def add_lists(
     plan.set(f"{split}_dir", place)
 
 
-def look_at_prepared(plan: Plan, given: Path, holds: str, check: Callable[[str], Check]) -> bool:
+def look_at_prepared(plan: Plan, given: Path, holds: str, look: Callable[[Plan, Path, str], None]) -> bool:
     """Look at the folders of splits that were prepared before; returns whether a path inside says that they are."""
     folder = Where((holds,)).locate(given)
     for split in SPLITS if folder is not None else ():
-        plan.look(folder / split, check(split))
+        look(plan, folder / split, split)
         plan.set(f"{split}_dir", folder / split)
     return folder is not None
 
 
-@dataclass(frozen=True)
-class ParallelLists:
-    """The ``KIND/wav.scp`` of one split: all there, of the same utterances, of files that exist.
-
-    Attributes:
-        split: as it is called in findings.
-        kinds: e.g. ``noisy`` and ``clean``.
-        official: number of utterances.
-    """
-
-    split: str
-    kinds: tuple[str, ...]
-    official: int
-
-    def look(self, plan: Plan, folder: Path) -> None:
-        """Look into the folder of the split."""
-        tables = {}
-        for kind in self.kinds:
-            file = folder / kind / "wav.scp"
-            if not file.is_file():
-                what = f"{self.split}/{kind}/wav.scp"
-                plan.note(what, "lines 'UTTERANCE PATH'", "not there", MISSING, PREPARE_AGAIN)
-                return
-            tables[kind] = read_table(file)
-        first = tables[self.kinds[0]]
-        plan.count(self.split, len(first), self.official, "utterances")
-        for kind, table in tables.items():
-            what, expected = f"{self.split}/{kind}", f"the utterances of {self.kinds[0]}"
-            plan.odd(what, expected, sorted(first.keys() ^ table.keys()), "others, e.g. {names}", PREPARE_AGAIN)
-            refuse_blanks(plan, f"{what}/wav.scp", table.values())
-            look_at_audio(plan, what, table.values(), folder)
+def look_at_lists(plan: Plan, folder: Path, split: str, kinds: tuple[str, ...], official: int) -> None:
+    """Check the ``KIND/wav.scp`` of one split: all there, of the same utterances, of files that exist."""
+    tables = {}
+    for kind in kinds:
+        file = folder / kind / "wav.scp"
+        if not file.is_file():
+            what = f"{split}/{kind}/wav.scp"
+            plan.note(what, "lines 'UTTERANCE PATH'", "not there", MISSING, PREPARE_AGAIN)
+            return
+        tables[kind] = read_table(file)
+    first = tables[kinds[0]]
+    plan.count(split, len(first), official, "utterances")
+    for kind, table in tables.items():
+        what, expected = f"{split}/{kind}", f"the utterances of {kinds[0]}"
+        plan.odd(what, expected, sorted(first.keys() ^ table.keys()), "others, e.g. {names}", PREPARE_AGAIN)
+        refuse_blanks(plan, f"{what}/wav.scp", table.values())
+        look_at_audio(plan, what, table.values(), folder)
 
 
 def look_at_audio(plan: Plan, what: str, paths: Iterable[str], folder: Path) -> None:

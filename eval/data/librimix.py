@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.eval.data.checks import Where, audio_below, look_at_rates
-from robustdistiller.eval.data.kaldi import SPLITS, ParallelLists, add_lists, refuse_blanks
+from robustdistiller.eval.data.kaldi import SPLITS, add_lists, look_at_lists, refuse_blanks
 from robustdistiller.eval.data.plan import MISSING, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRI2MIX
 
@@ -20,16 +19,16 @@ _LISTED = {"train": ("train-100", "train"), "dev": ("dev_1000", "dev"), "test": 
 
 def _plan_ss(plan: Plan, roots: Roots) -> None:
     given = roots["librimix"][0]
-    drawn = plan.task.code == "SS"
+    drawn = not plan.task.rules.not_superb  # the second recipe takes all of them
     listed = Where(tuple(f"{name}/{KINDS[0]}/wav.scp" for name in _LISTED["train"])).locate(given)
     folder = libri2mix_folder(plan, given, "min") if listed is None else None
     for split in SPLITS if listed or folder else ():
         if listed is not None:
             place = next((listed / n for n in _LISTED[split] if (listed / n).is_dir()), listed / split)
             official = DEV_SIZE if drawn and split == "dev" else LIBRI2MIX.counts[split]
-            plan.look(place, ParallelLists(split, KINDS, official))
+            look_at_lists(plan, place, split, KINDS, official)
             plan.set(f"{split}_dir", place)
-        elif found := Mixtures(split, KINDS).look(plan, folder):
+        elif found := mixtures(plan, folder, split, KINDS):
             place, names = found
             target = split
             if drawn and split == "dev":
@@ -47,36 +46,24 @@ def libri2mix_folder(plan: Plan, given: Path, mode: str) -> Path | None:
     return root and root / "wav16k" / mode
 
 
-@dataclass(frozen=True)
-class Mixtures:
-    """The mixtures of a split: as many as in the official one, of each kind the same, at 16 kHz.
-
-    Attributes:
-        split: ``train``, ``dev`` or ``test``.
-        kinds: folders of audio.
-    """
-
-    split: str
-    kinds: tuple[str, ...]
-
-    def look(self, plan: Plan, folder: Path) -> tuple[Path, list[str]] | None:
-        """The folder of the split and the names of its mixtures; None where there are none."""
-        place = next((folder / name for name in FOLDERS[self.split] if (folder / name).is_dir()), None)
-        if place is None:
-            expected, found = " or ".join(FOLDERS[self.split]), f"no such folder in {folder}"
-            plan.note(self.split, expected, found, MISSING, LIBRI2MIX.source)
-            return None
-        first, *others = (audio_below(place / kind, ".wav") for kind in self.kinds)
-        plan.count(self.split, len(first), LIBRI2MIX.counts[self.split], f"mixtures in {self.kinds[0]}")
-        for kind, names in zip(self.kinds[1:], others):
-            odd, expected = sorted(set(first) ^ set(names)), f"the files of {self.kinds[0]}"
-            plan.odd(f"{self.split}/{kind}", expected, odd, "not these: {names}", "make it again")
-        refuse_blanks(plan, str(place), [str(place)])
-        if not first:
-            return None
-        fix = "make it again with freqs=16k"
-        look_at_rates(plan, f"audio of {self.split}", place / self.kinds[0], first[:1], SAMPLE_RATE_HZ, fix)
-        return place, [Path(name).stem for name in first]
+def mixtures(plan: Plan, folder: Path, split: str, kinds: tuple[str, ...]) -> tuple[Path, list[str]] | None:
+    """The folder of a split and the names of its mixtures: of each kind of audio the same ones, at 16 kHz."""
+    place = next((folder / name for name in FOLDERS[split] if (folder / name).is_dir()), None)
+    if place is None:
+        expected, found = " or ".join(FOLDERS[split]), f"no such folder in {folder}"
+        plan.note(split, expected, found, MISSING, LIBRI2MIX.source)
+        return None
+    first, *others = (audio_below(place / kind, ".wav") for kind in kinds)
+    plan.count(split, len(first), LIBRI2MIX.counts[split], f"mixtures in {kinds[0]}")
+    for kind, names in zip(kinds[1:], others):
+        odd, expected = sorted(set(first) ^ set(names)), f"the files of {kinds[0]}"
+        plan.odd(f"{split}/{kind}", expected, odd, "not these: {names}", "make it again")
+    refuse_blanks(plan, str(place), [str(place)])
+    if not first:
+        return None
+    fix = "make it again with freqs=16k"
+    look_at_rates(plan, f"audio of {split}", place / kinds[0], first[:1], SAMPLE_RATE_HZ, fix)
+    return place, [Path(name).stem for name in first]
 
 
 def development_set(names: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.eval.data.checks import beside
@@ -11,26 +10,8 @@ from robustdistiller.eval.data.librispeech import LAYOUT, NEEDED, NEEDED_SPLITS,
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH_LEXICA
-from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon, read_transcripts
 
 _FORM = "lines 'WORD PH PH ...'"
-
-
-@dataclass(frozen=True)
-class Pronounced:
-    """Every word of a split is in a lexicon."""
-
-    split: str
-    lexicon: Mapping[str, Sequence[str]]
-
-    def look(self, plan: Plan, folder: Path) -> None:
-        """Read the transcripts."""
-        words = {word for text in read_transcripts(folder / self.split).values() for word in text.split()}
-        what, expected = f"words of {self.split}", "all in a lexicon"
-        unknown, found = sorted(words - self.lexicon.keys()), f"of {len(words)} have no pronunciation: "
-        fix = "give both of s3prl's lexica, or a further --root lexicon=FILE with these words"
-        if not plan.odd(what, expected, unknown, f"{{count}} {found}{{names}}", fix) and words:
-            plan.note(what, expected, f"{len(words)} words", OK)
 
 
 def _plan_pr(plan: Plan, roots: Roots) -> None:
@@ -38,17 +19,19 @@ def _plan_pr(plan: Plan, roots: Roots) -> None:
     if folder is not None:
         plan.look(folder, *NEEDED_SPLITS)
         plan.set("path", folder)
-    usual = plan.task.protocol.files["downstream_expert.corpus.lexicon"]
+    usual = plan.task.rules.files["downstream_expert.corpus.lexicon"]
     files = roots.get("lexicon") or beside(roots["path"][0], usual)
     lexicon = _look_at_lexica(plan, files, usual)
-    if folder is not None and lexicon is not None:
-        plan.look(folder, *(Pronounced(split, lexicon) for split in NEEDED))
+    for split in NEEDED if folder is not None and lexicon is not None else ():
+        _look_at_words(plan, folder, split, lexicon)
     if files:
         plan.set("lexicon", files)
 
 
 def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -> Mapping[str, Sequence[str]] | None:
     """Pronunciations of all lexica, None where they cannot be read."""
+    from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_lexicon  # imports torch
+
     source = LIBRISPEECH_LEXICA.source
     if not files:
         fix = f"--root lexicon=FILE --root lexicon=FILE, in this order: {source}"
@@ -74,6 +57,17 @@ def _look_at_lexica(plan: Plan, files: Sequence[Path], usual: tuple[str, ...]) -
         plan.note("lexicon", ", ".join(usual), ", ".join(names), DIFFERS, fix)
     plan.note("lexicon", "pronunciations", f"of {len(lexicon)} words", OK)
     return lexicon
+
+
+def _look_at_words(plan: Plan, folder: Path, split: str, lexicon: Mapping[str, Sequence[str]]) -> None:
+    from robustdistiller.upstream.s3prl.bridge.ctc_corpus import read_transcripts  # imports torch
+
+    words = {word for text in read_transcripts(folder / split).values() for word in text.split()}
+    what, expected, found = f"words of {split}", "all in a lexicon", f"of {len(words)} have no pronunciation: "
+    fix = "give both of s3prl's lexica, or a further --root lexicon=FILE with these words"
+    unknown = sorted(words - lexicon.keys())
+    if not plan.odd(what, expected, unknown, f"{{count}} {found}{{names}}", fix) and words:
+        plan.note(what, expected, f"{len(words)} words", OK)
 
 
 def _is_git_lfs_pointer(path: Path) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.eval.data.checks import Lines, Where, not_there
 from robustdistiller.eval.data.plan import DIFFERS, OK, Input, Plan, Recipe, Roots
+from robustdistiller.eval.tasks.base import ScoringError
 from robustdistiller.eval.tasks.scoring.qbe import read_ground_truth
-from robustdistiller.eval.tasks.scoring.reasons import ScoringError
 
 LANGUAGE = "nnenglish"
 WHERE = Where(
@@ -29,24 +28,6 @@ LISTS = {
 }
 
 
-@dataclass(frozen=True)
-class GroundTruth:
-    """The occurrences of a part's queries, without which there is no score."""
-
-    part: str
-
-    def look(self, plan: Plan, folder: Path) -> None:
-        """Read them."""
-        place = folder / "scoring" / f"groundtruth_quesst14_{self.part}"
-        try:
-            queries = len(read_ground_truth(place).targets)
-        except ScoringError as error:
-            fix = "without it s3prl searches, and there is no MTWV"
-            plan.note(place.name, "for scoring", str(error), DIFFERS, fix)
-        else:
-            plan.note(place.name, "for scoring", f"{queries} queries", OK)
-
-
 def _plan_qbe(plan: Plan, roots: Roots) -> None:
     folder = plan.find(roots["dataset_root"][0], WHERE)
     if folder is None:
@@ -56,8 +37,19 @@ def _plan_qbe(plan: Plan, roots: Roots) -> None:
         if lines is not None:
             plan.count(f"English {what}", len(english), None, "items")
             plan.listed(f"audio of the {what}", not_there(folder, english), len(english))
-    plan.look(folder, GroundTruth("dev"), GroundTruth("eval"))
+    for part in ("dev", "eval"):
+        _look_at_ground_truth(plan, folder / "scoring" / f"groundtruth_quesst14_{part}")
     plan.set("dataset_root", folder)
+
+
+def _look_at_ground_truth(plan: Plan, place: Path) -> None:
+    try:
+        queries = len(read_ground_truth(place).targets)
+    except ScoringError as error:
+        fix = "without it s3prl searches, and there is no MTWV"
+        plan.note(place.name, "for scoring", str(error), DIFFERS, fix)
+    else:
+        plan.note(place.name, "for scoring", f"{queries} queries", OK)
 
 
 QBE = Recipe((Input("dataset_root", "quesst14Database: Audio/ dev_queries/ eval_queries/ scoring/"),), _plan_qbe)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def _plan_sf(plan: Plan, roots: Roots) -> None:
         stamp, make = str(labels.absolute()), partial(link, labels / LABELS)
         plan.add(f"SNIPS/{LABELS}", LABELS, "in the folder of the audio", make, 1, stamp, f"in {labels}")
         plan.set("path", plan.out / "SNIPS")
-    plan.look(labels, Labels(audio, voices))
+    _look_at_labels(plan, labels, audio, voices)
     plan.set("slots_file", labels / SLOTS)
 
 
@@ -109,41 +108,31 @@ def _convert(source: Path, target: Path) -> None:
     soundfile.write(target, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Labels and slots fit together, and each utterance has a label.
-
-    Attributes:
-        audio: split to its utterances.
-        voices: split to the speakers that s3prl takes of it.
-    """
-
-    audio: Mapping[str, set[str]]
-    voices: Mapping[str, tuple[str, ...]]
-
-    def look(self, plan: Plan, folder: Path) -> None:
-        """Read the two text files."""
-        expected, fix = "UTTERANCE BOS words EOS<tab>O slots INTENT", "take the file of the preprocessed release"
-        lines = Lines(LABELS, r"(?P<id>\S+) BOS[^\t]*\t(?P<slots>.*)", expected, fix).look(plan, folder)
-        if lines is None:
-            return
-        tags = {tag for line in lines for tag in line["slots"].split()[1:-1]}
-        # s3prl leaves out the first line and splits at every line end.
-        known = (folder / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
-        unknown = sorted(tags - set(known) - {"O"})
-        fix = f"take {SLOTS} and {LABELS} of the same release; its first line, O, is left out"
-        if not plan.odd(SLOTS, "all slots of the labels", unknown, "not {names}", fix):
-            if "" in known:
-                fix = "remove the last line end"
-                plan.note(SLOTS, "no empty line", "one: the head has two outputs more", DIFFERS, fix)
-            else:
-                plan.count(SLOTS, len(known), AUDIO_SNIPS.counts["slots"], "slots")
-        labelled = {line["id"] for line in lines}
-        for split, names in self.audio.items():
-            mine = {name for name in names if name.split("-")[0] in self.voices[split]}
-            plan.count(split, len(mine & labelled), AUDIO_SNIPS.counts[split], "labelled utterances")
-            silent = sorted(mine - labelled)
-            plan.odd(split, "a label for each", silent, "none of {names}", "these are left out", DIFFERS)
+def _look_at_labels(
+    plan: Plan, folder: Path, audio: Mapping[str, set[str]], voices: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Labels and slots fit together, and each utterance of the voices that s3prl takes has a label."""
+    expected, fix = "UTTERANCE BOS words EOS<tab>O slots INTENT", "take the file of the preprocessed release"
+    lines = Lines(LABELS, r"(?P<id>\S+) BOS[^\t]*\t(?P<slots>.*)", expected, fix).look(plan, folder)
+    if lines is None:
+        return
+    tags = {tag for line in lines for tag in line["slots"].split()[1:-1]}
+    # s3prl leaves out the first line and splits at every line end.
+    known = (folder / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
+    unknown = sorted(tags - set(known) - {"O"})
+    fix = f"take {SLOTS} and {LABELS} of the same release; its first line, O, is left out"
+    if not plan.odd(SLOTS, "all slots of the labels", unknown, "not {names}", fix):
+        if "" in known:
+            fix = "remove the last line end"
+            plan.note(SLOTS, "no empty line", "one: the head has two outputs more", DIFFERS, fix)
+        else:
+            plan.count(SLOTS, len(known), AUDIO_SNIPS.counts["slots"], "slots")
+    labelled = {line["id"] for line in lines}
+    for split, names in audio.items():
+        mine = {name for name in names if name.split("-")[0] in voices[split]}
+        plan.count(split, len(mine & labelled), AUDIO_SNIPS.counts[split], "labelled utterances")
+        silent = sorted(mine - labelled)
+        plan.odd(split, "a label for each", silent, "none of {names}", "these are left out", DIFFERS)
 
 
 SF = Recipe(

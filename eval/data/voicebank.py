@@ -12,7 +12,7 @@ from tqdm import tqdm
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.eval.data.build import convert_files
 from robustdistiller.eval.data.checks import Where, audio_below
-from robustdistiller.eval.data.kaldi import SPLITS, ParallelLists, add_lists, look_at_prepared, refuse_blanks
+from robustdistiller.eval.data.kaldi import SPLITS, add_lists, look_at_lists, look_at_prepared, refuse_blanks
 from robustdistiller.eval.data.plan import MISSING, Input, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import VOICEBANK_DEMAND
 
@@ -26,12 +26,11 @@ WHERE = Where(
     "no noisy_testset_wav",
     f"unpack the four archives into one folder: {VOICEBANK_DEMAND.source}",
 )
-PREPARED = {split: ParallelLists(split, KINDS, VOICEBANK_DEMAND.counts[split]) for split in SPLITS}
 
 
 def _plan_se(plan: Plan, roots: Roots) -> None:
     given = roots["voicebank"][0]
-    if look_at_prepared(plan, given, f"train/{KINDS[0]}/wav.scp", PREPARED.__getitem__):
+    if look_at_prepared(plan, given, f"train/{KINDS[0]}/wav.scp", _look_at_split):
         return
     folder = plan.find(given, WHERE)
     if folder is None:
@@ -40,6 +39,10 @@ def _plan_se(plan: Plan, roots: Roots) -> None:
     audio = {part: _look_at_part(plan, folder, part) for part in dict.fromkeys(PARTS.values())}
     for split in SPLITS if all(audio.values()) else ():
         _plan_split(plan, split, audio[PARTS[split]])
+
+
+def _look_at_split(plan: Plan, folder: Path, split: str) -> None:
+    look_at_lists(plan, folder, split, KINDS, VOICEBANK_DEMAND.counts[split])
 
 
 def _look_at_part(plan: Plan, folder: Path, part: str) -> dict[str, dict[str, Path]] | None:

@@ -5,25 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from robustdistiller.eval import tasks
 from robustdistiller.eval.report.robustness import CLEAN, Robustness
-from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS
-
-_SHORT = {
-    "accuracy": "acc",
-    "wer": "WER",
-    "cer": "CER",
-    "per": "PER",
-    "eer": "EER",
-    "der": "DER",
-    "frame_der": "frame DER",
-    "mtwv": "MTWV",
-    "slot_type_f1": "F1",
-    "slot_value_cer": "CER",
-    "bleu": "BLEU",
-    "pesq": "PESQ",
-    "stoi": "STOI",
-    "si_sdr_improvement": "SI-SDRi",
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ class Column:
     def task_title(self) -> str:
         """Task, with its split and items where they are not the official ones."""
         details = []
-        if self.split != OFFICIAL_SPLITS.get(self.task, "test"):
+        if self.split != tasks.official_split(self.task):
             details.append(self.split)
         if self.items is not None:
             details.append(f"{self.items} items")
@@ -75,7 +58,7 @@ class Column:
     def metric_title(self) -> str:
         """Metric with its unit and direction."""
         unit = f" {self.unit}" if self.unit else ""
-        return f"{_SHORT.get(self.metric, self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
+        return f"{tasks.short_name(self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from robustdistiller.eval.report.published import METRICS, Published
 from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.report.significance import DRAWS, Comparison, Estimate, compare, interval, resample
 from robustdistiller.eval.results.item_scores import ItemScores
-from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS
 from robustdistiller.upstream import ModelName
 
 _PREFIX = "published:"
@@ -229,7 +228,7 @@ def _published_differences(first: Side, second: Side, published: Published, code
     keys.sort(key=lambda key: (key[0], condition_order(key[1])))
     return [
         Difference(
-            *(task, OFFICIAL_SPLITS.get(task, "test"), condition, metric, _unit(task, metric), METRICS[metric]),
+            *(task, tasks.official_split(task), condition, metric, _unit(task, metric), METRICS[metric]),
             *(one[task, condition, metric], other[task, condition, metric]),
             Comparison(Estimate(one[task, condition, metric] - other[task, condition, metric])),
             "published: no interval",
@@ -251,7 +250,7 @@ def _values(side: Side, published: Published) -> dict[tuple[str, str, str], floa
     for key, cell in side.measured.cells.items():
         known = tasks.TASKS.get(key.task)
         official = known is not None and known.item_counts.get(key.split) == cell.items_scored
-        if official and key.split == OFFICIAL_SPLITS.get(key.task, "test"):
+        if official and key.split == tasks.official_split(key.task):
             found |= {(key.task, key.condition, m): v for m, v in cell.values.items() if m in METRICS}
     return found
 

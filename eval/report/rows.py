@@ -14,12 +14,10 @@ from robustdistiller.eval.report.robustness import CLEAN, Measured, Robustness, 
 from robustdistiller.eval.report.significance import bootstrap
 from robustdistiller.eval.results.record import NO_CHECKPOINT
 from robustdistiller.eval.tasks.superb import (
-    OFFICIAL_SPLITS,
-    PAPER_TASKS,
-    REFERENCE_POINTS,
     ScoreError,
     missing_tasks,
     overall_mean,
+    points_of,
     superb_score,
 )
 
@@ -27,7 +25,6 @@ from robustdistiller.eval.tasks.superb import (
 REFERENCE_SYSTEMS = ("WavLM Base+", "HuBERT Base", "DPWavLM", "DPHuBERT", "DistilHuBERT")
 #: Published protocols whose numbers stand in the table; others answer other questions.
 _SHOWN_PROTOCOLS = {"superb": "", "last-layer": " [last layer only]"}
-_TASK_ORDER = (*PAPER_TASKS, "ASR-LM", "ST", "SE", "SE2", "SS", "SS2")
 
 
 def build_board(
@@ -68,8 +65,9 @@ def build_board(
 
 
 def _column_order(column: Column) -> tuple:
-    known = _TASK_ORDER.index(column.task) if column.task in _TASK_ORDER else len(_TASK_ORDER)
-    metrics = [metric for task, metric in REFERENCE_POINTS if task == column.task]
+    order = list(tasks.TASKS)
+    known = order.index(column.task) if column.task in order else len(order)
+    metrics = list(points_of(column.task))
     place = metrics.index(column.metric) if column.metric in metrics else len(metrics)
     return (
         *(known, column.task, column.split, column.items is not None, column.items or 0, place, column.metric),
@@ -97,8 +95,7 @@ def _measured_row(
     cells: dict[Column, Cell] = {}
     for key, cell in system.cells.items():
         main = cell.records[0].main_metric.name
-        scored = [metric for task, metric in REFERENCE_POINTS if task == key.task]
-        for name in dict.fromkeys([main, *scored]):
+        for name in dict.fromkeys([main, *points_of(key.task)]):
             if name in cell.values:
                 cells[_column(key, cell, name, stated, tags, notes)] = _measured_cell(cell, name, draws)
     robustness = {}
@@ -220,7 +217,7 @@ def _published_column(result: Result) -> Column:
     unit = next((m.unit for m in task.metrics if m.name == result.metric), None) if task else None
     if unit is None:
         unit = "" if result.metric in ("mtwv", "pesq", "bleu") else "%"
-    split = OFFICIAL_SPLITS.get(result.task, "test")
+    split = tasks.official_split(result.task)
     title = condition_title(result.condition)
     return Column(result.task, split, result.metric, unit, METRICS[result.metric], result.condition, title)
 
@@ -229,7 +226,7 @@ def _official_values(row: Row) -> dict[tuple[str, str], float]:
     return {
         (c.task, c.metric): cell.value
         for c, cell in row.cells.items()
-        if c.condition == CLEAN and c.items is None and c.split == OFFICIAL_SPLITS.get(c.task, "test")
+        if c.condition == CLEAN and c.items is None and c.split == tasks.official_split(c.task)
     }
 
 

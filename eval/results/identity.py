@@ -81,10 +81,10 @@ class CellId:
             condition: a readable form, see :func:`readable_condition`; the digest stands behind it.
         """
         options = f"@{made_digest(options=self.system.options)[:8]}" if self.system.options else ""
-        heard = "" if condition == CLEAN else f"@{self.condition[:8]}"
+        place = "" if condition == CLEAN else f"@{self.condition[:8]}"
         part = slug(self.split) + (f"-{slug(self.fold)}" if self.fold else "")
         folder = Path(root) / slug(self.system.upstream) / ((self.system.weights[:12] or "unknown") + options)
-        return folder / slug(self.task) / (slug(condition) + heard) / f"{part}-seed{self.seed}-{self.digest()[:8]}.json"
+        return folder / slug(self.task) / (slug(condition) + place) / f"{part}-seed{self.seed}-{self.digest()[:8]}.json"
 
 
 def system_id(record: Record) -> SystemId:
@@ -108,7 +108,7 @@ def cell_id(record: Record) -> CellId:
 
 
 def condition_digest(condition: str, sources: Mapping[str, Mapping[str, Any]], corruption_seed: int) -> str:
-    """Digest of all that decides what is heard; of clean audio nothing but that it is clean.
+    """Digest of what decides how test audio sounds; of clean audio nothing but that it is clean.
 
     Args:
         condition: one-line form.
@@ -176,23 +176,23 @@ def differences(a: Record, b: Record) -> list[str]:
     found = [
         f"{what}: {mine or 'none'} and {yours or 'none'}" for what, (mine, yours) in pairs.items() if mine != yours
     ]
-    # Of other items, other audio is heard in any case.
-    return [*found, *([] if found else _heard_differently(a, b)), *_ruled_differently(a, b)]
+    # Other items have other audio in any case.
+    return [*found, *([] if found else _audio_differences(a, b)), *_rule_differences(a, b)]
 
 
-def _heard_differently(a: Record, b: Record) -> list[str]:
+def _audio_differences(a: Record, b: Record) -> list[str]:
     if readable_condition(a.condition, a.sources) != readable_condition(b.condition, b.sources):
         return []  # two conditions may be compared: that is what they are for
-    if a.audio_digest and b.audio_digest:
-        same = a.audio_digest == b.audio_digest
-    else:
-        old = "sources" in (*a.unknown, *b.unknown)  # digests of another kind
-        digests = [condition_digest(r.condition, r.sources, r.corruption_seed) for r in (a, b)]
-        same = a.manifest_digest == b.manifest_digest and (old or digests[0] == digests[1])
-    return [] if same else [f"the audio that was heard under {a.condition}"]
+    # Equal audio is equal however it was drawn; unequal audio may be the rounding of another machine.
+    if a.audio_digest and a.audio_digest == b.audio_digest:
+        return []
+    old = "sources" in (*a.unknown, *b.unknown)  # digests of another kind
+    digests = [condition_digest(r.condition, r.sources, r.corruption_seed) for r in (a, b)]
+    same = a.manifest_digest == b.manifest_digest and (old or digests[0] == digests[1])
+    return [] if same else [f"the audio under {a.condition}"]
 
 
-def _ruled_differently(a: Record, b: Record) -> list[str]:
+def _rule_differences(a: Record, b: Record) -> list[str]:
     if a.rules_digest and a.rules_digest == b.rules_digest:
         return []
     found = []

@@ -19,7 +19,7 @@ import numpy as np
 from robustdistiller.common.files import write_bytes
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.record import OUTCOMES_VERSION, Record, RecordError
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks import TASKS, Task
 
 _ID_KEYS = ("filename", "filenames")
 _TOLERANCE = 1e-3
@@ -139,41 +139,16 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
     """
     key = next((key for key in _ID_KEYS if kept.get(key)), None)
     ids = [_portable(str(name)) for name in (kept[key] if key else names)]
-    if task.downstream == "asr":
-        pairs = {
-            "wer": zip(kept["pred_words"], kept["target_words"]),
-            "cer": ((p.split(), t.split()) for p, t in zip(kept["pred_tokens"], kept["target_tokens"])),
-        }
-        metrics = {name: _edit_errors(sides) for name, sides in pairs.items()}
-    elif task.code == "PR":
-        sides = ((p.split(" "), t.split(" ")) for p, t in zip(kept["hypothesis"], kept["groundtruth"]))
-        metrics = {"per": _edit_errors(sides)}
-    elif task.code == "SF":  # the CER of slot values counts other slots than items: there is none of single items
-        from s3prl.downstream.ctc.metric import slot_type_f1
-
-        f1 = [slot_type_f1([p], [t]) for p, t in zip(kept["hypothesis"], kept["groundtruth"])]
-        metrics = {"slot_type_f1": _mean(f1, 100.0)}
-    else:
-        metrics = {m.name: _mean(kept[m.key], m.scale) for m in task.metrics if m.key and kept.get(m.key)}
-    return Outcomes.sort(ids, metrics)
+    found = {
+        name: ItemScores(np.asarray(above), np.asarray(below), scale)
+        for name, (above, below, scale) in task.item_results(kept).items()
+    }
+    return Outcomes.sort(ids, found)
 
 
 def _portable(name: str) -> str:
     """The last three parts of a path: the same wherever the corpus lies."""
     return "/".join(name.replace("\\", "/").split("/")[-3:])
-
-
-def _mean(values: Sequence[float], scale: float) -> ItemScores:
-    numbers = np.asarray([float(value) for value in values])
-    return ItemScores(numbers, np.ones(len(numbers), np.int64), scale)
-
-
-def _edit_errors(sides: Any) -> ItemScores:
-    import editdistance  # an s3prl dependency of the transcription tasks only
-
-    counts = [(editdistance.eval(list(said), list(meant)), len(meant)) for said, meant in sides]
-    errors, lengths = np.array(counts, dtype=np.int64).reshape(-1, 2).T
-    return ItemScores(errors, lengths)
 
 
 def check_against(outcomes: Outcomes, record: Record) -> None:
@@ -244,7 +219,10 @@ def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
             n: ItemScores(stored[f"{n}.numerator"], stored[f"{n}.denominator"], float(stored[f"{n}.scale"]))
             for n in names
         }
-        outcomes = Outcomes(tuple(stored["ids"].tobytes().decode().split("\n")), metrics)
+        ids = tuple(stored["ids"].tobytes().decode().split("\n"))
+    task = TASKS.get(record.task)
+    outcomes = Outcomes(ids, metrics, tuple(map(task.speaker_of, ids)) if task else ids)
+
     try:
         check_against(outcomes, record)
     except NoOutcomes as error:

@@ -140,7 +140,7 @@ def _corruptors(
     if len(replayed) < len(manifests):
         raise ManifestError(f"--manifest: several manifests of one condition: {', '.join(map(str, manifests))}")
     wanted = tuple(dict.fromkeys((*parsed, *replayed)))
-    if any("side" in condition for condition in wanted) and spec.task.code != "ASV":
+    if any("side" in condition for condition in wanted) and not spec.task.trial_sides:
         raise LaunchError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
     try:
         corruptors = sources.corruptors(wanted, seed)

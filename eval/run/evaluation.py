@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import slug
 from robustdistiller.eval.conditions.asv_sides import sides_apart
@@ -26,7 +28,14 @@ from robustdistiller.eval.conditions.manifest import (
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
-from robustdistiller.eval.results.item_scores import NoOutcomes, Outcomes, check_against, outcomes_of, write_outcomes
+from robustdistiller.eval.results.item_scores import (
+    ItemScores,
+    NoOutcomes,
+    Outcomes,
+    check_against,
+    outcomes_of,
+    write_outcomes,
+)
 from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.run.head_checkpoint import HeadNote
 from robustdistiller.eval.run.quick import Quick
@@ -38,9 +47,8 @@ from robustdistiller.eval.run.record_fields import (
     upstream_fields,
 )
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks import OfficialScore, Task
 from robustdistiller.eval.tasks.rules import test_set_deviations
-from robustdistiller.eval.tasks.scoring import OfficialScore, official_score
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +114,7 @@ class Evaluation:
         stock = {name: getattr(expert, name) for name in replaced if hasattr(expert, name)}
         # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
         loader = stock["get_dataloader"](self.split)
-        if self.quick and not self.quick.keeps_whole(self.task):
+        if self.quick and not self.task.scored_in_pairs:
             loader = self.quick.part_of(loader, self.split)
         failures = []
         for condition, corruptor in self.corruptors.items():
@@ -170,7 +178,7 @@ class _Run:
             logger.info("%s: evaluating split %s", self.cell.condition, self.cell.split)
             try:
                 scalars = self.runner.evaluate_once(self.cell.split)
-                official = official_score(self.task, self.expert, self.cell.split, view.recordings)
+                official = self.task.official_score(self.expert, self.cell.split, view.recordings)
                 outcome = self._outcome(view, scalars, official)
             except Exception as error:
                 self._write(status="failed", reason=f"{type(error).__name__}: {error}", items_scored=view.items_scored)
@@ -180,7 +188,8 @@ class _Run:
         if self.corruptor is not None:
             self._save_manifest(view, complete=outcome["status"] == "ok")
         if isinstance(self.items, Outcomes) and official is not None and official.items is not None:
-            self.items = self.items.with_metric(official.metric, official.ids, official.items)
+            above, below = (np.asarray(one) for one in official.items)
+            self.items = self.items.with_metric(official.metric, official.ids, ItemScores(above, below))
         return self._write(**outcome)
 
     def _view(self, loader: Any) -> ConditionLoader:

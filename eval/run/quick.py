@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from robustdistiller.eval.tasks import Task
-
 
 @dataclass(frozen=True)
 class Quick:
@@ -63,17 +61,6 @@ class Quick:
             for name in {"eval_step", "save_step", "log_step"} & runner.keys():
                 runner[name] = min(runner[name], math.ceil(runner["total_steps"] / 4))
         return config
-
-    @staticmethod
-    def keeps_whole(task: Task) -> bool:
-        """Whether a task's test set stays whole, as its items are scored in pairs.
-
-        Example:
-            >>> from robustdistiller.eval import tasks
-            >>> Quick.keeps_whole(tasks.get("IC")), Quick.keeps_whole(tasks.get("ASV"))
-            (False, True)
-        """
-        return task.code in ("ASV", "QbE")
 
     def kept(self, count: int, split: str) -> np.ndarray:
         """Which of a split's items are looked at, at least one: sorted indices, the same in every call.

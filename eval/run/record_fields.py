@@ -66,7 +66,7 @@ def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> d
         "selection": note.selection,
         "feature_cache": cached,
         "non_standard": deviations(task, config, vars(args), **run),
-        "fold": runner.downstream.model.fold if task.folds else "",
+        "fold": (getattr(runner.downstream.model, "fold", "") or task.fold_of(config)) if task.folds else "",
         "learning_rate": (config.get("optimizer") or {}).get("lr"),
         "seed": args.seed,
         "step": runner.init_ckpt.get("Step"),

@@ -14,7 +14,7 @@ from robustdistiller.eval.report.robustness import CLEAN
 from robustdistiller.eval.report.table import row_of
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.record import Record
-from robustdistiller.eval.tasks.superb import OFFICIAL_SPLITS
+from robustdistiller.eval.tasks.base import Submission
 
 
 class SubmissionError(ValueError):
@@ -44,6 +44,12 @@ class Experiment:
     def title(self) -> str:
         """Task and fold."""
         return " ".join(part for part in (self.record.task, self.record.fold) if part)
+
+    @property
+    def part(self) -> Submission | None:
+        """Where the task stands in the archive; None where the archive has no place for it."""
+        task = tasks.TASKS.get(self.record.task)
+        return task.submission if task else None
 
     def setting(self, key: str) -> Any:
         """A setting of the run's configuration, as s3prl noted it in the folder; None where there is none.
@@ -86,7 +92,7 @@ def find_experiments(folder: Path | str) -> list[Experiment]:
         )
     found = []
     for path, record in read_record_files(folder / "records").items():
-        splits = {OFFICIAL_SPLITS.get(record.task, "test"), *(["test"] if record.task == "QbE" else [])}
+        splits = {tasks.official_split(record.task), "test"}  # s3prl reads -t test as eval for QbE
         if record.status == "ok" and record.condition == CLEAN and record.split in splits:
             found.append(Experiment(record, path, _predictions(folder, path, record)))
     if not found:

@@ -14,11 +14,13 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.eval.report.measured import value_of
 from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
-from robustdistiller.eval.submit.layout import NOT_PACKED, PARTS, ROOT
 from robustdistiller.eval.submit.rescoring import rescore
+from robustdistiller.eval.tasks import TASKS
 
 #: Largest difference, in the record's units: s3prl averages accuracies in single precision.
 TOLERANCE = 1e-4
+#: Folder of everything in the archive.
+ROOT = "predict"
 _FRAME_SHIFT = "frame_shift"
 
 
@@ -80,7 +82,8 @@ that SUPERB scores)
         else:
             chosen.append(one)
     present = {one.record.task for one in experiments}
-    packed.left_out.update({code: "no finished experiment was given" for code in PARTS if code not in present})
+    absent = [code for code, task in TASKS.items() if task.submission and code not in present]
+    packed.left_out.update(dict.fromkeys(absent, "no finished experiment was given"))
     if not chosen:
         reasons = "; ".join(f"{title}: {why}" for title, why in packed.left_out.items() if title in present)
         raise SubmissionError(f"nothing can be packed ({reasons or 'no experiment of a task that SUPERB scores'})")
@@ -89,7 +92,7 @@ that SUPERB scores)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
             for one in chosen:
                 on_step(f"packing {one.title}")
-                folder = PARTS[one.record.task].folder.format(fold=one.record.fold)
+                folder = one.part.folder.format(fold=one.record.fold)
                 files = _write(stream, one, folder)
                 packed.tasks[folder] = {"record": str(one.path), "label": one.record.label, "files": files}
         wrong = _verify(temporary, chosen, packed, truths or {}, on_step)
@@ -114,10 +117,9 @@ def _remarks(experiments: Sequence[Experiment]) -> list[str]:
 
 def _why_not(one: Experiment) -> str:
     """Why an experiment is not packed; empty where it is."""
-    task = one.record.task
-    if task not in PARTS:
-        return NOT_PACKED.get(task, "SUPERB's archive has no place for it")
-    part = PARTS[task]
+    task, part = TASKS.get(one.record.task), one.part
+    if part is None:
+        return (task and (task.rules.not_superb or task.note)) or "SUPERB's archive has no place for it"
     for metric in part.metrics:
         if value_of(one.record, metric) is None:
             reason = next((m.reason for m in one.record.metrics if m.name == metric), "")
@@ -133,7 +135,7 @@ def _why_not(one: Experiment) -> str:
 def _write(stream: zipfile.ZipFile, one: Experiment, folder: str) -> list[str]:
     """Put the files of a task into the archive; returns their names."""
     written = []
-    for source, target in PARTS[one.record.task].files.items():
+    for source, target in one.part.files.items():
         path = one.folder / source.format(fold=one.record.fold)
         if source.endswith("/"):
             contents = {f"{target}{file.name}": file.read_bytes() for file in sorted(path.iterdir())}
@@ -164,7 +166,7 @@ def _verify(
             stream.extractall(place)
         for one in experiments:
             on_step(f"scoring {one.title} from the archive")
-            folder = PARTS[one.record.task].folder.format(fold=one.record.fold)
+            folder = one.part.folder.format(fold=one.record.fold)
             try:
                 scores = rescore(Path(place) / ROOT / folder, one, truths.get(one.record.task))
             except SubmissionError as error:

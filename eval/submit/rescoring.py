@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
-from robustdistiller.eval.submit.layout import PARTS
-from robustdistiller.eval.tasks.scoring import ScoringError, diarization, qbe
+from robustdistiller.eval.tasks import ScoringError
+from robustdistiller.eval.tasks.scoring import diarization, qbe
 
 #: The website's, where no frame shift was packed.
 DEFAULT_FRAME_SHIFT = 160
@@ -46,10 +46,11 @@ def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> 
     """
     record = experiment.record
     try:
-        if record.task in _SPECIAL:
-            return _SPECIAL[record.task](packed, experiment, truth)
+        part = experiment.part
+        if part.metrics[0] in _SPECIAL:
+            return _SPECIAL[part.metrics[0]](packed, experiment, truth)
         predictions = _only_file(packed)
-        answers = experiment.folder / PARTS[record.task].truth.format(fold=record.fold)
+        answers = experiment.folder / part.truth.format(fold=record.fold)
         separator = "," if predictions.suffix == ".csv" else " "
         said, meant = read_table(predictions, separator), read_table(answers, separator)
         unknown = [name for name in said if name not in meant]
@@ -61,7 +62,7 @@ def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> 
                 "names repeat, of which the website keeps the last, or the file is of another evaluation"
             )
         pairs = [(said[name], meant[name]) for name in sorted(said)]
-        return {metric: 100.0 * _METRICS[metric](*zip(*pairs)) for metric in PARTS[record.task].metrics}
+        return {metric: 100.0 * _METRICS[metric](*zip(*pairs)) for metric in part.metrics}
     except (ScoringError, OSError, UnicodeDecodeError) as error:
         raise SubmissionError(str(error)) from error
 
@@ -174,17 +175,19 @@ def _metrics(packed: Path, experiment: Experiment, truth: Path | None) -> dict[s
     stated = read_table(_only_file(packed))
     found = {}
     for metric, key, scale in (("pesq", "pesq", 1.0), ("stoi", "stoi", 100.0), ("si_sdr_improvement", "si_sdr", 1.0)):
-        if metric in PARTS[experiment.record.task].metrics:
+        if metric in experiment.part.metrics:
             if key not in stated:
                 raise SubmissionError(f"metrics.txt of {experiment.title} has no {key}, found {', '.join(stated)}")
             found[metric] = scale * float(stated[key])
     return found
 
 
+#: What cannot be told from the predictions alone comes from the corpus (`--truth`).
+NEEDS_TRUTH = ("eer", "der", "mtwv")
 _SPECIAL: Mapping[str, Callable[[Path, Experiment, Path | None], dict[str, float]]] = {
-    "ASV": _verification,
-    "SD": _diarization,
-    "QbE": _query_by_example,
-    "SE": _metrics,
-    "SS": _metrics,
+    "eer": _verification,
+    "der": _diarization,
+    "mtwv": _query_by_example,
+    "pesq": _metrics,
+    "si_sdr_improvement": _metrics,
 }

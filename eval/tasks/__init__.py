@@ -1,6 +1,19 @@
-"""What is scored: SUPERB's tasks as s3prl runs them, their rules, and the scores over all of them."""
+"""What is scored: SUPERB's tasks as s3prl runs them, tasks of the user's own, their rules, and scores over them."""
 
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Task
-from robustdistiller.eval.tasks.registry import TASKS, get, identify
+from robustdistiller.eval.tasks.base import DataRoot, Metric, OfficialScore, Rules, ScoringError, Task
+from robustdistiller.eval.tasks.registry import TASKS, get, identify, official_split, register, short_name
 
-__all__ = ["TASKS", "DataRoot", "Metric", "Task", "get", "identify"]
+__all__ = [
+    "TASKS",
+    "DataRoot",
+    "Metric",
+    "OfficialScore",
+    "Rules",
+    "ScoringError",
+    "Task",
+    "get",
+    "identify",
+    "official_split",
+    "register",
+    "short_name",
+]

@@ -1,28 +1,43 @@
-"""What a SUPERB task is: its metrics, its data, and how its batches and scores are read."""
+"""What a task is: its metrics, its data, its rules, and how its batches and scores are read.
+
+Everything in which tasks differ is an attribute of :class:`Task`. The rooms that run, record and report them know no
+task by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from robustdistiller.eval.tasks.corpora import Corpus
-from robustdistiller.eval.tasks.protocols import Protocol
+
+
+class ScoringError(ValueError):
+    """A benchmark's score cannot be computed; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number a task reports.
 
-    ``key`` is how s3prl names it: the scalar ``.../{split}-{key}`` handed to the logger, or None where s3prl computes
-    no score itself. ``scale`` turns s3prl's value into the reported one (accuracies and error rates become per cent).
+    Attributes:
+        name: in records and tables.
+        key: how s3prl names it, in the scalar ``.../{split}-{key}`` that is handed to the logger; None where s3prl
+            computes no score itself.
+        higher_is_better: direction.
+        unit: ``%``, ``dB`` or empty.
+        scale: turns s3prl's value into the reported one (accuracies and error rates become per cent).
+        short: name where space is short, as in published tables; empty for `name`.
+        points: the values that count 0 and 1000 points in SUPERB's ``superb_s``; None for a metric it does not score.
 
     Example:
         >>> from robustdistiller.eval.tasks import get
         >>> wer = get("ASR").metric
-        >>> wer.key, wer.higher_is_better, wer.unit
-        ('wer', False, '%')
+        >>> wer.key, wer.higher_is_better, wer.unit, wer.short
+        ('wer', False, '%', 'WER')
     """
 
     name: str
@@ -30,21 +45,93 @@ class Metric:
     higher_is_better: bool
     unit: str = "%"
     scale: float = 100.0
+    short: str = ""
+    points: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class DataRoot:
-    """A path the user must give: its ``-o`` key and what has to be there.
+    """A path the user must give.
 
-    Example:
-        >>> from robustdistiller.eval.tasks import get
-        >>> get("IC").roots[0].key
-        'config.downstream_expert.datarc.file_path'
+    Attributes:
+        key: of s3prl's ``-o``, e.g. ``config.downstream_expert.datarc.file_path``.
+        what: what has to be there.
+        is_list: several paths may be given.
     """
 
     key: str
     what: str
     is_list: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """On what a head is trained, chosen and scored, and what a standard run may choose.
+
+    A run is standard when its configuration is the task's own, apart from what `eval.tasks.rules` calls free.
+
+    Attributes:
+        train, dev, test: what heads are trained on, chosen on and scored on.
+        score: how the number is read.
+        free: settings beyond those of every task that a standard run may choose.
+        allowed: settings of which a standard run may take one of several values.
+        files: names that the files given at a setting have in a standard run.
+        free_arguments: command-line settings of s3prl that a standard run may choose.
+        not_superb: why the numbers must not stand beside SUPERB's; empty where they may.
+
+    Example:
+        >>> from robustdistiller.eval import tasks
+        >>> tasks.get("ER").rules.allowed["downstream_expert.datarc.test_fold"][:2]
+        ('fold1', 'fold2')
+    """
+
+    train: str = "the training set"
+    dev: str = "the development set"
+    test: str = "the test set"
+    score: str = "the checkpoint that is best on dev, scored once on test"
+    free: tuple[str, ...] = ()
+    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    free_arguments: tuple[str, ...] = ()
+    not_superb: str = ""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A task's part of the archive that SUPERB's website reads.
+
+    Attributes:
+        folder: below ``predict/``; ``{fold}`` stands for the test fold.
+        files: file in the experiment's folder to file in `folder`; a name that ends in ``/`` is a folder of files.
+        truth: file of the experiment's folder with the right answers, where s3prl writes one.
+        metrics: what the website computes.
+    """
+
+    folder: str
+    files: Mapping[str, str]
+    truth: str = ""
+    metrics: tuple[str, ...] = ("accuracy",)
+
+
+@dataclass(frozen=True)
+class OfficialScore:
+    """A benchmark's number that s3prl does not compute.
+
+    Attributes:
+        metric: name of the metric.
+        value: as reported (rates in per cent); None where it cannot be had, then `reason` says why.
+        reason: why there is no value.
+        settings: how it was computed, plain data for the record's field `scoring`.
+        ids: names of the scored items, where there are results of single items.
+        items: their results, in the order of `ids`: numerators and denominators.
+    """
+
+    metric: str
+    value: float | None
+    reason: str = ""
+    settings: Mapping[str, Any] | None = None
+    ids: tuple[str, ...] = ()
+    items: tuple[Sequence[float], Sequence[float]] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,25 +142,43 @@ class Task:
         code: short name, as in SUPERB's table (``IC``).
         title: what the task is.
         downstream: s3prl's ``-d`` name.
-        config: file in ``downstream_configs/`` without ``.yaml``.
         metrics: the first one is the task's headline number.
-        splits: test splits for ``-t``; the first one is the default.
+        config: the head's configuration: a mapping, a YAML file, or the name of one in ``downstream_configs/`` without
+            ``.yaml``.
+        expert: ``package.module:Class`` of the downstream expert; empty for s3prl's own.
+        splits: test splits for ``-t``; the first one is what the benchmark reports.
         roots: paths the user must give.
         corpora: what is needed, and where it comes from.
-        protocol: how heads are trained, chosen and scored, and what a standard run may not change.
-        id_position: index of the utterance ids in what follows the waveforms in a batch, ``(waveforms, *others)``.
-        corruption: ``"waveforms"``: corrupting the first batch item is enough; ``"mixture"``: the batch also holds the
-            mixture's spectrogram, which must be rebuilt; ``"recordings"``: the waveforms are parts of recordings, which
-            are corrupted whole, so that upstreams of any frame rate get the same; ``"none"``: another layout.
+        rules: how heads are trained, chosen and scored, and what a standard run may not change.
+        data: ``package.module:NAME`` of what must lie on disk, for ``robustdistiller prepare``; empty without.
+        packages: import names needed beyond the core, given as ``import name: pip name``.
+        tools: system tools needed.
+        matches: whether a configuration of `downstream` is of this task, where several tasks share one downstream.
+        corruption: what of a batch ``(waveforms, *others)`` is corrupted. ``waveforms``: they are utterances;
+            ``recordings``: they are parts of recordings, which are corrupted whole, so that upstreams of any frame rate
+            get the same; ``mixture``: the batch also holds the mixture's spectrogram, which must be rebuilt; ``none``:
+            the batch has another layout.
+        id_position: index of the utterance ids in what follows the waveforms in a batch; None where there are none,
+            then an utterance goes by the digest of its audio.
+        portable_id: an id as the batch has it to one that is the same wherever the corpus lies.
+        scored_in_pairs: no part of the test set can be scored alone.
+        trial_sides: pairs are scored, and a condition may corrupt one side of them only (``side=test``).
+        count_items: a dataset of the task, and the indices of its elements that are used, to the number of items.
+        items: the expert's ``records`` at the end of an evaluation to the results of its single items: metric to their
+            numerators and denominators, as rates below 1; None for one value of each item for each metric.
+        speaker: regular expression whose groups are the speaker in an item's name; empty where there is no one speaker.
+        score: the benchmark's number where s3prl computes another one: called with the expert after the evaluation, the
+            split and the names of the recordings; raises `ScoringError`.
         best_checkpoint: what s3prl saves when the development score improves, None if it chooses no checkpoint.
+        best_of_every: where no development set chooses: of the checkpoints at multiples of this many steps the best on
+            the clean test set is the benchmark's number; 0 elsewhere.
         trainable: False for a task without a trained head.
         pooled_head: the expert hands an utterance's frames to its ``projector`` and ``model`` and to nothing else.
         random_crops: training audio is cut at random places, so that much of it is never heard twice.
-        packages: import names needed beyond the core, given as ``import name: pip name``.
-        tools: system tools needed.
         item_counts: scored items of the official test split, where published.
         folds: cross-validation folds; the benchmark's number is the mean over all of them.
         fold_key: ``-o`` key that chooses one.
+        submission: part of SUPERB's archive; None for a task that it has no place for, then `note` may say why.
         note: what a reader of the number must know.
 
     Example:
@@ -86,24 +191,44 @@ class Task:
     code: str
     title: str
     downstream: str
-    config: str
     metrics: tuple[Metric, ...]
-    roots: tuple[DataRoot, ...]
-    corpora: tuple[Corpus, ...]
-    protocol: Protocol
+    config: str | Path | Mapping[str, Any]
+    expert: str = ""
     splits: tuple[str, ...] = ("test",)
-    id_position: int = 1
+    roots: tuple[DataRoot, ...] = ()
+    corpora: tuple[Corpus, ...] = ()
+    rules: Rules = Rules()
+    data: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    tools: tuple[str, ...] = ()
+    matches: Callable[[Mapping[str, Any]], bool] = lambda config: True
     corruption: str = "waveforms"
+    id_position: int | None = 1
+    portable_id: Callable[[str], str] = str
+    scored_in_pairs: bool = False
+    trial_sides: bool = False
+    count_items: Callable[[Any, Sequence[int]], int] = lambda dataset, indices: len(indices)
+    items: Callable[[Mapping[str, Any]], Mapping[str, tuple[Sequence[float], Sequence[float]]]] | None = None
+    speaker: str = ""
+    score: Callable[[Any, str, Sequence[str]], OfficialScore] | None = None
     best_checkpoint: str | None = "dev-best.ckpt"
+    best_of_every: int = 0
     trainable: bool = True
     pooled_head: bool = False
     random_crops: bool = False
-    packages: Mapping[str, str] = field(default_factory=dict)
-    tools: tuple[str, ...] = ()
     item_counts: Mapping[str, int] = field(default_factory=dict)
     folds: tuple[str, ...] = ()
     fold_key: str = ""
+    submission: Submission | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.corruption not in ("waveforms", "recordings", "mixture", "none"):
+            raise ValueError(
+                f"{self.code}: corruption must be waveforms, recordings, mixture or none, found {self.corruption!r}"
+            )
+        if not self.metrics or not self.splits:
+            raise ValueError(f"task {self.code} needs at least one metric and one test split")
 
     @property
     def metric(self) -> Metric:
@@ -135,7 +260,7 @@ class Task:
         """
         found = {}
         for metric in self.metrics:
-            values = [value for tag, value in scalars.items() if tag.endswith(f"/{split}-{metric.key}")]
+            values = [value for tag, value in scalars.items() if f"/{tag}".endswith(f"/{split}-{metric.key}")]
             if values:
                 found[metric.name] = float(values[-1]) * metric.scale
         if self.dev_metric.key is not None and self.dev_metric.name not in found:
@@ -145,18 +270,19 @@ class Task:
             )
         return found
 
-    def utterance_ids(self, others: Sequence[Any], batch_size: int) -> list[str]:
-        """Ids of a batch's waveforms, the same wherever the corpus lies.
-
-        A diarization recording arrives cut into chunks: it has one id. Verification names utterances by their path:
-        its last three parts are kept.
+    def utterance_ids(self, others: Sequence[Any], batch_size: int) -> list[str] | None:
+        """Ids of a batch's items, the same wherever the corpus lies.
 
         Args:
             others: what follows the waveforms in the batch.
             batch_size: number of waveforms.
 
+        Returns:
+            One id for each waveform; for a recording that came as several chunks its one id; None where the batches of
+            the task have no ids.
+
         Raises:
-            ValueError: the task has no ids in its batches, or their number differs from ``batch_size``.
+            ValueError: the task's batches cannot be corrupted, or the number of ids differs from `batch_size`.
 
         Example:
             >>> from robustdistiller.eval.tasks import get
@@ -167,11 +293,91 @@ class Task:
         """
         if self.corruption == "none":
             raise ValueError(f"{self.code} batches carry no utterance ids: this task cannot be evaluated corrupted.")
+        if self.id_position is None:
+            return None
         ids = others[self.id_position]
-        if self.corruption == "recordings" and isinstance(ids, str):
-            return [ids]
-        if self.code == "ASV":
-            ids = ["-".join(PurePath(path).with_suffix("").parts[-3:]) for path in ids]
+        if self.corruption == "recordings":
+            if not isinstance(ids, str):
+                raise ValueError(f"{self.code} names its recordings on the test split only, found {ids!r}.")
+            return [self.portable_id(ids)]
         if len(ids) != batch_size:
             raise ValueError(f"{self.code}: a batch of {batch_size} waveforms came with {len(ids)} ids: {ids!r}.")
-        return [str(utterance_id) for utterance_id in ids]
+        return [self.portable_id(str(utterance_id)) for utterance_id in ids]
+
+    def item_results(self, kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float], float]]:
+        """What s3prl's expert kept of each item: metric to numerators, denominators and scale.
+
+        A metric is ``scale * sum(numerators) / sum(denominators)``.
+
+        Args:
+            kept: the expert's ``records`` at the end of an evaluation.
+
+        Example:
+            >>> from robustdistiller.eval.tasks import get
+            >>> get("IC").item_results({"acc": [1.0, 0.0]})
+            {'accuracy': ([1.0, 0.0], [1, 1], 100.0)}
+            >>> get("PR").item_results({"hypothesis": ["a b", "c"], "groundtruth": ["a c", "c"]})
+            {'per': ([1, 0], [2, 1], 100.0)}
+        """
+        if self.items is not None:
+            return {name: (*ratio, 100.0) for name, ratio in self.items(kept).items()}
+        found = {metric: kept[metric.key] for metric in self.metrics if metric.key and kept.get(metric.key)}
+        return {m.name: ([float(value) for value in values], [1] * len(values), m.scale) for m, values in found.items()}
+
+    def speaker_of(self, item: str) -> str:
+        """The speaker of an item, by its name; the item's own name where its speaker is not known.
+
+        Example:
+            >>> from robustdistiller.eval.tasks import get
+            >>> get("ASR").speaker_of("LibriSpeech/test-clean/1089-134686-0000"), get("SD").speaker_of("rec7")
+            ('1089', 'rec7')
+        """
+        found = re.search(self.speaker, item) if self.speaker else None
+        return "-".join(found.groups()) if found else item
+
+    def official_score(self, expert: Any, split: str, recordings: Sequence[str] = ()) -> OfficialScore | None:
+        """The benchmark's own score of an evaluation that s3prl has just finished.
+
+        Args:
+            expert: s3prl's expert after the evaluation; it says where its predictions and its data are.
+            split: that was evaluated.
+            recordings: names of the evaluated recordings, of diarization.
+
+        Returns:
+            None where what s3prl computes is what the benchmark reports.
+        """
+        if self.score is None:
+            return None
+        try:
+            return self.score(expert, split, recordings)
+        except ScoringError as error:
+            return OfficialScore(self.metric.name, None, str(error))
+
+    def fold_of(self, config: Mapping[str, Any]) -> str:
+        """The test fold of a run by its configuration; empty for a task without folds."""
+        node: Any = config
+        for part in self.fold_key.removeprefix("config.").split(".") if self.folds else ():
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return str(node) if self.folds and node else ""
+
+
+def last_parts(path: str, count: int = 3, joint: str = "-") -> str:
+    """The last parts of a path without its suffix: the same wherever the corpus lies.
+
+    >>> last_parts("/data/vox1/test/wav/id10270/5r0dWxy17C8/00001.wav")
+    'id10270-5r0dWxy17C8-00001'
+    """
+    return joint.join(PurePath(path).with_suffix("").parts[-count:])
+
+
+def corpus_of(config: Mapping[str, Any]) -> str:
+    """The corpus that a configuration of s3prl's downstream ``ctc`` names, in lower case."""
+    return str(((config.get("downstream_expert") or {}).get("corpus") or {}).get("name", "")).lower()
+
+
+def edit_errors(sides: Iterable[tuple[Sequence[str], Sequence[str]]]) -> tuple[list[int], list[int]]:
+    """Edit distances and reference lengths of pairs ``(said, meant)`` of sequences, or of words as characters."""
+    import editdistance  # an s3prl dependency of the transcription tasks only
+
+    counts = [(editdistance.eval(list(said), list(meant)), len(meant)) for said, meant in sides]
+    return [errors for errors, _ in counts], [length for _, length in counts]

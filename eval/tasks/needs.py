@@ -41,8 +41,7 @@ def look_at(task: Task) -> TaskNeeds:
         True
     """
     packages = tuple(name for module, name in task.packages.items() if not _is_installed(module))
-    # KS needs sox only for files that are not at 16 kHz, and the official ones are.
-    tools = tuple(tool for tool in task.tools if tool == "sox" and sox_path() is None and task.code != "KS")
+    tools = tuple(tool for tool in task.tools if tool == "sox" and sox_path() is None)
     commands = (f"pip install {' '.join(packages)}",) if packages else ()
     return TaskNeeds(task.code, task.title, (*packages, *tools), (*commands, *(INSTALL_SOX for _ in tools)))
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.base import Rules, Task
 from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
-from robustdistiller.eval.tasks.protocols import Protocol
 
 #: Settings that a run of any task may choose, by their full or their last name: where data lies, how fast it is read,
 #: how often something is saved or printed.
@@ -97,7 +96,7 @@ def split(
             both as records keep them; features of full precision count as computed on the spot.
         quick: label of a quick look at a part of the data; empty for the full run.
     """
-    rules, fixed, free = task.protocol, {}, {}
+    rules, fixed, free = task.rules, {}, {}
     roots = {root.key.removeprefix("config.") for root in task.roots}
     vocabularies = {key.removeprefix("config.") for key in vocabulary_paths(task)}
     settings, standard = (dict(_leaves(_selected(one))) for one in (config, load_config(task)))
@@ -154,10 +153,10 @@ def deviations(
         ['runner.total_steps is 4000, not 200000', 'utterances_per_update is 8, not 32', \
 'upstream_trainable is True, not False']
     """
-    rules, run = task.protocol, {"train_condition": train_condition, "features": features, "quick": quick}
+    rules, run = task.rules, {"train_condition": train_condition, "features": features, "quick": quick}
     standard = split(task, load_config(task), {}).fixed | {key: list(names) for key, names in rules.files.items()}
     ours = split(task, config, arguments, **run).fixed
-    found = [] if rules.comparable else [f"{task.code} is s3prl's second recipe, not SUPERB's"]
+    found = [f"{task.code} is {rules.not_superb}"] if rules.not_superb else []
     for key in dict.fromkeys([*standard, *ours]):
         given, expected = ours.get(key), standard.get(key, ARGUMENTS.get(key))
         if given != expected and not (given is None and key in rules.files):
@@ -182,7 +181,7 @@ def test_set_deviations(task: Task, split: str, items: int | None, fold: str = "
     return [f"the {split} set has {items} items, not {official}"] if known and items != official else []
 
 
-def _phrase(key: str, given: Any, expected: Any, rules: Protocol) -> str:
+def _phrase(key: str, given: Any, expected: Any, rules: Rules) -> str:
     if key == "train_condition":
         return f"the head was trained under {given}, not on clean audio"
     if key == "features":
@@ -221,7 +220,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_free(key: str, value: Any, task: Task) -> bool:
-    rules = task.protocol
+    rules = task.rules
     if key in rules.allowed:
         return value in rules.allowed[key]
     if key.startswith("runner.") and not task.trainable:  # about training

@@ -18,28 +18,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Task and metric to the values that count 0 and 1000 points. Rates in per cent, MTWV as a fraction (the site: x 100).
-REFERENCE_POINTS: Mapping[tuple[str, str], tuple[float, float]] = {
-    ("PR", "per"): (82.01, 3.53),
-    ("ASR", "wer"): (23.18, 3.62),
-    ("KS", "accuracy"): (41.3826674, 96.66),
-    ("IC", "accuracy"): (9.649354219, 98.76),
-    ("SID", "accuracy"): (20.058174, 90.3),
-    ("ER", "accuracy"): (48.23672168, 67.62),
-    ("QbE", "mtwv"): (0.0058, 0.0736),
-    ("SF", "slot_type_f1"): (69.64, 89.81),
-    ("SF", "slot_value_cer"): (52.94, 21.76),
-    ("ASV", "eer"): (9.56, 5.11),
-    ("SD", "der"): (10.05, 5.62),
-    ("ST", "bleu"): (2.32, 20.01),
-    ("SE", "pesq"): (2.55, 2.64),
-    ("SE", "stoi"): (93.6, 94.2),
-    ("SS", "si_sdr_improvement"): (9.2341, 10.4514),
-}
+from robustdistiller.eval.tasks.registry import TASKS
+
 PAPER_TASKS = ("PR", "SID", "KS", "QbE", "IC", "ASR", "ASV", "ER", "SD", "SF")
 PUBLIC_TASKS = ("PR", "SID", "QbE", "ASR", "ASV", "ER", "SD", "ST", "SE", "SS")
-#: Which split SUPERB's number is of, where it is not ``test``.
-OFFICIAL_SPLITS = {"ASR": "test-clean", "ASR-LM": "test-clean", "QbE": "eval"}
 
 Values = Mapping[tuple[str, str], float]
 
@@ -57,12 +39,25 @@ class SuperbScore:
         tasks: points of each task.
 
     Example:
-        >>> superb_score({key: best for key, (_, best) in REFERENCE_POINTS.items()}).total
+        >>> superb_score({(task, m): best for task in PAPER_TASKS for m, (_, best) in points_of(task).items()}).total
         1000.0
     """
 
     total: float
     tasks: Mapping[str, float]
+
+
+def points_of(task: str) -> dict[str, tuple[float, float]]:
+    """The metrics of a task that SUPERB scores, with the values that count 0 and 1000 points; none for other tasks.
+
+    Rates are in per cent, MTWV is a fraction (the site: x 100).
+
+    Example:
+        >>> points_of("SF")["slot_type_f1"], points_of("SE2")
+        ((69.64, 89.81), {})
+    """
+    metrics = TASKS[task].metrics if task in TASKS else ()
+    return {metric.name: metric.points for metric in metrics if metric.points is not None}
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
@@ -75,9 +70,9 @@ def metrics_of(task: str) -> tuple[str, ...]:
         >>> metrics_of("SF")
         ('slot_type_f1', 'slot_value_cer')
     """
-    found = tuple(metric for code, metric in REFERENCE_POINTS if code == task)
+    found = tuple(points_of(task))
     if not found:
-        known = ", ".join(dict.fromkeys(code for code, _ in REFERENCE_POINTS))
+        known = ", ".join(code for code in TASKS if points_of(code))
         raise ScoreError(f"SUPERB scores no task {task!r}; it scores {known}")
     return found
 
@@ -94,7 +89,7 @@ def metric_points(task: str, metric: str, value: float) -> float:
     """
     if metric not in metrics_of(task):
         raise ScoreError(f"SUPERB scores {task} by {' and '.join(metrics_of(task))}, not by {metric!r}")
-    nothing, best = REFERENCE_POINTS[task, metric]
+    nothing, best = points_of(task)[metric]
     return 1000.0 * (value - nothing) / (best - nothing)
 
 
@@ -166,11 +161,10 @@ def overall_mean(values: Values) -> float:
     missing = [f"{task} {metric}" for task, metric in wanted if math.isnan(values.get((task, metric), math.nan))]
     if missing:
         raise ScoreError(f"the overall mean is over eleven metrics; missing: {', '.join(missing)}")
-    total = 0.0
-    for task, metric in wanted:
-        value = values[task, metric]
-        if metric in ("per", "wer", "slot_value_cer", "eer", "der"):
-            total += 100.0 - value
-        else:
-            total += 100.0 * value if metric == "mtwv" else value
-    return total / len(wanted)
+    return sum(_out_of_100(task, metric, values[task, metric]) for task, metric in wanted) / len(wanted)
+
+
+def _out_of_100(task: str, name: str, value: float) -> float:
+    metric = next(one for one in TASKS[task].metrics if one.name == name)
+    value = value if metric.unit == "%" else 100.0 * value
+    return value if metric.higher_is_better else 100.0 - value

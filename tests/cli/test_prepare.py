@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,6 @@ from typer.testing import CliRunner
 from robustdistiller.cli.main import app
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check import toy_corpora
-from robustdistiller.eval.data import RECIPES
 from robustdistiller.eval.sweep import TaskEntry
 
 
@@ -91,7 +92,7 @@ def test_wrong_commands_are_one_sentence(arguments, message):
     assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("code", sorted(RECIPES))
+@pytest.mark.parametrize("code", sorted(tasks.TASKS))
 def test_a_folder_that_is_not_there(code, tmp_path):
     result = prepare(code, "--check", tmp_path / "nowhere")
     assert result.exit_code == 1
@@ -110,8 +111,13 @@ def test_the_list_names_every_task_its_data_and_terms():
 def test_a_task_is_shown_with_its_rules(code):
     result = prepare(code, "--list")
     assert result.exit_code == 0
-    for line in (f"  score: {tasks.get(code).protocol.score}", "  ROOT: ", "  terms: "):
+    for line in (f"  score: {tasks.get(code).rules.score}", "  ROOT: ", "  terms: "):
         assert line in result.output
     if code == "SID":
         assert "fixed: 200000 updates of 8 x 4 utterances" in result.output
         assert "split 1 138361, split 2 6904, split 3 8251" in result.output
+
+
+def test_looking_and_listing_wait_for_no_torch():
+    code = "import sys, robustdistiller.cli.prepare; assert not {'torch', 's3prl', 'pandas'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

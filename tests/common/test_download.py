@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +63,21 @@ def test_a_part_that_is_whole_or_longer(web, tmp_path) -> None:
         (tmp_path / "a.part").write_bytes(left)
         download(f"{web.url}/a.zip", tmp_path / "a.part", keep=True)
         assert (tmp_path / "a.part").read_bytes() == CONTENT
+
+
+def test_a_process_that_was_killed(web, tmp_path) -> None:
+    web.files["/a.zip"] = content = CONTENT * 100
+    code = (
+        "import os, signal, sys; from pathlib import Path; from robustdistiller.common import download\n"
+        "download.tqdm.update = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "download.download(sys.argv[1], Path(sys.argv[2]), keep=True)"
+    )
+    part = tmp_path / "a.part"
+    killed = subprocess.run([sys.executable, "-c", code, f"{web.url}/a.zip", str(part)])
+    assert killed.returncode == -signal.SIGKILL and 0 < part.stat().st_size < len(content)
+    start = part.stat().st_size
+    download(f"{web.url}/a.zip", part, keep=True)
+    assert part.read_bytes() == content and web.asked[-1][2] == f"bytes={start}-"
 
 
 def test_without_keeping_it_begins_anew(web, tmp_path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import RECIPES, PrepareError, look
+from robustdistiller.eval.data import PrepareError, look, recipe_of
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, NOT_OFFICIAL, OK
 
 from .conftest import INPUTS
@@ -66,9 +66,9 @@ def test_a_lost_file_is_named(code, toy_corpora, look_at, tmp_path):
     assert not plan.ok and sentence in said and "\n" not in said, said
 
 
-@pytest.mark.parametrize("code", sorted(RECIPES))
+@pytest.mark.parametrize("code", sorted(tasks.TASKS))
 def test_no_folder_at_all_is_one_sentence(code, look_at, tmp_path):
-    first = RECIPES[code].inputs[0].name
+    first = recipe_of(tasks.get(code)).inputs[0].name
     plan = look_at(code, **{first: tmp_path / "nowhere"})
     sentences = [f for f in plan.findings if f.state == MISSING and "nowhere" in f.what]
     assert len(sentences) == 1 and sentences[0].found == "no such folder" and sentences[0].fix and not plan.ok

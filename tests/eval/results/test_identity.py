@@ -236,7 +236,7 @@ def test_what_is_different_is_said(folder):
         other(items=3): "the number of items: 4 and 3",
         other(train_condition=ROOM): f"the rules: of one only, the head was trained under {ROOM}, not on clean audio",
         other(quick="10 % of items"): "the rules: of one only, a quick look (10 % of items), not the full task",
-        other(corruption_seed=1): f"the audio that was heard under {NOISE}",
+        other(corruption_seed=1): f"the audio under {NOISE}",
         setting("runner.total_steps", 7): "the rules: of one only, runner.total_steps is 7, not 200000",
     }
     for change, phrase in said.items():
@@ -251,8 +251,8 @@ def test_equal_audio_is_equal_however_it_was_drawn():
     one = example_record(condition=NOISE, manifest_digest="01" * 32, audio_digest="aa" * 32)
     two = dataclasses.replace(one, manifest_digest="02" * 32)
     assert differences(one, two) == []
-    other_audio = dataclasses.replace(two, audio_digest="bb" * 32)
-    assert differences(one, other_audio) == [f"the audio that was heard under {NOISE}"]
+    assert differences(one, dataclasses.replace(two, audio_digest="bb" * 32)) == [f"the audio under {NOISE}"]
+    assert differences(one, dataclasses.replace(one, audio_digest="bb" * 32)) == [], "the last bits of another machine"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_equal_audio_is_equal_however_it_was_drawn():
 def test_names_of_sources_are_left_out_of_a_condition(text, readable):
     known = {"noise": {"name": "x", "digest": "ab"}}
     assert readable_condition(text, known) == readable
-    assert readable_condition(text, {}) == text, "white or babble is no folder, it says what is heard"
+    assert readable_condition(text, {}) == text, "white or babble is no folder"
     assert condition_digest(text, known, 0) == condition_digest(readable, known, 0) != condition_digest(readable, {}, 0)
 
 

@@ -71,7 +71,7 @@ def test_an_old_number_is_comparable_with_a_new_one_that_says_the_same(tmp_path)
     new = example_record(upstream="mel", sources=sources, **told, **items)
     assert differences(old, new) == [] and cell_id(old).rules != cell_id(new).rules
     assert differences(old, example_record(sources=sources, **{**told, "manifest_digest": "11" * 32}, **items)) == [
-        "the audio that was heard under noise:snr_db=10"
+        "the audio under noise:snr_db=10"
     ]
     assert differences(old, example_record(sources=sources, **{**told, "non_standard": []}, **items)) == [
         f"the rules: of one only, {phrase}" for phrase in old.non_standard

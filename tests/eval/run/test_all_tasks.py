@@ -12,7 +12,6 @@ from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.item_scores import read_outcomes
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.submit import choose, find_experiments, pack
-from robustdistiller.eval.submit.layout import PARTS
 from robustdistiller.upstream.s3prl.bridge import sox_path
 
 pytestmark = pytest.mark.usefixtures("bridge")
@@ -85,10 +84,10 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
         assert len({one.ids for one in items}) == 1 and len(items[0].ids) == records["clean"].items_scored
         assert task.metric.name in items[0].metrics
     # The same folder as SUPERB's archive, scored again from there.
-    if code in PARTS:
+    if task.submission:
         packed = pack(choose(find_experiments(folder)), tmp_path / "predict.zip")
         (place,) = packed.tasks
-        assert place == PARTS[code].folder.format(fold="fold1")
+        assert place == task.submission.folder.format(fold="fold1")
         scores = packed.tasks[place]["metrics"]
         assert {name: value_of(records["clean"], name) for name in scores} == pytest.approx(scores, abs=1e-4)
-        assert list(scores) == list(PARTS[code].metrics) and task.metric.name in scores
+        assert list(scores) == list(task.submission.metrics) and task.metric.name in scores

@@ -27,7 +27,7 @@ def run_of(code: str, **changes: object) -> dict:
     task = tasks.get(code)
     config = task_configs.load_config(task)
     for root in task.roots:
-        names = task.protocol.files.get(root.key.removeprefix("config."), ("x",))
+        names = task.rules.files.get(root.key.removeprefix("config."), ("x",))
         value = [f"/data/{name}" for name in names] if root.is_list else "/data/x"
         change(config, root.key.removeprefix("config."), value)
     for key, value in changes.items():

@@ -94,7 +94,7 @@ def test_entry_fits_its_config_and_its_expert(code):
     assert {key for key in empty - user_given if key.split(".")[-1] not in optional} == set()
     for path in task_configs.vocabulary_paths(task).values():
         assert Path(path).is_absolute() and Path(path).is_file()
-    assert task.metrics and task.splits and task.corruption in ("waveforms", "mixture", "none")
+    assert task.metrics and task.splits and task.corruption in ("waveforms", "recordings", "mixture", "none")
     assert set(task.item_counts) <= set(task.splits)
 
 
@@ -129,7 +129,7 @@ def test_names():
         tasks.get("ctc")
     with pytest.raises(ValueError, match=r"unknown task 'fluent_comands'; did you mean 'fluent_commands'"):
         tasks.get("fluent_comands")
-    with pytest.raises(ValueError, match=r"unknown task 'xyzzy'; known: KS, IC"):
+    with pytest.raises(ValueError, match=r"unknown task 'xyzzy'; known: PR, SID"):
         tasks.get("xyzzy")
 
 

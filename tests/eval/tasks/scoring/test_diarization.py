@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from robustdistiller.eval.tasks.scoring import ScoringError
+from robustdistiller.eval.tasks import ScoringError
 from robustdistiller.eval.tasks.scoring import diarization as scored
 from robustdistiller.eval.tasks.scoring.diarization import ErrorTimes, Turn, error_times, score_diarization, to_turns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustdistiller.eval.tasks.scoring import ScoringError
+from robustdistiller.eval.tasks import ScoringError
 from robustdistiller.eval.tasks.scoring.qbe import (
     GroundTruth,
     max_term_weighted_value,

@@ -1,0 +1,55 @@
+"""Source separation: Libri2Mix, by SUPERB's recipe and by s3prl's second one."""
+
+from dataclasses import replace
+
+from robustdistiller.eval.tasks import corpora
+from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task
+from robustdistiller.eval.tasks.se import PACKAGES
+
+SS = Task(
+    code="SS",
+    title="source separation, Libri2Mix",
+    downstream="separation_stft",
+    config="ss",
+    metrics=(
+        Metric(
+            *("si_sdr_improvement", "si_sdr"),
+            higher_is_better=True,
+            unit="dB",
+            scale=1.0,
+            short="SI-SDRi",
+            points=(9.2341, 10.4514),
+        ),
+    ),
+    roots=tuple(
+        DataRoot(
+            f"config.downstream_expert.loaderrc.{split}_dir",
+            "folder with mix_clean/wav.scp, s1/wav.scp and s2/wav.scp",
+        )
+        for split in ("train", "dev", "test")
+    ),
+    corpora=(corpora.LIBRI2MIX,),
+    data="robustdistiller.eval.data.librimix:SS",
+    rules=Rules(
+        train="Libri2Mix train-100, 16 kHz, min, mix_clean",
+        dev="1000 mixtures of dev, drawn with a fixed seed",
+        test="test",
+        score="SI-SDR improvement; the checkpoint that is best on dev, scored once on test",
+    ),
+    packages=PACKAGES,
+    corruption="mixture",
+    id_position=0,
+    best_checkpoint="best-states-dev.ckpt",
+    item_counts={"test": 3000},
+    submission=Submission("ss_public", {"test_metrics.txt": "metrics.txt"}, metrics=("si_sdr_improvement",)),
+)
+SS2 = replace(
+    SS,
+    code="SS2",
+    title="source separation, Libri2Mix (second recipe)",
+    downstream="separation_stft2",
+    config="ss2",
+    metrics=tuple(replace(metric, points=None) for metric in SS.metrics),
+    rules=replace(SS.rules, dev="the 3000 mixtures of dev", not_superb="s3prl's second recipe, not SUPERB's"),
+    submission=None,
+)
