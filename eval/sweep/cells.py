@@ -112,8 +112,8 @@ class Group:
         return {self._split(kind).digest for kind in kinds}
 
     def _split(self, features: str) -> Split:
-        config, label = (self.quick.shorten(self.config), self.quick.label) if self.quick else (self.config, "")
-        return split(self.task.registry, config, self.upstream.arguments, features=features, quick=label)
+        quick = self.quick.label if self.quick else ""
+        return split(self.task.registry, self.config, self.upstream.arguments, features=features, quick=quick)
 
     @property
     def scored_on_dev(self) -> bool:

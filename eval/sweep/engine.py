@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import cloudpickle
+
 from robustdistiller.common.files import write_bytes, write_text
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ class Job:
         (self.folder / OUTCOME_FILE).unlink(missing_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.txt"))
-        write_bytes(self.folder / WORK_FILE, pickle.dumps(self.work))
+        write_bytes(self.folder / WORK_FILE, cloudpickle.dumps(self.work))  # tasks may hold functions of the user's
 
 
 class Engine(Protocol):
