@@ -98,9 +98,15 @@ def _distil(plan: Quickstart, console: Console) -> None:
 
 def _show(plan: Quickstart, console: Console, seconds: float) -> None:
     """The table, and where everything is."""
-    from robustdistiller.cli.table import show_tables
+    from robustdistiller.cli.leaderboard import show_board
+    from robustdistiller.eval.report.board import leaderboard
+    from robustdistiller.eval.report.plots import plot_board
+    from robustdistiller.eval.report.tables import write_board
 
-    written = {path.suffix: path for path in show_tables([plan.out / "records"], plan.out, console, "teacher")}
+    board = leaderboard([plan.out], published=False, reference="teacher")
+    show_board(board, [], console)
+    files = [*write_board(board, plan.out, ["csv", "markdown"]), *plot_board(board, plan.out)]
+    written = {path.suffix: path for path in files}
     lines = [
         f"Done in {seconds / 60:.1f} minutes. Everything is in {plan.out}",
         f"  table           {written['.md']} and {written['.csv']}",

@@ -84,10 +84,11 @@ def test_one_record_per_upstream_and_condition(finished):
 
 def test_table_and_picture(finished):
     out, _, printed = finished
-    assert re.search(r"IC test: accuracy \(%\), higher is better,\s+346 items", printed)
-    assert all(re.search(rf"^{label}\s", printed, re.MULTILINE) for label in LABELS)
-    assert (out / "IC-test.png").stat().st_size > 20_000
-    assert len((out / "table.csv").read_text().splitlines()) == 1 + len(LABELS) * len(CONDITIONS)
+    assert "IC (346 items): accuracy (%), higher is better" in printed
+    positions = [re.search(rf"^{label}\s", printed, re.MULTILINE).start() for label in LABELS]
+    assert positions == sorted(positions)
+    assert (out / "IC-test-346_items.png").stat().st_size > 20_000
+    assert len((out / "leaderboard.csv").read_text().splitlines()) == 1 + len(LABELS) * len(CONDITIONS)
     assert str(out / "records") in printed and "Everything is in" in printed
 
 
@@ -98,6 +99,14 @@ def test_started_once_more_it_only_shows_the_table(finished, teacher):
     result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
     assert "distil plain" not in result.output.split("Done in")[0] and "evaluating" not in result.output
+
+
+def test_the_table_can_be_made_again(finished, tmp_path):
+    out, _, _ = finished
+    options = ["--no-published", "--reference", "teacher", "--out", str(tmp_path), "--format", "csv"]
+    result = CliRunner().invoke(app, ["leaderboard", str(out), *options])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "leaderboard.csv").read_bytes() == (out / "leaderboard.csv").read_bytes()
 
 
 def test_its_sweep_is_a_file_that_can_be_run_again(finished):

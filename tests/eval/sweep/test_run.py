@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records, record_files
 from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, UpstreamEntry, sweep
 from robustdistiller.eval.sweep.plan import Timings, estimate
@@ -60,6 +61,17 @@ def test_heads_are_chosen_on_dev_and_every_cell_becomes_a_record(config, go, eng
     assert go(config).result.failures == ()
     assert engine.done == []
     assert [line[:23] for line in why(config)] == ["reused: accuracy 75.00%"] * 4
+
+
+def test_upstreams_whose_rates_differ_stand_in_one_table(config, one, go, engine):
+    go(one)
+    engine.dev[1e-3] = 90.0
+    go(config)
+    found = records(config)
+    assert (found["fbank", "clean"].learning_rate, found["other", "clean"].learning_rate) == (1e-2, 1e-3)
+    go(change(one, learning_rates=[1e-2]))
+    board = leaderboard([config.out], published=False)
+    assert len(board.groups) == 1 and not any("different rules" in note for note in board.notes), "the rate is free"
 
 
 def test_a_choice_says_what_was_tried_and_where_the_head_is(one, go):

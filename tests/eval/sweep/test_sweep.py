@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.sweep import sweep
 from tests.leftovers import leave_temporary_file
@@ -84,6 +85,8 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
         assert [one["learning_rate"] for one in record.selection["tried"]] == [1e-2, 1e-3]
         assert all(one["dev_score"] is not None for one in record.selection["tried"])
         assert record.learning_rate == record.selection["learning_rate"]
+    board = leaderboard([out], published=False)
+    assert [row.name for row in board.rows] == ["student", "fbank"] and len(board.groups) == 1
     # Data and model are loaded once for all conditions of a head.
     (log,) = out.glob("jobs/fbank-none/*/evaluate/log.txt")
     assert log.read_text().count("downsample rate is 160") == 1
