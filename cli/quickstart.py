@@ -105,18 +105,15 @@ def _show(plan: Quickstart, console: Console, seconds: float) -> None:
 
     board = leaderboard([plan.out], published=False, reference="teacher")
     show_board(board, [], console)
-    files = [*write_board(board, plan.out, ["csv", "markdown"]), *plot_board(board, plan.out)]
-    written = {path.suffix: path for path in files}
+    written = [*write_board(board, plan.out, ["csv", "markdown"]), *plot_board(board, plan.out)]
     lines = [
         f"Done in {seconds / 60:.1f} minutes. Everything is in {plan.out}",
-        f"  table           {written['.md']} and {written['.csv']}",
-        f"  plot            {written['.png']}",
+        *(f"  {'plot' if path.suffix == '.png' else 'table':15} {path}" for path in written),
         f"  records         {plan.out / 'records'} (one JSON file per number)",
         *(f"  {label:15} {path}" for label, path in plan.students.items()),
-        f"  sweep           {plan.out / 'quickstart.yaml'} (robustdistiller sweep)",
+        f"  sweep           {plan.out / 'quickstart.yaml'} (robustdistiller sweep runs it)",
         f"  logs            {plan.out / 'jobs'}",
         "\nNext:",
-        f"  robustdistiller sweep --dry-run -v {plan.out / 'quickstart.yaml'}",
         "  robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech ...",
     ]
     console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)
