@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -107,6 +110,18 @@ class HeadRunner:
         if not entry.trainable and hasattr(entry.model, "accelerate"):  # one of ours
             entry.model.accelerate()
         return entry
+
+    def _get_downstream(self) -> Any:
+        task = tasks.identify(self.args.downstream, self.config)
+        if task is None or not task.expert:
+            return super()._get_downstream()
+        stand_in = ModuleType(f"s3prl.downstream.{self.args.downstream}.expert")  # where s3prl looks for it
+        stand_in.DownstreamExpert = resolve_name(task.expert)
+        sys.modules[stand_in.__name__] = stand_in
+        try:
+            return super()._get_downstream()
+        finally:
+            del sys.modules[stand_in.__name__]
 
     def _get_optimizer(self, models: list[nn.Module]) -> torch.optim.Optimizer:
         optimizer = super()._get_optimizer(models)
