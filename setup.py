@@ -52,6 +52,7 @@ SUPERB = [
     "dtw-python",  # QbE
     "lxml",  # QbE
     "pandas",  # IC, ASR, SD; tables
+    "jinja2",  # the page of leaderboards
     "matplotlib",  # plots
     "psutil",  # memory in profiles
 ]

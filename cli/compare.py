@@ -2,110 +2,113 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from robustdistiller.cli.printing import print_whole
-from robustdistiller.eval.conditions.titles import condition_title
-from robustdistiller.eval.report.compare import Difference, Missing, Side, compare_sides, find_side, missing_cells
-from robustdistiller.eval.report.measured import read_systems
-from robustdistiller.eval.report.published import load_published
-from robustdistiller.eval.report.significance import significant
-from robustdistiller.eval.report.tables import number
-from robustdistiller.eval.results.record import RecordError
+from robustdistiller.cli.command import command
+from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.common.errors import RunFailed
+from robustdistiller.eval.report.comparison import Comparison, Missing
+from robustdistiller.eval.report.comparison import compare as compare_systems
+from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
+
+HELP = """
+Compare two systems on the cells that both have, and print the sweep file that would fill the rest.
+
+\b
+  robustdistiller compare mine DPHuBERT --records exp/sweep
+  robustdistiller compare teacher student --records exp/sweep --task IC --json
+
+Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and every
+item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict stands at
+5 %. Published numbers have no results of single items: their differences stand without interval.
+"""
 
 
+@command(HELP)
 def compare(
     first: Annotated[str, typer.Argument(help="Label of measured records, or a published system, e.g. DPHuBERT.")],
     second: Annotated[str, typer.Argument(help="The other one; published:NAME if a label has the same name.")],
     records: Annotated[
-        list[Path] | None, typer.Option(help="Folder with records at any depth, repeatable; default: ./records.")
+        list[Path] | None, typer.Option(help="Folder of a sweep, a run or records, repeatable; default: ./records.")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task to compare, repeatable; default: all.")] = None,
+    official: Annotated[
+        list[str] | None,
+        typer.Option(help="Task whose records are of the official test set though its size is not known, repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON instead.")] = False,
 ) -> None:
-    """Compare two systems on the cells that both have, and say what to run for the rest.
-
-    Intervals are paired bootstraps over utterances; accuracies are tested with McNemar's test, other rates with the
-    bootstrap. Published numbers have no results of single utterances: their differences stand without interval.
-    """
+    folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]
+    found = compare_systems(first, second, folders, tasks=task or (), official=official or ())
+    if as_json:
+        lines = json.loads(found.frame.to_json(orient="records"))
+        missing = [
+            {"system": one.name, "columns": [f"{c.task_title}, {c.title}" for c in one.columns], "sweep": one.sweep}
+            for one in found.missing
+        ]
+        typer.echo(
+            json.dumps({"first": found.first.name, "second": found.second.name, "lines": lines, "missing": missing})
+        )
+        return
     console = Console()
-    try:
-        numbers = load_published()
-        folders = records if records is not None else [p for p in (Path("records"),) if p.is_dir()]
-        systems = read_systems(folders)
-        one, other = find_side(first, systems, numbers), find_side(second, systems, numbers)
-        missing = missing_cells(one, other, str(folders[0]) if folders else "records", task or ())
-        try:
-            found = compare_sides(one, other, numbers, task or ())
-        except ValueError as error:
-            show_missing(missing, console)  # the way out
-            raise error
-    except (RecordError, OSError, ValueError) as error:
-        Console(stderr=True).print(f"robustdistiller compare: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    show_differences(found, one, other, console)
-    show_missing(missing, console)
+    if len(found.frame):
+        show_differences(found, console)
+    show_missing(found.missing, console)
+    if not len(found.frame):
+        within = f" of {', '.join(task)}" if task else ""
+        raise RunFailed(f"{found.first.name!r} and {found.second.name!r} have no cell{within} in common")
 
 
-def show_differences(found: list[Difference], one: Side, other: Side, console: Console) -> None:
+def show_differences(found: Comparison, console: Console) -> None:
     """Print one line for each compared cell."""
-    names = [side.name + (" †" if side.published else "") for side in (one, other)]
-    shown = Table(title=f"{names[0]} minus {names[1]}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for head in ("task", "condition", "metric"):
-        shown.add_column(head)
-    for head in (*names, "difference [95 %]", "p"):
-        shown.add_column(head, justify="right")
-    shown.add_column("")
-    sure = significant([one.comparison.p_value for one in found])
-    for line, stands in zip(found, sure):
-        difference = line.comparison.difference
-        bounds = f" [{difference.low:+.2f}, {difference.high:+.2f}]" if difference.low is not None else ""
-        digits = f"{difference.value:+.4f}" if line.metric == "mtwv" else f"{difference.value:+.2f}"
+    names = [row.name + (f" {PUBLISHED_MARK}" if row.published else "") for row in (found.first, found.second)]
+    title = f"{names[0]} minus {names[1]}"
+    shown = new_table(
+        title, ["task", "condition", "metric"], [*names, "difference [95 %]".replace("[", r"\["), "p", ""]
+    )
+    for line in found.frame.itertuples():
+        bounds = "" if pd.isna(line.low) else rf" \[{line.low:+.2f}, {line.high:+.2f}]"
+        digits = 4 if line.metric == "mtwv" else 2
+        values = [
+            number(value, line.metric) + (f" {mark}" if mark else "")
+            for value, mark in zip((line.first, line.second), line.marks)
+        ]
+        test = f" ({line.test})" if line.test else ""
         shown.add_row(
-            *(f"{line.task} {line.split}", condition_title(line.condition)),
+            *(f"{line.task} {line.split}{test}", line.title),
             f"{line.metric} {line.unit} {'↑' if line.higher_is_better else '↓'}",
-            *(number(line.first, line.metric), number(line.second, line.metric)),
-            f"{digits}{bounds}".replace("[", r"\["),
-            _p_value(line.comparison.p_value),
-            _verdict(line, stands, names),
+            *(*values, f"{line.difference:+.{digits}f}{bounds}", _p_value(line.p_adjusted), _verdict(line)),
         )
     print_whole(shown, console)
-    tests = sorted({line.comparison.test for line in found if line.comparison.test})
-    if tests:
-        console.print(
-            f"p: {' or '.join(tests)}, two-sided; a verdict stands at a false discovery rate of 5 % over these lines.",
-            style="dim",
-            soft_wrap=True,
-        )
-    if one.published or other.published:
-        console.print("† published by others, not measured here; protocols may differ.", style="dim", soft_wrap=True)
+    tests = sorted({test for test in found.frame.test_used if test})
+    notes = [f"p: {' or '.join(tests)}, two-sided, corrected within each task (Holm)."] if tests else []
+    if found.first.published or found.second.published:
+        notes.append(f"{PUBLISHED_MARK} published by others, not measured here; protocols may differ.")
+    for row in (found.first, found.second):
+        phrases = dict.fromkeys(phrase for cell in row.cells.values() for phrase in cell.non_standard)
+        if phrases:
+            notes.append(f"{NON_STANDARD_MARK} {row.name}: not a standard run, {'; '.join(phrases)}.")
+    print_notes(notes, console)
 
 
 def _p_value(p: float | None) -> str:
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "-" if p is None or pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _verdict(line: Difference, stands: bool, names: list[str]) -> str:
-    if line.comparison.p_value is None:
-        return line.remark
-    if not stands or not line.winner:
-        return "no difference shown"
-    return f"{names[0] if line.winner == 'first' else names[1]} is better"
+def _verdict(line: tuple) -> str:
+    if line.better:
+        return f"{line.better} is better" + (f" ({line.remark})" if line.remark else "")
+    return line.remark or "no difference shown"
 
 
-def show_missing(missing: list[Missing], console: Console) -> None:
-    """Print which cells one side lacks, and the commands that make them."""
+def show_missing(missing: tuple[Missing, ...], console: Console) -> None:
+    """Print which cells one side lacks, and the sweep file that makes them."""
     for one in missing:
-        console.print(
-            f"{one.name} has no {one.task} under {', '.join(one.conditions)}; to fill it:",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
-        for command in one.commands:
-            console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
+        cells = "; ".join(f"{column.task_title} under {column.title}" for column in one.columns)
+        print_notes([f"{one.name} lacks {cells}. A sweep file that fills this:", one.sweep], console, style="")

@@ -92,14 +92,13 @@ def results_markdown(folder: Path, digest: str) -> str:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: the records are broken, do not belong together, or none is of this checkpoint.
+        ValueError: none of the records is of this checkpoint.
     """
-    from robustdistiller.eval.report.table import build_tables
-    from robustdistiller.eval.results.files import read_records
+    from robustdistiller.eval.report import leaderboard
 
-    records = read_records(folder)
-    rows = sorted({record.label for record in records if record.checkpoint_digest == digest})
+    board = leaderboard([folder], published=False)
+    systems = set(board.records.system[board.records.weights == digest])
+    rows = [row.name for row in board.rows if row.system in systems]
     if not rows:
         raise ValueError(f"no record in {folder} is of this checkpoint (SHA-256 {digest[:12]})")
-    tables = [table.to_markdown() for table in build_tables(records)]
-    return "\n".join([f"This model is the row {', '.join(rows)}.", "", *tables])
+    return "\n".join([f"This model is the row {', '.join(rows)}.", "", board.to_markdown()])

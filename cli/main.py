@@ -38,9 +38,9 @@ GROUPS = {
         "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
     },
     "Read results": {
-        "table": "Make tables and plots from records.",
-        "leaderboard": "Show measured systems beside published ones.",
+        "leaderboard": "Show measured systems beside published ones: tables, plots, one page.",
         "compare": "Compare two systems cell by cell, with paired tests.",
+        "results": "Share records through a folder or a dataset on the Hub.",
         "submit-pack": "Write SUPERB's submission archive, and score it again.",
     },
     "Look at what is here": {

@@ -13,10 +13,12 @@ from rich.live import Live
 from rich.table import Table
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.cli.leaderboard import show_board
 from robustdistiller.cli.main_job import MainJob, cores
 from robustdistiller.cli.stages import Job, JobLocked, StageFailed
-from robustdistiller.cli.table import show_tables
-from robustdistiller.eval.results.record import RecordError
+from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.report.plots import plot_board
+from robustdistiller.eval.report.tables import write_board
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +75,18 @@ def quickstart(
         errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     try:
-        written = show_tables([settings.records], out, console, reference="teacher")
-    except RecordError as error:
+        written = show_results(settings.records, out, console)
+    except (FileNotFoundError, ValueError) as error:
         errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(_where(settings, written, time.monotonic() - started), highlight=False, soft_wrap=True)
+
+
+def show_results(records: Path, out: Path, console: Console) -> list[Path]:
+    """Print the table of the main job's records; write it as CSV and Markdown, and one plot."""
+    board = leaderboard([records], published=False, reference="teacher")
+    show_board(board, [], console)
+    return write_board(board, out, ["csv", "markdown"]) + plot_board(board, out)
 
 
 def _run(job: Job, console: Console) -> None:

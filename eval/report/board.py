@@ -1,169 +1,262 @@
-"""What a leaderboard holds: rows of measured and of published systems, columns of cells that may be compared."""
+"""The leaderboard: measured and published systems side by side, from records, whatever state they are in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from robustdistiller.eval import tasks
-from robustdistiller.eval.report.robustness import CLEAN, Robustness
+import pandas as pd
 
+from robustdistiller.common.names import did_you_mean
+from robustdistiller.eval.cost.record import read_profiles
+from robustdistiller.eval.report.cells import Column
+from robustdistiller.eval.report.measured import measured_rows
+from robustdistiller.eval.report.published import Published, load_published
+from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise
+from robustdistiller.eval.report.rows import Row, published_rows
+from robustdistiller.eval.results.frame import mean_over_folds, read_frame
+from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.eval.results.record import RecordError
+from robustdistiller.eval.tasks.superb import missing_tasks
 
-@dataclass(frozen=True)
-class Column:
-    """Cells that may be compared with each other.
-
-    Attributes:
-        task: SUPERB code.
-        split: evaluated split.
-        metric: name.
-        unit: ``%``, ``dB`` or empty.
-        higher_is_better: direction.
-        condition: one-line form, or a source's words.
-        title: short form of the condition.
-        items: number of items where it is not the official test set; None for the official one.
-        tag: tells conditions of equal form apart that were drawn from other sources or seeds.
-
-    Example:
-        >>> Column("IC", "test", "accuracy", "%", True, "clean", "clean", items=346).task_title
-        'IC (346 items)'
-    """
-
-    task: str
-    split: str
-    metric: str
-    unit: str
-    higher_is_better: bool
-    condition: str
-    title: str
-    items: int | None = None
-    tag: str = ""
-
-    @property
-    def group(self) -> tuple[str, str, str, int | None]:
-        """What the columns of one task have in common."""
-        return self.task, self.split, self.metric, self.items
-
-    @property
-    def task_title(self) -> str:
-        """Task, with its split and items where they are not the official ones."""
-        details = []
-        if self.split != tasks.official_split(self.task):
-            details.append(self.split)
-        if self.items is not None:
-            details.append(f"{self.items} items")
-        return self.task + (f" ({', '.join(details)})" if details else "")
-
-    @property
-    def metric_title(self) -> str:
-        """Metric with its unit and direction."""
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{tasks.short_name(self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
+#: Published systems that every table shows, the first ones a student is compared with.
+REFERENCE_SYSTEMS = ("WavLM Base+", "HuBERT Base", "DPWavLM", "DPHuBERT", "DistilHuBERT")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number of the leaderboard.
+class Summary:
+    """Robustness on one task, metric and test set.
 
     Attributes:
-        value: mean over seeds.
-        low, high: bounds of its 95 % bootstrap interval, None without results of single items.
-        seeds: number of seeds; 0 for a published number.
-        source: key of the source of a published number, empty for a measured one.
-        remark: what a reader must know.
-        non_standard: in what the run differs from the benchmark's rules, one phrase each; empty for a standard run, for
-            a published number, and where a record does not say.
-
-    Example:
-        >>> Cell(75.0).is_published
-        False
+        columns: the corrupted columns that it is over, those that all shown systems of one origin have.
+        rows: name of a system to its summaries.
     """
 
-    value: float
-    low: float | None = None
-    high: float | None = None
-    seeds: int = 1
-    source: str = ""
-    remark: str = ""
-    non_standard: tuple[str, ...] = ()
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the number was read in a publication."""
-        return bool(self.source)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One system.
-
-    Attributes:
-        name: shown.
-        published: whether its numbers were read in publications; all of a row's numbers are of one kind.
-        parameters: number of parameters; None where not known, 0 for none.
-        macs_g: 1e9 multiply-accumulates on SUPERB's 32 profiling utterances; None where not known.
-        cells: by column.
-        superb_s: SUPERB's score, None where a task is missing.
-        overall: plain mean of the eleven metrics, None where one is missing.
-        robustness: summaries by group of columns.
-        detail: what identifies it: checkpoint digest, or teacher and training speech.
-        sources: keys of the sources of a published system's numbers.
-
-    Example:
-        >>> Row("mine", False, 23_490_000, None, {}).size
-        '23.49'
-    """
-
-    name: str
-    published: bool
-    parameters: int | None
-    macs_g: float | None
-    cells: Mapping[Column, Cell]
-    superb_s: float | None = None
-    overall: float | None = None
-    robustness: Mapping[tuple, Robustness] = field(default_factory=dict)
-    detail: str = ""
-    sources: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> str:
-        """Parameters in millions, ``-`` where there are none or their number is not known."""
-        return f"{self.parameters / 1e6:.2f}" if self.parameters else "-"
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether nothing is known that makes one of its runs on clean official test sets non-standard."""
-        return not any(c.condition == CLEAN and c.items is None and cell.non_standard for c, cell in self.cells.items())
+    columns: tuple[Column, ...]
+    rows: Mapping[str, Robustness]
 
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard.
+    """A leaderboard.
 
     Attributes:
-        rows: measured systems first, each kind from large to small.
+        rows: measured systems first, each origin from large to small.
         columns: in the order of tasks and conditions.
-        notes: sentences about what is not shown, and why.
+        notes: sentences about what is not shown or not like the rest, and why.
         sources: key to title of the sources of published numbers.
+        records: the frame that it was made of, one line for each record and metric.
+        reference: name of the row that others are seen against; empty for none.
 
     Example:
-        >>> from pathlib import Path
-        >>> from robustdistiller.eval.report.measured import measured_systems
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> board = build_board(measured_systems({Path("a.json"): example_record(label="mine")}), None)
-        >>> [row.name for row in board.rows], board.columns[0].task_title
-        (['mine'], 'IC (4 items)')
+        >>> board = leaderboard([])
+        >>> [row.name for row in board.rows][:2], board.columns[0].task_title
+        (['wav2vec 2.0 Large', 'WavLM Large'], 'PR')
     """
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
     sources: Mapping[str, str]
+    records: pd.DataFrame
+    reference: str = ""
 
+    @property
     def groups(self) -> dict[tuple, list[Column]]:
         """Columns by task, split, metric and test set."""
         found: dict[tuple, list[Column]] = {}
         for column in self.columns:
             found.setdefault(column.group, []).append(column)
         return found
+
+    @property
+    def measured(self) -> list[Row]:
+        """Rows of this project's records."""
+        return [row for row in self.rows if not row.published]
+
+    def row(self, name: str) -> Row:
+        """The system called `name`, in any case; a measured one before a published one, ``published:NAME`` to force it.
+
+        Raises:
+            ValueError: no system has this name; the nearest ones are given.
+        """
+        wanted = name.removeprefix("published:").lower()
+        forced = name.startswith("published:")
+        for row in self.rows:
+            if row.name.lower() == wanted and (row.published or not forced):
+                return row
+        alike = [row.name for row in self.measured if row.name.lower().startswith(f"{wanted} (")]
+        if alike and not forced:
+            raise ValueError(f"{name!r} names {len(alike)} systems: {'; '.join(alike)}; say which")
+        hint = did_you_mean(name, [row.name for row in self.rows], most=3, cutoff=0.3)
+        there = ", ".join(row.name for row in self.measured)
+        raise ValueError(f"no system is called {name!r}{hint}" + (f" (measured: {there})" if there else ""))
+
+    def shown(self, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
+        """All measured rows, and the published ones of some systems; ``all`` for every one."""
+        return [row for row in self.rows if not row.published or "all" in systems or row.name in systems]
+
+    def summaries(self, group: tuple) -> list[Summary]:
+        """Robustness on one task, metric and test set: of measured systems, and of published ones among themselves."""
+        found = []
+        for published in (False, True):
+            cells = {row.name: row.of(group) for row in self.rows if row.published == published}
+            columns = shared_columns(list(cells.values()))
+            reference = cells.get(self.reference)
+            rows = {name: one for name, own in cells.items() if (one := summarise(own, columns, reference)) is not None}
+            if rows:
+                found.append(Summary(tuple(columns), rows))
+        return found
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One line for every number that is shown, measured and published ones told apart by `origin`."""
+        lines = []
+        for row in self.rows:
+            for column, cell in row.cells.items():
+                low, high = column.bounded(cell.estimate).interval or (None, None)
+                lines.append(
+                    {
+                        "system": row.name,
+                        "origin": "published" if row.published else "measured",
+                        "parameters": row.parameters,
+                        "macs_g": row.macs_g,
+                        "task": column.task,
+                        "split": column.split,
+                        "test": column.test or "official",
+                        "metric": column.metric,
+                        "unit": column.unit,
+                        "higher_is_better": column.higher_is_better,
+                        "condition": column.condition,
+                        "condition_tag": column.tag,
+                        "value": cell.value,
+                        "low": low,
+                        "high": high,
+                        "seeds": None if row.published else len(cell.values),
+                        "over_seeds": cell.spread,
+                        "source": cell.source,
+                        "non_standard": "; ".join(cell.non_standard),
+                        "remark": "; ".join(cell.remarks),
+                    }
+                )
+        return pd.DataFrame(lines)
+
+    def to_html(self, title: str = "RobustDistiller leaderboard") -> str:
+        """One page that opens offline (see `report.page`)."""
+        from robustdistiller.eval.report.page.html import to_html
+
+        return to_html(self, title)
+
+    def to_markdown(self, systems: Sequence[str] = REFERENCE_SYSTEMS) -> str:
+        """The table of clean speech, and one table for each task under conditions."""
+        from robustdistiller.eval.report.tables import grids
+
+        return "\n".join(grid.to_markdown() for grid in grids(self, systems))
+
+
+def leaderboard(
+    folders: Iterable[Path | str],
+    *,
+    published: bool | Published = True,
+    official: Iterable[str] = (),
+    reference: str = "",
+) -> Board:
+    """Bring measured and published systems together. It never refuses: what does not fit has a column or a note.
+
+    Args:
+        folders: folders of records, or of sweeps and runs that hold ``records``.
+        published: whether to show published systems; or those to show.
+        official: tasks whose measured test sets are the official ones although their number of items is not known.
+        reference: system whose losses those of others are divided by, and the dashed line of plots.
+
+    Raises:
+        FileNotFoundError: no such folder, or none with records.
+        ValueError: unknown task in `official`, or no system called `reference`.
+    """
+    folders = [Path(folder) for folder in folders]
+    records = mean_over_folds(read_frame(folders))
+    if folders and records.empty:
+        raise FileNotFoundError(
+            f"there are no records in {', '.join(map(str, folders))}; robustdistiller sweep and run_downstream.py "
+            "-m evaluate write them"
+        )
+    found = measured_rows(_with_profiles(records, folders), official)
+    rows, notes, sources = list(found.rows), list(found.notes), {}
+    if published is not False:
+        numbers = load_published() if published is True else published
+        theirs = published_rows(numbers)
+        rows += theirs
+        used = {source for row in theirs for source in row.sources}
+        sources = {key: f"{one.title}: {one.where}" for key, one in numbers.sources.items() if key in used}
+        notes.insert(
+            0,
+            "superb_s and the overall mean of published systems are computed from their printed metrics and may differ "
+            "from printed scores by rounding; where metrics were not found, superb_s is the printed score",
+        )
+    columns = sorted({column for row in rows for column in row.cells}, key=lambda column: column.order)
+    board = Board(tuple(rows), tuple(columns), (), sources, records)
+    if reference:
+        reference = board.row(reference).name
+    notes += _unlike_columns(board)
+    return Board(board.rows, board.columns, tuple(dict.fromkeys(notes)), sources, records, reference)
+
+
+def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:
+    """The frame with the MACs that `robustdistiller profile` measured, the newest of each system."""
+    try:
+        profiles = sorted(read_profiles(folders).values(), key=lambda one: one.start_utc)
+    except RecordError:  # a profile of another version tells no MACs
+        return records
+    macs = {one.identity: one.superb_macs for one in profiles}
+    known = [
+        macs.get((u, w, o), now)
+        for u, w, o, now in zip(records.upstream, records.weights, records.options, records.macs)
+    ]
+    return records.assign(macs=pd.Series(known, index=records.index, dtype="Int64"))
+
+
+def _unlike_columns(board: Board) -> list[str]:
+    """Columns whose cells were run under different rules, and systems without a score over tasks."""
+    notes = []
+    for column in board.columns:
+        if len(rules_of(board.rows, column)) > 1:
+            notes.append(
+                f"{column.task_title}, {column.title}: these runs follow different rules (see the notes on each "
+                "system), so that none of them is called the best"
+            )
+    for row in board.measured:
+        if row.superb_s is None and row.official:
+            missing = ", ".join(missing_tasks(row.official))
+            notes.append(f"{row.name} has no superb_s: it is the mean over ten tasks, and these are missing: {missing}")
+    return notes
+
+
+def rules_of(rows: Iterable[Row], column: Column) -> set[str]:
+    """The rules that the measured cells of a column were run under."""
+    return {row.cells[column].rules for row in rows if not row.published and column in row.cells}
+
+
+def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
+    """Places of the rows with the best value, of measured and of published systems each.
+
+    The two are not ranked against another, nor are runs under different rules.
+    """
+    found = set()
+    for published in (False, True):
+        values = {
+            i: r.cells[column].value for i, r in enumerate(rows) if r.published == published and column in r.cells
+        }
+        if len(values) > 1 and len(rules_of(rows, column)) <= 1:
+            best = (max if column.higher_is_better else min)(values.values())
+            found |= {i for i, value in values.items() if value == best}
+    return found
+
+
+def clean_columns(board: Board, rows: Sequence[Row], always: Iterable[str]) -> list[Column]:
+    """Columns of clean speech; tasks outside `always` where a measured system has a score."""
+    return [
+        c
+        for c in board.columns
+        if c.condition == CLEAN and any(c in row.cells and (c.task in always or not row.published) for row in rows)
+    ]

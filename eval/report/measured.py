@@ -1,230 +1,235 @@
-"""Measured cells: records brought together by system, with their results of single items, seeds averaged."""
+"""Rows of measured systems: a frame of records brought into columns, and what is to be said about the rest."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
-from robustdistiller.eval.cost.record import Profile, read_profiles
-from robustdistiller.eval.report.table import build_tables, row_labels, row_of
-from robustdistiller.eval.results.files import read_record_files
-from robustdistiller.eval.results.folds import items_over_folds, mean_over_folds, missing_folds
-from robustdistiller.eval.results.identity import CellId, cell_id
-from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, read_outcomes
-from robustdistiller.eval.results.record import Metric, Record, RecordError
-
-
-@dataclass(frozen=True)
-class CellKey:
-    """Which cell of a system.
-
-    Attributes:
-        task: registry name of the task.
-        split: evaluated split.
-        condition: one-line form.
-        condition_digest: of all that decides what is heard.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> CellKey.of(example_record()).condition
-        'clean'
-    """
-
-    task: str
-    split: str
-    condition: str
-    condition_digest: str
-
-    @classmethod
-    def of(cls, record: Record) -> CellKey:
-        """The cell that a record is of."""
-        return cls(record.task, record.split, record.condition, cell_id(record).condition)
+from robustdistiller.eval import tasks
+from robustdistiller.eval.report.cells import Cell, Column
+from robustdistiller.eval.report.rows import Row
+from robustdistiller.eval.report.significance import contributions
+from robustdistiller.eval.results.frame import MEAN, UNREADABLE
+from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.eval.results.item_scores import items_of
+from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
+from robustdistiller.eval.tasks.superb import points_of
 
 
-@dataclass(frozen=True)
-class MeasuredCell:
-    """One cell of one system: the mean over its seeds.
+@dataclass
+class Measured:
+    """Rows of measured systems, and what is to be said about what they do not show.
 
     Attributes:
-        records: one per seed, the mean over folds where the task has some.
-        values: metric name to value, mean over seeds.
-        items: metric name to results of single items, summed over seeds; empty where a seed has none.
-        ids: names of the items.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> MeasuredCell.of({Path("a.json"): example_record()}).values
-        {'accuracy': 75.0}
+        rows: one for each system, from large to small.
+        notes: one sentence each.
+        names: system's digest to the name of its row.
     """
 
-    records: tuple[Record, ...]
-    values: Mapping[str, float]
-    items: Mapping[str, ItemScores] = field(default_factory=dict)
-    ids: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, files: Mapping[Path, Record]) -> MeasuredCell:
-        """Bring the seeds of a cell together.
-
-        Raises:
-            RecordError: a file of results of single items is broken, or a fold is missing.
-        """
-        seeds: dict[int, dict[Path, Record]] = defaultdict(dict)
-        for path, record in files.items():
-            seeds[record.seed][path] = record
-        records = tuple(mean_over_folds(list(seeds[seed].values())) for seed in sorted(seeds))
-        values = {}
-        for metric in records[0].metrics:
-            numbers = [value_of(record, metric.name) for record in records]
-            if all(number is not None for number in numbers):
-                values[metric.name] = sum(numbers) / len(numbers)
-        outcomes = [_items_of(one) for one in seeds.values()]
-        if any(one is None for one in outcomes) or len({one.ids for one in outcomes}) != 1:
-            return cls(records, values)
-        names = [name for name in values if all(name in one.metrics for one in outcomes)]
-        items = {name: _summed([one.metrics[name] for one in outcomes]) for name in names}
-        return cls(records, values, items, outcomes[0].ids)
-
-    @property
-    def items_scored(self) -> int:
-        """Number of scored items."""
-        return self.records[0].items_scored
-
-    def metric(self, name: str) -> Metric:
-        """Unit and direction of a metric."""
-        return next(metric for metric in self.records[0].metrics if metric.name == name)
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
 
 
-def value_of(record: Record, metric: str) -> float | None:
-    """A metric of a record; None where it has none.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> value_of(example_record(), "accuracy"), value_of(example_record(), "wer")
-        (75.0, None)
-    """
-    return next((one.value for one in record.metrics if one.name == metric), None)
-
-
-def _items_of(files: Mapping[Path, Record]) -> Outcomes | None:
-    """Results of single items of one seed; None where a fold has none."""
-    found = {record.fold: read_outcomes(path, record) for path, record in files.items()}
-    if None in found.values():
-        return None
-    return items_over_folds(found) if len(found) > 1 else next(iter(found.values()))
-
-
-def _summed(scores: Sequence[ItemScores]) -> ItemScores:
-    tops, bottoms = (np.sum([getattr(s, side) for s in scores], axis=0) for side in ("numerator", "denominator"))
-    return ItemScores(tops, bottoms, scores[0].scale)
-
-
-@dataclass(frozen=True)
-class MeasuredSystem:
-    """All cells of one upstream with one checkpoint.
-
-    Attributes:
-        name: its label; where labels collide with upstream, digest and options.
-        identity: label, upstream, checkpoint digest, options.
-        parameters: of the upstream.
-        macs: multiply-accumulate operations on SUPERB's 32 utterances, None where not measured.
-        cells: finished cells.
-        refused: a sentence for each cell that is partial or failed, and is therefore not shown.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> system, = measured_systems({Path("a.json"): example_record(label="mine")})
-        >>> system.name, len(system.cells)
-        ('mine', 1)
-    """
-
-    name: str
-    identity: tuple[str, str, str, str]
-    parameters: int
-    macs: int | None
-    cells: Mapping[CellKey, MeasuredCell]
-    refused: tuple[str, ...] = ()
-
-
-def read_systems(folders: Iterable[Path | str]) -> list[MeasuredSystem]:
-    """All systems measured in folders of records, with their profiles (see `eval.profiling`) where there are any.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        RecordError: a folder without records, a broken or edited record, or records that do not belong together.
-
-    Example:
-        >>> read_systems(["nowhere"])
-        Traceback (most recent call last):
-        FileNotFoundError: no folder of records at nowhere; ...
-    """
-    folders, files = list(folders), {}
-    for folder in folders:
-        found = read_record_files(folder)
-        if not found:
-            raise RecordError(f"there are no records in {folder}; run_downstream.py -m evaluate writes them")
-        files.update(found)
-    return measured_systems(files, read_profiles(folders).values())
-
-
-def measured_systems(files: Mapping[Path, Record], profiles: Iterable[Profile] = ()) -> list[MeasuredSystem]:
-    """Group record files by system, largest first; partial and failed cells are refused, each with a sentence.
+def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured:
+    """Rows of a frame of records. Whatever cannot be shown, or not beside the rest, is said in a note.
 
     Args:
-        files: records with their files.
-        profiles: costs of upstreams; of several of one upstream and checkpoint the newest counts.
+        frame: as `results.frame.read_frame` gives it, with the means over folds.
+        official: tasks whose test sets are the official ones although their number of items is not known.
 
     Raises:
-        RecordError: two records of a cell disagree, or records that do not belong together (see `build_tables`).
+        ValueError: unknown task in `official`.
     """
-    finished = {path: record for path, record in files.items() if record.status == "ok"}
-    if finished:
-        build_tables(finished.values())  # for what it refuses
-    names = row_labels(sorted(files.values(), key=lambda r: (-(r.parameters or 0), r.label)))
-    grouped: dict[tuple, dict[CellKey, dict[Path, Record]]] = defaultdict(lambda: defaultdict(dict))
-    refused: dict[tuple, list[str]] = defaultdict(list)
-    seen: set[CellId] = set()
-    for path, record in files.items():
-        if record.status != "ok":
-            refused[row_of(record)].append(
-                f"{names[row_of(record)]}, {record.task} {record.split}, {record.condition}, seed {record.seed} is not "
-                f"shown: {record.status}, {record.reason}"
-            )
-        elif cell_id(record) not in seen:  # the same record in two folders counts once
-            seen.add(cell_id(record))
-            grouped[row_of(record)][CellKey.of(record)][path] = record
-    costs = {one.identity: one.superb_macs for one in sorted(profiles, key=lambda profile: profile.start_utc)}
-    systems = []
-    for identity, name in names.items():
-        _refuse_incomplete(name, grouped[identity], refused[identity])
-        records = [r for r in files.values() if row_of(r) == identity]
-        cells = {key: MeasuredCell.of(group) for key, group in grouped[identity].items()}
-        macs = costs.get((identity[1], identity[2], identity[3]))
-        if macs is None:
-            macs = next((r.macs for r in records if r.macs is not None), None)
-        systems.append(
-            MeasuredSystem(name, identity, records[0].parameters or 0, macs, cells, tuple(refused.get(identity, ())))
+    found = Measured()
+    stated = {tasks.get(name).code for name in official}
+    found.notes += _unreadable(frame)
+    frame = frame[frame.status != UNREADABLE]
+    found.names = _names(frame)
+    found.notes += _unfinished(frame, found.names)
+    scored = [main or metric in points_of(task) for main, task, metric in zip(frame.main, frame.task, frame.metric)]
+    frame = frame[
+        pd.Series(scored, index=frame.index, dtype=bool) & (frame.status == "ok") & ~frame.superseded.astype(bool)
+    ]
+    frame = _without_whole_folds(frame[frame.value.notna()])
+    frame = frame.assign(column=_columns(frame, stated, found))
+    for system, records in frame.groupby("system", sort=False):
+        cells = {column: _cell(group, found) for column, group in records.groupby("column", sort=False)}
+        first = records.iloc[0]
+        known = list(records.parameters.dropna())
+        macs = records.macs.dropna()
+        detail = " ".join(
+            p for p in (first.upstream, "" if first.weights == NO_CHECKPOINT else first.weights[:12]) if p
         )
-    return systems
+        row = Row(
+            name=found.names[system],
+            published=False,
+            parameters=int(known[0]) if known else None,
+            macs_g=None if macs.empty else float(macs.iloc[0]) / 1e9,
+            cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
+            detail=detail,
+            system=system,
+        )
+        found.rows.append(row)
+    found.rows.sort(key=lambda row: (-(row.parameters or 0), row.name))
+    found.notes += _run_notes(found.rows)
+    found.notes = list(dict.fromkeys(found.notes))
+    return found
 
 
-def _refuse_incomplete(name: str, cells: dict[CellKey, dict[Path, Record]], refused: list[str]) -> None:
-    """Drop seeds that lack folds of their task, with a sentence: the benchmark's number is the mean over all."""
-    for key in list(cells):
-        for seed in sorted({record.seed for record in cells[key].values()}):
-            own = {path: record for path, record in cells[key].items() if record.seed == seed}
-            missing = missing_folds(own.values())
-            if missing:
-                refused.append(
-                    f"{name}, {key.task} {key.split}, {key.condition}, seed {seed} is not shown: it is the mean over "
-                    f"{len(own) + len(missing)} folds, and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
-                    "missing"
-                )
-                for path in own:
-                    del cells[key][path]
-        if not cells[key]:
-            del cells[key]
+def _names(frame: pd.DataFrame) -> dict[str, str]:
+    """A different name for each system: its label; upstream, weights and options are shown where labels collide."""
+    systems = frame.drop_duplicates("system")
+    taken = systems.label.tolist()
+    names = {}
+    for one in systems.itertuples():
+        details = " ".join(part for part in (one.upstream, one.weights[:8], one.options.strip()) if part)
+        name = one.label if taken.count(one.label) == 1 else f"{one.label} ({details})"
+        names[one.system] = name if name not in names.values() else f"{name} {one.system}"
+    return names
+
+
+def _unreadable(frame: pd.DataFrame) -> list[str]:
+    bad = frame[frame.status == UNREADABLE]
+    return [f"{path} cannot be read: {reason}" for path, reason in zip(bad.path, bad.reason)]
+
+
+def _unfinished(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """What is not shown because it is partial, failed or superseded."""
+    notes = []
+    main = frame[frame.main.astype(bool) | frame.value.isna()].drop_duplicates("path")
+    bad = main[~main.status.isin(["ok"]) & ~main.superseded.astype(bool)]
+    for (system, task, split, status, reason), group in bad.groupby(
+        ["system", "task", "split", "status", "reason"], sort=False
+    ):
+        where = ", ".join(
+            dict.fromkeys(
+                f"{c}, seed {s}{f', {f}' if f else ''}" for c, s, f in zip(group.condition, group.seed, group.fold)
+            )
+        )
+        notes.append(f"{names[system]}, {task} {split}, {where} is not shown: {status}, {reason}")
+    old = main[main.superseded.astype(bool)]
+    for system, group in old.groupby("system", sort=False):
+        n = len(group)
+        notes.append(
+            f"{names[system]}: {n} record{'s are' if n > 1 else ' is'} not shown, newer ones of the same "
+            f"cell{'s' if n > 1 else ''} are"
+        )
+    return notes
+
+
+def _without_whole_folds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Folds whose mean is there go; those of unfinished cross-validations stay, each in a column of its own."""
+    keys = ["system", "task", "split", "seed", "condition_id", "rules", "metric"]
+    lines = list(zip(frame.fold, frame[keys].itertuples(index=False, name=None)))
+    means = {key for fold, key in lines if fold == MEAN}
+    kept = [fold in ("", MEAN) or key not in means for fold, key in lines]
+    return frame[pd.Series(kept, index=frame.index, dtype=bool)]
+
+
+def _columns(frame: pd.DataFrame, stated: set[str], found: Measured) -> list[Column]:
+    """The column of each line; conditions that were drawn otherwise get tags."""
+    tests = [_test(line, stated, found) for line in frame.itertuples()]
+    keys = list(zip(frame.task, frame.split, tests, frame.condition))
+    drawn: dict[tuple, dict[tuple, None]] = {}
+    for key, line in zip(keys, frame.itertuples()):
+        drawn.setdefault(key, {})[line.condition_id, line.draws] = None
+    columns = []
+    for key, line in zip(keys, frame.itertuples()):
+        tag = ""
+        if line.condition != CLEAN and len(drawn[key]) > 1:
+            same = [one for one in drawn[key] if one[0] == line.condition_id]
+            tag = line.condition_id[:6] if len(same) == 1 else line.draws[:6]
+            found.notes.append(
+                f"{line.task} under {line.condition} was drawn in {len(drawn[key])} ways (other sources, seeds or "
+                "lengths of audio); each has a column of its own"
+            )
+        columns.append(
+            Column(
+                line.task, line.split, line.metric, line.unit, bool(line.higher_is_better), line.condition, key[2], tag
+            )
+        )
+    return columns
+
+
+def _test(line: Any, stated: set[str], found: Measured) -> str:
+    """In what a test differs from the benchmark's; empty for the official test set."""
+    parts = []
+    if line.fold and line.fold != MEAN:
+        parts.append(line.fold)
+        found.notes.append(
+            f"{line.task} is scored by the mean over all its folds; where some are missing, each of those that are "
+            "there has a column of its own"
+        )
+    official = None if pd.isna(line.official) else bool(line.official)
+    if line.task not in stated and not official:
+        parts.append(f"{line.items} items")
+        if official is False and not parts[:-1]:
+            found.notes.append(
+                f"{line.task} {line.split} was scored on {line.items} items, which is not the official test set: "
+                "these numbers have columns of their own and must not be compared with published ones"
+            )
+        elif not parts[:-1]:
+            found.notes.append(
+                f"{line.task} {line.split} has columns of its own beside the published ones: how many items the "
+                f"official test set has is not known here; if it is the official one, say --official {line.task}"
+            )
+    if line.train_condition != CLEAN:
+        parts.append(f"heads trained on {line.train_condition}")
+    if line.quick:
+        parts.append(line.quick)
+    return ", ".join(parts)
+
+
+def _cell(group: pd.DataFrame, found: Measured) -> Cell:
+    """One system in one column: its seeds together."""
+    newest = group.sort_values("start_utc").drop_duplicates("seed", keep="last")
+    remarks = []
+    if len(newest) < len(group):
+        remarks.append("of several runs under other rules the newest is shown")
+    if len(set(newest.rules)) > 1:
+        remarks.append("its seeds were run under different rules")
+    parts, units = {}, {}
+    for line in newest.itertuples():
+        try:
+            items = items_of(line.path)
+        except (RecordError, OSError) as error:
+            found.notes.append(f"no interval for {line.path}: {error}")
+            continue
+        if items is not None and line.metric in items.metrics:
+            parts[line.seed] = contributions(items.metrics[line.metric], items.groups)
+            grouped = len(parts[line.seed]) < len(items.ids)
+            units[line.seed] = tuple(sorted(set(items.groups))) if grouped else items.ids
+    if len(set(units.values())) != 1:
+        parts, units = {}, {}
+    phrases = [phrase for marks in newest.non_standard if isinstance(marks, tuple) for phrase in marks]
+    return Cell(
+        {line.seed: line.value for line in newest.itertuples()},
+        parts,
+        next(iter(units.values()), ()),
+        rules=newest.rules.iloc[0] or "; ".join(phrases),
+        non_standard=tuple(dict.fromkeys(phrases)),
+        remarks=tuple(remarks),
+    )
+
+
+def _run_notes(rows: Iterable[Row]) -> list[str]:
+    """What is unusual about runs: one sentence for each task and finding, naming the systems."""
+    systems: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        by_task: dict[str, list[tuple[Column, Cell]]] = {}
+        for column, cell in row.cells.items():
+            by_task.setdefault(column.task_title, []).append((column, cell))
+        for task, pairs in by_task.items():
+            said = [f"{column.title}: {remark}" for column, cell in pairs for remark in cell.remarks]
+            if marks := dict.fromkeys(phrase for _, cell in pairs for phrase in cell.non_standard):
+                said.append(f"not a standard run, {'; '.join(marks)}")
+            most = max(len(cell.values) for _, cell in pairs)
+            if few := [f"{c.title} {len(cell.values)}" for c, cell in pairs if len(cell.values) < most]:
+                said.append(f"{most} seeds, but fewer of {', '.join(few)}")
+            for sentence in said:
+                systems.setdefault((task, sentence), []).append(row.name)
+    return [f"{', '.join(dict.fromkeys(names))}, {task}: {said}" for (task, said), names in systems.items()]

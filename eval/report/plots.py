@@ -1,90 +1,105 @@
-"""Plots of tables: the metric against the condition, one line per upstream."""
+"""Plots of one task: the metric against the condition, one line for each system."""
 
 from __future__ import annotations
 
-import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from robustdistiller.common.files import write_atomically
-from robustdistiller.eval.report.table import TaskTable
+from robustdistiller.common.files import slug, write_atomically
+from robustdistiller.eval.report.board import Board
+from robustdistiller.eval.report.cells import Column
+from robustdistiller.eval.report.rows import Row
+from robustdistiller.eval.results.identity import CLEAN
 
 # Okabe and Ito's palette: told apart with the common colour-vision deficiencies; markers differ as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
-def plot_table(table: TaskTable, path: Path | str, reference: str | None = None) -> Path:
-    """Draw one table as a PNG (or any format matplotlib knows by the file's suffix).
+def plot_board(board: Board, folder: Path | str) -> list[Path]:
+    """Draw the measured systems of each task that was scored under conditions, one PNG each.
 
     Args:
-        table: what to draw; error bars are its standard errors.
+        board: the leaderboard; its reference is drawn as a dashed black line.
+        folder: where to write.
+
+    Returns:
+        The files.
+    """
+    written = []
+    drawn: set[str] = set()
+    for columns in board.groups.values():
+        rows = [row for row in board.measured if any(column in row.cells for column in columns)]
+        shown = [column for column in columns if any(column in row.cells for row in rows)]
+        if not any(column.condition != CLEAN for column in shown):
+            continue
+        first = shown[0]
+        parts = [first.task, first.split, first.test.replace(",", "").replace(" ", "_")]
+        name = "-".join(slug(part) for part in parts if part)
+        name += f"-{first.metric}" if name in drawn else ""  # the first is the task's headline number
+        drawn.add(name)
+        written.append(plot_task(rows, shown, Path(folder) / f"{name}.png", board.reference))
+    return written
+
+
+def plot_task(rows: Sequence[Row], columns: Sequence[Column], path: Path | str, reference: str = "") -> Path:
+    """Draw systems over the conditions of one task, as a PNG or any format matplotlib knows by the file's suffix.
+
+    Args:
+        rows: systems; error bars are their 95 % intervals.
+        columns: of one task, metric and test set.
         path: file to write.
-        reference: label of the row to draw as a dashed black reference line, usually the teacher.
+        reference: system to draw as a dashed black line.
 
     Returns:
         The path.
-
-    Raises:
-        ValueError: the reference is not a row of the table.
-
-    Example:
-        >>> import tempfile
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> from robustdistiller.eval.report.table import build_tables
-        >>> table, = build_tables([example_record()])
-        >>> plot_table(table, Path(tempfile.mkdtemp()) / "ic.png").name
-        'ic.png'
     """
-    labels, conditions = list(table.values.index), list(table.values.columns)
-    if reference is not None and reference not in labels:
-        raise ValueError(f"no row {reference!r} in the table; rows: {', '.join(labels)}")
-    figure = Figure(figsize=(max(6.4, 1.35 * len(conditions) + 2.6), 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(6.4, 1.35 * len(columns) + 2.6), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    others = [label for label in labels if label != reference]
-    for i, label in enumerate([*([reference] if reference else []), *others]):
-        style = (
-            {"color": "black", "linestyle": "--", "marker": "", "linewidth": 1.6, "zorder": 2}
-            if label == reference
-            else {
-                "color": _COLOURS[others.index(label) % len(_COLOURS)],
-                "marker": _MARKERS[others.index(label) % len(_MARKERS)],
-                "markersize": 6.5,
-                "linewidth": 2.0,
-                "zorder": 3,
-            }
-        )
-        # A small sideways shift keeps the error bars of different upstreams apart.
-        shift = 0.05 * (i - (len(labels) - 1) / 2)
-        errors = [0.0 if math.isnan(e) else e for e in table.errors.loc[label]]
+    others = [row for row in rows if row.name != reference]
+    for i, row in enumerate(sorted(rows, key=lambda row: row.name != reference)):
+        style = {"color": "black", "linestyle": "--", "linewidth": 1.6, "zorder": 2}
+        if row.name != reference:
+            place = others.index(row)
+            marker = _MARKERS[place % len(_MARKERS)]
+            style = {"color": _COLOURS[place % len(_COLOURS)], "marker": marker, "markersize": 6.5, "zorder": 3}
+        # A small sideways shift keeps the error bars of different systems apart.
+        shift = 0.05 * (i - (len(rows) - 1) / 2)
+        there = [
+            (x + shift, column.bounded(row.cells[column].estimate))
+            for x, column in enumerate(columns)
+            if column in row.cells
+        ]
+        values = [estimate.value for _, estimate in there]
+        bounds = [estimate.interval or (estimate.value, estimate.value) for _, estimate in there]
+        errors = [[v - low for v, (low, _) in zip(values, bounds)], [high - v for v, (_, high) in zip(values, bounds)]]
+        size = f"{row.size} M" if row.parameters else "no parameters"
         axes.errorbar(
-            [x + shift for x in range(len(conditions))],
-            table.values.loc[label],
-            yerr=errors if any(errors) else None,
-            label=f"{label} ({_size(table, label)})",
+            [x for x, _ in there],
+            values,
+            yerr=errors if any(map(any, errors)) else None,
+            label=f"{row.name} ({size})",
             capsize=2.5,
             elinewidth=1.0,
             **style,
         )
-    axes.set_xticks(range(len(conditions)), [textwrap.fill(c, 14) for c in conditions])
-    axes.set_xlim(-0.4, len(conditions) - 0.6)
-    if table.metric.unit == "%":
+    first = columns[0]
+    axes.set_xticks(range(len(columns)), [textwrap.fill(column.title, 14) for column in columns])
+    axes.set_xlim(-0.4, len(columns) - 0.6)
+    if first.unit == "%":
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, 0.0), min(high, 105.0) if table.metric.higher_is_better else high)
-    axes.set_ylabel(table.metric_title)
-    bars = "; bars: one standard error" if table.errors.notna().to_numpy().any() else ""
-    axes.set_title(table.title + bars, fontsize=10)
+        axes.set_ylim(max(low, 0.0), min(high, 105.0) if first.higher_is_better else high)
+    axes.set_ylabel(first.metric_title)
+    bars = any(c in row.cells and row.cells[c].estimate.interval for row in rows for c in columns)
+    axes.set_title(first.task_title + ("; bars: 95 % confidence" if bars else ""), fontsize=10)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     kind = Path(path).suffix.removeprefix(".") or "png"
     return write_atomically(path, lambda file: figure.savefig(file, format=kind))
-
-
-def _size(table: TaskTable, label: str) -> str:
-    return table.size(label) if table.parameters[label] else "no parameters"

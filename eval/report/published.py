@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from robustdistiller.common.names import did_you_mean
+from robustdistiller.common.settings import SettingsError, read
 
-KINDS = ("baseline", "large", "student")
-PROTOCOLS = (
+Protocol = Literal[
     "superb",
     "default-lr",
     "last-layer",
@@ -24,16 +25,14 @@ PROTOCOLS = (
     "multitask-fine-tuned",
     "multitask-frozen",
     "task-specific",
-)
+]
 #: Metrics of the published files and whether a higher value is better.
 METRICS = {
     **dict.fromkeys(("accuracy", "mtwv", "slot_type_f1", "bleu", "pesq", "stoi", "si_sdr_improvement"), True),
     **dict.fromkeys(("superb_s", "superb_r", "overall"), True),
     **dict.fromkeys(("wer", "per", "slot_value_cer", "eer", "der"), False),
 }
-_RESULT_COLUMNS = ("system", "task", "metric", "condition", "value", "protocol", "source", "verified", "remark")
-_SYSTEM_COLUMNS = ("system", "kind", "teacher", "distilled_on", "parameters_millions", "macs_g", "macs_source")
-_SOURCE_COLUMNS = ("source", "title", "where")
+T = TypeVar("T")
 
 
 class PublishedError(ValueError):
@@ -51,7 +50,7 @@ class Source:
 
     source: str
     title: str
-    where: str
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,26 +58,27 @@ class System:
     """A published system.
 
     Attributes:
-        name: as in its paper; ``(100 h)`` where it was distilled on less data than usual.
+        system: its name, as in its paper; ``(100 h)`` where it was distilled on less data than usual.
         kind: ``large`` (a teacher), ``student`` or ``baseline``.
         teacher: what it was distilled from, empty where that was not found.
         distilled_on: speech it was distilled on, empty for what was not distilled.
-        parameters: number of parameters, None where not found.
+        parameters_millions: 1e6 parameters, None where not found.
         macs_g: 1e9 multiply-accumulates on the 32 profiling utterances of SUPERB, None where not found.
         macs_source: key of the source of `macs_g`.
-
-    Example:
-        >>> load_published().systems["DPHuBERT"].parameters
-        23585946
     """
 
-    name: str
-    kind: str
-    teacher: str
-    distilled_on: str
-    parameters: int | None
-    macs_g: float | None
-    macs_source: str
+    system: str
+    kind: Literal["baseline", "large", "student"]
+    teacher: str = ""
+    distilled_on: str = ""
+    parameters_millions: float | None = None
+    macs_g: float | None = None
+    macs_source: str = ""
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters, None where not found."""
+        return None if self.parameters_millions is None else round(self.parameters_millions * 1e6)
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,10 @@ class Result:
         metric: name as in the records; rates in per cent, MTWV as a fraction.
         condition: ``clean``, or the condition in the source's words.
         value: the number as printed.
-        protocol: ``superb`` where it follows the benchmark, otherwise what differs (one of `PROTOCOLS`).
+        protocol: ``superb`` where it follows the benchmark, otherwise what differs.
         source: key of the sources.
-        verified: whether the number was read in its source.
+        verified: ``yes`` where the number was read in its source.
         remark: what a reader must know.
-
-    Example:
-        >>> load_published().value("DPHuBERT", "IC", "accuracy")
-        97.92
     """
 
     system: str
@@ -106,10 +102,14 @@ class Result:
     metric: str
     condition: str
     value: float
-    protocol: str
+    protocol: Protocol
     source: str
-    verified: bool
-    remark: str
+    verified: Literal["yes", "no"]
+    remark: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"value must be a finite number, found {self.value}")
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,12 @@ class Published:
     Attributes:
         systems: by name.
         results: in the order of the file.
-        sources: by key.
+        sources: by key, the most trusted first.
 
     Example:
         >>> published = load_published()
-        >>> len(published.systems), published.find("dphubert").name
-        (44, 'DPHuBERT')
+        >>> published.find("dphubert").parameters, published.value("DPHuBERT", "IC", "accuracy")
+        (23585946, 97.92)
     """
 
     systems: Mapping[str, System]
@@ -132,10 +132,10 @@ class Published:
     sources: Mapping[str, Source]
 
     def find(self, name: str) -> System:
-        """The system called `name`, in any case; a name that is none is refused with the nearest.
+        """The system called `name`, in any case.
 
         Raises:
-            PublishedError: with the nearest names.
+            PublishedError: no system has this name; the nearest ones are given.
 
         Example:
             >>> load_published().find("wavlm base+").parameters
@@ -147,35 +147,42 @@ class Published:
         hint = did_you_mean(name, self.systems, most=3, cutoff=0.3)
         raise PublishedError(f"no published system is called {name!r}{hint}")
 
-    def of(self, system: str, protocol: str = "superb") -> list[Result]:
-        """Verified results of a system under a protocol, those over all tasks left out.
+    def of(self, system: str, protocol: str = "superb", over_tasks: bool = False) -> list[Result]:
+        """Verified results of a system under a protocol; of one number from several sources, the first source's.
+
+        Sources may differ by rounding; their order is that of ``sources.csv``.
+
+        Args:
+            system: name.
+            protocol: what the numbers follow.
+            over_tasks: give the scores over all tasks, not those of single tasks.
 
         Example:
             >>> [result.task for result in load_published().of("DistilHuBERT (100 h)")]
             ['ASR', 'SID', 'IC']
         """
-        return [
-            r
-            for r in self.results
-            if r.system == system and r.protocol == protocol and r.verified and r.task != "SUPERB"
-        ]
+        order = list(self.sources)
+        found: dict[tuple[str, str, str], Result] = {}
+        for one in self.results:
+            if (one.system, one.protocol, one.verified) != (system, protocol, "yes"):
+                continue
+            if (one.task == "SUPERB") != over_tasks:
+                continue
+            key = one.task, one.metric, one.condition
+            if key not in found or order.index(one.source) < order.index(found[key].source):
+                found[key] = one
+        return list(found.values())
 
     def value(self, system: str, task: str, metric: str, condition: str = "clean") -> float | None:
         """One verified number under SUPERB's protocol; None where there is none.
-
-        Where sources differ (by rounding), the one that ``sources.csv`` lists first counts.
 
         Example:
             >>> load_published().value("LightHuBERT small", "SUPERB", "superb_s")
             901.0
         """
-        wanted = (system, task, metric, condition, "superb", True)
-        found = {
-            r.source: r.value
-            for r in self.results
-            if (r.system, r.task, r.metric, r.condition, r.protocol, r.verified) == wanted
-        }
-        return next((found[source] for source in self.sources if source in found), None)
+        found = self.of(system, over_tasks=task == "SUPERB")
+        wanted = task, metric, condition
+        return next((one.value for one in found if (one.task, one.metric, one.condition) == wanted), None)
 
 
 def load_published(folder: Path | str | None = None) -> Published:
@@ -193,88 +200,61 @@ def load_published(folder: Path | str | None = None) -> Published:
         5.59
     """
     folder = Path(str(files("robustdistiller.results") / "published")) if folder is None else Path(folder)
-    sources = {s: Source(**row) for s, row in _read(folder / "sources.csv", _SOURCE_COLUMNS, unique="source")}
-    systems = {}
-    for name, row in _read(folder / "systems.csv", _SYSTEM_COLUMNS, unique="system"):
-        systems[name] = _system(row, f"{folder / 'systems.csv'}: {name}", sources)
-    path = folder / "published_results.csv"
-    results, seen = [], {}
-    for line, row in _read(path, _RESULT_COLUMNS):
-        where = f"{path}, line {line}"
-        results.append(_result(row, where, systems, sources))
-        key = tuple(row[c] for c in ("system", "task", "metric", "condition", "protocol", "source", "remark"))
-        if key in seen:
-            raise PublishedError(f"{where}: repeats line {seen[key]}; two numbers for one cell from one source")
-        seen[key] = line
-    return Published(systems, tuple(results), sources)
+    sources = _unique(_read(folder / "sources.csv", Source), "source")
+    systems = _unique(_read(folder / "systems.csv", System), "system")
+    for where, system in systems.values():
+        if system.macs_g is not None:
+            _known(system.macs_source, sources, "source", where)
+    results: dict[tuple, tuple[str, Result]] = {}
+    for where, one in _read(folder / "published_results.csv", Result):
+        for name, known, what in (
+            (one.system, systems, "system"),
+            (one.metric, METRICS, "metric"),
+            (one.source, sources, "source"),
+        ):
+            _known(name, known, what, where)
+        key = one.system, one.task, one.metric, one.condition, one.protocol, one.source, one.remark
+        if key in results:
+            line = results[key][0].rpartition(", ")[2]
+            raise PublishedError(f"{where}: repeats {line}; two numbers for one cell from one source")
+        results[key] = where, one
+    return Published(
+        {name: system for name, (_, system) in systems.items()},
+        tuple(one for _, one in results.values()),
+        {name: source for name, (_, source) in sources.items()},
+    )
 
 
-def _read(path: Path, columns: Iterable[str], unique: str = "") -> list[tuple]:
-    """Rows of a CSV file with their line numbers, or with the value of the `unique` column."""
+def _read(path: Path, cls: type[T]) -> list[tuple[str, T]]:
+    """The lines of a CSV file, each with where it stands."""
     if not path.is_file():
         raise PublishedError(f"{path}: no such file; the published numbers are part of the package")
+    columns = list(cls.__dataclass_fields__)
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != tuple(columns):
+        if reader.fieldnames != columns:
             raise PublishedError(f"{path}: expected the columns {', '.join(columns)}, found {reader.fieldnames}")
-        rows = [(reader.line_num, row) for row in reader]
-    for line, row in rows:
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    found = []
+    for where, row in rows:
         if None in row or None in row.values():
-            raise PublishedError(f"{path}, line {line}: expected {len(tuple(columns))} columns")
-    if not unique:
-        return rows
-    names = [row[unique] for _, row in rows]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise PublishedError(f"{path}: named twice: {', '.join(repeated)}")
-    return [(row[unique], row) for _, row in rows]
+            raise PublishedError(f"{where}: expected {len(columns)} columns")
+        try:
+            found.append((where, read(cls, {name: text for name, text in row.items() if text})))
+        except SettingsError as error:
+            raise PublishedError(f"{where}: {error}") from error
+    return found
 
 
-def _number(text: str, what: str, where: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise PublishedError(f"{where}: {what} must be a number, found {text!r}")
-    return value
+def _unique(rows: list[tuple[str, T]], name: str) -> dict[str, tuple[str, T]]:
+    found: dict[str, tuple[str, T]] = {}
+    for where, one in rows:
+        if getattr(one, name) in found:
+            raise PublishedError(f"{where}: named twice: {getattr(one, name)}")
+        found[getattr(one, name)] = where, one
+    return found
 
 
-def _known(value: str, known: Iterable[str], what: str, where: str) -> str:
+def _known(value: str, known: Mapping[str, object], what: str, where: str) -> None:
     if value not in known:
         raise PublishedError(f"{where}: unknown {what} {value!r}{did_you_mean(value, known)}")
-    return value
-
-
-def _system(row: dict[str, str], where: str, sources: Mapping[str, Source]) -> System:
-    millions = _number(row["parameters_millions"], "parameters_millions", where)
-    if row["macs_g"]:
-        _known(row["macs_source"], sources, "source", where)
-    return System(
-        name=row["system"],
-        kind=_known(row["kind"], KINDS, "kind", where),
-        teacher=row["teacher"],
-        distilled_on=row["distilled_on"],
-        parameters=None if millions is None else round(millions * 1e6),
-        macs_g=_number(row["macs_g"], "macs_g", where),
-        macs_source=row["macs_source"],
-    )
-
-
-def _result(row: dict[str, str], where: str, systems: Mapping[str, System], sources: Mapping[str, Source]) -> Result:
-    value = _number(row["value"], "value", where)
-    if value is None:
-        raise PublishedError(f"{where}: there is no value")
-    return Result(
-        system=_known(row["system"], systems, "system", where),
-        task=row["task"],
-        metric=_known(row["metric"], METRICS, "metric", where),
-        condition=row["condition"],
-        value=value,
-        protocol=_known(row["protocol"], PROTOCOLS, "protocol", where),
-        source=_known(row["source"], sources, "source", where),
-        verified=_known(row["verified"], ("yes", "no"), "verified flag", where) == "yes",
-        remark=row["remark"],
-    )

@@ -1,51 +1,43 @@
-"""How well a system bears noise and rooms: three summaries over the conditions of one task.
+"""How a system bears noise and rooms: summaries over the conditions of one task.
 
-They are this project's definitions, so their formulas are here in full. Let m(c) be the metric under condition c.
+Their formulas are here in full. Let m(c) be the metric under condition c, d(c) = m(clean) - m(c) where higher is
+better and m(c) - m(clean) where lower is better: positive is worse.
 
-- mean: the plain mean of m(c) over all corrupted conditions (clean speech is a column of its own).
-- degradation: 100 (m(clean) - mean) / m(clean) per cent where higher is better, 100 (mean - m(clean)) / m(clean) where
-  lower is better. Positive is worse. Undefined where m(clean) is 0, and for metrics without a true zero (dB, PESQ).
+- mean: the plain mean of m(c) over the corrupted conditions (clean speech is a column of its own).
+- difference: the mean of d(c), in the metric's unit. For word errors this is Speech Robust Bench's WERD.
+- loss: 100 mean d(c) / m(clean), in per cent. It flatters systems that are poor on clean speech: never rank by it
+  alone. Undefined where m(clean) is 0, and for metrics without a true zero (dB, PESQ).
+- normalised: 100 mean over c of d(c) / d_R(c), R being a reference system under the same condition, so that hard
+  conditions do not weigh more than easy ones; 100 is the reference. In the manner of mCE (Hendrycks and Dietterich
+  2019) and of Speech Robust Bench's NWERD, which divides by predicted speech quality instead. Conditions under which
+  the reference loses nothing are left out.
+- worst: the condition with the largest d(c), or with the poorest m(c) where there is no clean score.
 - area: the area under m against SNR in dB by the trapezoid rule, divided by the range of SNRs: the mean of the metric
   over the range, whatever the grid. Conditions that differ in SNR only belong to one curve; there is one area for each.
+- stability: the standard deviation of m(c) over draws of one condition (other sources or corruption seeds), and over
+  seeds of the heads, each averaged over the conditions that have several.
 
-Intervals are percentile bootstrap over utterances, the same utterances drawn under all conditions.
+Where a condition was drawn more than once, m(c) is the mean over its draws. Conditions are those that all compared
+systems have, and seeds those that a system has under all of them, so that rows of one table are about the same.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import scipy
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.eval.report.significance import DRAWS, Estimate, interval, resample
-from robustdistiller.eval.results.item_scores import ItemScores
+from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
+from robustdistiller.eval.report.significance import Estimate, crossed_test
+from robustdistiller.eval.results.identity import CLEAN
 
-CLEAN = "clean"
 #: Metrics of which a percentage makes sense: zero means none of what is counted.
 _WITH_ZERO = ("accuracy", "wer", "cer", "per", "der", "frame_der", "eer", "mtwv", "slot_type_f1", "slot_value_cer")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric under one condition.
-
-    Attributes:
-        value: the score.
-        items: results of single items, None where there are none.
-
-    Example:
-        >>> Measured(75.0).items is None
-        True
-    """
-
-    value: float
-    items: ItemScores | None = None
 
 
 @dataclass(frozen=True)
@@ -54,24 +46,27 @@ class Robustness:
 
     Attributes:
         mean: over corrupted conditions, in the metric's unit.
-        degradation: relative to clean, per cent, positive is worse.
+        difference: to clean, in the metric's unit, positive is worse.
+        loss: relative to clean, per cent, positive is worse.
+        normalised: difference in per cent of the reference's, without interval.
+        worst: the worst condition.
         areas: name of a curve (its condition without SNR) to the area under it, in the metric's unit.
-        conditions: the corrupted conditions that `mean` and `degradation` are over.
-
-    Example:
-        >>> cells = {"clean": Measured(80.0), "noise:snr_db=0": Measured(40.0), "noise:snr_db=10": Measured(60.0)}
-        >>> found = summarise(cells, "accuracy", higher_is_better=True)
-        >>> found.mean.value, found.degradation.value, found.areas["noise"].value
-        (50.0, 37.5, 50.0)
+        over_draws, over_seeds: standard deviations, in the metric's unit.
+        seeds: how many all of this is over.
     """
 
-    mean: Estimate | None
-    degradation: Estimate | None
+    mean: Estimate
+    difference: Estimate | None = None
+    loss: Estimate | None = None
+    normalised: Estimate | None = None
+    worst: str = ""
     areas: Mapping[str, Estimate] = field(default_factory=dict)
-    conditions: tuple[str, ...] = ()
+    over_draws: float | None = None
+    over_seeds: float | None = None
+    seeds: int = 1
 
 
-def curves(conditions: list[str]) -> dict[str, list[tuple[float, str]]]:
+def curves(conditions: Sequence[str]) -> dict[str, list[tuple[float, str]]]:
     """Conditions that differ in SNR only, as curves.
 
     Args:
@@ -85,7 +80,7 @@ def curves(conditions: list[str]) -> dict[str, list[tuple[float, str]]]:
         {'noise': [(0.0, 'noise:snr_db=0'), (5.0, 'noise:snr_db=5')]}
     """
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for condition in conditions:
+    for condition in dict.fromkeys(conditions):
         try:
             parsed = Condition.parse(condition)
         except ValueError:  # in the words of a paper, or of a later release
@@ -97,7 +92,7 @@ def curves(conditions: list[str]) -> dict[str, list[tuple[float, str]]]:
     return {name: sorted(points) for name, points in found.items() if len(points) > 1}
 
 
-def area_under_curve(snrs_db: list[float], values: np.ndarray) -> np.ndarray:
+def area_under_curve(snrs_db: Sequence[float], values: np.ndarray) -> np.ndarray:
     """Trapezoid area under values against SNR, divided by the range of SNRs.
 
     Args:
@@ -119,55 +114,103 @@ def area_under_curve(snrs_db: list[float], values: np.ndarray) -> np.ndarray:
     return scipy.integrate.trapezoid(values, snrs_db, axis=-1) / (snrs_db[-1] - snrs_db[0])
 
 
+def shared_columns(systems: Sequence[Mapping[Column, Cell]]) -> list[Column]:
+    """The corrupted columns that all systems have that have any; all of one task, metric and test set.
+
+    Example:
+        >>> ten, zero = (Column("IC", "test", "accuracy", "%", True, f"noise:snr_db={snr}") for snr in (10, 0))
+        >>> [c.title for c in shared_columns([{ten: Cell({1: 80.0}), zero: Cell({1: 60.0})}, {ten: Cell({1: 70.0})}])]
+        ['noise 10 dB']
+    """
+    having = [{c for c in cells if c.condition != CLEAN} for cells in systems]
+    having = [columns for columns in having if columns]
+    return sorted(set.intersection(*having), key=lambda column: column.order) if having else []
+
+
 def summarise(
-    cells: Mapping[str, Measured], metric: str, higher_is_better: bool, draws: int = DRAWS, seed: int = 0
-) -> Robustness:
+    cells: Mapping[Column, Cell], columns: Sequence[Column], reference: Mapping[Column, Cell] | None = None
+) -> Robustness | None:
     """All summaries of one system on one task.
 
     Args:
-        cells: condition to score; results of single items must be of the same items in the same order.
-        metric: name of the metric.
-        higher_is_better: its direction.
-        draws: bootstrap samples.
-        seed: of the bootstrap.
+        cells: the system's; those that are neither clean nor of `columns` are passed over.
+        columns: corrupted columns to summarise over.
+        reference: cells of the reference system.
 
     Returns:
-        Summaries, with intervals where all conditions they need have results of single items.
+        Summaries with intervals, where all cells have results of the same items; None where the system lacks one of the
+        columns, or there are none.
+
+    Example:
+        >>> clean, *noisy = (Column("IC", "test", "accuracy", "%", True, c)
+        ...                  for c in ("clean", "noise:snr_db=0", "noise:snr_db=10"))
+        >>> found = summarise({clean: Cell({1: 80.0}), noisy[0]: Cell({1: 40.0}), noisy[1]: Cell({1: 60.0})}, noisy)
+        >>> found.mean.value, found.difference.value, found.loss.value, found.areas["noise"].value, found.worst
+        (50.0, 30.0, 37.5, 50.0, 'noise 0 dB')
     """
-    corrupted = tuple(c for c in cells if c != CLEAN)
-    names = list(cells)
-    values = np.array([cells[c].value for c in names])
-    items = [cells[c].items for c in names]
-    samples = None
-    if names and all(i is not None for i in items) and len({len(i.numerator) for i in items}) == 1:
-        samples = resample(items, draws, seed)  # (draws, conditions)
+    if not columns or any(column not in cells for column in columns):
+        return None
+    clean = next((cells[c] for c in cells if c.condition == CLEAN), None)
+    used = [cells[column] for column in columns] + ([clean] if clean else [])
+    seeds = shared_seeds(used)
+    numbers = np.array([np.mean([c.values[s] for s in seeds]) if seeds else c.value for c in used])
+    stacked = stack(used, seeds)
+    draws: dict[str, list[int]] = defaultdict(list)  # condition to the places of its draws
+    for place, column in enumerate(columns):
+        draws[column.condition].append(place)
+    weights = np.zeros((len(draws), len(used)))  # of each condition over the cells
+    for row, places in enumerate(draws.values()):
+        weights[row, places] = 1 / len(places)
 
-    def estimate(summary: Callable[[np.ndarray], np.ndarray]) -> Estimate | None:
-        value = float(summary(values))
-        if not math.isfinite(value):
-            return None
-        return Estimate(value) if samples is None else Estimate(value, *interval(summary(samples)))
+    def weighted(weight: np.ndarray, constant: float = 0.0) -> Estimate:
+        """An estimate of a weighted sum of cells; `constant` is added to it."""
+        if stacked is None:
+            return Estimate(float(weight @ numbers) + constant, seeds=max(len(seeds), 1))
+        return crossed_test([np.tensordot(weight, stacked, 1) + constant])
 
-    at = {name: i for i, name in enumerate(names)}
-    noisy = [at[c] for c in corrupted]
-    mean = estimate(lambda v: v[..., noisy].mean(axis=-1)) if noisy else None
-    degradation = None
-    if noisy and CLEAN in cells and metric in _WITH_ZERO and cells[CLEAN].value > 0:
-        sign = 1.0 if higher_is_better else -1.0
+    sign = 1.0 if columns[0].higher_is_better else -1.0
+    mean = weights.mean(axis=0)
+    by_condition = sign * -(weights @ numbers)  # the larger the worse
+    difference = loss = normalised = None
+    if clean:
+        only_clean = np.eye(len(used))[-1]
+        difference = weighted(sign * (only_clean - mean))
+        at_clean, at_mean = numbers[-1], mean @ numbers
+        if columns[0].metric in _WITH_ZERO and at_clean > 0:
+            # First-order expansion of the ratio: its value is exact, its spread is the delta method's.
+            slope = 100 * sign * (at_mean / at_clean**2 * only_clean - mean / at_clean)
+            value = 100 * sign * (at_clean - at_mean) / at_clean
+            loss = weighted(slope, float(value - slope @ numbers))
+        normalised = _normalised(sign * numbers[-1] + by_condition, list(draws), reference, sign)
+    areas = {
+        name: columns[0].bounded(
+            weighted(area_under_curve([snr for snr, _ in points], weights[[list(draws).index(c) for _, c in points]].T))
+        )
+        for name, points in curves(list(draws)).items()
+    }
+    return Robustness(
+        *(columns[0].bounded(weighted(mean)), difference, loss, normalised),
+        columns[draws[list(draws)[int(np.argmax(by_condition))]][0]].title.partition(" [")[0],
+        areas,
+        _mean([np.std(numbers[places], ddof=1) for places in draws.values() if len(places) > 1]),
+        _mean([np.std([cell.values[s] for s in seeds], ddof=1) for cell in used[: len(columns)] if len(seeds) > 1]),
+        max(len(seeds), 1),
+    )
 
-        def relative(v: np.ndarray) -> np.ndarray:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                clean = v[..., at[CLEAN]]
-                lost = (
-                    100.0 * sign * (clean[..., None] - v[..., noisy]).mean(axis=-1) / clean
-                )  # equal scores: 0 exactly
-            return np.where(np.isfinite(lost), lost, np.nan)
 
-        degradation = estimate(relative)
-    areas = {}
-    for name, points in curves(list(corrupted)).items():
-        columns, snrs = [at[c] for _, c in points], [snr for snr, _ in points]
-        found = estimate(lambda v, columns=columns, snrs=snrs: area_under_curve(snrs, v[..., columns]))
-        if found is not None:
-            areas[name] = found
-    return Robustness(mean, degradation, areas, corrupted)
+def _normalised(
+    lost: np.ndarray, conditions: Sequence[str], reference: Mapping[Column, Cell] | None, sign: float
+) -> Estimate | None:
+    """Mean of what is lost under each condition, in per cent of what the reference loses there."""
+    by_condition: dict[str, list[float]] = defaultdict(list)
+    for column, cell in (reference or {}).items():
+        by_condition[column.condition].append(cell.value)
+    if CLEAN not in by_condition or any(condition not in by_condition for condition in conditions):
+        return None
+    theirs = np.array([sign * (by_condition[CLEAN][0] - np.mean(by_condition[c])) for c in conditions])
+    hard = theirs > 0
+    return Estimate(float(100 * np.mean(lost[hard] / theirs[hard]))) if hard.any() else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,161 +1,153 @@
-"""Confidence intervals and paired tests over the items of a test set.
+"""Confidence intervals and tests that count the choice of test items, of their speakers and of seeds as chance.
 
-All resampling is of whole items (utterances), and the same items are drawn for everything that is compared, so that
-what makes an utterance hard for everybody cancels (Bisani and Ney 2004, "Bootstrap estimates for confidence intervals
-in ASR performance evaluation"; McNemar 1947 for right-or-wrong answers).
+One estimator serves single scores, summaries over conditions and differences of two systems. A score that is a ratio
+of sums over items (WER: errors by words) is taken apart into one contribution of each item, whose mean is the score
+and whose spread is that of the score (the delta method). Contributions of items of one speaker are added up first,
+because utterances of a speaker are hard together. Then :func:`crossed_test` adds the variances of items and seeds.
+Compared with a bootstrap this needs no draws, so that p-values can be as small as the data say, and it does not take
+three seeds for many: few seeds mean few degrees of freedom.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
+from scipy import stats
 
 from robustdistiller.eval.results.item_scores import ItemScores
 
 CONFIDENCE = 0.95
-DRAWS = 2000
-_CHUNK = 100
+#: With fewer speakers their spread is not known well enough; items count one by one then.
+FEWEST_SPEAKERS = 5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its confidence interval.
+    """A number with its uncertainty.
 
     Attributes:
-        value: of all items.
-        low, high: bounds of the interval; None where there are no results of single items.
+        value: the number, in the unit of the scores.
+        standard_error: over items and seeds; None where there are no results of single items.
+        degrees: of freedom of the t distribution.
+        seeds: how many it is the mean of.
+        limit: of a rate, which lies between 0 and this (100, or infinity); None for numbers of any size.
 
     Example:
-        >>> print(Estimate(3.0, 1.0, 5.0)), print(Estimate(3.0))
-        +3.00 [+1.00, +5.00]
-        +3.00
-        (None, None)
+        >>> print(Estimate(3.0, 1.0, 100.0), Estimate(3.0))
+        +3.00 [+1.02, +4.98] +3.00
+        >>> print(Estimate(0.3, 0.3, 345.0, limit=100.0))
+        +0.30 [+0.04, +2.12]
     """
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    standard_error: float | None = None
+    degrees: float = float("inf")
+    seeds: int = 1
+    limit: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval, of rates on the logit or log scale; None without results of single items."""
+        if self.standard_error is None:
+            return None
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.standard_error if self.standard_error else 0.0
+        if self.limit is None or not 0 < self.value < self.limit:
+            return float(self.value - half), float(self.value + half)
+        odds = self.value / (1 - self.value / self.limit)  # the value itself where there is no limit
+        factor = np.exp(half / (self.value * (1 - self.value / self.limit)))
+        low, high = (one / (1 + one / self.limit) for one in (odds / factor, odds * factor))
+        return float(low), float(high)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p-value of the number being zero; None without results of single items."""
+        if self.standard_error is None:
+            return None
+        if self.standard_error == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return float(2 * stats.t.sf(abs(self.value) / self.standard_error, self.degrees))
 
     def __str__(self) -> str:
-        interval = f" [{self.low:+.2f}, {self.high:+.2f}]" if self.low is not None else ""
-        return f"{self.value:+.2f}{interval}"
+        bounds = "" if self.interval is None else " [{:+.2f}, {:+.2f}]".format(*self.interval)
+        return f"{self.value:+.2f}{bounds}"
 
 
-def resample(cells: Sequence[ItemScores], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Scores of several cells over the same randomly drawn items.
+def contributions(scores: ItemScores, speakers: Sequence[str] | None = None) -> np.ndarray:
+    """What each item, or each speaker, contributes to a score: the mean of all is the score.
 
     Args:
-        cells: scores of the same items in the same order.
-        draws: number of bootstrap samples.
-        seed: of the private generator.
+        scores: of single items.
+        speakers: (items,) the speaker of each; None, or fewer than `FEWEST_SPEAKERS` different ones: items count alone.
 
     Returns:
-        (draws, cells) scores.
+        (units,) in the unit of the score; speakers are in sorted order.
+
+    Example:
+        >>> errors = ItemScores(np.array([1, 0, 9]), np.array([2, 8, 10]))
+        >>> float(contributions(errors).mean()), errors.value
+        (50.0, 50.0)
+    """
+    bottoms = scores.denominator.astype(np.float64)
+    ratio = scores.numerator.sum(dtype=np.float64) / bottoms.sum()
+    shares = scores.scale * (scores.numerator - ratio * bottoms) / bottoms.sum()
+    if speakers is not None and len(names := np.unique(np.asarray(speakers))) >= FEWEST_SPEAKERS:
+        shares = np.bincount(np.searchsorted(names, speakers), weights=shares)
+    return scores.scale * ratio + len(shares) * shares
+
+
+def crossed_test(blocks: Sequence[np.ndarray]) -> Estimate:
+    """A mean, and whether it is zero, when both items and seeds are drawn at random.
+
+    Every item is scored by every seed, so values are `mean + seed + item + rest`, with variances s, i and r. The
+    variance of the mean over S seeds and N items, s/S + i/N + r/(SN), is estimated as the variance of the seed means
+    over S, plus that of the item means over N, minus that of the rest over SN, which both contain. The degrees of
+    freedom are Satterthwaite's. This is the quasi-F test of Clark (1973) for one contrast. A negative estimate of the
+    seed part counts as zero, which leaves the paired t-test over items; with one seed, seeds cannot be counted at all.
+
+    Args:
+        blocks: one (seeds, items) array of contributions, or of paired differences of them, per task; several are
+            averaged with equal weight, the seeds being the same students in all of them.
 
     Raises:
-        ValueError: there are no cells, or they differ in their number of items.
+        ValueError: no blocks, different numbers of seeds, or fewer than two items.
 
     Example:
-        >>> right = ItemScores(np.array([1, 0, 1, 1]), np.ones(4))
-        >>> resample([right, right], draws=3).shape
-        (3, 2)
+        >>> rounded = lambda d: (round(d.value, 2), round(d.standard_error, 3), round(d.p, 3))
+        >>> rounded(crossed_test([np.array([[1.0, 0.0, 1.0, 1.0]])]))  # one seed: the paired t-test
+        (0.75, 0.25, 0.058)
+        >>> rounded(crossed_test([np.array([[1.0, 0.0, 1.0, 1.0], [-1.0, 0.0, -1.0, 0.0]])]))  # the seeds disagree
+        (0.12, 0.591, 0.874)
     """
-    if not cells or len({len(cell.numerator) for cell in cells}) != 1:
-        raise ValueError(f"resampling needs cells of the same items, found {[len(c.numerator) for c in cells]} items")
-    items = len(cells[0].numerator)
-    tops = np.stack([cell.numerator for cell in cells], axis=1).astype(np.float64)  # (items, cells)
-    bottoms = np.stack([cell.denominator for cell in cells], axis=1).astype(np.float64)
-    scales = np.array([cell.scale for cell in cells])
-    counts = _counts(items, draws, seed)
-    drawn = []
-    for first in range(0, draws, _CHUNK):  # in pieces, so that counts are never all floats at once
-        chunk = counts[first : first + _CHUNK].astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            drawn.append(scales * (chunk @ tops) / (chunk @ bottoms))
-    return np.concatenate(drawn)
-
-
-@functools.lru_cache(maxsize=4)
-def _counts(items: int, draws: int, seed: int) -> np.ndarray:
-    """(draws, items): how often each item is drawn. Kept, since all cells of a test set share them."""
-    generator = np.random.default_rng(seed)
-    counts = np.empty((draws, items), np.uint16)
-    for draw in range(draws):
-        counts[draw] = np.bincount(generator.integers(0, items, items), minlength=items)
-    return counts
-
-
-def interval(samples: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples; samples that could not be computed are left out.
-
-    Example:
-        >>> interval(np.arange(101.0), 0.5)
-        (25.0, 75.0)
-    """
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.nanpercentile(samples, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def bootstrap(cell: ItemScores, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """A score with its bootstrap interval.
-
-    Example:
-        >>> found = bootstrap(ItemScores(np.array([1, 0] * 50), np.ones(100)))
-        >>> found.value, round(found.low) in range(38, 43), round(found.high) in range(57, 63)
-        (50.0, True, True)
-    """
-    return Estimate(cell.value, *interval(resample([cell], draws, seed)[:, 0]))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One system against another over the same items.
-
-    Attributes:
-        difference: of the first minus the second, in the metric's unit.
-        p_value: two-sided, of there being no difference; None where there are no results of single items.
-        test: ``McNemar``, ``paired bootstrap`` or empty.
-
-    Example:
-        >>> Comparison(Estimate(1.0)).test
-        ''
-    """
-
-    difference: Estimate
-    p_value: float | None = None
-    test: str = ""
-
-
-def compare(first: ItemScores, second: ItemScores, draws: int = DRAWS, seed: int = 0) -> Comparison:
-    """Paired difference of two systems: bootstrap interval, and a test.
-
-    McNemar's exact test where every item is right or wrong, otherwise the two-sided paired bootstrap.
-
-    Raises:
-        ValueError: the systems were not scored on the same number of items.
-
-    Example:
-        >>> a, b = np.array([1] * 30 + [0] * 10), np.array([1] * 15 + [0] * 25)
-        >>> found = compare(ItemScores(a, np.ones(40)), ItemScores(b, np.ones(40)))
-        >>> found.difference.value, found.test, f"{found.p_value:.0e}"
-        (37.5, 'McNemar', '6e-05')
-    """
-    samples = resample([first, second], draws, seed)
-    differences = samples[:, 0] - samples[:, 1]
-    difference = Estimate(first.value - second.value, *interval(differences))
-    if first.is_yes_or_no and second.is_yes_or_no:
-        return Comparison(difference, mcnemar(first.numerator == 1, second.numerator == 1), "McNemar")
-    below, above = int(np.sum(differences <= 0)), int(np.sum(differences >= 0))
-    return Comparison(difference, min(1.0, 2 * (min(below, above) + 1) / (draws + 1)), "paired bootstrap")
+    if not blocks or any(block.ndim != 2 or block.shape[1] < 2 for block in blocks):
+        raise ValueError("expected (seeds, items) arrays with at least two items each")
+    seeds = blocks[0].shape[0]
+    if any(block.shape[0] != seeds for block in blocks):
+        raise ValueError(f"blocks have different numbers of seeds: {[block.shape[0] for block in blocks]}")
+    share = 1 / len(blocks)
+    mean = share * sum(block.mean() for block in blocks)
+    by_item = share**2 * sum(block.mean(0).var(ddof=1) / block.shape[1] for block in blocks)
+    items_left = sum(block.shape[1] - 1 for block in blocks)
+    variance, degrees = by_item, float(items_left)
+    if seeds > 1:
+        seed_means = share * sum(block.mean(1) for block in blocks)
+        by_seed = seed_means.var(ddof=1) / seeds
+        rest = 0.0
+        for block in blocks:
+            residual = block - block.mean(0) - block.mean(1, keepdims=True) + block.mean()
+            mean_square = (residual**2).sum() / ((seeds - 1) * (block.shape[1] - 1))
+            rest += share**2 * mean_square / block.size
+        if by_seed > rest:
+            variance = by_item + by_seed - rest
+            degrees = variance**2 / (
+                by_seed**2 / (seeds - 1) + by_item**2 / items_left + rest**2 / ((seeds - 1) * items_left)
+            )
+    return Estimate(float(mean), float(np.sqrt(max(variance, 0.0))), float(degrees), seeds)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p-value of McNemar's test.
+    """Exact two-sided p-value of McNemar's test (1947).
 
     Args:
         first: (items,) bool, right answers of one system.
@@ -168,16 +160,30 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
     if only_first + only_second == 0:
         return 1.0
-    return float(scipy.stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
-def significant(p_values: Sequence[float | None], rate: float = 0.05) -> list[bool]:
-    """Which of several tests stand when no more than `rate` of those that do may be false (Benjamini and Hochberg).
+def adjust(p_values: Sequence[float], method: str = "holm") -> np.ndarray:
+    """p-values corrected for there being several tests in a family.
+
+    Args:
+        p_values: of the tests of one family.
+        method: ``holm``: below 0.05, the chance of any false verdict in the family is at most 5 % (Holm 1979);
+            ``bh``: at most 5 % of the verdicts are false on average (Benjamini and Hochberg 1995).
+
+    Raises:
+        ValueError: unknown method.
 
     Example:
-        >>> significant([0.001, 0.04, None, 0.9])
-        [True, False, False, False]
+        >>> adjust([0.01, 0.04, 0.03]).round(3).tolist(), adjust([0.01, 0.04, 0.03], "bh").round(3).tolist()
+        ([0.03, 0.06, 0.06], [0.03, 0.04, 0.04])
     """
-    known = [p for p in p_values if p is not None]
-    adjusted = iter(scipy.stats.false_discovery_control(known)) if known else iter(())
-    return [p is not None and bool(next(adjusted) <= rate) for p in p_values]
+    p = np.asarray(p_values, dtype=np.float64)
+    if method not in ("holm", "bh"):
+        raise ValueError(f"unknown correction {method!r}; expected 'holm' or 'bh'")
+    if method == "bh":
+        return stats.false_discovery_control(p, method="bh") if len(p) else p
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted

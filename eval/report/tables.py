@@ -1,19 +1,23 @@
-"""The leaderboard as plain grids: Markdown, LaTeX and CSV."""
+"""The leaderboard as plain grids: for the terminal, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from robustdistiller.eval.report.board import Board, Cell, Column, Row
-from robustdistiller.eval.report.robustness import CLEAN
-from robustdistiller.eval.report.rows import REFERENCE_SYSTEMS
+from robustdistiller.common.files import write_text
+from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
+from robustdistiller.eval.report.cells import Cell, Column
+from robustdistiller.eval.report.robustness import Robustness
+from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
+from robustdistiller.eval.report.utterances import utterance_scores
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.tasks.superb import PAPER_TASKS
 
-PUBLISHED_MARK, NON_STANDARD_MARK = "†", "‡"
+PUBLISHED_MARK, NON_STANDARD_MARK, FEWER_SEEDS_MARK = "†", "‡", "§"
 _SPECIAL = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -23,6 +27,7 @@ _SPECIAL = {
     "↓": r"$\downarrow$",
     "†": r"\textsuperscript{\dag}",
     "‡": r"\textsuperscript{\ddag}",
+    "§": r"\S{}",
     "±": r"$\pm$",
 }
 
@@ -127,93 +132,63 @@ def number(value: float, metric: str = "") -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
-def shown_rows(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
-    """All measured rows, and the published ones of some systems.
+def estimate_text(estimate: Estimate | None, metric: str = "", mark: str = "") -> str:
+    """An estimate with its interval, where it has one.
+
+    Example:
+        >>> estimate_text(Estimate(50.0, 2.0)), estimate_text(Estimate(12.345)), estimate_text(None)
+        ('50.00 [46.08, 53.92]', '12.35', '-')
+    """
+    if estimate is None:
+        return "-"
+    bounds = ", ".join(number(bound, metric) for bound in estimate.interval or ())
+    return number(estimate.value, metric) + mark + (f" [{bounds}]" if bounds else "")
+
+
+def grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid]:
+    """The grid of clean speech, and one for each task that was scored under conditions.
 
     Args:
         board: the leaderboard.
-        systems: names of published systems; ``all`` for every one.
+        systems: published systems to show beside the measured ones; ``all`` for every one.
 
     Example:
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> from robustdistiller.eval.report.published import load_published
-        >>> [row.name for row in shown_rows(build_board([], load_published()), ["DPHuBERT"])]
-        ['DPHuBERT']
+        >>> from robustdistiller.eval.report.board import leaderboard
+        >>> clean, *others = grids(leaderboard([]), ["DPHuBERT"])
+        >>> clean.rows[0][:3], clean.rows[0][-1]
+        (['DPHuBERT †', '23.59', '654.1'], '866')
     """
-    return [row for row in board.rows if not row.published or "all" in systems or row.name in systems]
-
-
-def _best(rows: Sequence[Row], column: Column) -> set[int]:
-    """Rows with the best value, among measured and among published systems: the two are not ranked against another."""
-    found = set()
-    for published in (False, True):
-        values = {
-            i: r.cells[column].value for i, r in enumerate(rows) if r.published == published and column in r.cells
-        }
-        if len(values) > 1:
-            best = max(values.values()) if column.higher_is_better else min(values.values())
-            found |= {i for i, value in values.items() if value == best}
+    found = [clean_grid(board, systems)]
+    for group, columns in board.groups.items():
+        rows = [row for row in board.shown(systems) if any(column in row.cells for column in columns)]
+        columns = [column for column in columns if any(column in row.cells for row in rows)]
+        if any(column.condition != CLEAN for column in columns):
+            found.append(_condition_grid(board.summaries(group), columns, rows, board.reference))
     return found
-
-
-def _cell_text(cell: Cell | None, metric: str) -> str:
-    return "-" if cell is None else number(cell.value, metric) + _mark(cell)
-
-
-def _mark(cell: Cell) -> str:
-    return f" {NON_STANDARD_MARK}" if cell.non_standard else ""
-
-
-def _row_name(row: Row) -> str:
-    return row.name + (f" {PUBLISHED_MARK}" if row.published else "")
-
-
-def _legend(rows: Sequence[Row]) -> list[str]:
-    notes = [f"{PUBLISHED_MARK} published by others, not measured here."] if any(row.published for row in rows) else []
-    if any(cell.non_standard for row in rows for cell in row.cells.values()):
-        notes.append(
-            f"{NON_STANDARD_MARK} not a standard run: it differs from the benchmark's rules, as its records say."
-        )
-    return notes
 
 
 def clean_grid(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> Grid:
     """Clean test sets: systems by tasks, with size, overall mean and ``superb_s``.
 
     Tasks beyond the ten of the papers have a column where a measured system has a score.
-
-    Example:
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> from robustdistiller.eval.report.published import load_published
-        >>> grid = clean_grid(build_board([], load_published()), ["DPHuBERT"])
-        >>> grid.rows[0][:3], grid.rows[0][-1]
-        (['DPHuBERT †', '23.59', '654.1'], '866')
     """
-    rows = shown_rows(board, systems)
-    columns = [
-        c
-        for c in board.columns
-        if c.condition == CLEAN and any(c in r.cells and (c.task in PAPER_TASKS or not r.published) for r in rows)
-    ]
+    rows = board.shown(systems)
+    columns = clean_columns(board, rows, PAPER_TASKS)
     texts = [
         [
-            _row_name(row),
-            row.size,
-            f"{row.macs_g:.1f}" if row.macs_g is not None else "-",
-            *(_cell_text(row.cells.get(column), column.metric) for column in columns),
-            _total(row, row.overall, 1),
-            _total(row, row.superb_s, 0),
+            *(_row_name(row), row.size, f"{row.macs_g:.1f}" if row.macs_g is not None else "-"),
+            *(_cell_text(row, column, columns) for column in columns),
+            *(_total(row, row.overall, 1), _total(row, row.superb_s, 0)),
         ]
         for row in rows
     ]
-    best = {(i, j + 3) for j, column in enumerate(columns) for i in _best(rows, column)}
     return Grid(
         "Clean speech",
         ["system", "size", "MACs", *(c.task_title for c in columns), "overall", "superb_s"],
         ["", "M", "G", *(c.metric_title for c in columns), "mean ↑", "↑"],
         texts,
-        best,
-        [*_legend(rows), *board.notes],
+        {(i, j + 3) for j, column in enumerate(columns) for i in best_rows(rows, column)},
+        [*_legend(texts), *board.notes],
     )
 
 
@@ -224,112 +199,145 @@ def _total(row: Row, value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" + ("" if row.is_standard else f" {NON_STANDARD_MARK}")
 
 
-def condition_grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid]:
-    """One grid for each task that was scored under conditions: systems by conditions, with robustness summaries.
-
-    Example:
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> from robustdistiller.eval.report.published import load_published
-        >>> grids = condition_grids(build_board([], load_published()), ["all"])
-        >>> grids[0].title.startswith("KS"), grids[0].header[:3]
-        (True, ['system', 'clean', 'noise from CHiME backgrounds, 10 to 20 dB'])
-    """
-    grids = []
-    for group, columns in board.groups().items():
-        rows = [row for row in shown_rows(board, systems) if any(column in row.cells for column in columns)]
-        columns = [column for column in columns if any(column in row.cells for row in rows)]
-        if not any(column.condition != CLEAN for column in columns):
-            continue
-        grids.append(_condition_grid(group, columns, rows))
-    return grids
+def _row_name(row: Row) -> str:
+    return row.name + (f" {PUBLISHED_MARK}" if row.published else "")
 
 
-def _condition_grid(group: tuple, columns: list[Column], rows: list[Row]) -> Grid:
-    found = [row.robustness.get(group) for row in rows]
-    curves = list(dict.fromkeys(name for one in found if one for name in one.areas))
-    summaries = ["mean", "loss", *(f"area, {name}" for name in curves)] if any(found) else []
-    texts = []
-    for row, one in zip(rows, found):
-        numbers = [interval_text(row.cells.get(column), column.metric) for column in columns]
-        if summaries:
-            estimates = [one.mean, one.degradation, *(one.areas.get(name) for name in curves)] if one else []
-            numbers += [estimate_text(e) for e in estimates] or ["-"] * len(summaries)
-        texts.append([_row_name(row), *numbers])
+def _marks(cell: Cell, seeds: int) -> str:
+    marks = (NON_STANDARD_MARK if cell.non_standard else "") + (FEWER_SEEDS_MARK if len(cell.values) < seeds else "")
+    return f" {marks}" if marks else ""
+
+
+def _cell_text(row: Row, column: Column, columns: Sequence[Column], interval: bool = False) -> str:
+    """One number; marked where its run is not standard, or where the system has more seeds elsewhere in the row."""
+    cell = row.cells.get(column)
+    if cell is None:
+        return "-"
+    task = [row.cells[c] for c in columns if c in row.cells and c.task == column.task]
+    marks = _marks(cell, max(len(one.values) for one in task))
+    estimate = column.bounded(cell.estimate) if interval else Estimate(cell.value)
+    return estimate_text(estimate, column.metric, marks)
+
+
+def _legend(texts: Sequence[Sequence[str]]) -> list[str]:
+    """What the marks in a grid mean."""
+    meanings = {
+        PUBLISHED_MARK: "published by others, not measured here.",
+        NON_STANDARD_MARK: "not a standard run: it differs from the benchmark's rules, as its records say.",
+        FEWER_SEEDS_MARK: "mean of fewer seeds than the system has elsewhere in this task.",
+    }
+    return [f"{mark} {words}" for mark, words in meanings.items() if any(mark in text for row in texts for text in row)]
+
+
+def _condition_grid(summaries: Sequence[Summary], columns: list[Column], rows: list[Row], reference: str) -> Grid:
+    found = {name: one for summary in summaries for name, one in summary.rows.items()}
+    kinds = _summary_columns(list(found.values()), reference)
+    metric = columns[0].metric
+    texts = [
+        [_row_name(row), *(_cell_text(row, c, columns, interval=True) for c in columns)]
+        + [_summary_text(find(found[row.name]), metric) if row.name in found else "-" for _, find in kinds]
+        for row in rows
+    ]
     first = columns[0]
-    direction = "higher is better" if first.higher_is_better else "lower is better"
-    notes = _legend(rows)
-    if any(cell.low is not None for row in rows for cell in row.cells.values()):
-        notes.append("Brackets: 95 % bootstrap interval over utterances.")
-    if summaries:
-        notes.append(
-            "mean: over the corrupted conditions; loss: its relative loss from clean in per cent; "
-            "area: under metric against SNR, divided by the range of SNRs."
-        )
     unit = f" ({first.unit})" if first.unit else ""
+    direction = "higher is better" if first.higher_is_better else "lower is better"
     return Grid(
         f"{first.task_title}: {first.metric.replace('_', ' ')}{unit}, {direction}",
-        ["system", *(column.title for column in columns), *summaries],
-        [""] * (1 + len(columns) + len(summaries)),
+        ["system", *(column.title for column in columns), *(name for name, _ in kinds)],
+        [""] * (1 + len(columns) + len(kinds)),
         texts,
-        {(i, j + 1) for j, column in enumerate(columns) for i in _best(rows, column)},
-        notes,
+        {(i, j + 1) for j, column in enumerate(columns) for i in best_rows(rows, column)},
+        [*_legend(texts), *_summary_notes(summaries, columns, [name for name, _ in kinds], texts, reference)],
     )
 
 
-def interval_text(cell: Cell | None, metric: str = "") -> str:
-    """A cell with its interval, where it has one.
-
-    Example:
-        >>> interval_text(Cell(50.0, 45.0, 55.0)), interval_text(None)
-        ('50.00 [45.00, 55.00]', '-')
-    """
-    if cell is None or cell.low is None:
-        return _cell_text(cell, metric)
-    return f"{number(cell.value, metric)}{_mark(cell)} [{number(cell.low, metric)}, {number(cell.high, metric)}]"
-
-
-def estimate_text(estimate: Estimate | None) -> str:
-    """A summary with its interval, where it has one.
-
-    Example:
-        >>> estimate_text(Estimate(12.345)), estimate_text(None)
-        ('12.35', '-')
-    """
-    return "-" if estimate is None else interval_text(Cell(estimate.value, estimate.low, estimate.high))
-
-
-def to_csv(board: Board) -> pd.DataFrame:
-    """One line for every number, measured and published told apart by `origin`.
-
-    Example:
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> from robustdistiller.eval.report.published import load_published
-        >>> sorted(set(to_csv(build_board([], load_published())).origin))
-        ['published']
-    """
-    lines = [
-        {
-            "system": row.name,
-            "origin": "published" if row.published else "measured",
-            "parameters": row.parameters,
-            "macs_g": row.macs_g,
-            "task": column.task,
-            "split": column.split,
-            "items": "official" if column.items is None else column.items,
-            "metric": column.metric,
-            "unit": column.unit,
-            "higher_is_better": column.higher_is_better,
-            "condition": column.condition,
-            "condition_tag": column.tag,
-            "value": cell.value,
-            "low": cell.low,
-            "high": cell.high,
-            "seeds": cell.seeds or None,
-            "source": cell.source,
-            "non_standard": "; ".join(cell.non_standard),
-            "remark": cell.remark,
-        }
-        for row in board.rows
-        for column, cell in row.cells.items()
+def _summary_columns(found: Sequence[Robustness], reference: str) -> list[tuple[str, Any]]:
+    """Heads of the summaries that any system has, and how each is read."""
+    kinds: list[tuple[str, Any]] = [
+        ("mean", lambda one: one.mean),
+        ("difference", lambda one: one.difference),
+        ("loss %", lambda one: one.loss),
+        (f"% of {reference}'s", lambda one: one.normalised),
+        ("worst", lambda one: one.worst),
+        *(
+            (f"area, {c}", lambda one, c=c: one.areas.get(c))
+            for c in dict.fromkeys(c for one in found for c in one.areas)
+        ),
+        ("sd, draws", lambda one: one.over_draws),
+        ("sd, seeds", lambda one: one.over_seeds),
     ]
-    return pd.DataFrame(lines)
+    return [(name, find) for name, find in kinds if any(find(one) not in (None, "") for one in found)]
+
+
+def _summary_text(value: Estimate | float | str | None, metric: str) -> str:
+    if isinstance(value, str):
+        return value or "-"
+    return number(value, metric) if isinstance(value, float) else estimate_text(value, metric)
+
+
+def _summary_notes(
+    summaries: Sequence[Summary], columns: Sequence[Column], kinds: Sequence[str], texts: Any, reference: str
+) -> list[str]:
+    notes = []
+    if any("[" in text and "]" in text for row in texts for text in row[1 : 1 + len(columns)]):
+        notes.append("Brackets: 95 % confidence interval over items (speakers where they are known) and seeds.")
+    for summary in summaries:
+        over = ", ".join(column.title for column in summary.columns)
+        shown = [column for column in columns if column.condition != CLEAN]
+        which = "all corrupted conditions" if list(summary.columns) == shown else f"what these systems share: {over}"
+        notes.append(f"Summaries of {', '.join(summary.rows)}: over {which}.")
+    if kinds:
+        formulas = {
+            "mean": "mean: over these conditions",
+            "difference": "difference: lost from clean speech, in the metric's unit",
+            "loss %": "loss: the same relative to clean speech",
+            f"% of {reference}'s": f"% of {reference}'s: lost under a condition by what {reference} loses there, mean",
+            "worst": "worst: where most is lost",
+            "sd, draws": "sd, draws: standard deviation over draws of one condition",
+            "sd, seeds": "sd, seeds: standard deviation over seeds of the heads",
+        }
+        parts = [formulas[kind] for kind in kinds if kind in formulas]
+        parts += (
+            ["area: under metric against SNR, divided by the range of SNRs"] if any("area" in k for k in kinds) else []
+        )
+        notes.append("; ".join(parts) + ".")
+    return notes
+
+
+#: Formats of `write_board` and their files.
+FORMATS = {
+    "csv": "leaderboard.csv",
+    "markdown": "leaderboard.md",
+    "latex": "leaderboard.tex",
+    "html": "leaderboard.html",
+    "utterances": "utterances.csv",
+}
+
+
+def write_board(
+    board: Board,
+    folder: Path | str,
+    formats: Sequence[str] = ("csv", "markdown", "latex", "html"),
+    systems: Sequence[str] = REFERENCE_SYSTEMS,
+    title: str = "RobustDistiller leaderboard",
+) -> list[Path]:
+    """Write a leaderboard's files.
+
+    Args:
+        board: the leaderboard.
+        folder: where to write, made where it is not there.
+        formats: of `FORMATS`.
+        systems: published systems of Markdown and LaTeX; the others hold all.
+        title: heading of the page.
+
+    Returns:
+        The files.
+    """
+    makers = {
+        "csv": lambda: board.frame.to_csv(index=False),
+        "markdown": lambda: board.to_markdown(systems),
+        "latex": lambda: "% needs \\usepackage{booktabs}\n" + "\n".join(g.to_latex() for g in grids(board, systems)),
+        "html": lambda: board.to_html(title),
+        "utterances": lambda: utterance_scores(board).to_csv(index=False),
+    }
+    return [write_text(Path(folder) / FORMATS[name], makers[name]()) for name in formats]

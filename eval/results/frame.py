@@ -141,7 +141,6 @@ def _line(record: Record, path: Path) -> dict[str, Any]:
         "system": cell.system.digest()[:_DIGITS],
         "weights": record.checkpoint_digest,
         "options": record.upstream_options,
-        "code": record.upstream_code,
         "condition_id": cell.condition[:_DIGITS],
         "draws": record.manifest_digest,
         "metrics": [_metric(record, one) for one in record.metrics or [_main_metric(record.task)]],
@@ -193,15 +192,12 @@ def _adopt(lines: list[dict[str, Any]], name: str, field: str, alike: tuple[str,
 
 def _name_systems(lines: list[dict[str, Any]], renamed: Mapping[str, str]) -> None:
     """One label, size and cost for each system, the newest; runs that failed before loading it belong to it too."""
-    told = ("upstream", "checkpoint", "options", "code")
-    loaded = defaultdict(dict)
-    for line in lines:
-        if line["weights"]:
-            loaded[tuple(line[key] for key in told)][line["system"]] = line["weights"]
-    for line in lines:
-        candidates = loaded[tuple(line[key] for key in told)]
-        if not line["weights"] and len(candidates) == 1:
-            ((line["system"], line["weights"]),) = candidates.items()
+    for line in [line for line in lines if line["parameters"] is None]:  # nothing was loaded
+        known = ("upstream", "checkpoint", "options", *(["weights"] if line["weights"] else []))
+        told = {name: line[name] for name in known}
+        loaded = [one for one in lines if one["parameters"] is not None and told.items() <= one.items()]
+        if len({one["system"] for one in loaded}) == 1:
+            line |= {name: loaded[0][name] for name in ("system", "weights")}
     shared: dict[str, dict[str, Any]] = defaultdict(dict)
     for line in lines:  # the oldest first
         shared[line["system"]] |= {k: line[k] for k in ("label", "parameters", "macs") if line[k] is not None}

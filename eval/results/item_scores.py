@@ -19,7 +19,7 @@ import numpy as np
 from robustdistiller.common.files import write_bytes
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.record import OUTCOMES_VERSION, Record, RecordError
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks import TASKS, Task
 
 _ID_KEYS = ("filename", "filenames")
 _TOLERANCE = 1e-3
@@ -224,7 +224,8 @@ def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
         ids, groups = (
             tuple(stored[key].tobytes().decode().split("\n")) if key in stored else () for key in ("ids", "groups")
         )
-        outcomes = Outcomes(ids, metrics, groups)
+    task = TASKS.get(record.task)
+    outcomes = Outcomes(ids, metrics, groups or (tuple(map(task.speaker_of, ids)) if task else ids))
     try:
         check_against(outcomes, record)
     except NoOutcomes as error:

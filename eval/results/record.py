@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,6 +166,10 @@ class Record:
         """The metric that tables show."""
         return self.metrics[0]
 
+    def value(self, metric: str) -> float | None:
+        """One of its metrics by name; None where it has none."""
+        return next((one.value for one in self.metrics if one.name == metric), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON-able."""
         return dataclasses.asdict(self)
@@ -189,69 +194,84 @@ class Record:
 
 def _find_problem(record: Record) -> str:
     """The first contradiction in a record, or an empty string."""
-    for name, kind in (
-        *((n, str) for n in ("upstream", "task", "downstream", "condition", "split", "device", "start_utc", "status")),
-        *((n, int) for n in ("items_scored", "seed", "corruption_seed", "threads")),
-    ):
-        value = getattr(record, name)
-        if not isinstance(value, kind) or isinstance(value, bool) or value == "":
-            return f"{name} must be {'a non-empty string' if kind is str else 'an integer'}, found {value!r}"
+    return next((problem for check in (_fields, _digests, _scores, _pointer, _plain) for problem in check(record)), "")
+
+
+def _fields(record: Record) -> Iterator[str]:
+    for name in ("upstream", "task", "downstream", "condition", "split", "device", "start_utc", "status"):
+        if not isinstance(value := getattr(record, name), str) or not value:
+            yield f"{name} must be a non-empty string, found {value!r}"
+    for name in ("items_scored", "seed", "corruption_seed", "threads"):
+        if not _is_whole(value := getattr(record, name)):
+            yield f"{name} must be an integer, found {value!r}"
+    for name in ("parameters", "macs", "step", "items_expected"):
+        if (value := getattr(record, name)) is not None and not _is_whole(value):
+            yield f"{name} must be an integer or null, found {value!r}"
     if record.status not in STATUSES:
-        return f"status must be one of {', '.join(STATUSES)}, found {record.status!r}"
+        yield f"status must be one of {', '.join(STATUSES)}, found {record.status!r}"
     if record.status != "ok" and not record.reason:
-        return f"a record with status {record.status!r} needs a reason"
-    words = {"checkpoint_digest": [NO_CHECKPOINT], "head_digest": [NO_HEAD, ""], "rules_digest": [""]}
-    if record.status == "failed":
-        words["checkpoint_digest"].append("")
+        yield f"a record with status {record.status!r} needs a reason"
+    marks = record.non_standard
+    if marks is not None and not (isinstance(marks, list) and all(isinstance(one, str) and one for one in marks)):
+        yield f"non_standard must be a list of phrases or null, found {marks!r}"
+
+
+def _digests(record: Record) -> Iterator[str]:
+    for kind, source in record.sources.items():
+        if not source.get("digest"):
+            yield f"sources.{kind} needs a digest, found {source!r}"
+
+    unloaded = [""] if record.status == "failed" else []
+    words = {"checkpoint_digest": [NO_CHECKPOINT, *unloaded], "head_digest": [NO_HEAD, ""], "rules_digest": [""]}
     for name, known in words.items():
         value = getattr(record, name)
         if value not in known and not _HEX64.fullmatch(str(value)):
             allowed = " or ".join(["64 hexadecimal digits", *(repr(word) if word else "empty" for word in known)])
-            return f"{name} must be {allowed}, found {value!r}"
+            yield f"{name} must be {allowed}, found {value!r}"
+
+
+def _scores(record: Record) -> Iterator[str]:
     if record.status != "failed" and not record.metrics:
-        return "a record needs at least one metric"
+        yield "a record needs at least one metric"
     for metric in record.metrics:
         if metric.value is None and not metric.reason:
-            return f"metric {metric.name!r} has neither a value nor a reason"
-        if metric.value is not None and not (_is_number(metric.value) and math.isfinite(metric.value)):
-            return f"metric {metric.name!r} must be a finite number, found {metric.value!r}"
+            yield f"metric {metric.name!r} has neither a value nor a reason"
+        if metric.value is not None and not math.isfinite(metric.value):
+            yield f"metric {metric.name!r} must be a finite number, found {metric.value!r}"
     expected, scored = record.items_expected, record.items_scored
-    if record.status == "ok" and (scored < 1 or (expected is not None and scored != expected)):
+    if record.status == "ok" and (scored < 1 or expected not in (None, scored)):
         of_expected = "" if expected is None else f" of {expected}"
-        return (
+        yield (
             f"a record with {scored}{of_expected} items scored cannot have status 'ok'; "
             "expected 'partial' or 'failed' with a reason"
         )
-    if record.outcomes is not None and (problem := _find_pointer_problem(record.outcomes)):
-        return f"outcomes {problem}"
-    marks = record.non_standard
-    if marks is not None and not (isinstance(marks, list) and all(isinstance(one, str) and one for one in marks)):
-        return f"non_standard must be a list of phrases or null, found {marks!r}"
+
+
+def _pointer(record: Record) -> Iterator[str]:
+    if (pointer := record.outcomes) is None:
+        return
+    keys = {"version", "file", "sha256", "items"}
+    if not isinstance(pointer, dict) or set(pointer) != keys:
+        yield f"outcomes must hold {', '.join(sorted(keys))}, found {pointer!r}"
+    elif pointer["version"] != OUTCOMES_VERSION:
+        yield f"outcomes have version {pointer['version']!r}, this release reads {OUTCOMES_VERSION}"
+    elif not re.fullmatch(r"[^/\\.][^/\\]*\.npz", str(pointer["file"])):
+        yield f"outcomes must name an .npz file beside the record, found {pointer['file']!r}"
+    elif not _HEX64.fullmatch(str(pointer["sha256"])):
+        yield f"outcomes need a sha256 of 64 hexadecimal digits, found {pointer['sha256']!r}"
+    elif not isinstance(pointer["items"], int) or pointer["items"] < 1:
+        yield f"outcomes need a positive number of items, found {pointer['items']!r}"
+
+
+def _plain(record: Record) -> Iterator[str]:
     try:
         json.dumps(record.to_dict(), allow_nan=False)
     except (TypeError, ValueError) as error:
-        return f"a record must be plain JSON: {error}"
-    return ""
+        yield f"a record must be plain JSON: {error}"
 
 
-def _find_pointer_problem(pointer: object) -> str:
-    """What is wrong with the field `outcomes`, or an empty string."""
-    keys = {"version", "file", "sha256", "items"}
-    if not isinstance(pointer, dict) or set(pointer) != keys:
-        return f"must hold {', '.join(sorted(keys))}, found {pointer!r}"
-    if pointer["version"] != OUTCOMES_VERSION:
-        return f"have version {pointer['version']!r}, this release reads {OUTCOMES_VERSION}"
-    if not isinstance(pointer["file"], str) or not re.fullmatch(r"[^/\\.][^/\\]*\.npz", pointer["file"]):
-        return f"must name an .npz file beside the record, found {pointer['file']!r}"
-    if not _HEX64.fullmatch(str(pointer["sha256"])):
-        return f"need a sha256 of 64 hexadecimal digits, found {pointer['sha256']!r}"
-    if not isinstance(pointer["items"], int) or pointer["items"] < 1:
-        return f"need a positive number of items, found {pointer['items']!r}"
-    return ""
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**63  # as tables hold them
 
 
 def example_record(**changes: Any) -> Record:

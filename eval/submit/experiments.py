@@ -10,9 +10,8 @@ from typing import Any
 import yaml
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.report.robustness import CLEAN
-from robustdistiller.eval.report.table import row_of
 from robustdistiller.eval.results.files import read_record_files
+from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.tasks.base import Submission
 
@@ -135,7 +134,7 @@ def choose(experiments: Sequence[Experiment], label: str | None = None, seed: in
         labels = ", ".join(sorted({one.record.label for one in experiments}))
         seeds = ", ".join(sorted({str(one.record.seed) for one in experiments}))
         raise SubmissionError(f"no experiment is of that system and seed; there are {labels} with seeds {seeds}")
-    systems = {row_of(one.record): one.record for one in chosen}
+    systems = {system_id(one.record): one.record for one in chosen}
     if len(systems) > 1:
         named = "; ".join(f"{r.label} ({r.upstream} {r.checkpoint_digest[:8]})" for r in systems.values())
         raise SubmissionError(f"an archive is of one system, these are of {len(systems)}: {named}; say which (--label)")

@@ -12,7 +12,6 @@ from typing import Any
 
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_atomically, write_text
-from robustdistiller.eval.report.measured import value_of
 from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
 from robustdistiller.eval.submit.rescoring import rescore
 from robustdistiller.eval.tasks import TASKS
@@ -121,7 +120,7 @@ def _why_not(one: Experiment) -> str:
     if part is None:
         return (task and (task.rules.not_superb or task.note)) or "SUPERB's archive has no place for it"
     for metric in part.metrics:
-        if value_of(one.record, metric) is None:
+        if one.record.value(metric) is None:
             reason = next((m.reason for m in one.record.metrics if m.name == metric), "")
             return f"its record has no {metric}" + (f": {reason}" if reason else "")
     for source in part.files:
@@ -174,7 +173,7 @@ def _verify(
                 continue
             packed.tasks[folder]["metrics"] = scores
             for metric, value in scores.items():
-                recorded = value_of(one.record, metric)
+                recorded = one.record.value(metric)
                 if abs(value - recorded) > TOLERANCE * max(1.0, abs(recorded)):
                     wrong.append(
                         f"{one.title}: {metric} is {value:.6g} from the archive and {recorded:.6g} in {one.path}; were "

@@ -11,8 +11,8 @@ import pandas as pd
 from research.recipe_study.conditions import CONDITIONS, NOISY
 from research.recipe_study.outcomes import Outcome, OutcomeError
 from research.recipe_study.plan import BASELINES, REFERENCE, STUDENTS
-from research.recipe_study.significance import Difference, adjust, crossed_test
 from research.recipe_study.tasks import TASKS
+from robustdistiller.eval.report.significance import Estimate, adjust, crossed_test
 
 NOISY_MEAN = "noisy"
 """Name of the mean over all conditions but clean."""
@@ -31,7 +31,7 @@ class Results:
     >>> from research.recipe_study.outcomes import Cell
     >>> cells = {("words", "clean"): Cell(np.array([0, 1]), np.array([1, 1]))}
     >>> results = Results.of([Outcome({"name": "teacher", "seed": seed}, cells) for seed in (0, 1)])
-    >>> results.score("teacher", "words", "clean").mean
+    >>> results.score("teacher", "words", "clean").value
     50.0
     >>> results.score("fbank", "words", "clean") is None
     True
@@ -90,12 +90,12 @@ class Results:
         cells = [[self.outcomes[name, seed].cells[task, one] for one in wanted] for seed in self.seeds]
         return np.array([np.mean([cell.parts(TASKS[task].metric) for cell in row], axis=0) for row in cells])
 
-    def score(self, name: str, task: str, condition: str) -> Difference | None:
+    def score(self, name: str, task: str, condition: str) -> Estimate | None:
         """Mean score of a cell with its standard error over items and seeds."""
         parts = self.parts(name, task, condition)
         return None if parts is None else crossed_test([parts])
 
-    def gain(self, treatment: str, reference: str, tasks: Sequence[str], condition: str) -> Difference | None:
+    def gain(self, treatment: str, reference: str, tasks: Sequence[str], condition: str) -> Estimate | None:
         """How much better one upstream is than another, in points, averaged over tasks; None if a cell is missing.
 
         Positive is better for accuracies and error rates alike.
@@ -144,9 +144,9 @@ def cell_table(results: Results, reference: str = REFERENCE) -> pd.DataFrame:
                         "condition": condition,
                         "seeds": len(results.seeds_of(name, task, condition)),
                         "seeds_wanted": len(results.seeds),
-                        "score": score and score.mean,
+                        "score": score and score.value,
                         "standard_error": score and score.standard_error,
-                        "gain": gain and gain.mean,
+                        "gain": gain and gain.value,
                         "gain_standard_error": gain and gain.standard_error,
                         "gain_low": gain and gain.interval[0],
                         "gain_high": gain and gain.interval[1],
@@ -158,5 +158,5 @@ def cell_table(results: Results, reference: str = REFERENCE) -> pd.DataFrame:
     table[numbers] = table[numbers].astype(float)
     tested = table["p"].notna()
     table["p_adjusted"] = np.nan
-    table.loc[tested, "p_adjusted"] = adjust(table.loc[tested, "p"].to_numpy())
+    table.loc[tested, "p_adjusted"] = adjust(table.loc[tested, "p"].to_numpy(), "bh")
     return table

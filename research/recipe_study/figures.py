@@ -92,7 +92,7 @@ def _scores(results: Results):
             style = _style(name)
             axis.errorbar(
                 [place + shift for place in places],
-                [scores[place].mean for place in places],
+                [scores[place].value for place in places],
                 [scores[place].standard_error for place in places],
                 label=label_of(name),
                 markersize=4.5,
@@ -102,7 +102,7 @@ def _scores(results: Results):
             # A line only where the condition changes by degrees.
             sweep = [place for place in places if results.conditions[place] in _SWEEP]
             line = {key: value for key, value in style.items() if key != "marker"}
-            axis.plot([p + shift for p in sweep], [scores[p].mean for p in sweep], linewidth=0.9, **line)
+            axis.plot([p + shift for p in sweep], [scores[p].value for p in sweep], linewidth=0.9, **line)
         for place in range(len(results.conditions) - 1):
             axis.axvline(place + 0.5, color="0.9", linewidth=0.8, zorder=0)
         axis.set_xticks(range(len(results.conditions)), [CONDITIONS[c].title for c in results.conditions])
@@ -158,8 +158,8 @@ def _clean_noisy(results: Results):
                 continue
             style = {**_style(name), "linestyle": "none"}
             axis.errorbar(
-                clean.mean,
-                noisy.mean,
+                clean.value,
+                noisy.value,
                 noisy.standard_error,
                 clean.standard_error,
                 label=label_of(name),

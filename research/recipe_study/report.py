@@ -13,10 +13,10 @@ from research.recipe_study.conditions import CONDITIONS
 from research.recipe_study.figures import draw_figures, label_of
 from research.recipe_study.outcomes import Outcome, read_outcomes
 from research.recipe_study.plan import QUESTIONS, REFERENCE, STUDENTS
-from research.recipe_study.significance import Difference, adjust
 from research.recipe_study.tasks import TASKS
 from research.tables import markdown_table
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.report.significance import Estimate, adjust
 
 MISSING = "missing"
 
@@ -111,7 +111,7 @@ def answers(results: Results, table: pd.DataFrame) -> list[str]:
         for column in columns
     }
     tested = [key for key, gain in gains.items() if gain is not None]
-    adjusted = dict(zip(tested, adjust([gains[key].p for key in tested])))
+    adjusted = dict(zip(tested, adjust([gains[key].p for key in tested], "bh")))
     rows = []
     for question in asked:
         cells = [_gain(gains[question.text, column], adjusted.get((question.text, column))) for column in columns]
@@ -171,8 +171,8 @@ def _beats_teacher(results: Results) -> Iterable[str]:
                 gain = results.gain(name, "teacher", [task], condition)
                 if gain is not None:
                     found.append((name, task, condition, gain))
-    adjusted = adjust([gain.p for *_, gain in found])
-    sure = [(*entry, p) for entry, p in zip(found, adjusted) if entry[3].mean > 0 and p < 0.05]
+    adjusted = adjust([gain.p for *_, gain in found], "bh")
+    sure = [(*entry, p) for entry, p in zip(found, adjusted) if entry[3].value > 0 and p < 0.05]
     yield f"Students beat their teacher in {len(sure)} of {len(found)} cells at adjusted p < 0.05" + (
         "." if not sure else ":"
     )
@@ -180,18 +180,18 @@ def _beats_teacher(results: Results) -> Iterable[str]:
         lines = [
             f"- {label_of(name)}, {TASKS[task].title}: "
             + ", ".join(
-                f"{CONDITIONS[c].title} {gain.mean:+.1f}" for n, t, c, gain, _ in sure if (n, t) == (name, task)
+                f"{CONDITIONS[c].title} {gain.value:+.1f}" for n, t, c, gain, _ in sure if (n, t) == (name, task)
             )
             for name, task in dict.fromkeys((name, task) for name, task, *_ in sure)
         ]
         yield "\n".join(lines)
 
 
-def _gain(gain: Difference | None, p: float | None) -> str:
+def _gain(gain: Estimate | None, p: float | None) -> str:
     if gain is None or p is None:
         return MISSING
     low, high = gain.interval
-    return f"{gain.mean:+.1f} ({low:+.1f} to {high:+.1f}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+    return f"{gain.value:+.1f} ({low:+.1f} to {high:+.1f}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
 
 
 def _provenance(outcomes: Sequence[Outcome], results: Results) -> str:

@@ -30,10 +30,10 @@ from research.recipe_study.evaluate import Evaluation, score
 from research.recipe_study.features import Frames
 from research.recipe_study.outcomes import Cell
 from research.recipe_study.pool import StudyData
-from research.recipe_study.significance import crossed_test
 from research.recipe_study.tasks import TASKS, build_tasks
 from research.recipe_study.variants_report import report
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.report.significance import crossed_test
 from robustdistiller.eval.run.run_info import versions
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import ChunkOptions, UpstreamExpert, checkpoint_digest
@@ -165,7 +165,7 @@ def _cell(cell: Cell, reference: Cell, metric: str) -> dict[str, float]:
     difference = crossed_test([cell.parts(metric)[None] - reference.parts(metric)[None]])
     return {
         "score": round(cell.score(metric), 2),
-        "difference": round(difference.mean, 2),
+        "difference": round(difference.value, 2),
         "standard_error": round(difference.standard_error, 2),
     }
 

@@ -51,7 +51,7 @@ def test_records_reach_the_model_card(student, tmp_path):
     assert result.exit_code == 0
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "This model is the row mine." in card
-    assert "| mine | 2.00 M | 75.0" in card and "| fbank | - | 75.0" in card
+    assert "| mine | 2.00 | - | **75.00** |" in card and "| fbank | - | - | **75.00** |" in card
 
 
 def test_records_of_others_are_no_results(student, tmp_path):

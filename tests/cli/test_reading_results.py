@@ -27,8 +27,8 @@ sys.meta_path.insert(0, Absent())
 @pytest.mark.parametrize(
     ("arguments", "made"),
     [
-        (["table", str(RECORDS), "--out", "."], ["IC-test.png", "table.csv", "table.md"]),
-        (["leaderboard", str(RECORDS), "--out", "."], ["leaderboard.html"]),
+        (["leaderboard", str(RECORDS), "--no-published", "--plots", "."], ["IC-test-346_items.png"]),
+        (["leaderboard", str(RECORDS), "--out", "."], ["leaderboard.csv", "leaderboard.html", "leaderboard.md"]),
         (["compare", "teacher", "robust student", "--records", str(RECORDS)], []),
     ],
 )

@@ -1,22 +1,32 @@
 """The leaderboard as one HTML page that needs nothing else: no network, no server, no library.
 
 The page is ``page.html`` with ``page.css``, the scripts and the data written into it. Its content security policy
-forbids the browser to load anything.
+forbids the browser to load anything. The charts are drawn by the page's own scripts: Vega-Lite would bring a megabyte
+and ask the policy for ``unsafe-eval``, to save some two hundred lines.
 """
 
 from __future__ import annotations
 
-import html
+import itertools
 import json
 from importlib.resources import files
 from typing import Any
 
-from robustdistiller.eval.report.board import Board, Cell, Column, Row
-from robustdistiller.eval.report.robustness import CLEAN, curves
+import jinja2
+import pandas as pd
+
+from robustdistiller.eval.report.board import Board
+from robustdistiller.eval.report.cells import Cell, Column
+from robustdistiller.eval.report.comparison import compare_rows
+from robustdistiller.eval.report.robustness import Robustness, curves
+from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.tables import clean_grid
+from robustdistiller.eval.results.identity import CLEAN
 
-_SCRIPTS = ("page.js", "table.js", "charts.js", "scatter.js")
+_SCRIPTS = ("page.js", "table.js", "charts.js", "scatter.js", "views.js", "controls.js")
+#: Numbers of compared pairs of systems that a page holds; of larger boards the differences stand without intervals.
+_MOST_COMPARED = 4000
 
 
 def page_data(board: Board) -> dict[str, Any]:
@@ -26,50 +36,63 @@ def page_data(board: Board) -> dict[str, Any]:
         board: the leaderboard.
 
     Returns:
-        ``groups`` (columns of one task, metric and test set), ``rows``, ``notes`` and ``sources``.
-
-    Example:
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> from robustdistiller.eval.report.published import load_published
-        >>> data = page_data(build_board([], load_published()))
-        >>> data["groups"][0]["title"], len(data["rows"]) > 30
-        ('PR', True)
+        ``groups`` (columns of one task, metric and test set), ``rows``, ``pairs``, ``notes`` and ``sources``.
     """
-    numbered = {column: f"c{i}" for i, column in enumerate(board.columns)}
-    groups = []
-    named: dict[tuple, str] = {}
-    for i, (key, columns) in enumerate(board.groups().items()):
-        named[key] = f"g{i}"
-        snrs = {
-            condition: (curve, snr)
-            for curve, points in curves([column.condition for column in columns]).items()
-            for snr, condition in points
-        }
-        groups.append(
-            {
-                "id": f"g{i}",
-                "title": columns[0].task_title,
-                "metric": columns[0].metric_title,
-                "higher": columns[0].higher_is_better,
-                "digits": 4 if columns[0].metric == "mtwv" else 2,
-                "columns": [_column(column, numbered[column], snrs) for column in columns],
-            }
-        )
+    names = {column: f"c{i}" for i, column in enumerate(board.columns)}
+    places = {group: f"g{i}" for i, group in enumerate(board.groups)}
+    summaries = {group: board.summaries(group) for group in board.groups}
     sources = list(board.sources)
+    rows = []
+    for row in board.rows:
+        robust = {
+            places[group]: _robustness(summary.rows[row.name])
+            for group, found in summaries.items()
+            for summary in found
+            if row.name in summary.rows
+        }
+        rows.append(_row(row, names, robust, sources))
+    groups = [
+        {
+            "id": places[group],
+            "title": columns[0].task_title,
+            "metric": columns[0].metric_title,
+            "higher": columns[0].higher_is_better,
+            "digits": columns[0].digits,
+            "percent": columns[0].unit == "%" or columns[0].metric == "mtwv",
+            "columns": _columns(columns, names),
+            "over": [
+                f"{', '.join(summary.rows)}: {', '.join(column.title for column in summary.columns)}"
+                for summary in summaries[group]
+            ],
+        }
+        for group, columns in board.groups.items()
+    ]
     return {
         "groups": groups,
-        "rows": [_row(row, numbered, named, sources) for row in board.rows],
+        "rows": rows,
+        "pairs": _pairs(board, names),
+        "reference": board.reference,
+        "against": [row.name for row in board.rows].index(board.reference) if board.reference else 0,
         "notes": list(board.notes),
         "sources": [board.sources[key] for key in sources],
     }
 
 
-def _column(column: Column, name: str, snrs: dict[str, tuple[str, float]]) -> dict[str, Any]:
-    curve, snr = snrs.get(column.condition, ("", None)) if not column.tag else ("", None)
-    return {"id": name, "title": column.title, "clean": column.condition == CLEAN, "curve": curve, "snr": snr}
+def _columns(columns: list[Column], names: dict[Column, str]) -> list[dict[str, Any]]:
+    snrs = {
+        condition: (curve, snr)
+        for curve, points in curves([column.condition for column in columns]).items()
+        for snr, condition in points
+    }
+    found = []
+    for column in columns:
+        curve, snr = ("", None) if column.tag else snrs.get(column.condition, ("", None))
+        clean = column.condition == CLEAN
+        found.append({"id": names[column], "title": column.title, "clean": clean, "curve": curve, "snr": snr})
+    return found
 
 
-def _row(row: Row, numbered: dict[Column, str], named: dict[tuple, str], sources: list[str]) -> dict[str, Any]:
+def _row(row: Row, names: dict[Column, str], robust: dict[str, Any], sources: list[str]) -> dict[str, Any]:
     return {
         "name": row.name,
         "published": row.published,
@@ -80,25 +103,51 @@ def _row(row: Row, numbered: dict[Column, str], named: dict[tuple, str], sources
         "standard": row.is_standard,
         "detail": row.detail,
         "sources": [sources.index(key) + 1 for key in row.sources],
-        "cells": {numbered[column]: _cell(cell) for column, cell in row.cells.items()},
-        "robust": {
-            named[group]: {
-                "mean": _estimate(found.mean),
-                "loss": _estimate(found.degradation),
-                "areas": {name: _estimate(area) for name, area in found.areas.items()},
-            }
-            for group, found in row.robustness.items()
-        },
+        "cells": {names[column]: _cell(column, cell) for column, cell in row.cells.items()},
+        "robust": robust,
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _cell(column: Column, cell: Cell) -> dict[str, Any]:
     marked = bool(cell.non_standard)
-    return {"v": cell.value, "low": cell.low, "high": cell.high, "remark": cell.remark, "marked": marked}
+    return {
+        **_estimate(column.bounded(cell.estimate)),
+        "remark": cell.remark,
+        "marked": marked,
+        "rules": cell.rules,
+        "seeds": len(cell.values),
+    }
+
+
+def _robustness(found: Robustness) -> dict[str, Any]:
+    return {
+        **{name: _estimate(getattr(found, name)) for name in ("mean", "difference", "loss", "normalised")},
+        "areas": {name: _estimate(area) for name, area in found.areas.items()},
+    }
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
-    return None if estimate is None else {"v": estimate.value, "low": estimate.low, "high": estimate.high}
+    if estimate is None:
+        return None
+    low, high = estimate.interval or (None, None)
+    return {"v": estimate.value, "low": low, "high": high}
+
+
+def _pairs(board: Board, names: dict[Column, str]) -> list[dict[str, Any]]:
+    """Paired differences of measured systems, with intervals and verdicts."""
+    measured = board.measured
+    if len(measured) * (len(measured) - 1) // 2 * len({c for row in measured for c in row.cells}) > _MOST_COMPARED:
+        return []
+    found = []
+    for (i, one), (j, other) in itertools.combinations(enumerate(measured), 2):
+        lines = {}
+        for line in compare_rows(board, one.name, other.name).frame.itertuples():
+            key = line.task, line.split, line.metric, line.test
+            column = next((c for c in one.cells if c.group == key and c.title == line.title), None)
+            if column is not None and not pd.isna(line.p):
+                lines[names[column]] = [line.difference, line.low, line.high, line.p_adjusted, line.better]
+        found.append({"first": i, "second": j, "lines": lines})
+    return found
 
 
 def to_html(board: Board, title: str = "RobustDistiller leaderboard") -> str:
@@ -109,40 +158,19 @@ def to_html(board: Board, title: str = "RobustDistiller leaderboard") -> str:
         title: heading of the page.
 
     Example:
-        >>> from robustdistiller.eval.report.rows import build_board
-        >>> from robustdistiller.eval.report.published import load_published
-        >>> page = to_html(build_board([], load_published()), "Ours & theirs")
+        >>> from robustdistiller.eval.report.board import leaderboard
+        >>> page = to_html(leaderboard([]), "Ours & theirs")
         >>> "<title>Ours &amp; theirs</title>" in page, "https://cdn" in page
         (True, False)
     """
     folder = files("robustdistiller.eval.report.page")
-    parts = {
-        "title": html.escape(title),
-        "style": folder.joinpath("page.css").read_text(encoding="utf-8"),
+    text = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text["page.html"])
+    return template.render(
+        title=title,
+        style=text["page.css"],
         # No "<" in the data can end the script element it stands in.
-        "data": json.dumps(page_data(board), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        "scripts": "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS),
-        "table": _static_table(board),
-    }
-    # In one pass: a part that holds another part's placeholder is not filled again.
-    pieces = folder.joinpath("page.html").read_text(encoding="utf-8").split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        filled += [parts[name], rest]
-    return "".join(filled)
-
-
-def _static_table(board: Board) -> str:
-    """The table of clean speech as plain HTML, for browsers that run no scripts."""
-    grid = clean_grid(board, ["all"])
-    head = "".join(
-        f'<th scope="col">{html.escape(a)}<br>{html.escape(b)}</th>' for a, b in zip(grid.header, grid.subheader)
+        data=json.dumps(page_data(board), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        scripts="\n".join(text[name] for name in _SCRIPTS),
+        grid=clean_grid(board, ["all"]),
     )
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(text)}</td>" for text in row[1:])
-        + "</tr>"
-        for row in grid.rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,4 +1,4 @@
-// Data, state and helpers. The scripts are one program, in the order page.js, table.js, charts.js, scatter.js.
+// Data, state and helpers. The scripts are one program: page, table, charts, scatter, views, controls.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);

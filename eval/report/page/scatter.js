@@ -1,4 +1,4 @@
-// Score against cost, then the controls that tie everything together.
+// Score against cost.
 
 function scores() {
   const whole = [
@@ -91,46 +91,3 @@ function logTicks(low, high, width) {
   }
   return found.length > width / 60 ? found.filter((value) => String(value).replace(/[.0]/g, "") === "1") : found;
 }
-
-function update() {
-  drawTable();
-  drawCurves();
-  drawHeat();
-  drawScatter();
-}
-
-function fill(select, options) {
-  select.replaceChildren(...options.map(([value, words]) => make("option", { value }, words)));
-}
-
-const conditions = [...new Set(columns.filter((column) => !column.clean).map((column) => column.title))];
-fill(byId("task"), [["", "all tasks"], ...data.groups.map((group) => [group.id, `${group.title}: ${group.metric}`])]);
-fill(byId("condition"), [["clean", "clean"], ...conditions.map((title) => [title, title]), ["", "all conditions"]]);
-fill(byId("score"), scores().map((score) => [score.key, score.title]));
-
-for (const name of ["task", "condition", "size", "origin", "name"]) {
-  byId(name).addEventListener("input", () => {
-    state[name] = byId(name).value;
-    if (name === "task") state.condition = byId("condition").value = state.task ? "" : "clean";
-    if (name === "task") chooseScore();
-    update();
-  });
-}
-for (const name of ["score", "cost"]) byId(name).addEventListener("input", drawScatter);
-for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
-
-/** The plot follows the chosen task. */
-function chooseScore() {
-  const column = state.task ? groups.get(state.task).columns.find((one) => one.clean) : null;
-  byId("score").value = column ? column.id : scores()[0]?.key;
-}
-
-byId("notes").append(...data.notes.map((note) => make("li", {}, note)));
-byId("sources").append(...data.sources.map((source, i) => make("li", { id: `source-${i + 1}` }, source)));
-let drawnWidth = 0;
-new ResizeObserver(() => {
-  if (drawnWidth === document.body.clientWidth) return;
-  drawnWidth = document.body.clientWidth;
-  update();
-}).observe(document.body);
-update();

@@ -5,6 +5,12 @@ function nonStandardSign(needed) {
   return needed ? " \u2021" : "";
 }
 
+/** The sign of a mean over fewer seeds than the system has elsewhere in the task. */
+function fewerSeedsSign(row, column) {
+  const seeds = column.group.columns.map((one) => row.cells[one.id]?.seeds ?? 0);
+  return row.cells[column.id].seeds < Math.max(...seeds) ? " \u00a7" : "";
+}
+
 /** Columns of the table: how each is headed, read, shown and sorted. */
 function tableColumns() {
   const shown = shownColumns();
@@ -27,7 +33,7 @@ function tableColumns() {
       head,
       sub: column.group.metric,
       read: (row) => (row.cells[column.id] ? row.cells[column.id].v : null),
-      show: (row) => number(row.cells[column.id].v, column.group.digits) + nonStandardSign(row.cells[column.id].marked),
+      show: (row) => number(row.cells[column.id].v, column.group.digits) + nonStandardSign(row.cells[column.id].marked) + fewerSeedsSign(row, column),
       small: (row) => interval(row.cells[column.id], column.group.digits),
       title: (row) => row.cells[column.id].remark,
       up: !column.group.higher,
@@ -52,9 +58,17 @@ function summaryColumns(task) {
   });
   return [
     summary("mean", "mean", "corrupted", (found) => found?.mean, !task.higher),
+    summary("difference", "difference", `from clean \u2193`, (found) => found?.difference, true),
     summary("loss", "loss", "% of clean \u2193", (found) => found?.loss, true),
+    ...(data.reference ? [summary("normalised", `% of ${data.reference}'s`, "loss \u2193", (found) => found?.normalised, true)] : []),
     ...curves.map((name) => summary(`area-${name}`, `area, ${name}`, "over SNR", (found) => found?.areas[name], !task.higher)),
   ];
+}
+
+/** Whether the measured runs of a column follow the same rules; others are not ranked. */
+function sameRules(column, rows) {
+  const rules = rows.filter((row) => !row.published && row.cells[column.key]).map((row) => row.cells[column.key].rules);
+  return new Set(rules).size < 2;
 }
 
 /** The rows in which the column's best measured and best published values stand. */
@@ -62,7 +76,7 @@ function bestRows(column, rows) {
   const best = new Set();
   for (const published of [false, true]) {
     const scored = rows.filter((row) => row.published === published && column.read(row) !== null);
-    if (scored.length < 2) continue;
+    if (scored.length < 2 || !sameRules(column, scored)) continue;
     const values = scored.map(column.read);
     const value = column.up ? Math.min(...values) : Math.max(...values);
     scored.filter((row) => column.read(row) === value).forEach((row) => best.add(row));
@@ -133,6 +147,8 @@ function drawTable() {
     return line;
   });
   byId("table").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+  const task = groups.get(state.task);
+  byId("over").textContent = task && !state.condition && task.over.length ? `Summaries are over what systems share. ${task.over.join("; ")}.` : "";
   const hidden = candidates.length - rows.length;
   const plural = (n) => `${n} system${n === 1 ? "" : "s"}`;
   byId("status").textContent = `${plural(rows.length)} shown` + (hidden ? `, ${plural(hidden)} without a number in these columns` : "") + ".";
@@ -142,7 +158,7 @@ function drawTable() {
 function loss(row, group, column) {
   const clean = group.columns.find((one) => one.clean);
   const [before, after] = [clean && row.cells[clean.id], row.cells[column.id]];
-  if (!before || !after || before.v <= 0 || !/%|MTWV/.test(group.metric)) return null;
+  if (!before || !after || before.v <= 0 || !group.percent) return null;
   return (100 * (group.higher ? before.v - after.v : after.v - before.v)) / before.v;
 }
 

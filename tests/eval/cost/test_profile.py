@@ -19,9 +19,8 @@ from robustdistiller.eval.cost import ProfileSettings, profile_upstream, read_pr
 from robustdistiller.eval.cost.counting import count_parameters
 from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, utterance
 from robustdistiller.eval.cost.record import example_profile
-from robustdistiller.eval.report.measured import read_systems
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.page.html import page_data
-from robustdistiller.eval.report.rows import build_board
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import RecordError, example_record
 from robustdistiller.upstream import EncoderConfig, checkpoint_digest, read_checkpoint
@@ -78,7 +77,7 @@ def test_student_from_the_command_line(toy_student, tmp_path, monkeypatch):
     )
     write_record(tmp_path / "records", record)
     write_record(tmp_path / "records", dataclasses.replace(record, checkpoint_digest="cd" * 32, label="other"))
-    board = build_board(read_systems([tmp_path / "records"]), None)
+    board = leaderboard([tmp_path / "records"], published=False)
     assert {row.name: row.macs_g for row in board.rows} == {"student": superb["macs"] / 1e9, "other": None}
     assert [row["macs"] for row in page_data(board)["rows"] if row["name"] == "student"] == [superb["macs"] / 1e9]
 

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
+from robustdistiller.eval.conditions.titles import condition_title
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record, example_record
 
 CONDITIONS = {"clean": 0.9, "noise:snr_db=10": 0.7, "noise:snr_db=0": 0.4, "reverb": 0.6}
+TITLES = ["clean", "noise 10 dB", "noise 0 dB", "reverb", "noise 10 dB + reverb"]
+#: Changes of a record that make it one of a run under other rules.
+OTHER_RULES = {"rules_digest": "12" * 32}
 DIGESTS = {"teacher": "aa" * 32, "student": "bb" * 32}
 
 
 def record(label: str, condition: str = "clean", value: float = 50.0, **changes) -> Record:
     """A finished record of one system."""
     items = changes.pop("items", 200)
-    base = example_record(
-        upstream="robustdistiller_local",
-        label=label,
-        checkpoint="student.ckpt",
-        checkpoint_digest=DIGESTS.get(label, "cc" * 32),
-        checkpoint_digest_of="file",
-        parameters=94_700_000 if label == "teacher" else 23_500_000,
-        condition=condition,
-        manifest_digest="none" if condition == "clean" else "ee" * 32,
-        metrics=[Metric("accuracy", value, True, "%")],
-        items_expected=items,
-        items_scored=items,
-    )
-    return dataclasses.replace(base, **changes)
+    default = {
+        "upstream": "robustdistiller_local",
+        "checkpoint": "student.ckpt",
+        "checkpoint_digest": DIGESTS.get(label, hashlib.sha256(label.encode()).hexdigest()),
+        "checkpoint_digest_of": "file",
+        "parameters": 94_700_000 if label == "teacher" else 23_500_000,
+        "manifest_digest": "none" if condition == "clean" else "ee" * 32,
+        "metrics": [Metric("accuracy", value, True, "%")],
+        "items_expected": items,
+        "items_scored": items,
+    }
+    return example_record(label=label, condition=condition, **{**default, **changes})
 
 
 def write_answers(root: Path, label: str, gain: float = 0.0, items: int = 200, **changes) -> list[Path]:
     """Records of one system under all conditions; the same items are hard for everybody."""
     hard = np.random.default_rng(0).random(items)
-    names = [f"speaker/{i}.wav" for i in range(items)]
+    names = [f"{changes.get('prefix', 'speaker')}/{i}.wav" for i in range(items)]
+    changes.pop("prefix", None)
     paths = []
     for condition, share in changes.pop("conditions", CONDITIONS).items():
         right = (hard < share + gain).astype(int)
@@ -51,7 +55,11 @@ def write_answers(root: Path, label: str, gain: float = 0.0, items: int = 200, *
 
 def quickstart_score(upstream: str, condition: str) -> str:
     """What the table beside the quickstart's records says, in %."""
-    table = Path(__file__).parents[3] / "results" / "quickstart" / "table.csv"
+    table = Path(__file__).parents[3] / "results" / "quickstart" / "leaderboard.csv"
     with table.open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if (row["upstream"], row["condition"]) == (upstream, condition)]
+        found = [
+            row
+            for row in csv.DictReader(file)
+            if (row["system"], condition_title(row["condition"])) == (upstream, condition)
+        ]
     return f"{float(found[0]['value']):.2f}"

@@ -1,90 +1,132 @@
-"""Summaries over conditions, intervals and paired tests against closed forms; results of single items on disk."""
+"""Summaries over conditions against closed forms, over what systems share."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
-from scipy import stats
 
-from robustdistiller.eval import tasks
-from robustdistiller.eval.report.robustness import Measured, area_under_curve, curves, summarise
-from robustdistiller.eval.report.significance import bootstrap, compare, mcnemar, resample, significant
-from robustdistiller.eval.results.item_scores import (
-    ItemScores,
-    NoOutcomes,
-    Outcomes,
-    outcomes_of,
-    read_outcomes,
-    write_outcomes,
-)
-from robustdistiller.eval.results.record import RecordError, example_record
+from robustdistiller.eval.report.cells import Cell, Column
+from robustdistiller.eval.report.robustness import area_under_curve, curves, shared_columns, summarise
+from robustdistiller.eval.report.significance import contributions, crossed_test
+from robustdistiller.eval.results.item_scores import ItemScores
+
+CONDITIONS = {"clean": 0.8, "noise:snr_db=10": 0.6, "noise:snr_db=0": 0.4, "reverb": 0.5}
 
 
-def answers(right: np.ndarray) -> ItemScores:
-    return ItemScores(right.astype(int), np.ones(len(right), int))
+def column(condition: str, metric: str = "accuracy", tag: str = "") -> Column:
+    higher = metric not in ("wer", "per")
+    unit = "dB" if metric == "si_sdr_improvement" else "%"
+    return Column("IC", "test", metric, unit, higher, condition, tag=tag)
 
 
-def test_interval_is_as_wide_as_the_binomial_says():
-    right = np.random.default_rng(0).random(800) < 0.3
-    found = bootstrap(answers(right), draws=4000)
-    half = 1.96 * 100 * np.sqrt(right.mean() * (1 - right.mean()) / 800)
-    assert found.value == pytest.approx(100 * right.mean())
-    assert found.high - found.low == pytest.approx(2 * half, rel=0.06)
-    assert (found.low + found.high) / 2 == pytest.approx(found.value, abs=0.3)
+def plain(metric: str = "accuracy", **values: float) -> dict[Column, Cell]:
+    return {column(condition.replace("_", ":snr_db=") if "_" in condition else condition, metric): Cell({1: value})
+            for condition, value in values.items()}  # fmt: skip
 
 
-def test_word_errors_are_summed_before_they_are_divided():
-    cell = ItemScores(np.array([1, 0, 9]), np.array([2, 8, 10]))
-    assert cell.value == 50.0  # not the mean of 50, 0 and 90 per cent
-    drawn = resample([cell], draws=500)[:, 0]
-    possible = {
-        round(100 * (cell.numerator[list(c)].sum() / cell.denominator[list(c)].sum()), 6) for c in np.ndindex(3, 3, 3)
+def measured(items: int = 400, seeds: tuple[int, ...] = (1,)) -> dict[Column, Cell]:
+    hard = np.random.default_rng(3).random(items)
+    found = {}
+    for condition, share in CONDITIONS.items():
+        parts = {
+            s: contributions(ItemScores((hard < share + 0.01 * s).astype(int), np.ones(items, int))) for s in seeds
+        }
+        values = {seed: float(part.mean()) for seed, part in parts.items()}
+        found[column(condition)] = Cell(values, parts, tuple(map(str, range(items))))
+    return found
+
+
+def test_summaries_and_their_intervals():
+    cells = measured()
+    noisy = shared_columns([cells])
+    found = summarise(cells, noisy)
+    value = {one.condition: cell.value for one, cell in cells.items()}
+    mean = (value["noise:snr_db=10"] + value["noise:snr_db=0"] + value["reverb"]) / 3
+    assert found.mean.value == pytest.approx(mean)
+    assert found.difference.value == pytest.approx(value["clean"] - mean)
+    assert found.loss.value == pytest.approx(100 * (value["clean"] - mean) / value["clean"])
+    assert found.areas["noise"].value == pytest.approx((value["noise:snr_db=10"] + value["noise:snr_db=0"]) / 2)
+    assert found.worst == "noise 0 dB"
+    for one in (found.mean, found.difference, found.loss, found.areas["noise"]):
+        assert one.interval[0] < one.value < one.interval[1]
+
+
+def test_the_interval_of_the_loss_is_that_of_resampled_items():
+    cells = measured(items=800)
+    found = summarise(cells, shared_columns([cells])).loss
+    parts = np.array([cell.parts[1] for cell in cells.values()])  # clean first
+    drawn = np.random.default_rng(0).integers(0, 800, (3000, 800))
+    means = parts[:, drawn].mean(axis=2)
+    resampled = 100 * (means[0] - means[1:].mean(axis=0)) / means[0]
+    assert found.standard_error == pytest.approx(resampled.std(), rel=0.06)
+
+
+def test_error_rates_degrade_upwards_and_decibels_do_not_degrade_in_per_cent():
+    def of(metric: str, **values: float):
+        cells = plain(metric, **values)
+        return summarise(cells, shared_columns([cells]))
+
+    assert of("wer", clean=10.0, reverb=15.0).loss.value == pytest.approx(50.0)
+    assert of("wer", clean=10.0, reverb=15.0).difference.value == pytest.approx(5.0)
+    assert of("si_sdr_improvement", clean=10.0, reverb=5.0).loss is None
+    assert of("si_sdr_improvement", clean=10.0, reverb=5.0).difference.value == 5.0
+    assert of("wer", reverb=15.0).loss is None and of("wer", reverb=15.0).difference is None
+    assert of("wer", clean=0.0, reverb=15.0).loss is None
+    assert of("wer", clean=10.0) is None
+
+
+def test_summaries_are_over_the_conditions_that_systems_share():
+    """A system that was scored at 20 dB only must not look better than one that was scored at 0 dB too."""
+    both = plain(clean=80.0, noise_20=78.0, noise_0=40.0)
+    easy = plain(clean=80.0, noise_20=77.0)
+    only_clean = plain(clean=90.0)
+    columns = shared_columns([both, easy, only_clean])
+    assert [one.title for one in columns] == ["noise 20 dB"]
+    assert summarise(both, columns).mean.value == 78 > summarise(easy, columns).mean.value == 77
+    assert summarise(only_clean, columns) is None
+    assert shared_columns([plain(clean=1.0, reverb=2.0), plain(clean=1.0, noise_0=2.0)]) == []
+
+
+def test_seeds_that_are_not_there_everywhere_are_left_out():
+    cells = {column("clean"): Cell({1: 80.0, 2: 90.0}), column("reverb"): Cell({1: 60.0})}
+    found = summarise(cells, shared_columns([cells]))
+    assert (found.difference.value, found.seeds) == (20.0, 1)
+    whole = {column("clean"): Cell({1: 80.0, 2: 90.0}), column("reverb"): Cell({1: 60.0, 2: 64.0})}
+    found = summarise(whole, shared_columns([whole]))
+    assert (found.difference.value, found.seeds) == (23.0, 2)
+    assert found.over_seeds == pytest.approx(np.std([60, 64], ddof=1))
+
+
+def test_a_reference_divides_what_is_lost_condition_by_condition():
+    reference, mine = plain(clean=90.0, noise_10=80.0, noise_0=40.0), plain(clean=80.0, noise_10=70.0, noise_0=55.0)
+    columns = shared_columns([reference, mine])
+    assert summarise(mine, columns, reference).normalised.value == pytest.approx(100 * (10 / 10 + 25 / 50) / 2)
+    assert summarise(reference, columns, reference).normalised.value == pytest.approx(100)
+    # Where the reference loses nothing there is nothing to divide by.
+    steady = plain(clean=90.0, noise_10=90.0, noise_0=40.0)
+    assert summarise(mine, columns, steady).normalised.value == pytest.approx(100 * 25 / 50)
+    assert summarise(mine, columns, plain(clean=90.0, noise_10=95.0, noise_0=90.0)).normalised is None
+    assert summarise(mine, columns, plain(noise_10=80.0, noise_0=40.0)).normalised is None
+
+
+def test_draws_of_one_condition_count_as_one_and_their_spread_is_shown():
+    cells = {
+        column("clean"): Cell({1: 80.0}),
+        column("noise:snr_db=0", tag="aaaaaa"): Cell({1: 40.0}),
+        column("noise:snr_db=0", tag="bbbbbb"): Cell({1: 44.0}),
+        column("reverb"): Cell({1: 60.0}),
     }
-    assert {round(float(one), 6) for one in drawn} <= possible
+    found = summarise(cells, shared_columns([cells]))
+    assert found.mean.value == pytest.approx((42 + 60) / 2)
+    assert found.over_draws == pytest.approx(np.std([40, 44], ddof=1)) and found.worst == "noise 0 dB"
 
 
-def test_the_same_items_are_drawn_for_both_sides():
-    hard = np.random.default_rng(1).random(300)
-    first, second = hard < 0.5, hard < 0.45  # the second is wrong wherever the first is, and a little more
-    same = compare(answers(first), answers(first))
-    assert (same.difference.low, same.difference.high, same.p_value) == (0, 0, 1)
-    paired = compare(answers(first), answers(second)).difference
-    alone = [bootstrap(answers(one)) for one in (first, second)]
-    assert paired.high - paired.low < 0.6 * max(one.high - one.low for one in alone)
-    assert paired.low > 0
-
-
-def test_mcnemar_is_the_binomial_test_of_the_items_that_differ():
-    first = np.array([True] * 12 + [False] * 3 + [True] * 20 + [False] * 5)
-    second = np.array([False] * 12 + [True] * 3 + [True] * 20 + [False] * 5)
-    assert mcnemar(first, second) == pytest.approx(2 * stats.binom.cdf(3, 15, 0.5))
-    assert mcnemar(first, first) == 1.0
-    found = compare(answers(first), answers(second))
-    assert found.test == "McNemar" and found.p_value == mcnemar(first, second)
-
-
-def test_rates_are_tested_by_the_bootstrap():
-    generator = np.random.default_rng(2)
-    words = generator.integers(5, 20, 400)
-    errors = generator.binomial(words, 0.2)
-    worse, equal = np.minimum(words, errors + (generator.random(400) < 0.4)), generator.permutation(errors)
-    found = compare(ItemScores(errors, words), ItemScores(worse, words))
-    assert found.test == "paired bootstrap" and found.p_value < 0.01 and found.difference.high < 0
-    assert compare(ItemScores(errors, words), ItemScores(equal, words)).p_value > 0.05
-
-
-def test_few_false_discoveries_among_many_tests():
-    assert significant([0.01, 0.02, 0.03, 0.04]) == [True] * 4
-    assert significant([0.011, 0.5, 0.6, None, 0.7, 0.8]) == [False] * 6
-    assert significant([0.009, 0.5, 0.6, None, 0.7, 0.8]) == [True] + [False] * 5
-    assert significant([None]) == [False]
-
-
-def test_cells_of_other_items_are_refused():
-    with pytest.raises(ValueError, match=r"same items, found \[3, 4\] items"):
-        resample([answers(np.ones(3)), answers(np.ones(4))])
+def test_intervals_of_summaries_count_seeds():
+    one, three = measured(seeds=(1,)), measured(seeds=(1, 2, 9))
+    spread = [summarise(cells, shared_columns([cells])).mean for cells in (one, three)]
+    assert spread[1].degrees < spread[0].degrees and spread[1].seeds == 3
+    parts = np.mean([[three[c].parts[s] for s in (1, 2, 9)] for c in shared_columns([three])], axis=0)
+    assert spread[1].standard_error == pytest.approx(crossed_test([parts]).standard_error)
 
 
 @pytest.mark.parametrize("snrs", [[-5, 20], [-5, 0, 20], [-5, 0, 5, 10, 15, 20]])
@@ -110,96 +152,3 @@ def test_conditions_of_one_curve_differ_in_snr_only():
         "noise": [(0.0, "noise:snr_db=0"), (10.0, "noise:snr_db=10")],
         "noise:noise=white": [(0.0, "noise:snr_db=0,noise=white"), (5.0, "noise:snr_db=5,noise=white")],
     }
-
-
-CONDITIONS = {"clean": 0.8, "noise:snr_db=10": 0.6, "noise:snr_db=0": 0.4, "reverb": 0.5}
-
-
-def cells(items: int = 400, **changes) -> dict[str, Measured]:
-    hard = np.random.default_rng(3).random(items)
-    scores = {condition: answers(hard < share) for condition, share in CONDITIONS.items()}
-    return {condition: Measured(one.value, one) for condition, one in scores.items()} | changes
-
-
-def test_summaries_and_their_intervals():
-    measured = cells()
-    found = summarise(measured, "accuracy", higher_is_better=True)
-    value = {condition: one.value for condition, one in measured.items()}
-    mean = (value["noise:snr_db=10"] + value["noise:snr_db=0"] + value["reverb"]) / 3
-    assert found.mean.value == pytest.approx(mean)
-    assert found.degradation.value == pytest.approx(100 * (value["clean"] - mean) / value["clean"])
-    assert found.areas["noise"].value == pytest.approx((value["noise:snr_db=10"] + value["noise:snr_db=0"]) / 2)
-    for one in (found.mean, found.degradation, found.areas["noise"]):
-        assert one.low < one.value < one.high
-    assert found.conditions == ("noise:snr_db=10", "noise:snr_db=0", "reverb")
-
-
-def test_error_rates_degrade_upwards_and_decibels_do_not_degrade_in_per_cent():
-    rates = {"clean": Measured(10.0), "reverb": Measured(15.0)}
-    assert summarise(rates, "wer", higher_is_better=False).degradation.value == pytest.approx(50.0)
-    assert summarise(rates, "si_sdr_improvement", higher_is_better=True).degradation is None
-    assert summarise({"reverb": Measured(15.0)}, "wer", False).degradation is None
-    assert summarise({"clean": Measured(0.0), "reverb": Measured(15.0)}, "wer", False).degradation is None
-    assert summarise({"clean": Measured(10.0)}, "wer", False).mean is None
-
-
-def test_without_items_of_every_condition_there_is_no_interval():
-    found = summarise(cells(reverb=Measured(50.0)), "accuracy", higher_is_better=True)
-    assert found.mean.low is None and found.degradation.low is None
-
-
-# Results of single items
-
-
-def outcomes(right: list[int]) -> Outcomes:
-    names = [f"speaker/{i}.wav" for i in range(len(right))]
-    return Outcomes.sort(names, {"accuracy": answers(np.array(right))})
-
-
-def test_outcomes_come_back_and_are_small(tmp_path):
-    right = (np.random.default_rng(0).random(3793) < 0.5).astype(int)
-    record = example_record(items_expected=3793, items_scored=3793)
-    kept = outcomes(list(right))
-    record = dataclasses.replace(
-        record,
-        metrics=[dataclasses.replace(record.main_metric, value=kept.metrics["accuracy"].value)],
-        outcomes=write_outcomes(tmp_path / "a.npz", kept),
-    )
-    found = read_outcomes(tmp_path / "a.json", record)
-    assert found.ids == kept.ids and np.array_equal(
-        found.metrics["accuracy"].numerator, kept.metrics["accuracy"].numerator
-    )
-    assert (tmp_path / "a.npz").stat().st_size < 20_000
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_missing_changed_and_foreign_outcomes_are_refused(tmp_path):
-    pointer = write_outcomes(tmp_path / "a.npz", outcomes([1, 1, 1, 0]))
-    record = example_record(outcomes=pointer)
-    assert read_outcomes(tmp_path / "a.json", record).metrics["accuracy"].value == 75
-    other = write_outcomes(tmp_path / "b.npz", outcomes([1, 1, 0, 0]))
-    with pytest.raises(RecordError, match=r"does not belong to its record: the single items give accuracy 50\.0000"):
-        read_outcomes(tmp_path / "a.json", example_record(outcomes=other))
-    (tmp_path / "a.npz").write_bytes((tmp_path / "b.npz").read_bytes())
-    with pytest.raises(RecordError, match="was changed after it was written"):
-        read_outcomes(tmp_path / "a.json", record)
-    (tmp_path / "a.npz").unlink()
-    with pytest.raises(RecordError, match=r"points to a\.npz, which is not there"):
-        read_outcomes(tmp_path / "a.json", record)
-
-
-def test_what_experts_keep_is_read_wherever_the_corpus_lies():
-    kept = {"acc": [1.0, 0.0, 1.0], "filename": [f"/data/here/x/wavs/{n}.wav" for n in "cab"]}
-    there = {"acc": [1.0, 1.0, 0.0], "filename": [f"/elsewhere/x/wavs/{n}.wav" for n in "bca"]}
-    one, other = (outcomes_of(tasks.get("SID"), k) for k in (kept, there))
-    assert one.ids == other.ids == ("x/wavs/a.wav", "x/wavs/b.wav", "x/wavs/c.wav")
-    assert one.metrics["accuracy"].numerator.tolist() == other.metrics["accuracy"].numerator.tolist() == [0, 1, 1]
-
-
-def test_diarization_takes_the_loaders_names_and_pairs_have_none():
-    kept = {"der": [0.25, 0.75], "acc": [0.9, 0.8]}
-    assert outcomes_of(tasks.get("SD"), kept, ["rec1", "rec2"]).metrics["frame_der"].value == 50
-    with pytest.raises(NoOutcomes, match="keeps no results of single items"):
-        outcomes_of(tasks.get("ASV"), {"id1/a/1.wav": [0.1]})
-    with pytest.raises(NoOutcomes, match="2 items have only 1 different names"):
-        outcomes_of(tasks.get("IC"), {"acc": [1.0, 0.0], "filename": ["a", "a"]})

@@ -10,16 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.eval.report.compare import Side, missing_cells
-from robustdistiller.eval.report.measured import measured_systems, read_systems
-from robustdistiller.eval.report.published import load_published
-from robustdistiller.eval.report.rows import build_board
-from robustdistiller.eval.report.table import build_tables
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.tables import clean_grid
 from robustdistiller.eval.results.files import read_records, record_path, write_record
-from robustdistiller.eval.results.folds import mean_over_folds
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
-from robustdistiller.eval.results.record import RecordError
 from tests.eval.report import boards
 
 SIZES = {"fold1": 1085, "fold2": 1023, "fold3": 1151, "fold4": 1031, "fold5": 1241}
@@ -40,63 +34,35 @@ def write_folds(root, label="student", seed=1337, gain=0.0):
 
 def test_the_leaderboard_shows_the_mean_of_five_folds_beside_published_numbers(tmp_path):
     accuracies = write_folds(tmp_path)
-    board = build_board(read_systems([tmp_path]), load_published(), draws=200)
-    (mine,) = [row for row in board.rows if not row.published]
+    board = leaderboard([tmp_path])
+    (mine,) = board.measured
     (column,) = mine.cells
     assert column.task_title == "ER" and any(column in row.cells for row in board.rows if row.published)
     mean = sum(accuracies.values()) / 5
     assert mine.cells[column].value == pytest.approx(mean, abs=1e-9)
     pooled = 100 * sum(SIZES[f] * a / 100 for f, a in accuracies.items()) / sum(SIZES.values())
     assert abs(pooled - mean) > 0.05, "folds count the same, whatever their size"
-    assert mine.cells[column].low < mean < mine.cells[column].high
+    low, high = mine.cells[column].estimate.interval
+    assert low < mean < high
 
 
-def test_without_all_folds_there_is_no_number_but_a_note(tmp_path):
+def test_without_all_folds_there_is_no_mean_and_the_folds_stand_alone(tmp_path):
     write_folds(tmp_path)
     write_folds(tmp_path, "teacher")
     for path in tmp_path.rglob("test-fold[25]-*.json"):
         if "bbbb" in str(path.parent):  # the student's digest
             path.unlink()
-    board = build_board(read_systems([tmp_path]), None)
-    sentence = (
-        "student, ER test, clean, seed 1337 is not shown: it is the mean over 5 folds, and fold2, fold5 are missing"
-    )
-    assert sentence in board.notes
-    assert {row.name: len(row.cells) for row in board.rows} == {"teacher": 1, "student": 0}
+    board = leaderboard([tmp_path], published=False)
+    assert [column.test for column in board.row("teacher").cells] == [""]
+    assert [column.test.partition(",")[0] for column in board.row("student").cells] == ["fold1", "fold3", "fold4"]
+    assert any("where some are missing" in note for note in board.notes)
 
 
 def test_seeds_are_averaged_after_folds(tmp_path):
     first, second = write_folds(tmp_path, seed=1), write_folds(tmp_path, seed=2)
-    (system,) = read_systems([tmp_path])
-    (cell,) = system.cells.values()
-    assert cell.values["accuracy"] == pytest.approx(np.mean([*first.values(), *second.values()]))
-    assert [record.seed for record in cell.records] == [1, 2] and cell.items_scored == 5531
-
-
-def test_tables_show_each_fold_and_the_mean(tmp_path):
-    accuracies = write_folds(tmp_path)
-    titles = {table.title: table.values.iloc[0, 0] for table in build_tables(read_records(tmp_path))}
-    assert len(titles) == 6
-    assert titles["ER test (fold3): accuracy (%), higher is better, 1151 items"] == pytest.approx(accuracies["fold3"])
-    mean = titles["ER test (mean of 5 folds): accuracy (%), higher is better, 5531 items"]
-    assert mean == pytest.approx(sum(accuracies.values()) / 5)
-
-
-def test_a_fold_twice_is_refused(tmp_path):
-    write_folds(tmp_path)
-    records = read_records(tmp_path)
-    with pytest.raises(RecordError, match="needs each of its folds once, found fold1, fold1, fold2"):
-        mean_over_folds([*records, records[0]])
-
-
-def test_what_is_missing_is_listed_fold_by_fold(tmp_path):
-    write_folds(tmp_path)
-    (have,) = read_systems([tmp_path])
-    lack = measured_systems({tmp_path / "x.json": boards.record("other")})[0]
-    (missing, _) = missing_cells(Side("other", lack), Side("student", have), "records")
-    trained = [command for command in missing.commands if "-m train" in command]
-    assert len(trained) == 5 and len(missing.commands) == 10
-    assert "test_fold='\"'\"'fold4'\"'\"''" in trained[3] and "HEAD_OF_other_ON_ER_fold4" in missing.commands[7]
+    (cell,) = leaderboard([tmp_path], published=False).rows[0].cells.values()
+    assert cell.value == pytest.approx(np.mean([*first.values(), *second.values()]))
+    assert list(cell.values) == [1, 2] and len(cell.units) == 5531
 
 
 @pytest.mark.usefixtures("bridge")
@@ -122,7 +88,7 @@ def test_a_sweep_runs_all_folds(tmp_path, toy_corpora):
     for fold, (predictions,) in tested.items():
         lines = predictions.read_text().split()
         assert lines and all(f"Session{fold[-1]}" in name or f"Ses0{fold[-1]}" in name for name in lines[::2])
-    grid = clean_grid(build_board(read_systems([tmp_path / "out"]), None))
+    grid = clean_grid(leaderboard([tmp_path / "out"], published=False))
     mean = sum(record.main_metric.value for record in records) / 5
     items = sum(record.items_scored for record in records)
     assert grid.rows[0][3].split() == [f"{mean:.2f}", "‡"] and grid.header[3] == f"ER ({items} items)"

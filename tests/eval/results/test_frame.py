@@ -101,15 +101,18 @@ def test_a_label_is_the_systems_and_not_the_records(tmp_path):
         read_frame([tmp_path])
 
 
-def test_a_run_that_failed_before_loading_is_of_its_system_and_hides_no_size(tmp_path):
-    system = {"upstream": "dphubert", "checkpoint_digest_of": "tensors"}
+@pytest.mark.parametrize("known", ["", "ab" * 32])
+def test_a_run_that_failed_before_loading_is_of_its_system_and_hides_no_size(tmp_path, known):
+    """It may know the digest of a checkpoint's file, but neither the upstream's code nor its size."""
+    system = {"upstream": "mine", "checkpoint": "mine.ckpt", "checkpoint_digest_of": "file"}
     failed = {"status": "failed", "reason": "out of memory", "metrics": [], "items_scored": 0, "head_digest": "none"}
-    write(tmp_path, when=9, **system, **failed, task="ASR", checkpoint_digest="", parameters=None)
-    write(tmp_path, when=1, **system, checkpoint_digest="ab" * 32, parameters=23_590_000)
+    loaded = {"parameters": 23_590_000, "upstream_code": "ef" * 32}
+    write(tmp_path, when=9, **system, **failed, task="ASR", checkpoint_digest=known, parameters=None)
+    write(tmp_path, when=1, **system, **loaded, checkpoint_digest="ab" * 32)
     frame = read_frame([tmp_path])
     assert frame.system.nunique() == 1 and set(frame.parameters) == {23_590_000} and set(frame.weights) == {"ab" * 32}
-    write(tmp_path, when=2, **system, checkpoint_digest="cd" * 32, parameters=23_590_000)
-    assert read_frame([tmp_path]).system.nunique() == 3, "of two candidates none is guessed"
+    write(tmp_path, when=2, **system, **loaded, checkpoint_digest="cd" * 32)
+    assert read_frame([tmp_path]).system.nunique() == (2 if known else 3), "of two candidates none is guessed"
 
 
 def test_of_several_heads_the_newest_counts_and_a_failure_hides_no_number(tmp_path):

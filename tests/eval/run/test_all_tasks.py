@@ -7,7 +7,6 @@ import re
 import pytest
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.report.measured import value_of
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.item_scores import read_outcomes
 from robustdistiller.eval.run.launcher import main
@@ -64,18 +63,18 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
     assert len({r.items_scored for r in records.values()}) == 1 and records["clean"].items_scored > 1
     assert len({r.manifest_digest for r in records.values()}) == len({r.audio_digest for r in records.values()}) == 3
     if code == "SD":
-        assert all(0 < value_of(r, "der") == min(r.scoring["rates"].values()) for r in records.values())
+        assert all(0 < r.value("der") == min(r.scoring["rates"].values()) for r in records.values())
         assert {r.scoring["reference"] for r in records.values()} == {"rttm"}
     if code in PRINTED:
         pattern, scale = PRINTED[code]
         values = [float(value) * scale for value in re.findall(pattern, printed)]  # in the order of the conditions
         name = next(metric.name for metric in task.metrics if metric.key is not None)
-        recorded = [value_of(records[condition], name) for condition in ("clean", *CONDITIONS[1:])]
+        recorded = [records[condition].value(name) for condition in ("clean", *CONDITIONS[1:])]
         assert recorded == pytest.approx(values, abs=1e-4 if code in ("SE", "SE2", "SS", "SS2") else 1e-9)
     else:
         # Of the ground truth's two queries that are said at all, s3prl searches one.
         assert {(r.scoring["queries"], r.scoring["queries_searched"]) for r in records.values()} == {(2, 1)}
-        assert all(value_of(r, "mtwv") in (0.0, 0.5) for r in records.values())
+        assert all(r.value("mtwv") in (0.0, 0.5) for r in records.values())
     # Intervals and paired tests need the results of single items; reading them checks that they add up to the score.
     items = [read_outcomes(path, record) for path, record in files.items()]
     if code in ("ASV", "QbE"):  # scored in pairs
@@ -89,5 +88,5 @@ def test_task_under_conditions(code, toy_corpora, toy_student, rir_folder, tmp_p
         (place,) = packed.tasks
         assert place == task.submission.folder.format(fold="fold1")
         scores = packed.tasks[place]["metrics"]
-        assert {name: value_of(records["clean"], name) for name in scores} == pytest.approx(scores, abs=1e-4)
+        assert {name: records["clean"].value(name) for name in scores} == pytest.approx(scores, abs=1e-4)
         assert list(scores) == list(task.submission.metrics) and task.metric.name in scores

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.eval.report.table import build_tables
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.sweep import SweepError, estimate, expand, heard_of, make_plan
 from robustdistiller.eval.sweep.live import progress_table
@@ -44,7 +44,7 @@ def test_heads_are_chosen_on_dev_and_every_cell_becomes_a_record(config, go, exe
         assert tried == {1e-1: 20.0, 1e-2: 70.0, 1e-3: 50.0}
     # One evaluation for all conditions of a head, after all of its trainings.
     assert [t for t in executor.done if "evaluating" in t and "fbank" in t] == ["fbank / IC / seed 1337: evaluating"]
-    assert len(build_tables(found.values())) == 1
+    assert len(leaderboard([config.out], published=False).groups) == 1
 
     assert go(config).exit_code == 0
     assert executor.done == []
@@ -57,9 +57,10 @@ def test_upstreams_whose_rates_differ_stand_in_one_table_and_other_grids_do_not(
     go(config)
     found = records(config)
     assert (found["fbank", "clean"].learning_rate, found["other", "clean"].learning_rate) == (1e-2, 1e-3)
-    assert len(build_tables(found.values())) == 1
+    assert len(leaderboard([config.out], published=False).groups) == 1
     go(change(config, upstreams=config.upstreams[:1], learning_rates=[1e-2]))
-    assert len(build_tables(records(config).values())) == 1, "the learning rate is free"
+    board = leaderboard([config.out], published=False)
+    assert len(board.groups) == 1 and not any("different rules" in note for note in board.notes), "the rate is free"
 
 
 def test_policies(config, go, executor):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.report.table import build_tables
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records
 from tests.leftovers import leave_temporary_file
 from tests.waiting import HANG_S, wait_until
@@ -69,8 +69,8 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
         assert [one["learning_rate"] for one in record.selection["tried"]] == [1e-2, 1e-3]
         assert all(one["dev_score"] is not None for one in record.selection["tried"])
         assert record.learning_rate == record.selection["learning_rate"]
-    (table,) = build_tables(records)
-    assert list(table.values.index) == ["student", "fbank"]
+    board = leaderboard([out], published=False)
+    assert [row.name for row in board.rows] == ["student", "fbank"] and len(board.groups) == 1
     # Data and model are loaded once for all conditions of a head.
     (log,) = out.glob("jobs/fbank-none/*/evaluate/log.txt")
     assert log.read_text().count("downsample rate is 160") == 1

@@ -1,8 +1,7 @@
-"""A table of recordings and labels is a task like any other: head, records, conditions, cache; wrong tables are told."""
+"""A table of recordings and labels is a task like any other: head, records, conditions, cache; wrong ones are told."""
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -111,10 +110,10 @@ def test_a_wrong_table_is_refused_in_one_sentence_with_the_line(tmp_path, head, 
 def test_splits_that_lack_items_are_refused(tmp_path):
     table = write_table(tmp_path, "path,label,split")
     table.write_text(table.read_text(encoding="utf-8-sig").replace("valid", "train"))
-    with pytest.raises(ValueError, match="no item of the split dev; expected .* leave the column out"):
+    with pytest.raises(ValueError, match=r"no item of the split dev; expected .* leave the column out"):
         csv_task(table)
     table.write_text("path,label,speaker\nlow #0.wav,low,one\nmid #0.wav,mid,one\n")
-    with pytest.raises(ValueError, match="no item of the split dev; .*too few speakers"):
+    with pytest.raises(ValueError, match=r"no item of the split dev; .*too few speakers"):
         csv_task(table)
     with pytest.raises(FileNotFoundError, match=r"nowhere.csv: no such file"):
         tasks.get(str(tmp_path / "nowhere.csv"))
@@ -142,6 +141,6 @@ def test_a_task_of_a_table_can_be_registered_sent_and_found(tmp_path, monkeypatc
     assert tasks.identify(task.downstream, load_config(task)).code == "tones"
     monkeypatch.undo()
     assert tasks.identify(task.downstream, load_config(task)).code == "labels", "known by its table alone"
-    os.remove(table)
+    table.unlink()
     assert tasks.identify(task.downstream, load_config(task)) is None
     assert pickle.loads(pickle.dumps(task)) == task

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.report.measured import measured_systems
-from robustdistiller.eval.report.page.html import to_html
-from robustdistiller.eval.report.rows import build_board
-from robustdistiller.eval.report.table import build_tables
-from robustdistiller.eval.report.tables import clean_grid, to_csv
+from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.report.tables import clean_grid
 from robustdistiller.eval.results.files import read_record, write_record
 from robustdistiller.eval.results.record import RecordError, example_record
 from robustdistiller.eval.tasks import configs as task_configs
@@ -214,30 +209,27 @@ def test_records_keep_the_list(tmp_path):
         example_record(non_standard="yes")
 
 
-def test_tables_and_leaderboard_mark_what_is_not_standard():
-    def board(**changes):
-        first = boards.record("mine", items=3793, **changes)
-        return build_board(measured_systems({Path("a.json"): first}), None)
+def test_the_leaderboard_marks_what_is_not_standard(tmp_path):
+    def board(name: str, **changes):
+        write_record(tmp_path / name, boards.record("mine", items=3793, **changes))
+        return leaderboard([tmp_path / name], published=False)
 
-    (row,) = clean_grid(board(non_standard=[])).rows
-    assert row[3] == "50.00" and not any("‡" in note for note in clean_grid(board(non_standard=[])).notes)
-    assert clean_grid(board()).rows == [row], "an older record has no mark"
+    standard = clean_grid(board("standard", non_standard=[]))
+    assert standard.rows[0][3] == "50.00" and not any("‡" in note for note in standard.notes)
+    assert clean_grid(board("older")).rows == standard.rows, "an older record has no mark"
     steps = "runner.total_steps is 4, not 200000"
-    marked = clean_grid(board(non_standard=[steps]))
+    short = board("short", non_standard=[steps])
+    marked = clean_grid(short)
     assert marked.rows[0][3] == "50.00 ‡"
     assert any(note.startswith("‡ not a standard run") for note in marked.notes)
     assert f"mine, IC: not a standard run, {steps}" in marked.notes
     assert r"50.00 \textsuperscript{\ddag}" in marked.to_latex()
-    assert list(to_csv(board(non_standard=[steps])).non_standard) == [steps]
-    assert steps in to_html(board(non_standard=[steps])) and "50.00 ‡" in to_html(board(non_standard=[steps]))
-    (table,) = build_tables([boards.record("mine", non_standard=[steps])])
-    assert f"Not standard runs: {steps}." in table.to_markdown()
-    assert "Not standard" not in build_tables([boards.record("mine")])[0].to_markdown()
+    assert list(short.frame.non_standard) == [steps]
+    assert steps in short.to_html() and "50.00 ‡" in short.to_html()
 
 
-def test_the_reasons_of_all_seeds_are_said():
-    first = boards.record("mine", seed=1, non_standard=["a"])
-    second = dataclasses.replace(copy.deepcopy(first), seed=2, non_standard=["b"])
-    (system,) = measured_systems({Path("a.json"): first, Path("b.json"): second})
-    (cell,) = build_board([system], None).rows[0].cells.values()
+def test_the_reasons_of_all_seeds_are_said(tmp_path):
+    for seed, reason in ((1, "a"), (2, "b")):
+        write_record(tmp_path, boards.record("mine", seed=seed, non_standard=[reason]))
+    (cell,) = leaderboard([tmp_path], published=False).rows[0].cells.values()
     assert cell.non_standard == ("a", "b") and cell.remark == "not a standard run: a; b"

@@ -110,16 +110,16 @@ def test_overall_mean_gives_every_printed_value(published):
 
 
 def test_unverified_numbers_are_kept_but_never_handed_out(published):
-    unverified = [r for r in published.results if not r.verified]
+    unverified = [r for r in published.results if r.verified == "no"]
     assert unverified
     for one in unverified:
         assert one not in published.of(one.system)
         assert published.value(one.system, one.task, one.metric) is None
-    assert all(r.source != "unchecked" for r in published.results if r.verified)
+    assert all(r.source != "unchecked" for r in published.results if r.verified == "yes")
 
 
 def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
-    assert published.find("dpwavlm").name == "DPWavLM"
+    assert published.find("dpwavlm").system == "DPWavLM"
     with pytest.raises(
         PublishedError, match="no published system is called 'DistillHuBERT'; did you mean 'DistilHuBERT'"
     ):
@@ -135,8 +135,13 @@ def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
             "DPHuBRET,PR,per,",
             "unknown system 'DPHuBRET'; did you mean 'DPH",
         ),
-        ("published_results.csv", "DPHuBERT,PR,per,clean,9.67", "DPHuBERT,PR,per,clean,>9", "value must be a number"),
-        ("published_results.csv", "DPHuBERT,PR,per,clean,9.67", "DPHuBERT,PR,per,clean,", "there is no value"),
+        (
+            "published_results.csv",
+            "DPHuBERT,PR,per,clean,9.67",
+            "DPHuBERT,PR,per,clean,>9",
+            "value: found '>9', expected a number",
+        ),
+        ("published_results.csv", "DPHuBERT,PR,per,clean,9.67", "DPHuBERT,PR,per,clean,", "value is missing"),
         ("published_results.csv", "DPHuBERT,PR,per,", "DPHuBERT,PR,PER,", "unknown metric 'PER'"),
         (
             "published_results.csv",
@@ -144,13 +149,28 @@ def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
             "superb,dphubert,yes",
             "unknown source 'dphubert'; did",
         ),
-        ("published_results.csv", "superb,dphubert-table-1,yes", "superb,dphubert-table-1,maybe", "unknown verified"),
-        ("published_results.csv", "superb,dphubert-table-1,yes", "other,dphubert-table-1,yes", "unknown protocol"),
+        (
+            "published_results.csv",
+            "superb,dphubert-table-1,yes",
+            "superb,dphubert-table-1,maybe",
+            "verified: found 'maybe', expected 'yes' or 'no'",
+        ),
+        (
+            "published_results.csv",
+            "superb,dphubert-table-1,yes",
+            "other,dphubert-table-1,yes",
+            "protocol: found 'other', expected 'superb', ",
+        ),
         ("published_results.csv", "system,task", "model,task", "expected the columns system, task"),
         ("published_results.csv", "DPHuBERT,PR,per,clean,9.67,", "DPHuBERT,PR,per,clean,9.67,x,", "expected 9 columns"),
-        ("systems.csv", "DPHuBERT,student", "DPHuBERT,pupil", "unknown kind 'pupil'"),
+        (
+            "systems.csv",
+            "DPHuBERT,student",
+            "DPHuBERT,pupil",
+            "kind: found 'pupil', expected 'baseline', 'large' or 'student'",
+        ),
         ("systems.csv", "DPWavLM,student", "DPHuBERT,student", "named twice: DPHuBERT"),
-        ("sources.csv", "star-table,", "stars,", "systems.csv: FBANK: unknown source 'star-table'"),
+        ("sources.csv", "star-table,", "stars,", "systems.csv, line 2: unknown source 'star-table'"),
     ],
 )
 def test_broken_files_are_refused_in_one_sentence(tmp_path, file, old, new, message):

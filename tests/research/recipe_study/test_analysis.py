@@ -9,7 +9,7 @@ from scipy import stats
 from research.recipe_study.analysis import NOISY_MEAN, Results, cell_table
 from research.recipe_study.outcomes import Cell, Outcome
 from research.recipe_study.report import answers, score_table
-from research.recipe_study.significance import adjust, crossed_test
+from robustdistiller.eval.report.significance import adjust, crossed_test
 
 CONDITIONS = ("clean", "noise10", "noise0")
 
@@ -58,7 +58,7 @@ def test_five_percent_of_true_zeros_are_called_different(seed_sd, item_sd):
 
 def test_tasks_weigh_the_same_whatever_their_size():
     found = crossed_test([np.array([[0.0, 2.0, 0.0, 2.0]]), np.full((1, 400), 3.0)])
-    assert found.mean == pytest.approx(2.0)
+    assert found.value == pytest.approx(2.0)
     assert found.standard_error == pytest.approx(0.5 * np.std([0, 2, 0, 2], ddof=1) / 2)
 
 
@@ -70,8 +70,8 @@ def test_blocks_must_have_the_same_seeds():
 def test_adjusted_p_values_follow_benjamini_and_hochberg():
     p = np.array([0.001, 0.2, 0.012, 0.04])
     by_hand = [0.001 * 4 / 1, 0.2, 0.012 * 4 / 2, 0.04 * 4 / 3]
-    assert adjust(p) == pytest.approx(by_hand)
-    assert len(adjust([])) == 0
+    assert adjust(p, "bh") == pytest.approx(by_hand)
+    assert len(adjust([], "bh")) == 0
 
 
 def test_long_and_short_texts_with_the_same_error_rate_have_no_spread():
@@ -115,7 +115,7 @@ def results() -> Results:
 def test_scores_are_the_mean_of_all_seeds(results):
     cells = [results.outcomes["distilhubert", seed].cells["words", "clean"] for seed in (0, 1, 2)]
     expected = np.mean([100 * (1 - cell.errors.mean()) for cell in cells])
-    assert results.score("distilhubert", "words", "clean").mean == pytest.approx(expected)
+    assert results.score("distilhubert", "words", "clean").value == pytest.approx(expected)
 
 
 def test_a_missing_seed_makes_the_cell_missing(results):
@@ -139,13 +139,13 @@ def test_a_missing_seed_makes_the_cell_missing(results):
 def test_gains_are_positive_where_better_for_error_rates_too(results):
     accuracy = results.gain("robustdistiller", "distilhubert", ["words"], "noise10")
     error_rate = results.gain("robustdistiller", "distilhubert", ["prompts"], "noise10")
-    assert accuracy.mean > 20 and accuracy.p < 0.001
-    assert error_rate.mean == pytest.approx(accuracy.mean * 0.3)
+    assert accuracy.value > 20 and accuracy.p < 0.001
+    assert error_rate.value == pytest.approx(accuracy.value * 0.3)
     assert results.gain("robustdistiller", "distilhubert", ["words"], "clean").p > 0.01
 
 
 def test_the_answers_name_the_gain_and_what_is_missing(results):
     text = "\n".join(answers(results, cell_table(results)))
     gain = results.gain("robustdistiller", "distilhubert", ["words", "prompts"], NOISY_MEAN)
-    assert f"{gain.mean:+.1f} ({gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}; p < 0.001)" in text
+    assert f"{gain.value:+.1f} ({gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}; p < 0.001)" in text
     assert any("pruning" in line and "missing" in line for line in text.splitlines())

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-from robustdistiller.eval.report.measured import value_of
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.item_scores import read_outcomes
 from robustdistiller.eval.run.launcher import main
@@ -37,7 +36,7 @@ def test_diarization_is_scored_from_its_predictions(toy_corpora, tmp_path):
     expected = score_diarization(read_posteriors(folder / "scoring" / "predictions", reference), reference, shift)
     assert record.main_metric.name == "der" and record.main_metric.value == pytest.approx(expected.total.rate)
     assert record.scoring["frame_shift"] == shift == 160 and record.scoring["collar_s"] == 0
-    assert value_of(record, "frame_der") is not None
+    assert record.value("frame_der") is not None
     items = read_outcomes(path, record)
     assert set(items.metrics) == {"der", "frame_der", "frame_accuracy"} and items.ids == ("test0", "test1")
     assert items.metrics["der"].denominator.tolist() == pytest.approx([2.4, 2.4]), "speaker time in seconds"
@@ -49,7 +48,7 @@ def test_diarization_is_scored_from_its_predictions(toy_corpora, tmp_path):
     (data / "test" / "rttm").write_text("SPEAKER elsewhere 1 0.0 1.0 <NA> <NA> A <NA>\n")
     ((_, none),) = evaluate(folder).items()
     assert none.main_metric.value is None and "1 recordings that were not evaluated" in none.main_metric.reason
-    assert value_of(none, "frame_der") == value_of(record, "frame_der") and none.status == "ok"
+    assert none.value("frame_der") == record.value("frame_der") and none.status == "ok"
     assert (data / "test" / "segments").read_text() == text
 
 

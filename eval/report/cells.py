@@ -1,0 +1,168 @@
+"""What a leaderboard is made of: columns of numbers that may be compared, and cells, one of each system in a column."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.conditions.titles import condition_order, condition_title
+from robustdistiller.eval.report.significance import Estimate, crossed_test
+from robustdistiller.eval.tasks.superb import points_of
+
+
+@dataclass(frozen=True)
+class Column:
+    """Cells that may be compared with each other.
+
+    Attributes:
+        task: code, as in SUPERB's table.
+        split: evaluated split.
+        metric: name.
+        unit: ``%``, ``dB`` or empty.
+        higher_is_better: direction.
+        condition: one-line form, or a source's words.
+        test: in what it differs from the benchmark's test, such as ``346 items`` or ``fold1``; empty where it does not.
+        tag: tells apart conditions of one form whose noise was drawn otherwise; empty where there is one only.
+
+    Example:
+        >>> column = Column("IC", "test", "accuracy", "%", True, "noise:snr_db=5", test="346 items", tag="2bdeba")
+        >>> column.task_title, column.title, column.metric_title
+        ('IC (346 items)', 'noise 5 dB [2bdeba]', 'acc % ↑')
+    """
+
+    task: str
+    split: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    condition: str
+    test: str = ""
+    tag: str = ""
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """What the columns of one task, metric and test set have in common."""
+        return self.task, self.split, self.metric, self.test
+
+    @property
+    def is_official(self) -> bool:
+        """Whether it is SUPERB's test set, so that published numbers may stand in the column."""
+        return not self.test and self.split == tasks.official_split(self.task)
+
+    @property
+    def task_title(self) -> str:
+        """Task, with its split and test set where they are not the official ones."""
+        split = "" if self.split == tasks.official_split(self.task) else self.split
+        details = ", ".join(part for part in (split, self.test) if part)
+        return self.task + (f" ({details})" if details else "")
+
+    @property
+    def title(self) -> str:
+        """Short form of the condition."""
+        return condition_title(self.condition) + (f" [{self.tag}]" if self.tag else "")
+
+    @property
+    def metric_title(self) -> str:
+        """Metric with its unit and direction."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{tasks.short_name(self.metric)}{unit} {'↑' if self.higher_is_better else '↓'}"
+
+    @property
+    def digits(self) -> int:
+        """Digits behind the point of its numbers."""
+        return 4 if self.metric == "mtwv" else 2
+
+    def bounded(self, estimate: Estimate) -> Estimate:
+        """An estimate of its metric, so that the interval of a rate stays within what a rate can be."""
+        if self.unit != "%":
+            return estimate
+        return dataclasses.replace(estimate, limit=100.0 if self.higher_is_better else math.inf)
+
+    @property
+    def order(self) -> tuple:
+        """Sort key: SUPERB's order of tasks and metrics, official test sets first, conditions from clean on."""
+        order, metrics = list(tasks.TASKS), list(points_of(self.task))
+        task = order.index(self.task) if self.task in order else len(order)
+        metric = metrics.index(self.metric) if self.metric in metrics else len(metrics)
+        return (
+            *(task, self.task, self.split, self.test != "", self.test),
+            *(metric, self.metric, condition_order(self.condition), self.tag),
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system in one column.
+
+    Attributes:
+        values: seed to value; of a published number, None to its value.
+        parts: seed to the (units,) contributions of items or speakers (see `significance.contributions`); empty where
+            the records keep no results of single items.
+        units: the items or speakers, in the order of `parts`; systems with the same can be paired.
+        rules: what the task's rules fix, as these runs have it; cells with other rules are not ranked.
+        non_standard: in what the runs differ from the benchmark's rules, one phrase each.
+        remarks: what else a reader must know, one phrase each.
+        source: key of the source of a published number.
+
+    Example:
+        >>> Cell({1: 75.0, 2: 77.0}).value
+        76.0
+    """
+
+    values: Mapping[int | None, float]
+    parts: Mapping[int, np.ndarray] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
+    rules: str = ""
+    non_standard: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def value(self) -> float:
+        """Mean over seeds."""
+        return sum(self.values.values()) / len(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None with one seed."""
+        return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) > 1 else None
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The value with its uncertainty."""
+        stacked = stack([self], sorted(self.values, key=str))
+        return Estimate(self.value, seeds=len(self.values)) if stacked is None else crossed_test([stacked[0]])
+
+    @property
+    def remark(self) -> str:
+        """Everything a reader must know, in one line."""
+        marks = [f"not a standard run: {'; '.join(self.non_standard)}"] if self.non_standard else []
+        return "; ".join([*marks, *self.remarks])
+
+
+def stack(cells: Sequence[Cell], seeds: Sequence[int]) -> np.ndarray | None:
+    """Contributions of the same items in several cells.
+
+    Args:
+        cells: of one task.
+        seeds: the ones to take from each.
+
+    Returns:
+        (cells, seeds, units), or None where one lacks results of single items, or where the items are others.
+    """
+    if not seeds or len({cell.units for cell in cells}) != 1 or len(cells[0].units) < 2:
+        return None
+    if any(seed not in cell.parts for cell in cells for seed in seeds):
+        return None
+    return np.array([[cell.parts[seed] for seed in seeds] for cell in cells])
+
+
+def shared_seeds(cells: Sequence[Cell]) -> list[int]:
+    """Seeds that all of some measured cells have, in order."""
+    return sorted(set.intersection(*(set(cell.values) for cell in cells)) - {None}) if cells else []

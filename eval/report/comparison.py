@@ -1,0 +1,224 @@
+"""Two systems, cell by cell: paired differences with tests, and the sweep file that would fill what one lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.report.board import Board, leaderboard
+from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
+from robustdistiller.eval.report.rows import Row
+from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
+from robustdistiller.eval.results.files import read_record
+from robustdistiller.eval.results.frame import MEAN
+from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.upstream import ModelName
+
+MEAN_OF = "mean of {} conditions"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Cells that one measured system lacks and the other has.
+
+    Attributes:
+        name: the system that lacks them.
+        columns: the other's columns.
+        sweep: text of a sweep file that makes the cells; words in capitals stand for what records do not hold.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    sweep: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system against another.
+
+    Attributes:
+        first, second: the two rows.
+        frame: one line for each cell that both have, and one for the mean over the corrupted conditions of a task;
+            ``difference`` is first minus second, ``p_adjusted`` is corrected within the task (Holm), ``better`` names
+            the system that is better beyond chance, empty where none is shown to be.
+        missing: what either lacks.
+
+    Example:
+        >>> found = compare("DPHuBERT", "DistilHuBERT", [], tasks=["IC"])
+        >>> found.frame.difference.round(2).tolist(), found.frame.remark.tolist()
+        ([2.93], ['published: no interval'])
+    """
+
+    first: Row
+    second: Row
+    frame: pd.DataFrame
+    missing: tuple[Missing, ...] = ()
+
+
+def compare(
+    first: str,
+    second: str,
+    folders: Iterable[Path | str],
+    *,
+    tasks: Iterable[str] = (),
+    official: Iterable[str] = (),
+) -> Comparison:
+    """Compare two systems on all cells that both have.
+
+    Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and
+    every item is right or wrong, the test is McNemar's. Published numbers have no results of single items.
+
+    Args:
+        first, second: names of measured or published systems; ``published:NAME`` where a label is the same.
+        folders: folders of records.
+        tasks: the ones to look at; all where none is given.
+        official: tasks whose measured test sets are the official ones although their number of items is not known.
+
+    Raises:
+        ValueError: no or several systems of a name, one system on both sides, or an unknown task.
+        FileNotFoundError: a folder that is not there, or has no records.
+    """
+    only = list(tasks)
+    board = leaderboard(folders, official=official)
+    found = compare_rows(board, first, second, only)
+    return dataclasses.replace(found, missing=tuple(missing_cells(board, found.first, found.second, only)))
+
+
+def compare_rows(board: Board, first: str, second: str, only: Iterable[str] = ()) -> Comparison:
+    """As `compare`, of a leaderboard's rows, without what is missing."""
+    one, other = board.row(first), board.row(second)
+    if one is other:
+        raise ValueError(f"{one.name!r} is on both sides")
+    codes = {tasks.get(name).code for name in only}
+    wanted = [column for column in board.columns if not codes or column.task in codes]
+    lines = []
+    for group in dict.fromkeys(column.group for column in wanted):
+        shared = [c for c in wanted if c.group == group and c in one.cells and c in other.cells]
+        family = [_line(one, other, [column]) for column in shared]
+        corrupted = [column for column in shared if column.condition != CLEAN]
+        if len(corrupted) > 1:
+            family.append(_line(one, other, corrupted))
+        lines += _judged(family, one.name, other.name)
+    return Comparison(one, other, pd.DataFrame(lines, columns=_COLUMNS))
+
+
+def missing_cells(board: Board, first: Row, second: Row, only: Iterable[str] = ()) -> list[Missing]:
+    """Cells that one of two measured systems has and the other lacks; published systems cannot be filled."""
+    codes = {tasks.get(name).code for name in only}
+    found = []
+    for lacking, having in ((first, second), (second, first)):
+        columns = [c for c in having.cells if c not in lacking.cells and (not codes or c.task in codes)]
+        if columns and not first.published and not second.published:
+            found.append(Missing(lacking.name, tuple(columns), _sweep_file(board, lacking, having, columns)))
+    return found
+
+
+_COLUMNS = [
+    *("task", "split", "test", "metric", "unit", "higher_is_better", "condition", "title", "first", "second"),
+    *("difference", "low", "high", "p", "p_adjusted", "test_used", "better", "marks", "remark"),
+]
+
+
+def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
+    """The difference in one column, or in the mean over several of one task."""
+    sides = [[row.cells[column] for column in columns] for row in (one, other)]
+    values, estimate, test, remark = _paired(*sides)
+    low, high = estimate.interval or (None, None)
+    if one.published or other.published:
+        remark = "published: no interval"
+    marks = ["‡" if any(cell.non_standard for cell in cells) else "" for cells in sides]
+    if not (one.published or other.published) and any(a.rules != b.rules for a, b in zip(*sides)):
+        remark = "; ".join(part for part in ("run under different rules", remark) if part)
+    first = columns[0]
+    several = MEAN_OF.format(len(columns))
+    return {
+        **{name: getattr(first, name) for name in ("task", "split", "test", "metric", "unit", "higher_is_better")},
+        "condition": first.condition if len(columns) == 1 else several,
+        "title": first.title if len(columns) == 1 else several,
+        **dict(zip(("first", "second"), values)),
+        **{"difference": estimate.value, "low": low, "high": high, "test_used": test[0], "p": test[1]},
+        "marks": marks,
+        "remark": remark,
+    }
+
+
+def _paired(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[list[float], Estimate, tuple[str, Any], str]:
+    """Both values, their difference, the test with its p-value, and why there is none or what it leaves out.
+
+    Seeds that both sides have are paired; where they have none in common, one seed is as good as another.
+    """
+    own = [shared_seeds(cells) for cells in (first, second)]
+    common = [seed for seed in own[0] if seed in own[1]]
+    fewest = min(map(len, own))
+    seeds = [common, common] if common else [side[:fewest] for side in own]
+    values = [
+        float(np.mean([[c.values[s] for s in side] for c in cells] if side else [c.value for c in cells]))
+        for cells, side in zip((first, second), seeds)
+    ]
+    plain = Estimate(values[0] - values[1])
+    remark = ""
+    if any(len(side) < len(cell.values) for side, cells in zip(seeds, (first, second)) for cell in cells) and fewest:
+        remark = f"over {len(seeds[0])} seed{'s' if len(seeds[0]) > 1 else ''} of each"
+    stacks = [stack(cells, side) for cells, side in zip((first, second), seeds)]
+    if any(one is None for one in stacks):
+        return values, plain, ("", None), "no results of single items: no interval"
+    if first[0].units != second[0].units:
+        return values, plain, ("", None), "other items: no interval"
+    parts = [one.mean(axis=0) for one in stacks]  # over conditions: (seeds, units)
+    estimate = crossed_test([parts[0] - parts[1]])
+    if len(first) == 1 and len(seeds[0]) == 1 and all(np.isin(one.round(6), (0.0, 100.0)).all() for one in parts):
+        return values, estimate, ("McNemar", mcnemar(parts[0][0] > 50, parts[1][0] > 50)), remark
+    return values, estimate, ("t-test over items and seeds", estimate.p), remark
+
+
+def _judged(family: list[dict[str, Any]], first: str, second: str) -> list[dict[str, Any]]:
+    """Lines of one task with corrected p-values and verdicts."""
+    tested = [line for line in family if line["p"] is not None]
+    for line, p in zip(tested, adjust([line["p"] for line in tested])):
+        line["p_adjusted"] = float(p)
+        gain = line["difference"] * (1 if line["higher_is_better"] else -1)
+        if p < 1 - CONFIDENCE and "different rules" not in line["remark"]:
+            line["better"] = first if gain > 0 else second
+    return [{"p_adjusted": None, "better": "", **line} for line in family]
+
+
+def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Column]) -> str:
+    """A sweep that makes cells of one system as another system has them."""
+    records = board.records[~board.records.superseded.astype(bool)]
+    mine = records[records.system == lacking.system].iloc[0]
+    theirs = records[records.system == having.system]
+    known = ModelName.parse(mine.checkpoint, strict=False).kind in ("hub", "registered") if mine.checkpoint else False
+    checkpoint = {"checkpoint": mine.checkpoint if known else f"FOLDER_OF/{mine.checkpoint}"} if mine.checkpoint else {}
+    entries: dict[str, dict[str, Any]] = {}
+    sources: dict[str, list[str]] = {}
+    seeds: set[int] = set()
+    drawn: set[int] = set()
+    for column in columns:
+        data = {root.key.rpartition(".")[2]: "FOLDER" for root in tasks.get(column.task).roots}
+        entry = entries.setdefault(column.task, {"task": column.task, "data": data, "conditions": []})
+        if column.condition not in entry["conditions"]:
+            entry["conditions"].append(column.condition)
+        same = theirs[(theirs.task == column.task) & (theirs.condition == column.condition) & (theirs.fold != MEAN)]
+        example = read_record(same.path.iloc[0])
+        for kind, source in example.sources.items():
+            if not source["name"].startswith("shipped "):
+                sources[kind] = [f"FOLDER_OF/{source['name']}"]
+        seeds.update(int(seed) for seed in same.seed)
+        drawn.add(example.corruption_seed)
+    upstream = {"name": mine.upstream, **checkpoint, "label": lacking.name}
+    sweep = {
+        "out": "FOLDER",
+        "upstreams": [upstream],
+        "tasks": list(entries.values()),
+        "seeds": sorted(seeds),
+        **sources,
+    }
+    return yaml.safe_dump(sweep | ({"corruption_seed": max(drawn)} if any(drawn) else {}), sort_keys=False)

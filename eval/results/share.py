@@ -1,0 +1,183 @@
+"""Records shared with others: copied whole, with their results of single items, to or from a folder or a Hub dataset.
+
+Files keep their bytes, so that their digests go on telling whether anybody changed them. A file that lies there with
+other content is never replaced; it is said, and the copy goes on with the rest. Where pulled records came from is noted
+in ``origins.json`` beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from robustdistiller.common.files import write_bytes, write_text
+from robustdistiller.eval.results.files import read_record, record_files, record_path
+from robustdistiller.eval.results.item_scores import items_of
+from robustdistiller.eval.results.record import Record, RecordError
+
+HUB = "hf://datasets/"
+ORIGINS = "origins.json"
+_FOLDER = "records"
+
+
+@dataclass
+class Shared:
+    """What became of each record of a copy.
+
+    Attributes:
+        copied: names of the records that were copied.
+        there: names of those that were there already, byte by byte.
+        refused: a sentence for each that was not copied.
+        where: what they were copied to; of a Hub dataset the address of the commit or pull request.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    where: str = ""
+
+
+def push(folders: Iterable[Path | str], to: Path | str, *, pull_request: bool = False, api: Any = None) -> Shared:
+    """Copy finished records to where others find them.
+
+    Args:
+        folders: folders of sweeps, runs or records.
+        to: a folder, or ``hf://datasets/ORG/NAME``, which is made where it is not there.
+        pull_request: propose the files to a Hub dataset that is not one's own.
+        api: a `huggingface_hub.HfApi`; default: a new one.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    found = Shared(where=str(to))
+    files = _whole(folders, found)
+    if not str(to).startswith(HUB):
+        _copy(files, Path(to), found)
+        return found
+    name, revision = _dataset(str(to))
+    api = api or _hub()
+    api.create_repo(name, repo_type="dataset", exist_ok=True)
+    commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
+    with tempfile.TemporaryDirectory() as folder:
+        there = api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=list(files))
+        new = _copy(files, Path(folder), found, Path(there))
+        if new:
+            from huggingface_hub import CommitOperationAdd
+
+            answer = api.create_commit(
+                name,
+                [CommitOperationAdd(path, data) for path, data in new.items()],
+                commit_message=f"{len(found.copied)} records",
+                repo_type="dataset",
+                revision=revision,
+                create_pr=pull_request,
+                parent_commit=commit,  # whoever wrote in between is not overwritten
+            )
+            found.where = getattr(answer, "pr_url", None) or getattr(answer, "commit_url", found.where)
+    return found
+
+
+def pull(source: Path | str, into: Path | str, *, api: Any = None) -> Shared:
+    """Copy records of others here. Every file is checked against its digest, and where it came from is noted.
+
+    Args:
+        source: a folder, or ``hf://datasets/ORG/NAME``, with ``@REVISION`` behind it for a state of the past.
+        into: a folder; records go below its ``records``.
+        api: a `huggingface_hub.HfApi`; default: a new one.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    found = Shared(where=str(into))
+    origin = {"from": str(source)}
+    folder = Path(source)
+    if str(source).startswith(HUB):
+        name, revision = _dataset(str(source))
+        api = api or _hub()
+        commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
+        folder = Path(
+            api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=[f"{_FOLDER}/*"])
+        )
+        origin = {"from": f"{HUB}{name}", "commit": commit}
+    origin["pulled_utc"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    _copy(_whole([folder], found), Path(into), found)
+    if found.copied:
+        path = Path(into) / _FOLDER / ORIGINS
+        write_text(path, json.dumps({**read_origins(into), **dict.fromkeys(found.copied, origin)}, indent=1) + "\n")
+    return found
+
+
+def read_origins(folder: Path | str) -> dict[str, dict[str, str]]:
+    """Where the pulled records of a folder came from, by their names below it."""
+    path = Path(folder) / _FOLDER / ORIGINS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _hub() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="robustdistiller")
+
+
+def _dataset(address: str) -> tuple[str, str | None]:
+    name, _, revision = address.removeprefix(HUB).strip("/").partition("@")
+    if name.count("/") != 1:
+        raise ValueError(f"{address} names no dataset; expected {HUB}ORG/NAME, with @REVISION behind it or without")
+    return name, revision or None
+
+
+def _whole(folders: Iterable[Path | str], found: Shared) -> dict[str, bytes]:
+    """Name to content of the files of finished records, each checked; the record's comes after that of its items."""
+    files: dict[str, bytes] = {}
+    for folder in folders:
+        for path in record_files(folder):
+            try:
+                record = read_record(path)
+                items_of(path)  # checks them against the record
+            except RecordError as error:
+                found.refused.append(str(error))
+                continue
+            if record.status != "ok":
+                found.refused.append(f"{path} is {record.status}: {record.reason}")
+                continue
+            name = record_path(_FOLDER, record)
+            if record.outcomes is not None:
+                files[name.with_name(record.outcomes["file"]).as_posix()] = _beside(path, record).read_bytes()
+            files[name.as_posix()] = path.read_bytes()
+    return files
+
+
+def _beside(path: Path, record: Record) -> Path:
+    return path.with_name(record.outcomes["file"])
+
+
+def _copy(files: dict[str, bytes], to: Path, found: Shared, there: Path | None = None) -> dict[str, bytes]:
+    """Write what is new, and give it back; a record and its items go together or not at all."""
+    there = there or to
+    written: dict[str, bytes] = {}
+    pending: dict[str, bytes] = {}
+    for name, data in files.items():
+        pending[name] = data
+        if not name.endswith(".json"):
+            continue
+        other = [one for one, own in pending.items() if (there / one).is_file() and (there / one).read_bytes() != own]
+        new = {one: own for one, own in pending.items() if not (there / one).is_file()}
+        if other:
+            found.refused.append(
+                f"{name} is not copied: {', '.join(other)} lies there with other content, another run of the same "
+                "cell; move one of the two away to choose"
+            )
+        elif new:
+            for one, own in new.items():
+                write_bytes(to / one, own)
+            written |= new
+            found.copied.append(name)
+        else:
+            found.there.append(name)
+        pending = {}
+    return written

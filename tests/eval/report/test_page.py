@@ -1,0 +1,209 @@
+"""The page: whole in itself, safe with any name, and working in a browser."""
+
+from __future__ import annotations
+
+import html
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from robustdistiller.eval.report.board import leaderboard
+from tests.waiting import HANG_S
+
+from . import boards
+
+QUICKSTART = Path(__file__).parents[3] / "results" / "quickstart" / "records"
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, attributes that could load something, and ids of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[tuple[str, str]] = []
+        self.ids: list[str] = []
+        self.scripts: list[str] = []
+        self.labelled: set[str] = set()
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.inside = tag
+        for name, value in attributes:
+            if name in ("src", "srcset", "data", "action") or (name == "href" and not value.startswith("#")):
+                self.loads.append((tag, value))
+            if name == "id":
+                self.ids.append(value)
+            if name in ("aria-labelledby", "aria-label"):
+                self.labelled.add(value)
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, text):
+        if self.inside == "script":
+            self.scripts.append(text)
+
+
+def test_the_page_is_whole_in_itself():
+    board = leaderboard([QUICKSTART])
+    page = board.to_html()
+    found = Page(page)
+    assert found.loads == [] and "@import" not in page and "url(" not in page and "fetch(" not in page
+    assert "default-src 'none'" in page and "{{" not in page
+    assert len(set(found.ids)) == len(found.ids)
+    controls = {"task", "condition", "size", "origin", "name", "first", "second", "one"}
+    assert controls | {"table", "curves", "heat", "scatter", "pair", "over-conditions", "sources"} <= set(found.ids)
+    assert {"table-title", "heat-title"} <= found.labelled & set(found.ids) and "noscript" in found.tags
+    data = json.loads(found.scripts[0])
+    rows = {row["name"]: row for row in data["rows"]}
+    columns = {c["id"]: (g, c) for g in data["groups"] for c in g["columns"]}
+    robust = {columns[name][1]["title"]: cell["v"] for name, cell in rows["robust student"]["cells"].items()}
+    assert f"{robust['noise 10 dB']:.2f}" == boards.quickstart_score("robust student", "noise 10 dB")
+    assert rows["DPHuBERT"]["published"] and rows["DPHuBERT"]["superb"] == pytest.approx(866.2, abs=0.1)
+    sources = [data["sources"][number - 1] for number in rows["DPHuBERT"]["sources"]]
+    assert any(source.startswith("DPHuBERT, Table 1") for source in sources)
+    assert all(not c["clean"] or c["snr"] is None for _, c in columns.values())
+    # The table for browsers without scripts.
+    assert page.count("<tr>") == 1 + len(board.rows) and "<td>10.47</td>" in page
+
+
+def test_scripts_of_the_page_share_no_function_name():
+    """They stand in one scope, where a later function silently takes the place of an earlier one."""
+    page = leaderboard([]).to_html()
+    names = re.findall(r"^(?:async )?function (\w+)", page, re.MULTILINE)
+    assert len(names) > 20 and sorted(set(names)) == sorted(names)
+
+
+def test_names_cannot_become_markup(tmp_path):
+    evil = '</script><script>document.title="owned"</script><b>&{{style}}'
+    boards.write_answers(tmp_path, evil)
+    page = leaderboard([tmp_path], published=False, reference=evil).to_html(evil)
+    found = Page(page)
+    assert found.tags.count("script") == 2 and "b" not in found.tags
+    assert json.loads(found.scripts[0])["rows"][0]["name"] == evil
+
+
+# In a browser
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+_CHECK = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  const table = () => document.querySelector("#table table");
+  const names = () => [...table().querySelectorAll("tbody th")].map((cell) => cell.firstChild.data.trim());
+  const heads = () => [...table().querySelectorAll("thead button")].map((button) => button.textContent);
+  const set = (id, value) => {
+    const control = document.getElementById(id);
+    control.value = value;
+    control.dispatchEvent(new Event("input"));
+  };
+  const found = { errors: window.wrong, start: names(), heads: heads() };
+  const sort = (name) => [...table().querySelectorAll("thead button")].find((b) => b.textContent === name).click();
+  sort("superb_s");
+  found.bySuperb = names().slice(0, 2);
+  found.ariaSort = table().querySelector("th[aria-sort]").getAttribute("aria-sort");
+  found.focused = document.activeElement.textContent;
+  sort("PR");
+  found.byError = names()[0];
+  sort("PR");
+  found.byErrorDown = names()[0];
+  set("size", "30");
+  found.small = names();
+  set("size", "");
+  set("origin", "measured");
+  set("task", [...document.getElementById("task").options].find((o) => o.text.startsWith("IC (")).value);
+  found.task = heads();
+  found.taskNames = names();
+  set("name", "robust");
+  found.named = names();
+  set("name", "");
+  found.curves = document.querySelectorAll("#curves svg polyline").length;
+  found.heat = [...document.querySelectorAll("#heat tbody td")].map((cell) => cell.textContent);
+  found.scatter = document.querySelectorAll("#scatter svg g[tabindex]").length;
+  const place = (name) => [...document.getElementById("one").options].find((o) => o.text === name).value;
+  const text = (cells) => [...cells].map((cell) => cell.textContent);
+  set("first", place("teacher"));
+  set("second", place("robust student"));
+  found.pair = [...document.querySelectorAll("#pair tbody tr")].map((row) => text(row.children));
+  set("first", place("robust student"));
+  set("second", place("teacher"));
+  found.turned = [...document.querySelectorAll("#pair tbody tr")].map((row) => text(row.children));
+  set("one", place("robust student"));
+  found.one = [...document.querySelectorAll("#over-conditions tbody tr")].map((row) => text(row.children));
+  set("task", "");
+  set("origin", "");
+  set("second", place("DPHuBERT (published)"));
+  found.nothing = document.getElementById("pair").textContent;
+  found.scatterAll = document.querySelectorAll("#scatter svg g[tabindex]").length;
+  found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  found.width = window.innerWidth;
+  found.small = found.small.length;
+  parent.postMessage(found, "*");
+}, 300));
+</script></body>"""
+_HOLDER = """<!doctype html><body><pre id="result"></pre>
+<iframe src="page.html" style="width:390px;height:800px"></iframe>
+<script>window.addEventListener("message", (event) => {
+  document.getElementById("result").textContent = JSON.stringify(event.data);
+});</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
+def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
+    page = leaderboard([QUICKSTART], reference="teacher").to_html()
+    catch = "<script>window.wrong = []; window.onerror = (words) => window.wrong.push(String(words));</script><title>"
+    page = page.replace("<title>", catch, 1).replace("</body>", _CHECK, 1)
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    (tmp_path / "holder.html").write_text(_HOLDER, encoding="utf-8")
+    shown = subprocess.run(
+        [
+            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"),
+            *(
+                "--no-first-run",
+                "--disable-extensions",
+                "--disable-background-networking",
+                "--disable-component-update",
+            ),
+            *("--virtual-time-budget=8000", "--dump-dom", (tmp_path / "holder.html").as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    dumped = re.search(r'<pre id="result">(.*?)</pre>', shown.stdout, re.DOTALL)
+    assert dumped and dumped[1], shown.stderr[-2000:]
+    found = json.loads(html.unescape(dumped[1]))
+    assert found["errors"] == []
+    assert found["start"][:3] == ["teacher", "plain student", "robust student"] and "DPHuBERT" in found["start"]
+    assert found["heads"][:5] == ["system", "size", "MACs", "superb_s", "overall"]
+    assert found["bySuperb"] == ["WavLM Large", "WavLM Base+"] and found["ariaSort"] == "descending"
+    assert found["focused"] == "superb_s"  # sorting by keyboard keeps the place
+    assert (found["byError"], found["byErrorDown"]) == ("WavLM Large", "FBANK")
+    assert 0 < found["small"] < len(found["start"])
+    assert found["task"][:8] == ["system", "size", "clean", "noise 10 dB", "noise 0 dB", "reverb", *found["task"][6:8]]
+    assert {"mean", "difference", "loss", "% of teacher's", "area, noise"} <= set(found["task"])
+    there, back = ({line[0]: line for line in found[name]} for name in ("pair", "turned"))
+    assert list(there) == [f"IC (346 items), {title}" for title in boards.TITLES]
+    noise = there["IC (346 items), noise 10 dB"]
+    assert noise[2:4] == ["4.62 ‡", "12.43 ‡"] and noise[4].replace("\u2212", "-") == "-7.80-11.53 to -4.08"
+    assert noise[5:] == ["<0.001", "robust student is better"]
+    assert back["IC (346 items), noise 10 dB"][4].startswith("+7.80+4.08 to +11.53")
+    assert there["IC (346 items), noise 0 dB"][6] == "no difference shown"
+    assert [line[0] for line in found["one"]] == list(there)
+    assert found["one"][1][2].startswith("12.43 ‡") and found["one"][1][4:6] == ["24.28", "66 %"]
+    assert found["nothing"] == "These two have no number in common."
+    assert len(found["taskNames"]) == 5 and found["named"] == ["robust student"]
+    assert found["curves"] == 10  # five systems, each a line over SNR and one to clean
+    assert "66 %" in found["heat"]  # 36.71 to 12.43
+    assert found["scatter"] == 3 and found["scatterAll"] > 25
+    assert found["width"] == 390 and found["overflow"] == 0

@@ -1,0 +1,155 @@
+"""Sharing records: copied whole, checked, never over others, through folders and a stand-in of the Hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from robustdistiller.cli.main import app
+from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.results import share
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.share import ORIGINS, pull, push, read_origins
+from tests.eval.report import boards
+
+ADDRESS = "hf://datasets/org/results"
+
+
+class Hub:
+    """A dataset on the Hub, kept in a folder; the methods of `huggingface_hub.HfApi` that sharing needs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.head, self.commits, self.requests = root, "none", 0, 0
+
+    def create_repo(self, name: str, repo_type: str, exist_ok: bool) -> None:
+        assert (name, repo_type, exist_ok) == ("org/results", "dataset", True)
+        if self.head == "none":
+            self._commit([])
+
+    def repo_info(self, name: str, repo_type: str, revision: str | None) -> SimpleNamespace:
+        return SimpleNamespace(sha=revision or self.head)
+
+    def snapshot_download(self, name: str, repo_type: str, revision: str, allow_patterns: list[str]) -> str:
+        return str(self.root / revision)
+
+    def create_commit(self, name, operations, *, commit_message, repo_type, revision, create_pr, parent_commit):
+        assert parent_commit == self.head, "somebody wrote in between"
+        if create_pr:
+            self.requests += 1
+            return SimpleNamespace(pr_url=f"https://hub/{name}/discussions/{self.requests}")
+        self._commit(operations)
+        return SimpleNamespace(pr_url=None, commit_url=f"https://hub/{name}/commit/{self.head}")
+
+    def _commit(self, operations) -> None:
+        self.commits += 1
+        before, self.head = self.root / self.head, f"sha{self.commits}"
+        before.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(before, self.root / self.head)
+        for one in operations:
+            path = self.root / self.head / one.path_in_repo
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(one.path_or_fileobj)
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    boards.write_answers(tmp_path / "sweep" / "records", "student")
+    return tmp_path / "sweep"
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_records_and_their_items_arrive_byte_by_byte(sweep, tmp_path):
+    found = push([sweep], tmp_path / "shared")
+    assert len(found.copied) == 4 and not found.refused and not found.there
+    assert contents(tmp_path / "shared") == contents(sweep)
+    again = push([sweep], tmp_path / "shared")
+    assert len(again.there) == 4 and not again.copied and not again.refused
+
+
+def test_what_was_pulled_makes_the_same_board_and_says_where_it_is_from(sweep, tmp_path):
+    push([sweep], tmp_path / "shared")
+    found = pull(tmp_path / "shared", tmp_path / "mine")
+    mine, theirs = (leaderboard([folder], published=False).frame for folder in (tmp_path / "mine", sweep))
+    assert mine.equals(theirs)
+    origins = read_origins(tmp_path / "mine")
+    assert set(origins) == set(found.copied)
+    assert {one["from"] for one in origins.values()} == {str(tmp_path / "shared")}
+
+
+def test_another_run_of_a_cell_is_never_overwritten(sweep, tmp_path):
+    push([sweep], tmp_path / "shared")
+    before = contents(tmp_path / "shared")
+    (other,) = boards.write_answers(tmp_path / "other", "student", conditions={"clean": 0.8})
+    found = push([tmp_path / "other"], tmp_path / "shared")
+    assert not found.copied and contents(tmp_path / "shared") == before
+    (refused,) = found.refused
+    assert "lies there with other content, another run of the same cell" in refused and other.name in refused
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+def test_files_that_were_changed_are_not_pulled(sweep, tmp_path, suffix):
+    push([sweep], tmp_path / "shared")
+    path = next((tmp_path / "shared").rglob(f"*{suffix}"))
+    if suffix == ".json":
+        path.write_text(path.read_text().replace('"label": "student"', '"label": "mine"'))
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    found = pull(tmp_path / "shared", tmp_path / "mine")
+    assert len(found.copied) == 3 and len(found.refused) == 1 and "changed after it was written" in found.refused[0]
+    assert path.name not in {one.name for one in (tmp_path / "mine").rglob("*") if one.parent.name in str(path)}
+
+
+def test_only_finished_records_are_pushed(sweep, tmp_path):
+    write_record(sweep / "records", boards.record("student", "noise:snr_db=5", status="failed", reason="out of memory"))
+    found = push([sweep], tmp_path / "shared")
+    assert len(found.copied) == 4 and "is failed: out of memory" in found.refused[0]
+
+
+def test_a_dataset_on_the_hub(sweep, tmp_path):
+    hub = Hub(tmp_path / "hub")
+    found = push([sweep], ADDRESS, api=hub)
+    assert len(found.copied) == 4 and found.where == "https://hub/org/results/commit/sha2"
+    assert contents(tmp_path / "hub" / "sha2") == contents(sweep)
+    assert len(push([sweep], ADDRESS, api=hub).there) == 4 and hub.commits == 2  # nothing new: no commit
+    boards.write_answers(tmp_path / "more", "teacher")
+    assert push([tmp_path / "more"], ADDRESS, pull_request=True, api=hub).where.endswith("/discussions/1")
+    push([tmp_path / "more"], ADDRESS, api=hub)
+    pull(f"{ADDRESS}@sha2", tmp_path / "old", api=hub)
+    pull(ADDRESS, tmp_path / "new", api=hub)
+    assert [len(leaderboard([tmp_path / name], published=False).rows) for name in ("old", "new")] == [1, 2]
+    origin = next(iter(read_origins(tmp_path / "old").values()))
+    assert (origin["from"], origin["commit"]) == (ADDRESS, "sha2")
+    (clash,) = boards.write_answers(tmp_path / "clash", "student", conditions={"clean": 0.1})
+    assert clash.name in push([tmp_path / "clash"], ADDRESS, api=hub).refused[0] and hub.head == "sha3"
+
+
+def test_the_command(sweep, tmp_path, monkeypatch):
+    def run(*arguments: object):
+        return CliRunner().invoke(app, ["results", *map(str, arguments)], env={"COLUMNS": "200"})
+
+    result = run("push", sweep, tmp_path / "shared")
+    assert result.exit_code == 0 and "4 copied to" in result.output
+    result = run("pull", tmp_path / "shared", tmp_path / "mine")
+    assert result.exit_code == 0 and (tmp_path / "mine" / "records" / ORIGINS).is_file()
+    next((tmp_path / "shared").rglob("*.npz")).unlink()
+    result = run("pull", tmp_path / "shared", tmp_path / "other")
+    assert result.exit_code == 1 and "1 records were refused" in result.stderr
+    for arguments, message in (
+        (["push", sweep], "expected where from and where to"),
+        (["pull", tmp_path / "nowhere", tmp_path], "no folder of records"),
+        (["push", sweep, "hf://datasets/name"], "names no dataset; expected hf://datasets/ORG/NAME"),
+        (["pull", tmp_path / "shared", tmp_path / "x", "--pull-request"], "--pull-request is for push"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2 and message in result.stderr, arguments
+    monkeypatch.setattr(share, "_hub", lambda: Hub(tmp_path / "hub"))
+    assert run("push", sweep, ADDRESS).exit_code == 0
+    assert json.loads((tmp_path / "mine" / "records" / ORIGINS).read_text())
