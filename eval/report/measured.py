@@ -213,6 +213,7 @@ def _cell(group: pd.DataFrame, found: Measured) -> Cell:
         rules=newest.rules.iloc[0] or "; ".join(phrases),
         non_standard=tuple(dict.fromkeys(phrases)),
         remarks=tuple(remarks),
+        record=path[-1] if isinstance(path := newest.path.iloc[-1], tuple) else path,
     )
 
 
