@@ -14,8 +14,8 @@ from robustdistiller.cli.printing import say
 from robustdistiller.cli.task_data import show_findings, show_task, show_tasks
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import PrepareError, look, recipe_of, run
-from robustdistiller.eval.data.archives import BACKGROUNDS, offer_of
-from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
+from robustdistiller.eval.data.archives import BACKGROUNDS, Offer
+from robustdistiller.eval.data.fetch import fetch, folder_of, offer_of, to_fetch
 
 HELP = """
 Look at a task's data, say what is missing, and make the files that s3prl needs and the download does not hold.
@@ -54,7 +54,7 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
     console = Console(quiet=as_json)
-    background = task.lower() if task and task.lower() in BACKGROUNDS else None
+    background = BACKGROUNDS.get(task.lower()) if task else None
     entry = tasks.get(task) if task and not background else None
     if show_list:
         show_task(entry, console) if entry else show_tasks(console)
@@ -64,9 +64,9 @@ def prepare(
     if download:
         if check:
             raise PrepareError("--download writes files, and --check does not; type one of them")
-        _fetch(background or entry.code, folder, mirror, console)
+        _fetch(background or offer_of(entry), folder, mirror, console)
     elif background or mirror:
-        what = f"{background} is fetched, not prepared" if background else "--mirror is for what is fetched"
+        what = f"{task} is fetched, not prepared" if background else "--mirror is for what is fetched"
         raise PrepareError(f"{what}; type the same with --download")
     if background:
         say(console, "It serves as --noise or --rir; robustdistiller data says what is in it.")
@@ -92,11 +92,11 @@ def prepare(
     return 0
 
 
-def _fetch(name: str, folder: Path | None, mirror: str, console: Console) -> None:
+def _fetch(offer: Offer, folder: Path | None, mirror: str, console: Console) -> None:
     """Say what is fetched, from where and under which terms, and fetch it."""
-    offer = offer_of(name)
     if folder is None:
-        raise PrepareError(f"--download needs ROOT, the folder that {name} is fetched to; type it after the name")
+        what = offer.corpora[0].name
+        raise PrepareError(f"--download needs ROOT, the folder that {what} is fetched to; type it after the name")
     folder = folder.expanduser()
     todo = to_fetch(offer, folder)
     for corpus in offer.corpora if todo else ():

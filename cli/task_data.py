@@ -10,8 +10,7 @@ from rich.table import Table
 from robustdistiller.cli.printing import print_whole, say
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import Plan, recipe_of
-from robustdistiller.eval.data.archives import OFFERS
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE, Recipe
 from robustdistiller.eval.tasks import configs as task_configs
 
 _MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}
@@ -44,9 +43,10 @@ def show_task(task: tasks.Task, console: Console) -> None:
         if corpus.counts:
             counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
             lines.append(f"    official counts: {counts} ({corpus.counts_source})")
-    lines += [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if task.code in OFFERS else []
-    lines += ["", "What robustdistiller prepare takes"]
-    for number, one in enumerate(recipe_of(task).inputs):
+    recipe = recipe_of(task) if task.data else Recipe((), lambda plan, roots: None)
+    lines += [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if recipe.archives else []
+    lines += ["", "What robustdistiller prepare takes"] if recipe.inputs else []
+    for number, one in enumerate(recipe.inputs):
         name = "ROOT" if number == 0 else f"--root {one.name}=PATH"
         lines.append(f"  {name}: {one.what}")
     lines += ["", "Rules", f"  trained on: {rules.train}", f"  developed on: {rules.dev}"]
@@ -63,9 +63,11 @@ def _fixed(task: tasks.Task, config: dict[str, Any]) -> list[str]:
     runner = config["runner"]
     sections = [section for section in config["downstream_expert"].values() if isinstance(section, dict)]
     sizes = " or ".join(str(section[key]) for section in sections for key in _BATCH_SIZES if key in section)
+    named = isinstance(task.config, str) and not task.config.endswith(".yaml")
+    where = f"downstream_configs/{task.config}.yaml" if named else "its configuration"
     return [
         f"  fixed: {runner['total_steps']} updates of {sizes} x {runner['gradient_accumulate_steps']} utterances, and "
-        f"everything else in downstream_configs/{task.config}.yaml but the learning rate",
+        f"everything else in {where} but the learning rate",
         "  a run that changes any of it is marked as not standard in its record, and so in tables",
     ]
 

@@ -42,7 +42,7 @@ def run_command(program: str, call: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader of our output has gone; click ends quietly
         raise
     except KeyboardInterrupt as stop:
-        _say(f"{program}: {stop or 'interrupted'}", "yellow")
+        _say(f"{program}: {str(stop) or 'interrupted'}", "yellow")
         return getattr(stop, "exit_code", INTERRUPTED)
     except (RunFailed, ValueError, OSError, ImportError) as error:
         found = diagnose(error)

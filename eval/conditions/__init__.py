@@ -1,1 +1,1 @@
-"""What is heard: test conditions, what they draw from, and the loaders that corrupt."""
+"""Test conditions, what they draw from, and the loaders that corrupt."""

@@ -196,6 +196,6 @@ def _shipped(kind: str) -> AudioSource | RIRSource:
         return AudioSource.from_manifest(data_dir() / "noise.tsv", split="test", kind="noise")
     if kind == "rir":
         return RIRSource.from_manifest(data_dir() / "rir.tsv", split="test")
-    # Babble is mixed from training utterances: nobody may be heard behind themselves.
+    # Babble is mixed from training utterances: nobody may talk behind themselves.
     spoken = [utterance for utterance in read_pack(data_dir()) if utterance.split == "train"]
     return AudioSource([Piece(one.utterance_id, one.path, one.offset_samples, one.num_samples) for one in spoken])

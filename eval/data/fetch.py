@@ -14,13 +14,29 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.common.unpack import ArchiveError, unpack
+from robustdistiller.eval.data import recipe_of
 from robustdistiller.eval.data.archives import Archive, Offer
 from robustdistiller.eval.data.checks import audio_below
 from robustdistiller.eval.data.plan import PrepareError, named
+from robustdistiller.eval.tasks import Task
 
 NOTE, LOCK = ".downloads.json", ".downloads.lock"
 _GB = 1_000_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def offer_of(task: Task) -> Offer:
+    """What is fetched for a task.
+
+    Raises:
+        PrepareError: its terms do not let a command fetch it; the sentence says where it can be had.
+    """
+    archives = recipe_of(task).archives
+    if archives:
+        return Offer(task.corpora, archives)
+    where = "; ".join(f"{corpus.name} is at {corpus.source} ({corpus.terms})" for corpus in task.corpora)
+    fix = "get it there, and type the same without --download"
+    raise PrepareError(f"the data of {task.code} cannot be fetched by a command: {where}; {fix}")
 
 
 def folder_of(offer: Offer, root: Path) -> Path:
@@ -47,7 +63,7 @@ def fetch(offer: Offer, root: Path, mirror: str = "", progress: bool = True) -> 
     """Fetch and unpack what is not there yet.
 
     Args:
-        offer: what to fetch, see `archives.offer_of`.
+        offer: what to fetch.
         root: folder of the corpora, see `folder_of`.
         mirror: address of a folder that holds all archives by their names; empty takes each from its publisher.
         progress: show bars where there is a terminal.
@@ -91,7 +107,7 @@ def _require_space(folder: Path, archives: Sequence[Archive]) -> None:
 
 
 def _part(folder: Path, archive: Archive) -> Path:
-    return folder / f"{archive.name}.part"
+    return folder / f".{archive.name}.part"  # browsers call theirs NAME.part
 
 
 def _fetch_one(archive: Archive, folder: Path, mirror: str, progress: bool) -> None:

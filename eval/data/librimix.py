@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 from robustdistiller.eval.data.checks import Where, audio_below, look_at_rates
@@ -17,9 +18,9 @@ SAMPLE_RATE_HZ = 16000
 _LISTED = {"train": ("train-100", "train"), "dev": ("dev_1000", "dev"), "test": ("test",)}
 
 
-def _plan_ss(plan: Plan, roots: Roots) -> None:
+def _plan_ss(plan: Plan, roots: Roots, drawn: bool) -> None:
+    """Separation; `drawn` if it is developed on the mixtures of `development_set` only, as by the first recipe."""
     given = roots["librimix"][0]
-    drawn = not plan.task.rules.not_superb  # the second recipe takes all of them
     listed = Where(tuple(f"{name}/{KINDS[0]}/wav.scp" for name in _LISTED["train"])).locate(given)
     folder = libri2mix_folder(plan, given, "min") if listed is None else None
     for split in SPLITS if listed or folder else ():
@@ -73,7 +74,6 @@ def development_set(names: list[str]) -> list[str]:
     return sorted(shuffled[:DEV_SIZE])
 
 
-SS = Recipe(
-    (Input("librimix", "Libri2Mix, with wav16k/min/{train-100,dev,test}/{mix_clean,s1,s2}/*.wav; or lists of it"),),
-    _plan_ss,
-)
+_INPUT = Input("librimix", "Libri2Mix, with wav16k/min/{train-100,dev,test}/{mix_clean,s1,s2}/*.wav; or lists of it")
+SS = Recipe((_INPUT,), partial(_plan_ss, drawn=True))
+SS2 = Recipe((_INPUT,), partial(_plan_ss, drawn=False))

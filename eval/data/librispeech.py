@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.data.archives import OPENSLR, Archive
 from robustdistiller.eval.data.build import mapped
 from robustdistiller.eval.data.checks import Where, audio_below, beside
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, UNPACK_AGAIN, Input, Plan, PrepareError, Recipe, Roots
@@ -25,6 +26,23 @@ SAMPLE_RATE_HZ = 16000
 LAYOUT = "LibriSpeech: SPLIT/SPEAKER/CHAPTER/*.flac and *.trans.txt"
 _SPELLING = "lines 'WORD<tab>W O R D |'"
 _FLUSH_EVERY = 500
+#: MD5 as of openslr.org/resources/12/md5sum.txt, and size in GB.
+_OPENSLR = {
+    "train-clean-100": ("2a93770f6d5c6c964bc36631d331a522", 6.39),
+    "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.34),
+    "test-clean": ("32fa31d27d2e1cad72775fee3f4849a9", 0.35),
+}
+ARCHIVES = tuple(
+    Archive(
+        f"{OPENSLR}/12/{part}.tar.gz",
+        checksum=f"md5:{md5}",
+        size_gb=size_gb,
+        unpacked_gb=1.02 * size_gb,
+        folder=f"LibriSpeech/{part}",
+        files=LIBRISPEECH.counts[part],
+    )
+    for part, (md5, size_gb) in _OPENSLR.items()
+)
 
 
 @dataclass(frozen=True)
@@ -204,7 +222,7 @@ def write_letter_lexicon(model: Path, work: Path, bar: tqdm) -> Path:
     return write_text(work / "result", "\n".join(lines) + "\n")
 
 
-ASR = Recipe((Input("libri_root", LAYOUT),), _plan_asr)
+ASR = Recipe((Input("libri_root", LAYOUT),), _plan_asr, ARCHIVES)
 ASR_LM = Recipe(
     (
         Input("libri_root", LAYOUT),
@@ -212,4 +230,5 @@ ASR_LM = Recipe(
         Input("lexicon", "letter lexicon; default: made from the words of the model", required=False),
     ),
     _plan_asr_lm,
+    (*ARCHIVES, Archive(f"{OPENSLR}/11/{MODEL}", size_gb=1.4)),
 )

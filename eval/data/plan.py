@@ -13,6 +13,7 @@ import yaml
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from robustdistiller.eval.data.archives import Archive
     from robustdistiller.eval.data.checks import Check, Where
     from robustdistiller.eval.tasks import Task
 
@@ -75,10 +76,12 @@ class Recipe:
         inputs: what has to be given; the first one is ROOT.
         plan: looks at what was given and notes in the plan what is missing and what will be made. It may be called with
             any of the inputs, and with paths that do not exist.
+        archives: what can be fetched; empty where the terms do not let a command do that.
     """
 
     inputs: tuple[Input, ...]
     plan: Callable[[Plan, Roots], None]
+    archives: tuple[Archive, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from robustdistiller.eval.data.archives import Archive
 from robustdistiller.eval.data.checks import beside
-from robustdistiller.eval.data.librispeech import LAYOUT, NEEDED, NEEDED_SPLITS, where
+from robustdistiller.eval.data.librispeech import ARCHIVES, LAYOUT, NEEDED, NEEDED_SPLITS, where
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH_LEXICA
 
+LEXICA = tuple(
+    Archive(f"https://huggingface.co/datasets/s3prl/g2p/raw/main/lexicon/{name}", size_gb=0.02)
+    for name in ("librispeech-lexicon-200k-g2p.txt", "librispeech-lexicon-allothers-g2p.txt")
+)
 _FORM = "lines 'WORD PH PH ...'"
 
 
@@ -81,4 +86,5 @@ PR = Recipe(
         Input("lexicon", "pronunciations, given once for each file; default: s3prl's, in the folder or beside it"),
     ),
     _plan_pr,
+    (*ARCHIVES, *LEXICA),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robustdistiller.acoustics.audio.files import audio_info
+from robustdistiller.eval.data.archives import Archive
 from robustdistiller.eval.data.checks import Where, audio_below
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import SPEECH_COMMANDS
@@ -17,6 +18,27 @@ _UNPACK = "the archives hold no folder of their own: mkdir {name} && tar -xzf {n
 _CROP_S = 1.0
 TRAIN = Where((BACKGROUND,), f"folders of words and {BACKGROUND}", f"no {BACKGROUND}", _UNPACK.format(name=TRAIN_NAME))
 TEST = Where(CLASSES)
+
+_TENSORFLOW = "https://storage.googleapis.com/download.tensorflow.org/data"
+ARCHIVES = (
+    Archive(
+        f"{_TENSORFLOW}/{TRAIN_NAME}.tar.gz",
+        checksum="sha256:743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",  # as torchaudio has it
+        size_gb=1.49,
+        unpacked_gb=2.2,
+        folder=TRAIN_NAME,
+        files=SPEECH_COMMANDS.counts["words"],
+        bare=True,
+    ),
+    Archive(
+        f"{_TENSORFLOW}/{TEST_NAME}.tar.gz",
+        size_gb=0.11,
+        unpacked_gb=0.2,
+        folder=TEST_NAME,
+        files=SPEECH_COMMANDS.counts["test"],
+        bare=True,
+    ),
+)
 
 
 def _plan_ks(plan: Plan, roots: Roots) -> None:
@@ -70,4 +92,5 @@ KS = Recipe(
         Input("speech_commands_test_root", f"{TEST_NAME}; default: beside or below the other", required=False),
     ),
     _plan_ks,
+    ARCHIVES,
 )

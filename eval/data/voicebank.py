@@ -10,6 +10,7 @@ import soundfile
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
+from robustdistiller.eval.data.archives import Archive
 from robustdistiller.eval.data.build import convert_files
 from robustdistiller.eval.data.checks import Where, audio_below
 from robustdistiller.eval.data.kaldi import SPLITS, add_lists, look_at_lists, look_at_prepared, refuse_blanks
@@ -25,6 +26,26 @@ WHERE = Where(
     "{clean,noisy}_{trainset_28spk,testset}_wav",
     "no noisy_testset_wav",
     f"unpack the four archives into one folder: {VOICEBANK_DEMAND.source}",
+)
+#: Part of DataShare's address, MD5 as it shows it, size and number of files of each part. The older addresses, below
+#: bitstream/handle/10283/2791, no longer give the files.
+_DATASHARE = {
+    "clean_trainset_28spk": ("245452b6-6235-44b6-a6f9-e7eb19797769", "d2d5a45ec32f8fcbf201bde0447e20ba", 2.49, 11_572),
+    "noisy_trainset_28spk": ("ecb5a102-bb00-46d3-8af5-40c79823b837", "1fca9e8bafb8cd069f6653c6d92f9e9c", 2.83, 11_572),
+    "clean_testset": ("dec213d3-bf57-4777-9663-c24bdce92d5e", "34eb1c0ba7ef667e9b966866c542fc16", 0.15, 824),
+    "noisy_testset": ("13c1bfbf-14a6-41db-9b41-8f7310f01ad5", "fb1b86caa31e8ba5b506c0c64da9aab5", 0.17, 824),
+}
+ARCHIVES = tuple(
+    Archive(
+        f"https://datashare.ed.ac.uk/bitstreams/{item}/download",
+        checksum=f"md5:{md5}",
+        size_gb=size_gb,
+        unpacked_gb=1.3 * size_gb,
+        folder=f"{name}_wav",
+        files=files,
+        file=f"{name}_wav.zip",
+    )
+    for name, (item, md5, size_gb, files) in _DATASHARE.items()
 )
 
 
@@ -101,5 +122,7 @@ def _convert(place: Path, names: list[str], rate_hz: int, work: Path, bar: tqdm)
 
 
 SE = Recipe(
-    (Input("voicebank", "VoiceBank-DEMAND: {clean,noisy}_{trainset_28spk,testset}_wav; or lists of it"),), _plan_se
+    (Input("voicebank", "VoiceBank-DEMAND: {clean,noisy}_{trainset_28spk,testset}_wav; or lists of it"),),
+    _plan_se,
+    ARCHIVES,
 )

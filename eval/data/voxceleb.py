@@ -61,10 +61,8 @@ def _plan_asv(plan: Plan, roots: Roots) -> None:
         plan.note("dev speakers", "two or more", f"{len(speakers)}", MISSING, "unpack vox1_dev_wav.zip")
         return
     else:
-        stamp, make = (
-            f"{tree['dev'].absolute()} {len(speakers)} speakers",
-            partial(_write_trials, tree["dev"], speakers),
-        )
+        stamp = f"{tree['dev'].absolute()} {len(speakers)} speakers"
+        make = partial(_write_trials, tree["dev"], speakers)
         expected = "any: s3prl opens them, and scores none"
         dev_trials = plan.add("dev_trials.txt", "dev trials", expected, make, DEV_TRIALS, stamp)
     plan.set("dev_meta_data", dev_trials)

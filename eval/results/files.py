@@ -80,7 +80,7 @@ def read_record(path: Path | str) -> Record:
         return record
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last from brackets without end
         raise RecordError(f"{path} is not a valid record: {error}") from error
 
 

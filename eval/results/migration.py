@@ -61,6 +61,6 @@ def to_current(data: Mapping[str, Any]) -> dict[str, Any]:
         data["parameters"] = None  # written by a sweep that had loaded nothing
         if data.get("checkpoint_digest") == "none":
             data["checkpoint_digest"] = ""
-    if data.get("non_standard") is not None and "float16" in " ".join(data["feature_cache"].values()):
+    if isinstance(data["non_standard"], list) and "float16" in str(data["feature_cache"]):
         data["non_standard"] = [*data["non_standard"], HALF_PRECISION]
     return {**data, "unknown": unknown, "schema_version": SCHEMA_VERSION}

@@ -202,8 +202,11 @@ def _fields(record: Record) -> Iterator[str]:
         if not isinstance(value := getattr(record, name), str) or not value:
             yield f"{name} must be a non-empty string, found {value!r}"
     for name in ("items_scored", "seed", "corruption_seed", "threads"):
-        if type(value := getattr(record, name)) is not int:
+        if not _is_whole(value := getattr(record, name)):
             yield f"{name} must be an integer, found {value!r}"
+    for name in ("parameters", "macs", "step", "items_expected"):
+        if (value := getattr(record, name)) is not None and not _is_whole(value):
+            yield f"{name} must be an integer or null, found {value!r}"
     if record.status not in STATUSES:
         yield f"status must be one of {', '.join(STATUSES)}, found {record.status!r}"
     if record.status != "ok" and not record.reason:
@@ -214,6 +217,10 @@ def _fields(record: Record) -> Iterator[str]:
 
 
 def _digests(record: Record) -> Iterator[str]:
+    for kind, source in record.sources.items():
+        if not source.get("digest"):
+            yield f"sources.{kind} needs a digest, found {source!r}"
+
     unloaded = [""] if record.status == "failed" else []
     words = {"checkpoint_digest": [NO_CHECKPOINT, *unloaded], "head_digest": [NO_HEAD, ""], "rules_digest": [""]}
     for name, known in words.items():
@@ -261,6 +268,10 @@ def _plain(record: Record) -> Iterator[str]:
         json.dumps(record.to_dict(), allow_nan=False)
     except (TypeError, ValueError) as error:
         yield f"a record must be plain JSON: {error}"
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**63  # as tables hold them
 
 
 def example_record(**changes: Any) -> Record:

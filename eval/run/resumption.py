@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,20 @@ class _Place:
 
     def __iter__(self) -> Iterator[Any]:
         return self.training.batches(self.loader)
+
+
+@contextmanager
+def untouched_generators(device: str = "cpu") -> Iterator[None]:
+    """After the block, the generators of Python, NumPy and PyTorch are as they were before it.
+
+    Args:
+        device: whose generator counts beside that of the processor.
+    """
+    before = generator_states(device)
+    try:
+        yield
+    finally:
+        set_generator_states(before, device)
 
 
 def generator_states(device: str = "cpu") -> dict[str, Any]:

@@ -50,6 +50,7 @@ SS2 = replace(
     downstream="separation_stft2",
     config="ss2",
     metrics=tuple(replace(metric, points=None) for metric in SS.metrics),
+    data="robustdistiller.eval.data.librimix:SS2",
     rules=replace(SS.rules, dev="the 3000 mixtures of dev", not_superb="s3prl's second recipe, not SUPERB's"),
     submission=None,
 )

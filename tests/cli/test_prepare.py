@@ -121,3 +121,15 @@ def test_a_task_is_shown_with_its_rules(code):
 def test_looking_and_listing_wait_for_no_torch():
     code = "import sys, robustdistiller.cli.prepare; assert not {'torch', 's3prl', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_task_of_somebodys_own_that_says_nothing_of_its_data(monkeypatch, tmp_path):
+    accuracy = tasks.Metric("accuracy", "acc", higher_is_better=True)
+    monkeypatch.setitem(tasks.TASKS._tasks, "OWN", tasks.Task("OWN", "my task", "mine", (accuracy,), "ks"))
+    result = prepare("OWN", "--list")
+    assert result.exit_code == 0, result.stderr
+    assert "What robustdistiller prepare takes" not in result.output and "  metric: accuracy in %" in result.output
+    assert prepare("--list").exit_code == 0
+    for arguments in (["OWN", tmp_path], ["OWN", tmp_path, "--download"]):
+        result = prepare(*arguments)
+        assert result.exit_code == 2 and "OWN (my task) says nothing of its data; give its folders to" in result.stderr

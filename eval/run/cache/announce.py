@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+from robustdistiller.eval.run.resumption import untouched_generators
 
 if TYPE_CHECKING:
     from .wrapper import CachedUpstream
@@ -42,7 +41,7 @@ def _announce(cached: CachedUpstream, loader: Any, split: str) -> None:
         return
     count = len(dataset)
     chosen = sorted({int(index) for index in np.linspace(0, count - 1, min(_SAMPLED_ITEMS, count))})
-    with _untouched_randomness():
+    with untouched_generators():
         lengths = [[len(wav) for wav in next(iter(collate([dataset[index]])))] for index in chosen]
     utterances = count * sum(map(len, lengths)) / len(chosen)
     frames = 1 if cached.means else np.mean([round(n / cached.frame_samples) for item in lengths for n in item])
@@ -53,15 +52,3 @@ def _announce(cached: CachedUpstream, loader: Any, split: str) -> None:
     )
     if needed > room + cached.store.size_bytes:
         logger.warning("Feature cache: it does not all fit; the rest is computed each time (--feature-cache-gb)")
-
-
-@contextmanager
-def _untouched_randomness() -> Iterator[None]:
-    """The generators of Python, NumPy and PyTorch are after the block as they were before it."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

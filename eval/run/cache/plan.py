@@ -110,6 +110,7 @@ class CachePlan:
         if not self.active:
             return None
         name = str(identity.get("upstream"))
+        featurizer, expert = (getattr(one, "module", one) for one in (featurizer, expert))  # trained on several GPUs
         plain = CachedUpstream(upstream.eval(), featurizer)
         try:
             depends_on = find_dependence(plain.compute, device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
 from robustdistiller.common.precision import without_tf32
+from robustdistiller.eval.run.resumption import untouched_generators
 
 from .announce import announcing
 from .dependence import BATCH, PADDING, UTTERANCE
@@ -30,7 +31,8 @@ class CachedUpstream(nn.Module):
     The upstream is called as a module, so that its hooks fire, on which most of s3prl's upstreams rely. Features are
     computed without TF32, whose rounding depends on the batch: on GPUs that use it, they differ from those of a run
     without cache by its rounding, about 1e-3 of a layer's root mean square. Under autocast they are computed, and kept
-    apart, in its precision.
+    apart, in its precision. Random numbers that it draws without need (layer drop, though in evaluation mode) leave the
+    generators as they are, so that nothing depends on what was known already.
 
     Args:
         upstream: frozen, in evaluation mode.
@@ -119,7 +121,7 @@ class CachedUpstream(nn.Module):
 
     def compute(self, wavs: Sequence[Tensor]) -> list[Tensor]:
         """Features of each waveform of a batch, ``(layers, frames, dim)``, rounded as they will be read back."""
-        with torch.no_grad(), without_tf32():
+        with torch.no_grad(), without_tf32(), untouched_generators(str(wavs[0].device)):
             chosen = self._select(self.upstream(list(wavs)))
         layers = [one.float() for one in (chosen if isinstance(chosen, list | tuple) else [chosen])]
         features = []

@@ -48,7 +48,7 @@ def corruptors(noise_folder, rir_folder, tmp_path_factory):
     return {str(condition): corruptor for condition, corruptor in found.items()}
 
 
-def heard(dataset, corruptor, batch_size=1, workers=0, order=None):
+def corrupted_by(dataset, corruptor, batch_size=1, workers=0, order=None):
     loader = DataLoader(
         dataset, batch_size=batch_size, num_workers=workers, sampler=order, collate_fn=dataset.collate_fn
     )
@@ -62,22 +62,22 @@ def heard(dataset, corruptor, batch_size=1, workers=0, order=None):
 @pytest.mark.parametrize("condition", ["noise:snr_db=5", "noise+reverb:snr_db=0", "noise:noise=white,snr_db=5"])
 def test_bytes_do_not_depend_on_batches_workers_or_order(intents, corruptors, condition):
     corruptor = corruptors[str(Condition.parse(condition))]
-    reference, view = heard(intents, corruptor)
+    reference, view = corrupted_by(intents, corruptor)
     assert len(reference) == len(intents) == view.items_scored == view.items_expected
     backwards = list(range(len(intents)))[::-1]
     for batch_size, workers, order in ((4, 0, None), (3, 2, None), (2, 1, backwards)):
-        again, other_view = heard(intents, corruptor, batch_size, workers, order)
+        again, other_view = corrupted_by(intents, corruptor, batch_size, workers, order)
         assert {name: wave.tobytes() for name, wave in again.items()} == {
             name: wave.tobytes() for name, wave in reference.items()
         }
         assert other_view.manifest_digest() == view.manifest_digest()
 
 
-def test_another_seed_is_heard_and_seen_in_the_manifest(intents, corruptors, noise_folder):
-    reference, view = heard(intents, corruptors["noise:snr_db=5"])
+def test_another_seed_changes_audio_and_is_seen_in_the_manifest(intents, corruptors, noise_folder):
+    reference, view = corrupted_by(intents, corruptors["noise:snr_db=5"])
     condition = Condition.parse("noise:snr_db=5")
     other = Sources(noise=(str(noise_folder),)).corruptors([condition], seed=1)[condition]
-    changed, other_view = heard(intents, other)
+    changed, other_view = corrupted_by(intents, other)
     assert all(changed[name].tobytes() != wave.tobytes() for name, wave in reference.items())
     assert other_view.manifest_digest() != view.manifest_digest()
 
@@ -96,8 +96,8 @@ def test_clean_is_untouched_and_the_loader_is_put_back(intents, corruptors):
 
 
 def test_snr_is_what_was_asked_for(intents, corruptors):
-    clean, _ = heard(intents, None)
-    noisy, _ = heard(intents, corruptors["noise:snr_db=5"])
+    clean, _ = corrupted_by(intents, None)
+    noisy, _ = corrupted_by(intents, corruptors["noise:snr_db=5"])
     for name, wave in clean.items():
         snr_db = 10 * np.log10(np.square(wave).sum() / np.square(noisy[name] - wave).sum())
         assert snr_db == pytest.approx(5, abs=0.05)
@@ -123,21 +123,21 @@ def test_a_batch_that_is_broken_off_at_is_not_counted(intents, corruptors):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_examples_to_listen_to_are_clean_and_heard_audio_and_what_was_drawn(intents, corruptors, tmp_path, workers):
+def test_examples_to_listen_to_are_clean_and_corrupted_audio_and_what_was_drawn(intents, corruptors, tmp_path, workers):
     loader = DataLoader(intents, batch_size=2, collate_fn=intents.collate_fn, num_workers=workers)
     clean = {name: np.asarray(wave) for wavs, _, names in loader for name, wave in zip(names, wavs)}
     corruptor = corruptors["noise:snr_db=5"]
     view = ConditionLoader(loader, corruptor, tasks.get("IC"), tmp_path / "audio", 3)
-    heard_waves = {name: np.asarray(wave) for wavs, _, names in view for name, wave in zip(names, wavs)}
+    corrupted = {name: np.asarray(wave) for wavs, _, names in view for name, wave in zip(names, wavs)}
     names = sorted(path.stem for path in (tmp_path / "audio").glob("*.json"))
     assert len(names) == 3 and len(list((tmp_path / "audio").iterdir())) == 9
     for name in names:
-        for suffix, expected in (("wav", heard_waves), ("clean.wav", clean)):
+        for suffix, expected in (("wav", corrupted), ("clean.wav", clean)):
             samples, rate = soundfile.read(tmp_path / "audio" / f"{name}.{suffix}", dtype="float32")
             assert rate == 16000 and np.array_equal(samples, expected[name])
         facts = json.loads((tmp_path / "audio" / f"{name}.json").read_text())
         drawn = corruptor.draw(name, len(clean[name]))
-        audio = audio_digest(heard_waves[name])
+        audio = audio_digest(corrupted[name])
         assert facts == {"utterance_id": name, "num_samples": len(clean[name]), "audio": audio, **drawn}
 
 
@@ -175,7 +175,7 @@ def test_training_batches_are_corrupted_by_epoch_and_one_of_several_conditions(i
         {Condition(): None, Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, {}, 0, tasks.get("IC")
     )
     loader = DataLoader(intents, batch_size=2, collate_fn=intents.collate_fn)
-    clean, _ = heard(intents, None)
+    clean, _ = corrupted_by(intents, None)
     get = plan.wrap(lambda split: loader, "train")
 
     def epoch(number, split="train"):
@@ -210,11 +210,11 @@ def test_mixture_features_are_rebuilt_and_targets_are_not(code, toy_corpora, cor
     dataset = mixture_dataset(task.downstream, tmp_path / "test")
     loader = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate_fn)
     (stock,) = loader
-    ((heard_waves, names, source, source_wav, *targets),) = ConditionLoader(
+    ((corrupted, names, source, source_wav, *targets),) = ConditionLoader(
         loader, corruptors["noise+reverb:snr_db=0"], task
     )
     assert list(names) == list(stock[1])
-    for row, wave in enumerate(heard_waves):
+    for row, wave in enumerate(corrupted):
         assert not torch.equal(wave, stock[0][row])
         assert torch.equal(source_wav[row, : len(wave)], wave)
         stft = librosa.stft(wave.numpy(), n_fft=512, hop_length=320, win_length=512, window="hann", center=True).T
@@ -291,10 +291,10 @@ def test_a_source_is_the_same_under_another_folder_name(noise_folder, tmp_path):
 
 
 def test_the_digest_of_audio_is_of_every_sample(intents, corruptors):
-    _, view = heard(intents, corruptors["noise:snr_db=5"])
-    _, again = heard(intents, corruptors["noise:snr_db=5"], batch_size=3)
-    _, other = heard(intents, corruptors["noise+reverb:snr_db=0"])
-    _, clean = heard(intents, None)
+    _, view = corrupted_by(intents, corruptors["noise:snr_db=5"])
+    _, again = corrupted_by(intents, corruptors["noise:snr_db=5"], batch_size=3)
+    _, other = corrupted_by(intents, corruptors["noise+reverb:snr_db=0"])
+    _, clean = corrupted_by(intents, None)
     assert len(view.audio_digest()) == 64 and view.audio_digest() == again.audio_digest() != other.audio_digest()
     assert clean.audio_digest() == ""
     view.drawn["new"] = {"audio": "0"}

@@ -40,17 +40,17 @@ def corruptor_for(text, *folders, seed=0):
 
 
 def evaluate(corruptor):
-    """What is heard of the utterances, and the loader."""
+    """The corrupted audio of the utterances, and the loader."""
     samples = [(wave, 0, name) for name, wave in UTTERANCES.items()]
     view = ConditionLoader(DataLoader(samples, batch_size=3, collate_fn=collate), corruptor, tasks.get("IC"))
-    heard = {name: np.asarray(wave).tobytes() for waves, _, names in view for name, wave in zip(names, waves)}
-    return heard, view
+    audio = {name: np.asarray(wave).tobytes() for waves, _, names in view for name, wave in zip(names, waves)}
+    return audio, view
 
 
 def save(path, text, corruptor):
-    heard, view = evaluate(corruptor)
+    audio, view = evaluate(corruptor)
     header = {"split": "test", "condition": Condition.parse(text).label, "seed": corruptor.seed, "sources": {}}
-    return heard, view, view.manifest(**header).save(path)
+    return audio, view, view.manifest(**header).save(path)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def save(path, text, corruptor):
 )
 def test_replay_is_bit_identical_whatever_is_drawn_now(text, noise_folder, rir_folder, tmp_path):
     folders = (noise_folder, rir_folder, noise_folder)
-    heard, view, path = save(tmp_path / "m.jsonl.gz", text, corruptor_for(text, *folders))
+    audio, view, path = save(tmp_path / "m.jsonl.gz", text, corruptor_for(text, *folders))
     other = corruptor_for(text, *folders, seed=9)
-    assert evaluate(other)[0] != heard  # what this library draws by itself has changed
+    assert evaluate(other)[0] != audio  # what this library draws by itself has changed
     replayed, again = evaluate(ReplayedCorruptor(Manifest.load(path), other, path))
-    assert replayed == heard
+    assert replayed == audio
     assert again.manifest_digest() == view.manifest_digest() == Manifest.load(path).digest
 
 

@@ -126,8 +126,8 @@ def test_workers_change_nothing(diarization, corruptors, workers) -> None:
     loader = build(320, "test")
     again = DataLoader(loader.dataset, batch_size=1, num_workers=workers, collate_fn=loader.collate_fn)
     views = [ConditionLoader(one, corruptors["noise:snr_db=5"], tasks.get("SD")) for one in (loader, again)]
-    heard = [[np.concatenate(waveforms).tobytes() for waveforms, *_ in view] for view in views]
-    assert heard[0] == heard[1] and views[0].audio_digest() == views[1].audio_digest() != ""
+    joined = [[np.concatenate(waveforms).tobytes() for waveforms, *_ in view] for view in views]
+    assert joined[0] == joined[1] and views[0].audio_digest() == views[1].audio_digest() != ""
 
 
 def test_manifests_that_were_drawn_for_each_part_are_replayed(diarization, corruptors) -> None:

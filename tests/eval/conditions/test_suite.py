@@ -55,8 +55,8 @@ def test_the_line_suite_needs_no_recordings_and_changes_every_utterance():
     for condition, corruptor in suite.sources.corruptors(suite.conditions).items():
         assert condition.needs <= {"noise"}  # in the call from a noisy room, and some of it is shipped
         if corruptor is not None:
-            heard = corruptor.apply(wave, corruptor.draw("utt-1", len(wave)))
-            assert heard.shape == wave.shape and np.abs(heard - wave).max() > 1e-3
+            corrupted = corruptor.apply(wave, corruptor.draw("utt-1", len(wave)))
+            assert corrupted.shape == wave.shape and np.abs(corrupted - wave).max() > 1e-3
 
 
 def test_every_condition_of_the_srb_suite_is_drawn_in_four_severities(tmp_path):
@@ -95,11 +95,11 @@ def test_a_part_of_a_corpus_is_cut_down_too(tmp_path):
     names = [f"noise/free-sound/noise-free-sound-{n:04d}.wav" for n in range(12)]
     root = noise(tmp_path / "musan", *names, "music/a.wav", "speech/b.wav")
     condition = Condition.parse("noise:snr_db=5")
-    heard = []
+    names = []
     for path in (root, root / "noise"):
         given = load_suite("robustdistiller").sources.with_given({"noise": [str(path)]})
-        heard.append([name.split("/")[-1] for name in given.corruptors([condition])[condition].source("noise").names])
-    assert heard[0] == heard[1] and 0 < len(heard[0]) < 12
+        names.append([name.split("/")[-1] for name in given.corruptors([condition])[condition].source("noise").names])
+    assert names[0] == names[1] and 0 < len(names[0]) < 12
 
 
 def test_a_suite_of_ones_own_is_a_few_lines(tmp_path):
@@ -116,8 +116,8 @@ def test_a_suite_of_ones_own_is_a_few_lines(tmp_path):
     )
     suite = load_suite(path)
     found = suite.sources.corruptors(suite.conditions)
-    heard = {c.label: corruptor.source("noise").names for c, corruptor in found.items() if corruptor}
-    assert heard == {"noise:snr_db=5,noise=street": ("car.wav",), "noise:snr_db=5,noise=home": ("fan.wav",)}
+    names = {c.label: corruptor.source("noise").names for c, corruptor in found.items() if corruptor}
+    assert names == {"noise:snr_db=5,noise=street": ("car.wav",), "noise:snr_db=5,noise=home": ("fan.wav",)}
     names = [suite.sources.describe(c, k)["noise"]["name"] for c, k in found.items() if k]
     assert names == ["street: street", "home: home"]
 

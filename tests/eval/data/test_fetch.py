@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import gzip
 import hashlib
+import importlib
 import io
 import re
 import shutil
@@ -22,13 +23,18 @@ from robustdistiller.cli.main import app
 from robustdistiller.common import download
 from robustdistiller.common.locks import locked
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import archives, fetch
-from robustdistiller.eval.data.archives import OFFERS
+from robustdistiller.eval.data import fetch, recipe_of
+from robustdistiller.eval.data.archives import BACKGROUNDS
 from tests.web import Server
 
 from .downloads import audio, text, voicebank
 
 pytestmark = pytest.mark.usefixtures("bridge")
+
+OFFERS = {
+    **{code: fetch.offer_of(task) for code, task in tasks.TASKS.items() if recipe_of(task).archives},
+    **BACKGROUNDS,
+}
 
 
 @pytest.fixture
@@ -72,8 +78,13 @@ def publish(web, monkeypatch):
             )
             for one in OFFERS[code].archives
         ]
-        offers = {**archives.OFFERS, code: dataclasses.replace(OFFERS[code], archives=tuple(small))}
-        monkeypatch.setattr(archives, "OFFERS", offers)
+        if code in BACKGROUNDS:
+            monkeypatch.setitem(BACKGROUNDS, code, dataclasses.replace(OFFERS[code], archives=tuple(small)))
+        else:
+            task = tasks.get(code)
+            module, _, name = task.data.partition(":")
+            recipe = dataclasses.replace(recipe_of(task), archives=tuple(small))
+            monkeypatch.setattr(importlib.import_module(module), name, recipe)
 
     return call
 
@@ -174,7 +185,7 @@ def test_noise_and_rooms(name, publish, prepare, tmp_path) -> None:
     publish(code, {archive.name: (packed if archive.name.endswith(".zip") else tar)(source, archive.folder)})
     result = prepare(name, tmp_path / "noise")
     assert result.exit_code == 0, result.output
-    assert archives.OFFERS[code].corpora[0].terms in result.output and "robustdistiller data" in result.output
+    assert OFFERS[code].corpora[0].terms in result.output and "robustdistiller data" in result.output
     kind = {"musan": "musan", "rirs_noises": "openslr28", "esc-50": "esc50"}[code]
     assert detect_layout(tmp_path / "noise" / archive.folder) == kind
 
@@ -189,7 +200,7 @@ def test_a_download_that_broke_is_taken_up_by_the_next_command(keywords, prepare
     assert result.exit_code == 1 and "Traceback" not in result.output
     sentence = f"{web.url}/speech_commands_v0.01.tar.gz could not be fetched: the connection ended after 2000 of {size}"
     assert sentence in result.stderr and "the same command goes on from there" in result.stderr
-    part = tmp_path / "data" / "speech_commands_v0.01.tar.gz.part"
+    part = tmp_path / "data" / ".speech_commands_v0.01.tar.gz.part"
     assert part.read_bytes() == keywords["speech_commands_v0.01.tar.gz"][:2000]
     web.cuts, web.asked[:] = [], []
     assert prepare("KS", tmp_path / "data").exit_code == 0
@@ -201,8 +212,8 @@ def test_a_server_that_gives_no_parts_or_another_file_meanwhile(changed, keyword
     name = "speech_commands_test_set_v0.01.tar.gz"
     web.gives_parts, web.statuses = changed, [503]
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / f"{name}.part").write_bytes(b"of another version")
-    (tmp_path / "data" / f"{name}.part.version").write_text('"older"')
+    (tmp_path / "data" / f".{name}.part").write_bytes(b"of another version")
+    (tmp_path / "data" / f".{name}.part.version").write_text('"older"')
     assert prepare("KS", tmp_path / "data").exit_code == 0
     assert ("GET", f"/{name}", "bytes=18-") in web.asked
 
@@ -332,7 +343,7 @@ def test_a_disk_that_gets_full(full, keywords, prepare, web, tmp_path, monkeypat
         patch.setattr(module, "update", no_space)
         result = prepare("KS", tmp_path / "data")
     assert result.exit_code == 1 and f"the disk of {tmp_path}/data is full; free some space" in result.stderr
-    assert "speech_commands_v0.01.tar.gz.part" in left(tmp_path / "data")
+    assert ".speech_commands_v0.01.tar.gz.part" in left(tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir() if path.is_dir()] == []
     assert prepare("KS", tmp_path / "data").exit_code == 0
 
@@ -340,6 +351,7 @@ def test_a_disk_that_gets_full(full, keywords, prepare, web, tmp_path, monkeypat
 def test_what_is_there_is_neither_replaced_nor_removed(keywords, prepare, web, tmp_path) -> None:
     data = tmp_path / "data"
     mine = [text(data / "speech_commands_v0.01" / "notes.txt", "mine"), text(data / "yes" / "a.txt", "mine")]
+    mine.append(text(data / "speech_commands_v0.01.tar.gz.part", "mine"))  # as of a browser
     by_hand = data / "speech_commands_test_set_v0.01.tar.gz"
     by_hand.write_bytes(keywords[by_hand.name])
     shutil.copytree(tmp_path / "source" / "train" / "yes", data / "speech_commands_v0.01" / "yes")
@@ -373,7 +385,7 @@ def test_somebody_elses_archive(keywords, prepare, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["KS", "--download"], "--download needs ROOT, the folder that KS is fetched to"),
+        (["KS", "--download"], "--download needs ROOT, the folder that Speech Commands v0.01 is fetched to"),
         (["KS", "x", "--download", "--check"], "--download writes files, and --check does not"),
         (["musan", "x"], "musan is fetched, not prepared; type the same with --download"),
         (["KS", "x", "--mirror", "http://x"], "--mirror is for what is fetched; type the same with --download"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import json
 import pathlib
 
@@ -18,6 +20,7 @@ from robustdistiller.eval.results.files import (
     record_path,
     write_record,
 )
+from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.results.record import Metric, Record, RecordError, example_record
 
@@ -151,3 +154,44 @@ def test_paths_stay_below_the_root(tmp_path):
     record = example_record(upstream="../../etc", split="../x", condition="../y", task="..")
     assert record_path(tmp_path, record).resolve().is_relative_to(tmp_path)
     assert cell_id(read_record(write_record(tmp_path, record))) == cell_id(record)
+
+
+#: What may stand where something else belongs.
+WRONG = [
+    None,
+    True,
+    -1,
+    1e308,
+    10**400,
+    "",
+    "x",
+    [],
+    ["a"],
+    [1],
+    [[]],
+    {},
+    {"a": 1},
+    {"a": None},
+    {"noise": {"name": 1}},
+]
+
+
+@pytest.mark.parametrize("schema", [2, 3, 4, 6])
+def test_no_value_of_any_field_is_more_than_an_unreadable_record(schema, tmp_path):
+    """With a right digest, so that it is the content that is judged."""
+    old = pathlib.Path(__file__).parent / "old" / f"schema{schema}.json"
+    data = json.loads(old.read_text()) if schema < 6 else example_record().to_dict()
+    data.pop("digest", None)
+    path = tmp_path / "test-seed1-abababab.json"
+    for key, value in itertools.product(data, WRONG):
+        changed = {**data, key: value}
+        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+        path.write_text(json.dumps({**changed, "digest": digest}))
+        (status,) = set(read_frame([tmp_path]).status)
+        assert status in ("ok", "partial", "failed", "unreadable"), (key, value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", '"x"', "{}", '{"schema_version": 6}', "\0", ""])
+def test_no_file_is_more_than_an_unreadable_record(text, tmp_path):
+    (tmp_path / "test-seed1-abababab.json").write_text(text)
+    assert read_frame([tmp_path]).status.tolist() == ["unreadable"]

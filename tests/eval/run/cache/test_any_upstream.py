@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import re
 import sys
 from types import SimpleNamespace
@@ -169,6 +170,16 @@ def test_features_are_exact_whatever_they_depend_on(change, depends_on, tmp_path
     assert cached.found > cached.computed
 
 
+def test_a_featurizer_that_is_trained_on_several_gpus_is_looked_into(tmp_path) -> None:
+    from s3prl.upstream.interfaces import Featurizer
+
+    upstream, wavs = Hooked(), noise(6400, 3200)
+    featurizer = Featurizer(upstream, upstream_device="cpu")
+    spread = SimpleNamespace(module=featurizer)  # as DistributedDataParallel keeps it
+    cached = CachePlan(str(tmp_path)).open(upstream, spread, SimpleNamespace(module=None), {"upstream": "toy"}, "cpu")
+    assert torch.equal(cached(wavs)["hidden_states"][1][0], upstream(wavs)["hidden_states"][1][0])
+
+
 def test_chance_is_not_cached(tmp_path, caplog) -> None:
     cached, _ = opened(Plain(lambda batch: batch + 0.1 * torch.randn(batch.shape)), tmp_path)
     assert cached is None and "differ by" in caplog.text and not list(tmp_path.iterdir())
@@ -226,6 +237,33 @@ def test_features_are_computed_without_tf32(tmp_path, monkeypatch) -> None:
     cached, _ = opened(Plain(change), tmp_path)
     cached(noise(3200))
     assert seen[-1] == (False, "highest") and torch.backends.cudnn.allow_tf32
+
+
+def test_generators_do_not_depend_on_what_is_known(tmp_path) -> None:
+    """fairseq's encoders draw for layer drop in evaluation too; s3prl's data sets crop with the same generators."""
+
+    def change(batch):
+        np.random.random()
+        torch.rand(1)
+        random.random()
+        return batch
+
+    def numbers():
+        return np.random.random(), float(torch.rand(1)), random.random()
+
+    upstream, wavs, seen = Plain(change), noise(3200), []
+    for _ in range(2):  # computed, then known
+        for seed in (np.random.seed, torch.manual_seed, random.seed):
+            seed(7)
+        cached, _ = opened(upstream, tmp_path)
+        opening = numbers()
+        cached(wavs)
+        seen.append((opening, numbers()))
+    for seed in (np.random.seed, torch.manual_seed, random.seed):
+        seed(7)
+    torch.randn(16000)  # s3prl's featurizer looks at the upstream when it is made
+    change(None)
+    assert seen == [(numbers(), numbers())] * 2 and cached.computed == 0
 
 
 class Pooled(nn.Module):
