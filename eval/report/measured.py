@@ -171,6 +171,7 @@ def _cell(lines: pd.DataFrame, notes: list[str]) -> Cell:
         parts, units = {}, {}
     phrases = dict.fromkeys(phrase for marks in shown.non_standard if isinstance(marks, tuple) for phrase in marks)
     others = len(lines) - len(shown)
+    newest = shown.sort_values("start_utc").path.iloc[-1]  # of a mean over folds, the files of all
     return Cell(
         dict(zip(shown.seed, shown.value)),
         parts,
@@ -178,6 +179,7 @@ def _cell(lines: pd.DataFrame, notes: list[str]) -> Cell:
         rules=shown.rules.iloc[0] or "; ".join(phrases),
         non_standard=tuple(phrases),
         remarks=(f"{others} runs under other rules are not shown",) if others else (),
+        record=newest if isinstance(newest, str) else newest[-1],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
+from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head, head_digest, read_checkpoint
 from robustdistiller.eval.tasks.base import Submission
 
 
@@ -28,11 +29,6 @@ class Experiment:
         record: of clean speech on the official test set.
         path: file of the record.
         folder: where s3prl wrote its predictions.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> Experiment(example_record(), Path("r.json"), Path("exp/ic")).title
-        'IC'
     """
 
     record: Record
@@ -77,11 +73,6 @@ def find_experiments(folder: Path | str) -> list[Experiment]:
     Raises:
         SubmissionError: there are no records of clean official test sets.
         RecordError: a record is broken.
-
-    Example:
-        >>> find_experiments("nowhere")
-        Traceback (most recent call last):
-        robustdistiller.eval.submit.experiments.SubmissionError: nowhere holds no records; ...
     """
     folder = Path(folder)
     if not (folder / "records").is_dir():
@@ -93,19 +84,30 @@ def find_experiments(folder: Path | str) -> list[Experiment]:
     for path, record in read_record_files(folder / "records").items():
         splits = {tasks.official_split(record.task), "test"}  # s3prl reads -t test as eval for QbE
         if record.status == "ok" and record.condition == CLEAN and record.split in splits:
-            found.append(Experiment(record, path, _predictions(folder, path, record)))
+            found.append(Experiment(record, path, _predictions(folder, record)))
     if not found:
         raise SubmissionError(f"{folder} has no finished record of clean speech on an official test set")
     return found
 
 
-def _predictions(folder: Path, path: Path, record: Record) -> Path:
-    """Where s3prl wrote: the experiment itself, or in a sweep the folder of the head."""
-    below = path.relative_to(folder / "records").parts
-    if not (folder / "heads").is_dir() or len(below) < 7:
+def _predictions(folder: Path, record: Record) -> Path:
+    """Where s3prl wrote: the experiment itself, or in a sweep the folder of the head that the record is of."""
+    part = Experiment(record, folder, folder).part
+    if not (folder / "heads").is_dir() or part is None:
         return folder
-    head = "untrained" if record.learning_rate is None else f"lr-{record.learning_rate:g}"
-    return folder / "heads" / below[0] / below[1] / head
+    name = Path(next(iter(part.files)).format(fold=record.fold))
+    written = (path.parents[len(name.parts) - 1] for path in (folder / "heads").rglob(str(name)))
+    places = [place for place in written if "conditions" not in place.parts]
+    if len(places) == 1:  # packing compares the score that is in there with the record's
+        return places[0]
+    return next((place for place in places if _digest_of_head(place) == record.head_digest), folder)
+
+
+def _digest_of_head(folder: Path) -> str:
+    try:
+        return head_digest(read_checkpoint(find_head(folder)))
+    except LaunchError:  # untrained, or lost
+        return ""
 
 
 def choose(experiments: Sequence[Experiment], label: str | None = None, seed: int | None = None) -> list[Experiment]:
@@ -118,15 +120,6 @@ def choose(experiments: Sequence[Experiment], label: str | None = None, seed: in
 
     Raises:
         SubmissionError: several systems or seeds and none chosen, or none of that name.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> two = [Experiment(example_record(seed=s), Path(f"{s}.json"), Path("exp")) for s in (1, 2)]
-        >>> [one.record.seed for one in choose(two, seed=2)]
-        [2]
-        >>> choose(two)
-        Traceback (most recent call last):
-        robustdistiller.eval.submit.experiments.SubmissionError: IC was run with seeds 1, 2; say which (--seed)
     """
     chosen = [one for one in experiments if label is None or one.record.label == label]
     chosen = [one for one in chosen if seed is None or one.record.seed == seed]
@@ -138,19 +131,15 @@ def choose(experiments: Sequence[Experiment], label: str | None = None, seed: in
     if len(systems) > 1:
         named = "; ".join(f"{r.label} ({r.upstream} {r.checkpoint_digest[:8]})" for r in systems.values())
         raise SubmissionError(f"an archive is of one system, these are of {len(systems)}: {named}; say which (--label)")
-    for title, own in _by_title(chosen).items():
+    by_title: dict[str, list[Experiment]] = {}
+    for one in chosen:
+        by_title.setdefault(one.title, []).append(one)
+    for title, own in by_title.items():
+        seeds = sorted({one.record.seed for one in own})
+        if len(seeds) > 1:
+            raise SubmissionError(f"{title} was run with seeds {', '.join(map(str, seeds))}; say which (--seed)")
         if len(own) > 1:
-            seeds = sorted({one.record.seed for one in own})
-            if len(seeds) > 1:
-                raise SubmissionError(f"{title} was run with seeds {', '.join(map(str, seeds))}; say which (--seed)")
             where = ", ".join(str(one.path) for one in own)
             raise SubmissionError(f"{title} has {len(own)} records of different heads: {where}; give one experiment")
     order = list(tasks.TASKS)
     return sorted(chosen, key=lambda one: (order.index(one.record.task), one.record.fold))
-
-
-def _by_title(experiments: Iterable[Experiment]) -> dict[str, list[Experiment]]:
-    found: dict[str, list[Experiment]] = {}
-    for one in experiments:
-        found.setdefault(one.title, []).append(one)
-    return found

@@ -32,10 +32,6 @@ class Packed:
         tasks: folder of the archive to what is in it: metrics as scored from the archive, record, files.
         left_out: what is not in it, by task, and why.
         remarks: what a reader of the scores must know.
-
-    Example:
-        >>> Packed(Path("out/predict.zip")).to_dict()["archive"]
-        'predict.zip'
     """
 
     archive: Path
@@ -65,12 +61,6 @@ def pack(
     Raises:
         SubmissionError: nothing can be packed.
         RunFailed: a number from the archive differs from its record; nothing is written then.
-
-    Example:
-        >>> pack([], Path("predict.zip"))
-        Traceback (most recent call last):
-        robustdistiller.eval.submit.experiments.SubmissionError: nothing can be packed (no experiment of a task \
-that SUPERB scores)
     """
     packed = Packed(archive, remarks=_remarks(experiments))
     chosen = []

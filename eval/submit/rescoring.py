@@ -37,12 +37,6 @@ def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> 
 
     Raises:
         SubmissionError: a file is missing or names what the truth does not.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> rescore(Path("predict/ic_public"), Experiment(example_record(), Path("r.json"), Path("exp/ic")))
-        Traceback (most recent call last):
-        robustdistiller.eval.submit.experiments.SubmissionError: [Errno 2] No such file or directory: ...
     """
     record = experiment.record
     try:
@@ -62,25 +56,13 @@ def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> 
                 "names repeat, of which the website keeps the last, or the file is of another evaluation"
             )
         pairs = [(said[name], meant[name]) for name in sorted(said)]
-        return {metric: 100.0 * _METRICS[metric](*zip(*pairs)) for metric in part.metrics}
+        return {metric: 100.0 * _rate(metric, *zip(*pairs)) for metric in part.metrics}
     except (ScoringError, OSError, UnicodeDecodeError) as error:
         raise SubmissionError(str(error)) from error
 
 
 def read_table(path: Path, separator: str = " ") -> dict[str, str]:
-    """Name to value, one pair a line, as the website reads it: of a name that repeats the last value.
-
-    Args:
-        path: the file.
-        separator: between name and value.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "predict.ark"
-        >>> _ = path.write_text("utt-1 A CAT\\nutt-2 \\n")
-        >>> read_table(path)
-        {'utt-1': 'A CAT', 'utt-2': ''}
-    """
+    """Name to value, one pair a line, as the website reads it: of a name that repeats the last value."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, value = line.strip().partition(separator)
@@ -95,35 +77,13 @@ def _only_file(folder: Path) -> Path:
     return files[0]
 
 
-def _accuracy(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
-    return float(np.mean([a == b for a, b in zip(said, meant)]))
+def _rate(metric: str, said: tuple[str, ...], meant: tuple[str, ...]) -> float:
+    if metric == "accuracy":
+        return float(np.mean([a == b for a, b in zip(said, meant)]))
+    from s3prl.downstream.ctc import metric as s3prl
 
-
-def _word_errors(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
-    from s3prl.downstream.ctc.metric import wer
-
-    return wer(said, meant)
-
-
-def _slot_type_f1(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
-    from s3prl.downstream.ctc.metric import slot_type_f1
-
-    return slot_type_f1(said, meant)
-
-
-def _slot_value_cer(said: tuple[str, ...], meant: tuple[str, ...]) -> float:
-    from s3prl.downstream.ctc.metric import slot_value_cer
-
-    return slot_value_cer(said, meant)
-
-
-_METRICS: Mapping[str, Callable[..., float]] = {
-    "accuracy": _accuracy,
-    "per": _word_errors,
-    "wer": _word_errors,
-    "slot_type_f1": _slot_type_f1,
-    "slot_value_cer": _slot_value_cer,
-}
+    rates = {"per": s3prl.wer, "wer": s3prl.wer, "slot_type_f1": s3prl.slot_type_f1}
+    return {**rates, "slot_value_cer": s3prl.slot_value_cer}[metric](said, meant)
 
 
 def _given(experiment: Experiment, key: str, truth: Path | None, what: str) -> Path:

@@ -51,12 +51,13 @@ HOSTILE = [
     (["submit-pack", "absent"], "absent holds no records"),
     (["submit-pack", "absent", "--out", "predict.tar"], "expected a file that ends in .zip"),
     (["sweep", "absent.yaml"], "absent.yaml"),
-    (["table", "absent"], "absent"),
+    (["results", "push", "absent"], "expected where from and where to"),
+    (["results", "pull", "absent", "out"], "absent"),
 ]
 
 
 #: Not on the shared shell yet.
-LATER = {"compare", "leaderboard", "quickstart", "sweep", "table"}
+LATER = {"quickstart", "sweep"}
 HOSTILE = [one for one in HOSTILE if one[0][0] not in LATER]
 
 

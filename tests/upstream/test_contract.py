@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+from robustdistiller.upstream.checkpoints.export import export_checkpoint
 from robustdistiller.upstream.contract import ContractError, check_upstream, examine, require
 
 pytestmark = pytest.mark.usefixtures("bridge")
@@ -83,3 +85,25 @@ def test_a_real_student_and_entries_that_are_none(toy_student):
     assert finding.found.startswith("checkpoint nowhere.ckpt: expected a file or folder, found nothing there")
     (finding,) = check_upstream("robustdistiller_local")
     assert "robustdistiller_local needs a model: give -k NAME" in finding.found
+
+
+SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
+SHAPE |= {"conv_layers": ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2), "reference_mask": "block"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "target", "name"),
+    [
+        ("robustdistiller_local", "huggingface", "student-v1.2"),  # a folder whose name looks like a file's
+        ("robustdistiller_local", "huggingface", "run 3/lr=0.01,step=8"),
+        ("hubert_local", "s3prl", "hubert.v2.pt"),  # s3prl's own, whose hidden states come from hooks
+    ],
+)
+def test_checkpoints_of_any_name_and_upstreams_of_hooks(entry, target, name, tmp_path):
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "own.ckpt", SpeechEncoder(EncoderConfig(**SHAPE)), {})
+    path = export_checkpoint(tmp_path / "own.ckpt", tmp_path / name, target).path
+    findings = check_upstream(entry, str(path))
+    require(findings)
+    assert [one.name for one in findings] == ["rate", "output", "repeats", "batch", "50 ms"]
+    assert findings[1].found.startswith("3 hidden states of 24 features")

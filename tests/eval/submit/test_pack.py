@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import Metric, example_record
+from robustdistiller.eval.run.head_checkpoint import head_digest
 from robustdistiller.eval.submit import SubmissionError, choose, find_experiments, pack
 from robustdistiller.eval.submit.rescoring import rescore
 from robustdistiller.eval.tasks.scoring.diarization import Turn, score_diarization
@@ -176,12 +180,19 @@ def test_folds_are_packed_one_by_one(tmp_path):
 
 
 def test_experiments_of_a_sweep(tmp_path):
-    for rate in ("0.1", "0.001"):
-        classification(tmp_path / "heads" / "up" / "KS-1" / f"lr-{rate}", "KS", wrong=2 if rate == "0.1" else 5)
-    for path in tmp_path.rglob("records"):  # of a sweep they stand apart
-        path.rename(tmp_path / "gone" if not (tmp_path / "gone").exists() else tmp_path / "gone too")
-    write_record(tmp_path / "records" / "up" / "KS-1", record("KS", 80.0, 10, learning_rate=0.1))
-    write_record(tmp_path / "records" / "up" / "KS-1", record("KS", 12.0, 10, condition="reverb", learning_rate=0.1))
+    """Records stand apart from heads; they are of the head whose weights they name."""
+    digests = {}
+    for rate, wrong in (("0.1", 2), ("0.001", 5)):
+        folder = classification(tmp_path / "heads" / "up" / "KS-1" / f"lr-{rate}", "KS", wrong=wrong)
+        classification(folder / "conditions" / "reverb", "KS", wrong=9)
+        states = {"Downstream": {"w": torch.tensor([float(rate)])}, "Step": 2, "Config": {}, "Args": Namespace()}
+        torch.save(states, folder / "dev-best.ckpt")
+        digests[rate] = head_digest(states)
+    for path in list((tmp_path / "heads").rglob("records")):
+        shutil.rmtree(path)
+    for condition, value in (("clean", 80.0), ("reverb", 12.0)):
+        own = {"condition": condition, "learning_rate": 0.1, "head_digest": digests["0.1"]}
+        write_record(tmp_path / "records", record("KS", value, 10, **own))
     (experiment,) = find_experiments(tmp_path)
     assert experiment.folder.name == "lr-0.1"
     assert pack([experiment], tmp_path / "p.zip").tasks["ks_public"]["metrics"] == {"accuracy": pytest.approx(80.0)}
