@@ -52,11 +52,6 @@ class ItemScores:
         """The score over all items."""
         return float(self.scale * self.numerator.sum(dtype=np.float64) / self.denominator.sum(dtype=np.float64))
 
-    @property
-    def is_yes_or_no(self) -> bool:
-        """Whether every item is either right or wrong, as McNemar's test needs it."""
-        return bool(np.all(self.denominator == 1) and np.all(np.isin(self.numerator, (0, 1))))
-
 
 @dataclass(frozen=True)
 class Outcomes:
