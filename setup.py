@@ -54,7 +54,8 @@ SUPERB = [
     "pandas",  # IC, ASR, SD; tables
     "jinja2",  # the page of leaderboards
     "matplotlib",  # plots
-    "psutil",  # memory in profiles
+    "psutil",  # memory: profiles, sweeps
+    "cloudpickle",  # jobs of sweeps
 ]
 TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]

@@ -36,6 +36,7 @@ GROUPS = {
         "check": "Try an upstream on every task, on toy corpora, and compare with stock s3prl.",
         "prepare": "Check a task's data, and make the files that s3prl needs.",
         "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
+        "clean": "Delete what a sweep does not need any more: heads that lost, features, logs.",
     },
     "Read results": {
         "leaderboard": "Show measured systems beside published ones: tables, plots, one page.",

@@ -1,139 +1,119 @@
-"""`robustdistiller quickstart`: the main job, end to end, on the data and the teacher that ship with the package."""
+"""`robustdistiller quickstart`: two students and their scores, on the embedded data."""
 
 from __future__ import annotations
 
-import logging
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
-from robustdistiller.acoustics import Condition
-from robustdistiller.cli.leaderboard import show_board
-from robustdistiller.cli.main_job import MainJob, cores
-from robustdistiller.cli.stages import Job, JobLocked, StageFailed
-from robustdistiller.eval.report.board import leaderboard
-from robustdistiller.eval.report.plots import plot_board
-from robustdistiller.eval.report.tables import write_board
-
-logger = logging.getLogger(__name__)
-
-_STYLES = {"running": "cyan", "done": "green", "reused": "green", "failed": "red", "stopped": "yellow"}
+from robustdistiller.cli.command import command
+from robustdistiller.cli.quickstart_plan import CONDITIONS, Quickstart
+from robustdistiller.common.errors import RunFailed
+from robustdistiller.common.logs import tail
 
 
+@command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything; started again, it continues there.")] = Path(
         "quickstart"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each student.")] = MainJob.distill_steps,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each student.")] = Quickstart.steps,
     head_steps: Annotated[
         int, typer.Option(min=0, help="Training steps of each head; 0: recommended.")
-    ] = MainJob.head_steps,
-    jobs: Annotated[int, typer.Option(min=0, help="Stages side by side; 0: one per CPU core, at most 4.")] = 0,
-    device: Annotated[str, typer.Option(help="Device for heads and scores.")] = MainJob.device,
-    seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = MainJob.seed,
+    ] = Quickstart.head_steps,
+    jobs: Annotated[int, typer.Option(min=0, help="Jobs side by side; 0: one per CPU core, at most 4.")] = 0,
+    device: Annotated[str, typer.Option(help="Device for heads and scores: auto, cpu or cuda.")] = Quickstart.device,
+    seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = Quickstart.seed,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil; default: the mini teacher.")] = None,
     condition: Annotated[
         list[str], typer.Option(help="Test condition, repeatable, such as noise+codec:snr_db=5,codec=opus.")
-    ] = list(MainJob.conditions),  # noqa: B006
+    ] = list(CONDITIONS),  # noqa: B006
 ) -> None:
     """Distil a plain and a robust student, train heads on clean audio, score all under noise and reverberation.
 
-    Everything runs on the embedded data, offline. Each stage writes a log, each score one JSON record; interrupted and
-    started again, only what is missing is done.
+    Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
+    and run it again with `robustdistiller sweep`. Interrupted and started again, only what is missing is done.
     """
-    console, errors = Console(), Console(stderr=True)
-    out = out.expanduser().resolve()
+    from robustdistiller import mini
+    from robustdistiller.acoustics import Condition
+    from robustdistiller.eval.sweep.config import load
+    from robustdistiller.eval.sweep.pool import usable_cores
+    from robustdistiller.eval.sweep.run import Sweep
+    from robustdistiller.eval.sweep.view import run_shown
+
+    console, started_s = Console(file=sys.stdout), time.monotonic()
+    out, teacher = out.expanduser().resolve(), (teacher or mini.teacher_checkpoint()).expanduser().resolve()
+    conditions = tuple(dict.fromkeys(str(Condition.parse(text)) for text in condition))
+    if not teacher.is_file():
+        raise ValueError(f"no teacher at {teacher}; give the file of a checkpoint, or leave out --teacher")
+    plan = Quickstart(out, teacher, steps, head_steps, jobs or min(4, usable_cores()), device, seed, conditions)
+    console.print(f"Quickstart in {out}, {plan.jobs} jobs side by side.", highlight=False, soft_wrap=True)
     try:
-        conditions = tuple(dict.fromkeys(str(Condition.parse(text)) for text in condition))
-    except ValueError as error:
-        errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    settings = MainJob(out, steps, head_steps, device, seed, teacher and teacher.resolve(), conditions)
-    if not settings.teacher_checkpoint.is_file():
-        errors.print(f"robustdistiller quickstart: no teacher at {settings.teacher_checkpoint}", style="red")
-        raise typer.Exit(1)
-    workers = jobs or min(4, cores())
-    hide_gpu = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    job = Job(settings.stages(), out, workers, min(4, max(1, cores() // workers)), hide_gpu)
-    console.print(
-        f"Main job in {out}: {len(job.stages)} stages, {workers} side by side, {job.threads} thread(s) each.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    started = time.monotonic()
-    try:
-        _run(job, console)
-    except KeyboardInterrupt as interrupt:
-        errors.print("Stopped. Everything finished so far is kept: the same command continues.", style="yellow")
-        raise typer.Exit(130) from interrupt
-    except (StageFailed, JobLocked) as error:
-        errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    try:
-        written = show_results(settings.records, out, console)
-    except (FileNotFoundError, ValueError) as error:
-        errors.print(f"robustdistiller quickstart: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    console.print(_where(settings, written, time.monotonic() - started), highlight=False, soft_wrap=True)
+        mini.build(out / "corpus", progress=console.is_terminal)
+        console.print("mini corpus: done", highlight=False)
+        _distil(plan, console)
+        failed = run_shown(Sweep(load(plan.write_sweep())), console)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("stopped; what is finished is kept: the same command continues") from stop
+    if failed:
+        raise RunFailed(f"some scores are missing; the logs are in {out / 'jobs'}")
+    _show(plan, console, time.monotonic() - started_s)
 
 
-def show_results(records: Path, out: Path, console: Console) -> list[Path]:
-    """Print the table of the main job's records; write it as CSV and Markdown, and one plot."""
-    board = leaderboard([records], published=False, reference="teacher")
+def _distil(plan: Quickstart, console: Console) -> None:
+    """Train the students that are not there, in processes of their own, and show how far they are."""
+    from robustdistiller.common.locks import Busy, locked
+    from robustdistiller.common.logs import terminate_like_interrupt
+    from robustdistiller.eval.sweep.engine import run_jobs
+    from robustdistiller.eval.sweep.pool import Pool
+    from robustdistiller.eval.sweep.view import LiveTable
+
+    jobs, failures = plan.distillations(), []
+
+    def table() -> Table:
+        shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        for job in jobs:
+            shown.add_row(job.title, "".join(tail(job.log)).replace("[", r"\["))
+        return shown
+
+    def ended(job, outcome) -> tuple:
+        shown.say(f"{job.title}: {outcome.state} ({outcome.wall_s:.0f} s)")
+        if outcome.state == "failed":
+            failures.append(f"{job.title} failed: {outcome.reason}; its log: {job.log}")
+        return ()
+
+    try:
+        with locked(plan.out / ".lock", wait=False), terminate_like_interrupt(), LiveTable(console, table) as shown:
+            run_jobs(Pool(workers=min(plan.jobs, 2)), jobs, ended, shown.update)
+    except Busy as error:
+        raise ValueError(f"{plan.out} is in use by another run; wait for it or stop it") from error
+    if failures:
+        raise RunFailed("\n".join(failures))
+
+
+def _show(plan: Quickstart, console: Console, seconds: float) -> None:
+    """The table, and where everything is."""
+    from robustdistiller.cli.leaderboard import show_board
+    from robustdistiller.eval.report.board import leaderboard
+    from robustdistiller.eval.report.plots import plot_board
+    from robustdistiller.eval.report.tables import write_board
+
+    board = leaderboard([plan.out], published=False, reference="teacher")
     show_board(board, [], console)
-    return write_board(board, out, ["csv", "markdown"]) + plot_board(board, out)
-
-
-def _run(job: Job, console: Console) -> None:
-    """Run the job with a live table on a terminal, or with a line per event elsewhere."""
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=False) as live:
-            job.run(lambda: live.update(_status(job)))
-        return
-    seen: dict[str, str] = {}
-
-    def report() -> None:
-        for name, progress in job.progress.items():
-            if progress.state not in ("waiting", seen.get(name)):
-                seconds = "" if progress.state == "running" else f" ({progress.seconds:.0f} s)"
-                console.print(f"{name}: {progress.state}{seconds}", highlight=False)
-                seen[name] = progress.state
-
-    job.run(report)
-
-
-def _status(job: Job) -> Table:
-    shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True)
-    shown.add_column(justify="right", no_wrap=True)
-    shown.add_column(no_wrap=True, overflow="ellipsis", style="dim")
-    for name, progress in job.progress.items():
-        seconds = f"{progress.seconds:.0f} s" if progress.state != "waiting" else ""
-        line = progress.last_line if progress.state == "running" else ""
-        style = _STYLES.get(progress.state, "dim")
-        shown.add_row(name, f"[{style}]{progress.state}[/]", seconds, line.replace("[", r"\["))
-    return shown
-
-
-def _where(settings: MainJob, written: list[Path], seconds: float) -> str:
-    files = {path.suffix: path for path in written}
-    students = "\n".join(f"  {label:15} {path}" for label, path in settings.students().items())
-    student = settings.students()["robust student"]
-    return f"""
-Done in {seconds / 60:.1f} minutes. Everything is in {settings.out}
-  table           {files[".md"]} and {files[".csv"]}
-  plot            {files[".png"]}
-  records         {settings.records} (one JSON file per number)
-{students}
-  logs            {settings.out / "logs"} (each begins with its command)
-
-Next:
-  run_downstream.py -m train -u robustdistiller_local -k {student} -d fluent_commands -p exp/ic ...
-  robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt data.speech=[LibriSpeech] ...
-"""
+    written = [*write_board(board, plan.out, ["csv", "markdown"]), *plot_board(board, plan.out)]
+    lines = [
+        f"Done in {seconds / 60:.1f} minutes. Everything is in {plan.out}",
+        *(f"  {'plot' if path.suffix == '.png' else 'table':15} {path}" for path in written),
+        f"  records         {plan.out / 'records'} (one JSON file per number)",
+        *(f"  {label:15} {path}" for label, path in plan.students.items()),
+        f"  sweep           {plan.out / 'quickstart.yaml'} (robustdistiller sweep runs it)",
+        f"  logs            {plan.out / 'jobs'}",
+        "\nNext:",
+        "  robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech ...",
+    ]
+    console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)

@@ -31,27 +31,36 @@ def tail(path: Path, count: int = 1) -> list[str]:
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt within the block, as SIGINT does."""
+    """SIGTERM, and SIGHUP of a terminal that is closed, raise KeyboardInterrupt within the block, as SIGINT does.
+
+    A SIGHUP that is ignored (nohup) stays ignored.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    asking = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        asking.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in asking}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM that arrive within the block are delivered at its end.
+    """SIGINT, SIGTERM and SIGHUP that arrive within the block are delivered at its end.
 
     A process started within the block is noted before anything can interrupt, and can itself be interrupted even where
     this process ignores SIGINT (nohup, a script's ``&``): an ignored signal is inherited, one with a handler is not.
     """
     arrived: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     for number in before:
         signal.signal(number, lambda number, _: arrived.append(number))
     try:

@@ -22,49 +22,29 @@ from robustdistiller.eval.tasks import Task
 
 
 @dataclass(frozen=True)
-class EpochDraws:
-    """Which condition every utterance meets in one epoch: one of several, by chance.
+class TrainingCorruptor:
+    """Corrupts training utterances, each under one of several conditions, by chance.
 
-    The choice depends on the utterance's id, the epoch and the seed only.
+    Choice and draw depend on the utterance's id, the epoch and the seed only. No books are kept.
 
     Attributes:
         corruptors: one per condition, None for clean.
         epoch: of the training.
         seed: of the choice.
-
-    Example:
-        >>> draws = EpochDraws((None, Corruptor("noise:snr_db=5,noise=white")), epoch=0)
-        >>> [draws.choose(f"utt-{n}") is None for n in range(4)]
-        [False, True, False, True]
     """
 
     corruptors: tuple[Corruptor | None, ...]
     epoch: int
     seed: int = 0
 
-    def choose(self, utterance_id: str) -> Corruptor | None:
-        """What corrupts an utterance in this epoch."""
-        generator = private_generator(self.seed, self.epoch, utterance_id, "train condition")
-        return self.corruptors[generator.integers(len(self.corruptors))]
-
-
-class TrainingCorruptor:
-    """Corrupts training utterances, each under the condition that it meets in this epoch.
-
-    Args:
-        draws: of the epoch.
-    """
-
-    def __init__(self, draws: EpochDraws) -> None:
-        self.draws = draws
-
     def __call__(self, waveform: np.ndarray, utterance_id: str) -> np.ndarray:
         """The utterance, corrupted or as it is."""
-        chosen = self.draws.choose(utterance_id)
-        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.draws.epoch)
+        generator = private_generator(self.seed, self.epoch, utterance_id, "train condition")
+        chosen = self.corruptors[generator.integers(len(self.corruptors))]
+        return waveform if chosen is None else corrupt_utterance(waveform, chosen, utterance_id, self.epoch)
 
     def take(self) -> tuple[dict, dict]:
-        """Nothing: no books are kept of training."""
+        """As of `UtteranceCorruptor`: nothing."""
         return {}, {}
 
 
@@ -73,26 +53,18 @@ class TrainingLoader:
 
     Args:
         loader: s3prl's.
-        draws: of the epoch.
+        corrupt: what to do to each utterance.
         task: the task's registry entry.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> samples = [(np.ones(8, np.float32), 0, f"utt-{i}") for i in range(3)]
-        >>> stock = DataLoader(samples, batch_size=3, collate_fn=lambda samples: zip(*samples))
-        >>> loader = TrainingLoader(stock, EpochDraws((Corruptor("noise:snr_db=5,noise=white"),), 0), tasks.get("IC"))
-        >>> [bool((wave == 1).all()) for batch, *_ in loader for wave in batch], len(loader)
-        ([False, False, False], 1)
     """
 
-    def __init__(self, loader: DataLoader, draws: EpochDraws, task: Task) -> None:
-        self.loader, self.draws, self.task = loader, draws, task
+    def __init__(self, loader: DataLoader, corrupt: TrainingCorruptor, task: Task) -> None:
+        self.loader, self.corrupt, self.task = loader, corrupt, task
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[list]:
-        with corrupted_batches(self.loader, TrainingCorruptor(self.draws), self.task):
+        with corrupted_batches(self.loader, self.corrupt, self.task):
             for waveforms, others, *_ in self.loader:
                 yield [waveforms, *others]
 
@@ -127,6 +99,14 @@ class TrainingPlan:
         """What is written beside the head."""
         return {"train_condition": self.name, "sources": dict(self.sources), "seed": self.seed}
 
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the head: of sources their contents, whatever their folders are called."""
+        digests = {
+            condition: {kind: source["digest"] for kind, source in sources.items()}
+            for condition, sources in self.sources.items()
+        }
+        return {**self.note(), "sources": digests}
+
     def wrap(self, get_dataloader: Callable, train_split: str) -> Callable:
         """The expert's ``get_dataloader`` with the training split under the conditions, all others as they are."""
         takes_epoch = "epoch" in inspect.signature(get_dataloader).parameters
@@ -139,7 +119,7 @@ class TrainingPlan:
                 return loader
             if not takes_epoch and isinstance(loader.sampler, DistributedSampler):  # as s3prl does itself
                 loader.sampler.set_epoch(epoch)
-            draws = EpochDraws(tuple(self.corruptors.values()), epoch, self.seed)
-            return TrainingLoader(loader, draws, self.task)
+            corrupt = TrainingCorruptor(tuple(self.corruptors.values()), epoch, self.seed)
+            return TrainingLoader(loader, corrupt, self.task)
 
         return wrapped

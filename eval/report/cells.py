@@ -109,6 +109,7 @@ class Cell:
         non_standard: in what the runs differ from the benchmark's rules, one phrase each.
         remarks: what else a reader must know, one phrase each.
         source: key of the source of a published number.
+        record: file of a measured number's newest record.
 
     Example:
         >>> Cell({1: 75.0, 2: 77.0}).value
@@ -122,6 +123,7 @@ class Cell:
     non_standard: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     source: str = ""
+    record: str = ""
 
     @property
     def value(self) -> float:

@@ -19,7 +19,7 @@ from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.frame import MEAN
-from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.eval.results.identity import CLEAN, differences
 from robustdistiller.upstream import ModelName
 
 MEAN_OF = "mean of {} conditions"
@@ -135,8 +135,11 @@ def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
     if one.published or other.published:
         remark = "published: no interval"
     marks = ["‡" if any(cell.non_standard for cell in cells) else "" for cells in sides]
-    if not (one.published or other.published) and any(a.rules != b.rules for a, b in zip(*sides)):
-        remark = "; ".join(part for part in ("run under different rules", remark) if part)
+    ruled = [(a, b) for a, b in zip(*sides) if a.rules != b.rules]
+    if ruled and not (one.published or other.published):
+        records = [read_record(cell.record) for cell in ruled[0]]
+        said = dict.fromkeys(["run under different rules", *differences(*records), remark])
+        remark = "; ".join(part for part in said if part)
     first = columns[0]
     several = MEAN_OF.format(len(columns))
     return {

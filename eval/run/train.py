@@ -68,6 +68,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     runner = run_s3prl(
         spec.arguments("train", past_exp=path, init_ckpt=path),
         spec.quick.shorten(spec.config) if spec.quick else spec.config,
+        task=spec.task,
         module=spec.upstream.module,
         feature_plan=spec.features,
         quick=spec.quick,
@@ -120,8 +121,9 @@ def _made_of(spec: HeadSpec, training: TrainingPlan | None) -> dict[str, Any]:
         "feature_selection": spec.upstream.feature_selection,
         "layer": spec.upstream.layer,
         "seed": spec.seed,
-        "train_condition": training.note() if training else None,
+        "train_condition": training.identity() if training else None,
         "quick": spec.quick.label if spec.quick else "",
+        "half_features": bool(spec.features.folder) and spec.features.dtype == "fp16",
         **{k: v for k, v in config.items() if k not in roots and k.rsplit(".", 1)[-1] not in _NOT_MADE_OF},
     }
     return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}

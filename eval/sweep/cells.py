@@ -5,21 +5,65 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.files import slug
-from robustdistiller.eval.results.record import NO_CHECKPOINT, NO_HEAD, Metric, Record
-from robustdistiller.eval.run.run_info import versions
-from robustdistiller.eval.sweep.config import SweepConfig, TaskEntry, UpstreamEntry
-from robustdistiller.eval.sweep.errors import SweepError
-from robustdistiller.eval.sweep.heard import conditions_of
-from robustdistiller.eval.tasks.rules import deviations, split
-from robustdistiller.upstream import ModelName, checkpoint_digest
+from robustdistiller.eval.results.record import NO_CHECKPOINT
+from robustdistiller.eval.run.quick import Quick
+from robustdistiller.eval.run.run_info import read_options
+from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry, UpstreamEntry
+from robustdistiller.eval.tasks.rules import Split, split
+from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
+
+# What of a head's free settings changes nothing in it.
+_NOT_OF_THE_HEAD = ("lr", "num_workers", "max_workers", "log_step", "max_keep", "eval_batch_size", "eval_batchsize")
+
+
+@dataclass(frozen=True, eq=False)
+class Upstream:
+    """An upstream of the sweep, and what its weights are.
+
+    Attributes:
+        entry: as in the sweep's file.
+        weights: SHA-256 of its checkpoint, file or folder; empty where it fetches its own weights, or has none.
+    """
+
+    entry: UpstreamEntry
+    weights: str = ""
+
+    @cached_property
+    def options(self) -> str:
+        """What its options file says."""
+        return read_options(self.entry.options)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """s3prl's settings of how its features reach the head."""
+        return {
+            "upstream_feature_selection": self.entry.feature_selection,
+            "upstream_layer_selection": self.entry.layer,
+        }
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells it from other upstreams, JSON-able: its label does not."""
+        given = "" if self.weights else self.entry.checkpoint
+        return [self.entry.name, self.weights, given, self.options, self.entry.feature_selection, self.entry.layer]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its identity, eight digits."""
+        return hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:8]
+
+    @property
+    def place(self) -> str:
+        """Its folder below ``heads/`` and ``jobs/``."""
+        return f"{slug(self.entry.name)}-{self.weights[:12] or NO_CHECKPOINT}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,59 +71,84 @@ class Group:
     """What shares heads: one upstream on one task, or one fold of it, with one seed.
 
     Attributes:
-        upstream, task, seed: as in the sweep's file.
+        upstream, task, seed: what is measured.
         config: configuration of the heads; its learning rate is the task's default.
-        digest: SHA-256 of the checkpoint; ``none`` without a file.
-        learning_rates: tried, the largest first; empty for a task without a trained head.
+        learning_rates: to choose from, the largest first; empty for a task without a trained head.
         conditions: test conditions, in the order of evaluation.
         root: folder of the sweep.
         fold: test fold, of a task with folds.
+        leader: the group whose learning rate is taken over; None where the group chooses its own.
+        half_precision: features are kept in half precision.
+        quick: the part of the data that is looked at; None for all of it.
     """
 
-    upstream: UpstreamEntry
+    upstream: Upstream
     task: TaskEntry
     seed: int
     config: Mapping[str, Any]
-    digest: str
     learning_rates: tuple[float, ...]
     conditions: tuple[Condition, ...]
     root: Path
     fold: str = ""
+    leader: Group | None = None
+    half_precision: bool = False
+    quick: Quick | None = None
 
     @property
     def title(self) -> str:
-        """For people."""
+        """One line for the user."""
         fold = f" {self.fold}" if self.fold else ""
-        return f"{self.upstream.label} / {self.task.name}{fold} / seed {self.seed}"
+        return f"{self.upstream.entry.label} / {self.task.name}{fold} / seed {self.seed}"
+
+    @cached_property
+    def settings(self) -> Split:
+        """What the task's rules fix of its configuration, and what they leave free."""
+        return self._split("")
+
+    @cached_property
+    def rules(self) -> set[str]:
+        """Digests of what the rules fix: heads that need means only never see half precision."""
+        kinds = ("", "frames float16") if self.half_precision else ("",)
+        return {self._split(kind).digest for kind in kinds}
+
+    def _split(self, features: str) -> Split:
+        quick = self.quick.label if self.quick else ""
+        return split(self.task.registry, self.config, self.upstream.arguments, features=features, quick=quick)
+
+    @property
+    def scored_on_dev(self) -> bool:
+        """Whether s3prl scores a development set while it trains."""
+        return bool(self.config["runner"]["eval_dataloaders"])
 
     @cached_property
     def place(self) -> str:
-        """Its folder below ``heads/``, ``records/`` and ``jobs/``: another checkpoint or configuration, another place.
+        """Its folder below ``heads/`` and ``jobs/``: other weights or settings, another place.
 
-        The learning rates are no part of it, so that a longer list reuses the heads of a shorter one.
+        The learning rates are no part of it, so that a longer list reuses the heads of a shorter one; nor is where the
+        data lies.
         """
-        entry = self.upstream
-        shared = {**self.config, "optimizer": {**(self.config.get("optimizer") or {}), "lr": None}}
-        identity = [
-            *(entry.name, self.digest, _text(entry.options), entry.feature_selection, entry.layer),
-            *(entry.checkpoint if self.digest == NO_CHECKPOINT else "", self.task.registry.code, self.seed),
-            *(json.dumps(shared, sort_keys=True, default=str), *([self.fold] if self.fold else [])),
-        ]
+        roots = {root.key.removeprefix("config.") for root in self.task.registry.roots}
+        free = {
+            key: value
+            for key, value in self.settings.free.items()
+            if key not in roots and key.rsplit(".", 1)[-1] not in _NOT_OF_THE_HEAD
+        }
+        identity = [self.upstream.identity, self.task.registry.code, self.settings.fixed, free, self.seed, self.fold]
+        identity += ["fp16"] if self.half_precision else []
+        short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         fold = f"-{slug(self.fold)}" if self.fold else ""
-        short = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-        return f"{slug(entry.name)}-{self.digest[:12]}/{slug(self.task.name)}{fold}-seed{self.seed}-{short}"
+        return f"{self.upstream.place}/{slug(self.task.name)}{fold}-seed{self.seed}-{short}"
 
     @property
-    def records(self) -> Path:
-        """Folder of its records."""
-        return self.root / "records" / self.place
+    def folder(self) -> Path:
+        """Of its heads and their choice."""
+        return self.root / "heads" / self.place
 
-    @property
-    def heads(self) -> list[Head]:
-        """One per learning rate."""
-        return [Head(self, rate) for rate in self.learning_rates]
+    def head(self, learning_rate: float) -> Head:
+        """The head of one learning rate."""
+        return Head(self, learning_rate)
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """One per split and condition."""
         return [Cell(self, split, condition) for split in self.task.splits for condition in self.conditions]
@@ -100,7 +169,12 @@ class Head:
     @property
     def folder(self) -> Path:
         """Where s3prl writes it."""
-        return self.group.root / "heads" / self.group.place / self.name
+        return self.group.folder / self.name
+
+    @property
+    def job_folder(self) -> Path:
+        """Where its training keeps its job's files."""
+        return self.group.root / "jobs" / self.group.place / self.name
 
     @property
     def config(self) -> dict[str, Any]:
@@ -118,52 +192,22 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """One line for the user."""
         split = f" / {self.split}" if len(self.group.task.splits) > 1 else ""
         return f"{self.group.title}{split} / {self.condition.label}"
 
-    def failed_record(self, reason: str, start_utc: str, device: str) -> Record:
-        """The record of a cell for which there is no head to evaluate.
 
-        Args:
-            reason: why, in a sentence.
-            start_utc: ISO 8601.
-            device: where it was tried.
-        """
-        group, task = self.group, self.group.task.registry
-        arguments = {
-            "upstream_feature_selection": group.upstream.feature_selection,
-            "upstream_layer_selection": group.upstream.layer,
-        }
-        return Record(
-            upstream=group.upstream.name,
-            label=group.upstream.label,
-            upstream_options=_text(group.upstream.options),
-            checkpoint=ModelName.short_of(group.upstream.checkpoint),
-            checkpoint_digest=group.digest if group.digest != NO_CHECKPOINT else "",  # nothing was loaded
-            checkpoint_digest_of="file" if group.digest != NO_CHECKPOINT else "none",
-            parameters=None,
-            task=task.code,
-            downstream=task.downstream,
-            head_digest=NO_HEAD,
-            rules_digest=split(task, group.config, arguments).digest,
-            condition=self.condition.label,
-            condition_parameters=self.condition.to_dict(),
-            split=self.split,
-            fold=group.fold,
-            metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
-            items_expected=None,
-            items_scored=0,
-            learning_rate=None,
-            seed=group.seed,
-            versions=versions(),
-            device=device,
-            start_utc=start_utc,
-            duration_s=0.0,
-            status="failed",
-            reason=reason,
-            non_standard=deviations(task, group.config, arguments),
-        )
+@dataclass(frozen=True)
+class Draws:
+    """What the conditions of a sweep draw from: by condition, name and digest of each kind of source.
+
+    Attributes:
+        sources: by condition, as records have it.
+        seed: of what is drawn.
+    """
+
+    sources: Mapping[Condition, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    seed: int = 0
 
 
 def expand(sweep: SweepConfig) -> list[Group]:
@@ -176,29 +220,58 @@ def expand(sweep: SweepConfig) -> list[Group]:
     Example:
         >>> expand(SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("QbE")]))
         Traceback (most recent call last):
-        robustdistiller.eval.sweep.errors.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
+        robustdistiller.eval.sweep.config.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
     """
     runs = []
     for task in sweep.tasks:
-        conditions = conditions_of(sweep, task)
+        conditions = sweep.conditions_of(task)
         configs = [(fold, task.compose(fold)) for fold in task.folds or [""]]
-        runs.append(
-            (task, conditions, [(fold, config, learning_rates(sweep, task, config)) for fold, config in configs])
-        )
-    digests = {entry.label: _digest(entry) for entry in sweep.upstreams}  # downloads: when all else is there
-    groups = [
-        Group(entry, task, seed, config, digests[entry.label], rates, conditions, sweep.root, fold)
-        for task, conditions, trainings in runs
-        for entry in sweep.upstreams
-        for seed in sweep.seeds
-        for fold, config, rates in trainings
-    ]
+        trainings = [(fold, config, learning_rates(sweep, task, config)) for fold, config in configs]
+        runs.append((task, conditions, trainings))
+    upstreams = [Upstream(entry, _weights(entry)) for entry in sweep.upstreams]  # downloads: when all else is there
+    half = sweep.feature_plan.folder is not None and sweep.feature_cache_dtype == "fp16"
+    groups: list[Group] = []
     places: dict[str, Group] = {}
-    for group in groups:
-        other = places.setdefault(group.place, group)
-        if other is not group:
-            raise SweepError(f"{other.title} and {group.title} are the same upstream on the same task; drop one")
+    for task, conditions, trainings in runs:
+        for upstream in upstreams:
+            leader = None
+            for seed in sweep.seeds:
+                for fold, config, rates in trainings:
+                    group = Group(
+                        upstream,
+                        task,
+                        seed,
+                        config,
+                        rates,
+                        conditions,
+                        sweep.root,
+                        fold,
+                        leader,
+                        half,
+                        sweep.quick_look,
+                    )
+                    if leader is None and sweep.search == "once" and len(rates) > 1:
+                        leader = group
+                    other = places.setdefault(group.place, group)
+                    if other is not group:
+                        raise SweepError(
+                            f"{other.title} and {group.title} are the same upstream on the same task; drop one"
+                        )
+                    groups.append(group)
     return groups
+
+
+def draws_of(sweep: SweepConfig, groups: list[Group]) -> Draws:
+    """Open the sources of all conditions.
+
+    Raises:
+        FileNotFoundError, ValueError: a source cannot be read or has no fitting room.
+    """
+    sources = sweep.sources
+    conditions = dict.fromkeys(condition for group in groups for condition in group.conditions)
+    corruptors = sources.corruptors(conditions, sweep.corruption_seed)
+    described = {condition: sources.describe(condition, one) for condition, one in corruptors.items()}
+    return Draws(described, sweep.corruption_seed)
 
 
 def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any]) -> tuple[float, ...]:
@@ -231,15 +304,9 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
     return tuple(sorted(set(map(float, rates)), reverse=True))
 
 
-def _digest(entry: UpstreamEntry) -> str:
-    if not entry.checkpoint:
-        return NO_CHECKPOINT
+def _weights(entry: UpstreamEntry) -> str:
     try:  # downloaded now: heads are kept by this digest, on machines that may have no network
         path = find_checkpoint(entry.name, entry.checkpoint)
-        return NO_CHECKPOINT if path is None else checkpoint_digest(path)
+        return "" if path is None else checkpoint_digest(path)
     except (FileNotFoundError, ValueError) as error:
         raise SweepError(f"upstream {entry.label}: {error}") from error
-
-
-def _text(options: str | None) -> str:
-    return Path(options).read_text(encoding="utf-8") if options and Path(options).is_file() else str(options or "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval import tasks
+from robustdistiller.eval.conditions.sources import Sources
+from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
-from robustdistiller.eval.sweep.errors import SweepError
+from robustdistiller.eval.run.quick import Quick
+from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream import ModelName
 from robustdistiller.upstream.s3prl.entries import entry_of
@@ -25,7 +31,12 @@ NotNegative = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 # Settings that s3prl reads where they are given, though no shipped configuration has them.
-_EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.evaluate_ratio", "runner.train_dataloader")
+_EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.train_dataloader")
+_QUICK_HINT = "for a quick look set quick: true, which labels them as such"
+
+
+class SweepError(ValueError):
+    """A sweep cannot run as it is written; the message is one sentence."""
 
 
 @dataclass
@@ -60,6 +71,11 @@ class UpstreamEntry:
         self.label = self.label or (
             ModelName.parse(self.checkpoint, strict=False).label if self.checkpoint else self.name
         )
+
+    @property
+    def spec(self) -> Upstream:
+        """As heads are trained on it."""
+        return Upstream(self.name, self.checkpoint, self.options, self.label, self.feature_selection, self.layer)
 
 
 @dataclass
@@ -124,7 +140,7 @@ class TaskEntry:
         Example:
             >>> TaskEntry("IC", override={"runner.total_stepz": 10}).compose()
             Traceback (most recent call last):
-            robustdistiller.eval.sweep.errors.SweepError: task IC: unknown key 'runner.total_stepz'; did you mean \
+            robustdistiller.eval.sweep.config.SweepError: task IC: unknown key 'runner.total_stepz'; did you mean \
 'total_steps'?
         """
         config = task_configs.load_config(self.registry)
@@ -174,7 +190,7 @@ class ExecutorConfig:
     Attributes:
         kind: ``local`` (in this process, one after the other), ``pool`` (processes on this machine) or ``slurm``.
         workers: processes of a pool at most; 0: as many as devices and memory allow.
-        devices: of a pool, e.g. ``[cuda:0, cuda:1]``; default: the sweep's device.
+        devices: of a pool, e.g. ``[cuda:0, cuda:1]``; default: the sweep's device, of ``auto`` all GPUs there are.
         per_device: processes of a pool that share a device (cores, for ``cpu``, are shared evenly among them).
         memory_gb: memory of one process; a pool starts no process that would not fit. On SLURM, what is asked for.
         threads: CPU threads of one process; 0: a fair share.
@@ -182,6 +198,7 @@ class ExecutorConfig:
         time_limit_min: SLURM's time limit of one job, minutes.
         gpus: GPUs of one SLURM job.
         array_parallelism: jobs of one SLURM array that may run at a time.
+        max_queued: SLURM jobs of this sweep that may be in the queue at a time; 0: as many as the cluster takes.
         max_requeues: times a SLURM job is put back into the queue after its time limit or a preemption; a head goes on
             from its last checkpoint.
         setup: shell lines before a SLURM job, e.g. ``module load cuda``.
@@ -205,9 +222,16 @@ class ExecutorConfig:
     time_limit_min: AtLeast1 = 1440
     gpus: NotNegative = 0
     array_parallelism: AtLeast1 = 64
+    max_queued: NotNegative = 0
     max_requeues: NotNegative = 10
     setup: list[str] = field(default_factory=list)
     slurm: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether jobs are given GPUs, by whichever setting."""
+        by_option = any(key.replace("_", "-").startswith("gpu") or "gpu" in str(self.slurm[key]) for key in self.slurm)
+        return bool(self.gpus) or by_option or any(device.startswith("cuda") for device in self.devices)
 
 
 @dataclass
@@ -220,16 +244,19 @@ class SweepConfig:
         conditions: test conditions; default: clean.
         suites: named sets of conditions, added to `conditions`.
         seeds: of the heads' training.
-        learning_rates: of the heads, tried on each; the best on the development set is evaluated.
+        learning_rates: of the heads; the best on the development set is evaluated.
+        search: ``once``: the learning rate is chosen with the first seed (and the first fold) of each upstream and task
+            and taken over by the others; ``every``: each seed and fold chooses its own.
         noise, rir, speech, music: sources of the conditions; default: the shipped ones (no music is shipped).
         corruption_seed: of the drawn corruption.
-        policy: one of `files.POLICIES`.
-        device: ``cpu`` or ``cuda``.
+        policy: one of `results.files.POLICIES`; what older files say is understood.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         check_upstreams: look at each upstream with two short noises first.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
         feature_cache_gb: limit of what is kept of each upstream.
         read_ahead_s: seconds of audio that an upstream gets at a time in evaluation; 0: as s3prl gives it.
+        quick: a quick look at a part of the data, labelled so: ``true``, or ``{share: 0.1, steps: 1000, seed: 0}``.
         executor: where the work is done.
 
     Example:
@@ -244,28 +271,28 @@ class SweepConfig:
     suites: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1337])
     learning_rates: list[float] = field(default_factory=lambda: list(LEARNING_RATES))
+    search: Literal["once", "every"] = "once"
     noise: list[str] = field(default_factory=list)
     rir: list[str] = field(default_factory=list)
     speech: list[str] = field(default_factory=list)
     music: list[str] = field(default_factory=list)
     corruption_seed: int = 0
     policy: str = "reuse"
-    device: str = "cpu"
+    device: str = "auto"
     check_upstreams: bool = True
     feature_cache: str = ""
     feature_cache_dtype: str = "fp32"
     feature_cache_gb: float = 50.0
     read_ahead_s: float = 0.0
+    quick: Quick | bool = False
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
         for name in ("upstreams", "tasks", "seeds", "learning_rates"):
             if not getattr(self, name):
                 raise SweepError(f"{name} is empty; give at least one")
-        try:
-            self.policy = read_policy(self.policy)
-        except ValueError as error:
-            raise SweepError(str(error)) from error
+        self.policy = read_policy(self.policy)
+        self._check_devices()
         self._check_feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
         for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):
@@ -281,9 +308,32 @@ class SweepConfig:
             double = sorted({name for name in names if names.count(name) > 1})
             if double:
                 raise SweepError(f"two {what} {double[0]!r}; give each its own")
-        for path in (self.out, *(entry.checkpoint for entry in self.upstreams if entry.checkpoint)):
-            if "=" in path or ",," in path:
-                raise SweepError(f"{path}: s3prl takes no paths with '=' or ',,' in them; rename the file or folder")
+
+    def _check_devices(self) -> None:
+        executor = self.executor
+        for name in (self.device, *executor.devices):
+            if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+                raise SweepError(f"device must be auto, cpu, cuda or cuda:N, found {name!r}")
+        if self.device == "cpu" and executor.asks_for_gpus:
+            raise SweepError(
+                "device is cpu, but the executor is given GPUs (devices, gpus or an option of sbatch); leave one "
+                "of the two out"
+            )
+        if self.device.startswith("cuda") and "cpu" in executor.devices:
+            raise SweepError(f"device is {self.device}, but the executor's devices name cpu; leave out one of the two")
+        if self.device.startswith("cuda") and executor.kind == "slurm" and not executor.asks_for_gpus:
+            raise SweepError(f"device is {self.device}, but the jobs are given no GPU; add executor: {{gpus: 1}}")
+
+    @property
+    def job_device(self) -> str:
+        """The device as a job is told, whose process sees at most the GPU it is to use: auto, cpu or cuda."""
+        executor = self.executor
+        if executor.kind == "slurm" and executor.asks_for_gpus:
+            return "cuda"
+        kinds = {device.partition(":")[0] for device in executor.devices or [self.device]}
+        if executor.kind == "local":
+            return self.device
+        return kinds.pop() if len(kinds) == 1 else "auto"
 
     def _check_feature_plan(self) -> None:
         try:
@@ -299,9 +349,48 @@ class SweepConfig:
         return CachePlan(kept, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
 
     @property
+    def quick_look(self) -> Quick | None:
+        """The part of the data that is looked at; None for all of it."""
+        return (Quick() if self.quick else None) if isinstance(self.quick, bool) else self.quick
+
+    @property
     def root(self) -> Path:
         """The folder of everything, absolute."""
         return Path(self.out).absolute()
+
+    def with_policy(self, policy: str | None) -> SweepConfig:
+        """The same with another policy; None: as it is.
+
+        Raises:
+            ValueError: there is no such policy.
+        """
+        return self if policy is None else dataclasses.replace(self, policy=policy)
+
+    def conditions_of(self, task: TaskEntry) -> tuple[Condition, ...]:
+        """The test conditions of a task, each once: its own, or the sweep's and those of its suites.
+
+        Raises:
+            SweepError: a suite cannot be read.
+        """
+        if task.conditions is not None:
+            return tuple(dict.fromkeys(map(Condition.parse, task.conditions)))
+        return tuple(dict.fromkeys((*map(Condition.parse, self.conditions), *self._suite.conditions)))
+
+    @property
+    def sources(self) -> Sources:
+        """What conditions draw from: the suites' sources, what the file gives over them, the shipped ones last.
+
+        Raises:
+            SweepError: a suite cannot be read.
+        """
+        return self._suite.sources.with_given({kind: getattr(self, kind) for kind in SOURCES})
+
+    @property
+    def _suite(self) -> Suite:
+        try:
+            return load_suites(self.suites)
+        except SuiteError as error:
+            raise SweepError(f"suites: {error}") from error
 
 
 def load(path: str | Path) -> SweepConfig:
@@ -313,7 +402,7 @@ def load(path: str | Path) -> SweepConfig:
     Example:
         >>> load("nowhere.yaml")
         Traceback (most recent call last):
-        robustdistiller.eval.sweep.errors.SweepError: nowhere.yaml: no such file
+        robustdistiller.eval.sweep.config.SweepError: nowhere.yaml: no such file
     """
     path = Path(path)
     if not path.is_file():
@@ -332,6 +421,8 @@ def _absolute(value: Any) -> Any:
 
 def _set(config: dict[str, Any], key: str, value: Any, task: str) -> None:
     """Set a dotted key that the configuration has, or one of the few that s3prl reads beyond it."""
+    if key == "runner.evaluate_ratio":
+        raise SweepError(f"task {task}: runner.evaluate_ratio gives numbers of a part of the test set; {_QUICK_HINT}")
     free = any(key == extra or key.startswith(extra + ".") for extra in _EXTRA_KEYS)
     *parents, last = key.split(".")
     node: Any = config

@@ -1,21 +1,21 @@
-"""Which cells of a sweep are run and which are not, why, and how long it may take. Reads records, changes nothing."""
+"""Which cells of a sweep are run and which are not, why, and how long that may take. Reads, changes nothing."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from robustdistiller.common.files import slug
-from robustdistiller.eval.results.files import Decision, decide, read_policy, read_record
+from robustdistiller.eval.results.files import Decision, decide, read_record, record_files
+from robustdistiller.eval.results.identity import condition_digest
 from robustdistiller.eval.results.record import Record, RecordError
-from robustdistiller.eval.sweep.cells import Cell, Group, Head
-from robustdistiller.eval.sweep.heard import Heard
-from robustdistiller.eval.sweep.jobs import OUTCOME_FILE, Outcome
+from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head
+from robustdistiller.eval.sweep.choice import Choice, Tried, read_choice, tried_from
+from robustdistiller.eval.sweep.engine import Outcome
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class GroupPlan:
 
     Attributes:
         group: the group.
-        decisions: one per cell.
-        train: heads without a finished training; all of them where everything is run again.
+        decisions: one per cell, as far as it can be said before heads are chosen.
+        train: heads to train, as far as it can be said before the group whose rate is taken over has chosen.
     """
 
     group: Group
-    decisions: dict[Cell, Decision]
+    decisions: Mapping[Cell, Decision]
     train: tuple[Head, ...]
 
     @property
@@ -37,136 +37,268 @@ class GroupPlan:
         """Cells that are evaluated."""
         return [cell for cell, decision in self.decisions.items() if decision.run]
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is to be done."""
+        return not self.to_run and not self.train
 
-def make_plan(groups: Iterable[Group], policy: str, heard: Heard) -> list[GroupPlan]:
+
+class Found:
+    """The records of a sweep and what its heads came to, read when asked for.
+
+    Args:
+        root: folder of the sweep.
+        draws: what the conditions draw from now.
+    """
+
+    def __init__(self, root: Path, draws: Draws) -> None:
+        self.root, self.draws = root, draws
+        self._read: dict[Path, tuple[int, Record | RecordError]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for new records."""
+        self._cells: dict[tuple, list[Record]] = defaultdict(list)
+        for path in record_files(self.root) if (self.root / "records").is_dir() else ():
+            changed = path.stat().st_mtime_ns
+            if self._read.get(path, (0, None))[0] != changed:
+                self._read[path] = changed, _read(path)
+            record = self._read[path][1]
+            if isinstance(record, Record):
+                self._cells[record.upstream, record.task, record.split, record.fold, record.seed].append(record)
+
+    def of_group(self, group: Group) -> list[Record]:
+        """The records of a group's upstream, task, seed and settings, the newest first."""
+        entry, task = group.upstream.entry, group.task
+        keys = [(entry.name, task.registry.code, split, group.fold, group.seed) for split in task.splits]
+        fitting = [record for key in keys for record in self._cells[key] if _is_of(record, group)]
+        return sorted(fitting, key=lambda record: record.start_utc, reverse=True)
+
+    def record(self, cell: Cell, chosen: Tried | None = None, finished: bool = False) -> Record | None:
+        """The newest record of a cell.
+
+        Args:
+            cell: the cell.
+            chosen: the evaluated head; None: any.
+            finished: of those that have a number only.
+        """
+        wanted = condition_digest(cell.condition.label, self.draws.sources[cell.condition], self.draws.seed)
+        for record in self.of_group(cell.group):
+            heard = condition_digest(record.condition, record.sources, record.corruption_seed)
+            if (
+                (heard, record.split) == (wanted, cell.split)
+                and (record.status == "ok" or not finished)
+                and (chosen is None or _is_of_head(record, chosen))
+            ):
+                return record
+        return None
+
+    def choice(self, group: Group) -> Choice:
+        """What is known of a group's heads: what its file says, what its records say, and what was trained since."""
+        choice = read_choice(group.folder, group.task.registry)
+        if not choice.tried:
+            for record in self.of_group(group):
+                tried = [tried_from(one) for one in (record.selection or {"tried": []})["tried"]]
+                if tried:
+                    chosen = {record.learning_rate: {"head": record.head_digest}}
+                    tried = [Tried(**{**vars(one), **chosen.get(one.learning_rate, {})}) for one in tried]
+                    choice = Choice(choice.task, {one.learning_rate: one for one in tried})
+                    break
+        for rate in group.learning_rates:
+            if rate not in choice.tried and (outcome := Outcome.read(group.head(rate).job_folder)) is not None:
+                choice = choice.with_tried(tried_of(rate, outcome))
+        return choice
+
+    def chosen(self, group: Group) -> Tried | None:
+        """The head that counts now; None where there is none yet."""
+        return self.choice_among(group, self.rates(group) or ()).chosen
+
+    def rates(self, group: Group) -> tuple[float, ...] | None:
+        """The learning rates that a group tries; None while the group whose rate it takes over has not chosen."""
+        if group.leader is None or not group.learning_rates:
+            return group.learning_rates
+        leading = group.leader
+        choice = self.choice_among(leading, leading.learning_rates)
+        return None if choice.pending or choice.chosen is None else (choice.chosen.learning_rate,)
+
+    def choice_among(self, group: Group, rates: Iterable[float]) -> Choice:
+        """What is known of the heads of some rates; a single one needs no score where the rate was chosen elsewhere."""
+        return self.choice(group).limited_to(rates, alone=group.leader is not None or not group.scored_on_dev)
+
+
+def make_plan(groups: Iterable[Group], policy: str, found: Found) -> list[GroupPlan]:
     """Decide about every cell.
 
     Args:
         groups: of the sweep.
-        policy: one of `files.POLICIES`.
-        heard: what the conditions draw from, see `heard.heard_of`.
-
-    Example:
-        >>> make_plan([], "reuse", {})
-        []
+        policy: one of `config.POLICIES`.
+        found: what there is already.
     """
-    plans = []
-    policy = read_policy(policy)
-    for group in groups:
-        decisions = {cell: _decide(cell, policy, heard) for cell in group.cells}
-        runs = any(decision.run for decision in decisions.values())
-        train = [head for head in group.heads if runs and (policy == "rerun" or not is_trained(head))]
-        plans.append(GroupPlan(group, decisions, tuple(train)))
-    return plans
+    return [plan_group(group, policy, found) for group in groups]
 
 
-def is_trained(head: Head) -> bool:
-    """Whether a head's training ran to its end and its checkpoint is still there."""
-    outcome = Outcome.read(job_folder(head))
-    return outcome is not None and outcome.state == "done" and any(head.folder.glob("*.ckpt"))
+def plan_group(group: Group, policy: str, found: Found, rates: tuple[float, ...] | None = None) -> GroupPlan:
+    """Decide about the cells of a group.
+
+    Args:
+        group: the group.
+        policy: one of `config.POLICIES`.
+        found: what there is already.
+        rates: the learning rates to choose from, where they are known better than `found` knows them.
+    """
+    rates = rates or found.rates(group)
+    if policy == "rerun":
+        decisions = {cell: _decide(cell, policy, found, None) for cell in group.cells}
+        return GroupPlan(group, decisions, _heads(group, rates))
+    choice = found.choice_among(group, rates or ())
+    chosen, untried = choice.chosen, choice.pending
+    decisions = {cell: _decide(cell, policy, found, None if untried else chosen) for cell in group.cells}
+    if policy == "show":
+        return GroupPlan(group, decisions, ())
+    train = [group.head(rate) for rate in untried]
+    runs = any(decision.run for decision in decisions.values())
+    if rates is None:
+        train = list(_heads(group, None)) if runs else []
+    elif runs and chosen is not None and not is_whole(group.head(chosen.learning_rate), chosen):
+        train.append(group.head(chosen.learning_rate))  # the one that won is gone; those that lost are not needed
+    return GroupPlan(group, decisions, tuple(train))
 
 
-def job_folder(head: Head) -> Path:
-    """Where the training of a head keeps its job's files."""
-    return head.group.root / "jobs" / head.group.place / head.name
+def is_whole(head: Head, tried: Tried) -> bool:
+    """Whether the checkpoint of a trained head is there, all of it: a full disk may leave half of one."""
+    return bool(tried.checkpoint) and zipfile.is_zipfile(head.folder / tried.checkpoint)  # its end lists its contents
 
 
-def find(cell: Cell, heard: Heard) -> Record | RecordError | None:
-    """The record of a cell: of this upstream, seed, split and condition, of the same sources and learning rates."""
-    broken = None
-    for path in record_files(cell):
-        try:
-            record = read_record(path)
-        except RecordError as error:
-            broken = error
-            continue
-        if belongs(record, cell, heard):
-            return record
-    return broken
+def tried_of(rate: float, outcome: Outcome) -> Tried:
+    """What came of a training."""
+    if outcome.state != "done":
+        return Tried(rate, reason=outcome.reason or "its training left no checkpoint", trained=False)
+    tried = tried_from({**outcome.result, "learning_rate": rate})
+    return tried if tried.dev_score is not None else Tried(**{**vars(tried), "reason": "no score on a development set"})
 
 
-def record_files(cell: Cell) -> list[Path]:
-    """Files that may hold the record of a cell, those of other sources and learning rates among them."""
-    group = cell.group
-    fold = f"-{slug(group.fold)}" if group.fold else ""
-    name = f"{slug(cell.split)}{fold}-seed{group.seed}-*.json"
-    below = f"*/*/{slug(group.task.registry.code)}/*/{name}"
-    effects = slug(cell.condition.label.partition(":")[0])
-    return sorted(p for p in group.records.glob(below) if re.split("[~@]", p.parent.name)[0] == effects)
+def _heads(group: Group, rates: tuple[float, ...] | None) -> tuple[Head, ...]:
+    """The heads of a group; of one whose rate is not known yet, one that stands for it."""
+    return tuple(group.head(rate) for rate in (group.learning_rates[:1] if rates is None else rates))
 
 
-def belongs(record: Record, cell: Cell, heard: Heard) -> bool:
-    """Whether a record is what the sweep would measure for a cell now."""
-    digests, seed = heard[cell.condition]
-    if (record.condition, record.split, record.fold) != (cell.condition.label, cell.split, cell.group.fold):
+def _decide(cell: Cell, policy: str, found: Found, chosen: Tried | None) -> Decision:
+    record, newest = found.record(cell, chosen, finished=True), found.record(cell)
+    if record is None and newest is not None and newest.status == "ok":
+        reason = "skipped" if policy == "show" else "runs"
+        return Decision(policy != "show", None, f"{reason}: its record is of another head than the chosen one")
+    return decide(record or newest, policy)
+
+
+def _is_of(record: Record, group: Group) -> bool:
+    """Whether a record was measured on a group's upstream with its settings; a label says nothing."""
+    upstream = group.upstream
+    if record.upstream_options != upstream.options:
         return False
-    if record.status == "failed" and not record.items_scored:  # nothing was heard
-        return True
-    if {kind: one["digest"] for kind, one in record.sources.items()} != digests or record.corruption_seed != seed:
+    if upstream.weights and record.checkpoint_digest != upstream.weights:
         return False
-    tried = tuple(one["learning_rate"] for one in (record.selection or {"tried": []})["tried"])
-    return tried == cell.group.learning_rates
+    if not upstream.weights and record.checkpoint_digest_of == "file":
+        return False
+    layer = record.settings.get("upstream_layer_selection")
+    return record.rules_digest in ("", *group.rules) and layer in (None, upstream.entry.layer)
 
 
-def _decide(cell: Cell, policy: str, heard: Heard) -> Decision:
-    found = find(cell, heard)
-    decision = decide(found, policy)
-    if policy == "reuse" and decision.reused is not None:
-        lost = [one for one in (decision.reused.selection or {"tried": []})["tried"] if not one["trained"]]
-        if lost:
-            rates = ", ".join(f"{one['learning_rate']:g}" for one in lost)
-            return Decision(True, None, f"runs: its head was chosen without learning rate {rates}, which failed")
-    return decision
+def _is_of_head(record: Record, chosen: Tried) -> bool:
+    if record.head_digest and chosen.head:
+        return record.head_digest == chosen.head
+    return record.learning_rate == chosen.learning_rate  # of an older version, which noted no more
+
+
+def _read(path: Path) -> Record | RecordError:
+    try:
+        return read_record(path)
+    except RecordError as error:
+        return error
+
+
+class Timings:
+    """How long pieces of work took, to say how long others may take.
+
+    Args:
+        root: the sweep's folder, with the outcomes of earlier jobs.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._units_s: dict[tuple, list[float]] = defaultdict(list)
+        for path in sorted((root / "jobs").glob("*/*/*/outcome.json")):
+            if (outcome := Outcome.read(path.parent)) is not None:
+                self.add(outcome)
+
+    def add(self, outcome: Outcome) -> None:
+        """Learn from a job that ended; it says in its result what it did: kind, upstream, task and units of work."""
+        result: Mapping[str, Any] = outcome.result
+        if outcome.state == "done" and result.get("units"):
+            seconds = outcome.wall_s / result["units"]
+            for key in ((result["kind"], result["upstream"], result["task"]), (result["kind"], result["task"])):
+                self._units_s[key].append(seconds)
+
+    def expected_s(self, kind: str, group: Group, units: int) -> float | None:
+        """Seconds that work on a group may take: as the same upstream took, else as any took; None when none did."""
+        task = group.task.name
+        times = self._units_s.get((kind, group.upstream.place, task)) or self._units_s.get((kind, task))
+        return None if not times else units * sum(times) / len(times)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a sweep may take.
+    """How long work may take.
 
     Attributes:
-        known_s: seconds of the work that was timed before, as if done one after the other.
-        unknown: pieces of work that nothing is known about.
-        pieces: all of them.
+        known_s: seconds of the jobs that can be timed, as if done one after the other.
+        unknown: jobs that nothing is known about.
+        jobs: all of them.
     """
 
     known_s: float
     unknown: int
-    pieces: int
+    jobs: int
 
     def text(self, slots: int) -> str:
-        """For people.
+        """One line for the user.
 
         Args:
-            slots: pieces of work that run side by side.
+            slots: jobs that run side by side.
 
-        Example:
-            >>> Estimate(7200.0, unknown=1, pieces=3).text(slots=2)
-            'about 1 h 0 min with 2 at a time, for 2 of 3 jobs; how long the other 1 take is unknown, as none like \
-them has run yet'
-            >>> Estimate(0.0, 3, 3).text(1)
-            'unknown: no job like these has run yet'
+        >>> Estimate(7200.0, unknown=1, jobs=3).text(slots=2)
+        'about 1 h 0 min with 2 at a time, and 1 of 3 jobs of which none like them has run yet'
+        >>> Estimate(0.0, 3, 3).text(1)
+        'unknown: no job like these has run yet'
         """
-        if not self.pieces:
+        if not self.jobs:
             return "nothing to run"
-        if self.unknown == self.pieces:
+        if self.unknown == self.jobs:
             return "unknown: no job like these has run yet"
-        side_by_side = max(1, min(slots, self.pieces - self.unknown))
-        text = f"about {duration(self.known_s / side_by_side)} with {slots} at a time"
-        if self.unknown:
-            known = self.pieces - self.unknown
-            text += (
-                f", for {known} of {self.pieces} jobs; how long the other {self.unknown} take is unknown, as none like "
-            )
-            text += "them has run yet"
-        return text
+        text = f"about {duration(self.known_s / max(1, min(slots, self.jobs - self.unknown)))} with {slots} at a time"
+        more = f", and {self.unknown} of {self.jobs} jobs of which none like them has run yet"
+        return text + (more if self.unknown else "")
+
+
+def estimate(plans: Iterable[GroupPlan], timings: Timings) -> Estimate:
+    """Time what is to be done by what was done.
+
+    Args:
+        plans: what is to be done.
+        timings: of what was done.
+    """
+    times: list[float | None] = []
+    for plan in plans:
+        group = plan.group
+        times += [timings.expected_s("train", group, group.config["runner"]["total_steps"]) for _ in plan.train]
+        times += [timings.expected_s("evaluate", group, len(plan.to_run))] if plan.to_run else []
+    known = [time for time in times if time is not None]
+    return Estimate(sum(known), len(times) - len(known), len(times))
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Seconds in the units that suit them.
 
-    Example:
-        >>> duration(42), duration(3700), duration(200000)
-        ('42 s', '1 h 2 min', '2 d 7 h')
+    >>> duration(42), duration(3700), duration(200000)
+    ('42 s', '1 h 2 min', '2 d 7 h')
     """
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
@@ -175,60 +307,3 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def estimate(plans: Iterable[GroupPlan], root: Path) -> Estimate:
-    """Time the work by what earlier work of the same kind took: the same upstream if it has run, else any.
-
-    Args:
-        plans: what is to be done.
-        root: the sweep's folder, with the outcomes of earlier jobs and the records of earlier cells.
-
-    Example:
-        >>> estimate([], Path("nowhere")).text(1)
-        'nothing to run'
-    """
-    step_s, cell_s = _history(root)
-    known, unknown, pieces = 0.0, 0, 0
-    for plan in plans:
-        group = plan.group
-        place, task = group.place.split("/")[0], group.task.registry.code
-        for _ in plan.train:
-            per_step = _typical(step_s, (place, task), (task,))
-            pieces += 1
-            unknown += per_step is None
-            known += (per_step or 0.0) * group.config["runner"]["total_steps"]
-        if plan.to_run:
-            times = [_typical(cell_s, (place, task, c.split), (task, c.split)) for c in plan.to_run]
-            pieces += 1
-            unknown += None in times
-            known += sum(t for t in times if t is not None)
-    return Estimate(known, unknown, pieces)
-
-
-def _history(root: Path) -> tuple[dict[tuple, list[float]], dict[tuple, list[float]]]:
-    step_s: dict[tuple, list[float]] = defaultdict(list)
-    cell_s: dict[tuple, list[float]] = defaultdict(list)
-    for path in sorted((root / "jobs").glob(f"*/*/lr-*/{OUTCOME_FILE}")):
-        outcome = Outcome.read(path.parent)
-        job = json.loads((path.parent / "job.json").read_text(encoding="utf-8"))
-        if outcome is not None and outcome.state == "done" and outcome.work_done:
-            place, task = path.parts[-4], job["work"]["task"]
-            for key in ((place, task), (task,)):
-                step_s[key].append(outcome.wall_s / outcome.work_done)
-    for path in sorted((root / "records").glob("*/*/*/*/*/*/*-seed*-*.json")):
-        try:
-            record = read_record(path)
-        except RecordError:
-            continue
-        if record.status == "ok":
-            place = path.relative_to(root / "records").parts[0]
-            for key in ((place, record.task, record.split), (record.task, record.split)):
-                cell_s[key].append(record.duration_s)
-    return step_s, cell_s
-
-
-def _typical(times: Mapping[tuple, list[float]], *keys: tuple) -> float | None:
-    """The mean of the first key that has any."""
-    found = next((times[key] for key in keys if times.get(key)), None)
-    return sum(found) / len(found) if found else None

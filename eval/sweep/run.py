@@ -1,36 +1,48 @@
-"""The sweep itself: hands out jobs as they become ready, chooses heads, keeps records in order, survives failures."""
+"""The sweep itself: hands out jobs as they become possible, chooses heads, survives failures."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+import errno
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustdistiller.common.files import remove_leftovers
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.common.logs import terminate_like_interrupt
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import Record
-from robustdistiller.eval.run.dev_choice import (
-    Tried,
-    choose,
-    describe,
-    dev_score,
-    note_selection,
+from robustdistiller.eval.results.record import NO_HEAD, Metric, Record
+from robustdistiller.eval.run.run_info import versions
+from robustdistiller.eval.run.specs import HeadSpec
+from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head, Upstream, draws_of, expand
+from robustdistiller.eval.sweep.choice import Choice, Tried
+from robustdistiller.eval.sweep.config import SweepConfig, SweepError, load
+from robustdistiller.eval.sweep.engine import Engine, InProcess, Job, Outcome, run_jobs
+from robustdistiller.eval.sweep.plan import (
+    Estimate,
+    Found,
+    GroupPlan,
+    Timings,
+    estimate,
+    is_whole,
+    make_plan,
+    plan_group,
+    tried_of,
 )
-from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head
-from robustdistiller.eval.sweep.calls import contract_job, evaluate_job, train_job
-from robustdistiller.eval.sweep.cells import Cell, Group, Head
-from robustdistiller.eval.sweep.config import SweepConfig
-from robustdistiller.eval.sweep.errors import SweepError
-from robustdistiller.eval.sweep.executors import Executor
-from robustdistiller.eval.sweep.heard import Heard
-from robustdistiller.eval.sweep.jobs import Job, Outcome, resumed_at
-from robustdistiller.eval.sweep.plan import GroupPlan, find, is_trained, job_folder, record_files
+from robustdistiller.eval.sweep.pool import Pool
+from robustdistiller.eval.sweep.work import Check, Evaluate, Train
+from robustdistiller.eval.tasks.rules import deviations
+from robustdistiller.upstream import ModelName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -43,7 +55,7 @@ class Progress:
         trained: heads trained so far.
         finished: cells with a finished record.
         learning_rate: chosen; None before.
-        detail: reason of a failure, or what is running.
+        detail: reason of a failure.
         running: its jobs in flight.
     """
 
@@ -57,239 +69,459 @@ class Progress:
 
 
 class Sweep:
-    """One run of a sweep.
+    """A sweep that is planned, and run when asked to.
 
     Args:
-        config: what was asked for.
-        plans: what to do, see `plan.make_plan`.
-        heard: what the conditions draw from.
-        executor: who does it.
+        config: what is asked for.
+        engine: who does it; by default as the configuration says.
         say: called with one line for each event.
-        on_change: called with the progress of all groups whenever it may have changed.
+        changed: called whenever `progress` may have changed, several times a second.
+
+    Attributes:
+        plans: what is to be done, by group.
+        progress: what was done, by group.
+        failures: one line each.
     """
 
     def __init__(
         self,
         config: SweepConfig,
-        plans: list[GroupPlan],
-        heard: Heard,
-        executor: Executor,
-        say: Callable[[str], None] = lambda _: None,
-        on_change: Callable[[list[Progress]], None] = lambda _: None,
+        engine: Engine | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.plans, self.heard, self.executor = config, plans, heard, executor
-        self.say, self.on_change = say, on_change
+        self.config, self.say, self.changed = config, say, changed
+        self.groups = expand(config)
+        self.draws: Draws = draws_of(config, self.groups)
+        self.found = Found(config.root, self.draws)
+        self.timings = Timings(config.root)
+        self.plans = {plan.group: plan for plan in make_plan(self.groups, config.policy, self.found)}
         self.failures: list[str] = []
-        self.progress = {plan.group: self._first_progress(plan) for plan in plans}
-        self._to_run = {plan.group: list(plan.to_run) for plan in plans}
-        self._untrained = {plan.group: set(plan.train) for plan in plans}
-        self._ready: list[Job] = []
-        self._before: dict[Path, Callable[[], None]] = {}
-        self._after: dict[Path, Callable[[Outcome], None]] = {}
-        self._group_of: dict[Path, list[Group]] = {}
+        self.progress = {group: self._first_progress(plan) for group, plan in self.plans.items()}
+        self._engine = engine
+        self._followers: dict[Group, list[Group]] = defaultdict(list)
+        for group in self.groups:
+            if group.leader is not None:
+                self._followers[group.leader].append(group)
+        self._choices: dict[Group, Choice] = {}
+        self._untrained: dict[Group, set[float]] = {}
+        self._to_run: dict[Group, list[Cell]] = {}
+        self._trained_now: set[Head] = set()
+        self._begun: dict[Group, str] = {}
+        self._ends: dict[Job, tuple[list[Group], Callable[[Outcome], list[Job]]]] = {}
 
     @property
-    def exit_code(self) -> int:
-        """0 when every cell that was to be run is finished, 1 when some failed."""
-        return 1 if self.failures else 0
+    def engine(self) -> Engine:
+        """Who does the work."""
+        if self._engine is None:
+            self._engine = make_engine(self.config, self.say)
+        return self._engine
 
-    def run(self) -> int:
-        """Do what the plan says; returns the exit code.
+    @property
+    def slots(self) -> int:
+        """Jobs that run side by side; needs no cluster."""
+        executor = self.config.executor
+        return executor.array_parallelism if executor.kind == "slurm" else self.engine.slots
+
+    def lines(self) -> Iterator[str]:
+        """What is done about each cell and head, one line each."""
+        for plan in self.plans.values():
+            for cell, decision in plan.decisions.items():
+                yield f"{cell.title}: {decision.why}"
+            for head in plan.train:
+                yield f"{plan.group.title}: trains a head, learning rate {head.learning_rate:g}"
+
+    def estimate(self) -> Estimate:
+        """How long what is left may take, as far as it can be said now."""
+        left = []
+        for group, plan in self.plans.items():
+            state = self.progress[group].state
+            if state in ("done", "failed", "reused", "skipped"):
+                continue
+            rates = self._untrained.get(group)
+            train = plan.train if rates is None else tuple(group.head(rate) for rate in rates)
+            cells = self._to_run.get(group, plan.to_run)
+            left.append(GroupPlan(group, {cell: plan.decisions[cell] for cell in cells}, train))
+        return estimate(left, self.timings)
+
+    def run(self) -> SweepResult:
+        """Do what the plan says.
 
         Raises:
-            KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what ran was stopped, the rest is intact.
+            KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP; what ran was stopped, the rest is intact.
             SweepError: the folder is in use, or the executor refuses the jobs.
         """
-        with _locked(self.config.root), terminate_like_interrupt():
-            remove_leftovers(self.config.root)  # of a sweep that was killed
-            self._begin()
-            try:
-                while self._ready or self._after:
-                    self._step()
-            except BaseException:
-                left = self.executor.stop()
-                if left:
-                    self.say(left)
-                raise
-        self.on_change(list(self.progress.values()))
-        return self.exit_code
+        if self.config.policy != "show":
+            with _locked(self.config.root, self.say), terminate_like_interrupt():
+                remove_leftovers(self.config.root)  # of a sweep that was killed
+                try:
+                    run_jobs(self.engine, self._first_jobs(), self._ended, self._changed, self.say)
+                except KeyboardInterrupt as stop:
+                    raise KeyboardInterrupt("stopped; the same command goes on from here") from stop
+        self.changed()
+        self.found.refresh()
+        return SweepResult(self.config, tuple(self.progress.values()), tuple(self.failures), self.found)
 
-    def _step(self) -> None:
-        room = self.executor.room()
-        started = [job for job in self._ready[:room] if not self.executor.adopt(job)] if room else []
-        for job in self._ready[:room]:
-            for group in self._group_of[job.folder]:
-                self.progress[group].running.append(job)
-                self.progress[group].state = {"contract": "checking", "train": "training"}.get(job.kind, "evaluating")
-        self._ready = self._ready[room:]
-        self.on_change(list(self.progress.values()))
-        for job in started:
-            self._before[job.folder]()
-        if started:
-            self.executor.submit(started)
-        ended = self.executor.poll()
-        for job, outcome in ended:
-            for group in self._group_of.pop(job.folder):
-                self.progress[group].running.remove(job)
-            self.say(f"{job.title}: {outcome.state}" + (f", {outcome.reason}" if outcome.reason else ""))
-            self._after.pop(job.folder)(outcome)
-        self.on_change(list(self.progress.values()))
-        if not ended and not (self._ready and self.executor.room()):
-            time.sleep(self.executor.poll_s)
+    # Jobs and their ends.
 
-    def _begin(self) -> None:
-        busy = [plan.group for plan in self.plans if plan.to_run]
-        for plan in self.plans:
-            for cell, decision in plan.decisions.items():
-                found = None if decision.run or decision.reused else find(cell, self.heard)
-                if isinstance(found, Record):
-                    self._fail(cell.group, f"{cell.title}: {found.status}, {found.reason}")
-        upstreams: dict[str, list[Group]] = {}
-        for group in busy:
-            upstreams.setdefault(group.upstream.label, []).append(group)
-        for groups in upstreams.values():
-            job = contract_job(groups[0], self.config.device)
-            known = job.outcome is not None and job.outcome.state == "done" and self.config.policy != "rerun"
+    def _first_jobs(self) -> list[Job]:
+        by_upstream: dict[Upstream, list[Group]] = defaultdict(list)
+        for group, plan in self.plans.items():
+            leading = self.plans[group.leader] if group.leader else plan
+            if not plan.idle or not leading.idle:
+                by_upstream[group.upstream].append(group)
+        jobs = []
+        for upstream, groups in by_upstream.items():
+            check = self._check_job(upstream)
+            known = check.outcome is not None and check.outcome.state == "done" and self.config.policy != "rerun"
             if not self.config.check_upstreams or known:
-                for group in groups:
-                    self._start(group)
+                jobs += [job for group in groups for job in self._start(group)]
             else:
-                self._add(job, groups, lambda outcome, groups=groups: self._checked(groups, outcome))
+                jobs.append(self._add(check, groups, lambda outcome, groups=groups: self._checked(groups, outcome)))
+        return jobs
 
-    def _add(
-        self,
-        job: Job,
-        groups: list[Group],
-        after: Callable[[Outcome], None],
-        before: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._ready.append(job)
-        self._before[job.folder], self._after[job.folder], self._group_of[job.folder] = before, after, groups
+    def _check_job(self, upstream: Upstream) -> Job:
+        entry = upstream.entry
+        folder = self.config.root / "jobs" / upstream.place / f"check-{upstream.digest}"
+        return Job(f"{entry.label}: looking at the upstream", folder, Check(entry.spec, self.config.job_device))
 
-    def _checked(self, groups: list[Group], outcome: Outcome) -> None:
+    def _add(self, job: Job, groups: list[Group], end: Callable[[Outcome], list[Job]]) -> Job:
+        self._ends[job] = groups, end
+        return job
+
+    def _changed(self) -> None:
+        running = set(self.engine.running)
+        for progress in self.progress.values():
+            progress.running = []
+        for job, (groups, _) in self._ends.items():
+            if job in running:
+                for group in groups:
+                    self.progress[group].running.append(job)
+                    self.progress[group].state = job.work.doing
+        self.changed()
+
+    def _ended(self, job: Job, outcome: Outcome) -> list[Job]:
+        groups, end = self._ends.pop(job)
+        self.timings.add(outcome)
+        for group in groups:
+            self.progress[group].state = "waiting"
+        self.say(f"{job.title}: {outcome.state}" + (f", {outcome.reason}" if outcome.reason else ""))
+        return end(outcome)
+
+    def _checked(self, groups: Iterable[Group], outcome: Outcome) -> list[Job]:
+        jobs = []
         for group in groups:
             if outcome.state == "done":
-                self._start(group)
+                jobs += self._start(group)
             else:
-                self._fail_cells(group, f"{group.upstream.label} was not tried: {outcome.reason}")
+                self._to_run[group] = self.plans[group].to_run
+                self._fail_cells(group, f"{group.upstream.entry.label} was not tried: {outcome.reason}")
+        return jobs
 
-    def _start(self, group: Group) -> None:
-        heads = [head for head in group.heads if head in self._untrained[group]]
-        for head in heads:
-            job = train_job(self.config, head, fresh=self.config.policy == "rerun")
-            self._add(job, [group], lambda outcome, head=head: self._trained(head, outcome))
-        if not heads:
-            self._choose(group)
+    # One group: heads, their choice, its cells.
 
-    def _trained(self, head: Head, outcome: Outcome) -> None:
+    def _start(self, group: Group) -> list[Job]:
+        """Train what has to be trained, once the learning rates are known."""
+        if group in self._choices:
+            return []
+        rates = group.learning_rates
+        if group.leader is not None:
+            if self._untrained.get(group.leader, not self.plans[group.leader].idle):
+                return []  # started when the leader has chosen
+            chosen = self._known_choice(group.leader).chosen
+            if chosen is None:
+                self._to_run[group] = self.plans[group].to_run
+                self._fail_cells(group, f"no learning rate was chosen: {group.leader.title} has no head")
+                return []
+            rates = (chosen.learning_rate,)
+        plan = plan_group(group, self.config.policy, self.found, rates)
+        known = Choice(group.task.registry, {}) if self.config.policy == "rerun" else self.found.choice(group)
+        self._choices[group] = known.limited_to(rates, alone=group.leader is not None or not group.scored_on_dev)
+        self._untrained[group] = {head.learning_rate for head in plan.train}
+        if not plan.train:
+            return self._choose(group)
+        return [
+            self._add(self._train_job(head), [group], lambda outcome, head=head: self._trained(head, outcome))
+            for head in plan.train
+        ]
+
+    def _known_choice(self, group: Group) -> Choice:
+        return self._choices.get(group) or self.found.choice_among(group, group.learning_rates)
+
+    def _train_job(self, head: Head) -> Job:
         group = head.group
-        self._untrained[group].discard(head)
+        fresh = self.config.policy == "rerun"
+        work = Train(self._spec(group, head.config, head.folder), (group.upstream.place, group.task.name), fresh)
+        return Job(f"{group.title}: training, learning rate {head.learning_rate:g}", head.job_folder, work)
+
+    def _trained(self, head: Head, outcome: Outcome) -> list[Job]:
+        group = head.group
+        self._trained_now.add(head)
+        self._untrained[group].discard(head.learning_rate)
+        self._choices[group] = self._choices[group].with_tried(tried_of(head.learning_rate, outcome))
+        self._choices[group].write(group.folder)
         if outcome.state == "done":
             self.progress[group].trained += 1
         else:
             self.failures.append(f"{group.title}, learning rate {head.learning_rate:g}: {outcome.reason}")
-        if not self._untrained[group]:
-            self._choose(group)
+        return [] if self._untrained[group] else self._choose(group)
 
-    def _choose(self, group: Group) -> None:
-        """All heads of a group are trained or have failed: take the best on the development set and evaluate it."""
-        task = group.task.registry
-        chosen, selection, checkpoint = None, None, None
-        if task.trainable:
-            tried = [_tried(head) for head in group.heads]
-            usable = [one for one in tried if one.trained]
-            # One head, of a task that s3prl scores no development set of: there is no choice.
-            alone = usable[0] if len(tried) == 1 and usable and not group.config["runner"]["eval_dataloaders"] else None
-            chosen = choose(usable, task.dev_metric.higher_is_better) or alone
-            if chosen is None:
-                reasons = "; ".join(f"learning rate {one.learning_rate:g}: {one.reason}" for one in tried)
-                self._fail_cells(group, f"there is no head to evaluate ({reasons})")
-                return
-            selection = describe(task, tried, chosen)
-            folder = Head(group, chosen.learning_rate).folder
-            try:
-                checkpoint = find_head(folder)
-            except LaunchError as error:
-                self._fail_cells(group, str(error))
-                return
-            note_selection(folder, selection)
-            self.progress[group].learning_rate = chosen.learning_rate
-            self._evaluate_again_if_chosen_anew(group, selection)
-        cells = self._to_run[group]
-        job = evaluate_job(self.config, group, cells, checkpoint)
-        self._add(job, [group], lambda outcome: self._evaluated(group, outcome), lambda: _set_aside(group, cells))
+    def _choose(self, group: Group) -> list[Job]:
+        """All heads of a group are trained or have failed: evaluate the best, and let those that follow begin."""
+        choice, chosen = self._choices[group], None
+        if group.learning_rates:
+            chosen = choice.chosen
+            if chosen is not None:
+                self.progress[group].learning_rate = chosen.learning_rate
+            else:
+                self._to_run[group] = self.plans[group].to_run
+                self._fail_cells(group, f"there is no head to evaluate ({choice.reasons()})")
+        following = [job for other in self._followers[group] for job in self._start(other)]
+        if group.learning_rates and chosen is None:
+            return following
+        return [*self._evaluate(group, chosen), *following]
 
-    def _evaluate_again_if_chosen_anew(self, group: Group, selection: dict[str, Any]) -> None:
-        """Numbers of one group come from one head."""
-        for cell in group.cells:
-            record = None if cell in self._to_run[group] else find(cell, self.heard)
-            if isinstance(record, Record) and record.status == "ok" and record.selection != selection:
-                self._to_run[group].append(cell)
-                self.progress[group].finished -= 1
-                self.say(f"{cell.title}: runs: its record belongs to another head than the one chosen now")
-
-    def _evaluated(self, group: Group, outcome: Outcome) -> None:
+    def _evaluate(self, group: Group, chosen: Tried | None) -> list[Job]:
+        rerun = self.config.policy == "rerun"
+        records = {cell: self.found.record(cell, chosen, finished=True) for cell in group.cells}
+        cells = [cell for cell in group.cells if rerun or records[cell] is None]
         progress = self.progress[group]
+        progress.finished = len(group.cells) - len(cells)
+        self._to_run[group] = cells
+        if not cells:
+            progress.state = "done"
+            return []
+        head = None if chosen is None else group.head(chosen.learning_rate)
+        if head is not None and not is_whole(head, chosen):
+            if head in self._trained_now:
+                self._fail_cells(group, f"the training of {head.name} left no whole checkpoint in {head.folder}")
+                return []
+            self._untrained[group] = {head.learning_rate}  # it was deleted before, and won over new ones
+            return [self._add(self._train_job(head), [group], lambda outcome: self._trained(head, outcome))]
+        self._begun[group] = _now()
+        return [self._add(self._evaluate_job(group, cells, chosen), [group], lambda one: self._evaluated(group, one))]
+
+    def _evaluate_job(self, group: Group, cells: list[Cell], chosen: Tried | None) -> Job:
+        config, splits = self.config, dict.fromkeys(cell.split for cell in cells)
+        head = None if chosen is None else group.head(chosen.learning_rate)
+        untrained = (group.config, group.folder / "untrained")
+        work = Evaluate(
+            head=self._spec(group, *(untrained if head is None else (head.config, head.folder))),
+            key=(group.upstream.place, group.task.name),
+            cells={split: tuple(cell.condition for cell in cells if cell.split == split) for split in splits},
+            records=config.root / "records",
+            sources=config.sources,
+            corruption_seed=config.corruption_seed,
+            checkpoint=None if head is None else head.folder / chosen.checkpoint,
+            selection=self._selection(group),
+            policy=config.policy,
+        )
+        return Job(f"{group.title}: evaluating", config.root / "jobs" / group.place / "evaluate", work)
+
+    def _spec(self, group: Group, config: Mapping[str, Any], folder: Path) -> HeadSpec:
+        return HeadSpec(
+            upstream=group.upstream.entry.spec,
+            task=group.task.registry,
+            config=config,
+            folder=folder,
+            seed=group.seed,
+            device=self.config.job_device,
+            features=self.config.feature_plan,
+            quick=group.quick,
+        )
+
+    def _selection(self, group: Group) -> dict[str, Any] | None:
+        """How the head was chosen, for its records; of a rate that was taken over, how it was chosen there."""
+        own = self._choices[group].describe() if group.learning_rates else None
+        if own is None or group.leader is None:
+            return own
+        leading = self._known_choice(group.leader)
+        return {**(leading.describe() or own), "dev_score": own["dev_score"], "step": own["step"]}
+
+    def _evaluated(self, group: Group, outcome: Outcome) -> list[Job]:
+        progress, chosen = self.progress[group], self._choices[group].chosen if group.learning_rates else None
+        self.found.refresh()
         for cell in self._to_run[group]:
-            record = find(cell, self.heard)
-            if isinstance(record, Record) and record.status == "ok":
+            record = self.found.record(cell, chosen, finished=True)
+            newest = record or self.found.record(cell)
+            if record is not None:
                 progress.finished += 1
-            elif isinstance(record, Record):
-                self._fail(group, f"{cell.title}: {record.status}, {record.reason}")
+            elif newest is not None and newest.status != "ok" and newest.start_utc >= self._begun[group]:
+                self._fail(group, f"{cell.title}: {newest.status}, {newest.reason}")
             else:
                 reason = outcome.reason or "the evaluation ended without writing its record"
                 self._write_failed(cell, reason)
                 self._fail(group, f"{cell.title}: {reason}")
         if progress.state != "failed":
             progress.state = "done"
+        return []
 
     def _fail_cells(self, group: Group, reason: str) -> None:
         for cell in self._to_run[group]:
             self._write_failed(cell, reason)
             self._fail(group, f"{cell.title}: {reason}")
 
-    def _write_failed(self, cell: Cell, reason: str) -> None:
-        _set_aside(cell.group, [cell])
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_record(cell.group.records, cell.failed_record(reason, now, self.config.device))
-
     def _fail(self, group: Group, message: str) -> None:
         self.failures.append(message)
         self.progress[group].state = "failed"
         self.progress[group].detail = message.removeprefix(f"{group.title} / ")
 
+    def _write_failed(self, cell: Cell, reason: str) -> None:
+        """The record of a cell for which there was no head to evaluate, or whose evaluation left none."""
+        group, task, upstream = cell.group, cell.group.task.registry, cell.group.upstream
+        check = self._check_job(upstream).outcome
+        loaded = check.result if check is not None else {}
+        record = Record(
+            upstream=upstream.entry.name,
+            label=upstream.entry.label,
+            upstream_options=upstream.options,
+            checkpoint=ModelName.short_of(upstream.entry.checkpoint),
+            checkpoint_digest=upstream.weights or loaded.get("weights", ""),
+            checkpoint_digest_of="file" if upstream.weights else loaded.get("weights_of", "none"),
+            parameters=loaded.get("parameters"),
+            task=task.code,
+            downstream=task.downstream,
+            head_digest=NO_HEAD,
+            rules_digest=group.settings.digest,
+            settings=group.settings.free,
+            condition=cell.condition.label,
+            condition_parameters=cell.condition.to_dict(),
+            sources={kind: dict(one) for kind, one in self.draws.sources[cell.condition].items()},
+            corruption_seed=0 if cell.condition.kind == "clean" else self.draws.seed,
+            split=cell.split,
+            fold=group.fold,
+            metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
+            items_expected=None,
+            items_scored=0,
+            learning_rate=None,
+            seed=group.seed,
+            versions=versions(),
+            device=self.config.job_device,
+            start_utc=_now(),
+            duration_s=0.0,
+            status="failed",
+            reason=reason,
+            quick=group.quick.label if group.quick else "",
+            non_standard=deviations(
+                task, group.config, upstream.arguments, quick=group.quick.label if group.quick else ""
+            ),
+        )
+        write_record(self.config.root / "records", record)
+
     def _first_progress(self, plan: GroupPlan) -> Progress:
         finished = sum(decision.reused is not None for decision in plan.decisions.values())
-        state = "waiting" if plan.to_run else "reused" if finished == len(plan.decisions) else "skipped"
-        trained = sum(is_trained(head) for head in plan.group.heads if head not in plan.train)
-        rates = {d.reused.learning_rate for d in plan.decisions.values() if d.reused is not None}
+        state = "waiting" if not plan.idle else "reused" if finished == len(plan.decisions) else "skipped"
+        choice = self.found.choice(plan.group) if plan.group.learning_rates else None
+        kept = [rate for rate, one in choice.tried.items() if one.trained] if choice else []
+        rates = {decision.reused.learning_rate for decision in plan.decisions.values() if decision.reused is not None}
+        train = {head.learning_rate for head in plan.train}
+        trained = len([rate for rate in kept if rate in plan.group.learning_rates and rate not in train])
         return Progress(plan.group, state, trained, finished, rates.pop() if len(rates) == 1 else None)
 
 
-def _tried(head: Head) -> Tried:
-    outcome = Outcome.read(job_folder(head))
-    if not is_trained(head):
-        reason = outcome.reason if outcome is not None and outcome.reason else "its training left no checkpoint"
-        return Tried(head.learning_rate, None, reason=reason, trained=False)
-    score, step = dev_score(head.folder, head.group.task.registry)
-    reason = "" if score is not None else "no score on a development set"
-    return Tried(head.learning_rate, score, step, reason, resumed_at=resumed_at(job_folder(head)))
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep came to.
+
+    Attributes:
+        config: what was asked for.
+        progress: of each group.
+        failures: one line for each head or cell that failed.
+    """
+
+    config: SweepConfig
+    progress: tuple[Progress, ...]
+    failures: tuple[str, ...]
+    _found: Found
+
+    @property
+    def records(self) -> list[Record]:
+        """The newest record of each cell of the sweep that has one, failed ones too."""
+        chosen = {one.group: self._found.chosen(one.group) for one in self.progress}
+        found = [
+            self._found.record(cell, chosen[group], finished=True) or self._found.record(cell)
+            for group in chosen
+            for cell in group.cells
+        ]
+        return [record for record in found if record is not None]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All records in the sweep's folder as one table, see `eval.results.frame`."""
+        from robustdistiller.eval.results.frame import read_frame
+
+        return read_frame([self.config.root])
 
 
-def _set_aside(group: Group, cells: list[Cell]) -> None:
-    """Move the records that are about to be replaced below ``superseded/``: no table looks there, nothing is lost."""
-    now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-    for path in {path for cell in cells for path in record_files(cell)}:
-        for file in path.parent.glob(f"{path.stem}.*"):  # results of single items stand beside
-            target = group.root / "superseded" / now / file.relative_to(group.root / "records")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
+def sweep(
+    config: SweepConfig | str | Path,
+    policy: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> SweepResult:
+    """Train and evaluate heads of many upstreams on many tasks, conditions and seeds; every number becomes a record.
+
+    Started again, it runs what is missing.
+
+    Args:
+        config: what is asked for, or its YAML file.
+        policy: instead of the configuration's, one of ``reuse``, ``rerun`` and ``show``.
+        say: called with one line for each event.
+
+    Returns:
+        Records, a frame of them, and what failed.
+
+    Raises:
+        SweepError: it cannot run as it is written, or its folder is in use; before anything is trained.
+    """
+    asked = config if isinstance(config, SweepConfig) else load(config)
+    return Sweep(asked.with_policy(policy), say=say).run()
+
+
+def make_engine(config: SweepConfig, say: Callable[[str], None] = lambda line: None) -> Engine:
+    """Who does the work, as a configuration asks.
+
+    Args:
+        config: the sweep's.
+        say: called with one line when a cluster takes no more jobs for now.
+
+    Raises:
+        SweepError: it cannot be done here.
+    """
+    settings = config.executor
+    if settings.kind == "local":
+        return InProcess()
+    if settings.kind == "slurm":
+        from robustdistiller.eval.sweep.slurm import Slurm
+
+        return Slurm(settings, config.root / "jobs" / "slurm", say)
+    return Pool(_devices(config), settings.workers, settings.per_device, settings.memory_gb, settings.threads)
+
+
+def _devices(config: SweepConfig) -> list[str]:
+    given = config.executor.devices or [config.device]
+    if given not in (["auto"], ["cuda"]):
+        return given
+    import torch
+
+    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if not found and given == ["cuda"]:
+        raise SweepError("device is cuda, but PyTorch finds no GPU here; leave it out, or give device: cpu")
+    return found or ["cpu"]
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    try:
-        with locked(root / ".lock", wait=False):
-            yield
-    except Busy as error:
-        raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
+def _locked(root: Path, say: Callable[[str], None]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root / ".lock", wait=False))
+        except Busy as error:
+            raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise SweepError(f"nothing can be written to {root}: {error.strerror or error}") from error
+            say(f"The file system of {root} has no locks: make sure that no other sweep runs in this folder")
+        yield
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

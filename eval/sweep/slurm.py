@@ -1,80 +1,59 @@
-"""SLURM as an executor: job arrays through submitit; jobs go on when the sweep that submitted them does not."""
+"""Jobs on SLURM: job arrays through submitit; they go on when the sweep that submitted them does not."""
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import json
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from robustdistiller.eval.sweep import jobs as jobs_module
-from robustdistiller.eval.sweep.config import SweepConfig
-from robustdistiller.eval.sweep.errors import SweepError
-from robustdistiller.eval.sweep.executors import lost
-from robustdistiller.eval.sweep.jobs import Job, Outcome, captured, run_job
+from robustdistiller.common.files import write_text
+from robustdistiller.eval.sweep.config import ExecutorConfig, SweepError
+from robustdistiller.eval.sweep.engine import Job, Outcome
+from robustdistiller.eval.sweep.pool import lost
+from robustdistiller.eval.sweep.worker import SlurmTask
 
 _NOTE = "slurm.json"
-# A job that left the queue may be ahead of its files on a shared disk.
-_LATE_S = 15.0
+# What sbatch says where a user may have no more jobs in the queue for now, or no array of that size.
+_LIMIT = re.compile(
+    r"MaxSubmit|SubmitJobs?Limit|submit limit|MaxJobs|Invalid job array spec|temporarily", re.IGNORECASE
+)
 
 
-class SlurmTask:
-    """What runs on a node; submitit calls `checkpoint` when the job's time is up or it is preempted.
-
-    Args:
-        folder: of the job.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def __call__(self) -> str:
-        folder = Path(self.folder)
-        with captured(folder / jobs_module.LOG_FILE):
-            return run_job(folder).state
-
-    def checkpoint(self) -> Any:
-        """The same job again: a head goes on from its last checkpoint, an evaluation with its next condition."""
-        from submitit.helpers import DelayedSubmission
-
-        jobs_module.LEAVING.set()
-        folder = Path(self.folder)
-        job = Job.read(folder)
-        if job.fresh:  # begun anew already
-            jobs_module.write_json(folder / jobs_module.JOB_FILE, {**job.to_dict(), "fresh": False})
-        return DelayedSubmission(SlurmTask(self.folder))
-
-
-class SlurmExecutor:
-    """Submits what is ready as one job array, and watches the queue.
+class Slurm:
+    """Submits what is ready as job arrays, and watches the queue with one call of squeue at a time.
 
     Args:
-        sweep: for its executor's settings.
+        settings: of the sweep's file.
+        folder: of submitit's files, seen by all nodes.
+        say: called with one line when the cluster takes no more jobs for now, or does not answer.
 
     Raises:
         SweepError: submitit or SLURM's commands are missing, or an option is none of sbatch's.
     """
 
     poll_s = 2.0
+    late_s = 15.0  # a job that left the queue may be ahead of its files on a shared disk
+    retry_s = 60.0  # until a cluster that refused jobs is asked again, unless one of ours ends before
 
-    def __init__(self, sweep: SweepConfig) -> None:
-        settings = sweep.executor
+    def __init__(self, settings: ExecutorConfig, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
         try:
             import submitit
         except ModuleNotFoundError as error:
-            raise SweepError("executor slurm needs submitit: pip install submitit") from error
+            raise SweepError("executor slurm needs submitit: pip install 'robustdistiller[slurm]'") from error
         missing = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
         if missing:
             raise SweepError(
                 f"executor slurm needs SLURM's commands, and {', '.join(missing)} cannot be found here; "
                 "start the sweep on a login node, or use executor kind pool"
             )
-        self.slots = settings.array_parallelism
-        folder = sweep.root / "jobs" / "slurm"
+        self.slots, self._most, self._say = settings.array_parallelism, settings.max_queued, say
         folder.mkdir(parents=True, exist_ok=True)
         self._submitit = submitit.AutoExecutor(
             folder=str(folder), cluster="slurm", slurm_max_num_timeout=settings.max_requeues
@@ -98,51 +77,86 @@ class SlurmExecutor:
             **{name: value for name, value in options.items() if value is not None},
         )
         self._running: dict[Path, tuple[Job, str]] = {}
-        self._gone: dict[Path, float] = {}
+        self._ours: set[str] = set()  # in the queue at the last look; a job that is done may still be leaving
+        self._gone_s: dict[Path, float] = {}
+        self._refused_s: float | None = None
+        self._said: set[str] = set()
 
-    def room(self) -> int:
-        return 1_000_000
+    @property
+    def running(self) -> list[Job]:
+        """Jobs that are in the queue or run."""
+        return [job for job, _ in self._running.values()]
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Sequence[Job]) -> list[Job]:
+        """Follow those of the jobs that an earlier sweep submitted, and submit what the cluster takes of the others."""
+        begun = []
+        known = {job.folder: job_id for job in jobs if (job_id := _note(job)) is not None}
+        if known:
+            queued = self._queue()
+            if queued is None:
+                return []  # SLURM does not answer: to submit now could be to submit twice
+            for job in jobs:
+                if known.get(job.folder) in queued and job.outcome is None:
+                    self._follow(job, known[job.folder])
+                    begun.append(job)
+        new = [job for job in jobs if job not in begun]
+        new = new[: self._room(len(new))]
+        return [*begun, *new[: self._submit(new)]]
+
+    def _room(self, wanted: int) -> int:
+        if self._refused_s is not None and time.monotonic() - self._refused_s < self.retry_s:
+            return 0
+        return max(0, min(wanted, self._most - len(self._ours))) if self._most else wanted
+
+    def _submit(self, jobs: Sequence[Job]) -> int:
+        """Submit jobs as one array, or fewer of them where the cluster takes no more; returns how many."""
         for job in jobs:
             job.write()
-        try:
-            with self._submitit.batch():
-                submitted = [self._submitit.submit(SlurmTask(str(job.folder))) for job in jobs]
-        except Exception as error:
-            said = str(getattr(error, "stderr", "") or error).strip().splitlines()
-            raise SweepError(f"sbatch refused the jobs: {said[-1] if said else type(error).__name__}") from error
-        for job, one in zip(jobs, submitted):
-            jobs_module.write_json(job.folder / _NOTE, {"job_id": one.job_id})
-            self._running[job.folder] = job, one.job_id
+        count = len(jobs)
+        while count:
+            try:
+                with contextlib.redirect_stderr(io.StringIO()), self._submitit.batch():
+                    submitted = [self._submitit.submit(SlurmTask(str(job.folder))) for job in jobs[:count]]
+                break
+            except Exception as error:
+                said = str(error).strip().splitlines() or [type(error).__name__]
+                if not any(map(_LIMIT.search, said)):
+                    raise SweepError(f"sbatch refused the jobs: {said[-1]}") from error
+                self._say_once(f"The cluster takes no more jobs for now ({said[-1]}): the others are submitted later")
+                count //= 2
+        self._refused_s = None if count == len(jobs) else time.monotonic()
+        for job, one in zip(jobs, submitted if count else ()):
+            write_text(job.folder / _NOTE, json.dumps({"job_id": one.job_id}))
+            self._follow(job, one.job_id)
+        return count
+
+    def _follow(self, job: Job, job_id: str) -> None:
+        self._running[job.folder] = job, job_id
+        self._ours.add(job_id)
 
     def poll(self) -> list[tuple[Job, Outcome]]:
+        """Jobs that left an outcome, or left the queue without one."""
         ended = []
-        queued = queue() if self._running else {}
+        queued = self._queue() if self._ours else set()
+        if queued is not None:
+            self._ours &= queued | {job_id for _, job_id in self._running.values()}
         for folder, (job, job_id) in list(self._running.items()):
             outcome = job.outcome
             if outcome is None and queued is not None and job_id not in queued:
-                first = self._gone.setdefault(folder, time.monotonic())
-                if time.monotonic() - first > _LATE_S:
-                    outcome = job.outcome or lost(job, f"left SLURM's queue (job {job_id}{state_of(job_id)})")
+                first_s = self._gone_s.setdefault(folder, time.monotonic())
+                if time.monotonic() - first_s > self.late_s:
+                    outcome = job.outcome or lost(job, f"left SLURM's queue (job {job_id}{_state_of(job_id)})")
             elif outcome is None:
-                self._gone.pop(folder, None)
+                self._gone_s.pop(folder, None)
             if outcome is not None:
                 del self._running[folder]
+                (folder / _NOTE).unlink(missing_ok=True)
+                self._refused_s = None
                 ended.append((job, outcome))
         return ended
 
-    def adopt(self, job: Job) -> bool:
-        note = job.folder / _NOTE
-        if not note.is_file() or job.outcome is not None:
-            return False
-        job_id = json.loads(note.read_text(encoding="utf-8"))["job_id"]
-        if job_id not in (queue() or {}):
-            return False
-        self._running[job.folder] = job, job_id
-        return True
-
     def stop(self) -> str:
+        """Jobs stay where they are."""
         if not self._running:
             return ""
         numbers = sorted({job_id.split("_")[0] for _, job_id in self._running.values()}, key=int)
@@ -151,17 +165,31 @@ class SlurmExecutor:
             f"`scancel {' '.join(numbers)}` ends them"
         )
 
+    def _queue(self) -> set[str] | None:
+        """The user's jobs in the queue; None when SLURM does not answer."""
+        command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or [f"squeue ended with status {done.returncode}"])[-1]
+            self._say_once(f"SLURM does not answer ({said}): asking again")
+            return None
+        return set(done.stdout.split())
 
-def queue() -> dict[str, str] | None:
-    """State of each of the user's jobs in the queue, by job id; None when SLURM does not answer."""
-    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+
+def _note(job: Job) -> str | None:
+    """The number under which a job was submitted; None when it was not, or has ended."""
+    try:
+        return json.loads((job.folder / _NOTE).read_text(encoding="utf-8"))["job_id"]
+    except FileNotFoundError:
         return None
-    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if line.strip())
 
 
-def state_of(job_id: str) -> str:
+def _state_of(job_id: str) -> str:
     """How SLURM says a job ended, e.g. ``, OUT_OF_MEMORY``; empty when it has forgotten."""
     command = ["scontrol", "--oneliner", "show", "job", job_id]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

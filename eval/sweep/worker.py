@@ -1,7 +1,7 @@
-"""A process that does one job: ``python -m robustdistiller.eval.sweep.worker FOLDER``.
+"""A process that does one job: ``python -m robustdistiller.eval.sweep.worker FOLDER``, or what submitit starts.
 
-It ends when its standard input does, that is when the sweep that started it has died: nobody would see its result, and
-a sweep started again would run the job a second time beside it.
+The first ends when its standard input does, that is when the process that started it has died: nobody would see its
+result, and the next start would run the job a second time beside it. Nothing heavy is imported before the work is.
 """
 
 from __future__ import annotations
@@ -12,15 +12,40 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
+
+from robustdistiller.eval.sweep import engine
+
+
+class SlurmTask:
+    """What runs on a node of a cluster; submitit calls `checkpoint` when its time is up or it is preempted.
+
+    Args:
+        folder: of the job.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self) -> str:
+        """Do the job."""
+        folder = Path(self.folder)
+        with engine.captured(folder / engine.LOG_FILE):
+            return engine.do_job(folder).state
+
+    def checkpoint(self) -> Any:
+        """The same job again: a head goes on from its last checkpoint, an evaluation with its next condition."""
+        from submitit.helpers import DelayedSubmission
+
+        engine.LEAVING.set()
+        return DelayedSubmission(SlurmTask(self.folder))
 
 
 def main(folder: str) -> int:
     """Do the job of a folder; returns the exit status."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
-    from robustdistiller.eval.sweep.jobs import run_job
-
-    return 0 if run_job(Path(folder)).state == "done" else 1
+    return 0 if engine.do_job(Path(folder)).state == "done" else 1
 
 
 def _end_with_parent() -> None:

@@ -1,7 +1,8 @@
-"""The main job in a tiny setting: stopped, continued, its table and picture; then `table` on its records."""
+"""The quickstart in a tiny setting: stopped, continued, its table and picture, its sweep's file run again."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -14,8 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.cli.main_job import MainJob
+from robustdistiller.cli.quickstart_plan import Distil, Quickstart
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.results.files import read_records
+from robustdistiller.eval.sweep import load
+from robustdistiller.eval.sweep.engine import Outcome
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from tests.waiting import HANG_S, wait_until
 
@@ -42,7 +46,7 @@ def teacher(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
-    """The job's folder after it was stopped once and continued, and what both calls printed."""
+    """The folder after it was stopped once and continued, and what both calls printed."""
     out = tmp_path_factory.mktemp("job") / "quickstart"
     options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
     options += [part for condition in CONDITIONS for part in ("--condition", condition)]
@@ -50,26 +54,26 @@ def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
     log = out.parent / "first.log"
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
-        wait_until((out / "logs" / "head-of-teacher.log").exists, process)  # corpus and one student are there
+        wait_until(lambda: list(out.glob("heads/*/*/lr-*")), process)  # corpus and students are there
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(HANG_S) == 130, log.read_text()
-    corpus = (out / "corpus" / "corpus.json").stat().st_mtime_ns
+    made = {path: path.stat().st_mtime_ns for path in (out / "corpus" / "corpus.json", *out.glob("students/*/*.ckpt"))}
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (out / "corpus" / "corpus.json").stat().st_mtime_ns == corpus
+    assert len(made) == 3 and {path: path.stat().st_mtime_ns for path in made} == made, "what was finished is reused"
     return out, log.read_text(), done.stdout
 
 
-def test_stopping_is_announced_and_what_was_finished_is_reused(finished):
+def test_stopping_is_announced_and_what_was_finished_is_not_done_again(finished):
     _, first, second = finished
-    assert "mini corpus: done" in first and "the same command continues" in first
-    assert "mini corpus: reused" in second
-    assert "head of teacher: running" in second
+    assert "mini corpus: done" in first and "distil plain student: done" in first
+    assert "the same command continues" in first
+    assert "distil" not in second.split("Done in")[0] and "teacher / IC / seed 1337: evaluating: done" in second
 
 
 def test_one_record_per_upstream_and_condition(finished):
     out, _, _ = finished
-    records = read_records(out / "records")
+    records = read_records(out)
     assert sorted((r.label, r.condition) for r in records) == sorted((u, c) for u in LABELS for c in CONDITIONS)
     assert {(r.status, r.items_scored, r.items_expected) for r in records} == {("ok", 346, 346)}
     for condition in CONDITIONS:  # everybody heard the same
@@ -94,7 +98,7 @@ def test_started_once_more_it_only_shows_the_table(finished, teacher):
     options += [part for condition in CONDITIONS for part in ("--condition", condition)]
     result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
-    assert result.output.count(": reused") == 13 and ": running" not in result.output
+    assert "distil plain" not in result.output.split("Done in")[0] and "evaluating" not in result.output
 
 
 def test_the_table_can_be_made_again(finished, tmp_path):
@@ -105,28 +109,54 @@ def test_the_table_can_be_made_again(finished, tmp_path):
     assert (tmp_path / "leaderboard.csv").read_bytes() == (out / "leaderboard.csv").read_bytes()
 
 
+def test_its_sweep_is_a_file_that_can_be_run_again(finished):
+    out, _, _ = finished
+    result = CliRunner().invoke(app, ["sweep", str(out / "quickstart.yaml"), "--dry-run"])
+    assert result.exit_code == 0 and "0 cells to run, 10 not; 0 heads to train." in result.output
+
+
 def test_a_missing_teacher_is_said_at_once(tmp_path):
     result = CliRunner().invoke(
         app, ["quickstart", "--out", str(tmp_path / "q"), "--teacher", str(tmp_path / "no.ckpt")]
     )
-    assert result.exit_code == 1 and "no teacher at" in result.output and not (tmp_path / "q").exists()
-
-
-def test_other_settings_make_other_students_but_the_same_corpus(tmp_path, teacher):
-    from robustdistiller.cli.stages import Job
-
-    def signatures(**settings):
-        stages = MainJob(tmp_path, teacher=teacher, **settings).stages()
-        return Job(stages, tmp_path)._signatures
-
-    few, many = signatures(distill_steps=3), signatures(distill_steps=4)
-    changed = {name for name in few if few[name] != many[name]}
-    assert changed == {
-        f"{what} {kind} student" for what in ("distil", "head of", "scores of") for kind in ("plain", "robust")
-    }
+    assert result.exit_code == 2 and "no teacher at" in result.output and not (tmp_path / "q").exists()
 
 
 def test_a_condition_that_is_none_is_refused_before_anything_is_made(tmp_path, teacher):
     options = ["--out", str(tmp_path / "q"), "--teacher", str(teacher), "--condition", "noise:snr=5"]
     result = CliRunner().invoke(app, ["quickstart", *options])
-    assert result.exit_code == 1 and "did you mean 'snr_db'?" in result.output and not (tmp_path / "q").exists()
+    assert result.exit_code == 2 and "did you mean 'snr_db'?" in result.output and not (tmp_path / "q").exists()
+
+
+def test_other_settings_make_other_students(tmp_path, teacher):
+    plan = Quickstart(tmp_path / "a", teacher)
+    for job in plan.distillations():
+        write_text(job.work.folder / "student.ckpt", "")
+        write_text(job.folder / "made_from.txt", job.work.made_from)
+        Outcome("done").write(job.folder)
+    assert plan.distillations() == []
+    assert len(dataclasses.replace(plan, steps=4).distillations()) == 2
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = dataclasses.replace(plan, out=tmp_path / "b")
+    assert moved.distillations() == [], "a folder may be moved"
+    (tmp_path / "b" / "students" / "plain" / "student.ckpt").unlink()
+    assert [job.title for job in moved.distillations()] == ["distil plain student"]
+
+
+def test_a_student_of_other_settings_is_removed_and_one_of_the_same_is_gone_on_with(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("robustdistiller.pretrain.load_config", lambda recipe, overrides: overrides[-1])
+    monkeypatch.setattr("robustdistiller.pretrain.distill", lambda _: found.append((tmp_path / "s" / "half").exists()))
+    for made_from in ("a", "a", "b"):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        (tmp_path / "s" / "half").touch()
+        Distil("distilhubert", (), tmp_path / "s", made_from)(tmp_path / "job")
+    assert found == [False, True, False]
+
+
+def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teacher):
+    plan = Quickstart(tmp_path / "007 #1", teacher, head_steps=80, seed=3, conditions=("clean",))
+    config = load(plan.write_sweep())
+    assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
+    assert config.tasks[0].override["runner.eval_step"] == 10 and config.tasks[0].learning_rates == [2e-2]
+    assert config.upstreams[0].label == "teacher"

@@ -290,6 +290,17 @@ def test_a_source_is_the_same_under_another_folder_name(noise_folder, tmp_path):
     assert changed["digest"] != described[0]["digest"]
 
 
+def test_a_head_trained_in_noise_is_the_same_under_another_folder_name(noise_folder, tmp_path):
+    condition = Condition.parse("noise:snr_db=5")
+    plans = []
+    for folder in (noise_folder, shutil.copytree(noise_folder, tmp_path / "musan_noise")):
+        sources = Sources(noise=(str(folder),))
+        found = sources.corruptors([condition])
+        described = {condition.label: sources.describe(condition, found[condition])}
+        plans.append(TrainingPlan(found, described, 0, tasks.get("IC")))
+    assert plans[0].note() != plans[1].note() and plans[0].identity() == plans[1].identity()
+
+
 def test_the_digest_of_audio_is_of_every_sample(intents, corruptors):
     _, view = corrupted_by(intents, corruptors["noise:snr_db=5"])
     _, again = corrupted_by(intents, corruptors["noise:snr_db=5"], batch_size=3)

@@ -119,10 +119,12 @@ def test_without_items_of_both_there_is_a_difference_and_no_interval(folder):
     assert np.isnan(found["mean of 4 conditions"].p)
 
 
-def test_runs_under_other_rules_get_no_verdict(folder):
-    boards.write_answers(folder, "other", gain=-0.3, **boards.OTHER_RULES)
+def test_runs_under_other_rules_get_no_verdict_but_a_reason(folder):
+    why = "runner.total_steps is 4, not 200000"
+    boards.write_answers(folder, "other", gain=-0.3, non_standard=[why], **boards.OTHER_RULES)
     found = lines(folder, "teacher", "other")["clean"]
-    assert found.p < 0.001 and found.better == "" and found.remark == "run under different rules"
+    assert found.p < 0.001 and found.better == ""
+    assert found.remark == f"run under different rules; the rules: of one only, {why}"
 
 
 def test_the_command_prints_verdicts(folder):

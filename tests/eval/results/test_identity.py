@@ -17,6 +17,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import digest_of
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.files import look_up, record_path, write_record
+from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.identity import (
     cell_id,
     condition_digest,
@@ -228,6 +229,18 @@ def test_no_two_different_cells_share_a_file(folder):
     cells = {cell_id(record) for record in records}
     assert len({record_path("r", record) for record in records}) == len(cells) == len({c.digest() for c in cells})
     assert 10 < len(cells) < len(records)
+
+
+def test_the_frame_puts_together_what_is_comparable_and_nothing_else(folder, tmp_path):
+    """Rows that agree in these columns are comparable, and the other way round."""
+    alike = ["task", "split", "fold", "metric", "items", "rules", "condition_id", "draws"]
+    base = record_of(Run(), folder)
+    for number, (name, (change, _, comparable, _)) in enumerate((ANYWHERE | CORRUPTED).items()):
+        root = tmp_path / str(number)
+        write_record(root / "one", base)
+        write_record(root / "two", dataclasses.replace(record_of(change(Run()), folder), start_utc="2027-01-01"))
+        frame = read_frame([root])
+        assert (len(frame[alike].drop_duplicates()) == 1) is comparable, name
 
 
 def test_what_is_different_is_said(folder):

@@ -1,106 +1,137 @@
-"""A sweep without s3prl: an executor that leaves behind what the real jobs leave."""
+"""A sweep without s3prl: an engine that leaves behind what the real jobs leave."""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.record import example_record
-from robustdistiller.eval.run.head_checkpoint import HeadNote
-from robustdistiller.eval.sweep import SweepConfig, TaskEntry, UpstreamEntry, expand, heard_of, make_plan
-from robustdistiller.eval.sweep.jobs import Job, Outcome
-from robustdistiller.eval.sweep.run import Sweep
+from robustdistiller.eval.sweep import Sweep, SweepConfig, TaskEntry, UpstreamEntry
+from robustdistiller.eval.sweep.engine import Job, Outcome
 
 
-class FakeExecutor:
+class FakeEngine:
     """Does every job at once.
 
     Attributes:
-        dev: accuracy on the development set by learning rate, 0 to 1.
+        dev: accuracy on the development set by learning rate, per cent.
         fails: title parts of jobs that fail, with their reason.
         failing_conditions: conditions whose record says failed.
         silent: evaluations end without writing records.
         done: titles of the jobs begun, in order.
+        works: what was to be done, by title.
+        salt: changes what comes out of a training.
     """
 
     slots, poll_s = 2, 0.0
 
     def __init__(self) -> None:
-        self.dev = {1e-1: 0.2, 1e-2: 0.7, 1e-3: 0.5}
+        self.dev = {1e-1: 20.0, 1e-2: 70.0, 1e-3: 50.0}
         self.fails: dict[str, str] = {}
         self.failing_conditions: set[str] = set()
-        self.silent = False
+        self.silent = self.stopped = False
+        self.salt = ""
         self.done: list[str] = []
-        self.stopped = False
+        self.works: dict[str, object] = {}
         self._ended: list[tuple[Job, Outcome]] = []
+        self._minute = 0
 
-    def room(self) -> int:
-        return 3
+    @property
+    def running(self) -> list[Job]:
+        return [job for job, _ in self._ended]
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
+    def start(self, jobs: Sequence[Job]) -> list[Job]:
+        begun = list(jobs[:3])
+        for job in begun:
             job.write()
             self.done.append(job.title)
+            self.works[job.title] = job.work
             reason = next((why for part, why in self.fails.items() if part in job.title), "")
-            outcome = Outcome("failed", reason, 1.0) if reason else getattr(self, job.kind)(job)
-            outcome.write(job.folder)
-            self._ended.append((job, outcome))
+            outcome = Outcome("failed", reason, 1.0) if reason else getattr(self, job.work.doing)(job)
+            self._ended.append((job, outcome.write(job.folder)))
+        return begun
 
     def poll(self) -> list[tuple[Job, Outcome]]:
         ended, self._ended = self._ended, []
         return ended
 
-    def adopt(self, job: Job) -> bool:
-        return False
-
     def stop(self) -> str:
         self.stopped = True
         return "stopped"
 
-    def contract(self, job: Job) -> Outcome:
-        return Outcome("done", wall_s=1.0)
+    def checking(self, job: Job) -> Outcome:
+        return Outcome(
+            "done", "", 1.0, {"kind": "check", "weights": "cd" * 32, "weights_of": "tensors", "parameters": 7}
+        )
 
-    def train(self, job: Job) -> Outcome:
-        folder = Path(job.work["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "dev-best.ckpt").touch()
-        rate = job.work["config"]["optimizer"]["lr"]
-        scores = {"split": "dev", "step": 10, "scalars": {"fluent_commands/dev-acc": self.dev[rate]}}
-        HeadNote(dev_scores=[{**scores, "saved": ["dev-best.ckpt"]}]).write(folder)
-        return Outcome("done", wall_s=20.0, work_done=10)
+    def training(self, job: Job) -> Outcome:
+        head = job.work.head
+        head.folder.mkdir(parents=True, exist_ok=True)
+        made = f"{head.folder}{self.salt}"
+        with zipfile.ZipFile(head.folder / "dev-best.ckpt", "w") as file:
+            file.writestr("data.pkl", made)
+        result = {
+            "head": hashlib.sha256(made.encode()).hexdigest(),
+            "checkpoint": "dev-best.ckpt",
+            "dev_score": self.dev[head.config["optimizer"]["lr"]],
+            "step": 10,
+        }
+        timed = {"kind": "train", "upstream": job.work.key[0], "task": job.work.key[1], "units": 10}
+        return Outcome("done", "", 20.0, {**result, **timed})
 
-    def evaluate(self, job: Job) -> Outcome:
+    def evaluating(self, job: Job) -> Outcome:
         if self.silent:
             return Outcome("failed", "its process was killed by signal 9")
-        bad = ""
-        for call in job.work["calls"]:
-            given = dict(itertools.pairwise(call))
-            selection = HeadNote.read(Path(given["-e"]).parent).selection
-            for condition in [value for option, value in itertools.pairwise(call) if option == "--condition"]:
+        work, bad = job.work, ""
+        for split, conditions in work.cells.items():
+            for condition in conditions:
                 failed = {"status": "failed", "reason": "RuntimeError: a file vanished"}
-                bad = bad or (failed["reason"] if condition in self.failing_conditions else "")
-                record = example_record(
-                    label=given["--label"],
-                    condition=condition,
-                    split=given["-t"],
-                    selection=selection,
-                    learning_rate=selection["learning_rate"],
-                    head_digest=made_digest(selection=selection),
-                    duration_s=3.0,
-                    **(failed if condition in self.failing_conditions else {}),
-                )
-                write_record(given["--records"], record)
-        return Outcome("failed" if bad else "done", bad, 6.0)
+                fails = condition.label in self.failing_conditions
+                bad = bad or (failed["reason"] if fails else "")
+                self._write(work, split, condition, failed if fails else {})
+        timed = {"kind": "evaluate", "upstream": work.key[0], "task": work.key[1], "units": 2}
+        return Outcome("failed" if bad else "done", bad, 6.0, timed)
+
+    def _write(self, work, split, condition, failed) -> None:
+        sources = work.sources.corruptors([condition], work.corruption_seed)
+        described = work.sources.describe(condition, sources[condition])
+        made = None if work.checkpoint is None else zipfile.ZipFile(work.checkpoint).read("data.pkl")
+        record = example_record(
+            upstream=work.head.upstream.name,
+            label=work.head.upstream.label,
+            task=work.head.task.code,
+            fold=work.head.config["downstream_expert"]["datarc"].get("test_fold", ""),
+            seed=work.head.seed,
+            condition=condition.label,
+            sources=described,
+            corruption_seed=0 if condition.kind == "clean" else work.corruption_seed,
+            split=split,
+            selection=work.selection,
+            learning_rate=work.head.config["optimizer"]["lr"],
+            head_digest="" if made is None else hashlib.sha256(made).hexdigest(),
+            rules_digest="",
+            start_utc=self._time(),
+            duration_s=3.0,
+        )
+        write_record(work.records, replace(record, **failed))
+
+    def _time(self) -> str:
+        """Later than anything before, without waiting for it."""
+        self._minute += 1
+        now = datetime.now(timezone.utc)
+        return now.replace(microsecond=0).isoformat()
 
 
 @pytest.fixture
-def executor() -> FakeExecutor:
-    return FakeExecutor()
+def engine() -> FakeEngine:
+    return FakeEngine()
 
 
 @pytest.fixture
@@ -118,17 +149,16 @@ def config(tmp_path: Path) -> SweepConfig:
 
 
 @pytest.fixture
-def go(executor: FakeExecutor) -> Callable[..., Sweep]:
-    """Plans and runs a sweep; what was said is in `said`, jobs begun by this call in `executor.done`."""
+def go(engine: FakeEngine) -> Callable[..., Sweep]:
+    """Plans and runs a sweep: what was said is in `said`, its result in `result`, its jobs in `engine.done`."""
 
     def run(config: SweepConfig) -> Sweep:
-        executor.done.clear()
-        groups = expand(config)
-        heard = heard_of(config, groups[0].conditions)
+        engine.done.clear()
+        engine.works.clear()
         said: list[str] = []
-        sweep = Sweep(config, make_plan(groups, config.policy, heard), heard, executor, said.append)
+        sweep = Sweep(config, engine, said.append)
         sweep.said = said
-        sweep.run()
+        sweep.result = sweep.run()
         return sweep
 
     return run

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.sweep import SweepError, expand, load
-from robustdistiller.eval.sweep.cells import learning_rates
+from robustdistiller.eval.sweep import SweepConfig, SweepError, load
+from robustdistiller.eval.sweep.cells import expand, learning_rates
+from robustdistiller.eval.sweep.run import make_engine
 from robustdistiller.upstream.pretrained import resolve as resolving
 
 
@@ -40,7 +41,7 @@ def test_defaults_and_short_forms(tmp_path):
         ({"learning_rates": ["fast"]}, r"learning_rates\[0\]: found 'fast', expected a number"),
         ({"learning_rates": [-1.0]}, "learning_rates must be positive"),
         ({"seeds": []}, "seeds is empty"),
-        ({"policy": "sometimes"}, "policy must be one of reuse, rerun, show"),
+        ({"policy": "sometimes"}, "policy must be one of reuse, rerun, show, found 'sometimes'"),
         ({"conditions": ["noise:snr=5"]}, "did you mean 'snr_db'"),
         ({"tasks": ["ICC"]}, "unknown task 'ICC'; did you mean 'IC'"),
         ({"tasks": ["IC"]}, r"needs data that is not there.*data: \{file_path: PATH\}"),
@@ -60,7 +61,19 @@ def test_defaults_and_short_forms(tmp_path):
             {"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]},
             "no.ckpt: expected a file",
         ),
-        ({"upstreams": [{"name": "a", "checkpoint": "lr=1/s.ckpt"}]}, "takes no paths with '='"),
+        ({"device": "gpu"}, "device must be auto, cpu, cuda or cuda:N, found 'gpu'"),
+        (
+            {"device": "cpu", "executor": {"kind": "pool", "devices": ["cuda:0", "cuda:1"]}},
+            "device is cpu, but .* GPUs",
+        ),
+        ({"device": "cpu", "executor": {"kind": "slurm", "gpus": 1}}, "device is cpu, but .* GPUs"),
+        (
+            {"device": "cpu", "executor": {"kind": "slurm", "slurm": {"gres": "gpu:a100:1"}}},
+            "device is cpu, but .* GPUs",
+        ),
+        ({"device": "cuda", "executor": {"kind": "pool", "devices": ["cpu"]}}, "device is cuda, but .* name cpu"),
+        ({"device": "cuda", "executor": {"kind": "slurm"}}, r"given no GPU; add executor: \{gpus: 1\}"),
+        ({"search": "twice"}, "search: found 'twice', expected 'once' or 'every'"),
         ({"upstreams": [{"checkpoint": "s.ckpt"}]}, r"upstreams\[0\].name is missing"),
     ],
 )
@@ -96,6 +109,7 @@ def test_nothing_is_downloaded_for_a_sweep_whose_data_are_missing(tmp_path, monk
         ({"runner.total_stps": 5}, "unknown key 'runner.total_stps'; did you mean 'total_steps'"),
         ({"runner.total_steps": 100}, "runner.eval_step is 4000 and runner.total_steps only 100"),
         ({"optimizer.lr": 0.1}, "give learning_rates"),
+        ({"runner.evaluate_ratio": 0.5}, "gives numbers of a part of the test set; for a quick look set quick"),
     ],
 )
 def test_overrides_are_checked(tmp_path, override, message):
@@ -105,11 +119,11 @@ def test_overrides_are_checked(tmp_path, override, message):
 
 
 def test_settings_that_s3prl_reads_beyond_the_shipped_ones_are_let_through(tmp_path):
-    override = {"scheduler": {"name": "cosine"}, "config.runner.evaluate_ratio": 0.5, "optimizer.weight_decay": 0.1}
+    override = {"scheduler": {"name": "cosine"}, "config.runner.fp16": True, "optimizer.weight_decay": 0.1}
     task = {"task": "IC", "data": {"file_path": str(tmp_path)}, "override": override}
     (group,) = expand(load(file(tmp_path, tasks=[task])))
-    assert group.config["scheduler"] == {"name": "cosine"} and group.config["runner"]["evaluate_ratio"] == 0.5
-    assert group.heads[0].config["optimizer"] == {**group.config["optimizer"], "lr": 0.1, "weight_decay": 0.1}
+    assert group.config["scheduler"] == {"name": "cosine"} and group.config["runner"]["fp16"] is True
+    assert group.head(0.1).config["optimizer"] == {**group.config["optimizer"], "lr": 0.1, "weight_decay": 0.1}
 
 
 def test_a_task_without_a_development_set_takes_one_rate(tmp_path):
@@ -136,3 +150,62 @@ def test_place_follows_weights_and_settings_but_not_labels_and_data_paths(tmp_pa
     weights.write_bytes(b"two")
     others.add(place(upstreams=[student]))
     assert len(others | {first}) == 5
+
+
+def test_checkpoints_are_known_by_their_contents_folders_too(tmp_path):
+    def place(folder: str, weights: bytes) -> str:
+        model = tmp_path / folder
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text("{}")
+        (model / "model.safetensors").write_bytes(weights)
+        return expand(load(file(tmp_path, upstreams=[{"name": "robustdistiller_local", "checkpoint": str(model)}])))[
+            0
+        ].place
+
+    first = place("student-v1.2", b"one")
+    assert place("student-v1.2", b"two") != first, "exported again with other weights"
+    assert place("moved", b"one") == first
+
+
+def test_names_stay_as_they_are_written(tmp_path):
+    path = tmp_path / "names.yaml"
+    (tmp_path / "corpus").mkdir()
+    path.write_text(
+        f"out: 4711_3\nupstreams: [{{name: fbank, label: 007}}, {{name: mel, label: 1.10}}]\n"
+        f"tasks: [{{task: IC, name: 0x1f, data: {{file_path: {tmp_path}}}}}]\n"
+    )
+    config = load(path)
+    assert (config.out, [entry.label for entry in config.upstreams]) == ("4711_3", ["007", "1.10"])
+    assert config.tasks[0].name == "0x1f"
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "jobs", "devices"),
+    [
+        ({}, 2, "auto", None),
+        ({"executor": {"kind": "pool"}}, 2, "auto", ["cuda:0", "cuda:1"]),
+        ({"executor": {"kind": "pool"}}, 0, "auto", ["cpu"]),
+        ({"device": "cpu", "executor": {"kind": "pool"}}, 2, "cpu", ["cpu"]),
+        ({"executor": {"kind": "pool", "devices": ["cuda:0", "cuda:1"]}}, 2, "cuda", ["cuda:0", "cuda:1"]),
+        ({"executor": {"kind": "slurm", "gpus": 1}}, 0, "cuda", None),
+        ({"executor": {"kind": "slurm", "slurm": {"gres": "gpu:1"}}}, 0, "cuda", None),
+        ({"executor": {"kind": "slurm"}}, 0, "auto", None),
+    ],
+)
+def test_jobs_run_where_they_are_sent(tmp_path, monkeypatch, settings, gpus, jobs, devices):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    config = load(file(tmp_path, **settings))
+    assert config.job_device == jobs
+    if devices is not None:
+        assert make_engine(config)._devices == devices
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(SweepError, match="PyTorch finds no GPU here"):
+        make_engine(load(file(tmp_path, device="cuda", executor={"kind": "pool"})))
+
+
+def test_another_policy_is_another_configuration(tmp_path):
+    config: SweepConfig = load(file(tmp_path))
+    assert config.with_policy("always").policy == "rerun" and config.with_policy(None) is config

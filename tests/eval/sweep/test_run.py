@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +13,40 @@ import pytest
 import soundfile
 
 from robustdistiller.eval.report.board import leaderboard
-from robustdistiller.eval.results.files import read_records
-from robustdistiller.eval.sweep import SweepError, estimate, expand, heard_of, make_plan
-from robustdistiller.eval.sweep.live import progress_table
+from robustdistiller.eval.results.files import read_records, record_files
+from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, UpstreamEntry, sweep
+from robustdistiller.eval.sweep.plan import Timings, estimate
+from robustdistiller.eval.sweep.view import progress_table, summary
 
 NOISE = "noise:snr_db=5,noise=white"
 
 
 def records(config):
-    return {(r.label, r.condition): r for r in read_records(Path(config.out) / "records")}
+    return {(r.label, r.condition): r for r in read_records(Path(config.out))}
 
 
 def why(config):
-    groups = expand(config)
-    plans = make_plan(groups, config.policy, heard_of(config, groups[0].conditions))
+    plans = Sweep(config).plans.values()
     return [decision.why for plan in plans for decision in plan.decisions.values()]
+
+
+def trainings(engine):
+    return [title for title in engine.done if "training" in title]
 
 
 def change(config, **values):
     return dataclasses.replace(config, **values)
 
 
-def test_heads_are_chosen_on_dev_and_every_cell_becomes_a_record(config, go, executor):
-    assert go(config).exit_code == 0
-    assert len([title for title in executor.done if "training" in title]) == 6
+@pytest.fixture
+def one(config):
+    """One upstream only."""
+    return change(config, upstreams=config.upstreams[:1])
+
+
+def test_heads_are_chosen_on_dev_and_every_cell_becomes_a_record(config, go, engine):
+    result = go(config).result
+    assert result.failures == () and len(trainings(engine)) == 6
     found = records(config)
     assert sorted(found) == [(label, c) for label in ("fbank", "other") for c in ("clean", NOISE)]
     for record in found.values():
@@ -42,172 +54,307 @@ def test_heads_are_chosen_on_dev_and_every_cell_becomes_a_record(config, go, exe
         assert record.selection["dev_score"] == 70.0 and record.selection["metric"] == "accuracy"
         tried = {one["learning_rate"]: one["dev_score"] for one in record.selection["tried"]}
         assert tried == {1e-1: 20.0, 1e-2: 70.0, 1e-3: 50.0}
+    assert {(r.label, r.condition) for r in result.records} == set(found)
     # One evaluation for all conditions of a head, after all of its trainings.
-    assert [t for t in executor.done if "evaluating" in t and "fbank" in t] == ["fbank / IC / seed 1337: evaluating"]
-    assert len(leaderboard([config.out], published=False).groups) == 1
+    assert [t for t in engine.done if "evaluating" in t and "fbank" in t] == ["fbank / IC / seed 1337: evaluating"]
 
-    assert go(config).exit_code == 0
-    assert executor.done == []
+    assert go(config).result.failures == ()
+    assert engine.done == []
     assert [line[:23] for line in why(config)] == ["reused: accuracy 75.00%"] * 4
 
 
-def test_upstreams_whose_rates_differ_stand_in_one_table_and_other_grids_do_not(config, go, executor):
-    go(change(config, upstreams=config.upstreams[:1]))
-    executor.dev[1e-3] = 0.9
+def test_upstreams_whose_rates_differ_stand_in_one_table(config, one, go, engine):
+    go(one)
+    engine.dev[1e-3] = 90.0
     go(config)
     found = records(config)
     assert (found["fbank", "clean"].learning_rate, found["other", "clean"].learning_rate) == (1e-2, 1e-3)
-    assert len(leaderboard([config.out], published=False).groups) == 1
-    go(change(config, upstreams=config.upstreams[:1], learning_rates=[1e-2]))
+    go(change(one, learning_rates=[1e-2]))
     board = leaderboard([config.out], published=False)
     assert len(board.groups) == 1 and not any("different rules" in note for note in board.notes), "the rate is free"
 
 
-def test_policies(config, go, executor):
-    assert go(change(config, policy="show")).exit_code == 0 and executor.done == []
+def test_a_choice_says_what_was_tried_and_where_the_head_is(one, go):
+    go(one)
+    (path,) = Path(one.out).glob("heads/*/*/choice.json")
+    choice = json.loads(path.read_text())
+    assert (choice["learning_rate"], choice["head"]) == (1e-2, "lr-0.01/dev-best.ckpt")
+    assert (path.parent / choice["head"]).is_file()
+    assert [tried["dev_score"] for tried in choice["tried"]] == [20.0, 70.0, 50.0]
+    assert len({tried["head"] for tried in choice["tried"]}) == 3
+
+
+def test_policies_old_words_included(config, go, engine):
+    assert go(change(config, policy="only-cache")).result.records == [] and engine.done == []
     assert set(why(change(config, policy="show"))) == {"skipped: it has no record, and the policy is to run nothing"}
-    executor.failing_conditions = {NOISE}
-    assert go(config).exit_code == 1
+    engine.failing_conditions = {NOISE}
+    assert len(go(config).result.failures) == 2
     assert records(config)["fbank", NOISE].reason == "RuntimeError: a file vanished"
     assert records(config)["fbank", "clean"].status == "ok", "the other condition went on"
 
-    executor.failing_conditions = set()
-    assert go(config).exit_code == 0
-    assert executor.done == [f"{label} / IC / seed 1337: evaluating" for label in ("fbank", "other")]
-    calls = json.loads(next(Path(config.out).glob("jobs/fbank-none/*/evaluate/job.json")).read_text())["work"]["calls"]
-    assert [value for option, value in zip(calls[0], calls[0][1:]) if option == "--condition"] == [NOISE]
+    engine.failing_conditions = set()
+    assert go(change(config, policy="only-missing")).result.failures == ()
+    assert engine.done == [f"{label} / IC / seed 1337: evaluating" for label in ("fbank", "other")]
+    (conditions,) = engine.works["fbank / IC / seed 1337: evaluating"].cells.values()
+    assert [condition.label for condition in conditions] == [NOISE]
 
-    assert go(change(config, policy="rerun")).exit_code == 0
-    assert len(executor.done) == 2 + 6 + 2
-    assert len(list(Path(config.out).glob("superseded/**/*.json"))) >= 4 and len(records(config)) == 4
+    assert go(change(config, policy="always")).result.failures == ()
+    assert len(engine.done) == 2 + 6 + 2
+    assert all(work.fresh for title, work in engine.works.items() if "training" in title)
+    assert len(records(config)) == 4
 
 
-def test_a_failed_head_is_named_tried_again_and_its_number_replaced(config, go, executor):
-    executor.fails = {"learning rate 0.01": "RuntimeError: out of memory"}
-    one = change(config, upstreams=config.upstreams[:1])
-    sweep = go(one)
-    assert sweep.exit_code == 1
-    assert sweep.failures == ["fbank / IC / seed 1337, learning rate 0.01: RuntimeError: out of memory"]
+def test_nothing_is_moved_aside_and_the_newest_number_counts(one, go, engine):
+    go(one)
+    files = set(record_files(one.out))
+    engine.salt = "other weights"
+    again = go(change(one, policy="rerun"))
+    assert files < set(record_files(one.out)) and not (Path(one.out) / "superseded").exists()
+    heads = {record.head_digest for record in again.result.records}
+    assert len(heads) == 1 and why(one) == ["reused: accuracy 75.00%" + why(one)[0][23:]] * 2
+
+
+def test_a_failed_rate_is_tried_once_more_and_then_left_alone(one, go, engine):
+    engine.fails = {"learning rate 0.01": "RuntimeError: out of memory"}
+    first = go(one)
+    assert first.result.failures == ("fbank / IC / seed 1337, learning rate 0.01: RuntimeError: out of memory",)
     record = records(one)["fbank", "clean"]
     assert record.learning_rate == 1e-3 and record.selection["tried"][1]["reason"] == "RuntimeError: out of memory"
-    assert why(one)[0] == "runs: its head was chosen without learning rate 0.01, which failed"
+    assert why(one)[0].startswith("reused"), "there is a number"
+    assert [head.learning_rate for plan in Sweep(one).plans.values() for head in plan.train] == [1e-2]
 
-    executor.fails = {}
-    assert go(one).exit_code == 0
-    assert [t.split(": ")[1] for t in executor.done] == ["training, learning rate 0.01", "evaluating"]
-    assert records(one)["fbank", "clean"].learning_rate == 1e-2
-    old = [json.loads(p.read_text())["learning_rate"] for p in Path(one.out).glob("superseded/**/*.json")]
-    assert old == [1e-3, 1e-3]
+    go(one)
+    assert engine.done == ["fbank / IC / seed 1337: training, learning rate 0.01"]
+    go(one)
+    assert engine.done == [], "it fails whenever it is tried"
+
+    engine.fails = {}
+    go(change(one, policy="rerun"))
+    assert {r.learning_rate for r in Sweep(one).run().records} == {1e-2}
 
 
-def test_without_any_head_the_cells_say_so_and_others_go_on(config, go, executor):
-    executor.fails = {"fbank / IC / seed 1337: training": "ValueError: bad"}
-    sweep = go(config)
-    assert sweep.exit_code == 1 and records(config)["other", "clean"].status == "ok"
+def test_a_rate_that_fails_once_only_may_still_win(one, go, engine):
+    engine.fails = {"learning rate 0.01": "OSError: the disk was full"}
+    go(one)
+    engine.fails = {}
+    assert go(one).result.failures == ()
+    assert [title.split(": ")[1] for title in engine.done] == ["training, learning rate 0.01", "evaluating"]
+    assert {record.learning_rate for record in Sweep(one).run().records} == {1e-2}
+
+
+def test_without_any_head_the_cells_say_so_and_others_go_on(config, go, engine):
+    engine.fails = {"fbank / IC / seed 1337: training": "ValueError: bad"}
+    go(config)
+    assert records(config)["other", "clean"].status == "ok"
     record = records(config)["fbank", NOISE]
     assert record.status == "failed" and record.reason.startswith(
         "there is no head to evaluate (learning rate 0.1: Val"
     )
-    assert "skipped: its record is failed" in why(change(config, policy="show"))[0]
-    executor.fails = {}
-    assert go(config).exit_code == 0
-    assert {record.status for record in records(config).values()} == {"ok"}
+    assert (record.checkpoint_digest, record.parameters) == ("cd" * 32, 7), "the same system as when it works"
+    engine.fails = {}
+    assert go(config).result.failures == ()
+    assert {record.status for record in go(config).result.records} == {"ok"}
 
 
-def test_an_upstream_that_breaks_the_contract_trains_nothing(config, go, executor):
-    executor.fails = {"fbank: looking": "the upstream breaks the contract (rate): 3"}
-    assert go(config).exit_code == 1
-    assert not any("fbank / IC" in title for title in executor.done)
+def test_an_upstream_that_breaks_the_contract_trains_nothing(config, go, engine):
+    engine.fails = {"fbank: looking": "the upstream breaks the contract (rate): 3"}
+    go(config)
+    assert not any("fbank / IC" in title for title in engine.done)
     assert records(config)["fbank", "clean"].reason == "fbank was not tried: the upstream breaks the contract (rate): 3"
     assert records(config)["other", "clean"].status == "ok"
 
 
-def test_a_dead_evaluation_is_recorded(config, go, executor):
-    executor.silent = True
-    sweep = go(config)
-    assert sweep.exit_code == 1 and len(sweep.failures) == 4
+def test_two_entries_of_one_upstream_are_two_upstreams(config, go, engine):
+    entries = [UpstreamEntry("fbank", label=f"layer {layer}", layer=layer) for layer in (0, 1)]
+    assert go(change(config, upstreams=entries)).result.failures == ()
+    assert [title for title in engine.done if "looking" in title] == [
+        f"layer {n}: looking at the upstream" for n in (0, 1)
+    ]
+    assert {r.label for r in go(change(config, upstreams=entries)).result.records} == {"layer 0", "layer 1"}
+
+
+def test_a_dead_evaluation_is_recorded(config, go, engine):
+    engine.silent = True
+    assert len(go(config).result.failures) == 4
     assert {record.reason for record in records(config).values()} == {"its process was killed by signal 9"}
 
 
-def test_a_longer_grid_reuses_heads_and_a_lost_head_brings_no_mixture(config, go, executor):
-    go(change(config, learning_rates=[1e-1, 1e-3]))
-    assert records(config)["fbank", "clean"].learning_rate == 1e-3
-    go(config)
-    assert len([t for t in executor.done if "training" in t]) == 2, "one new rate, two upstreams"
-    assert {record.learning_rate for record in records(config).values()} == {1e-2}
-    assert len(records(config)) == len(list(Path(config.out, "records").rglob("*.json"))) == 4
-
-    # A cell is missing, and so are the heads: they are trained again, and the finished cell must not stay beside.
-    one = change(config, upstreams=config.upstreams[:1])
-    for path in Path(config.out).glob("records/fbank-none/**/noise*/*.json"):
-        path.unlink()
-    for path in Path(config.out).glob("heads/fbank-none/*/*/*"):
-        path.unlink()
-    executor.dev[1e-1] = 0.9
-    sweep = go(one)
-    assert sweep.exit_code == 0
-    assert any("belongs to another head" in line for line in sweep.said)
-    assert {records(one)["fbank", c].learning_rate for c in ("clean", NOISE)} == {1e-1}
+def test_a_longer_grid_trains_what_is_new_and_numbers_are_of_one_head(one, go, engine):
+    go(change(one, learning_rates=[1e-1, 1e-3]))
+    assert records(one)["fbank", "clean"].learning_rate == 1e-3
+    go(one)
+    assert trainings(engine) == ["fbank / IC / seed 1337: training, learning rate 0.01"]
+    assert {record.learning_rate for record in Sweep(one).run().records} == {1e-2}
+    go(change(one, learning_rates=[1e-1, 1e-3]))
+    assert engine.done == [], "the numbers of the shorter grid's head are still there"
 
 
-def test_other_audio_in_the_noise_folder_is_another_cell(config, go, tmp_path):
+def test_deleting_heads_that_lost_costs_nothing(one, go, engine):
+    go(one)
+    more = change(one, conditions=[*one.conditions, "noise:snr_db=0,noise=white"])
+    for head in Path(one.out).glob("heads/*/*/lr-*"):
+        if head.name != "lr-0.01":
+            shutil.rmtree(head)
+    go(more)
+    assert engine.done == ["fbank / IC / seed 1337: evaluating"]
+
+
+def test_of_heads_that_are_all_gone_the_one_that_won_is_trained_again(one, go, engine):
+    go(one)
+    shutil.rmtree(Path(one.out) / "heads")
+    assert go(one).result.failures == () and engine.done == [], "the records know which head won"
+    go(change(one, conditions=[*one.conditions, "noise:snr_db=0,noise=white"]))
+    assert engine.done == [
+        "fbank / IC / seed 1337: training, learning rate 0.01",
+        "fbank / IC / seed 1337: evaluating",
+    ]
+
+
+def test_half_a_head_is_trained_again(one, go, engine):
+    go(one)
+    (head,) = Path(one.out).glob("heads/*/*/lr-0.01/dev-best.ckpt")
+    head.write_bytes(head.read_bytes()[:40])
+    go(change(one, conditions=[*one.conditions, "noise:snr_db=0,noise=white"]))
+    assert engine.done[0] == "fbank / IC / seed 1337: training, learning rate 0.01"
+    assert len(Sweep(one).run().records) == 2
+
+
+@pytest.mark.parametrize(("search", "count"), [("once", 3 + 2), ("every", 9)])
+def test_a_rate_is_searched_once_or_with_every_seed(one, go, engine, search, count):
+    seeds = change(one, seeds=[1, 2, 3], search=search)
+    assert go(seeds).result.failures == ()
+    assert len(trainings(engine)) == count
+    found = go(seeds).result.records
+    assert engine.done == [] and {(r.seed, r.learning_rate) for r in found} == {(1, 1e-2), (2, 1e-2), (3, 1e-2)}
+    for record in found:
+        assert [tried["learning_rate"] for tried in record.selection["tried"]] == [1e-1, 1e-2, 1e-3]
+
+
+def test_a_rate_that_was_found_before_is_taken_over_by_new_seeds(one, go, engine):
+    go(change(one, seeds=[1]))
+    go(change(one, seeds=[1, 2]))
+    assert trainings(engine) == ["fbank / IC / seed 2: training, learning rate 0.01"]
+
+
+def test_seeds_without_a_leader_s_rate_fail_and_say_why(one, go, engine):
+    engine.fails = {"seed 1: training": "ValueError: bad"}
+    failures = go(change(one, seeds=[1, 2])).result.failures
+    assert "fbank / IC / seed 2 / clean: no learning rate was chosen: fbank / IC / seed 1 has no head" in failures
+
+
+def test_another_label_or_folder_name_is_no_other_cell(one, go, engine, tmp_path):
     folder = tmp_path / "noise"
     folder.mkdir()
     soundfile.write(folder / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)
-    noisy = change(config, conditions=["noise:snr_db=5"], noise=[str(folder)])
-    groups = expand(noisy)
-    before = heard_of(noisy, groups[0].conditions)
-    soundfile.write(folder / "a.wav", 0.1 * np.random.default_rng(1).standard_normal(24000), 16000)
-    after = heard_of(noisy, groups[0].conditions)
-    assert before.keys() == after.keys() == set(groups[0].conditions) and before != after
+    noisy = change(one, conditions=["noise:snr_db=5"], noise=[str(folder)])
+    go(noisy)
+    folder.rename(tmp_path / "moved")
+    renamed = change(noisy, upstreams=[UpstreamEntry("fbank", label="new name")], noise=[str(tmp_path / "moved")])
+    assert go(renamed).result.failures == () and engine.done == []
 
 
-def test_ctrl_c_stops_the_executor_and_a_second_sweep_is_refused(config, go, executor):
+def test_other_noise_is_another_cell_and_both_stay(one, go, engine, tmp_path):
+    for number, name in enumerate(("musan", "urban")):
+        (tmp_path / name).mkdir()
+        noise = 0.1 * np.random.default_rng(number).standard_normal(16000 + 800 * number)
+        soundfile.write(tmp_path / name / "a.wav", noise, 16000)
+    musan, urban = (change(one, conditions=["noise:snr_db=5"], noise=[str(tmp_path / n)]) for n in ("musan", "urban"))
+    go(musan)
+    go(urban)
+    assert engine.done == ["fbank / IC / seed 1337: evaluating"]
+    go(musan)
+    assert engine.done == [] and len(record_files(one.out)) == 2
+
+
+def test_ctrl_c_stops_the_engine_and_a_second_sweep_is_refused(config, go, engine):
     def interrupted(job):
         with pytest.raises(SweepError, match="in use by another run"):
             go_again(config)
         raise KeyboardInterrupt
 
-    go_again = go
-    executor.train = interrupted
-    with pytest.raises(KeyboardInterrupt):
+    go_again, train = go, engine.training
+    engine.training = interrupted
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         go(config)
-    assert executor.stopped
-    del executor.train
-    executor._ended.clear()
-    assert go(config).exit_code == 0
+    assert engine.stopped
+    engine.training = train
+    assert go(config).result.failures == ()
 
 
-def test_time_is_estimated_from_what_ran_before(config, go):
-    one = change(config, upstreams=config.upstreams[:1])
-    groups = expand(config)
-    heard = heard_of(config, groups[0].conditions)
-    assert estimate(make_plan(groups, "reuse", heard), config.root).unknown == 8
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.ENOLCK, "has no locks: make sure that no other sweep runs"), (errno.EACCES, "nothing can be written to")],
+)
+def test_locks_say_what_is_the_case(one, go, monkeypatch, number, expected):
+    def refused(*_, **__):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr("robustdistiller.eval.sweep.run.locked", refused)
+    if number == errno.EACCES:
+        with pytest.raises(SweepError, match=expected):
+            go(one)
+    else:
+        run = go(one)
+        assert run.result.failures == () and any(expected in line for line in run.said)
+
+
+def test_time_is_estimated_from_what_ran_before(config, one, go):
+    plans = Sweep(config).plans.values()
+    assert estimate(plans, Timings(Path(config.out))).unknown == 8
     go(one)
-    found = estimate(make_plan(groups, "reuse", heard), config.root)
+    found = Sweep(config).estimate()
     # Three heads of ten steps at 2 s, two cells of 3 s, known from the other upstream.
-    assert (found.known_s, found.unknown, found.pieces) == (66.0, 0, 4)
+    assert (found.known_s, found.unknown, found.jobs) == (66.0, 0, 4)
     assert found.text(2) == "about 33 s with 2 at a time"
 
 
-def test_live_table_counts_what_does_not_fit(config, go, executor):
-    executor.fails = {"fbank: looking": "no [frames]"}
-    sweep = go(config)
-    table = progress_table(list(sweep.progress.values()), 5.0, rows=1)
-    assert table.row_count == 1 and str(table.caption) == "5 s, 1 failed, 1 done; 1 more rows"
-    states = {p.group.upstream.label: (p.state, p.trained, p.finished) for p in sweep.progress.values()}
+def test_time_left_is_known_as_soon_as_the_first_job_of_its_kind_has_ended(config, engine):
+    left = []
+    running = Sweep(config, engine, changed=lambda: left.append(running.estimate()))
+    running.run()
+    known = [one for one in left if one.jobs and one.unknown < one.jobs]
+    assert left[0].unknown == left[0].jobs == 8 and known and left[-1].jobs == 0
+
+
+def test_the_summary_counts_and_names_what_failed(config, go, engine):
+    assert summary(Sweep(config, engine)) == (
+        "4 cells to run, 0 not; 6 heads to train. Time: unknown: no job like these has run yet."
+    )
+    engine.failing_conditions = {NOISE}
+    go(config)
+    said = summary(Sweep(config, engine)).splitlines()
+    assert said[0].startswith("2 cells to run, 2 not; 0 heads to train.")
+    assert said[1:] == ["  2 cells: runs: its record is failed, RuntimeError: a file vanished"]
+
+
+def test_live_table_counts_what_does_not_fit(config, go, engine):
+    engine.fails = {"fbank: looking": "no [frames]"}
+    run = go(config)
+    table = progress_table(list(run.progress.values()), 5.0, rows=1, left="about 3 s with 2 at a time")
+    assert table.row_count == 1
+    assert str(table.caption) == "5 s, 1 failed, 1 done; 1 more rows; left: about 3 s with 2 at a time"
+    states = {p.group.upstream.entry.label: (p.state, p.trained, p.finished) for p in run.progress.values()}
     assert states == {"fbank": ("failed", 0, 0), "other": ("done", 3, 2)}
 
 
-def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, tmp_path):
-    config = dataclasses.replace(config, feature_cache="auto", feature_cache_gb=2, read_ahead_s=30)
-    go(config)
-    wanted = ["--feature-cache", str(tmp_path / "out" / "features"), "--feature-cache-dtype", "fp32"]
-    wanted += ["--feature-cache-gb", "2", "--read-ahead-s", "30"]
-    jobs = [json.loads(path.read_text()) for path in (tmp_path / "out" / "jobs").rglob("job.json")]
-    calls = [job["work"]["options"] for job in jobs if job["kind"] == "train"]
-    calls += [call for job in jobs if job["kind"] == "evaluate" for call in job["work"]["calls"]]
-    assert len(calls) == 2 * 3 + 2
-    for call in calls:
-        start = call.index("--feature-cache")
-        assert call[start : start + len(wanted)] == wanted
+def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, engine, tmp_path):
+    go(change(config, feature_cache="auto", feature_cache_gb=2, read_ahead_s=30))
+    plans = [work.head.features for title, work in engine.works.items() if "looking" not in title]
+    assert len(plans) == 2 * 3 + 2 and len(set(plans)) == 1
+    assert (plans[0].folder, plans[0].max_gb, plans[0].read_ahead_s) == (str(tmp_path / "out" / "features"), 2, 30)
+
+
+def test_a_sweep_is_a_function(tmp_path, config, engine, monkeypatch):
+    monkeypatch.setattr("robustdistiller.eval.sweep.run.make_engine", lambda *_: engine)
+    said = []
+    result = sweep(config, say=said.append)
+    assert len(result.records) == 4 and said[0] == "fbank: looking at the upstream: done"
+    assert [record.main_metric.value for record in sweep(config, policy="show").records] == [75.0] * 4
+
+
+def test_folds_share_the_rate_of_the_first(one, go, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("robustdistiller.eval.sweep.config.task_configs.check_roots", lambda *_: None)
+    override = {f"runner.{name}": 10 for name in ("total_steps", "eval_step", "save_step")}
+    task = TaskEntry("ER", folds=["fold1", "fold2"], override=override)
+    go(change(one, tasks=[task], conditions=["clean"]))
+    assert len(trainings(engine)) == 3 + 1 and "fold2" in trainings(engine)[-1]

@@ -1,4 +1,4 @@
-"""A real sweep with s3prl on a toy corpus: killed, gone on with, and reused."""
+"""Real sweeps with s3prl on toy corpora: killed, gone on with, reused, on a SLURM of scripts, and as a function."""
 
 from __future__ import annotations
 
@@ -13,39 +13,55 @@ import yaml
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records
+from robustdistiller.eval.sweep import sweep
 from tests.leftovers import leave_temporary_file
+from tests.slurm.fake import FakeSlurm
 from tests.waiting import HANG_S, wait_until
 
 NOISE = "noise:snr_db=5,noise=white"
 
 
 @pytest.fixture
-def sweep_file(tmp_path, toy_corpora, toy_student) -> Path:
-    """Two upstreams, two conditions, two learning rates, four steps."""
-    override = toy_corpora.build("IC", tmp_path / "corpus")
-    data = {"file_path": override.pop("config.downstream_expert.datarc.file_path")}
-    override |= {"runner.total_steps": 4, **{f"runner.{name}": 2 for name in ("eval_step", "save_step", "log_step")}}
-    student = {"name": "robustdistiller_local", "checkpoint": str(toy_student), "label": "student"}
-    settings = {
-        "out": str(tmp_path / "out"),
-        "upstreams": ["fbank", student],
-        "tasks": [{"task": "IC", "data": data, "override": override}],
-        "conditions": ["clean", NOISE],
-        "learning_rates": ["1e-2", "1e-3"],
-    }
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
+def sweep_file(tmp_path, toy_corpora, toy_student):
+    """Makes a file: two conditions, two learning rates, a few steps."""
+
+    def make(task: str = "IC", steps: int = 4, every: int = 2, out: str = "out", **settings) -> Path:
+        override = toy_corpora.build(task, tmp_path / f"corpus-{task}")
+        override |= {"runner.total_steps": steps}
+        override |= {f"runner.{name}": every for name in ("eval_step", "save_step", "log_step")}
+        student = {"name": "robustdistiller_local", "checkpoint": str(toy_student), "label": "student"}
+        data = {
+            "out": str(tmp_path / out),
+            "upstreams": ["fbank", student],
+            "tasks": [{"task": task, "override": override}],
+            "conditions": ["clean", NOISE],
+            "learning_rates": ["1e-2", "1e-3"],
+            "device": "cpu",
+        }
+        path = tmp_path / f"{out}.yaml"
+        path.write_text(yaml.safe_dump({**data, **settings}))
+        return path
+
+    return make
 
 
-def start(file: Path, *options: str) -> subprocess.Popen:
+def start(file: Path, *options: str, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "robustdistiller.cli", "sweep", str(file), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = {**os.environ, **environment}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def numbers(out: Path) -> dict[tuple, tuple]:
+    """By cell: what was measured, and with which head."""
+    return {
+        (r.label, r.condition): (r.main_metric.value, r.head_digest, r.learning_rate, r.step, r.layer_weights)
+        for r in read_records(out)
+    }
 
 
 def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
-    out = tmp_path / "out"
-    first = start(sweep_file)
+    out, file = tmp_path / "out", sweep_file()
+    first = start(file)
     wait_until(lambda: list(out.glob("jobs/*/*/lr-*/outcome.json")), first)
     os.kill(first.pid, signal.SIGKILL)  # at least one head is trained, another may be half trained
     said = first.communicate()[0]
@@ -54,13 +70,13 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     assert trained and not list(out.glob("records/**/*.json"))
 
     left = leave_temporary_file(out / "jobs")
-    second = start(sweep_file)
+    second = start(file)
     said = second.communicate(timeout=HANG_S)[0]
     assert second.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "finished heads are not trained again"
     assert not left.exists()
     assert f"4 cells to run, 0 not; {4 - len(trained)} heads to train" in said
-    records = read_records(out / "records")
+    records = read_records(out)
     assert sorted((r.label, r.condition) for r in records) == [
         (label, condition) for label in ("fbank", "student") for condition in ("clean", NOISE)
     ]
@@ -75,7 +91,61 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     (log,) = out.glob("jobs/fbank-none/*/evaluate/log.txt")
     assert log.read_text().count("downsample rate is 160") == 1
 
-    third = start(sweep_file, "--dry-run")
+    third = start(file, "--dry-run", "-v")
     said = third.communicate(timeout=HANG_S)[0]
     assert third.returncode == 0 and said.count("reused: accuracy") == 4, said
     assert "0 cells to run, 4 not; 0 heads to train. Time: nothing to run." in said
+
+
+def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_never_was(sweep_file, tmp_path):
+    few = {"steps": 60, "every": 2, "learning_rates": [1e-2], "upstreams": ["fbank"]}
+    few["executor"] = {"kind": "pool", "workers": 1, "memory_gb": 0}
+    sweep(sweep_file("SID", out="whole", **few))
+    killed = sweep_file("SID", out="killed", **few)
+    first = start(killed)
+    wait_until(lambda: list((tmp_path / "killed").glob("heads/*/*/*/states-*.ckpt")), first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    (log,) = (tmp_path / "killed").glob("jobs/*/*/lr-0.01/log.txt")
+    wait_until(lambda: not working(log.parent))
+    assert not (log.parent / "outcome.json").exists(), "it was killed while it trained"
+    again = sweep(killed)
+    assert again.failures == ()
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def working(folder: Path) -> bool:
+    """Whether a process still does the job of a folder."""
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return any("sweep.worker" in line and str(folder) in line for line in found.splitlines())
+
+
+def test_a_sweep_on_slurm_goes_on_without_the_one_who_started_it(sweep_file, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e '.[slurm]'")
+    cluster = FakeSlurm(tmp_path / "cluster")
+    executor = {"kind": "slurm", "partition": "short", "time_limit_min": 60, "memory_gb": 0.5}
+    file, out = sweep_file(upstreams=["fbank"], executor=executor, check_upstreams=False), tmp_path / "out"
+    try:
+        cluster.set("hold", 1)
+        first = start(file, PATH=cluster.path)
+        wait_until(lambda: len(list(out.glob("jobs/*/*/lr-*/slurm.json"))) == 2, first)
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate()
+        cluster.set("silent", 2)
+        cluster.set("hold", None)
+        second = start(file, PATH=cluster.path)
+        said = second.communicate(timeout=HANG_S)[0]
+        assert second.returncode == 0, said
+        assert len(cluster.calls("sbatch")) == 2, "one array of trainings, followed, and one evaluation"
+    finally:
+        cluster.close()
+    assert [(r.condition, r.status) for r in read_records(out)] == [("clean", "ok"), (NOISE, "ok")]
+
+
+def test_a_quick_look_has_a_label_of_its_own(sweep_file):
+    found = sweep(sweep_file(upstreams=["fbank"], conditions=["clean"], quick={"share": 0.5, "steps": 3}))
+    assert found.failures == ()
+    (record,) = found.records
+    assert record.quick == "quick: 50 % of items, 3 steps" and record.items_scored < 3
+    full = sweep(sweep_file(upstreams=["fbank"], conditions=["clean"]))
+    assert [one.quick for one in full.records] == [""] and full.records[0].items_scored == 3

@@ -12,6 +12,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.cache import wrapper
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
+from robustdistiller.eval.run.head_checkpoint import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.s3prl import bridge
@@ -188,3 +189,14 @@ def test_what_makes_no_sense_is_refused(options, message, toy_corpora, toy_stude
     command = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "IC", "-p", str(tmp_path)]
     assert main([*command, "-o", corpus, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_head_on_half_precision_is_not_taken_for_one_on_full_precision(toy_corpora, toy_student, tmp_path) -> None:
+    settings = toy_corpora.as_option({**toy_corpora.build("PR", tmp_path / "data"), **RUNNER})
+    folder, cache = tmp_path / "exp", ["--feature-cache", str(tmp_path / "cache")]
+    new = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "PR", "-p", str(folder)]
+    noted = []
+    for options in ([*cache, "--feature-cache-dtype", "fp16"], cache):
+        assert main([*new, "-o", settings, *options]) == 0
+        noted.append(HeadNote.read(folder).features)
+    assert noted == ["frames float16", "frames float32"]

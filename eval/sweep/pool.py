@@ -1,0 +1,203 @@
+"""Jobs in processes of this machine, as many as devices and memory allow.
+
+submitit's local executor does not fit here: it starts two interpreters for a job, all jobs at once, and they are meant
+to outlive the process that started them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from robustdistiller.common.logs import signals_deferred, tail
+from robustdistiller.eval.sweep.engine import Job, Outcome
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class Pool:
+    """Processes on this machine.
+
+    A process that dies without an outcome becomes a failure in one sentence. When this process dies, the others notice
+    that their standard input is closed, and end.
+
+    Args:
+        devices: where the jobs may run, e.g. ``cpu`` or ``cuda:1``; jobs are spread evenly.
+        workers: processes at most; 0: as many as devices, cores and memory allow.
+        per_device: processes that share a device.
+        memory_gb: memory that one process is expected to need; none is started that would not fit, but for the first.
+        threads: CPU threads of one process; 0: a fair share of the cores.
+        free_memory_gb: gives the memory that is free now.
+        grace_s: seconds that a process has to end itself when it is stopped.
+    """
+
+    poll_s = 0.2
+
+    def __init__(
+        self,
+        devices: Sequence[str] = ("cpu",),
+        workers: int = 0,
+        per_device: int = 1,
+        memory_gb: float = 0.0,
+        threads: int = 0,
+        free_memory_gb: Callable[[], float] | None = None,
+        grace_s: float = 60.0,
+    ) -> None:
+        self._devices, self._memory_gb, self._grace_s = list(devices), memory_gb, grace_s
+        self._free_gb = free_memory_gb or available_memory_gb
+        cores = usable_cores()
+        only_cpu = all(device == "cpu" for device in devices)
+        places = (workers or cores) if only_cpu else len(devices) * per_device
+        self.slots = min(workers or cores, places)
+        if not workers and memory_gb:
+            self.slots = max(1, min(self.slots, int(self._free_gb() // memory_gb)))
+        self._threads = threads or max(1, cores // self.slots)
+        self._running: dict[Path, tuple[Job, subprocess.Popen, str]] = {}
+
+    @property
+    def running(self) -> list[Job]:
+        """Jobs whose processes have not ended."""
+        return [job for job, _, _ in self._running.values()]
+
+    def command(self, job: Job) -> list[str]:
+        """What a process runs."""
+        return [sys.executable, "-m", "robustdistiller.eval.sweep.worker", str(job.folder)]
+
+    def start(self, jobs: Sequence[Job]) -> list[Job]:
+        """Begin jobs while there is a place and memory for them."""
+        begun: list[Job] = []
+        while len(begun) < len(jobs) and len(self._running) < self.slots and self._fits():
+            self._begin(jobs[len(begun)])
+            begun.append(jobs[len(begun)])
+        return begun
+
+    def _fits(self) -> bool:
+        """Whether one more process fits, once those that run have grown to what they are expected to need."""
+        if not self._running or not self._memory_gb:
+            return True  # something always runs, however little memory there is
+        to_come = sum(max(0.0, self._memory_gb - _memory_of(one.pid)) for _, one, _ in self._running.values())
+        return self._free_gb() - to_come >= self._memory_gb
+
+    def _begin(self, job: Job) -> None:
+        job.write()
+        busy = [device for _, _, device in self._running.values()]
+        device = min(self._devices, key=busy.count)
+        with job.log.open("w", encoding="utf-8") as stream, signals_deferred():
+            process = subprocess.Popen(
+                self.command(job),
+                stdin=subprocess.PIPE,  # its end tells the process that we are gone
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches this process only
+                env={**os.environ, **environment(device, self._threads)},
+            )
+            self._running[job.folder] = job, process, device
+
+    def poll(self) -> list[tuple[Job, Outcome]]:
+        """Jobs whose processes ended."""
+        ended = []
+        for folder, (job, process, _) in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[folder]
+                process.stdin.close()
+                _signal(process, signal.SIGKILL)  # what it started and left behind
+                ended.append((job, job.outcome or lost(job, died_of(process.returncode))))
+        return ended
+
+    def stop(self) -> str:
+        """Ask all processes to end, and end those that do not."""
+        processes = [process for _, process, _ in self._running.values()]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes:
+                if process.poll() is None or number == signal.SIGKILL:
+                    _signal(process, number)
+            deadline = time.monotonic() + self._grace_s
+            while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self._running.clear()
+        return ""
+
+
+def lost(job: Job, how: str) -> Outcome:
+    """The outcome of a job whose process left none; written into its folder.
+
+    Args:
+        job: the job.
+        how: e.g. ``was killed by signal 9``.
+    """
+    said = tail(job.log)
+    last = f"; the last line of its log: {said[-1]}" if said else ""
+    return Outcome("failed", f"its process {how}{last}").write(job.folder)
+
+
+def died_of(status: int) -> str:
+    """What an exit status without an outcome means.
+
+    >>> died_of(-9)
+    'was killed by signal 9, SIGKILL (out of memory?)'
+    >>> died_of(3)
+    'ended with status 3 before its work was done'
+    """
+    if status < 0:
+        known = {one.value: f", {one.name}" for one in signal.Signals}
+        memory = " (out of memory?)" if status == -signal.SIGKILL else ""
+        return f"was killed by signal {-status}{known.get(-status, '')}{memory}"
+    return f"ended with status {status} before its work was done"
+
+
+def environment(device: str, threads: int) -> dict[str, str]:
+    """Environment of a process that works on one device: ``cuda:1`` is the only GPU it sees.
+
+    >>> environment("cpu", 2)["OMP_NUM_THREADS"], environment("cpu", 2)["CUDA_VISIBLE_DEVICES"]
+    ('2', '')
+    """
+    found = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    if device == "cpu":
+        return {**found, "CUDA_VISIBLE_DEVICES": ""}
+    if ":" in device:
+        index, visible = int(device.split(":")[1]), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = [name for name in visible.split(",") if name]
+        found["CUDA_VISIBLE_DEVICES"] = names[index] if index < len(names) else str(index)
+    return found
+
+
+def usable_cores(cgroup: Path = _CGROUP) -> int:
+    """CPU cores that this process may use: those it is bound to, and a container's limit where there is one."""
+    allowed = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no limit, "max"
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        allowed = max(1, min(allowed, int(quota) // int(period)))
+    return allowed
+
+
+def available_memory_gb(cgroup: Path = _CGROUP) -> float:
+    """Memory that can be had now, in GB: the machine's, and a container's limit where there is one."""
+    free = psutil.virtual_memory().available / 1e9
+    with contextlib.suppress(OSError, ValueError):  # ValueError: no limit, "max"
+        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+        counts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        free = min(free, (limit - used + int(counts["inactive_file"])) / 1e9)  # the files' part can be given up
+    return free
+
+
+def _memory_of(pid: int) -> float:
+    """What a process and its children hold, in GB."""
+    held = 0
+    with contextlib.suppress(psutil.Error):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                held += process.memory_info().rss
+    return held / 1e9
+
+
+def _signal(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

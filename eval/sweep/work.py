@@ -1,0 +1,137 @@
+"""What the jobs of a sweep do, as typed values that are pickled: look at an upstream, train a head, evaluate it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from robustdistiller.acoustics import Condition
+from robustdistiller.eval.conditions.sources import Sources
+from robustdistiller.eval.run.specs import HeadSpec, Upstream
+
+logger = logging.getLogger(__name__)
+_BEGUN = "begun"
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look at an upstream with two short noises."""
+
+    doing: ClassVar[str] = "checking"
+
+    upstream: Upstream
+    device: str
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """Raise what is wrong; otherwise what was loaded: digest of the weights, what it is of, parameters."""
+        from robustdistiller.eval.run.run_info import identify_weights
+        from robustdistiller.eval.run.specs import chosen_device
+        from robustdistiller.upstream.contract import examine, open_upstream, require
+
+        given = self.upstream
+        upstream = given.module or open_upstream(given.name, given.checkpoint, given.options)
+        findings = examine(upstream, chosen_device(self.device))
+        for finding in findings:
+            logger.info("%s: %s", finding.name, finding.found)
+        require(findings)
+        weights, of = identify_weights(upstream, getattr(upstream, "checkpoint_path", None) or given.checkpoint)
+        count = getattr(upstream, "num_parameters", 0) or sum(one.numel() for one in upstream.parameters())
+        found = [asdict(finding) for finding in findings]
+        return {"weights": weights, "weights_of": of, "parameters": count, "findings": found}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a head, or go on with it.
+
+    Attributes:
+        head: the head.
+        key: upstream and task, by which it is timed.
+        fresh: begin anew even where there is something to go on from.
+    """
+
+    doing: ClassVar[str] = "training"
+
+    head: HeadSpec
+    key: tuple[str, str]
+    fresh: bool = False
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """Train; what is to be evaluated, and its score on the development set."""
+        from robustdistiller.eval.run.head_checkpoint import HeadNote
+        from robustdistiller.eval.run.train import train_head
+
+        fresh = self.fresh and not (folder / _BEGUN).exists()  # a job that is put back into the queue goes on
+        (folder / _BEGUN).touch()
+        before = HeadNote.read(self.head.folder) or HeadNote()
+        trained = train_head(self.head, resume=not fresh)
+        resumed_at = (HeadNote.read(self.head.folder) or HeadNote()).resumed_at
+        done = 0 if before.finished and not fresh else self.head.total_steps
+        return {
+            "kind": "train",
+            "upstream": self.key[0],
+            "task": self.key[1],
+            "units": done - (resumed_at[-1] if done and len(resumed_at) > len(before.resumed_at) else 0),
+            "head": trained.head_digest,
+            "checkpoint": trained.checkpoint.name,
+            "dev_score": trained.dev_score,
+            "step": trained.step,
+            "resumed_at": list(resumed_at),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a head, all conditions of a split in one call.
+
+    Attributes:
+        head: as it was trained.
+        key: upstream and task, by which it is timed.
+        cells: conditions by split.
+        records: folder of records.
+        sources, corruption_seed: of the conditions.
+        checkpoint: of the head; None for a task without a trained one.
+        selection: how the head was chosen.
+        policy: one of `results.files.POLICIES`.
+    """
+
+    doing: ClassVar[str] = "evaluating"
+
+    head: HeadSpec
+    key: tuple[str, str]
+    cells: Mapping[str, tuple[Condition, ...]]
+    records: Path
+    sources: Sources
+    corruption_seed: int
+    checkpoint: Path | None = None
+    selection: Mapping[str, Any] | None = None
+    policy: str = "reuse"
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """Evaluate all splits; the first failure is raised after all of them."""
+        from robustdistiller.eval.run.evaluate import evaluate_head
+
+        errors = []
+        for split, conditions in self.cells.items():
+            try:
+                evaluate_head(
+                    self.head,
+                    conditions,
+                    checkpoint=self.checkpoint,
+                    split=split,
+                    sources=self.sources,
+                    corruption_seed=self.corruption_seed,
+                    records=self.records,
+                    policy=self.policy,
+                    selection=self.selection,
+                )
+            except Exception as error:
+                logger.exception("%s failed", split)
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        units = sum(map(len, self.cells.values()))
+        return {"kind": "evaluate", "upstream": self.key[0], "task": self.key[1], "units": units}
