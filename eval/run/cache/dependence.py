@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustdistiller.eval.run.resumption import untouched_generators
+from robustdistiller.common.generators import untouched_generators
 
 from .errors import NotReproducible
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
+from robustdistiller.common.generators import untouched_generators
 from robustdistiller.common.precision import without_tf32
-from robustdistiller.eval.run.resumption import untouched_generators
 
 from .announce import announcing
 from .dependence import BATCH, PADDING, UTTERANCE
