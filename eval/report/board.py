@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from robustdistiller.eval.report.rows import Row, published_rows
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import RecordError
+from robustdistiller.eval.results.share import read_origins
 from robustdistiller.eval.tasks.superb import missing_tasks
 
 #: Published systems that every table shows, the first ones a student is compared with.
@@ -122,14 +124,7 @@ class Board:
                         "origin": "published" if row.published else "measured",
                         "parameters": row.parameters,
                         "macs_g": row.macs_g,
-                        "task": column.task,
-                        "split": column.split,
-                        "test": column.test or "official",
-                        "metric": column.metric,
-                        "unit": column.unit,
-                        "higher_is_better": column.higher_is_better,
-                        "condition": column.condition,
-                        "condition_tag": column.tag,
+                        **dataclasses.asdict(column),
                         "value": cell.value,
                         "low": low,
                         "high": high,
@@ -186,8 +181,9 @@ def leaderboard(
             f"there are no records in {', '.join(map(str, folders))}; robustdistiller sweep and run_downstream.py "
             "-m evaluate write them"
         )
-    found = measured_rows(_with_profiles(records, folders), official)
-    rows, notes, sources = list(found.rows), list(found.notes), {}
+    rows, notes = measured_rows(_with_profiles(records, folders), official)
+    notes += _pulled(folders)
+    sources = {}
     if published is not False:
         numbers = load_published() if published is True else published
         theirs = published_rows(numbers)
@@ -205,6 +201,12 @@ def leaderboard(
         reference = board.row(reference).name
     notes += _unlike_columns(board)
     return Board(board.rows, board.columns, tuple(dict.fromkeys(notes)), sources, records, reference)
+
+
+def _pulled(folders: Sequence[Path]) -> list[str]:
+    """Where records came from that others measured."""
+    origins = [origin["from"] for folder in folders for origin in read_origins(folder).values()]
+    return [f"{origins.count(one)} records were pulled from {one}" for one in dict.fromkeys(origins)]
 
 
 def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:

@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy
@@ -64,6 +65,22 @@ class Robustness:
     over_draws: float | None = None
     over_seeds: float | None = None
     seeds: int = 1
+
+
+def summary_columns(found: Sequence[Robustness], reference: str) -> list[tuple[str, str, Callable[[Robustness], Any]]]:
+    """The summaries that any of some systems has: name, meaning, and how it is read."""
+    areas = dict.fromkeys(name for one in found for name in one.areas)
+    kinds = [
+        ("mean", "over these conditions", lambda one: one.mean),
+        ("difference", "lost from clean speech, in the metric's unit", lambda one: one.difference),
+        ("loss %", "the same relative to clean speech", lambda one: one.loss),
+        (f"% of {reference}'s", f"lost under a condition by what {reference} loses there", lambda one: one.normalised),
+        ("worst", "the condition under which most is lost", lambda one: one.worst),
+        *((f"area, {n}", "under metric against SNR, by its range", lambda one, n=n: one.areas.get(n)) for n in areas),
+        ("sd, draws", "standard deviation over draws of one condition", lambda one: one.over_draws),
+        ("sd, seeds", "standard deviation over seeds of the heads", lambda one: one.over_seeds),
+    ]
+    return [kind for kind in kinds if any(kind[2](one) not in (None, "") for one in found)]
 
 
 def curves(conditions: Sequence[str]) -> dict[str, list[tuple[float, str]]]:

@@ -52,7 +52,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     spec = spec.with_own_vocabularies()
     spec.check()
     training = _training_plan(spec)
-    made = _made_of(spec, training)
+    made = made_of(spec, training)
     start = _start(spec, made, resume)
     if start is not None and resume is True and _is_done(spec, start[1]):
         return trained_head(spec)
@@ -113,8 +113,13 @@ def _training_plan(spec: HeadSpec) -> TrainingPlan | None:
     return TrainingPlan(corruptors, described, spec.corruption_seed, spec.task)
 
 
-def _made_of(spec: HeadSpec, training: TrainingPlan | None) -> dict[str, Any]:
-    """What decides a head's weights, beside the upstream's: plain data with flat keys."""
+def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
+    """What decides a head's weights, beside the upstream's: plain data with flat keys.
+
+    Args:
+        spec: the head.
+        training: conditions of its training audio; None for clean audio.
+    """
     roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
     config = dict(_leaves(spec.quick.shorten(spec.config) if spec.quick else spec.config))
     found = {

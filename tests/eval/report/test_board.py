@@ -200,6 +200,26 @@ def test_runs_under_other_rules_are_shown_and_none_is_called_the_best(folder):
     assert any("these runs follow different rules" in note for note in board.notes)
 
 
+def test_of_one_systems_runs_under_other_rules_the_standard_ones_count(tmp_path):
+    short = {"non_standard": ["runner.total_steps is 10, not 200000"], **boards.OTHER_RULES}
+    for seed, changes in ((1, {"non_standard": []}), (2, {"non_standard": []}), (2, short), (3, short)):
+        boards.write_answers(tmp_path, "student", gain=0.01 * seed, seed=seed, conditions={"clean": 0.5}, **changes)
+    board = alone(tmp_path)
+    cell = cells(board, "student")["clean"]
+    assert list(cell.values) == [1, 2] and not cell.non_standard
+    assert "student, IC (200 items): clean: 2 runs under other rules are not shown" in board.notes
+
+
+def test_names_of_folders_make_no_column(folder):
+    for label, place in (("teacher", "musan"), ("student", '"my noise, new"')):
+        sources = {"noise": {"name": place, "digest": "ff" * 32}}
+        one = boards.record(label, f"noise:noise={place},snr_db=5", 40.0, sources=sources)
+        write_record(folder, one)
+    board = alone(folder)
+    (column,) = [column for column in board.columns if "snr_db=5" in column.condition]
+    assert all(column in row.cells for row in board.rows) and not column.tag
+
+
 def test_other_noise_under_one_condition_is_another_column(folder):
     for label, draws, digest in (("teacher", "11", "aa"), ("student", "22", "bb")):
         sources = {"noise": {"name": "noise", "digest": digest * 32}}
