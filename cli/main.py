@@ -73,15 +73,10 @@ class _Commands(TyperGroup):
 
 
 def load(name: str) -> click.Command:
-    """The sub-command of that name.
-
-    >>> load("doctor").name
-    'doctor'
-    """
+    """The sub-command of that name."""
+    function = name.replace("-", "_")
     single = typer.Typer(add_completion=False)
-    single.command(name)(
-        getattr(import_module(f"robustdistiller.cli.{name.replace('-', '_')}"), name.replace("-", "_"))
-    )
+    single.command(name)(getattr(import_module(f"robustdistiller.cli.{function}"), function))
     return typer.main.get_command(single)
 
 
@@ -97,12 +92,7 @@ Small speech encoders that survive noise and reverberation: distil them, score t
 Exit status: 0 all fine; 1 something ran and failed; 2 something has to be changed first; 130 interrupted.
 """
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    help=folded(HELP),
-)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, help=folded(HELP))
 
 
 def _show_version(wanted: bool) -> None:
@@ -113,9 +103,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    show_version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Print the version of this package."
-    ),
+    _: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
@@ -127,10 +115,5 @@ def main() -> None:
 
 def run_downstream() -> None:
     """Entry point of the console script `run_downstream.py`."""
-
-    def launch() -> int:
-        from robustdistiller.eval.run.launcher import main as launcher
-
-        return launcher()
-
-    sys.exit(run_command("run_downstream.py", launch))
+    launcher = "robustdistiller.eval.run.launcher"
+    sys.exit(run_command("run_downstream.py", lambda: import_module(launcher).main()))

@@ -14,6 +14,7 @@ from typing import Any
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.tasks import asr, asv, er, ic, ks, pr, qbe, sd, se, sf, sid, ss, st
 from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.csv_task import DOWNSTREAM, csv_task, task_of_config
 
 ENTRY_POINTS = "robustdistiller.tasks"
 
@@ -97,6 +98,8 @@ another code
 def get(name: str) -> Task:
     """The task called ``name``: a code in any case (``ic``) or s3prl's downstream name (``fluent_commands``).
 
+    The name of a CSV file stands for the task of its labels, see :func:`csv_task`.
+
     Raises:
         ValueError: the name is unknown (the nearest ones are given) or shared by several tasks.
 
@@ -104,6 +107,8 @@ def get(name: str) -> Task:
         >>> get("fluent_commands").code, get("asr-lm").code
         ('IC', 'ASR-LM')
     """
+    if name.lower().endswith(".csv"):
+        return csv_task(name)
     by_code = {task.code.lower(): task for task in TASKS.values()}
     if name.lower() in by_code:
         return by_code[name.lower()]
@@ -145,4 +150,5 @@ def identify(downstream: str, config: Mapping[str, Any]) -> Task | None:
         >>> identify("ctc", {"downstream_expert": {"corpus": {"name": "snips"}}}).code
         'SF'
     """
-    return next((t for t in TASKS.values() if t.downstream == downstream and t.matches(config)), None)
+    known = next((t for t in TASKS.values() if t.downstream == downstream and t.matches(config)), None)
+    return task_of_config(config) if known is None and downstream == DOWNSTREAM else known
