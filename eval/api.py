@@ -32,7 +32,6 @@ from robustdistiller.eval.run.specs import HeadSpec, TrainedHead, Upstream
 from robustdistiller.eval.run.train import made_of, train_head
 from robustdistiller.eval.sweep.config import TaskEntry
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.csv_task import csv_task
 from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.pretrained.names import existing_path
 
@@ -91,7 +90,7 @@ def evaluate(
             module in memory whose ``forward(list of waveforms)``, each ``(samples,)`` at 16 kHz, returns
             ``{"hidden_states": [(batch, frames, dim), ...]}`` and whose ``get_downsample_rates(key)`` returns the
             samples per frame.
-        tasks: codes such as ``KS``, or tasks of your own (`eval.tasks.Task`).
+        tasks: codes such as ``KS``, or tasks of your own (see `eval.tasks.Task`).
         conditions: of the test audio, in their one-line form such as ``noise:snr_db=5``, or names of suites.
         data: where the data of a task lie: its folder as `robustdistiller prepare` takes it, or the paths by the last
             part of their keys, such as ``{"KS": {"speech_commands_root": ..., "speech_commands_test_root": ...}}``.
@@ -132,8 +131,8 @@ def evaluate(
     upstream = _upstream(model, label)
     folder = Path(out).expanduser().absolute()
     conditions, sources = _conditions(conditions, sources)
-    chosen = [task if isinstance(task, Task) else registry.get(task) for task in tasks]
-    chosen += [] if csv is None else [csv_task(csv)]
+    given = [*tasks, *([] if csv is None else [str(csv)])]
+    chosen = [task if isinstance(task, Task) else registry.get(task) for task in given]
     if not chosen:
         raise ValueError("no task is given; expected tasks=[...] such as KS, or csv=FILE")
     for name in {*(data or {}), *(overrides or {})}:
