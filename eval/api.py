@@ -88,7 +88,8 @@ def evaluate(
             module in memory whose ``forward(list of waveforms)``, each ``(samples,)`` at 16 kHz, returns
             ``{"hidden_states": [(batch, frames, dim), ...]}`` and whose ``get_downsample_rates(key)`` returns the
             samples per frame.
-        tasks: codes such as ``KS``, or tasks of your own (see `eval.tasks.register`).
+        tasks: codes such as ``KS``, CSV files of ``path,label[,speaker,split]`` (see `eval.tasks.csv_task`), or tasks
+            of your own (see `eval.tasks.register`).
         conditions: of the test audio, in their one-line form such as ``noise:snr_db=5``, or names of suites.
         data: where the data of a task lie: its folder as `robustdistiller prepare` takes it, or the paths by the last
             part of their keys, such as ``{"KS": {"speech_commands_root": ..., "speech_commands_test_root": ...}}``.
@@ -215,7 +216,7 @@ def _conditions(
 
 def _entry(task: str | Task, data: dict[str, Any], overrides: dict[str, Any], folder: Path) -> TaskEntry:
     """A task with its data and settings."""
-    task = registry.register(task) if isinstance(task, Task) else registry.get(task)
+    task = registry.register(task if isinstance(task, Task) else registry.get(task))
     by_code = {registry.get(name).code: value for name, value in data.items()}
     where = by_code.get(task.code, {})
     if not isinstance(where, Mapping):
