@@ -14,8 +14,9 @@ from robustdistiller.eval.cost.record import read_profiles
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
-from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise
+from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise, summary_columns
 from robustdistiller.eval.report.rows import Row, published_rows
+from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import RecordError
@@ -135,6 +136,21 @@ class Board:
                         "remark": "; ".join(cell.remarks),
                     }
                 )
+        return pd.DataFrame(lines)
+
+    @property
+    def robustness(self) -> pd.DataFrame:
+        """One line for each summary over conditions (see `report.robustness`), with its interval where it has one."""
+        lines = []
+        for (task, split, metric, test), summary in ((g, s) for g in self.groups for s in self.summaries(g)):
+            over = "; ".join(column.title for column in summary.columns)
+            for system, one in summary.rows.items():
+                for name, _, find in summary_columns([one], self.reference):
+                    found = find(one)
+                    value = found.value if isinstance(found, Estimate) else found
+                    low, high = (isinstance(found, Estimate) and found.interval) or (None, None)
+                    where = {"system": system, "task": task, "split": split, "metric": metric, "test": test}
+                    lines.append({**where, "summary": name, "value": value, "low": low, "high": high, "over": over})
         return pd.DataFrame(lines)
 
     def to_html(self, title: str = "RobustDistiller leaderboard") -> str:

@@ -93,23 +93,13 @@ def _latex(text: str) -> str:
 
 
 def number(value: float, metric: str = "") -> str:
-    """A value as shown: MTWV with four digits after the point, everything else with two.
-
-    Example:
-        >>> number(0.0693, "mtwv"), number(97.916, "accuracy"), number(-1e-9)
-        ('0.0693', '97.92', '0.00')
-    """
+    """A value as shown: MTWV with four digits after the point, everything else with two."""
     digits = 4 if metric == "mtwv" else 2
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
 def estimate_text(estimate: Estimate | None, metric: str = "", mark: str = "") -> str:
-    """An estimate with its interval, where it has one.
-
-    Example:
-        >>> estimate_text(Estimate(50.0, 2.0)), estimate_text(Estimate(12.345)), estimate_text(None)
-        ('50.00 [46.08, 53.92]', '12.35', '-')
-    """
+    """An estimate with its interval, where it has one."""
     if estimate is None:
         return "-"
     bounds = ", ".join(number(bound, metric) for bound in estimate.interval or ())
@@ -246,6 +236,7 @@ def _summary_notes(summaries: Sequence[Summary], columns: Sequence[Column], kind
 #: Formats of `write_board` and their files.
 FORMATS = {
     "csv": "leaderboard.csv",
+    "robustness": "robustness.csv",
     "markdown": "leaderboard.md",
     "latex": "leaderboard.tex",
     "html": "leaderboard.html",
@@ -256,7 +247,7 @@ FORMATS = {
 def write_board(
     board: Board,
     folder: Path | str,
-    formats: Sequence[str] = ("csv", "markdown", "latex", "html"),
+    formats: Sequence[str] = ("csv", "robustness", "markdown", "latex", "html"),
     systems: Sequence[str] = REFERENCE_SYSTEMS,
     title: str = "RobustDistiller leaderboard",
 ) -> list[Path]:
@@ -274,6 +265,7 @@ def write_board(
     """
     makers = {
         "csv": lambda: board.frame.to_csv(index=False),
+        "robustness": lambda: board.robustness.to_csv(index=False),
         "markdown": lambda: board.to_markdown(systems),
         "latex": lambda: "% needs \\usepackage{booktabs}\n" + "\n".join(g.to_latex() for g in grids(board, systems)),
         "html": lambda: board.to_html(title),

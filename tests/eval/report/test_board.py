@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +16,8 @@ from robustdistiller.cli.main import app
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import clean_grid, grids
-from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.files import record_path, write_record
+from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric
 from robustdistiller.eval.tasks import TASKS
 
@@ -144,6 +146,21 @@ def test_seeds_are_averaged_and_widen_the_interval(tmp_path):
     assert cell.estimate.value == pytest.approx(sum(cell.values.values()) / 3)
     one = dataclasses.replace(cell, values={1: cell.values[1]}, parts={1: cell.parts[1]})
     assert cell.estimate.standard_error > 1.5 * one.estimate.standard_error
+
+
+def test_intervals_are_over_speakers_where_they_are_known(tmp_path):
+    """Ten speakers, half of them always right: utterances alone would make it look certain."""
+    right = np.repeat([1, 0] * 5, 20)
+    for label, folder in (("known", "wavs/speakers"), ("unknown", "wavs/somewhere")):
+        names = [f"{folder}/{speaker:02d}/{i}.wav" for speaker in range(10) for i in range(20)]
+        kept = Outcomes.sort(names, {"accuracy": ItemScores(right, np.ones(200, int))})
+        one = boards.record(label)
+        pointer = write_outcomes(record_path(tmp_path, one).with_suffix(".npz"), kept)
+        write_record(tmp_path, dataclasses.replace(one, outcomes=pointer))
+    known, unknown = (cells(alone(tmp_path), name)["clean"] for name in ("known", "unknown"))
+    assert (len(known.units), len(unknown.units)) == (10, 200)
+    assert known.estimate.standard_error == pytest.approx(50 / 3)  # ten numbers of 0 or 100
+    assert known.estimate.standard_error > 4 * unknown.estimate.standard_error
 
 
 # Nothing is refused
@@ -315,7 +332,8 @@ def test_csv_markdown_and_latex(folder, tmp_path):
     result = run(str(folder), "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        f"leaderboard.{end}" for end in ("csv", "html", "md", "tex")
+        *(f"leaderboard.{end}" for end in ("csv", "html", "md", "tex")),
+        "robustness.csv",
     ]
     frame = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert set(frame.origin) == {"measured", "published"}
@@ -325,6 +343,11 @@ def test_csv_markdown_and_latex(folder, tmp_path):
     )
     assert frame.query("system == 'DPHuBERT' and task == 'ASR'").value.item() == 10.47
     assert len(frame.query("origin == 'measured'")) == 8
+    summaries = pd.read_csv(tmp_path / "out" / "robustness.csv").query("system == 'student'").set_index("summary")
+    corrupted = [cell.value for title, cell in cells(alone(folder), "student").items() if title != "clean"]
+    assert float(summaries.value["mean"]) == pytest.approx(sum(corrupted) / 3)
+    assert summaries.low["loss %"] < float(summaries.value["loss %"]) < summaries.high["loss %"]
+    assert summaries.value["worst"] == "noise 0 dB" and summaries.over["mean"] == "noise 10 dB; noise 0 dB; reverb"
     latex = (tmp_path / "out" / "leaderboard.tex").read_text()
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == latex.count(r"\begin{tabular}") == 2
     assert r"superb\_s" in latex and not re.search(r"(?<!\\)_", latex) and r"DPHuBERT \textsuperscript{\dag}" in latex
@@ -342,6 +365,7 @@ def test_json_holds_numbers_notes_and_sources(folder):
     result = run(str(folder), "--json")
     found = json.loads(result.output)
     assert {"system", "value", "low", "high", "seeds", "condition"} <= set(found["numbers"][0])
+    assert {one["summary"] for one in found["summaries"]} >= {"mean", "difference", "loss %"}
     assert found["numbers"][0]["system"] == "teacher" and found["notes"] and "dphubert-table-1" in found["sources"]
 
 
@@ -379,7 +403,7 @@ def test_utterances_have_the_columns_of_speech_robust_bench(folder, tmp_path):
     ("arguments", "message"),
     [
         (["--system", "DPHuBRET"], "no published system is called 'DPHuBRET'; did you mean 'DPHuBERT'"),
-        (["--format", "csv,pdf"], "unknown format pdf; known: csv,markdown,latex,html,utterances"),
+        (["--format", "csv,pdf"], "unknown format pdf; known: csv,robustness,markdown,latex,html,utterances"),
         (["--official", "XYZ"], "unknown task 'XYZ'"),
         (["--reference", "techer"], "no system is called 'techer'; did you mean 'teacher'"),
     ],
