@@ -35,6 +35,7 @@ GROUPS = {
     "Score on SUPERB": {
         "check": "Try an upstream on every task, on toy corpora, and compare with stock s3prl.",
         "prepare": "Check a task's data, and make the files that s3prl needs.",
+        "evaluate": "Train and score heads of one model on some tasks, your own among them.",
         "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
         "clean": "Delete what a sweep does not need any more: heads that lost, features, logs.",
     },

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustdistiller.common.files import remove_leftovers
 from robustdistiller.common.locks import Busy, locked
-from robustdistiller.common.logs import terminate_like_interrupt
+from robustdistiller.common.process import terminate_like_interrupt
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import NO_HEAD, Metric, Record
 from robustdistiller.eval.run.run_info import versions
@@ -472,6 +472,11 @@ def sweep(
 
     Raises:
         SweepError: it cannot run as it is written, or its folder is in use; before anything is trained.
+
+    Example:
+        >>> import robustdistiller
+        >>> found = robustdistiller.sweep("sweep.yaml")  # doctest: +SKIP
+        >>> found.frame[["label", "task", "condition", "value"]]  # doctest: +SKIP
     """
     asked = config if isinstance(config, SweepConfig) else load(config)
     return Sweep(asked.with_policy(policy), say=say).run()

@@ -131,6 +131,12 @@ def task_of_config(config: Mapping[str, Any]) -> Task | None:
     return csv_task(path, split_seed=lookup(config, f"{_DATA}.split_seed") or 0) if path.is_file() else None
 
 
+def is_same_table(one: Task, other: Task) -> bool:
+    """Whether two tasks are of one CSV file, perhaps before and after it was changed."""
+    paths = [lookup(task.config, f"{_DATA}.csv") for task in (one, other) if task.downstream == DOWNSTREAM]
+    return len(paths) == 2 and paths[0] == paths[1]
+
+
 def digest_of(items: Iterable[Item]) -> str:
     """SHA-256 of which recording has which label in which split, wherever they lie."""
     lines = sorted(f"{item.name}\t{item.label}\t{item.split}\n" for item in items)

@@ -14,7 +14,7 @@ from typing import Any
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.tasks import asr, asv, er, ic, ks, pr, qbe, sd, se, sf, sid, ss, st
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.csv_task import DOWNSTREAM, csv_task, task_of_config
+from robustdistiller.eval.tasks.csv_task import DOWNSTREAM, csv_task, is_same_table, task_of_config
 
 ENTRY_POINTS = "robustdistiller.tasks"
 
@@ -45,7 +45,7 @@ class Registry(Mapping[str, Task]):
     def register(self, task: Task) -> Task:
         """Add a task; see :func:`register`."""
         known = {code.lower(): other for code, other in self._all().items()}.get(task.code.lower())
-        if known is not None and known != task:
+        if known is not None and known != task and not is_same_table(known, task):
             raise ValueError(f"there is a task {known.code} already ({known.title}); give {task.title!r} another code")
         self._tasks[task.code] = task
         return task
@@ -76,7 +76,7 @@ def register(task: Task) -> Task:
     """Add a task: its code works from then on wherever a task is named, and so do conditions, records and tables.
 
     Args:
-        task: the task; an equal one may be there already.
+        task: the task; an equal one may be there already, or what a CSV file held before it was changed.
 
     Returns:
         The same task.

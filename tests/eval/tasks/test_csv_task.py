@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,21 @@ def test_a_task_of_a_table_can_be_registered_sent_and_found(tmp_path, monkeypatc
     table.unlink()
     assert tasks.identify(task.downstream, load_config(task)) is None
     assert pickle.loads(pickle.dumps(task)) == task
+
+
+@pytest.mark.usefixtures("bridge")
+def test_the_example_scores_labels_of_ones_own_in_twenty_lines(tmp_path, toy_student, monkeypatch):
+    example = Path(__file__).parents[3] / "examples" / "own_task.py"
+    assert len(example.read_text().splitlines()) <= 20
+    monkeypatch.setattr(tasks.TASKS, "_tasks", dict(tasks.TASKS))
+    table = write_table(tmp_path / "data")
+    settings = dict.fromkeys(("runner.total_steps", "runner.eval_step", "runner.save_step"), 4)
+    settings["downstream_expert.datarc.num_workers"] = 0
+    score = runpy.run_path(str(example))["score"]
+    options = {"out": tmp_path / "exp", "overrides": {"labels": settings}}
+    frame = score(str(toy_student), str(table), **options)
+    assert frame.condition.tolist() == ["clean", "noise:snr_db=10", "noise:snr_db=0", "reverb"]
+    assert set(frame.task) == {"labels"} and set(frame["items"]) == {3} and frame.value.between(0, 100).all()
+    write_table(tmp_path / "data", per_label=15)  # the same file with more in it is the same task, made anew
+    again = score(str(toy_student), str(table), **{**options, "out": tmp_path / "again"})
+    assert set(again["items"]) == {6}

@@ -125,6 +125,27 @@ def test_data_that_is_not_there_is_asked_for(registry, loudness, tmp_path, capsy
     assert "LOUD (loudness) needs data that is not there" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("bridge")
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_without_a_development_set_the_best_of_the_stated_checkpoints_counts(
+    registry, loudness, tmp_path, higher_is_better
+):
+    """As SUPERB reports speaker verification: the best on the clean test set of those at every 20,000 steps."""
+    metric = replace(loudness.metric, higher_is_better=higher_is_better)
+    registry.register(replace(loudness, metrics=(metric,), best_of_every=2))
+    settings = {"total_steps": 6, "save_step": 1, "eval_step": 100, "max_keep": 10, "eval_dataloaders": []}
+    options = [f"config.runner.{key}={value}" for key, value in settings.items()]
+    options += [f"config.downstream_expert.datarc.folder='{tmp_path / 'data'}'", "config.optimizer.lr=0.5"]
+    new = ["-u", "fbank", "-d", "LOUD", "-p", str(tmp_path / "exp"), "-o", ",,".join(options)]
+    assert main(["-m", "train", *new]) == 0
+    tried = {one.step: one.main_metric.value for one in read_record_files(tmp_path / "exp" / "candidates").values()}
+    assert set(tried) == {2, 4, 6} and len(set(tried.values())) == 3
+    assert main(["-m", "evaluate", "-e", str(tmp_path / "exp")]) == 0
+    (record,) = read_record_files(tmp_path / "exp" / "records").values()
+    assert record.main_metric.value == (max if higher_is_better else min)(tried.values())
+    assert tried[record.step] == record.main_metric.value
+
+
 class EntryPoint:
     """What `importlib.metadata` finds."""
 
