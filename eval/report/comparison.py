@@ -85,6 +85,11 @@ def compare(
     Raises:
         ValueError: no or several systems of a name, one system on both sides, or an unknown task.
         FileNotFoundError: a folder that is not there, or has no records.
+
+    Example:
+        >>> import robustdistiller
+        >>> robustdistiller.compare("DPHuBERT", "DistilHuBERT", []).first.name
+        'DPHuBERT'
     """
     only = list(tasks)
     board = leaderboard(folders, official=official)
