@@ -16,6 +16,7 @@ _attribute, __dir__, __all__ = lazy_loader.attach(
         "eval.api": ["evaluate"],
         "eval.report.board": ["leaderboard"],
         "eval.report.comparison": ["compare"],
+        "eval.sweep.run": ["sweep"],
         "pretrain.training.stages": ["distill"],
         "upstream.pretrained.resolve": ["load"],
     },

@@ -184,6 +184,11 @@ def leaderboard(
     Raises:
         FileNotFoundError: no such folder, or none with records.
         ValueError: unknown task in `official`, or no system called `reference`.
+
+    Example:
+        >>> import robustdistiller
+        >>> robustdistiller.leaderboard([]).row("DPHuBERT").size  # published systems alone
+        '23.59'
     """
     folders = [Path(folder) for folder in folders]
     records = mean_over_folds(read_frame(folders))

@@ -472,6 +472,11 @@ def sweep(
 
     Raises:
         SweepError: it cannot run as it is written, or its folder is in use; before anything is trained.
+
+    Example:
+        >>> import robustdistiller
+        >>> found = robustdistiller.sweep("sweep.yaml")  # doctest: +SKIP
+        >>> found.frame[["label", "task", "condition", "value"]]  # doctest: +SKIP
     """
     asked = config if isinstance(config, SweepConfig) else load(config)
     return Sweep(asked.with_policy(policy), say=say).run()
