@@ -15,7 +15,7 @@ from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
-from robustdistiller.eval.tasks.base import Submission
+from robustdistiller.eval.tasks.parts import Submission
 
 
 class SubmissionError(ValueError):

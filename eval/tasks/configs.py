@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from robustdistiller.common.files import slug, write_text
-from robustdistiller.eval.tasks.base import DataRoot, Task, lookup
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, lookup
 
 _VOCABULARIES = "vocabularies/"
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.tasks.base import Rules, Task
+from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
+from robustdistiller.eval.tasks.parts import Rules
 
 #: Settings that a run of any task may choose, by their full or their last name: where data lies, how fast it is read,
 #: how often something is saved or printed.

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import scipy
 
-from robustdistiller.eval.tasks.base import ScoringError
+from robustdistiller.eval.tasks.parts import ScoringError
 
 #: What score.sh tries; the lowest error rate counts.
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -231,7 +231,7 @@ def read_reference(folder: Path | str) -> tuple[dict[str, list[Turn]], str]:
     Example:
         >>> read_reference("nowhere")
         Traceback (most recent call last):
-        robustdistiller.eval.tasks.base.ScoringError: nowhere has neither rttm nor segments and utt2spk, ...
+        robustdistiller.eval.tasks.parts.ScoringError: nowhere has neither rttm nor segments and utt2spk, ...
     """
     folder = Path(folder)
     if (folder / "rttm").is_file():

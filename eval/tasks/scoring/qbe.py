@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from robustdistiller.eval.tasks.base import ScoringError
+from robustdistiller.eval.tasks.parts import ScoringError
 
 #: Of score-TWV-Cnxe.sh.
 P_TARGET, C_FALSE_ALARM, C_MISS = 0.0008, 1.0, 100.0
@@ -137,7 +137,7 @@ def read_stdlist(path: Path | str) -> dict[str, dict[str, float]]:
     Example:
         >>> read_stdlist("nowhere.xml")
         Traceback (most recent call last):
-        robustdistiller.eval.tasks.base.ScoringError: nowhere.xml: no such file; ...
+        robustdistiller.eval.tasks.parts.ScoringError: nowhere.xml: no such file; ...
     """
     path = Path(path)
     if not path.is_file():
@@ -188,7 +188,7 @@ def read_ground_truth(folder: Path | str) -> GroundTruth:
     Example:
         >>> read_ground_truth("nowhere")
         Traceback (most recent call last):
-        robustdistiller.eval.tasks.base.ScoringError: there is no ground truth at nowhere; ...
+        robustdistiller.eval.tasks.parts.ScoringError: there is no ground truth at nowhere; ...
     """
     folder = Path(folder)
     if not folder.is_dir():
