@@ -12,7 +12,11 @@ __version__ = "0.1.0"
 
 _attribute, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"pretrain.training.stages": ["distill"], "upstream.pretrained.resolve": ["load"]},
+    submod_attrs={
+        "eval.api": ["evaluate"],
+        "pretrain.training.stages": ["distill"],
+        "upstream.pretrained.resolve": ["load"],
+    },
 )
 
 

@@ -18,12 +18,7 @@ _MARK = "#test"  # behind the file's suffix, where s3prl cuts names off
 
 
 def is_test_side(name: str) -> bool:
-    """Whether a name in a batch is one of the test side.
-
-    Example:
-        >>> is_test_side("id10270/video/00001.wav#test"), is_test_side("id10270/video/00001.wav")
-        (True, False)
-    """
+    """Whether a name in a batch is one of the test side."""
     return name.endswith(_MARK)
 
 

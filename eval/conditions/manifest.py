@@ -131,12 +131,7 @@ class Manifest:
 
 
 def versions() -> dict[str, str]:
-    """What decides the samples, beside the processor: package to version.
-
-    Example:
-        >>> "numpy" in versions()
-        True
-    """
+    """What decides the samples, beside the processor: package to version."""
     found = {"libsndfile": soundfile.__libsndfile_version__}
     for name in _PACKAGES:
         try:
@@ -147,23 +142,12 @@ def versions() -> dict[str, str]:
 
 
 def audio_digest(samples: np.ndarray) -> str:
-    """The first 16 digits of the SHA-256 of (samples,) as little-endian float32.
-
-    Example:
-        >>> audio_digest(np.zeros(3, np.float32))
-        '15ec7bf0b50732b4'
-    """
+    """The first 16 digits of the SHA-256 of (samples,) as little-endian float32."""
     return hashlib.sha256(np.ascontiguousarray(samples, "<f4").tobytes()).hexdigest()[:16]
 
 
 def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
-    """SHA-256 over drawn parameters in the order of utterance ids; lengths and audio of utterances are left out.
-
-    Example:
-        >>> one = {"utt-1": {"num_samples": 8, "operation": "clean"}}
-        >>> digest_of(one) == digest_of({"utt-1": {"operation": "clean"}})
-        True
-    """
+    """SHA-256 over drawn parameters in the order of utterance ids; lengths and audio of utterances are left out."""
     digest = hashlib.sha256()
     for name, parameters in sorted(drawn.items()):
         facts = {key: value for key, value in parameters.items() if key not in NOT_DRAWN}
@@ -177,11 +161,6 @@ def files_of(corruptor: Corruptor, drawn: Mapping[str, Mapping[str, Any]]) -> di
     Args:
         corruptor: whose sources they are of.
         drawn: utterance id to drawn parameters.
-
-    Example:
-        >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
-        >>> files_of(corruptor, {"utt-1": corruptor.draw("utt-1", 8)})
-        {}
     """
     return facts_of(corruptor, recordings_of(drawn.values()))
 
@@ -210,10 +189,6 @@ def find_manifests(paths: Iterable[str | Path], task: str, split: str) -> dict[P
 
     Raises:
         FileNotFoundError, ManifestError: a path does not exist, is no manifest, or none is of this task and split.
-
-    Example:
-        >>> find_manifests([], "IC", "test")
-        {}
     """
     listed = []
     for path in map(Path, paths):
@@ -227,10 +202,5 @@ def find_manifests(paths: Iterable[str | Path], task: str, split: str) -> dict[P
 
 
 def condition_of(manifest: Manifest) -> Condition:
-    """The condition that a manifest is of.
-
-    Example:
-        >>> condition_of(Manifest("IC", "test", "noise:snr_db=5")).get("snr_db").low
-        5.0
-    """
+    """The condition that a manifest is of."""
     return Condition.parse(manifest.condition)

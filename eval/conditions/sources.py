@@ -129,12 +129,7 @@ class Sources:
         return found
 
     def describe(self, condition: Condition, corruptor: Corruptor | None) -> dict[str, dict[str, Any]]:
-        """Name, for showing, and digest of the contents of each source that a condition uses, for its record.
-
-        Example:
-            >>> Sources().describe(Condition.parse("clean"), None)
-            {}
-        """
+        """Name, for showing, and digest of the contents of each source that a condition uses, for its record."""
         if corruptor is None:
             return {}
         return {

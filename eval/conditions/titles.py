@@ -30,12 +30,7 @@ def condition_title(condition: str) -> str:
 
 
 def condition_order(condition: str) -> tuple:
-    """Sort key: clean, noise from high to low SNR, reverberation from short to long, both, anything else.
-
-    Example:
-        >>> sorted(["reverb", "noise:snr_db=0", "clean", "noise:snr_db=10"], key=condition_order)
-        ['clean', 'noise:snr_db=10', 'noise:snr_db=0', 'reverb']
-    """
+    """Sort key: clean, noise from high to low SNR, reverberation from short to long, both, anything else."""
     parsed = _parse(condition)
     if parsed is None:
         return len(_KINDS), 0.0, 0.0, condition

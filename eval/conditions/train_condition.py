@@ -31,12 +31,6 @@ class TrainingCorruptor:
         corruptors: one per condition, None for clean.
         epoch: of the training.
         seed: of the choice.
-
-    Example:
-        >>> corrupt = TrainingCorruptor((None, Corruptor("noise:snr_db=5,noise=white")), epoch=0)
-        >>> wave = np.ones(8, np.float32)
-        >>> [corrupt(wave, f"utt-{n}") is wave for n in range(4)]
-        [False, True, False, True]
     """
 
     corruptors: tuple[Corruptor | None, ...]
@@ -61,15 +55,6 @@ class TrainingLoader:
         loader: s3prl's.
         corrupt: what to do to each utterance.
         task: the task's registry entry.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> samples = [(np.ones(8, np.float32), 0, f"utt-{i}") for i in range(3)]
-        >>> stock = DataLoader(samples, batch_size=3, collate_fn=lambda samples: zip(*samples))
-        >>> corrupt = TrainingCorruptor((Corruptor("noise:snr_db=5,noise=white"),), epoch=0)
-        >>> loader = TrainingLoader(stock, corrupt, tasks.get("IC"))
-        >>> [bool((wave == 1).all()) for batch, *_ in loader for wave in batch], len(loader)
-        ([False, False, False], 1)
     """
 
     def __init__(self, loader: DataLoader, corrupt: TrainingCorruptor, task: Task) -> None:

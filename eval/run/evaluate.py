@@ -103,6 +103,7 @@ def evaluate_head(
     run_s3prl(
         spec.arguments("evaluate", evaluate_split=split, past_exp=path if states else None, init_ckpt=path),
         spec.config,
+        task=spec.task,
         module=spec.upstream.module,
         feature_plan=spec.features,
         quick=spec.quick,

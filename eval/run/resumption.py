@@ -9,14 +9,13 @@ that it had taken, sets the generators as they were when it was saved, and goes 
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
+
+from robustdistiller.common.generators import generator_states, set_generator_states
 
 _KEY = "robustdistiller"
 
@@ -105,49 +104,3 @@ class _Place:
 
     def __iter__(self) -> Iterator[Any]:
         return self.training.batches(self.loader)
-
-
-@contextmanager
-def untouched_generators(device: str = "cpu") -> Iterator[None]:
-    """After the block, the generators of Python, NumPy and PyTorch are as they were before it.
-
-    Args:
-        device: whose generator counts beside that of the processor.
-    """
-    before = generator_states(device)
-    try:
-        yield
-    finally:
-        set_generator_states(before, device)
-
-
-def generator_states(device: str = "cpu") -> dict[str, Any]:
-    """The states of the generators of Python, NumPy, PyTorch and, of a GPU, CUDA, in types that any checkpoint holds.
-
-    Example:
-        >>> states = generator_states()
-        >>> first = torch.rand(1), random.random(), np.random.rand()
-        >>> set_generator_states(states)
-        >>> first == (torch.rand(1), random.random(), np.random.rand())
-        True
-    """
-    name, keys, *others = np.random.get_state()
-    states = {"python": random.getstate(), "numpy": [name, keys.tolist(), *others], "torch": torch.get_rng_state()}
-    if device.startswith("cuda"):
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_generator_states(states: Mapping[str, Any], device: str = "cpu") -> None:
-    """Set the generators as they were.
-
-    Args:
-        states: of :func:`generator_states`.
-        device: of the training.
-    """
-    version, keys, following = states["python"]
-    random.setstate((version, tuple(keys), following))
-    np.random.set_state(tuple(states["numpy"]))
-    torch.set_rng_state(states["torch"])
-    if device.startswith("cuda") and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

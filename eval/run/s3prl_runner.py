@@ -7,19 +7,20 @@ computes during training, kept in the note beside the head.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from torch import nn
 
-from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
@@ -27,6 +28,7 @@ from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.resumption import ExactTraining
 from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
+from robustdistiller.eval.tasks import Task
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.entries import register
 
@@ -68,6 +70,7 @@ class HeadRunner:
 
     Args:
         args, config: as s3prl's runner takes them.
+        task: of the head; None for a downstream of s3prl's that is no known task.
         module: the upstream in memory; None for the one that ``args`` names.
         feature_plan: how features are kept.
         quick: the part of the data that is used; None for all of it.
@@ -81,6 +84,7 @@ class HeadRunner:
         args: Namespace,
         config: dict[str, Any],
         *,
+        task: Task | None = None,
         module: nn.Module | None = None,
         feature_plan: CachePlan | None = None,
         quick: Quick | None = None,
@@ -89,7 +93,8 @@ class HeadRunner:
         evaluation: Callable[[HeadRunner], None] | None = None,
     ) -> None:
         self.config_as_given = copy.deepcopy(config)  # experts change theirs
-        self.module, self.feature_plan, self.quick = module, feature_plan or CachePlan(), quick
+        self.task, self.module, self.quick = task, module, quick
+        self.feature_plan = feature_plan or CachePlan()
         self.training, self.note, self.evaluation = training, note, evaluation
         super().__init__(args, config)
         self.bare_upstream: nn.Module = self.upstream.model
@@ -108,10 +113,25 @@ class HeadRunner:
             entry.model.accelerate()
         return entry
 
+    def _get_downstream(self) -> Any:
+        if self.task is None or not self.task.expert:
+            return super()._get_downstream()
+        featurizer = self.featurizer.model
+        dimensions = {"upstream_dim": featurizer.output_dim, "upstream_rate": featurizer.downsample_rate}
+        model = resolve_name(self.task.expert)(**dimensions, **self.config, **vars(self.args)).to(self.args.device)
+        return self._init_model(model, "Downstream", True, ["get_dataloader", "log_records"])
+
     def _get_optimizer(self, models: list[nn.Module]) -> torch.optim.Optimizer:
         optimizer = super()._get_optimizer(models)
         self.exact.watch(optimizer)
         return optimizer
+
+    def _get_scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        scheduler = super()._get_scheduler(optimizer)
+        if "Scheduler" in self.init_ckpt:  # s3prl's schedulers begin by setting the rate of the first step
+            for group, saved in zip(optimizer.param_groups, self.init_ckpt["Optimizer"]["param_groups"]):
+                group["lr"] = saved["lr"]
+        return scheduler
 
     @cached_property
     def upstream_facts(self) -> dict[str, Any]:
@@ -130,8 +150,7 @@ class HeadRunner:
 
     def _open_cache(self) -> None:
         """The upstream gets a cache, where one was asked for."""
-        task = tasks.identify(self.args.downstream, self.config)
-        training = self.args.mode == "train"
+        task, training = self.task, self.args.mode == "train"
         facts = self.upstream_facts
         self.cached = self.feature_plan.open(
             self.bare_upstream,
@@ -255,16 +274,21 @@ def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> Hea
         copied = args.upstream_model_config  # beside the head, where it is a file
         return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
 
+    # Some packages that experts import draw from Python's generator while they are imported: once in a process, and not
+    # where the package was imported before. s3prl seeds first and imports then; a head must not depend on that.
+    if options.get("task") is None or not options["task"].expert:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
     Path(args.expdir).mkdir(parents=True, exist_ok=True)
     # s3prl asks PyTorch for a GPU without looking at its device.
-    hidden = _replaced(torch.cuda, is_available=lambda: False) if str(args.device) == "cpu" else nullcontext()
+    no_gpu = {"is_available": lambda: False} if str(args.device) == "cpu" else {}
     replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
-    with hidden, _replaced(run_downstream, **replaced):
+    with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
         run_downstream.main()
     return runners[0]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _replaced(module: Any, **names: Any) -> Iterator[None]:
     """Names of a module replaced within a ``with`` block."""
     before = {name: getattr(module, name) for name in names}

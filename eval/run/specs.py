@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from robustdistiller.acoustics import Condition
@@ -23,6 +22,7 @@ from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks.configs import check_roots, vocabulary_paths
 from robustdistiller.eval.tasks.needs import require
+from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.pretrained.names import existing_path
 from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint
 
@@ -238,18 +238,17 @@ class TrainedHead:
 def chosen_device(device: str) -> str:
     """``cpu`` or ``cuda[:N]``.
 
+    Args:
+        device: a device, or ``auto`` for a GPU where there is one.
+
     Raises:
-        LaunchError: a GPU is asked for and there is none.
+        ValueError: it cannot be used here.
 
     Example:
         >>> chosen_device("cpu")
         'cpu'
     """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise LaunchError(f"device {device}: PyTorch finds no GPU here; use cpu")
-    return str(device)
+    return str(usable_device(None if device == "auto" else device))
 
 
 def _replaced(node: Any, keys: list[str], here: str) -> Any:

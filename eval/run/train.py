@@ -68,6 +68,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     runner = run_s3prl(
         spec.arguments("train", past_exp=path, init_ckpt=path),
         spec.quick.shorten(spec.config) if spec.quick else spec.config,
+        task=spec.task,
         module=spec.upstream.module,
         feature_plan=spec.features,
         quick=spec.quick,

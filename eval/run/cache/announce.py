@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustdistiller.eval.run.resumption import untouched_generators
+from robustdistiller.common.generators import untouched_generators
 
 if TYPE_CHECKING:
     from .wrapper import CachedUpstream

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustdistiller.eval.run.resumption import untouched_generators
+from robustdistiller.common.generators import untouched_generators
 
 from .errors import NotReproducible
 
@@ -53,12 +53,6 @@ def find_dependence(compute: Callable[[Sequence[Tensor]], list[Tensor]], device:
 
     Raises:
         NotReproducible: the same batch gives other features when it comes again.
-
-    Example:
-        >>> find_dependence(lambda wavs: [wav[None, :, None] for wav in wavs], "cpu")
-        'utterance'
-        >>> find_dependence(lambda wavs: [wav[None, :, None] / max(map(len, wavs)) for wav in wavs], "cpu")
-        'padding'
     """
     wavs = [wav.to(device) for wav in probe_waveforms()]
     with untouched_generators(device):

@@ -26,17 +26,6 @@ def reads_means_only(expert: Any, dim: int) -> bool:
     Args:
         expert: of a downstream whose forward hands the frames of an utterance to these two and to nothing else.
         dim: of the features.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> class Head(nn.Linear):
-        ...     def forward(self, frames, lengths):
-        ...         return super().forward(torch.stack([f[:n].mean(0) for f, n in zip(frames, lengths)])), lengths
-        >>> reads_means_only(SimpleNamespace(projector=nn.Linear(4, 8), model=Head(8, 2)), 4)
-        True
-        >>> with_dropout = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1))
-        >>> reads_means_only(SimpleNamespace(projector=with_dropout, model=Head(8, 2)), 4)
-        False
     """
     parts = [getattr(expert, name, None) for name in ("projector", "model")]
     if not all(isinstance(part, nn.Module) for part in parts):

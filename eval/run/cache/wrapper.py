@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
+from robustdistiller.common.generators import untouched_generators
 from robustdistiller.common.precision import without_tf32
-from robustdistiller.eval.run.resumption import untouched_generators
 
 from .announce import announcing
 from .dependence import BATCH, PADDING, UTTERANCE
@@ -48,22 +48,6 @@ class CachedUpstream(nn.Module):
     Attributes:
         keeps: whether features that are computed are kept; known ones are read in any case.
         found, computed: utterances so far.
-
-    Example:
-        >>> class Upstream(nn.Module):
-        ...     def forward(self, wavs):
-        ...         frames = nn.utils.rnn.pad_sequence([wav.view(-1, 320) for wav in wavs], batch_first=True)
-        ...         return {"hidden_states": [frames, 2 * frames]}
-        >>> class Featurizer:
-        ...     feature_selection, downsample_rate = "hidden_states", 320
-        ...     def _select_feature(self, features):
-        ...         return features["hidden_states"]
-        >>> import tempfile
-        >>> cached = CachedUpstream(Upstream(), Featurizer(), ArrayStore(tempfile.mkdtemp(), (2, None, 320)))
-        >>> wavs = [torch.randn(640), torch.randn(320)]
-        >>> first, second = (cached(wavs)["hidden_states"] for _ in range(2))
-        >>> torch.equal(first[1], second[1]), first[1].shape, cached.computed, cached.found
-        (True, torch.Size([2, 2, 320]), 2, 2)
     """
 
     def __init__(

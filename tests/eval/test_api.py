@@ -1,0 +1,130 @@
+"""`robustdistiller.evaluate`: models by name, by path and in memory; records, a table, and files to go on from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import robustdistiller
+from robustdistiller.eval.run.quick import Quick
+
+STEPS = {"runner.total_steps": 4, "runner.eval_step": 2, "runner.save_step": 2, "runner.log_step": 2}
+
+
+class Frames(nn.Module):
+    """A model that follows the contract: linear maps of 20 ms frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(320, 8), nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.5)
+
+    def get_downsample_rates(self, key: str) -> int:
+        return 320
+
+    def forward(self, wavs):
+        frames = nn.utils.rnn.pad_sequence([wav[: len(wav) // 320 * 320].view(-1, 320) for wav in wavs], True)
+        hidden = self.dropout(self.first(frames))
+        return {"hidden_states": [hidden, self.second(hidden.relu())]}
+
+
+@pytest.fixture(scope="module")
+def data(toy_corpora, tmp_path_factory):
+    """Data and settings of the toy corpora, as the function takes them."""
+    found, settings = {}, {}
+    for code in ("IC", "KS"):
+        built = toy_corpora.build(code, tmp_path_factory.mktemp(code))
+        short = {key.removeprefix("config."): value for key, value in built.items()}
+        found[code] = {key.rsplit(".", 1)[-1]: value for key, value in short.items() if isinstance(value, str)}
+        settings[code] = {**STEPS, **{key: value for key, value in short.items() if not isinstance(value, str)}}
+    return {"data": found, "overrides": settings}
+
+
+@pytest.fixture
+def model(bridge) -> Frames:
+    torch.manual_seed(0)
+    return Frames()
+
+
+def test_a_module_in_memory_is_scored_and_left_as_it_was(model, data, tmp_path):
+    model.train()
+    model.first.eval()
+    torch.manual_seed(7)
+    conditions = ["clean", "noise:snr_db=0,noise=white"]
+    results = robustdistiller.evaluate(model, ["KS", "IC"], conditions, out=tmp_path, label="frames", **data)
+    assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(7)))
+    assert model.training and model.dropout.training and not model.first.training
+    assert [(one.task, one.condition, one.status) for one in results.records] == [
+        (task, condition, "ok") for task in ("KS", "IC") for condition in conditions
+    ]
+    assert {(one.upstream, one.label, one.checkpoint_digest_of) for one in results.records} == {
+        ("Frames", "frames", "tensors")
+    }
+    assert all(one.upstream_code for one in results.records)  # nobody knows the version of this class
+    frame = results.frame
+    assert list(frame["task"]) == [one.task for one in results.records] and set(frame["label"]) == {"frames"}
+    assert sorted(frame["value"]) == sorted(one.main_metric.value for one in results.records)
+
+
+def test_changed_weights_are_another_system_and_the_same_ones_are_not_scored_again(model, data, tmp_path):
+    first = robustdistiller.evaluate(model, ["IC"], out=tmp_path, **data_of("IC", data))
+    again = robustdistiller.evaluate(model, ["IC"], out=tmp_path, **data_of("IC", data))
+    assert again.records == first.records  # dates and durations too
+    with torch.no_grad():
+        model.second.weight += 1
+    changed = robustdistiller.evaluate(model, ["IC"], out=tmp_path, **data_of("IC", data))
+    assert changed.records[0].checkpoint_digest != first.records[0].checkpoint_digest
+    assert changed.records[0].head_digest != first.records[0].head_digest
+    assert len(first.frame) == len(changed.frame) == 1 and len(list((tmp_path / "records").rglob("*-seed*.json"))) == 2
+
+
+def test_the_learning_rate_is_chosen_on_the_development_set(model, data, tmp_path):
+    results = robustdistiller.evaluate(
+        model, ["IC"], out=tmp_path, seeds=[1, 2], learning_rates=[1e-2, 1e-4], **data_of("IC", data)
+    )
+    assert [one.seed for one in results.records] == [1, 2]
+    for record in results.records:
+        tried = record.selection["tried"]
+        assert [one["learning_rate"] for one in tried] == [1e-2, 1e-4]
+        assert record.learning_rate == record.selection["learning_rate"]
+        assert record.selection["dev_score"] == max(one["dev_score"] for one in tried)
+
+
+def test_a_checkpoint_by_its_path_with_odd_signs_and_a_quick_look(toy_student, data, tmp_path):
+    path = tmp_path / "lr=3, #4: a" / "student [1].ckpt"
+    path.parent.mkdir()
+    path.write_bytes(toy_student.read_bytes())
+    look = Quick(share=0.5, steps=3)
+    out = tmp_path / "out=1 #2: b"
+    full, quick = (
+        robustdistiller.evaluate(path, ["IC"], out=out, quick=quick, **data_of("IC", data)).records[0]
+        for quick in (False, look)
+    )
+    assert (full.upstream, full.quick, full.items_scored, full.step) == ("robustdistiller_local", "", 3, 4)
+    assert (quick.quick, quick.items_expected, quick.items_scored) == ("quick: 50 % of items, 3 steps", 2, 2)
+    assert quick.step == 3 and quick.rules_digest != full.rules_digest
+    assert any("quick" in phrase for phrase in quick.non_standard)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["ICC"]}, "unknown task 'ICC'"),
+        ({"conditions": ["noise:snr=5"]}, "did you mean 'snr_db'"),
+        ({"conditions": "clean"}, "conditions: expected a list, found 'clean'"),
+        ({"data": {"KS": "/data"}}, "data or settings of 'KS', which is not among the tasks: IC"),
+        ({"data": {"IC": "/no/such"}}, "given as '/no/such', which does not exist"),
+        ({"model": "robustdistiller_minni"}, "did you mean 'robustdistiller_mini'"),
+        ({"model": nn.Linear(2, 2)}, "Linear has no get_downsample_rates"),
+        ({"device": "cuda:77"}, "cuda:77"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(changes, message, model, data, tmp_path):
+    arguments = {"model": model, "tasks": ["IC"], "out": tmp_path, **data_of("IC", data), **changes}
+    with pytest.raises((ValueError, FileNotFoundError), match=message.replace("(", r"\(")):
+        robustdistiller.evaluate(**arguments)
+
+
+def data_of(code: str, data: dict) -> dict:
+    return {name: {code: values[code]} for name, values in data.items()}
