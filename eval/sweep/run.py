@@ -366,6 +366,16 @@ def sweep(
 
     Raises:
         SweepError: it cannot run as it is written, or its folder is in use; before anything is trained.
+        KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP; called again, it goes on.
+
+    Example:
+        >>> import robustdistiller
+        >>> robustdistiller.sweep("sweep.yaml", say=print).frame  # doctest: +SKIP
+        >>> from robustdistiller.eval.sweep import SweepConfig, TaskEntry, UpstreamEntry
+        >>> config = SweepConfig("exp/sweep", [UpstreamEntry("fbank")], [TaskEntry("KS")], conditions=["clean"])
+        >>> sweep(config)
+        Traceback (most recent call last):
+        robustdistiller.eval.sweep.entries.SweepError: KS ... needs data that is not there...
     """
     asked = config if isinstance(config, SweepConfig) else load(config)
     return Sweep(asked.with_policy(policy), say=say).run()
