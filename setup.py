@@ -34,7 +34,7 @@ CORE = [
     "filelock>=3.30",  # lock_descriptor
     "pydantic>=2.11",  # settings
     "PyYAML",
-    "typer",
+    "typer>=0.19",  # choices as literals
     "rich",
     "tqdm",
     "lazy_loader",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson, Checkpoint, Options, Upstream
 
 if TYPE_CHECKING:
     from robustdistiller.eval.check.run import TaskCheck
@@ -40,11 +41,9 @@ Exit status: 0 nothing differs and nothing failed, 1 something does, 2 the comma
 
 @command(HELP)
 def check(
-    upstream: Annotated[str, typer.Argument(help="Entry of s3prl's hub, ours included, or a model's name.")],
-    checkpoint: Annotated[
-        str | None, typer.Option("-k", "--checkpoint", help="Its model, by any kind of name.")
-    ] = None,
-    options: Annotated[str | None, typer.Option("-g", "--options", help="Its own options file, as for -g.")] = None,
+    upstream: Upstream,
+    checkpoint: Checkpoint = None,
+    options: Options = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Task, such as KS; repeatable. Default: all.")
     ] = None,
@@ -54,7 +53,7 @@ def check(
     ] = "cpu",
     jobs: Annotated[int, typer.Option(help="Tasks side by side; 0: one per CPU core, at most 4.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Keep data, heads and logs here.", metavar="DIR")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     from robustdistiller.common.process import usable_cores
     from robustdistiller.eval.check.run import check_on_tasks  # slow to import

@@ -11,8 +11,19 @@ from rich.console import Console
 from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import new_table, print_whole
 
+HELP = """
+Delete what a sweep made and does not need to go on: heads that lost, features, logs.
 
-@command()
+\b
+  robustdistiller clean exp/sweep              # what could go, and how large it is
+  robustdistiller clean exp/sweep --delete
+  robustdistiller clean exp/sweep --what heads --delete
+
+Records, the chosen heads and what was tried stay, so that nothing has to be trained again.
+"""
+
+
+@command(HELP)
 def clean(
     folder: Annotated[Path, typer.Argument(help="The sweep's folder, what its file calls out.")],
     what: Annotated[
@@ -21,10 +32,6 @@ def clean(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--delete", help="List it, or delete it.")] = True,
 ) -> None:
-    """Delete what a sweep made and does not need to go on: heads that lost, features, logs.
-
-    Records, the chosen heads and what was tried stay, so that nothing has to be trained again.
-    """
     from robustdistiller.eval.sweep.clean import KINDS, clean, removable
 
     console = Console()

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from robustdistiller.cli.command import command
-
-ModelArgument = typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.")
-NumHeads = Annotated[
-    int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace OUT if it is a file, or a folder that convert wrote.")
-]
-
-
-class Target(str, Enum):
-    """What `--to` takes."""
-
-    native = "native"
-    s3prl = "s3prl"
-    huggingface = "huggingface"
-    torchaudio = "torchaudio"
-    dphubert = "dphubert"
-
+from robustdistiller.cli.parameters import Model, NumHeads, Overwrite
 
 HELP = """
 Write a checkpoint of any readable format as another one, with the very same weights.
@@ -56,11 +37,12 @@ What cannot be expressed is refused, with the property that prevents it.
 
 @command(HELP)
 def convert(
-    source: Annotated[
-        str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="IN")
-    ],
+    source: Model,
     target: Annotated[Path, typer.Argument(help="File, or for huggingface folder, to write.", metavar="OUT")],
-    to: Annotated[Target, typer.Option("--to", help="Format to write.")],
+    to: Annotated[
+        Literal["native", "s3prl", "huggingface", "torchaudio", "dphubert"],
+        typer.Option("--to", help="Format to write."),
+    ],
     drop_heads: Annotated[bool, typer.Option("--drop-heads", help="Leave the prediction heads out.")] = False,
     records: Annotated[
         Path | None, typer.Option(help="Folder of result records to show in the model card (huggingface).")
@@ -73,11 +55,11 @@ def convert(
 ) -> None:
     from robustdistiller.upstream import checkpoint_digest, export_checkpoint, resolve  # slow to import
 
-    if records is not None and to is not Target.huggingface:
-        raise ValueError(f"--records is for the model card of --to huggingface; --to {to.value} has none")
+    if records is not None and to != "huggingface":
+        raise ValueError(f"--records is for the model card of --to huggingface; --to {to} has none")
     path = resolve(source)
     results = "" if records is None else results_markdown(records, checkpoint_digest(path))
-    exported = export_checkpoint(path, target, to.value, drop_heads, overwrite, results, license_, num_heads)
+    exported = export_checkpoint(path, target, to, drop_heads, overwrite, results, license_, num_heads)
     for note in exported.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
     typer.echo(f"{exported.path}  ({exported.model})")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson
 from robustdistiller.common.names import hours_in_words
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def data(
     roots: Annotated[list[Path], typer.Argument(help="Folders, audio files, .tsv manifests.", metavar="ROOT")],
     listen: Annotated[bool, typer.Option("--listen", help="Read all samples, not the headers only.")] = False,
     every: Annotated[bool, typer.Option("--all", help="List every useless file and every label.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     from robustdistiller.acoustics.audio.listing import list_pieces
     from robustdistiller.acoustics.corpora.survey import survey  # slow to import

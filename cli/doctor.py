@@ -7,6 +7,7 @@ import json
 import typer
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson, Checkpoint, Options
 from robustdistiller.eval.doctor.examination import examine
 from robustdistiller.eval.doctor.report import as_text, mark, table
 
@@ -25,9 +26,9 @@ needed is missing or wrong.
 @command(HELP)
 def doctor(
     upstream: str | None = typer.Option(None, "--upstream", "-u", help="Look at this upstream only, with two noises."),
-    checkpoint: str | None = typer.Option(None, "--checkpoint", "-k", help="Its weights."),
-    options: str | None = typer.Option(None, "--options", "-g", help="Its own options file."),
-    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+    checkpoint: Checkpoint = None,
+    options: Options = None,
+    as_json: AsJson = False,
     shims: bool = typer.Option(True, "--shims/--no-shims", help="List what the bridge to s3prl changes here."),
 ) -> int:
     if upstream is not None:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.convert import NumHeads, Overwrite
+from robustdistiller.cli.parameters import Model, NumHeads, Overwrite
 
 CALIBRATION_FILES = 64
-
-
-class Target(str, Enum):
-    """What `--to` takes."""
-
-    onnx = "onnx"
-    onnx_int8_dynamic = "onnx-int8-dynamic"
-    onnx_int8_static = "onnx-int8-static"
-    torch = "torch"
 
 
 HELP = """
@@ -66,11 +56,11 @@ ONNX needs: pip install onnx onnxruntime onnxscript
 
 @command(HELP)
 def export(
-    source: Annotated[
-        str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="CKPT")
-    ],
+    source: Model,
     target: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT")],
-    to: Annotated[Target, typer.Option("--to", help="Kind of file.")] = Target.onnx,
+    to: Annotated[
+        Literal["onnx", "onnx-int8-dynamic", "onnx-int8-static", "torch"], typer.Option("--to", help="Kind of file.")
+    ] = "onnx",
     layers: Annotated[
         str, typer.Option(help="Hidden states to return: numbers and names, with commas; or all.", metavar="LIST")
     ] = "all",
@@ -97,13 +87,13 @@ def export(
     from robustdistiller.upstream import resolve
     from robustdistiller.upstream.export import export_model
 
-    static = to is Target.onnx_int8_static
+    static = to == "onnx-int8-static"
     if not static and not calibration is calibration_files is None:
-        raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to.value} measures no ranges")
+        raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to} measures no ranges")
     exported = export_model(
         resolve(source),
         target,
-        to.value,
+        to,
         layers=None if layers == "all" else [layer.strip() for layer in layers.split(",")],
         calibration=calibration_speech(calibration, calibration_files or CALIBRATION_FILES) if static else None,
         int8_parts=None if int8 is None else [part.strip() for part in int8.split(",")],

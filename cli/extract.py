@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import Device
 
 if TYPE_CHECKING:
     from robustdistiller.upstream.features.extraction import ExtractionReport
-
-
-class FeatureFormat(str, Enum):
-    """What `--format` takes."""
-
-    npy = "npy"
-    safetensors = "safetensors"
-
-
-class StoredType(str, Enum):
-    """What `--dtype` takes."""
-
-    float32 = "float32"
-    float16 = "float16"
 
 
 HELP = """
@@ -68,9 +54,9 @@ def extract(
     out: Annotated[Path, typer.Option(help="Folder for the features.", metavar="DIR")],
     layer: Annotated[str, typer.Option(help="Number or name of a hidden state, all, or weighted.")] = "all",
     head: Annotated[Path | None, typer.Option(help="s3prl's head checkpoint, for --layer weighted.")] = None,
-    format_: Annotated[FeatureFormat, typer.Option("--format", help="Kind of file.")] = FeatureFormat.npy,
-    dtype: Annotated[StoredType, typer.Option(help="Type stored.")] = StoredType.float32,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU if there is one.")] = None,
+    format_: Annotated[Literal["npy", "safetensors"], typer.Option("--format", help="Kind of file.")] = "npy",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Type stored.")] = "float32",
+    device: Device = None,
     batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
 ) -> int:
@@ -88,8 +74,8 @@ def extract(
         check_trained_on(head, checkpoint_digest(checkpoint))
     report = extract_features(
         *(checkpoint, recordings, out, AudioReader(audio_info, load_audio), layer, head),
-        format_=format_.value,
-        dtype=dtype.value,
+        format_=format_,
+        dtype=dtype,
         device=device,
         batch_s=batch_s,
         progress=True,

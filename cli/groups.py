@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from robustdistiller.cli.command import command
-
-
-class Similarity(str, Enum):
-    """What `--similarity` takes."""
-
-    cka = "cka"
-    cosine = "cosine"
-    cca = "cca"
-
+from robustdistiller.cli.parameters import Device, Model
 
 HELP = """
 Find groups of similar layers in a teacher, to distil from their means.
@@ -63,12 +54,10 @@ A run can do this by itself, on its own speech: targets.layers=auto.
 
 @command(HELP)
 def groups(
-    teacher: Annotated[
-        str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="TEACHER")
-    ],
+    teacher: Model,
     speech: Annotated[list[str], typer.Argument(help="Folders and files of clean speech.", metavar="SPEECH")],
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")],
-    similarity: Annotated[Similarity, typer.Option(help="How layers are compared.")] = Similarity.cka,
+    similarity: Annotated[Literal["cka", "cosine", "cca"], typer.Option(help="How layers are compared.")] = "cka",
     linkage: Annotated[str, typer.Option(help="How clusters are compared: average, complete, single.")] = "average",
     count: Annotated[int, typer.Option(help="Groups to find.")] = 3,
     utterances: Annotated[int, typer.Option(help="Utterances to use, drawn by seed; 15 s of each at most.")] = 64,
@@ -79,7 +68,7 @@ def groups(
     ] = None,
     layer_0: Annotated[bool, typer.Option("--include-layer-0", help="Also group the first layer's input.")] = False,
     base: Annotated[str, typer.Option(help="Recipe that groups.yaml builds on.", metavar="RECIPE")] = "distilhubert",
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU if there is one.")] = None,
+    device: Device = None,
 ) -> None:
     from robustdistiller import pretrain  # slow to import
     from robustdistiller.common.settings import read
@@ -90,7 +79,7 @@ def groups(
     from robustdistiller.pretrain.teacher.groups.report import summary, write_report
     from robustdistiller.upstream.device import usable_device
 
-    config = GroupsConfig(similarity.value, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
+    config = GroupsConfig(similarity, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
     pretrain.load_config(base)
     on = usable_device(device)
     encoder, notes = load_teacher(read(TeacherConfig, {"checkpoint": teacher}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson, Model, NumHeads
 
 if TYPE_CHECKING:
     from robustdistiller.upstream.checkpoints.inspection import Inspection
@@ -33,11 +34,9 @@ Nothing in the file is run. The exit status is 1 if no encoder can be loaded fro
 
 @command(HELP)
 def inspect(
-    model: Annotated[str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    num_heads: Annotated[
-        int | None, typer.Option(help="Attention heads, for files that do not say (torchaudio's state dicts).", min=1)
-    ] = None,
+    model: Model,
+    as_json: AsJson = False,
+    num_heads: NumHeads = None,
 ) -> int:
     from robustdistiller.upstream import resolve
     from robustdistiller.upstream.pretrained.models import inspect_model  # slow to import

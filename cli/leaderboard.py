@@ -55,7 +55,7 @@ def leaderboard(
     formats: Annotated[
         str,
         typer.Option("--format", help=f"Files to write to --out, of {','.join(FORMATS)}."),
-    ] = "csv,markdown,latex,html",
+    ] = "csv,robustness,markdown,latex,html",
     plots: Annotated[Path | None, typer.Option(help="Folder to write a plot of each task to.")] = None,
     title: Annotated[str, typer.Option(help="Heading of the HTML page.")] = "RobustDistiller leaderboard",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers and notes as JSON instead.")] = False,
@@ -67,8 +67,9 @@ def leaderboard(
     board = build(folders, published=published, official=official or (), reference=reference)
     systems = [name if name == "all" else load_published().find(name).system for name in system or REFERENCE_SYSTEMS]
     if as_json:
-        numbers = json.loads(board.frame.to_json(orient="records"))
-        typer.echo(json.dumps({"numbers": numbers, "notes": board.notes, "sources": board.sources}))
+        numbers, summaries = (json.loads(f.to_json(orient="records")) for f in (board.frame, board.robustness))
+        found = {"numbers": numbers, "summaries": summaries, "notes": board.notes, "sources": board.sources}
+        typer.echo(json.dumps(found))
     else:
         show_board(board, systems, Console())
     written = write_board(board, out, wanted, systems, title) if out is not None else []

@@ -35,6 +35,7 @@ GROUPS = {
     "Score on SUPERB": {
         "check": "Try an upstream on every task, on toy corpora, and compare with stock s3prl.",
         "prepare": "Check a task's data, and make the files that s3prl needs.",
+        "evaluate": "Train and score heads of one model on some tasks, your own among them.",
         "sweep": "Run upstreams x tasks x conditions x seeds, continued where it stopped.",
         "clean": "Delete what a sweep does not need any more: heads that lost, features, logs.",
     },
@@ -73,15 +74,10 @@ class _Commands(TyperGroup):
 
 
 def load(name: str) -> click.Command:
-    """The sub-command of that name.
-
-    >>> load("doctor").name
-    'doctor'
-    """
+    """The sub-command of that name."""
+    function = name.replace("-", "_")
     single = typer.Typer(add_completion=False)
-    single.command(name)(
-        getattr(import_module(f"robustdistiller.cli.{name.replace('-', '_')}"), name.replace("-", "_"))
-    )
+    single.command(name)(getattr(import_module(f"robustdistiller.cli.{function}"), function))
     return typer.main.get_command(single)
 
 
@@ -97,12 +93,7 @@ Small speech encoders that survive noise and reverberation: distil them, score t
 Exit status: 0 all fine; 1 something ran and failed; 2 something has to be changed first; 130 interrupted.
 """
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    help=folded(HELP),
-)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, help=folded(HELP))
 
 
 def _show_version(wanted: bool) -> None:
@@ -113,9 +104,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    show_version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Print the version of this package."
-    ),
+    _: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
@@ -127,10 +116,5 @@ def main() -> None:
 
 def run_downstream() -> None:
     """Entry point of the console script `run_downstream.py`."""
-
-    def launch() -> int:
-        from robustdistiller.eval.run.launcher import main as launcher
-
-        return launcher()
-
-    sys.exit(run_command("run_downstream.py", launch))
+    launcher = "robustdistiller.eval.run.launcher"
+    sys.exit(run_command("run_downstream.py", lambda: import_module(launcher).main()))

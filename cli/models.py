@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated
 
 import typer
 from rich import box
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson
 
 HELP = """
 List the models that are known by name: size, licence, teacher, and whether they are on this machine.
@@ -27,7 +27,7 @@ Hugging Face Hub, a path or a URL. A dash is what its publisher does not say.
 
 
 @command(HELP)
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+def models(as_json: AsJson = False) -> None:
     from robustdistiller.upstream.pretrained.names import ModelName
     from robustdistiller.upstream.pretrained.registry import MODELS
     from robustdistiller.upstream.pretrained.resolve import find_local

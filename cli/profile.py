@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson, Checkpoint, Options, Upstream
 from robustdistiller.cli.printing import new_table, print_notes, print_whole
 from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream, write_profile
@@ -37,19 +38,15 @@ Real-time factor: median seconds over --repeats runs by seconds of audio, batch 
 32 utterances, their sum in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has
 allocated.
 
-The result is written as JSON below --out. Given the folder of an upstream's records, robustdistiller leaderboard shows
-its MACs.
+Written as JSON below --out; in the folder of an upstream's records, robustdistiller leaderboard shows its MACs.
 """
 
 
 @command(HELP)
 def profile(
-    upstream: Annotated[str, typer.Argument(help="Entry of s3prl's hub, ours included, or a model's name.")],
-    checkpoint: Annotated[
-        str | None,
-        typer.Option("-k", "--checkpoint", help="Its model, by any kind of name."),
-    ] = None,
-    options: Annotated[str | None, typer.Option("-g", "--options", help="Its own options file, as for -g.")] = None,
+    upstream: Upstream,
+    checkpoint: Checkpoint = None,
+    options: Options = None,
     label: Annotated[str, typer.Option(help="Name to show; default: of the checkpoint or upstream.")] = "",
     librispeech: Annotated[
         Path | None, typer.Option(help="LibriSpeech, the folder with test-clean: its audio instead of noise.")
@@ -63,11 +60,10 @@ def profile(
         list[int] | None, typer.Option(help="CPU threads, repeatable; default: 1, and as many as there are.", min=1)
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     import torch
 
-    console = Console()
     if checkpoint is None:
         upstream, checkpoint = entry_of(upstream)
     settings = ProfileSettings(
@@ -82,10 +78,9 @@ def profile(
         found = profile_upstream(settings, status.update)
     path = write_profile(out, found)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
-        return
-    show(found, console)
-    console.print(f"Written: {path}", soft_wrap=True, markup=False)
+        return typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    show(found, Console())
+    typer.echo(f"Written: {path}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -100,13 +95,15 @@ def show(found: Profile, console: Console) -> None:
     counts = found.parameters
     heads = ["with heads", "without"] if counts["used_without_heads"] else [""]
     shown = new_table(f"{found.label}: size and work", [""], heads)
-    shown.add_row("parameters stored", _millions(counts["stored"]))
-    shown.add_row("parameters used", _millions(counts["used"]), _millions(counts["used_without_heads"]))
+    shown.add_row("parameters stored", _short(counts["stored"], "M"))
+    used = ("used", "used_without_heads")[: len(heads)]
+    shown.add_row("parameters used", *(_short(counts[key], "M") for key in used))
     superb = found.macs["superb"]
+    keys = [key for key in ("macs", "without_heads") if key in superb]
     name = f"MACs of SUPERB's {superb['utterances']} utterances"
-    shown.add_row(name, *(_giga(superb.get(key)) for key in ("macs", "without_heads")))
+    shown.add_row(name, *(_short(superb[key], "G") for key in keys))
     for one in found.macs["lengths"]:
-        shown.add_row(f"MACs of {one['duration_s']:g} s", *(_giga(one.get(key)) for key in ("macs", "without_heads")))
+        shown.add_row(f"MACs of {one['duration_s']:g} s", *(_short(one[key], "G") for key in keys))
     print_whole(shown, console)
     columns = ["threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"]
     shown = new_table("Speed and memory", ["device"], columns)
@@ -116,15 +113,11 @@ def show(found: Profile, console: Console) -> None:
         cells = [run["device"], str(run["threads"] or "-"), what, f"{seconds:.3f}", f"{run['real_time_factor']:.4f}"]
         shown.add_row(*cells, *(f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes")))
     print_whole(shown, console)
-    methods = dict.fromkeys(run["memory_method"] for run in found.runs)
+    methods = "; ".join(dict.fromkeys(run["memory_method"] for run in found.runs))
     notes = [f"MACs by {found.macs['tool']} (torch {found.macs['tool_version']}); not counted: {NOT_COUNTED}."]
-    notes.append(f"Audio: {superb['audio']}. Memory: {'; '.join(methods)}. {found.machine['processor']}.")
+    notes.append(f"Audio: {superb['audio']}. Memory: {methods}. {found.machine['processor']}.")
     print_notes(notes, console)
 
 
-def _millions(count: int | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.2f} M"
-
-
-def _giga(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e9:.2f} G"
+def _short(count: int | None, unit: str) -> str:
+    return "-" if count is None else f"{count / {'M': 1e6, 'G': 1e9}[unit]:.2f} {unit}"

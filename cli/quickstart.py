@@ -14,10 +14,21 @@ from rich.table import Table
 from robustdistiller.cli.command import command
 from robustdistiller.cli.quickstart_plan import CONDITIONS, Quickstart
 from robustdistiller.common.errors import RunFailed
-from robustdistiller.common.logs import tail
+from robustdistiller.common.process import tail
+
+HELP = """
+Distil a plain and a robust student, train heads on clean audio, score all under noise and reverberation.
+
+\b
+  robustdistiller quickstart
+  robustdistiller quickstart --steps 300 --condition reverb --out trial
+
+Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
+and run it again with robustdistiller sweep. Interrupted and started again, only what is missing is done.
+"""
 
 
-@command()
+@command(HELP)
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything; started again, it continues there.")] = Path(
         "quickstart"
@@ -34,15 +45,10 @@ def quickstart(
         list[str], typer.Option(help="Test condition, repeatable, such as noise+codec:snr_db=5,codec=opus.")
     ] = list(CONDITIONS),  # noqa: B006
 ) -> None:
-    """Distil a plain and a robust student, train heads on clean audio, score all under noise and reverberation.
-
-    Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
-    and run it again with `robustdistiller sweep`. Interrupted and started again, only what is missing is done.
-    """
     from robustdistiller import mini
     from robustdistiller.acoustics import Condition
+    from robustdistiller.common.process import usable_cores
     from robustdistiller.eval.sweep.config import load
-    from robustdistiller.eval.sweep.pool import usable_cores
     from robustdistiller.eval.sweep.run import Sweep
     from robustdistiller.eval.sweep.view import run_shown
 
@@ -68,7 +74,7 @@ def quickstart(
 def _distil(plan: Quickstart, console: Console) -> None:
     """Train the students that are not there, in processes of their own, and show how far they are."""
     from robustdistiller.common.locks import Busy, locked
-    from robustdistiller.common.logs import terminate_like_interrupt
+    from robustdistiller.common.process import terminate_like_interrupt
     from robustdistiller.eval.sweep.engine import run_jobs
     from robustdistiller.eval.sweep.pool import Pool
     from robustdistiller.eval.sweep.view import LiveTable

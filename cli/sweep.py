@@ -18,6 +18,10 @@ HELP = """
 Train and evaluate heads of many upstreams on many tasks; every number becomes a record.
 
 \b
+  robustdistiller sweep sweep.yaml --dry-run
+  robustdistiller sweep sweep.yaml
+
+\b
 A file:
   out: exp/sweep
   upstreams:

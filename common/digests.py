@@ -96,6 +96,8 @@ def _remembered(paths: list[str]) -> dict[str, tuple[int, int, str]]:
 
 
 def _remember(rows: list[tuple[str, int, int, str]]) -> None:
+    if not rows:
+        return
     try:
         with closing(_database()) as database, database:
             database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows)

@@ -21,6 +21,7 @@ from robustdistiller.eval.data import look, recipe_of, run
 from robustdistiller.eval.data.plan import MISSING
 from robustdistiller.eval.results.files import record_path
 from robustdistiller.eval.results.frame import read_frame
+from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.dev_choice import Tried, choose, describe
@@ -28,7 +29,7 @@ from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.run_info import identify_weights
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead, Upstream
-from robustdistiller.eval.run.train import train_head
+from robustdistiller.eval.run.train import made_of, train_head
 from robustdistiller.eval.sweep.config import TaskEntry
 from robustdistiller.eval.tasks import Task
 from robustdistiller.upstream import checkpoint_digest
@@ -62,10 +63,11 @@ class Results:
 
 def evaluate(
     model: str | Path | nn.Module | Upstream,
-    tasks: Sequence[str | Task],
+    tasks: Sequence[str | Task] = (),
     conditions: Sequence[str | Condition] = ("clean",),
     data: Mapping[str, str | Path | Mapping[str, Any]] | None = None,
     *,
+    csv: str | Path | None = None,
     out: str | Path = "exp/evaluate",
     seeds: Sequence[int] = (1337,),
     learning_rates: Sequence[float] | None = None,
@@ -88,10 +90,12 @@ def evaluate(
             module in memory whose ``forward(list of waveforms)``, each ``(samples,)`` at 16 kHz, returns
             ``{"hidden_states": [(batch, frames, dim), ...]}`` and whose ``get_downsample_rates(key)`` returns the
             samples per frame.
-        tasks: codes such as ``KS``, or tasks of your own (see `eval.tasks.register`).
+        tasks: codes such as ``KS``, or tasks of your own (see `eval.tasks.Task`).
         conditions: of the test audio, in their one-line form such as ``noise:snr_db=5``, or names of suites.
         data: where the data of a task lie: its folder as `robustdistiller prepare` takes it, or the paths by the last
             part of their keys, such as ``{"KS": {"speech_commands_root": ..., "speech_commands_test_root": ...}}``.
+        csv: a task more: the classification of your own recordings, by a table with the columns ``path`` and ``label``,
+            and if wanted ``speaker`` and ``split`` (see `eval.tasks.csv_task`).
         out: folder of heads and records.
         seeds: of the heads' training.
         learning_rates: of the heads: each is tried, and the best on the development set is scored; by default the one
@@ -127,9 +131,15 @@ def evaluate(
     upstream = _upstream(model, label)
     folder = Path(out).expanduser().absolute()
     conditions, sources = _conditions(conditions, sources)
-    entries = [_entry(task, dict(data or {}), dict(overrides or {}), folder) for task in tasks]
-    for unknown in {*(data or {}), *(overrides or {})} - {entry.task for entry in entries}:
-        raise ValueError(f"data or settings of {unknown!r}, which is not among the tasks: {', '.join(map(str, tasks))}")
+    given = [*tasks, *([] if csv is None else [str(csv)])]
+    chosen = [task if isinstance(task, Task) else registry.get(task) for task in given]
+    if not chosen:
+        raise ValueError("no task is given; expected tasks=[...] such as KS, or csv=FILE")
+    for name in {*(data or {}), *(overrides or {})}:
+        if not any(_is(task, name) for task in chosen):
+            known = ", ".join(task.code for task in chosen)
+            raise ValueError(f"data or settings of {name!r}, which is not among the tasks: {known}")
+    entries = [_entry(task, data or {}, overrides or {}, folder) for task in chosen]
     heads = folder / "heads" / slug(upstream.label) / _weights_of(upstream)
     base = {
         "device": device,
@@ -142,8 +152,7 @@ def evaluate(
             for fold in entry.folds or [""]:
                 for seed in seeds:
                     config, task = entry.compose(fold), entry.registry
-                    place = heads / "-".join(filter(None, (slug(task.code), slug(fold) if fold else "", f"seed{seed}")))
-                    place /= slug(base["quick"].label) if base["quick"] else "full"
+                    place = heads / slug("-".join(filter(None, (task.code, fold, f"seed{seed}"))))
                     spec = HeadSpec(upstream, task, config, place, seed, **base)
                     spec, selection = _chosen(spec, learning_rates)
                     records += evaluate_head(
@@ -167,7 +176,9 @@ def _chosen(spec: HeadSpec, rates: Sequence[float] | None) -> tuple[HeadSpec, di
     tried: dict[Tried, HeadSpec] = {}
     for rate in rates:
         config = {**spec.config, "optimizer": {**spec.config["optimizer"], "lr": rate}}
-        one = dataclasses.replace(spec, config=config, folder=spec.folder / f"lr{rate:g}")
+        one = dataclasses.replace(spec, config=config)
+        other = made_digest(**made_of(one))[:8]  # heads of other settings or labels have other folders
+        one = dataclasses.replace(one, folder=spec.folder / f"lr{rate:g}-{other}")
         head: TrainedHead = train_head(one)
         tried[Tried(rate, head.dev_score, head.step)] = one
     if len(tried) == 1:
@@ -213,15 +224,17 @@ def _conditions(
     return [*(one for one in given if one not in suites), *suite.conditions], sources or suite.sources
 
 
-def _entry(task: str | Task, data: dict[str, Any], overrides: dict[str, Any], folder: Path) -> TaskEntry:
+def _is(task: Task, name: str) -> bool:
+    return name.lower() in (task.code.lower(), task.downstream)
+
+
+def _entry(task: Task, data: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path) -> TaskEntry:
     """A task with its data and settings."""
-    task = registry.register(task) if isinstance(task, Task) else registry.get(task)
-    by_code = {registry.get(name).code: value for name, value in data.items()}
-    where = by_code.get(task.code, {})
+    where = next((value for name, value in data.items() if _is(task, name)), {})
     if not isinstance(where, Mapping):
         where = _found(task, Path(where), folder)
-    settings = {registry.get(name).code: value for name, value in overrides.items()}.get(task.code, {})
-    return TaskEntry(task.code, data={key: _plain(value) for key, value in where.items()}, override=dict(settings))
+    settings = next((value for name, value in overrides.items() if _is(task, name)), {})
+    return TaskEntry(task, data={key: _plain(value) for key, value in where.items()}, override=dict(settings))
 
 
 def _found(task: Task, root: Path, folder: Path) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ _attribute, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "eval.api": ["evaluate"],
+        "eval.report.board": ["leaderboard"],
+        "eval.report.comparison": ["compare"],
         "eval.sweep.run": ["sweep"],
         "pretrain.training.stages": ["distill"],
         "upstream.pretrained.resolve": ["load"],

@@ -29,7 +29,7 @@ def test_importing_it_imports_next_to_nothing() -> None:
 
 
 def test_what_it_offers_is_there_and_has_an_example() -> None:
-    assert dir(robustdistiller) == ["distill", "evaluate", "load", "sweep"]
+    assert dir(robustdistiller) == ["compare", "distill", "evaluate", "leaderboard", "load", "sweep"]
     for name in dir(robustdistiller):
         assert ">>>" in getattr(robustdistiller, name).__doc__
     assert run("import robustdistiller as r; print(r.load('robustdistiller_mini').config.num_layers)") == "5"

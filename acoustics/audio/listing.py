@@ -3,8 +3,8 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustdistiller.common.names import refuse_unknown
@@ -100,6 +100,23 @@ def list_pieces(path: Path) -> list[Piece]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of audio, an audio file or a .tsv manifest")
     return read_manifest(path, {}) if path.suffix == ".tsv" else [Piece(path.name, path)]
+
+
+def joined_pieces(roots: Sequence[tuple[str | Path, list[Piece]]]) -> list[Piece]:
+    """The recordings of several roots; those of more than one are named relative to the folder that all lie in.
+
+    Args:
+        roots: a folder, file or manifest and what it holds, each.
+    """
+    if len(roots) == 1:
+        return roots[0][1]
+    common = os.path.commonpath([Path(root).absolute().parent for root, _ in roots]) if roots else ""
+    joined = []
+    for root, pieces in roots:
+        prefix = Path(root).absolute().relative_to(common).as_posix()
+        for piece in pieces:
+            joined.append(replace(piece, name=prefix if piece.path == Path(root) else f"{prefix}/{piece.name}"))
+    return joined
 
 
 def name_recordings(paths: Iterable[str | Path]) -> dict[str, Path]:

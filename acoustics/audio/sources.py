@@ -7,7 +7,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from robustdistiller.common.digests import content_digests
 
 from .files import AudioInfo, audio_info, read_audio
-from .listing import Piece, list_pieces, read_manifest
+from .listing import Piece, joined_pieces, list_pieces, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -105,15 +104,7 @@ class AudioSource:
         FileNotFoundError: /no/such/folder does not exist; expected a folder of audio, an audio file or a .tsv manifest
         """
         paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
-        if len(paths) == 1:
-            return cls(list_pieces(paths[0]), **options)
-        common = os.path.commonpath([one.absolute().parent for one in paths]) if paths else ""
-        pieces = []
-        for one in paths:
-            prefix = one.absolute().relative_to(common).as_posix()
-            for piece in list_pieces(one):
-                pieces.append(replace(piece, name=prefix if piece.file == one else f"{prefix}/{piece.name}"))
-        return cls(pieces, **options)
+        return cls(joined_pieces([(one, list_pieces(one)) for one in paths]), **options)
 
     @classmethod
     def from_manifest(cls, manifest: str | Path, options: dict | None = None, **where: str) -> "AudioSource":

@@ -225,7 +225,7 @@ def examine(given: Mapping[str, Any]) -> dict[str, Any]:
     except (Exception, SystemExit) as error:  # of whatever kind: the upstream is anybody's code
         logging.getLogger(__name__).exception("%s", step)
         return {**found, "status": "failed", "why": f"{step}: {type(error).__name__}: {error}"}
-    found["cache"] = cached.cache or "not used: features depend on more than the utterance, see the log"
+    found["cache"] = cached.cache or "not used: the same audio gives other features when it comes again, see the log"
     wrong = [f"s3prl and this package differ in {one}" for one in differences(stock, plain, tolerance)]
     wrong += [f"without and with the cache: {one}" for one in differences(plain, cached, ROUNDED)]
     return {**found, "status": "differs" if wrong else "ok", "why": "; ".join(wrong)}

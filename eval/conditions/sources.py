@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import (
@@ -21,6 +19,7 @@ from robustdistiller.acoustics import (
     detect_layout,
     root_weights,
 )
+from robustdistiller.acoustics.audio.listing import joined_pieces
 from robustdistiller.acoustics.condition import SOURCES
 
 logger = logging.getLogger(__name__)
@@ -158,22 +157,11 @@ class Sources:
 
 
 def _open(kind: str, specs: tuple[SourceSpec, ...]) -> AudioSource | RIRSource:
-    """The recordings of all specs; those of several are named relative to the folder that all of them lie in."""
-    weights = None
-    if len(specs) == 1:
-        pieces = specs[0].pieces(kind)
-    else:
-        pieces, counts = [], []
-        common = os.path.commonpath([Path(spec.path).absolute().parent for spec in specs])
-        for spec in specs:
-            prefix = Path(spec.path).absolute().relative_to(common).as_posix()
-            found = spec.pieces(kind)
-            counts.append(len(found))
-            for piece in found:
-                whole = Path(piece.file) == Path(spec.path)
-                pieces.append(dataclasses.replace(piece, name=prefix if whole else f"{prefix}/{piece.name}"))
-        if given := root_weights(specs):
-            weights = [weight / count for weight, count in zip(given, counts) for _ in range(count)]
+    """The recordings of all specs, drawn from by their weights."""
+    found = [spec.pieces(kind) for spec in specs]
+    pieces = joined_pieces([(spec.path, one) for spec, one in zip(specs, found)])
+    given = root_weights(specs) if len(specs) > 1 else None
+    weights = [weight / len(one) for weight, one in zip(given, found) for _ in one] if given else None
     source = AudioSource(pieces, weights=weights)
     return RIRSource(source) if kind == "rir" else source
 

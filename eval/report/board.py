@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from robustdistiller.eval.cost.record import read_profiles
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
-from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise
+from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise, summary_columns
 from robustdistiller.eval.report.rows import Row, published_rows
+from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import RecordError
+from robustdistiller.eval.results.share import read_origins
 from robustdistiller.eval.tasks.superb import missing_tasks
 
 #: Published systems that every table shows, the first ones a student is compared with.
@@ -122,14 +125,7 @@ class Board:
                         "origin": "published" if row.published else "measured",
                         "parameters": row.parameters,
                         "macs_g": row.macs_g,
-                        "task": column.task,
-                        "split": column.split,
-                        "test": column.test or "official",
-                        "metric": column.metric,
-                        "unit": column.unit,
-                        "higher_is_better": column.higher_is_better,
-                        "condition": column.condition,
-                        "condition_tag": column.tag,
+                        **dataclasses.asdict(column),
                         "value": cell.value,
                         "low": low,
                         "high": high,
@@ -140,6 +136,21 @@ class Board:
                         "remark": "; ".join(cell.remarks),
                     }
                 )
+        return pd.DataFrame(lines)
+
+    @property
+    def robustness(self) -> pd.DataFrame:
+        """One line for each summary over conditions (see `report.robustness`), with its interval where it has one."""
+        lines = []
+        for (task, split, metric, test), summary in ((g, s) for g in self.groups for s in self.summaries(g)):
+            over = "; ".join(column.title for column in summary.columns)
+            for system, one in summary.rows.items():
+                for name, _, find in summary_columns([one], self.reference):
+                    found = find(one)
+                    value = found.value if isinstance(found, Estimate) else found
+                    low, high = (isinstance(found, Estimate) and found.interval) or (None, None)
+                    where = {"system": system, "task": task, "split": split, "metric": metric, "test": test}
+                    lines.append({**where, "summary": name, "value": value, "low": low, "high": high, "over": over})
         return pd.DataFrame(lines)
 
     def to_html(self, title: str = "RobustDistiller leaderboard") -> str:
@@ -173,6 +184,11 @@ def leaderboard(
     Raises:
         FileNotFoundError: no such folder, or none with records.
         ValueError: unknown task in `official`, or no system called `reference`.
+
+    Example:
+        >>> import robustdistiller
+        >>> robustdistiller.leaderboard([]).row("DPHuBERT").size  # published systems alone
+        '23.59'
     """
     folders = [Path(folder) for folder in folders]
     records = mean_over_folds(read_frame(folders))
@@ -181,8 +197,9 @@ def leaderboard(
             f"there are no records in {', '.join(map(str, folders))}; robustdistiller sweep and run_downstream.py "
             "-m evaluate write them"
         )
-    found = measured_rows(_with_profiles(records, folders), official)
-    rows, notes, sources = list(found.rows), list(found.notes), {}
+    rows, notes = measured_rows(_with_profiles(records, folders), official)
+    notes += _pulled(folders)
+    sources = {}
     if published is not False:
         numbers = load_published() if published is True else published
         theirs = published_rows(numbers)
@@ -200,6 +217,12 @@ def leaderboard(
         reference = board.row(reference).name
     notes += _unlike_columns(board)
     return Board(board.rows, board.columns, tuple(dict.fromkeys(notes)), sources, records, reference)
+
+
+def _pulled(folders: Sequence[Path]) -> list[str]:
+    """Where records came from that others measured."""
+    origins = [origin["from"] for folder in folders for origin in read_origins(folder).values()]
+    return [f"{origins.count(one)} records were pulled from {one}" for one in dict.fromkeys(origins)]
 
 
 def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:

@@ -110,10 +110,6 @@ class Cell:
         remarks: what else a reader must know, one phrase each.
         source: key of the source of a published number.
         record: file of a measured number's newest record.
-
-    Example:
-        >>> Cell({1: 75.0, 2: 77.0}).value
-        76.0
     """
 
     values: Mapping[int | None, float]

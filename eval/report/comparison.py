@@ -85,6 +85,11 @@ def compare(
     Raises:
         ValueError: no or several systems of a name, one system on both sides, or an unknown task.
         FileNotFoundError: a folder that is not there, or has no records.
+
+    Example:
+        >>> import robustdistiller
+        >>> robustdistiller.compare("DPHuBERT", "DistilHuBERT", []).first.name
+        'DPHuBERT'
     """
     only = list(tasks)
     board = leaderboard(folders, official=official)
@@ -209,6 +214,8 @@ def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Colum
         entry = entries.setdefault(column.task, {"task": column.task, "data": data, "conditions": []})
         if column.condition not in entry["conditions"]:
             entry["conditions"].append(column.condition)
+        if column.split != tasks.official_split(column.task):
+            entry["splits"] = sorted({*entry.get("splits", ()), column.split})
         same = theirs[(theirs.task == column.task) & (theirs.condition == column.condition) & (theirs.fold != MEAN)]
         example = read_record(same.path.iloc[0])
         for kind, source in example.sources.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -19,65 +18,48 @@ from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
 from robustdistiller.eval.tasks.superb import points_of
 
 
-@dataclass
-class Measured:
-    """Rows of measured systems, and what is to be said about what they do not show.
-
-    Attributes:
-        rows: one for each system, from large to small.
-        notes: one sentence each.
-        names: system's digest to the name of its row.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    names: dict[str, str] = field(default_factory=dict)
-
-
-def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> Measured:
+def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> tuple[list[Row], list[str]]:
     """Rows of a frame of records. Whatever cannot be shown, or not beside the rest, is said in a note.
 
     Args:
         frame: as `results.frame.read_frame` gives it, with the means over folds.
         official: tasks whose test sets are the official ones although their number of items is not known.
 
+    Returns:
+        One row for each system, from large to small, and the notes.
+
     Raises:
         ValueError: unknown task in `official`.
     """
-    found = Measured()
     stated = {tasks.get(name).code for name in official}
-    found.notes += _unreadable(frame)
+    bad = frame[frame.status == UNREADABLE]
+    notes = [f"{path} cannot be read: {reason}" for path, reason in zip(bad.path, bad.reason)]
     frame = frame[frame.status != UNREADABLE]
-    found.names = _names(frame)
-    found.notes += _unfinished(frame, found.names)
-    scored = [main or metric in points_of(task) for main, task, metric in zip(frame.main, frame.task, frame.metric)]
-    frame = frame[
-        pd.Series(scored, index=frame.index, dtype=bool) & (frame.status == "ok") & ~frame.superseded.astype(bool)
-    ]
-    frame = _without_whole_folds(frame[frame.value.notna()])
-    frame = frame.assign(column=_columns(frame, stated, found))
+    names = _names(frame)
+    notes += _unfinished(frame, names)
+    points = [metric in points_of(task) for task, metric in zip(frame.task, frame.metric)]
+    scored = frame.main | pd.Series(points, index=frame.index, dtype=bool)
+    frame = frame[(frame.status == "ok") & ~frame.superseded & frame.value.notna() & scored]
+    frame = _without_whole_folds(frame)
+    frame = frame.assign(column=_columns(frame, stated, notes))
+    rows = []
     for system, records in frame.groupby("system", sort=False):
-        cells = {column: _cell(group, found) for column, group in records.groupby("column", sort=False)}
-        first = records.iloc[0]
-        known = list(records.parameters.dropna())
-        macs = records.macs.dropna()
-        detail = " ".join(
-            p for p in (first.upstream, "" if first.weights == NO_CHECKPOINT else first.weights[:12]) if p
+        cells = {column: _cell(group, notes) for column, group in records.groupby("column", sort=False)}
+        first = records.iloc[0]  # sizes and names are the system's, the same in all of its lines
+        weights = [] if first.weights == NO_CHECKPOINT else [first.weights[:12]]
+        rows.append(
+            Row(
+                name=names[system],
+                published=False,
+                parameters=None if pd.isna(first.parameters) else int(first.parameters),
+                macs_g=None if pd.isna(first.macs) else float(first.macs) / 1e9,
+                cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
+                detail=" ".join([first.upstream, *weights]),
+                system=system,
+            )
         )
-        row = Row(
-            name=found.names[system],
-            published=False,
-            parameters=int(known[0]) if known else None,
-            macs_g=None if macs.empty else float(macs.iloc[0]) / 1e9,
-            cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
-            detail=detail,
-            system=system,
-        )
-        found.rows.append(row)
-    found.rows.sort(key=lambda row: (-(row.parameters or 0), row.name))
-    found.notes += _run_notes(found.rows)
-    found.notes = list(dict.fromkeys(found.notes))
-    return found
+    rows.sort(key=lambda row: (-(row.parameters or 0), row.name))
+    return rows, list(dict.fromkeys([*notes, *_run_notes(rows)]))
 
 
 def _names(frame: pd.DataFrame) -> dict[str, str]:
@@ -92,32 +74,19 @@ def _names(frame: pd.DataFrame) -> dict[str, str]:
     return names
 
 
-def _unreadable(frame: pd.DataFrame) -> list[str]:
-    bad = frame[frame.status == UNREADABLE]
-    return [f"{path} cannot be read: {reason}" for path, reason in zip(bad.path, bad.reason)]
-
-
 def _unfinished(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
     """What is not shown because it is partial, failed or superseded."""
     notes = []
-    main = frame[frame.main.astype(bool) | frame.value.isna()].drop_duplicates("path")
-    bad = main[~main.status.isin(["ok"]) & ~main.superseded.astype(bool)]
-    for (system, task, split, status, reason), group in bad.groupby(
+    main = frame[frame.main].drop_duplicates("path")
+    bad = main[(main.status != "ok") & ~main.superseded]
+    for (system, task, split, status, reason), lines in bad.groupby(
         ["system", "task", "split", "status", "reason"], sort=False
     ):
-        where = ", ".join(
-            dict.fromkeys(
-                f"{c}, seed {s}{f', {f}' if f else ''}" for c, s, f in zip(group.condition, group.seed, group.fold)
-            )
-        )
+        seeds = [f"seed {seed}{fold and ', ' + fold}" for seed, fold in zip(lines.seed, lines.fold)]
+        where = ", ".join(dict.fromkeys(f"{condition}, {seed}" for condition, seed in zip(lines.condition, seeds)))
         notes.append(f"{names[system]}, {task} {split}, {where} is not shown: {status}, {reason}")
-    old = main[main.superseded.astype(bool)]
-    for system, group in old.groupby("system", sort=False):
-        n = len(group)
-        notes.append(
-            f"{names[system]}: {n} record{'s are' if n > 1 else ' is'} not shown, newer ones of the same "
-            f"cell{'s' if n > 1 else ''} are"
-        )
+    for system, lines in main[main.superseded].groupby("system", sort=False):
+        notes.append(f"{names[system]}: {len(lines)} records are not shown, other runs of the same cells count")
     return notes
 
 
@@ -130,53 +99,52 @@ def _without_whole_folds(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[pd.Series(kept, index=frame.index, dtype=bool)]
 
 
-def _columns(frame: pd.DataFrame, stated: set[str], found: Measured) -> list[Column]:
+def _columns(frame: pd.DataFrame, stated: set[str], notes: list[str]) -> list[Column]:
     """The column of each line; conditions that were drawn otherwise get tags."""
-    tests = [_test(line, stated, found) for line in frame.itertuples()]
-    keys = list(zip(frame.task, frame.split, tests, frame.condition))
-    drawn: dict[tuple, dict[tuple, None]] = {}
-    for key, line in zip(keys, frame.itertuples()):
-        drawn.setdefault(key, {})[line.condition_id, line.draws] = None
+    spelled: dict[str, str] = {}  # of two spellings of one condition, as with names of folders, the shorter
+    drawn: dict[tuple, dict[tuple[str, str], None]] = {}
+    keys = []
+    for line in frame.itertuples():
+        spelled[line.condition_id] = min(spelled.get(line.condition_id, line.condition), line.condition, key=len)
+    for line in frame.itertuples():
+        keys.append((line.task, line.split, _test(line, stated, notes), spelled[line.condition_id]))
+        drawn.setdefault(keys[-1], {})[line.condition_id, line.draws] = None
     columns = []
-    for key, line in zip(keys, frame.itertuples()):
-        tag = ""
-        if line.condition != CLEAN and len(drawn[key]) > 1:
-            same = [one for one in drawn[key] if one[0] == line.condition_id]
+    for (task, split, test, condition), line in zip(keys, frame.itertuples()):
+        ways, tag = drawn[task, split, test, condition], ""
+        if condition != CLEAN and len(ways) > 1:
+            same = [one for one in ways if one[0] == line.condition_id]
             tag = line.condition_id[:6] if len(same) == 1 else line.draws[:6]
-            found.notes.append(
-                f"{line.task} under {line.condition} was drawn in {len(drawn[key])} ways (other sources, seeds or "
-                "lengths of audio); each has a column of its own"
+            notes.append(
+                f"{task} under {condition} was drawn in {len(ways)} ways (other sources, seeds or lengths of audio); "
+                "each has a column of its own"
             )
-        columns.append(
-            Column(
-                line.task, line.split, line.metric, line.unit, bool(line.higher_is_better), line.condition, key[2], tag
-            )
-        )
+        columns.append(Column(task, split, line.metric, line.unit, line.higher_is_better, condition, test, tag))
     return columns
 
 
-def _test(line: Any, stated: set[str], found: Measured) -> str:
+def _test(line: Any, stated: set[str], notes: list[str]) -> str:
     """In what a test differs from the benchmark's; empty for the official test set."""
     parts = []
     if line.fold and line.fold != MEAN:
         parts.append(line.fold)
-        found.notes.append(
+        notes.append(
             f"{line.task} is scored by the mean over all its folds; where some are missing, each of those that are "
             "there has a column of its own"
         )
     official = None if pd.isna(line.official) else bool(line.official)
     if line.task not in stated and not official:
-        parts.append(f"{line.items} items")
-        if official is False and not parts[:-1]:
-            found.notes.append(
+        if official is False and not parts:
+            notes.append(
                 f"{line.task} {line.split} was scored on {line.items} items, which is not the official test set: "
                 "these numbers have columns of their own and must not be compared with published ones"
             )
-        elif not parts[:-1]:
-            found.notes.append(
+        elif not parts:
+            notes.append(
                 f"{line.task} {line.split} has columns of its own beside the published ones: how many items the "
                 f"official test set has is not known here; if it is the official one, say --official {line.task}"
             )
+        parts.append(f"{line.items} items")
     if line.train_condition != CLEAN:
         parts.append(f"heads trained on {line.train_condition}")
     if line.quick:
@@ -184,36 +152,34 @@ def _test(line: Any, stated: set[str], found: Measured) -> str:
     return ", ".join(parts)
 
 
-def _cell(group: pd.DataFrame, found: Measured) -> Cell:
-    """One system in one column: its seeds together."""
-    newest = group.sort_values("start_utc").drop_duplicates("seed", keep="last")
-    remarks = []
-    if len(newest) < len(group):
-        remarks.append("of several runs under other rules the newest is shown")
-    if len(set(newest.rules)) > 1:
-        remarks.append("its seeds were run under different rules")
+def _cell(lines: pd.DataFrame, notes: list[str]) -> Cell:
+    """One system in one column: its seeds together, as far as they were run under the same rules."""
+    by_rules = [own for _, own in lines.groupby("rules", sort=False)]
+    shown = max(by_rules, key=lambda own: (own.non_standard.iloc[0] == (), len(own), own.start_utc.max()))
     parts, units = {}, {}
-    for line in newest.itertuples():
+    for line in shown.itertuples():
         try:
             items = items_of(line.path)
         except (RecordError, OSError) as error:
-            found.notes.append(f"no interval for {line.path}: {error}")
+            notes.append(f"no interval for {line.path}: {error}")
             continue
         if items is not None and line.metric in items.metrics:
             parts[line.seed] = contributions(items.metrics[line.metric], items.groups)
-            grouped = len(parts[line.seed]) < len(items.ids)
-            units[line.seed] = tuple(sorted(set(items.groups))) if grouped else items.ids
+            by_speaker = len(parts[line.seed]) < len(items.ids)
+            units[line.seed] = tuple(sorted(set(items.groups))) if by_speaker else items.ids
     if len(set(units.values())) != 1:
         parts, units = {}, {}
-    phrases = [phrase for marks in newest.non_standard if isinstance(marks, tuple) for phrase in marks]
+    phrases = dict.fromkeys(phrase for marks in shown.non_standard if isinstance(marks, tuple) for phrase in marks)
+    others = len(lines) - len(shown)
+    newest = shown.sort_values("start_utc").path.iloc[-1]  # of a mean over folds, the files of all
     return Cell(
-        {line.seed: line.value for line in newest.itertuples()},
+        dict(zip(shown.seed, shown.value)),
         parts,
         next(iter(units.values()), ()),
-        rules=newest.rules.iloc[0] or "; ".join(phrases),
-        non_standard=tuple(dict.fromkeys(phrases)),
-        remarks=tuple(remarks),
-        record=path[-1] if isinstance(path := newest.path.iloc[-1], tuple) else path,
+        rules=shown.rules.iloc[0] or "; ".join(phrases),
+        non_standard=tuple(phrases),
+        remarks=(f"{others} runs under other rules are not shown",) if others else (),
+        record=newest if isinstance(newest, str) else newest[-1],
     )
 
 

@@ -41,12 +41,7 @@ class PublishedError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a published number was read.
-
-    Example:
-        >>> load_published().sources["dphubert-table-1"].title
-        'DPHuBERT, Table 1 (arXiv 2305.17651)'
-    """
+    """Where a published number was read."""
 
     source: str
     title: str
@@ -136,10 +131,6 @@ class Published:
 
         Raises:
             PublishedError: no system has this name; the nearest ones are given.
-
-        Example:
-            >>> load_published().find("wavlm base+").parameters
-            94700000
         """
         by_lower = {key.lower(): system for key, system in self.systems.items()}
         if name.lower() in by_lower:

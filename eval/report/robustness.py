@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy
@@ -64,6 +65,22 @@ class Robustness:
     over_draws: float | None = None
     over_seeds: float | None = None
     seeds: int = 1
+
+
+def summary_columns(found: Sequence[Robustness], reference: str) -> list[tuple[str, str, Callable[[Robustness], Any]]]:
+    """The summaries that any of some systems has: name, meaning, and how it is read."""
+    areas = dict.fromkeys(name for one in found for name in one.areas)
+    kinds = [
+        ("mean", "over these conditions", lambda one: one.mean),
+        ("difference", "lost from clean speech, in the metric's unit", lambda one: one.difference),
+        ("loss %", "the same relative to clean speech", lambda one: one.loss),
+        (f"% of {reference}'s", f"lost under a condition by what {reference} loses there", lambda one: one.normalised),
+        ("worst", "the condition under which most is lost", lambda one: one.worst),
+        *((f"area, {n}", "under metric against SNR, by its range", lambda one, n=n: one.areas.get(n)) for n in areas),
+        ("sd, draws", "standard deviation over draws of one condition", lambda one: one.over_draws),
+        ("sd, seeds", "standard deviation over seeds of the heads", lambda one: one.over_seeds),
+    ]
+    return [kind for kind in kinds if any(kind[2](one) not in (None, "") for one in found)]
 
 
 def curves(conditions: Sequence[str]) -> dict[str, list[tuple[float, str]]]:
@@ -104,10 +121,6 @@ def area_under_curve(snrs_db: Sequence[float], values: np.ndarray) -> np.ndarray
 
     Raises:
         ValueError: fewer than two SNRs, or they do not rise.
-
-    Example:
-        >>> float(area_under_curve([0, 10, 20], np.array([0.0, 50.0, 100.0])))
-        50.0
     """
     if len(snrs_db) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(snrs_db)):
         raise ValueError(f"an area under a curve needs two or more rising SNRs, found {snrs_db}")
@@ -115,13 +128,7 @@ def area_under_curve(snrs_db: Sequence[float], values: np.ndarray) -> np.ndarray
 
 
 def shared_columns(systems: Sequence[Mapping[Column, Cell]]) -> list[Column]:
-    """The corrupted columns that all systems have that have any; all of one task, metric and test set.
-
-    Example:
-        >>> ten, zero = (Column("IC", "test", "accuracy", "%", True, f"noise:snr_db={snr}") for snr in (10, 0))
-        >>> [c.title for c in shared_columns([{ten: Cell({1: 80.0}), zero: Cell({1: 60.0})}, {ten: Cell({1: 70.0})}])]
-        ['noise 10 dB']
-    """
+    """The corrupted columns that all systems have that have any; all of one task, metric and test set."""
     having = [{c for c in cells if c.condition != CLEAN} for cells in systems]
     having = [columns for columns in having if columns]
     return sorted(set.intersection(*having), key=lambda column: column.order) if having else []
@@ -140,13 +147,6 @@ def summarise(
     Returns:
         Summaries with intervals, where all cells have results of the same items; None where the system lacks one of the
         columns, or there are none.
-
-    Example:
-        >>> clean, *noisy = (Column("IC", "test", "accuracy", "%", True, c)
-        ...                  for c in ("clean", "noise:snr_db=0", "noise:snr_db=10"))
-        >>> found = summarise({clean: Cell({1: 80.0}), noisy[0]: Cell({1: 40.0}), noisy[1]: Cell({1: 60.0})}, noisy)
-        >>> found.mean.value, found.difference.value, found.loss.value, found.areas["noise"].value, found.worst
-        (50.0, 30.0, 37.5, 50.0, 'noise 0 dB')
     """
     if not columns or any(column not in cells for column in columns):
         return None

@@ -29,10 +29,6 @@ class Row:
         system: digest of a measured system.
         sources: keys of the sources of a published system's numbers.
         printed_score: the ``superb_s`` that a publication prints.
-
-    Example:
-        >>> Row("mine", False, 23_490_000, None, {}).size
-        '23.49'
     """
 
     name: str

@@ -83,11 +83,6 @@ def contributions(scores: ItemScores, speakers: Sequence[str] | None = None) -> 
 
     Returns:
         (units,) in the unit of the score; speakers are in sorted order.
-
-    Example:
-        >>> errors = ItemScores(np.array([1, 0, 9]), np.array([2, 8, 10]))
-        >>> float(contributions(errors).mean()), errors.value
-        (50.0, 50.0)
     """
     bottoms = scores.denominator.astype(np.float64)
     ratio = scores.numerator.sum(dtype=np.float64) / bottoms.sum()
@@ -152,10 +147,6 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     Args:
         first: (items,) bool, right answers of one system.
         second: (items,) of the other.
-
-    Example:
-        >>> mcnemar(np.array([True, True, False]), np.array([True, False, True]))
-        1.0
     """
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
     if only_first + only_second == 0:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
 from robustdistiller.eval.report.cells import Cell, Column
-from robustdistiller.eval.report.robustness import Robustness
+from robustdistiller.eval.report.robustness import summary_columns
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.utterances import utterance_scores
@@ -43,18 +42,6 @@ class Grid:
         rows: text of the cells; published systems carry a mark.
         best: (row, column) of the best measured and published value of each column.
         notes: below the table.
-
-    Example:
-        >>> grid = Grid("Scores", ["system", "IC"], ["", "accuracy %"], [["mine", "75.00"]], {(0, 1)}, ["one seed"])
-        >>> print(grid.to_markdown())
-        **Scores**
-        <BLANKLINE>
-        | system | IC<br>accuracy % |
-        | --- | ---: |
-        | mine | **75.00** |
-        <BLANKLINE>
-        one seed
-        <BLANKLINE>
     """
 
     title: str
@@ -80,23 +67,7 @@ class Grid:
         return "\n".join([f"**{self.title}**", "", line(head), align, *rows, "", *notes])
 
     def to_latex(self) -> str:
-        r"""The grid as a LaTeX table; needs ``\usepackage{booktabs}``.
-
-        Example:
-            >>> print(Grid("A_b", ["system", "IC"], ["", ""], [["a&b", "7"]], {(0, 1)}).to_latex())
-            \begin{table}
-            \centering
-            \caption{A\_b}
-            \begin{tabular}{lr}
-            \toprule
-            system & IC \\
-            \midrule
-            a\&b & \textbf{7} \\
-            \bottomrule
-            \end{tabular}
-            \end{table}
-            <BLANKLINE>
-        """
+        r"""The grid as a LaTeX table; needs ``\usepackage{booktabs}``."""
 
         def line(texts: Sequence[str]) -> str:
             return " & ".join(texts) + r" \\"
@@ -122,23 +93,13 @@ def _latex(text: str) -> str:
 
 
 def number(value: float, metric: str = "") -> str:
-    """A value as shown: MTWV with four digits after the point, everything else with two.
-
-    Example:
-        >>> number(0.0693, "mtwv"), number(97.916, "accuracy"), number(-1e-9)
-        ('0.0693', '97.92', '0.00')
-    """
+    """A value as shown: MTWV with four digits after the point, everything else with two."""
     digits = 4 if metric == "mtwv" else 2
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
 def estimate_text(estimate: Estimate | None, metric: str = "", mark: str = "") -> str:
-    """An estimate with its interval, where it has one.
-
-    Example:
-        >>> estimate_text(Estimate(50.0, 2.0)), estimate_text(Estimate(12.345)), estimate_text(None)
-        ('50.00 [46.08, 53.92]', '12.35', '-')
-    """
+    """An estimate with its interval, where it has one."""
     if estimate is None:
         return "-"
     bounds = ", ".join(number(bound, metric) for bound in estimate.interval or ())
@@ -226,16 +187,20 @@ def _legend(texts: Sequence[Sequence[str]]) -> list[str]:
         NON_STANDARD_MARK: "not a standard run: it differs from the benchmark's rules, as its records say.",
         FEWER_SEEDS_MARK: "mean of fewer seeds than the system has elsewhere in this task.",
     }
-    return [f"{mark} {words}" for mark, words in meanings.items() if any(mark in text for row in texts for text in row)]
+    shown = " ".join(text for row in texts for text in row)
+    numbers = " ".join(text for row in texts for text in row[1:])
+    notes = [f"{mark} {words}" for mark, words in meanings.items() if mark in shown]
+    interval = "Brackets: 95 % confidence interval over items (speakers where they are known) and seeds."
+    return [*notes, interval] if "[" in numbers else notes
 
 
 def _condition_grid(summaries: Sequence[Summary], columns: list[Column], rows: list[Row], reference: str) -> Grid:
     found = {name: one for summary in summaries for name, one in summary.rows.items()}
-    kinds = _summary_columns(list(found.values()), reference)
+    kinds = summary_columns(list(found.values()), reference)
     metric = columns[0].metric
     texts = [
         [_row_name(row), *(_cell_text(row, c, columns, interval=True) for c in columns)]
-        + [_summary_text(find(found[row.name]), metric) if row.name in found else "-" for _, find in kinds]
+        + [_summary_text(find(found[row.name]), metric) if row.name in found else "-" for _, _, find in kinds]
         for row in rows
     ]
     first = columns[0]
@@ -243,30 +208,12 @@ def _condition_grid(summaries: Sequence[Summary], columns: list[Column], rows: l
     direction = "higher is better" if first.higher_is_better else "lower is better"
     return Grid(
         f"{first.task_title}: {first.metric.replace('_', ' ')}{unit}, {direction}",
-        ["system", *(column.title for column in columns), *(name for name, _ in kinds)],
+        ["system", *(column.title for column in columns), *(name for name, _, _ in kinds)],
         [""] * (1 + len(columns) + len(kinds)),
         texts,
         {(i, j + 1) for j, column in enumerate(columns) for i in best_rows(rows, column)},
-        [*_legend(texts), *_summary_notes(summaries, columns, [name for name, _ in kinds], texts, reference)],
+        [*_legend(texts), *_summary_notes(summaries, columns, kinds)],
     )
-
-
-def _summary_columns(found: Sequence[Robustness], reference: str) -> list[tuple[str, Any]]:
-    """Heads of the summaries that any system has, and how each is read."""
-    kinds: list[tuple[str, Any]] = [
-        ("mean", lambda one: one.mean),
-        ("difference", lambda one: one.difference),
-        ("loss %", lambda one: one.loss),
-        (f"% of {reference}'s", lambda one: one.normalised),
-        ("worst", lambda one: one.worst),
-        *(
-            (f"area, {c}", lambda one, c=c: one.areas.get(c))
-            for c in dict.fromkeys(c for one in found for c in one.areas)
-        ),
-        ("sd, draws", lambda one: one.over_draws),
-        ("sd, seeds", lambda one: one.over_seeds),
-    ]
-    return [(name, find) for name, find in kinds if any(find(one) not in (None, "") for one in found)]
 
 
 def _summary_text(value: Estimate | float | str | None, metric: str) -> str:
@@ -275,38 +222,21 @@ def _summary_text(value: Estimate | float | str | None, metric: str) -> str:
     return number(value, metric) if isinstance(value, float) else estimate_text(value, metric)
 
 
-def _summary_notes(
-    summaries: Sequence[Summary], columns: Sequence[Column], kinds: Sequence[str], texts: Any, reference: str
-) -> list[str]:
+def _summary_notes(summaries: Sequence[Summary], columns: Sequence[Column], kinds: Sequence[tuple]) -> list[str]:
+    """What the summaries are over, and what they mean."""
+    corrupted = [column for column in columns if column.condition != CLEAN]
     notes = []
-    if any("[" in text and "]" in text for row in texts for text in row[1 : 1 + len(columns)]):
-        notes.append("Brackets: 95 % confidence interval over items (speakers where they are known) and seeds.")
     for summary in summaries:
-        over = ", ".join(column.title for column in summary.columns)
-        shown = [column for column in columns if column.condition != CLEAN]
-        which = "all corrupted conditions" if list(summary.columns) == shown else f"what these systems share: {over}"
+        over = f"what these systems share: {', '.join(column.title for column in summary.columns)}"
+        which = "all corrupted conditions" if list(summary.columns) == corrupted else over
         notes.append(f"Summaries of {', '.join(summary.rows)}: over {which}.")
-    if kinds:
-        formulas = {
-            "mean": "mean: over these conditions",
-            "difference": "difference: lost from clean speech, in the metric's unit",
-            "loss %": "loss: the same relative to clean speech",
-            f"% of {reference}'s": f"% of {reference}'s: lost under a condition by what {reference} loses there, mean",
-            "worst": "worst: where most is lost",
-            "sd, draws": "sd, draws: standard deviation over draws of one condition",
-            "sd, seeds": "sd, seeds: standard deviation over seeds of the heads",
-        }
-        parts = [formulas[kind] for kind in kinds if kind in formulas]
-        parts += (
-            ["area: under metric against SNR, divided by the range of SNRs"] if any("area" in k for k in kinds) else []
-        )
-        notes.append("; ".join(parts) + ".")
-    return notes
+    return notes + (["; ".join(f"{name}: {meaning}" for name, meaning, _ in kinds) + "."] if kinds else [])
 
 
 #: Formats of `write_board` and their files.
 FORMATS = {
     "csv": "leaderboard.csv",
+    "robustness": "robustness.csv",
     "markdown": "leaderboard.md",
     "latex": "leaderboard.tex",
     "html": "leaderboard.html",
@@ -317,7 +247,7 @@ FORMATS = {
 def write_board(
     board: Board,
     folder: Path | str,
-    formats: Sequence[str] = ("csv", "markdown", "latex", "html"),
+    formats: Sequence[str] = ("csv", "robustness", "markdown", "latex", "html"),
     systems: Sequence[str] = REFERENCE_SYSTEMS,
     title: str = "RobustDistiller leaderboard",
 ) -> list[Path]:
@@ -335,6 +265,7 @@ def write_board(
     """
     makers = {
         "csv": lambda: board.frame.to_csv(index=False),
+        "robustness": lambda: board.robustness.to_csv(index=False),
         "markdown": lambda: board.to_markdown(systems),
         "latex": lambda: "% needs \\usepackage{booktabs}\n" + "\n".join(g.to_latex() for g in grids(board, systems)),
         "html": lambda: board.to_html(title),

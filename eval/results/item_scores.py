@@ -138,7 +138,7 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
         name: ItemScores(np.asarray(above), np.asarray(below), scale)
         for name, (above, below, scale) in task.item_results(kept).items()
     }
-    return Outcomes.sort(ids, found)
+    return Outcomes.sort(ids, found, [task.speaker_of(item) for item in ids])
 
 
 def _portable(name: str) -> str:
@@ -169,6 +169,8 @@ def check_against(outcomes: Outcomes, record: Record) -> None:
 def write_outcomes(path: Path, outcomes: Outcomes) -> dict[str, Any]:
     """Write the file and return what the record's field `outcomes` holds."""
     arrays: dict[str, np.ndarray] = {"ids": np.frombuffer("\n".join(outcomes.ids).encode(), np.uint8)}
+    if outcomes.groups != outcomes.ids:
+        arrays["groups"] = np.frombuffer("\n".join(outcomes.groups).encode(), np.uint8)
     for name, scores in outcomes.metrics.items():
         arrays[f"{name}.numerator"] = _compact(scores.numerator)
         arrays[f"{name}.denominator"] = _compact(scores.denominator)
@@ -214,10 +216,11 @@ def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
             n: ItemScores(stored[f"{n}.numerator"], stored[f"{n}.denominator"], float(stored[f"{n}.scale"]))
             for n in names
         }
-        ids = tuple(stored["ids"].tobytes().decode().split("\n"))
+        ids, groups = (
+            tuple(stored[key].tobytes().decode().split("\n")) if key in stored else () for key in ("ids", "groups")
+        )
     task = TASKS.get(record.task)
-    outcomes = Outcomes(ids, metrics, tuple(map(task.speaker_of, ids)) if task else ids)
-
+    outcomes = Outcomes(ids, metrics, groups or (tuple(map(task.speaker_of, ids)) if task else ids))
     try:
         check_against(outcomes, record)
     except NoOutcomes as error:

@@ -51,6 +51,7 @@ class HeadNote:
         resumed_at: steps at which the training went on after it had been stopped.
         finished: the training ran to its end.
         selection: how it was chosen among several; None for a head that was not.
+        reported: name of the checkpoint that counts where no development set chooses one; empty elsewhere.
 
     Example:
         >>> import tempfile
@@ -71,6 +72,7 @@ class HeadNote:
     resumed_at: list[int] = field(default_factory=list)
     finished: bool = False
     selection: dict[str, Any] | None = None
+    reported: str = ""
 
     @classmethod
     def read(cls, folder: str | Path) -> HeadNote | None:
@@ -158,7 +160,7 @@ def check_trained_on(head: str | Path, digest: str) -> None:
 
 
 def find_head(path: str | Path) -> Path:
-    """The checkpoint to evaluate: the file itself, or of a folder the one that was best on the development set.
+    """The checkpoint to evaluate: the file itself, or of a folder the one that its note names or that was best on dev.
 
     s3prl takes the newest ``states-*.ckpt`` of a folder, which SUPERB's rules do not.
 
@@ -178,6 +180,9 @@ def find_head(path: str | Path) -> Path:
         if not path.exists():
             raise LaunchError(f"-e {path}: no such file or folder")
         return path
+    note = HeadNote.read(path)
+    if note is not None and note.reported and (path / note.reported).is_file():
+        return path / note.reported
     best = best_checkpoints(path)
     if len(best) == 1:
         logger.info("-e %s: evaluating %s, the best on the development set", path, best[0].name)
@@ -186,13 +191,18 @@ def find_head(path: str | Path) -> Path:
         raise LaunchError(
             f"-e {path} holds several best checkpoints ({', '.join(p.name for p in best)}): give the file"
         )
-    states = sorted(path.glob("states-*.ckpt"), key=lambda p: int(re.sub(r"\D", "", p.stem) or 0))
+    states = sorted(path.glob("states-*.ckpt"), key=step_of)
     if not states:
         raise LaunchError(f"-e {path}: no checkpoint (dev-best.ckpt or states-N.ckpt) in this folder")
     logger.warning(
         "-e %s: no checkpoint was best on a development set; evaluating the newest, %s", path, states[-1].name
     )
     return states[-1]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The training step in the name of one of s3prl's ``states-STEP.ckpt``."""
+    return int(re.sub(r"\D", "", checkpoint.stem) or 0)
 
 
 def best_checkpoints(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.dev_choice import dev_score
+from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import (
     HeadNote,
     LaunchError,
@@ -18,6 +19,7 @@ from robustdistiller.eval.run.head_checkpoint import (
     head_digest,
     newest_states,
     read_checkpoint,
+    step_of,
 )
 from robustdistiller.eval.run.resumption import why_not_exact
 from robustdistiller.eval.run.s3prl_runner import run_s3prl
@@ -52,9 +54,9 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     spec = spec.with_own_vocabularies()
     spec.check()
     training = _training_plan(spec)
-    made = _made_of(spec, training)
+    made = made_of(spec, training)
     start = _start(spec, made, resume)
-    if start is not None and resume is True and _is_finished(spec, start[1]):
+    if start is not None and resume is True and _is_done(spec, start[1]):
         return trained_head(spec)
     spec.fetch_upstream()  # only what follows it writes
     if start is None:
@@ -63,6 +65,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
         note.train_condition = training.note() if training else None
     else:
         note = HeadNote.read(spec.folder) or HeadNote()
+        note.finished = False
         logger.info("Going on from step %d of %d (%s)", start[1]["Step"], spec.total_steps, start[0].name)
     path = None if start is None else str(start[0])
     runner = run_s3prl(
@@ -86,10 +89,33 @@ def trained_head(spec: HeadSpec) -> TrainedHead:
     Raises:
         LaunchError: there is none, or it cannot be read.
     """
+    if spec.task is not None and spec.task.best_of_every:
+        _note_best_on_test(spec)
     checkpoint = find_head(spec.folder)
     states = read_checkpoint(checkpoint)
     score = dev_score(spec.folder, spec.task)[0] if spec.task else None
     return TrainedHead(spec.folder, checkpoint, head_digest(states), states["Step"], score)
+
+
+def _note_best_on_test(spec: HeadSpec) -> None:
+    """Note which checkpoint counts, where the benchmark takes the best of several on the clean test set (ASV)."""
+    note = HeadNote.read(spec.folder) or HeadNote()
+    if note.reported and (spec.folder / note.reported).is_file():
+        return
+    every = spec.task.best_of_every
+    candidates = sorted((one for one in spec.folder.glob("states-*.ckpt") if step_of(one) % every == 0), key=step_of)
+    if len(candidates) < 2:
+        return
+    found = {}
+    for one in candidates:
+        (record,) = evaluate_head(spec, checkpoint=one, records=spec.folder / "candidates")
+        found[one.name] = record.main_metric.value
+    scored = {name: value for name, value in found.items() if value is not None}
+    if not scored:
+        return
+    note.reported = (max if spec.task.metric.higher_is_better else min)(scored, key=scored.get)
+    note.write(spec.folder)
+    logger.info("%s: of the checkpoints %s the best on the test set is %s", spec.folder, found, note.reported)
 
 
 def _training_plan(spec: HeadSpec) -> TrainingPlan | None:
@@ -112,8 +138,13 @@ def _training_plan(spec: HeadSpec) -> TrainingPlan | None:
     return TrainingPlan(corruptors, described, spec.corruption_seed, spec.task)
 
 
-def _made_of(spec: HeadSpec, training: TrainingPlan | None) -> dict[str, Any]:
-    """What decides a head's weights, beside the upstream's: plain data with flat keys."""
+def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
+    """What decides a head's weights, beside the upstream's: plain data with flat keys.
+
+    Args:
+        spec: the head.
+        training: conditions of its training audio; None for clean audio.
+    """
     roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
     config = dict(_leaves(spec.quick.shorten(spec.config) if spec.quick else spec.config))
     found = {
@@ -151,11 +182,9 @@ def _start(spec: HeadSpec, made: dict[str, Any], resume: bool | Path) -> tuple[P
     if start is None:
         return None
     _require_same(spec, made)
-    if _is_finished(spec, start[1]):
-        why = _cut_short(spec.folder)
-    else:
-        why = why_not_exact(spec.config, start[1]) or _cut_short(spec.folder, start[1]["Step"])
-    if why:
+    if _is_done(spec, start[1]):
+        return start
+    if why := why_not_exact(spec.config, start[1]) or _lost(spec.folder, start[1]["Step"]):
         logger.warning("%s: training begins anew: %s", spec.folder, why)
         return None
     return start
@@ -184,19 +213,27 @@ def _require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
         )
 
 
-def _is_finished(spec: HeadSpec, states: Mapping[str, Any]) -> bool:
+def _is_done(spec: HeadSpec, newest: Mapping[str, Any]) -> bool:
+    """Whether the training ran to its end and its head can be read."""
     note = HeadNote.read(spec.folder)
-    return (note is not None and note.finished) or states["Step"] >= spec.total_steps
+    if not (note is not None and note.finished) and newest["Step"] < spec.total_steps:
+        return False
+    try:
+        read_checkpoint(find_head(spec.folder))
+    except LaunchError as error:
+        logger.warning("%s", error)
+        return False
+    return True
 
 
-def _cut_short(folder: Path, step: int | None = None) -> str:
-    """Why the best checkpoint of a folder is of no use, where it is not written again after ``step``; else empty."""
+def _lost(folder: Path, step: int) -> str:
+    """Why a training cannot go on from ``step``: the best checkpoint until then cannot be read; else empty."""
     for path in best_checkpoints(folder):
         try:
             read_checkpoint(path)
         except LaunchError as error:
             note = HeadNote.read(folder)
             saved = [one["step"] for one in note.dev_scores if path.name in one["saved"]] if note else []
-            if step is None or not saved or saved[-1] <= step:
+            if not saved or saved[-1] <= step:  # else it is written again
                 return str(error)
     return ""

@@ -97,6 +97,7 @@ class SweepConfig:
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
         feature_cache_gb: limit of what is kept of each upstream.
+        feature_cache_conditions: also keep the features of corrupted test audio, which are many and seldom read again.
         read_ahead_s: seconds of audio that an upstream gets at a time in evaluation; 0: as s3prl gives it.
         quick: a quick look at a part of the data, labelled so: ``true``, or ``{share: 0.1, steps: 1000, seed: 0}``.
         executor: where the work is done.
@@ -125,6 +126,7 @@ class SweepConfig:
     feature_cache: str = ""
     feature_cache_dtype: str = "fp32"
     feature_cache_gb: float = 50.0
+    feature_cache_conditions: bool = False
     read_ahead_s: float = 0.0
     quick: Quick | bool = False
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
@@ -188,7 +190,8 @@ class SweepConfig:
         """What becomes of the upstreams' features."""
         folder = str(self.root / "features") if self.feature_cache == "auto" else self.feature_cache
         kept = absolute(folder) if folder else None
-        return CachePlan(kept, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
+        options = self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s, self.feature_cache_conditions
+        return CachePlan(kept, *options)
 
     @property
     def quick_look(self) -> Quick | None:

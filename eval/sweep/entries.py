@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream import ModelName
 from robustdistiller.upstream.s3prl.entries import entry_of
@@ -68,7 +69,7 @@ class TaskEntry:
     """A task; in the file, its code alone or a mapping.
 
     Attributes:
-        task: code (``IC``) or s3prl's name.
+        task: code (``IC``) or s3prl's name; in Python, a task itself too.
         name: tells two entries of the same task apart; default: the code.
         data: where its data is, by the last part of the key in the task's configuration, e.g. ``file_path``.
         override: settings of s3prl's configuration, by dotted key.
@@ -95,9 +96,10 @@ class TaskEntry:
 
     def __post_init__(self) -> None:
         try:
-            self.registry = tasks.get(self.task)
+            self.registry = self.task if isinstance(self.task, Task) else tasks.get(self.task)
         except ValueError as error:
             raise SweepError(str(error)) from error
+        self.task = self.registry.code
         self.name = self.name or self.registry.code
         self.splits = self.splits or [self.registry.splits[0]]
         known, key = self.registry.folds, self.registry.fold_key

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from robustdistiller.common.logs import signals_deferred, tail
+from robustdistiller.common.process import signals_deferred, tail, usable_cores
 from robustdistiller.eval.sweep.engine import Job, Outcome
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -167,15 +167,6 @@ def environment(device: str, threads: int) -> dict[str, str]:
         names = [name for name in visible.split(",") if name]
         found["CUDA_VISIBLE_DEVICES"] = names[index] if index < len(names) else str(index)
     return found
-
-
-def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """CPU cores that this process may use: those it is bound to, and a container's limit where there is one."""
-    allowed = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # ValueError: no limit, "max"
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        allowed = max(1, min(allowed, int(quota) // int(period)))
-    return allowed
 
 
 def available_memory_gb(cgroup: Path = _CGROUP) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import remove_leftovers
-from robustdistiller.common.logs import terminate_like_interrupt
+from robustdistiller.common.process import terminate_like_interrupt
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.run.specs import HeadSpec
 from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head, Upstream, draws_of, expand, now_utc

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from robustdistiller.common.logs import tail
+from robustdistiller.common.process import tail
 from robustdistiller.eval.sweep.plan import duration
 from robustdistiller.eval.sweep.result import Progress
 from robustdistiller.eval.sweep.run import Sweep

@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, edit_errors
+from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, edit_errors, has_setting
 
 _DATA = "config.downstream_expert.datarc"
 _PACKAGES = {"pandas": "pandas", "editdistance": "editdistance"}
 _WER = Metric("wer", "wer", higher_is_better=False, scale=1.0, short="WER", points=(23.18, 3.62))
-
-
-def _decoder(config: Mapping[str, Any]) -> str:
-    data = (config.get("downstream_expert") or {}).get("datarc") or {}
-    return str((data.get("decoder_args") or {}).get("decoder_type"))
 
 
 def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
@@ -23,6 +19,14 @@ def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence
         "wer": edit_errors(zip(kept["pred_words"], kept["target_words"])),
         "cer": edit_errors(tokens),
     }
+
+
+def _count_files(dataset: Any, indices: Sequence[int]) -> int:
+    return sum(len(dataset.X[index]) for index in indices)  # an element of the dataset is a batch
+
+
+def _has_no_language_model(config: Mapping[str, Any]) -> bool:
+    return not has_setting(f"{_DATA}.decoder_args.decoder_type", "kenlm", config)
 
 
 ASR = Task(
@@ -45,8 +49,8 @@ ASR = Task(
         score="word error rate without a language model; the checkpoint that is best on dev, scored once on test",
     ),
     packages=_PACKAGES,
-    matches=lambda config: _decoder(config) != "kenlm",
-    count_items=lambda dataset, indices: sum(len(dataset.X[index]) for index in indices),  # an element is a batch
+    matches=_has_no_language_model,
+    count_items=_count_files,
     items=_items,
     speaker=r"(\d+)-\d+-\d+",
     best_checkpoint="dev-clean-best.ckpt",
@@ -75,7 +79,7 @@ ASR_LM = replace(
         score="word error rate of the ASR head, decoded with LibriSpeech's official 4-gram",
     ),
     packages={**_PACKAGES, "flashlight.lib.text": "flashlight-text", "kenlm": "kenlm"},
-    matches=lambda config: _decoder(config) == "kenlm",
+    matches=partial(has_setting, f"{_DATA}.decoder_args.decoder_type", "kenlm"),
     submission=Submission(
         "asr_lm_public", {"test-clean-LM-hyp.ark": "predict.ark"}, "test-clean-LM-ref.ark", metrics=("wer",)
     ),

@@ -1,9 +1,17 @@
 """Speaker verification: VoxCeleb1."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, last_parts
 
 _DATA = "config.downstream_expert.datarc"
+
+
+def _count_trials(dataset: Any, _: Sequence[int]) -> int:
+    return len(dataset.pair_table)
+
 
 TASK = Task(
     code="ASV",
@@ -32,7 +40,7 @@ TASK = Task(
     portable_id=last_parts,
     scored_in_pairs=True,
     trial_sides=True,
-    count_items=lambda dataset, _: len(dataset.pair_table),  # trials, not files
+    count_items=_count_trials,
     best_checkpoint=None,
     best_of_every=20_000,
     item_counts={"test": 37_720},

@@ -134,6 +134,10 @@ class OfficialScore:
     items: tuple[Sequence[float], Sequence[float]] | None = field(default=None, compare=False)
 
 
+def _number_of(dataset: Any, indices: Sequence[int]) -> int:
+    return len(indices)
+
+
 @dataclass(frozen=True)
 class Task:
     """How s3prl runs one task, and what we need to know around it.
@@ -166,7 +170,8 @@ class Task:
         count_items: a dataset of the task, and the indices of its elements that are used, to the number of items.
         items: the expert's ``records`` at the end of an evaluation to the results of its single items: metric to their
             numerators and denominators, as rates below 1; None for one value of each item for each metric.
-        speaker: regular expression whose groups are the speaker in an item's name; empty where there is no one speaker.
+        speaker: an item's name to its speaker, or a regular expression whose groups are the speaker in it; empty where
+            an item has no one speaker.
         score: the benchmark's number where s3prl computes another one: called with the expert after the evaluation, the
             split and the names of the recordings; raises `ScoringError`.
         best_checkpoint: what s3prl saves when the development score improves, None if it chooses no checkpoint.
@@ -201,15 +206,15 @@ class Task:
     data: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
-    matches: Callable[[Mapping[str, Any]], bool] = lambda config: True
+    matches: Callable[[Mapping[str, Any]], bool] = field(default=bool, compare=False)
     corruption: str = "waveforms"
     id_position: int | None = 1
     portable_id: Callable[[str], str] = str
     scored_in_pairs: bool = False
     trial_sides: bool = False
-    count_items: Callable[[Any, Sequence[int]], int] = lambda dataset, indices: len(indices)
+    count_items: Callable[[Any, Sequence[int]], int] = _number_of
     items: Callable[[Mapping[str, Any]], Mapping[str, tuple[Sequence[float], Sequence[float]]]] | None = None
-    speaker: str = ""
+    speaker: str | Callable[[str], str] = field(default="", compare=False)
     score: Callable[[Any, str, Sequence[str]], OfficialScore] | None = None
     best_checkpoint: str | None = "dev-best.ckpt"
     best_of_every: int = 0
@@ -332,6 +337,8 @@ class Task:
             >>> get("ASR").speaker_of("LibriSpeech/test-clean/1089-134686-0000"), get("SD").speaker_of("rec7")
             ('1089', 'rec7')
         """
+        if callable(self.speaker):
+            return self.speaker(item) or item
         found = re.search(self.speaker, item) if self.speaker else None
         return "-".join(found.groups()) if found else item
 
@@ -355,10 +362,7 @@ class Task:
 
     def fold_of(self, config: Mapping[str, Any]) -> str:
         """The test fold of a run by its configuration; empty for a task without folds."""
-        node: Any = config
-        for part in self.fold_key.removeprefix("config.").split(".") if self.folds else ():
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return str(node) if self.folds and node else ""
+        return str(lookup(config, self.fold_key) or "") if self.folds else ""
 
 
 def last_parts(path: str, count: int = 3, joint: str = "-") -> str:
@@ -370,9 +374,21 @@ def last_parts(path: str, count: int = 3, joint: str = "-") -> str:
     return joint.join(PurePath(path).with_suffix("").parts[-count:])
 
 
-def corpus_of(config: Mapping[str, Any]) -> str:
-    """The corpus that a configuration of s3prl's downstream ``ctc`` names, in lower case."""
-    return str(((config.get("downstream_expert") or {}).get("corpus") or {}).get("name", "")).lower()
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """A configuration's value at a dotted key, with or without s3prl's ``config.`` before it; None where there is none.
+
+    >>> lookup({"optimizer": {"lr": 0.1}}, "config.optimizer.lr"), lookup({}, "optimizer.lr")
+    (0.1, None)
+    """
+    node: Any = config
+    for part in key.removeprefix("config.").split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def has_setting(key: str, value: str, config: Mapping[str, Any]) -> bool:
+    """Whether a configuration has a text, in any case, at a dotted key."""
+    return str(lookup(config, key)).lower() == value
 
 
 def edit_errors(sides: Iterable[tuple[Sequence[str], Sequence[str]]]) -> tuple[list[int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from robustdistiller.common.files import write_text
-from robustdistiller.eval.tasks import DataRoot, Task
+from robustdistiller.common.files import slug, write_text
+from robustdistiller.eval.tasks.base import DataRoot, Task, lookup
 
 _VOCABULARIES = "vocabularies/"
 
@@ -27,15 +28,19 @@ def _walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
         yield path, node
 
 
-def _lookup(config: Mapping[str, Any], key: str) -> Any:
-    node: Any = config
-    for part in key.removeprefix("config.").split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
-
-
-def _shipped(task: Task) -> dict[str, Any]:
-    return yaml.safe_load((_folder() / f"{task.config}.yaml").read_text(encoding="utf-8"))
+def _own(task: Task) -> dict[str, Any]:
+    """The task's configuration as it is written down."""
+    if isinstance(task.config, Mapping):
+        return copy.deepcopy(dict(task.config))
+    path = Path(task.config)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _folder() / f"{task.config}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the configuration of the task {task.code}")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(config, Mapping) or "downstream_expert" not in config:
+        raise ValueError(f"{path}: expected s3prl's settings runner, optimizer and downstream_expert")
+    return dict(config)
 
 
 def vocabulary_paths(task: Task) -> dict[str, str]:
@@ -50,20 +55,23 @@ def vocabulary_paths(task: Task) -> dict[str, str]:
     """
     return {
         "config." + ".".join(path): str(_folder() / value)
-        for path, value in _walk(_shipped(task))
+        for path, value in _walk(_own(task))
         if isinstance(value, str) and value.startswith(_VOCABULARIES)
     }
 
 
 def load_config(task: Task) -> dict[str, Any]:
-    """The shipped configuration of ``task``, vocabularies resolved, data roots still None.
+    """The configuration of ``task``, vocabularies resolved, data roots still None.
+
+    Raises:
+        FileNotFoundError, ValueError: the task names a file that is not there or no configuration.
 
     Example:
         >>> from robustdistiller.eval import tasks
         >>> load_config(tasks.get("IC"))["runner"]["total_steps"]
         200000
     """
-    config = _shipped(task)
+    config = _own(task)
     for key, path in vocabulary_paths(task).items():
         *parents, last = key.removeprefix("config.").split(".")
         node = config
@@ -74,7 +82,7 @@ def load_config(task: Task) -> dict[str, Any]:
 
 
 def write_config(task: Task, folder: str | Path) -> Path:
-    """Write :func:`load_config` to ``folder/{task.config}.yaml`` for s3prl's ``-c`` and return that path.
+    """Write :func:`load_config` to a file of ``folder`` for s3prl's ``-c`` and return its path.
 
     Example:
         >>> import tempfile
@@ -83,7 +91,9 @@ def write_config(task: Task, folder: str | Path) -> Path:
         ...     write_config(tasks.get("KS"), folder).name
         'ks.yaml'
     """
-    return write_text(Path(folder) / f"{task.config}.yaml", yaml.safe_dump(load_config(task), sort_keys=False))
+    return write_text(
+        Path(folder) / f"{slug(task.code).lower()}.yaml", yaml.safe_dump(load_config(task), sort_keys=False)
+    )
 
 
 def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:
@@ -96,7 +106,7 @@ def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:
     """
     missing = []
     for root in task.roots:
-        value = _lookup(config, root.key)
+        value = lookup(config, root.key)
         paths = value if isinstance(value, (list, tuple)) else [value]
         if not paths or not all(path is not None and Path(str(path)).exists() for path in paths):
             missing.append(root)
@@ -123,10 +133,11 @@ def check_roots(task: Task, config: Mapping[str, Any]) -> None:
         return
     lines = [f"{task.code} ({task.title}) needs data that is not there:"]
     for root in missing:
-        value = _lookup(config, root.key)
+        value = lookup(config, root.key)
         state = "not given" if value is None else f"given as {value!r}, which does not exist"
         lines.append(f"  {root.key} is {state}; expected {root.what}")
     option = ",,".join(f"{root.key}=['PATH']" if root.is_list else f"{root.key}='PATH'" for root in missing)
     lines.append(f'Add: -o "{option}"')
-    lines.append(f"To look at a download and make what is not in it: robustdistiller prepare {task.code} ROOT")
+    if task.data:
+        lines.append(f"To look at a download and make what is not in it: robustdistiller prepare {task.code} ROOT")
     raise FileNotFoundError("\n".join(lines))

@@ -1,10 +1,11 @@
 """Phoneme recognition: LibriSpeech."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, corpus_of, edit_errors
+from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, edit_errors, has_setting
 
 
 def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
@@ -37,7 +38,7 @@ TASK = Task(
         },
     ),
     packages={"editdistance": "editdistance"},
-    matches=lambda config: corpus_of(config) == "libriphone",
+    matches=partial(has_setting, "downstream_expert.corpus.name", "libriphone"),
     items=_items,
     speaker=r"(\d+)-\d+-\d+",
     item_counts={"test": 2620},

@@ -14,6 +14,7 @@ from typing import Any
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.tasks import asr, asv, er, ic, ks, pr, qbe, sd, se, sf, sid, ss, st
 from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.csv_task import DOWNSTREAM, csv_task, is_same_table, task_of_config
 
 ENTRY_POINTS = "robustdistiller.tasks"
 
@@ -44,7 +45,7 @@ class Registry(Mapping[str, Task]):
     def register(self, task: Task) -> Task:
         """Add a task; see :func:`register`."""
         known = {code.lower(): other for code, other in self._all().items()}.get(task.code.lower())
-        if known is not None and known != task:
+        if known is not None and known != task and not is_same_table(known, task):
             raise ValueError(f"there is a task {known.code} already ({known.title}); give {task.title!r} another code")
         self._tasks[task.code] = task
         return task
@@ -75,7 +76,7 @@ def register(task: Task) -> Task:
     """Add a task: its code works from then on wherever a task is named, and so do conditions, records and tables.
 
     Args:
-        task: the task; an equal one may be there already.
+        task: the task; an equal one may be there already, or what a CSV file held before it was changed.
 
     Returns:
         The same task.
@@ -97,6 +98,8 @@ another code
 def get(name: str) -> Task:
     """The task called ``name``: a code in any case (``ic``) or s3prl's downstream name (``fluent_commands``).
 
+    The name of a CSV file stands for the task of its labels, see :func:`csv_task`.
+
     Raises:
         ValueError: the name is unknown (the nearest ones are given) or shared by several tasks.
 
@@ -104,6 +107,8 @@ def get(name: str) -> Task:
         >>> get("fluent_commands").code, get("asr-lm").code
         ('IC', 'ASR-LM')
     """
+    if name.lower().endswith(".csv"):
+        return csv_task(name)
     by_code = {task.code.lower(): task for task in TASKS.values()}
     if name.lower() in by_code:
         return by_code[name.lower()]
@@ -145,4 +150,5 @@ def identify(downstream: str, config: Mapping[str, Any]) -> Task | None:
         >>> identify("ctc", {"downstream_expert": {"corpus": {"name": "snips"}}}).code
         'SF'
     """
-    return next((t for t in TASKS.values() if t.downstream == downstream and t.matches(config)), None)
+    known = next((t for t in TASKS.values() if t.downstream == downstream and t.matches(config)), None)
+    return task_of_config(config) if known is None and downstream == DOWNSTREAM else known

@@ -91,6 +91,26 @@ def test_the_learning_rate_is_chosen_on_the_development_set(model, data, tmp_pat
         assert record.selection["dev_score"] == max(one["dev_score"] for one in tried)
 
 
+def test_a_table_of_labels_is_a_task(model, toy_corpora, tmp_path):
+    lines = ["path,label,split"]
+    for split, count in (("train", 6), ("dev", 2), ("test", 4)):
+        for index in range(count):
+            toy_corpora.write(tmp_path / "audio" / f"{split}{index}.wav", pitch_hz=(100, 900)[index % 2])
+            lines.append(f"audio/{split}{index}.wav,{'low' if index % 2 else 'high'},{split}")
+    table = toy_corpora.text(tmp_path / "pitch.csv", *lines)
+    conditions = ["clean", "noise:snr_db=-30,noise=white"]
+    out = tmp_path / "out"
+    results = robustdistiller.evaluate(model, conditions=conditions, csv=table, out=out, overrides={"pitch": STEPS})
+    assert [(one.task, one.condition, one.items_scored, one.status) for one in results.records] == [
+        ("pitch", condition, 4, "ok") for condition in conditions
+    ]
+    again = robustdistiller.evaluate(model, conditions=conditions, csv=table, out=out, overrides={"pitch": STEPS})
+    assert again.records == results.records
+    table.write_text(table.read_text().replace("train0.wav,high", "train0.wav,low"))  # other labels: another task
+    relabelled = robustdistiller.evaluate(model, csv=table, out=out, overrides={"pitch": STEPS})
+    assert relabelled.records[0].head_digest != results.records[0].head_digest
+
+
 def test_a_checkpoint_by_its_path_with_odd_signs_and_a_quick_look(toy_student, data, tmp_path):
     path = tmp_path / "lr=3, #4: a" / "student [1].ckpt"
     path.parent.mkdir()
@@ -111,6 +131,8 @@ def test_a_checkpoint_by_its_path_with_odd_signs_and_a_quick_look(toy_student, d
     ("changes", "message"),
     [
         ({"tasks": ["ICC"]}, "unknown task 'ICC'"),
+        ({"tasks": [], "data": None, "overrides": None}, "no task is given"),
+        ({"tasks": [], "data": None, "overrides": None, "csv": "/no/such.csv"}, "/no/such.csv: no such file"),
         ({"conditions": ["noise:snr=5"]}, "did you mean 'snr_db'"),
         ({"conditions": "clean"}, "conditions: expected a list, found 'clean'"),
         ({"data": {"KS": "/data"}}, "data or settings of 'KS', which is not among the tasks: IC"),

@@ -18,7 +18,7 @@ import pandas as pd
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.comparison import compare_rows
-from robustdistiller.eval.report.robustness import Robustness, curves
+from robustdistiller.eval.report.robustness import curves, summary_columns
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.tables import clean_grid
@@ -41,11 +41,19 @@ def page_data(board: Board) -> dict[str, Any]:
     names = {column: f"c{i}" for i, column in enumerate(board.columns)}
     places = {group: f"g{i}" for i, group in enumerate(board.groups)}
     summaries = {group: board.summaries(group) for group in board.groups}
+    kinds = {
+        group: [
+            kind
+            for kind in summary_columns([one for summary in found for one in summary.rows.values()], board.reference)
+            if not kind[0].startswith(("worst", "sd"))
+        ]
+        for group, found in summaries.items()
+    }
     sources = list(board.sources)
     rows = []
     for row in board.rows:
         robust = {
-            places[group]: _robustness(summary.rows[row.name])
+            places[group]: {name: _estimate(find(summary.rows[row.name])) for name, _, find in kinds[group]}
             for group, found in summaries.items()
             for summary in found
             if row.name in summary.rows
@@ -60,6 +68,7 @@ def page_data(board: Board) -> dict[str, Any]:
             "digits": columns[0].digits,
             "percent": columns[0].unit == "%" or columns[0].metric == "mtwv",
             "columns": _columns(columns, names),
+            "summaries": [name for name, _, _ in kinds[group]],
             "over": [
                 f"{', '.join(summary.rows)}: {', '.join(column.title for column in summary.columns)}"
                 for summary in summaries[group]
@@ -116,13 +125,6 @@ def _cell(column: Column, cell: Cell) -> dict[str, Any]:
         "marked": marked,
         "rules": cell.rules,
         "seeds": len(cell.values),
-    }
-
-
-def _robustness(found: Robustness) -> dict[str, Any]:
-    return {
-        **{name: _estimate(getattr(found, name)) for name in ("mean", "difference", "loss", "normalised")},
-        "areas": {name: _estimate(area) for name, area in found.areas.items()},
     }
 
 

@@ -44,25 +44,17 @@ function tableColumns() {
   return list;
 }
 
-/** Mean over conditions, loss from clean, and area under each curve, for one task. */
+/** Summaries over the conditions of one task; what is lost is better low, and so are means of error rates. */
 function summaryColumns(task) {
-  const curves = [...new Set(task.columns.map((column) => column.curve).filter(Boolean))];
-  const summary = (key, head, sub, find, up) => ({
-    key,
-    head,
-    sub,
-    read: (row) => find(row.robust[task.id])?.v ?? null,
-    show: (row) => number(find(row.robust[task.id]).v),
-    small: (row) => interval(find(row.robust[task.id]), 2),
-    up,
-  });
-  return [
-    summary("mean", "mean", "corrupted", (found) => found?.mean, !task.higher),
-    summary("difference", "difference", `from clean \u2193`, (found) => found?.difference, true),
-    summary("loss", "loss", "% of clean \u2193", (found) => found?.loss, true),
-    ...(data.reference ? [summary("normalised", `% of ${data.reference}'s`, "loss \u2193", (found) => found?.normalised, true)] : []),
-    ...curves.map((name) => summary(`area-${name}`, `area, ${name}`, "over SNR", (found) => found?.areas[name], !task.higher)),
-  ];
+  return task.summaries.map((name) => ({
+    key: name,
+    head: name,
+    sub: "",
+    read: (row) => row.robust[task.id]?.[name]?.v ?? null,
+    show: (row) => number(row.robust[task.id][name].v),
+    small: (row) => interval(row.robust[task.id][name], 2),
+    up: !task.higher || !/^(mean|area)/.test(name),
+  }));
 }
 
 /** Whether the measured runs of a column follow the same rules; others are not ranked. */

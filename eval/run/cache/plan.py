@@ -139,20 +139,6 @@ class CachePlan:
         on_second = crops or (training and depends_on != UTTERANCE)
         return CachedUpstream(upstream, featurizer, store, means, depends_on, on_second, self.read_ahead_s)
 
-    def arguments(self) -> list[str]:
-        """The same as options of the launcher.
-
-        Example:
-            >>> CachePlan("cache", max_gb=5).arguments()
-            ['--feature-cache', 'cache', '--feature-cache-dtype', 'fp32', '--feature-cache-gb', '5']
-        """
-        words = []
-        if self.folder is not None:
-            words = ["--feature-cache", self.folder, "--feature-cache-dtype", self.dtype]
-            words += ["--feature-cache-gb", f"{self.max_gb:g}"]
-            words += ["--feature-cache-conditions"] if self.keep_conditions else []
-        return words + (["--read-ahead-s", f"{self.read_ahead_s:g}"] if self.read_ahead_s else [])
-
 
 def _folder_of(base: Path, probe: np.ndarray) -> Path:
     """Where the features are kept that this upstream computes now; after a change of code, a folder of their own.

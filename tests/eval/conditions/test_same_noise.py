@@ -120,6 +120,20 @@ def test_training_recordings_are_corrupted_whole_too(diarization, corruptors) ->
     assert TrainingPlan({Condition.parse("noise:snr_db=5"): corruptor}, {}, 0, tasks.get("SD")).name == "noise:snr_db=5"
 
 
+def test_examples_to_listen_to_are_whole_recordings(diarization, corruptors, tmp_path) -> None:
+    build, whole = diarization
+    view = ConditionLoader(build(320, "test"), corruptors["noise:snr_db=5"], tasks.get("SD"), tmp_path / "audio", 1)
+    joined = {recording: np.concatenate(waveforms) for waveforms, _, _, recording in view}
+    assert sorted(path.name for path in (tmp_path / "audio").iterdir()) == [
+        "test0.clean.wav",
+        "test0.json",
+        "test0.wav",
+    ]
+    corrupted, _ = soundfile.read(tmp_path / "audio" / "test0.wav", dtype="float32")
+    clean, _ = soundfile.read(tmp_path / "audio" / "test0.clean.wav", dtype="float32")
+    assert np.array_equal(corrupted, joined["test0"]) and np.array_equal(clean, whole["test0"].astype(np.float32))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(diarization, corruptors, workers) -> None:
     build, _ = diarization

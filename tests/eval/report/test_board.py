@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +16,8 @@ from robustdistiller.cli.main import app
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import clean_grid, grids
-from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.files import record_path, write_record
+from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric
 from robustdistiller.eval.tasks import TASKS
 
@@ -146,6 +148,21 @@ def test_seeds_are_averaged_and_widen_the_interval(tmp_path):
     assert cell.estimate.standard_error > 1.5 * one.estimate.standard_error
 
 
+def test_intervals_are_over_speakers_where_they_are_known(tmp_path):
+    """Ten speakers, half of them always right: utterances alone would make it look certain."""
+    right = np.repeat([1, 0] * 5, 20)
+    for label, folder in (("known", "wavs/speakers"), ("unknown", "wavs/somewhere")):
+        names = [f"{folder}/{speaker:02d}/{i}.wav" for speaker in range(10) for i in range(20)]
+        kept = Outcomes.sort(names, {"accuracy": ItemScores(right, np.ones(200, int))})
+        one = boards.record(label)
+        pointer = write_outcomes(record_path(tmp_path, one).with_suffix(".npz"), kept)
+        write_record(tmp_path, dataclasses.replace(one, outcomes=pointer))
+    known, unknown = (cells(alone(tmp_path), name)["clean"] for name in ("known", "unknown"))
+    assert (len(known.units), len(unknown.units)) == (10, 200)
+    assert known.estimate.standard_error == pytest.approx(50 / 3)  # ten numbers of 0 or 100
+    assert known.estimate.standard_error > 4 * unknown.estimate.standard_error
+
+
 # Nothing is refused
 
 
@@ -198,6 +215,26 @@ def test_runs_under_other_rules_are_shown_and_none_is_called_the_best(folder):
     _, grid = grids(board)
     assert len(grid.rows) == 3 and not grid.best
     assert any("these runs follow different rules" in note for note in board.notes)
+
+
+def test_of_one_systems_runs_under_other_rules_the_standard_ones_count(tmp_path):
+    short = {"non_standard": ["runner.total_steps is 10, not 200000"], **boards.OTHER_RULES}
+    for seed, changes in ((1, {"non_standard": []}), (2, {"non_standard": []}), (2, short), (3, short)):
+        boards.write_answers(tmp_path, "student", gain=0.01 * seed, seed=seed, conditions={"clean": 0.5}, **changes)
+    board = alone(tmp_path)
+    cell = cells(board, "student")["clean"]
+    assert list(cell.values) == [1, 2] and not cell.non_standard
+    assert "student, IC (200 items): clean: 2 runs under other rules are not shown" in board.notes
+
+
+def test_names_of_folders_make_no_column(folder):
+    for label, place in (("teacher", "musan"), ("student", '"my noise, new"')):
+        sources = {"noise": {"name": place, "digest": "ff" * 32}}
+        one = boards.record(label, f"noise:noise={place},snr_db=5", 40.0, sources=sources)
+        write_record(folder, one)
+    board = alone(folder)
+    (column,) = [column for column in board.columns if "snr_db=5" in column.condition]
+    assert all(column in row.cells for row in board.rows) and not column.tag
 
 
 def test_other_noise_under_one_condition_is_another_column(folder):
@@ -295,7 +332,8 @@ def test_csv_markdown_and_latex(folder, tmp_path):
     result = run(str(folder), "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        f"leaderboard.{end}" for end in ("csv", "html", "md", "tex")
+        *(f"leaderboard.{end}" for end in ("csv", "html", "md", "tex")),
+        "robustness.csv",
     ]
     frame = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert set(frame.origin) == {"measured", "published"}
@@ -305,6 +343,11 @@ def test_csv_markdown_and_latex(folder, tmp_path):
     )
     assert frame.query("system == 'DPHuBERT' and task == 'ASR'").value.item() == 10.47
     assert len(frame.query("origin == 'measured'")) == 8
+    summaries = pd.read_csv(tmp_path / "out" / "robustness.csv").query("system == 'student'").set_index("summary")
+    corrupted = [cell.value for title, cell in cells(alone(folder), "student").items() if title != "clean"]
+    assert float(summaries.value["mean"]) == pytest.approx(sum(corrupted) / 3)
+    assert summaries.low["loss %"] < float(summaries.value["loss %"]) < summaries.high["loss %"]
+    assert summaries.value["worst"] == "noise 0 dB" and summaries.over["mean"] == "noise 10 dB; noise 0 dB; reverb"
     latex = (tmp_path / "out" / "leaderboard.tex").read_text()
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == latex.count(r"\begin{tabular}") == 2
     assert r"superb\_s" in latex and not re.search(r"(?<!\\)_", latex) and r"DPHuBERT \textsuperscript{\dag}" in latex
@@ -322,6 +365,7 @@ def test_json_holds_numbers_notes_and_sources(folder):
     result = run(str(folder), "--json")
     found = json.loads(result.output)
     assert {"system", "value", "low", "high", "seeds", "condition"} <= set(found["numbers"][0])
+    assert {one["summary"] for one in found["summaries"]} >= {"mean", "difference", "loss %"}
     assert found["numbers"][0]["system"] == "teacher" and found["notes"] and "dphubert-table-1" in found["sources"]
 
 
@@ -359,7 +403,7 @@ def test_utterances_have_the_columns_of_speech_robust_bench(folder, tmp_path):
     ("arguments", "message"),
     [
         (["--system", "DPHuBRET"], "no published system is called 'DPHuBRET'; did you mean 'DPHuBERT'"),
-        (["--format", "csv,pdf"], "unknown format pdf; known: csv,markdown,latex,html,utterances"),
+        (["--format", "csv,pdf"], "unknown format pdf; known: csv,robustness,markdown,latex,html,utterances"),
         (["--official", "XYZ"], "unknown task 'XYZ'"),
         (["--reference", "techer"], "no system is called 'techer'; did you mean 'teacher'"),
     ],

@@ -15,6 +15,7 @@ from robustdistiller.eval.report.comparison import compare
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric
+from robustdistiller.eval.sweep import load
 
 from . import boards
 
@@ -151,6 +152,9 @@ def test_missing_cells_come_with_the_sweep_that_fills_them(folder):
     ]
     assert {one["task"]: one["conditions"] for one in sweep["tasks"]} == {"KS": ["clean"], "IC": ["noise:snr_db=5"]}
     assert (sweep["seeds"], sweep["noise"], sweep["corruption_seed"]) == ([1337], ["FOLDER_OF/musan"], 3)
+    file = folder / "sweep.yaml"
+    file.write_text(missing.sweep)
+    assert [entry.task for entry in load(file).tasks] == ["KS", "IC"]  # a sweep takes it as it is
     assert compare("teacher", "student", [folder], tasks=["SID"]).missing == ()
     result = run("teacher", "student", "--records", str(folder))
     assert "teacher lacks KS (200 items) under clean; IC (200 items) under noise 5 dB" in result.output

@@ -191,7 +191,7 @@ def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
     assert (found["byError"], found["byErrorDown"]) == ("WavLM Large", "FBANK")
     assert 0 < found["small"] < len(found["start"])
     assert found["task"][:8] == ["system", "size", "clean", "noise 10 dB", "noise 0 dB", "reverb", *found["task"][6:8]]
-    assert {"mean", "difference", "loss", "% of teacher's", "area, noise"} <= set(found["task"])
+    assert {"mean", "difference", "loss %", "% of teacher's", "area, noise"} <= set(found["task"])
     there, back = ({line[0]: line for line in found[name]} for name in ("pair", "turned"))
     assert list(there) == [f"IC (346 items), {title}" for title in boards.TITLES]
     noise = there["IC (346 items), noise 10 dB"]

@@ -82,6 +82,7 @@ def test_what_was_pulled_makes_the_same_board_and_says_where_it_is_from(sweep, t
     origins = read_origins(tmp_path / "mine")
     assert set(origins) == set(found.copied)
     assert {one["from"] for one in origins.values()} == {str(tmp_path / "shared")}
+    assert f"4 records were pulled from {tmp_path / 'shared'}" in leaderboard([tmp_path / "mine"]).notes
 
 
 def test_another_run_of_a_cell_is_never_overwritten(sweep, tmp_path):

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.sweep.engine import InProcess, Job, Outcome, run_jobs
-from robustdistiller.eval.sweep.pool import Pool, available_memory_gb, environment, usable_cores
+from robustdistiller.eval.sweep.pool import Pool, available_memory_gb, environment
 from tests.eval.sweep.works import job
 from tests.waiting import HANG_S, wait_until
 
@@ -137,7 +138,7 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path, number):
     script.write_text(
         "import sys; from pathlib import Path\n"
         "from tests.eval.sweep.works import job\n"
-        "from robustdistiller.common.logs import terminate_like_interrupt\n"
+        "from robustdistiller.common.process import terminate_like_interrupt\n"
         "from robustdistiller.eval.sweep.engine import run_jobs\n"
         "from robustdistiller.eval.sweep.pool import Pool\n"
         "with terminate_like_interrupt():\n"

@@ -14,6 +14,7 @@ import soundfile
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records, record_files
+from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, UpstreamEntry, sweep
 from robustdistiller.eval.sweep.plan import Timings, estimate
 from robustdistiller.eval.sweep.view import progress_table, summary
@@ -338,10 +339,11 @@ def test_live_table_counts_what_does_not_fit(config, go, engine):
 
 
 def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, engine, tmp_path):
-    go(change(config, feature_cache="auto", feature_cache_gb=2, read_ahead_s=30))
+    options = {"feature_cache": "auto", "feature_cache_gb": 2, "read_ahead_s": 30, "feature_cache_conditions": True}
+    go(change(config, **options))
     plans = [work.head.features for title, work in engine.works.items() if "looking" not in title]
     assert len(plans) == 2 * 3 + 2 and len(set(plans)) == 1
-    assert (plans[0].folder, plans[0].max_gb, plans[0].read_ahead_s) == (str(tmp_path / "out" / "features"), 2, 30)
+    assert plans[0] == CachePlan(str(tmp_path / "out" / "features"), "fp32", 2, 30, keep_conditions=True)
 
 
 def test_a_sweep_is_a_function(tmp_path, config, engine, monkeypatch):

@@ -118,6 +118,15 @@ def test_unverified_numbers_are_kept_but_never_handed_out(published):
     assert all(r.source != "unchecked" for r in published.results if r.verified == "yes")
 
 
+def test_numbers_measured_in_a_plot_and_of_a_second_implementation(published):
+    small = {(r.task, r.value) for r in published.of("STaRHuBERT (9.4 M)")}
+    assert small == {("ASR", 11.3), ("SID", 64.9), ("IC", 94.1)}
+    assert all("plot" in r.remark for r in published.results if r.source == "star-figure")
+    again = {r.task for r in published.of("STaRHuBERT again (100 h)")}
+    assert "SD" not in again and {"PR", "SF", "SE"} <= again, "its DER is better than its teacher's: not verified"
+    assert published.of("SPEAR") == []
+
+
 def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
     assert published.find("dpwavlm").system == "DPWavLM"
     with pytest.raises(

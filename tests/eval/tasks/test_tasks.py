@@ -11,6 +11,7 @@ import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.tasks import configs as task_configs
+from robustdistiller.eval.tasks.base import lookup
 from robustdistiller.upstream.s3prl import bridge
 
 EXPERT = "config.downstream_expert"
@@ -86,9 +87,7 @@ def test_entry_fits_its_config_and_its_expert(code):
     assert (S3PRL / "downstream" / task.downstream / "expert.py").is_file()
     assert tasks.identify(task.downstream, config) is task
     assert task_configs.missing_roots(task, config) == list(task.roots), "data roots are left to the user"
-    empty = {
-        ".".join(("config", *path)) for path in leaves(config) if task_configs._lookup(config, ".".join(path)) is None
-    }
+    empty = {".".join(("config", *path)) for path in leaves(config) if lookup(config, ".".join(path)) is None}
     user_given = {root.key for root in task.roots}
     optional = {"frame_shift", "train_meta_data", "max_workers", "silence_frame", "kenlm_model", "lexicon"}
     assert {key for key in empty - user_given if key.split(".")[-1] not in optional} == set()

@@ -1,0 +1,81 @@
+"""`robustdistiller evaluate`: one model on some tasks, clean and corrupted, in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import AsJson
+
+HELP = """
+Train heads on a model and score them, clean and under noise and reverberation: the short way, in this process.
+
+\b
+  robustdistiller evaluate student.ckpt --task KS=/data/speech_commands \\
+      --condition clean --condition noise:snr_db=5
+  robustdistiller evaluate org/name --task IC=/data/fluent --suite srb --quick
+  robustdistiller evaluate student.ckpt --csv labels.csv \\
+      --condition noise+reverb:snr_db=10
+
+--task is a task of SUPERB and the folder of its data, as robustdistiller prepare takes it. --csv is a task of your own,
+utterance classification by a table with the columns path and label, and if there are any split (train, dev, test) and
+speaker. --quick looks at a tenth of the data with few steps, under a label of its own.
+
+Started again, it does what is missing. See the result with: robustdistiller leaderboard exp/evaluate
+For several models, seeds or learning rates, or for a cluster: robustdistiller sweep.
+"""
+
+
+@command(HELP, log_level=logging.INFO)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name, a path, org/name on the Hub, or an upstream of s3prl's.")],
+    task: Annotated[list[str] | None, typer.Option(help="Task and folder of its data.", metavar="TASK=FOLDER")] = None,
+    csv: Annotated[list[Path] | None, typer.Option(help="A task of your own.", metavar="FILE")] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="Test condition, repeatable; default: clean.")] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="A list of conditions, such as srb; repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Of the heads, repeatable; default: 1337.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the data, few steps.")] = False,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:1; auto: a GPU if there is one.")] = "auto",
+    label: Annotated[str, typer.Option(help="Name of the model in tables.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder of heads and records.", metavar="DIR")] = Path("exp/evaluate"),
+    as_json: AsJson = False,
+) -> int:
+    from robustdistiller.eval.api import evaluate as run  # slow to import
+    from robustdistiller.eval.tasks import csv_task
+
+    data = dict(_task_and_folder(text) for text in task or ())
+    own = [csv_task(path) for path in csv or ()]
+    if not data and not own:
+        raise ValueError("which task? give --task TASK=FOLDER, such as KS=/data/speech_commands, or --csv FILE")
+    found = run(
+        model,
+        [*data, *own],
+        [*(condition or ()), *(suite or ())] or ["clean"],
+        data,
+        out=out,
+        seeds=seed or (1337,),
+        quick=quick,
+        device=device,
+        label=label,
+    )
+    if as_json:
+        typer.echo(json.dumps([record.to_dict() for record in found.records], indent=2))
+    for record in () if as_json else found.records:
+        scores = ", ".join(f"{one.name} {one.value:.2f}{one.unit}" for one in record.metrics if one.value is not None)
+        typer.echo(f"{record.task} {record.fold} {record.condition}: {scores or record.reason}".replace("  ", " "))
+    return any(record.status != "ok" for record in found.records)
+
+
+def _task_and_folder(text: str) -> tuple[str, str]:
+    from robustdistiller.eval import tasks
+
+    name, _, folder = text.partition("=")
+    code = tasks.get(name).code
+    if not folder:
+        raise ValueError(f"--task {text}: expected the task and the folder of its data, such as {code}=/data/folder")
+    return code, folder

@@ -1,0 +1,215 @@
+"""A task of the user's own from a table: which recording has which label.
+
+A CSV file with the columns ``path`` and ``label``, and if they are known ``speaker`` and ``split`` (train, dev or
+test), becomes the classification of utterances: s3prl's linear head on the mean over frames, trained by s3prl's own
+runner, with records, results of single items, conditions and the feature cache of every other task.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustdistiller.common.names import nearest
+from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Task, has_setting, last_parts, lookup
+
+DOWNSTREAM = "robustdistiller_csv"
+_DATA = "downstream_expert.datarc"
+COLUMNS = ("path", "label", "speaker", "split")
+SPLITS = ("train", "dev", "test")
+_SPELLINGS = {**{name: name for name in SPLITS}, "valid": "dev", "validation": "dev"}
+#: Share of each split where the table has none.
+SHARES = {"dev": 0.1, "test": 0.1}
+
+#: What heads of such a task are trained with; a run may choose the learning rate.
+CONFIG: Mapping[str, Any] = {
+    "runner": {
+        "total_steps": 10_000,
+        "gradient_clipping": 1.0,
+        "gradient_accumulate_steps": 1,
+        "log_step": 100,
+        "eval_step": 500,
+        "save_step": 500,
+        "max_keep": 1,
+        "eval_dataloaders": ["dev"],
+    },
+    "optimizer": {"name": "TorchOptim", "torch_optim_name": "Adam", "lr": 1.0e-3},
+    "downstream_expert": {
+        "datarc": {"train_batch_size": 32, "eval_batch_size": 32, "num_workers": 4},
+        "modelrc": {
+            "projector_dim": 256,
+            "select": "UtteranceLevel",
+            "UtteranceLevel": {"pooling": "MeanPooling"},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording of a table.
+
+    Attributes:
+        path: of its file.
+        name: the same wherever the recordings lie.
+        label: its class.
+        speaker: empty where the table does not say.
+        split: train, dev or test; empty where the table does not say.
+        line: of the table.
+    """
+
+    path: Path
+    name: str
+    label: str
+    speaker: str = ""
+    split: str = ""
+    line: int = 0
+
+
+def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
+    """The classification of utterances by a table of recordings and labels.
+
+    Without a column ``split``, a tenth of the items is drawn for development and a tenth for the test: whole speakers
+    where the table has a column ``speaker``, else a tenth of each label. The recordings may have any sampling rate.
+
+    Args:
+        path: CSV file with the columns ``path`` (relative to the file, or absolute) and ``label``, and if wanted
+            ``speaker`` and ``split``; further columns are not read.
+        name: the task's code in records and tables; default: the file's name.
+        split_seed: of the drawn split.
+
+    Returns:
+        The task; `register` it where it shall be known by its name.
+
+    Raises:
+        FileNotFoundError: the table or one of its recordings is not there.
+        ValueError: a column, a label or a split is missing, or one makes no sense; the line is named.
+    """
+    path = Path(path).expanduser().resolve()
+    items, drawn = read_items(path, split_seed)
+    digest = digest_of(items)
+    counts = {split: sum(item.split == split for item in items) for split in SPLITS}
+    speakers = {last_parts(item.name): item.speaker for item in items if item.speaker}
+    how = f", {'speakers' if speakers else 'items of each label'} drawn with seed {split_seed}" if drawn else ""
+    data = {"csv": str(path), "split_seed": split_seed, "digest": digest}
+    expert = CONFIG["downstream_expert"]
+    return Task(
+        code=name or path.stem,
+        title=f"{len({item.label for item in items})} labels of {path.name}",
+        downstream=DOWNSTREAM,
+        metrics=(Metric("accuracy", "acc", higher_is_better=True, short="acc"),),
+        config={**CONFIG, "downstream_expert": {**expert, "datarc": {**data, **expert["datarc"]}}},
+        expert="robustdistiller.eval.tasks.csv_expert:DownstreamExpert",
+        roots=(DataRoot(f"config.{_DATA}.csv", "CSV of path,label[,speaker,split]"),),
+        rules=Rules(
+            *(f"{counts[split]} items{how}" for split in SPLITS),
+            score="accuracy; the checkpoint that is best on dev, scored once on test",
+        ),
+        matches=partial(has_setting, f"{_DATA}.digest", digest),
+        speaker=partial(_speaker, speakers),
+        pooled_head=True,
+        item_counts={"test": counts["test"]},
+    )
+
+
+def _speaker(speakers: Mapping[str, str], item: str) -> str:
+    return speakers.get(last_parts(item), "")
+
+
+def task_of_config(config: Mapping[str, Any]) -> Task | None:
+    """The task of a head that was trained on a table, by its configuration; None where the table has gone."""
+    path = Path(str(lookup(config, f"{_DATA}.csv")))
+    return csv_task(path, split_seed=lookup(config, f"{_DATA}.split_seed") or 0) if path.is_file() else None
+
+
+def is_same_table(one: Task, other: Task) -> bool:
+    """Whether two tasks are of one CSV file, perhaps before and after it was changed."""
+    paths = [lookup(task.config, f"{_DATA}.csv") for task in (one, other) if task.downstream == DOWNSTREAM]
+    return len(paths) == 2 and paths[0] == paths[1]
+
+
+def digest_of(items: Iterable[Item]) -> str:
+    """SHA-256 of which recording has which label in which split, wherever they lie."""
+    lines = sorted(f"{item.name}\t{item.label}\t{item.split}\n" for item in items)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_items(path: Path, split_seed: int = 0) -> tuple[list[Item], bool]:
+    """The recordings of a table, each in its split, and whether the splits were drawn.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :func:`csv_task`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a CSV with the columns path and label")
+    items = list(_lines(path))
+    if not items:
+        raise ValueError(f"{path} has no line below its head; expected one for each recording")
+    common = Path(os.path.commonpath([item.path.parent for item in items]))
+    items = [replace(item, name=item.path.relative_to(common).as_posix()) for item in items]
+    seen: dict[str, int] = {}
+    for item in items:
+        if item.name in seen:
+            raise ValueError(f"{path}, line {item.line}: {item.name} stands in line {seen[item.name]} already")
+        seen[item.name] = item.line
+    drawn = not items[0].split
+    items = _drawn(items, split_seed) if drawn else items
+    for split in SPLITS:
+        if not any(item.split == split for item in items):
+            few = "too few speakers or items to draw from" if drawn else "or leave the column out"
+            raise ValueError(f"{path} has no item of the split {split}; expected some of train, dev and test ({few})")
+    trained = {item.label for item in items if item.split == "train"}
+    unknown = next((item for item in items if item.label not in trained), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{path}, line {unknown.line}: no item of the split train has the label {unknown.label!r}, so that no head "
+            "can learn it"
+        )
+    return items, drawn
+
+
+def _lines(path: Path) -> Iterator[Item]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, restval="")
+        given = [str(column) for column in reader.fieldnames or ()]
+        for column in COLUMNS:
+            if column not in given and (column in COLUMNS[:2] or nearest(column, given, cutoff=0.8)):
+                raise ValueError(f"{path} has no column {column!r}, found {', '.join(given) or 'an empty file'}")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+            for column in COLUMNS:
+                if not values[column] and column in given:
+                    raise ValueError(f"{where}: no {column}; expected one in every line")
+            if values["split"] and values["split"].lower() not in _SPELLINGS:
+                raise ValueError(f"{where}: the split must be train, dev or test, found {values['split']!r}")
+            file = path.parent / Path(values["path"]).expanduser()
+            if not file.is_file():
+                raise FileNotFoundError(f"{where}: no file {file}; expected a path relative to the table, or absolute")
+            split = _SPELLINGS.get(values["split"].lower(), "")
+            yield Item(Path(os.path.normpath(file)), "", values["label"], values["speaker"], split, reader.line_num)
+
+
+def _drawn(items: Sequence[Item], seed: int) -> list[Item]:
+    """The items with a split: whole speakers where there are any, else the same share of each label."""
+    generator = np.random.default_rng(seed)
+    key: Callable[[Item], str] = (lambda item: item.speaker) if items[0].speaker else (lambda item: item.name)
+    strata: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        strata["" if item.speaker else item.label].add(key(item))
+    split_of: dict[str, str] = {}
+    for _, names in sorted(strata.items()):
+        shuffled = [sorted(names)[index] for index in generator.permutation(len(names))]
+        for split, share in SHARES.items():
+            for _ in range(max(1, round(share * len(names))) if len(names) >= len(SPLITS) else 0):
+                split_of[shuffled.pop()] = split
+    return [replace(item, split=split_of.get(key(item), "train")) for item in items]

@@ -1,0 +1,241 @@
+"""Heads on disk: which one is evaluated, what its note says, half-written files, names that are hard to type."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from robustdistiller.eval import tasks
+from robustdistiller.eval.results.files import read_records
+from robustdistiller.eval.run.dev_choice import dev_score
+from robustdistiller.eval.run.evaluate import evaluate_head
+from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError, find_head, head_digest, read_checkpoint
+from robustdistiller.eval.run.launcher import main
+from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.run.train import train_head
+from robustdistiller.upstream import EncoderConfig, SpeechEncoder, export_checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def spec(head_spec, tmp_path):
+    """Of a head for intents."""
+    return head_spec("IC", tmp_path / "head")
+
+
+def test_checkpoints_of_one_training_are_cells_of_their_own(spec, tmp_path):
+    train_head(spec)
+    at = {
+        step: evaluate_head(spec, checkpoint=spec.folder / f"states-{step}.ckpt", records=tmp_path / "records")[0]
+        for step in (5, 10)
+    }
+    assert [(one.step, one.status) for one in at.values()] == [(5, "ok"), (10, "ok")]
+    assert len(read_records(tmp_path / "records")) == 2
+    for step, record in at.items():  # none of them stands for another
+        (again,) = evaluate_head(spec, checkpoint=spec.folder / f"states-{step}.ckpt", records=tmp_path / "records")
+        assert again == record
+        assert record.head_digest == head_digest(read_checkpoint(spec.folder / f"states-{step}.ckpt"))
+
+
+def test_a_finished_head_is_not_trained_again_and_another_one_is_refused(spec):
+    trained = train_head(spec)
+    stamps = {path: path.stat().st_mtime_ns for path in spec.folder.glob("*.ckpt")}
+    assert train_head(spec) == trained
+    assert {path: path.stat().st_mtime_ns for path in spec.folder.glob("*.ckpt")} == stamps
+    for changed, message in (
+        (dataclasses.replace(spec, seed=8), "holds a head with seed 1337, asked for is 8"),
+        (dataclasses.replace(spec, config={**spec.config, "optimizer": {**spec.config["optimizer"], "lr": 1.0}}), "lr"),
+    ):
+        with pytest.raises(LaunchError, match=message):
+            train_head(changed)
+    moved = {**spec.config, "runner": {**spec.config["runner"], "log_step": 1}}  # what is printed is no part of a head
+    assert train_head(dataclasses.replace(spec, config=moved)) == trained
+
+
+@pytest.mark.parametrize("name", ["dev-best.ckpt", "states-10.ckpt"])
+def test_a_cut_head_is_named_in_one_sentence_and_trained_again(name, spec, tmp_path, capsys, caplog):
+    whole = train_head(spec)
+    path = spec.folder / name
+    if name == "dev-best.ckpt":  # as if the development set had chosen one
+        path.write_bytes((spec.folder / "states-10.ckpt").read_bytes())
+    path.write_bytes(path.read_bytes()[:5000])
+    assert main(["-m", "evaluate", "-e", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path} cannot be read" in error and "train the head again" in error and "Traceback" not in error
+    again = train_head(spec)
+    assert again.head_digest == whole.head_digest and again.dev_score == whole.dev_score
+    assert str(path) in caplog.text
+    assert evaluate_head(spec)[0].status == "ok"
+
+
+def test_a_training_that_cannot_go_on_exactly_begins_anew_and_says_so(spec, caplog):
+    whole = train_head(spec)
+    for path in spec.folder.glob("*.ckpt"):  # as s3prl itself writes them
+        states = torch.load(path, weights_only=True)
+        del states["Optimizer"]["robustdistiller"]
+        torch.save(states, path)
+    note = HeadNote.read(spec.folder)
+    note.finished = False
+    note.write(spec.folder)
+    (spec.folder / "states-10.ckpt").unlink()
+    assert train_head(spec).head_digest == whole.head_digest
+    assert "training begins anew: the checkpoint does not say where" in caplog.text
+    assert HeadNote.read(spec.folder).resumed_at == []
+
+
+def test_other_options_or_weights_of_the_upstream_are_refused(head_spec, tmp_path):
+    """A folder of the Hugging Face layout and an options file, both written over between training and evaluation."""
+    options, model = tmp_path / "options.yaml", tmp_path / "model-v1.2"
+    options.write_text("padding: masked\n")
+    config = EncoderConfig(embed_dim=24, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
+
+    def save_model(seed: int) -> None:
+        torch.manual_seed(seed)
+        save_checkpoint(tmp_path / "student.ckpt", SpeechEncoder(config), {})
+        export_checkpoint(tmp_path / "student.ckpt", model, "huggingface", overwrite=True)
+
+    save_model(0)
+    upstream = Upstream("robustdistiller_local", str(model), str(options))
+    spec = head_spec("IC", tmp_path / "head", upstream=upstream)
+    train_head(spec)
+    assert HeadNote.read(spec.folder).upstream["options"] == "padding: masked\n"
+    (record,) = evaluate_head(spec)
+    assert record.upstream_options == "padding: masked\n"
+    options.write_text("padding: reference\n")
+    with pytest.raises(LaunchError, match="was trained on robustdistiller_local with the options 'padding: masked"):
+        evaluate_head(spec)
+    options.write_text("padding: masked\n")
+    save_model(1)
+    with pytest.raises(LaunchError, match=r"was trained on .*model-v1\.2 with SHA-256"):
+        evaluate_head(spec)
+
+
+def test_a_fine_tuned_upstream_is_known_by_the_weights_that_are_evaluated(spec):
+    tuned = dataclasses.replace(spec, s3prl={"upstream_trainable": True})
+    train_head(tuned)
+    (record,) = evaluate_head(tuned)
+    assert record.checkpoint_digest_of == "tensors"
+    frozen = HeadNote.read(tuned.folder).upstream
+    assert (frozen["weights_of"], frozen["weights"] == record.checkpoint_digest) == ("file", False)
+    states = read_checkpoint(find_head(tuned.folder))
+    assert states["Upstream"] and states["Args"].upstream_trainable
+
+
+def test_predictions_stay_in_their_conditions_folder_in_any_order(spec):
+    train_head(spec)
+    noise = "noise:snr_db=-20,noise=white"
+
+    def predictions() -> dict[str, str]:
+        found = {"clean": spec.folder / "test_predict.csv"}
+        found["noise"] = next((spec.folder / "conditions").glob("noise*")) / "test_predict.csv"
+        return {name: path.read_text() for name, path in found.items()}
+
+    evaluate_head(spec, ["clean", noise], policy="rerun")
+    in_order = predictions()
+    for path in (spec.folder / "test_predict.csv", *spec.folder.glob("conditions/*/test_predict.csv")):
+        path.write_text("of somebody else\n")
+    evaluate_head(spec, [noise, "clean"], policy="rerun")
+    assert predictions() == in_order
+    assert "of somebody else" not in "".join(in_order.values())
+
+
+def test_each_split_of_a_condition_has_its_manifest(head_spec, tmp_path):
+    spec = head_spec("IC", tmp_path / "head")
+    train_head(spec)
+    for split in ("test", "dev"):
+        evaluate_head(spec, ["noise:snr_db=5,noise=white"], split=split)
+    (folder,) = (spec.folder / "conditions").iterdir()
+    assert sorted(path.name for path in folder.glob("*.jsonl.gz")) == [
+        "manifest-dev.jsonl.gz",
+        "manifest-test.jsonl.gz",
+    ]
+
+
+@pytest.mark.parametrize("name", ["lr=0.01,step=8", "run #3", "a: b", "it's [1]", "100 % ä"])
+def test_paths_are_values_whatever_is_in_them(name, head_spec, toy_corpora, toy_student, tmp_path):
+    student = tmp_path / name / "student.ckpt"
+    student.parent.mkdir()
+    student.write_bytes(toy_student.read_bytes())
+    corpus = toy_corpora.build("IC", tmp_path / name / "corpus")
+    upstream = Upstream("robustdistiller_local", str(student))
+    spec = head_spec("IC", tmp_path / name / "head", corpus, upstream=upstream)
+    head = train_head(spec)
+    assert head.folder == spec.folder and (spec.folder / "head.json").is_file()
+    assert evaluate_head(spec)[0].status == "ok"
+    # As a command line: -o takes whatever has no ',,' in it.
+    root = f"config.downstream_expert.datarc.file_path={corpus['config.downstream_expert.datarc.file_path']}"
+    moved = f"{root},,args.expdir={tmp_path / name / 'moved'}"
+    assert main(["-m", "evaluate", "-e", str(spec.folder), "-o", moved, "--records", str(tmp_path / "records")]) == 0
+    assert read_records(tmp_path / "records")[0].items_scored == 3
+    assert (tmp_path / name / "moved" / "test_predict.csv").is_file()
+
+
+def test_notes_of_earlier_versions_are_read(spec, tmp_path):
+    train_head(spec)
+    note = HeadNote.read(spec.folder)
+    (spec.folder / "head.json").unlink()
+    old = {"upstream": "robustdistiller_local", "checkpoint": spec.upstream.checkpoint}
+    (spec.folder / "upstream.json").write_text(json.dumps({**old, "digest": note.upstream["weights"]}))
+    training = {"train_condition": "reverb", "sources": {}, "seed": 0}
+    (spec.folder / "train-condition.json").write_text(json.dumps(training))
+    (spec.folder / "feature-cache.json").write_text(json.dumps({"features": "frames float16"}))
+    (spec.folder / "selection.json").write_text(json.dumps({"learning_rate": 0.1, "tried": []}))
+    lines = [json.dumps(one) for one in note.dev_scores]
+    (spec.folder / "dev-scores.jsonl").write_text("\n".join([*lines, '{"split": "dev", "st']))
+    (record,) = evaluate_head(spec.folder, records=tmp_path / "records")
+    assert record.train_condition == "reverb" and record.selection["learning_rate"] == 0.1
+    assert record.feature_cache == {"training": "frames float16"}
+    assert dev_score(spec.folder, spec.task)[0] is not None
+    (spec.folder / "upstream.json").write_text(json.dumps({**old, "digest": "ab" * 32}))
+    with pytest.raises(LaunchError, match="with SHA-256 abababababab"):
+        evaluate_head(spec.folder)
+
+
+def test_a_quick_head_and_a_full_one_do_not_mix(spec, tmp_path):
+    from robustdistiller.eval.run.quick import Quick
+
+    quick = dataclasses.replace(spec, quick=Quick(share=0.5, steps=8), folder=tmp_path / "quick")
+    assert train_head(quick).step <= 8
+    (record,) = evaluate_head(quick, records=tmp_path / "records")
+    (full,) = evaluate_head(quick.folder, records=tmp_path / "records")  # the whole test set, of a quick head
+    assert (record.items_scored, full.items_scored) == (2, 3)
+    assert record.quick == full.quick == "quick: 50 % of items, 8 steps"
+    with pytest.raises(LaunchError, match="holds a head with"):
+        train_head(dataclasses.replace(spec, folder=quick.folder))
+
+
+def test_ctrl_c_ends_with_130_and_the_training_goes_on(spec, toy_student, tmp_path):
+    config = {**spec.config, "runner": {**spec.config["runner"], "total_steps": 100_000, "save_step": 1}}
+    (tmp_path / "ic.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "robustdistiller.eval.run.launcher", "-m", "train", "-u", "robustdistiller_local"]
+    command += ["-k", str(toy_student), "-d", "IC", "-c", str(tmp_path / "ic.yaml"), "-p", str(spec.folder)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, "--device", "cpu"], stdout=log, stderr=log, env=environment)
+        for _ in range(1200):
+            if list(spec.folder.glob("states-*.ckpt")) or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_untrained_heads_are_known_by_how_they_are_made(head_spec, tmp_path):
+    if "sox" in tasks.get("QbE").tools and not Path("/usr/bin/sox").exists():
+        pytest.skip("sox is not installed: s3prl resamples with it")
+    spec = head_spec("QbE", tmp_path / "head")
+    first, other = (
+        evaluate_head(dataclasses.replace(spec, upstream=dataclasses.replace(spec.upstream, layer=layer)))[0]
+        for layer in (0, 1)
+    )
+    assert first.head_digest != other.head_digest and first.rules_digest == other.rules_digest
