@@ -31,12 +31,10 @@ are with no_pred.
 
 MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
 papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and attention;
-it does not count {NOT_COUNTED}. MACs depend on lengths only, so without --librispeech noise of the same lengths is
-taken. Of this package's own encoders the count from the configuration is stored beside.
+it does not count {NOT_COUNTED}. MACs depend on lengths only: without --librispeech, noise is taken.
 
-Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one, after one run to warm up; of the
-32 utterances, their sum in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has
-allocated.
+Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one; of the 32 utterances, their sum
+in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has allocated.
 
 Written as JSON below --out; in the folder of an upstream's records, robustdistiller leaderboard shows its MACs.
 """
@@ -96,12 +94,12 @@ def show(found: Profile, console: Console) -> None:
     heads = ["with heads", "without"] if counts["used_without_heads"] else [""]
     shown = new_table(f"{found.label}: size and work", [""], heads)
     shown.add_row("parameters stored", _short(counts["stored"], "M"))
-    used = ("used", "used_without_heads")[: len(heads)]
-    shown.add_row("parameters used", *(_short(counts[key], "M") for key in used))
+    shown.add_row(
+        "parameters used", *(_short(counts[key], "M") for key in ("used", "used_without_heads")[: len(heads)])
+    )
     superb = found.macs["superb"]
     keys = [key for key in ("macs", "without_heads") if key in superb]
-    name = f"MACs of SUPERB's {superb['utterances']} utterances"
-    shown.add_row(name, *(_short(superb[key], "G") for key in keys))
+    shown.add_row(f"MACs of SUPERB's {superb['utterances']} utterances", *(_short(superb[key], "G") for key in keys))
     for one in found.macs["lengths"]:
         shown.add_row(f"MACs of {one['duration_s']:g} s", *(_short(one[key], "G") for key in keys))
     print_whole(shown, console)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustdistiller.eval.data.checks import Lines, Where, not_there
 from robustdistiller.eval.data.plan import DIFFERS, OK, Input, Plan, Recipe, Roots
-from robustdistiller.eval.tasks.base import ScoringError
+from robustdistiller.eval.tasks.parts import ScoringError
 from robustdistiller.eval.tasks.scoring.qbe import read_ground_truth
 
 LANGUAGE = "nnenglish"

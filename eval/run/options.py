@@ -34,7 +34,7 @@ examples:
         --condition noise:snr_db=0 --condition reverb:rt60_s=0.6 --condition noise+reverb:snr_db=10,rt60_s=0.6
 
   all tables and plots come from the records:
-    robustdistiller table exp/ic/records
+    robustdistiller leaderboard exp/ic
 """
 
 

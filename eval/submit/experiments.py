@@ -14,7 +14,7 @@ from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head, head_digest, read_checkpoint
-from robustdistiller.eval.tasks.base import Submission
+from robustdistiller.eval.tasks.parts import Submission
 
 
 class SubmissionError(ValueError):

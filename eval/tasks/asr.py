@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, edit_errors, has_setting
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, edit_errors, has_setting
 
 _DATA = "config.downstream_expert.datarc"
 _PACKAGES = {"pandas": "pandas", "editdistance": "editdistance"}

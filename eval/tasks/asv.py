@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, last_parts
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, last_parts
 
 _DATA = "config.downstream_expert.datarc"
 

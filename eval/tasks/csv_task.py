@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from robustdistiller.common.names import nearest
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Task, has_setting, last_parts, lookup
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, has_setting, last_parts, lookup
 
 DOWNSTREAM = "robustdistiller_csv"
 _DATA = "downstream_expert.datarc"

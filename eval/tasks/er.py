@@ -1,7 +1,8 @@
 """Emotion recognition: IEMOCAP, five folds."""
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
 
 FOLDS = ("fold1", "fold2", "fold3", "fold4", "fold5")
 

@@ -1,7 +1,8 @@
 """Keyword spotting: Speech Commands."""
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
 
 TASK = Task(
     code="KS",

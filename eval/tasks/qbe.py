@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, OfficialScore, Rules, Submission, Task
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, OfficialScore, Rules, Submission
 
 
 def _score(expert: Any, split: str, _: Sequence[str]) -> OfficialScore:

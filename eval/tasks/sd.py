@@ -5,15 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import (
-    DataRoot,
-    Metric,
-    OfficialScore,
-    Rules,
-    ScoringError,
-    Submission,
-    Task,
-)
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, OfficialScore, Rules, ScoringError, Submission
 
 
 def _score(expert: Any, split: str, recordings: Sequence[str]) -> OfficialScore:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
 
 PACKAGES = {"librosa": "librosa", "h5py": "h5py", "pesq": "pesq", "pystoi": "pystoi"}
 

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task, has_setting
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, has_setting
 
 
 def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Submission, Task
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
 from robustdistiller.eval.tasks.se import PACKAGES
 
 SS = Task(

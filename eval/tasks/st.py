@@ -1,7 +1,8 @@
 """Speech translation: CoVoST 2, English to German."""
 
 from robustdistiller.eval.tasks import corpora
-from robustdistiller.eval.tasks.base import DataRoot, Metric, Rules, Task
+from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules
 
 TASK = Task(
     code="ST",

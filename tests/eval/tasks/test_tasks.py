@@ -11,7 +11,7 @@ import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.tasks import configs as task_configs
-from robustdistiller.eval.tasks.base import lookup
+from robustdistiller.eval.tasks.parts import lookup
 from robustdistiller.upstream.s3prl import bridge
 
 EXPERT = "config.downstream_expert"
