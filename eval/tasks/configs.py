@@ -48,11 +48,6 @@ def vocabulary_paths(task: Task) -> dict[str, str]:
     """The task's keys that name files of this package, with their absolute paths here.
 
     A head trained elsewhere remembers the paths of that machine: the launcher puts these over them.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> list(vocabulary_paths(tasks.get("PR")))
-        ['config.downstream_expert.text.vocab_file']
     """
     return {
         "config." + ".".join(path): str(_folder() / value)
@@ -83,28 +78,14 @@ def load_config(task: Task) -> dict[str, Any]:
 
 
 def write_config(task: Task, folder: str | Path) -> Path:
-    """Write :func:`load_config` to a file of ``folder`` for s3prl's ``-c`` and return its path.
-
-    Example:
-        >>> import tempfile
-        >>> from robustdistiller.eval import tasks
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_config(tasks.get("KS"), folder).name
-        'ks.yaml'
-    """
+    """Write :func:`load_config` to a file of ``folder`` for s3prl's ``-c`` and return its path."""
     return write_text(
         Path(folder) / f"{slug(task.code).lower()}.yaml", yaml.safe_dump(load_config(task), sort_keys=False)
     )
 
 
 def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:
-    """Data roots of ``task`` that the final ``config`` leaves empty or that do not exist on disk.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> [root.key for root in missing_roots(tasks.get("IC"), load_config(tasks.get("IC")))]
-        ['config.downstream_expert.datarc.file_path']
-    """
+    """Data roots of ``task`` that the final ``config`` leaves empty or that do not exist on disk."""
     missing = []
     for root in task.roots:
         value = lookup(config, root.key)

@@ -33,13 +33,7 @@ class TaskNeeds:
 
 
 def look_at(task: Task) -> TaskNeeds:
-    """Whether the packages and tools of ``task`` are here. Nothing is imported.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> look_at(tasks.get("IC")).ok
-        True
-    """
+    """Whether the packages and tools of ``task`` are here. Nothing is imported."""
     packages = tuple(name for module, name in task.packages.items() if not _is_installed(module))
     tools = tuple(tool for tool in task.tools if tool == "sox" and sox_path() is None)
     commands = (f"pip install {' '.join(packages)}",) if packages else ()
@@ -51,10 +45,6 @@ def require(task: Task) -> None:
 
     Raises:
         InstallationError: names everything that is missing and the commands to type.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> require(tasks.get("IC"))
     """
     needs = look_at(task)
     if not needs.ok:

@@ -128,20 +128,12 @@ class OfficialScore:
 
 
 def last_parts(path: str, count: int = 3, joint: str = "-") -> str:
-    """The last parts of a path without its suffix: the same wherever the corpus lies.
-
-    >>> last_parts("/data/vox1/test/wav/id10270/5r0dWxy17C8/00001.wav")
-    'id10270-5r0dWxy17C8-00001'
-    """
+    """The last parts of a path without its suffix: the same wherever the corpus lies."""
     return joint.join(PurePath(path).with_suffix("").parts[-count:])
 
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """A configuration's value at a dotted key, with or without s3prl's ``config.`` before it; None where there is none.
-
-    >>> lookup({"optimizer": {"lr": 0.1}}, "config.optimizer.lr"), lookup({}, "optimizer.lr")
-    (0.1, None)
-    """
+    """The value at a dotted key, with or without s3prl's ``config.`` before it; None where there is none."""
     node: Any = config
     for part in key.removeprefix("config.").split("."):
         node = node.get(part) if isinstance(node, Mapping) else None

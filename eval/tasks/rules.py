@@ -169,13 +169,6 @@ def test_set_deviations(task: Task, split: str, items: int | None, fold: str = "
     """The phrase for a test set that has not as many items as the official one, where both numbers are known.
 
     A single fold is no test set: only all of them together are counted.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> test_set_deviations(tasks.get("IC"), "test", 3)
-        ['the test set has 3 items, not 3793']
-        >>> test_set_deviations(tasks.get("IC"), "test", 3793)
-        []
     """
     official = None if fold else task.item_counts.get(split)
     known = official is not None and items is not None

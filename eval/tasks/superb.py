@@ -37,10 +37,6 @@ class SuperbScore:
     Attributes:
         total: the score.
         tasks: points of each task.
-
-    Example:
-        >>> superb_score({(task, m): best for task in PAPER_TASKS for m, (_, best) in points_of(task).items()}).total
-        1000.0
     """
 
     total: float
@@ -51,10 +47,6 @@ def points_of(task: str) -> dict[str, tuple[float, float]]:
     """The metrics of a task that SUPERB scores, with the values that count 0 and 1000 points; none for other tasks.
 
     Rates are in per cent, MTWV is a fraction (the site: x 100).
-
-    Example:
-        >>> points_of("SF")["slot_type_f1"], points_of("SE2")
-        ((69.64, 89.81), {})
     """
     metrics = TASKS[task].metrics if task in TASKS else ()
     return {metric.name: metric.points for metric in metrics if metric.points is not None}
@@ -65,10 +57,6 @@ def metrics_of(task: str) -> tuple[str, ...]:
 
     Raises:
         ScoreError: SUPERB has no such task.
-
-    Example:
-        >>> metrics_of("SF")
-        ('slot_type_f1', 'slot_value_cer')
     """
     found = tuple(points_of(task))
     if not found:
@@ -82,10 +70,6 @@ def metric_points(task: str, metric: str, value: float) -> float:
 
     Raises:
         ScoreError: SUPERB does not score this metric.
-
-    Example:
-        >>> round(metric_points("ASR", "wer", 3.62)), round(metric_points("KS", "accuracy", 41.3826674))
-        (1000, 0)
     """
     if metric not in metrics_of(task):
         raise ScoreError(f"SUPERB scores {task} by {' and '.join(metrics_of(task))}, not by {metric!r}")
@@ -98,10 +82,6 @@ def task_points(task: str, values: Values) -> float:
 
     Raises:
         ScoreError: a metric of the task is missing.
-
-    Example:
-        >>> round(task_points("SF", {("SF", "slot_type_f1"): 69.64, ("SF", "slot_value_cer"): 21.76}))
-        500
     """
     missing = [metric for metric in metrics_of(task) if math.isnan(values.get((task, metric), math.nan))]
     if missing:
@@ -134,12 +114,7 @@ SD, SF; missing: PR, SID, QbE, IC, ASR, ASV, ER, SD, SF
 
 
 def missing_tasks(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[str]:
-    """Tasks that lack one of their metrics.
-
-    Example:
-        >>> missing_tasks({("SF", "slot_type_f1"): 88.0}, ("SF",))
-        ['SF']
-    """
+    """Tasks that lack one of their metrics."""
     return [t for t in tasks if any(math.isnan(values.get((t, m), math.nan)) for m in metrics_of(t))]
 
 
@@ -151,11 +126,6 @@ def overall_mean(values: Values) -> float:
 
     Raises:
         ScoreError: a metric is missing.
-
-    Example:
-        >>> overall_mean({("PR", "per"): 10.0})
-        Traceback (most recent call last):
-        robustdistiller.eval.tasks.superb.ScoreError: the overall mean is over eleven metrics; missing: SID ...
     """
     wanted = [(task, metric) for task in PAPER_TASKS for metric in metrics_of(task)]
     missing = [f"{task} {metric}" for task, metric in wanted if math.isnan(values.get((task, metric), math.nan))]

@@ -43,11 +43,6 @@ class GroundTruth:
         recordings: all that were to be searched.
         targets: query to the recordings that hold it; queries that none holds are left out.
         beta: weight of false alarms.
-
-    Example:
-        >>> truth = GroundTruth(frozenset("abcd"), {"q": frozenset("a")})
-        >>> round(truth.beta, 4)
-        12.49
     """
 
     recordings: frozenset[str]
@@ -133,11 +128,6 @@ def read_stdlist(path: Path | str) -> dict[str, dict[str, float]]:
 
     Raises:
         ScoringError: the file is no such list.
-
-    Example:
-        >>> read_stdlist("nowhere.xml")
-        Traceback (most recent call last):
-        robustdistiller.eval.tasks.parts.ScoringError: nowhere.xml: no such file; ...
     """
     path = Path(path)
     if not path.is_file():
@@ -184,11 +174,6 @@ def read_ground_truth(folder: Path | str) -> GroundTruth:
 
     Raises:
         ScoringError: the folder or one of its files is not there or cannot be read.
-
-    Example:
-        >>> read_ground_truth("nowhere")
-        Traceback (most recent call last):
-        robustdistiller.eval.tasks.parts.ScoringError: there is no ground truth at nowhere; ...
     """
     folder = Path(folder)
     if not folder.is_dir():
