@@ -187,9 +187,9 @@ class Plan:
         key = next(root.key for root in self.task.roots if root.key.endswith(f".{name}"))
         paths = [str(path.absolute()) for path in ([value] if isinstance(value, Path) else value)]
         for path in paths:
-            if "=" in path or ",," in path:
+            if ",," in path:
                 fix = "rename the folder: s3prl's -o cannot hold such a path"
-                self.note(name, "a path without '=' and ',,'", path, MISSING, fix)
+                self.note(name, "a path without ',,'", path, MISSING, fix)
         self.settings[key] = paths[0] if isinstance(value, Path) else paths
 
     def add(

@@ -195,7 +195,7 @@ def test_noisy_without_clean(look_at, tmp_path):
 def test_paths_that_s3prl_cannot_take(look_at, tmp_path):
     root = voicebank(tmp_path / "my corpora", 16000)
     assert "move the corpus to a path without blanks" in missing(look_at("SE", voicebank=root))
-    root = voxceleb1(tmp_path / "a=b", "plain")
+    root = voxceleb1(tmp_path / "a,,b", "plain")
     assert "s3prl's -o cannot hold such a path" in missing(look_at("ASV", file_path=root))
 
 
