@@ -26,8 +26,7 @@ Measure what an upstream costs: parameters, MACs, real-time factor, memory.
   robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
   robustdistiller profile fbank --durations 1,10 --threads 1
 
-Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads, as they
-are with no_pred.
+Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads.
 
 MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
 papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and attention;

@@ -17,7 +17,7 @@ from robustdistiller.eval.check import toy_corpora
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.head_checkpoint import find_head
-from robustdistiller.eval.run.launcher import main as launcher
+from robustdistiller.eval.run.launcher import launch
 from robustdistiller.eval.tasks.configs import write_config
 from robustdistiller.eval.tasks.scoring import qbe
 from robustdistiller.upstream.s3prl import bridge
@@ -122,8 +122,7 @@ class Trial:
 
         def run(arguments: Sequence[str]) -> None:
             conditions = ["--condition", "clean", "--condition", CORRUPTED] if "evaluate" in arguments else []
-            if launcher([*arguments, *features, *conditions, "--device", self.job.device]) != 0:
-                raise ValueError("run_downstream.py refused; its sentence is in the log")
+            launch([*arguments, *features, *conditions, "--device", self.job.device])
 
         head = self._train_and_evaluate(run, self.folder / name, self.task.code)
         records = {record.condition: record for record in read_records(self.folder / name / "records")}

@@ -139,7 +139,7 @@ def _test(line: Any, stated: set[str], notes: list[str]) -> str:
                 f"{line.task} {line.split} was scored on {line.items} items, which is not the official test set: "
                 "these numbers have columns of their own and must not be compared with published ones"
             )
-        elif not parts:
+        elif not parts and points_of(line.task):  # else nobody has published on it
             notes.append(
                 f"{line.task} {line.split} has columns of its own beside the published ones: how many items the "
                 f"official test set has is not known here; if it is the official one, say --official {line.task}"

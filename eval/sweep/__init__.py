@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "config": ["ExecutorConfig", "SweepConfig", "SweepError", "TaskEntry", "UpstreamEntry", "load"],
-        "run": ["Sweep", "SweepResult", "sweep"],
+        "result": ["SweepResult"],
+        "run": ["Sweep", "sweep"],
     },
 )

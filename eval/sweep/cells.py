@@ -6,18 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.files import slug
-from robustdistiller.eval.results.record import NO_CHECKPOINT
+from robustdistiller.eval.results.record import NO_CHECKPOINT, NO_HEAD, Metric, Record
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.run.run_info import read_options
+from robustdistiller.eval.run.run_info import read_options, versions
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry, UpstreamEntry
-from robustdistiller.eval.tasks.rules import Split, split
-from robustdistiller.upstream import checkpoint_digest
+from robustdistiller.eval.tasks.rules import Split, deviations, split
+from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
 
 # What of a head's free settings changes nothing in it.
@@ -183,6 +184,19 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """What the conditions of a sweep draw from: by condition, name and digest of each kind of source.
+
+    Attributes:
+        sources: by condition, as records have it.
+        seed: of what is drawn.
+    """
+
+    sources: Mapping[Condition, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Cell:
     """One number to measure: a group's chosen head on a split under a condition."""
 
@@ -196,18 +210,50 @@ class Cell:
         split = f" / {self.split}" if len(self.group.task.splits) > 1 else ""
         return f"{self.group.title}{split} / {self.condition.label}"
 
+    def failed_record(self, reason: str, draws: Draws, device: str, loaded: Mapping[str, Any]) -> Record:
+        """The record of the cell where there was no head to evaluate, or its evaluation left none.
 
-@dataclass(frozen=True)
-class Draws:
-    """What the conditions of a sweep draw from: by condition, name and digest of each kind of source.
-
-    Attributes:
-        sources: by condition, as records have it.
-        seed: of what is drawn.
-    """
-
-    sources: Mapping[Condition, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    seed: int = 0
+        Args:
+            reason: why, in a sentence.
+            draws: what the conditions draw from.
+            device: where it was tried.
+            loaded: what is known of the upstream, where it was loaded.
+        """
+        group, task, upstream = self.group, self.group.task.registry, self.group.upstream
+        quick = group.quick.label if group.quick else ""
+        return Record(
+            upstream=upstream.entry.name,
+            label=upstream.entry.label,
+            upstream_options=upstream.options,
+            checkpoint=ModelName.short_of(upstream.entry.checkpoint),
+            checkpoint_digest=upstream.weights or loaded.get("weights", ""),
+            checkpoint_digest_of="file" if upstream.weights else loaded.get("weights_of", "none"),
+            parameters=loaded.get("parameters"),
+            task=task.code,
+            downstream=task.downstream,
+            head_digest=NO_HEAD,
+            rules_digest=group.settings.digest,
+            settings=group.settings.free,
+            condition=self.condition.label,
+            condition_parameters=self.condition.to_dict(),
+            sources={kind: dict(one) for kind, one in draws.sources[self.condition].items()},
+            corruption_seed=0 if self.condition.kind == "clean" else draws.seed,
+            split=self.split,
+            fold=group.fold,
+            metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
+            items_expected=None,
+            items_scored=0,
+            learning_rate=None,
+            seed=group.seed,
+            versions=versions(),
+            device=device,
+            start_utc=now_utc(),
+            duration_s=0.0,
+            status="failed",
+            reason=reason,
+            quick=quick,
+            non_standard=deviations(task, group.config, upstream.arguments, quick=quick),
+        )
 
 
 def expand(sweep: SweepConfig) -> list[Group]:
@@ -220,7 +266,7 @@ def expand(sweep: SweepConfig) -> list[Group]:
     Example:
         >>> expand(SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("QbE")]))
         Traceback (most recent call last):
-        robustdistiller.eval.sweep.config.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
+        robustdistiller.eval.sweep.entries.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
     """
     runs = []
     for task in sweep.tasks:
@@ -259,6 +305,11 @@ def expand(sweep: SweepConfig) -> list[Group]:
                         )
                     groups.append(group)
     return groups
+
+
+def now_utc() -> str:
+    """Of this moment, as records have it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def draws_of(sweep: SweepConfig, groups: list[Group]) -> Draws:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.run import dev_choice
 from robustdistiller.eval.tasks import Task
 
 CHOICE_FILE = "choice.json"
@@ -22,28 +23,15 @@ ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
-class Tried:
+class Tried(dev_choice.Tried):
     """One learning rate and what came of it.
 
     Attributes:
-        learning_rate: of the head.
-        dev_score: the task's `dev_metric` on the development set, of the checkpoint that would be evaluated; None
-            where there is none.
-        step: training step of that checkpoint.
-        reason: why there is no score.
-        trained: its training ran to the end.
-        resumed_at: steps at which the training went on after it had been stopped.
-        head: SHA-256 of that checkpoint.
+        head: digest of the head that would be evaluated, as in its records.
         checkpoint: its file name.
         attempts: trainings that were begun and ended.
     """
 
-    learning_rate: float
-    dev_score: float | None = None
-    step: int | None = None
-    reason: str = ""
-    trained: bool = True
-    resumed_at: tuple[int, ...] = ()
     head: str = ""
     checkpoint: str = ""
     attempts: int = 1
@@ -71,9 +59,7 @@ class Choice:
         usable = [one for one in self._counted() if one.trained]
         if self.alone and len(usable) == 1:
             return usable[0]
-        sign = -1.0 if self.task.dev_metric.higher_is_better else 1.0
-        scored = [one for one in usable if one.dev_score is not None]
-        return min(scored, key=lambda one: (sign * one.dev_score, one.learning_rate), default=None)
+        return dev_choice.choose(usable, self.task.dev_metric.higher_is_better)
 
     @property
     def pending(self) -> list[float]:
@@ -84,19 +70,7 @@ class Choice:
 
     def describe(self) -> dict[str, Any] | None:
         """The choice as records keep it; None where nothing is chosen."""
-        chosen = self.chosen
-        if chosen is None:
-            return None
-        metric = self.task.dev_metric
-        ours = ("head", "checkpoint", "attempts")
-        return {
-            "metric": metric.name,
-            "higher_is_better": metric.higher_is_better,
-            "learning_rate": chosen.learning_rate,
-            "dev_score": chosen.dev_score,
-            "step": chosen.step,
-            "tried": [{k: v for k, v in _plain(one).items() if k not in ours} for one in self._counted()],
-        }
+        return self.chosen and dev_choice.describe(self.task, self._counted(), self.chosen)
 
     def reasons(self) -> str:
         """Why nothing is chosen."""

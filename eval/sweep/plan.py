@@ -172,7 +172,7 @@ def is_whole(head: Head, tried: Tried) -> bool:
 def tried_of(rate: float, outcome: Outcome) -> Tried:
     """What came of a training."""
     if outcome.state != "done":
-        return Tried(rate, reason=outcome.reason or "its training left no checkpoint", trained=False)
+        return Tried(rate, None, reason=outcome.reason or "its training left no checkpoint", trained=False)
     tried = tried_from({**outcome.result, "learning_rate": rate})
     return tried if tried.dev_score is not None else Tried(**{**vars(tried), "reason": "no score on a development set"})
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robustdistiller.common.files import remove_leftovers
-from robustdistiller.common.locks import Busy, locked
 from robustdistiller.common.process import terminate_like_interrupt
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import NO_HEAD, Metric, Record
-from robustdistiller.eval.run.run_info import versions
 from robustdistiller.eval.run.specs import HeadSpec
-from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head, Upstream, draws_of, expand
+from robustdistiller.eval.sweep.cells import Cell, Draws, Group, Head, Upstream, draws_of, expand, now_utc
 from robustdistiller.eval.sweep.choice import Choice, Tried
-from robustdistiller.eval.sweep.config import SweepConfig, SweepError, load
-from robustdistiller.eval.sweep.engine import Engine, InProcess, Job, Outcome, run_jobs
+from robustdistiller.eval.sweep.config import SweepConfig, load
+from robustdistiller.eval.sweep.engine import Engine, Job, Outcome, run_jobs
+from robustdistiller.eval.sweep.engines import folder_lock, make_engine
 from robustdistiller.eval.sweep.plan import (
     Estimate,
     Found,
@@ -34,38 +27,8 @@ from robustdistiller.eval.sweep.plan import (
     plan_group,
     tried_of,
 )
-from robustdistiller.eval.sweep.pool import Pool
+from robustdistiller.eval.sweep.result import Progress, SweepResult
 from robustdistiller.eval.sweep.work import Check, Evaluate, Train
-from robustdistiller.eval.tasks.rules import deviations
-from robustdistiller.upstream import ModelName
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """State of a group, for display.
-
-    Attributes:
-        group: the group.
-        state: ``waiting``, ``checking``, ``training``, ``evaluating``, ``done``, ``failed``, ``reused`` or ``skipped``.
-        trained: heads trained so far.
-        finished: cells with a finished record.
-        learning_rate: chosen; None before.
-        detail: reason of a failure.
-        running: its jobs in flight.
-    """
-
-    group: Group
-    state: str = "waiting"
-    trained: int = 0
-    finished: int = 0
-    learning_rate: float | None = None
-    detail: str = ""
-    running: list[Job] = field(default_factory=list)
 
 
 class Sweep:
@@ -152,7 +115,7 @@ class Sweep:
             SweepError: the folder is in use, or the executor refuses the jobs.
         """
         if self.config.policy != "show":
-            with _locked(self.config.root, self.say), terminate_like_interrupt():
+            with folder_lock(self.config.root, self.say), terminate_like_interrupt():
                 remove_leftovers(self.config.root)  # of a sweep that was killed
                 try:
                     run_jobs(self.engine, self._first_jobs(), self._ended, self._changed, self.say)
@@ -298,7 +261,7 @@ class Sweep:
                 return []
             self._untrained[group] = {head.learning_rate}  # it was deleted before, and won over new ones
             return [self._add(self._train_job(head), [group], lambda outcome: self._trained(head, outcome))]
-        self._begun[group] = _now()
+        self._begun[group] = now_utc()
         return [self._add(self._evaluate_job(group, cells, chosen), [group], lambda one: self._evaluated(group, one))]
 
     def _evaluate_job(self, group: Group, cells: list[Cell], chosen: Tried | None) -> Job:
@@ -368,44 +331,9 @@ class Sweep:
 
     def _write_failed(self, cell: Cell, reason: str) -> None:
         """The record of a cell for which there was no head to evaluate, or whose evaluation left none."""
-        group, task, upstream = cell.group, cell.group.task.registry, cell.group.upstream
-        check = self._check_job(upstream).outcome
+        check = self._check_job(cell.group.upstream).outcome
         loaded = check.result if check is not None else {}
-        record = Record(
-            upstream=upstream.entry.name,
-            label=upstream.entry.label,
-            upstream_options=upstream.options,
-            checkpoint=ModelName.short_of(upstream.entry.checkpoint),
-            checkpoint_digest=upstream.weights or loaded.get("weights", ""),
-            checkpoint_digest_of="file" if upstream.weights else loaded.get("weights_of", "none"),
-            parameters=loaded.get("parameters"),
-            task=task.code,
-            downstream=task.downstream,
-            head_digest=NO_HEAD,
-            rules_digest=group.settings.digest,
-            settings=group.settings.free,
-            condition=cell.condition.label,
-            condition_parameters=cell.condition.to_dict(),
-            sources={kind: dict(one) for kind, one in self.draws.sources[cell.condition].items()},
-            corruption_seed=0 if cell.condition.kind == "clean" else self.draws.seed,
-            split=cell.split,
-            fold=group.fold,
-            metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
-            items_expected=None,
-            items_scored=0,
-            learning_rate=None,
-            seed=group.seed,
-            versions=versions(),
-            device=self.config.job_device,
-            start_utc=_now(),
-            duration_s=0.0,
-            status="failed",
-            reason=reason,
-            quick=group.quick.label if group.quick else "",
-            non_standard=deviations(
-                task, group.config, upstream.arguments, quick=group.quick.label if group.quick else ""
-            ),
-        )
+        record = cell.failed_record(reason, self.draws, self.config.job_device, loaded)
         write_record(self.config.root / "records", record)
 
     def _first_progress(self, plan: GroupPlan) -> Progress:
@@ -417,40 +345,6 @@ class Sweep:
         train = {head.learning_rate for head in plan.train}
         trained = len([rate for rate in kept if rate in plan.group.learning_rates and rate not in train])
         return Progress(plan.group, state, trained, finished, rates.pop() if len(rates) == 1 else None)
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What a sweep came to.
-
-    Attributes:
-        config: what was asked for.
-        progress: of each group.
-        failures: one line for each head or cell that failed.
-    """
-
-    config: SweepConfig
-    progress: tuple[Progress, ...]
-    failures: tuple[str, ...]
-    _found: Found
-
-    @property
-    def records(self) -> list[Record]:
-        """The newest record of each cell of the sweep that has one, failed ones too."""
-        chosen = {one.group: self._found.chosen(one.group) for one in self.progress}
-        found = [
-            self._found.record(cell, chosen[group], finished=True) or self._found.record(cell)
-            for group in chosen
-            for cell in group.cells
-        ]
-        return [record for record in found if record is not None]
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """All records in the sweep's folder as one table, see `eval.results.frame`."""
-        from robustdistiller.eval.results.frame import read_frame
-
-        return read_frame([self.config.root])
 
 
 def sweep(
@@ -472,61 +366,16 @@ def sweep(
 
     Raises:
         SweepError: it cannot run as it is written, or its folder is in use; before anything is trained.
+        KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP; called again, it goes on.
 
     Example:
         >>> import robustdistiller
-        >>> found = robustdistiller.sweep("sweep.yaml")  # doctest: +SKIP
-        >>> found.frame[["label", "task", "condition", "value"]]  # doctest: +SKIP
+        >>> robustdistiller.sweep("sweep.yaml", say=print).frame  # doctest: +SKIP
+        >>> from robustdistiller.eval.sweep import SweepConfig, TaskEntry, UpstreamEntry
+        >>> config = SweepConfig("exp/sweep", [UpstreamEntry("fbank")], [TaskEntry("KS")], conditions=["clean"])
+        >>> sweep(config)
+        Traceback (most recent call last):
+        robustdistiller.eval.sweep.entries.SweepError: KS ... needs data that is not there...
     """
     asked = config if isinstance(config, SweepConfig) else load(config)
     return Sweep(asked.with_policy(policy), say=say).run()
-
-
-def make_engine(config: SweepConfig, say: Callable[[str], None] = lambda line: None) -> Engine:
-    """Who does the work, as a configuration asks.
-
-    Args:
-        config: the sweep's.
-        say: called with one line when a cluster takes no more jobs for now.
-
-    Raises:
-        SweepError: it cannot be done here.
-    """
-    settings = config.executor
-    if settings.kind == "local":
-        return InProcess()
-    if settings.kind == "slurm":
-        from robustdistiller.eval.sweep.slurm import Slurm
-
-        return Slurm(settings, config.root / "jobs" / "slurm", say)
-    return Pool(_devices(config), settings.workers, settings.per_device, settings.memory_gb, settings.threads)
-
-
-def _devices(config: SweepConfig) -> list[str]:
-    given = config.executor.devices or [config.device]
-    if given not in (["auto"], ["cuda"]):
-        return given
-    import torch
-
-    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    if not found and given == ["cuda"]:
-        raise SweepError("device is cuda, but PyTorch finds no GPU here; leave it out, or give device: cpu")
-    return found or ["cpu"]
-
-
-@contextlib.contextmanager
-def _locked(root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(root / ".lock", wait=False))
-        except Busy as error:
-            raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise SweepError(f"nothing can be written to {root}: {error.strerror or error}") from error
-            say(f"The file system of {root} has no locks: make sure that no other sweep runs in this folder")
-        yield
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

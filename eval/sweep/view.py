@@ -13,7 +13,8 @@ from rich.table import Table
 
 from robustdistiller.common.process import tail
 from robustdistiller.eval.sweep.plan import duration
-from robustdistiller.eval.sweep.run import Progress, Sweep
+from robustdistiller.eval.sweep.result import Progress
+from robustdistiller.eval.sweep.run import Sweep
 
 _ORDER = ("training", "evaluating", "checking", "failed", "waiting", "done", "skipped", "reused")
 _STYLES = {"failed": "red", "done": "green", "reused": "dim", "skipped": "dim", "waiting": "dim"}

@@ -295,6 +295,17 @@ def test_items_that_were_lost_cost_the_interval_only(folder):
     assert any(note.startswith("no interval for") and path.name in note for note in board.notes)
 
 
+def test_a_task_that_nobody_knows_here_has_its_columns(folder):
+    for condition in ("clean", "noise:snr_db=5"):
+        metric = Metric("f0_error", 12.5, False, "Hz")
+        write_record(folder, boards.record("student", condition, task="PITCH", metrics=[metric], items=40))
+    board = alone(folder)
+    titles = {column.task_title: column.metric_title for column in board.row("student").cells}
+    assert titles["PITCH (40 items)"] == "f0_error Hz ↓"
+    assert not any("PITCH" in note for note in board.notes)
+    assert "PITCH (40 items)" in board.to_html() and "PITCH (40 items)" in board.to_markdown()
+
+
 def test_the_same_folder_twice_is_no_harm(folder):
     assert alone(folder, folder).frame.equals(alone(folder).frame)
 

@@ -9,7 +9,7 @@ import yaml
 
 from robustdistiller.eval.sweep import SweepConfig, SweepError, load
 from robustdistiller.eval.sweep.cells import expand, learning_rates
-from robustdistiller.eval.sweep.run import make_engine
+from robustdistiller.eval.sweep.engines import make_engine
 from robustdistiller.upstream.pretrained import resolve as resolving
 
 

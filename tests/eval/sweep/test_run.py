@@ -290,7 +290,7 @@ def test_locks_say_what_is_the_case(one, go, monkeypatch, number, expected):
     def refused(*_, **__):
         raise OSError(number, "no")
 
-    monkeypatch.setattr("robustdistiller.eval.sweep.run.locked", refused)
+    monkeypatch.setattr("robustdistiller.eval.sweep.engines.locked", refused)
     if number == errno.EACCES:
         with pytest.raises(SweepError, match=expected):
             go(one)
@@ -355,7 +355,7 @@ def test_a_sweep_is_a_function(tmp_path, config, engine, monkeypatch):
 
 
 def test_folds_share_the_rate_of_the_first(one, go, engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("robustdistiller.eval.sweep.config.task_configs.check_roots", lambda *_: None)
+    monkeypatch.setattr("robustdistiller.eval.sweep.entries.task_configs.check_roots", lambda *_: None)
     override = {f"runner.{name}": 10 for name in ("total_steps", "eval_step", "save_step")}
     task = TaskEntry("ER", folds=["fold1", "fold2"], override=override)
     go(change(one, tasks=[task], conditions=["clean"]))

@@ -1,0 +1,59 @@
+"""Who does a sweep's jobs, as its configuration asks, and the lock on its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from robustdistiller.common.locks import Busy, locked
+from robustdistiller.eval.sweep.config import SweepConfig, SweepError
+from robustdistiller.eval.sweep.engine import Engine, InProcess
+from robustdistiller.eval.sweep.pool import Pool
+
+
+def make_engine(config: SweepConfig, say: Callable[[str], None] = lambda line: None) -> Engine:
+    """Who does the work, as a configuration asks.
+
+    Args:
+        config: the sweep's.
+        say: called with one line when a cluster takes no more jobs for now.
+
+    Raises:
+        SweepError: it cannot be done here.
+    """
+    settings = config.executor
+    if settings.kind == "local":
+        return InProcess()
+    if settings.kind == "slurm":
+        from robustdistiller.eval.sweep.slurm import Slurm
+
+        return Slurm(settings, config.root / "jobs" / "slurm", say)
+    return Pool(_devices(config), settings.workers, settings.per_device, settings.memory_gb, settings.threads)
+
+
+def _devices(config: SweepConfig) -> list[str]:
+    given = config.executor.devices or [config.device]
+    if given not in (["auto"], ["cuda"]):
+        return given
+    import torch
+
+    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if not found and given == ["cuda"]:
+        raise SweepError("device is cuda, but PyTorch finds no GPU here; leave it out, or give device: cpu")
+    return found or ["cpu"]
+
+
+@contextlib.contextmanager
+def folder_lock(root: Path, say: Callable[[str], None]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root / ".lock", wait=False))
+        except Busy as error:
+            raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise SweepError(f"nothing can be written to {root}: {error.strerror or error}") from error
+            say(f"The file system of {root} has no locks: make sure that no other sweep runs in this folder")
+        yield
