@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.run.head_checkpoint import HeadNote
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.tasks.base import Task
 
 

@@ -17,9 +17,11 @@ from robustdistiller.eval.conditions.manifest import (
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.record import Record
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluation import AudioExamples, Evaluation
-from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError, find_head, read_checkpoint
-from robustdistiller.eval.run.s3prl_runner import run_s3prl
+from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
+from robustdistiller.eval.run.head_note import HeadNote
+from robustdistiller.eval.run.s3prl_main import run_s3prl
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead
 from robustdistiller.upstream.s3prl.entries import register
 
@@ -95,7 +97,7 @@ def evaluate_head(
     except (FileNotFoundError, ValueError) as error:
         if not states:
             raise
-        raise LaunchError(
+        raise RunError(
             f"the upstream that the head was trained on is not to be had: {error}; if it moved: "
             "-o \"args.upstream_ckpt='NEW_NAME'\""
         ) from error
@@ -135,20 +137,20 @@ def _corruptors(
     if spec.task is None:
         if manifests or any(one.kind != "clean" for one in parsed):
             name = spec.s3prl.get("downstream")
-            raise LaunchError(f"a condition needs a task that is known, found the downstream {name!r} of s3prl's")
+            raise RunError(f"a condition needs a task that is known, found the downstream {name!r} of s3prl's")
         return {}
     replayed = {condition_of(manifest): path for path, manifest in manifests.items()}
     if len(replayed) < len(manifests):
         raise ManifestError(f"--manifest: several manifests of one condition: {', '.join(map(str, manifests))}")
     wanted = tuple(dict.fromkeys((*parsed, *replayed)))
     if any("side" in condition for condition in wanted) and not spec.task.trial_sides:
-        raise LaunchError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
+        raise RunError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
     try:
         corruptors = sources.corruptors(wanted, seed)
     except FileNotFoundError:
         raise
     except ValueError as error:
-        raise LaunchError(f"--condition: {error}") from error
+        raise RunError(f"--condition: {error}") from error
     for condition, path in replayed.items():
         corruptors[condition] = ReplayedCorruptor(manifests[path], corruptors[condition], path)
     return corruptors

@@ -37,7 +37,7 @@ from robustdistiller.eval.results.item_scores import (
     write_outcomes,
 )
 from robustdistiller.eval.results.record import Metric, Record
-from robustdistiller.eval.run.head_checkpoint import HeadNote
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.record_fields import (
     UNDONE,

@@ -24,11 +24,12 @@ from robustdistiller.eval.conditions.manifest import condition_of, find_manifest
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import load_suites
 from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head
-from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head, newest_states, read_checkpoint
+from robustdistiller.eval.run.head_checkpoint import find_head, newest_states, read_checkpoint
 from robustdistiller.eval.run.options import override, parse
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.run.s3prl_runner import run_s3prl
+from robustdistiller.eval.run.s3prl_main import run_s3prl
 from robustdistiller.eval.run.specs import HeadSpec, Upstream, chosen_device
 from robustdistiller.eval.run.train import train_head
 from robustdistiller.eval.tasks.configs import load_config
@@ -137,14 +138,14 @@ def launch(argv: Sequence[str]) -> None:
 def _refuse_misplaced(args: Namespace, typed: set[str], ours: dict[str, Any]) -> None:
     if args.mode == "evaluate":
         if "train_condition" in typed:
-            raise LaunchError("--train-condition belongs to -m train; the evaluated head's own is in its records")
+            raise RunError("--train-condition belongs to -m train; the evaluated head's own is in its records")
         return
     allowed = {*_FEATURES, "quick"} - {"feature_cache_conditions"}
     if "train_condition" in typed:
         allowed |= {"train_condition", *SOURCES, "corruption_seed"}
     if misplaced := sorted((typed & set(ours)) - allowed):
         names = ", ".join("--" + name.replace("_", "-") for name in misplaced)
-        raise LaunchError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
+        raise RunError(f"{names} belong to -m evaluate: heads are trained on clean audio, as SUPERB does")
 
 
 def _conditions(ours: dict[str, Any]) -> tuple[tuple[Condition, ...], Sources]:
@@ -155,7 +156,7 @@ def _conditions(ours: dict[str, Any]) -> tuple[tuple[Condition, ...], Sources]:
     try:
         typed = tuple(Condition.parse(text) for text in texts)
     except ValueError as error:
-        raise LaunchError(f"{option}: {error}") from error
+        raise RunError(f"{option}: {error}") from error
     found = tuple(dict.fromkeys((*typed, *suite.conditions)))
     if ours["asv_corrupt"] == "test":
         found = tuple(one if one.kind == "clean" else one.replace(side="test") for one in found)
@@ -167,7 +168,7 @@ def _given(ours: dict[str, Any], sources: Sources) -> Sources:
     try:
         return sources.with_given({kind: tuple(ours[kind] or ()) for kind in SOURCES})
     except ValueError as error:
-        raise LaunchError(f"{', '.join(f'--{kind}' for kind in SOURCES if ours[kind])}: {error}") from error
+        raise RunError(f"{', '.join(f'--{kind}' for kind in SOURCES if ours[kind])}: {error}") from error
 
 
 def _with_names_of(conditions: Iterable[Condition], sources: Sources) -> Sources:
@@ -188,9 +189,9 @@ def _settings(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[str, An
         return _of_checkpoint(args, typed)
     if not args.upstream or not args.downstream:
         missing = " and ".join(o for o, v in (("-u UPSTREAM", args.upstream), ("-d TASK", args.downstream)) if not v)
-        raise LaunchError(f"a new experiment needs {missing} (or -e CHECKPOINT to go on from one)")
+        raise RunError(f"a new experiment needs {missing} (or -e CHECKPOINT to go on from one)")
     if args.expname is None and args.expdir is None:
-        raise LaunchError("give the experiment's folder: -p FOLDER (or -n NAME for result/downstream/NAME)")
+        raise RunError("give the experiment's folder: -p FOLDER (or -n NAME for result/downstream/NAME)")
     args.expdir = args.expdir or f"result/downstream/{args.expname}"
     upstream = Upstream(args.upstream, args.upstream_ckpt) if args.hub == "torch" else None
     if upstream is not None:  # a model may stand in an upstream's place
@@ -204,7 +205,7 @@ def _of_checkpoint(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[st
     elif found := newest_states(args.past_exp):
         path = found[0]
     else:
-        raise LaunchError(f"-e {args.past_exp}: no checkpoint that can be read in this folder")
+        raise RunError(f"-e {args.past_exp}: no checkpoint that can be read in this folder")
     states = read_checkpoint(path)
     stored = {key: value for key, value in vars(states["Args"]).items() if key not in _NOT_FROM_CHECKPOINT}
     for name in _TAKEN_FROM_CHECKPOINT:
@@ -226,19 +227,19 @@ def _configuration(args: Namespace) -> dict[str, Any]:
         args.downstream = task.downstream
     except ValueError as error:
         if not args.config and not stock.is_file():  # else a downstream of the user's own
-            raise LaunchError(str(error)) from error
+            raise RunError(str(error)) from error
     if args.config is None and not stock.is_file():
         logger.info("Configuration of %s (%s): the shipped one", task.code, task.title)
         return load_config(task)
     args.config = args.config or str(stock)
     if not Path(args.config).is_file():
-        raise LaunchError(f"-c {args.config}: no such file")
+        raise RunError(f"-c {args.config}: no such file")
     try:
         config = yaml.load(Path(args.config).read_text(encoding="utf-8"), Loader=yaml.FullLoader)  # as s3prl
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LaunchError(f"-c {args.config} is not YAML: {error}") from error
+        raise RunError(f"-c {args.config} is not YAML: {error}") from error
     if not isinstance(config, dict) or "runner" not in config:
-        raise LaunchError(f"-c {args.config} is no configuration of s3prl's: expected runner, optimizer and others")
+        raise RunError(f"-c {args.config} is no configuration of s3prl's: expected runner, optimizer and others")
     return config
 
 
@@ -248,7 +249,7 @@ def _examples(values: Sequence[str] | None) -> AudioExamples:
         return AudioExamples()
     number, *folder = values
     if not number.isdigit() or len(folder) > 1:
-        raise LaunchError(f"--dump-audio needs a number and at most one folder, found {' '.join(values)}")
+        raise RunError(f"--dump-audio needs a number and at most one folder, found {' '.join(values)}")
     return AudioExamples(int(number), Path(folder[0]) if folder else None)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from robustdistiller.acoustics import EFFECTS
 from robustdistiller.eval.results.files import POLICIES, read_policy
 from robustdistiller.eval.run.cache.plan import DTYPES
-from robustdistiller.eval.run.head_checkpoint import LaunchError
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.entries import register
 
@@ -235,7 +235,7 @@ def override(text: str, args: argparse.Namespace, config: dict[str, Any]) -> Non
         args, config: changed in place.
 
     Raises:
-        LaunchError: it is of another form.
+        RunError: it is of another form.
 
     Example:
         >>> config = {}
@@ -247,7 +247,7 @@ def override(text: str, args: argparse.Namespace, config: dict[str, Any]) -> Non
         key, equals, written = (part.strip() for part in option.partition("="))
         first, *path = key.split(".")
         if not equals or first not in ("args", "config") or not path or (first == "args" and len(path) > 1):
-            raise LaunchError(f"-o: expected args.NAME=VALUE or config.KEY=VALUE, joined by ',,', found {option!r}")
+            raise RunError(f"-o: expected args.NAME=VALUE or config.KEY=VALUE, joined by ',,', found {option!r}")
         try:
             value = eval(written, {"__builtins__": {}, "math": math})
         except Exception:  # noqa: BLE001 - whatever is no value is text

@@ -13,7 +13,8 @@ from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.run.cache.source_code import upstream_code
-from robustdistiller.eval.run.head_checkpoint import HeadNote, head_digest
+from robustdistiller.eval.run.head_checkpoint import head_digest
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.run_info import git_state, tf32_enabled, versions
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
 from robustdistiller.eval.tasks import Task

@@ -7,14 +7,11 @@ computes during training, kept in the note beside the head.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib
 import logging
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -24,13 +21,12 @@ from torch import nn
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
-from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError
+from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.resumption import ExactTraining
 from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
 from robustdistiller.eval.tasks import Task
-from robustdistiller.upstream.s3prl import bridge
-from robustdistiller.upstream.s3prl.entries import register
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +104,7 @@ class HeadRunner:
         try:
             entry = super()._get_upstream()
         except ValueError as error:
-            raise LaunchError(f"upstream {self.args.upstream}: {error}") from error
+            raise RunError(f"upstream {self.args.upstream}: {error}") from error
         if not entry.trainable and hasattr(entry.model, "accelerate"):  # one of ours
             entry.model.accelerate()
         return entry
@@ -240,62 +236,3 @@ class HeadRunner:
         scores = ScoreLogger()
         super().evaluate(split, scores, 0)
         return scores.scalars
-
-
-def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> HeadRunner:
-    """Run s3prl's own ``main`` on settings that are given as values.
-
-    Of its module, three names are replaced during the call: what reads the command line, the runner's class, and
-    ``hack_isinstance``, which would replace ``builtins.isinstance`` for old versions of PyTorch.
-
-    Args:
-        args: settings, as s3prl's command line gives them; its mode is what is done.
-        config: configuration; left as it is.
-        options: keyword arguments of :class:`HeadRunner`.
-
-    Returns:
-        The runner, after its work.
-    """
-    bridge.install()
-    register()
-    from s3prl import run_downstream
-    from s3prl.downstream.runner import Runner
-
-    class S3prlRunner(HeadRunner, Runner):
-        pass
-
-    runners: list[HeadRunner] = []
-
-    def runner(args: Namespace, config: dict[str, Any]) -> HeadRunner:
-        runners.append(S3prlRunner(args, config, **options))
-        return runners[-1]
-
-    def settings() -> tuple[Namespace, dict[str, Any], list[str]]:
-        copied = args.upstream_model_config  # beside the head, where it is a file
-        return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
-
-    # Some packages that experts import draw from Python's generator while they are imported: once in a process, and not
-    # where the package was imported before. s3prl seeds first and imports then; a head must not depend on that.
-    if options.get("task") is None or not options["task"].expert:
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
-    Path(args.expdir).mkdir(parents=True, exist_ok=True)
-    # s3prl asks PyTorch for a GPU without looking at its device.
-    no_gpu = {"is_available": lambda: False} if str(args.device) == "cpu" else {}
-    replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
-    with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
-        run_downstream.main()
-    return runners[0]
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, **names: Any) -> Iterator[None]:
-    """Names of a module replaced within a ``with`` block."""
-    before = {name: getattr(module, name) for name in names}
-    try:
-        for name, value in names.items():
-            setattr(module, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)

@@ -16,7 +16,8 @@ from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.run.cache import CachePlan
-from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head, read_checkpoint
+from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
 from robustdistiller.eval.run.options import s3prl_defaults
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.tasks import Task
@@ -171,7 +172,7 @@ class HeadSpec:
 
         Raises:
             FileNotFoundError: there is none.
-            LaunchError: it cannot be read.
+            RunError: it cannot be read.
         """
         path = find_head(path)
         states = read_checkpoint(path)
@@ -189,13 +190,13 @@ class HeadSpec:
         name = self.upstream.name
         if self.upstream.module is None and not self._is_of_s3prls_hub and not hasattr(hub, name):
             hint = did_you_mean(name, dir(hub), most=3)
-            raise LaunchError(f"unknown upstream {name!r}{hint} (`run_downstream.py -h` lists them under -u)")
+            raise RunError(f"unknown upstream {name!r}{hint} (`run_downstream.py -h` lists them under -u)")
         chosen_device(self.device)
         if self.task is not None:
             require(self.task)
             check_roots(self.task, self.config)
         if self.s3prl.get("upstream_trainable") and self.features.active:
-            raise LaunchError("--feature-cache, --read-ahead-s: features change while -f trains the upstream")
+            raise RunError("--feature-cache, --read-ahead-s: features change while -f trains the upstream")
 
     def fetch_upstream(self) -> None:
         """Have the upstream's checkpoint on this machine: the longest check, so the last one.

@@ -9,10 +9,9 @@ from typing import Any
 
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.dev_choice import dev_score
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import (
-    HeadNote,
-    LaunchError,
     best_checkpoints,
     clear,
     find_head,
@@ -21,8 +20,9 @@ from robustdistiller.eval.run.head_checkpoint import (
     read_checkpoint,
     step_of,
 )
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.resumption import why_not_exact
-from robustdistiller.eval.run.s3prl_runner import run_s3prl
+from robustdistiller.eval.run.s3prl_main import run_s3prl
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead
 from robustdistiller.upstream.s3prl.entries import register
 
@@ -87,7 +87,7 @@ def trained_head(spec: HeadSpec) -> TrainedHead:
     """The head in a folder that is to be evaluated, as it is.
 
     Raises:
-        LaunchError: there is none, or it cannot be read.
+        RunError: there is none, or it cannot be read.
     """
     if spec.task is not None and spec.task.best_of_every:
         _note_best_on_test(spec)
@@ -125,15 +125,15 @@ def _training_plan(spec: HeadSpec) -> TrainingPlan | None:
         return None
     if spec.task is None or spec.task.corruption == "none" or not spec.task.trainable:
         name = spec.task.code if spec.task else spec.s3prl.get("downstream")
-        raise LaunchError(f"--train-condition: heads of {name} cannot be trained on corrupted audio")
+        raise RunError(f"--train-condition: heads of {name} cannot be trained on corrupted audio")
     if any("side" in condition for condition in conditions):
-        raise LaunchError("--train-condition: only trials have a test side; leave out side=")
+        raise RunError("--train-condition: only trials have a test side; leave out side=")
     try:
         corruptors = spec.sources.corruptors(conditions, spec.corruption_seed)
     except FileNotFoundError:
         raise
     except ValueError as error:
-        raise LaunchError(f"--train-condition: {error}") from error
+        raise RunError(f"--train-condition: {error}") from error
     described = {condition.label: spec.sources.describe(condition, one) for condition, one in corruptors.items()}
     return TrainingPlan(corruptors, described, spec.corruption_seed, spec.task)
 
@@ -198,7 +198,7 @@ def _require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
     condition = (note.train_condition or {}).get("train_condition", "clean")
     wanted = made["train_condition"]
     if note.train_condition != wanted:
-        raise LaunchError(
+        raise RunError(
             f"the head in {spec.folder} was trained under {condition!r} so far, it cannot go on under "
             f"{wanted['train_condition'] if wanted else 'clean'!r} with these sources and seed; give "
             "--train-condition, --noise, --rir, --speech and --corruption-seed as before"
@@ -207,7 +207,7 @@ def _require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
     differing += [key for key in made if note.made and key not in note.made]
     if differing:
         key = differing[0]
-        raise LaunchError(
+        raise RunError(
             f"{spec.folder} holds a head with {key} {note.made.get(key)!r}, asked for is {made.get(key)!r}; give "
             "another folder, or remove this one"
         )
@@ -220,7 +220,7 @@ def _is_done(spec: HeadSpec, newest: Mapping[str, Any]) -> bool:
         return False
     try:
         read_checkpoint(find_head(spec.folder))
-    except LaunchError as error:
+    except RunError as error:
         logger.warning("%s", error)
         return False
     return True
@@ -231,7 +231,7 @@ def _lost(folder: Path, step: int) -> str:
     for path in best_checkpoints(folder):
         try:
             read_checkpoint(path)
-        except LaunchError as error:
+        except RunError as error:
             note = HeadNote.read(folder)
             saved = [one["step"] for one in note.dev_scores if path.name in one["saved"]] if note else []
             if not saved or saved[-1] <= step:  # else it is written again

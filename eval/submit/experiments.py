@@ -13,7 +13,8 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
-from robustdistiller.eval.run.head_checkpoint import LaunchError, find_head, head_digest, read_checkpoint
+from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
 from robustdistiller.eval.tasks.parts import Submission
 
 
@@ -106,7 +107,7 @@ def _predictions(folder: Path, record: Record) -> Path:
 def _digest_of_head(folder: Path) -> str:
     try:
         return head_digest(read_checkpoint(find_head(folder)))
-    except LaunchError:  # untrained, or lost
+    except RunError:  # untrained, or lost
         return ""
 
 

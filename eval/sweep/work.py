@@ -61,7 +61,7 @@ class Train:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Train; what is to be evaluated, and its score on the development set."""
-        from robustdistiller.eval.run.head_checkpoint import HeadNote
+        from robustdistiller.eval.run.head_note import HeadNote
         from robustdistiller.eval.run.train import train_head
 
         fresh = self.fresh and not (folder / _BEGUN).exists()  # a job that is put back into the queue goes on

@@ -18,8 +18,10 @@ import yaml
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.dev_choice import dev_score
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
-from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError, find_head, head_digest, read_checkpoint
+from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.run.train import train_head
@@ -55,7 +57,7 @@ def test_a_finished_head_is_not_trained_again_and_another_one_is_refused(spec):
         (dataclasses.replace(spec, seed=8), "holds a head with seed 1337, asked for is 8"),
         (dataclasses.replace(spec, config={**spec.config, "optimizer": {**spec.config["optimizer"], "lr": 1.0}}), "lr"),
     ):
-        with pytest.raises(LaunchError, match=message):
+        with pytest.raises(RunError, match=message):
             train_head(changed)
     moved = {**spec.config, "runner": {**spec.config["runner"], "log_step": 1}}  # what is printed is no part of a head
     assert train_head(dataclasses.replace(spec, config=moved)) == trained
@@ -111,11 +113,11 @@ def test_other_options_or_weights_of_the_upstream_are_refused(head_spec, tmp_pat
     (record,) = evaluate_head(spec)
     assert record.upstream_options == "padding: masked\n"
     options.write_text("padding: reference\n")
-    with pytest.raises(LaunchError, match="was trained on robustdistiller_local with the options 'padding: masked"):
+    with pytest.raises(RunError, match="was trained on robustdistiller_local with the options 'padding: masked"):
         evaluate_head(spec)
     options.write_text("padding: masked\n")
     save_model(1)
-    with pytest.raises(LaunchError, match=r"was trained on .*model-v1\.2 with SHA-256"):
+    with pytest.raises(RunError, match=r"was trained on .*model-v1\.2 with SHA-256"):
         evaluate_head(spec)
 
 
@@ -196,7 +198,7 @@ def test_notes_of_earlier_versions_are_read(spec, tmp_path):
     assert record.feature_cache == {"training": "frames float16"}
     assert dev_score(spec.folder, spec.task)[0] is not None
     (spec.folder / "upstream.json").write_text(json.dumps({**old, "digest": "ab" * 32}))
-    with pytest.raises(LaunchError, match="with SHA-256 abababababab"):
+    with pytest.raises(RunError, match="with SHA-256 abababababab"):
         evaluate_head(spec.folder)
 
 
@@ -209,7 +211,7 @@ def test_a_quick_head_and_a_full_one_do_not_mix(spec, tmp_path):
     (full,) = evaluate_head(quick.folder, records=tmp_path / "records")  # the whole test set, of a quick head
     assert (record.items_scored, full.items_scored) == (2, 3)
     assert record.quick == full.quick == "quick: 50 % of items, 8 steps"
-    with pytest.raises(LaunchError, match="holds a head with"):
+    with pytest.raises(RunError, match="holds a head with"):
         train_head(dataclasses.replace(spec, folder=quick.folder))
 
 

@@ -21,7 +21,9 @@ from robustdistiller.eval.conditions.manifest import Manifest
 from robustdistiller.eval.results.files import read_records, write_record
 from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.run.dev_choice import dev_score
-from robustdistiller.eval.run.head_checkpoint import HeadNote, LaunchError, find_head
+from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.head_checkpoint import find_head
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
 from robustdistiller.eval.tasks.configs import load_config
@@ -308,7 +310,7 @@ def test_ignored_options_are_named(head, caplog, tmp_path):
 
 def test_folder_means_best_on_dev(tmp_path, caplog):
     caplog.set_level("INFO")
-    with pytest.raises(LaunchError, match="no checkpoint"):
+    with pytest.raises(RunError, match="no checkpoint"):
         find_head(tmp_path)
     for name in ("states-90.ckpt", "states-100.ckpt", "test-best.ckpt"):
         (tmp_path / name).touch()
@@ -317,7 +319,7 @@ def test_folder_means_best_on_dev(tmp_path, caplog):
     (tmp_path / "best-states-dev.ckpt").touch()
     assert find_head(tmp_path).name == "best-states-dev.ckpt"
     (tmp_path / "dev-clean-best.ckpt").touch()
-    with pytest.raises(LaunchError, match="several best checkpoints"):
+    with pytest.raises(RunError, match="several best checkpoints"):
         find_head(tmp_path)
     assert find_head(tmp_path / "states-90.ckpt").name == "states-90.ckpt"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustdistiller.eval.run.head_checkpoint import HeadNote, read_checkpoint
+from robustdistiller.eval.run.head_checkpoint import read_checkpoint
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
 from robustdistiller.eval.run.train import train_head
 

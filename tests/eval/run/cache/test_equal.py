@@ -12,7 +12,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.cache import wrapper
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
-from robustdistiller.eval.run.head_checkpoint import HeadNote
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.s3prl import bridge

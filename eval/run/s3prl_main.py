@@ -1,0 +1,76 @@
+"""s3prl's own ``main``, on settings that are given as values."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustdistiller.eval.run.s3prl_runner import HeadRunner
+from robustdistiller.upstream.s3prl import bridge
+from robustdistiller.upstream.s3prl.entries import register
+
+
+def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> HeadRunner:
+    """Run s3prl's own ``main`` on settings that are given as values.
+
+    Of its module, three names are replaced during the call: what reads the command line, the runner's class, and
+    ``hack_isinstance``, which would replace ``builtins.isinstance`` for old versions of PyTorch.
+
+    Args:
+        args: settings, as s3prl's command line gives them; its mode is what is done.
+        config: configuration; left as it is.
+        options: keyword arguments of :class:`HeadRunner`.
+
+    Returns:
+        The runner, after its work.
+    """
+    bridge.install()
+    register()
+    from s3prl import run_downstream
+    from s3prl.downstream.runner import Runner
+
+    class S3prlRunner(HeadRunner, Runner):
+        pass
+
+    runners: list[HeadRunner] = []
+
+    def runner(args: Namespace, config: dict[str, Any]) -> HeadRunner:
+        runners.append(S3prlRunner(args, config, **options))
+        return runners[-1]
+
+    def settings() -> tuple[Namespace, dict[str, Any], list[str]]:
+        copied = args.upstream_model_config  # beside the head, where it is a file
+        return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
+
+    # Some packages that experts import draw from Python's generator while they are imported: once in a process, and not
+    # where the package was imported before. s3prl seeds first and imports then; a head must not depend on that.
+    if options.get("task") is None or not options["task"].expert:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
+    Path(args.expdir).mkdir(parents=True, exist_ok=True)
+    # s3prl asks PyTorch for a GPU without looking at its device.
+    no_gpu = {"is_available": lambda: False} if str(args.device) == "cpu" else {}
+    replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
+    with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
+        run_downstream.main()
+    return runners[0]
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, **names: Any) -> Iterator[None]:
+    """Names of a module replaced within a ``with`` block."""
+    before = {name: getattr(module, name) for name in names}
+    try:
+        for name, value in names.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
