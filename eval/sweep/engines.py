@@ -13,12 +13,15 @@ from robustdistiller.eval.sweep.engine import Engine, InProcess
 from robustdistiller.eval.sweep.pool import Pool
 
 
-def make_engine(config: SweepConfig, say: Callable[[str], None] = lambda line: None) -> Engine:
+def make_engine(
+    config: SweepConfig, say: Callable[[str], None] = lambda line: None, planned_s: float | None = None
+) -> Engine:
     """Who does the work, as a configuration asks.
 
     Args:
         config: the sweep's.
         say: called with one line when a cluster takes no more jobs for now.
+        planned_s: when the sweep looked at what there is; default: now.
 
     Raises:
         SweepError: it cannot be done here.
@@ -29,7 +32,7 @@ def make_engine(config: SweepConfig, say: Callable[[str], None] = lambda line: N
     if settings.kind == "slurm":
         from robustdistiller.eval.sweep.slurm import Slurm
 
-        return Slurm(settings, config.root / "jobs" / "slurm", say)
+        return Slurm(settings, config.root / "jobs" / "slurm", say, planned_s)
     return Pool(_devices(config), settings.workers, settings.per_device, settings.memory_gb, settings.threads)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ class Sweep:
     ) -> None:
         self.config, self.say, self.changed = config, say, changed
         self.groups = expand(config)
+        self._planned_s = time.time()
         self.draws: Draws = draws_of(config, self.groups)
         self.found = Found(config.root, self.draws)
         self.timings = Timings(config.root)
@@ -77,7 +79,7 @@ class Sweep:
     def engine(self) -> Engine:
         """Who does the work."""
         if self._engine is None:
-            self._engine = make_engine(self.config, self.say)
+            self._engine = make_engine(self.config, self.say, self._planned_s)
         return self._engine
 
     @property

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.sweep.config import ExecutorConfig, SweepError
-from robustdistiller.eval.sweep.engine import Job, Outcome
+from robustdistiller.eval.sweep.engine import OUTCOME_FILE, Job, Outcome
 from robustdistiller.eval.sweep.pool import lost
 from robustdistiller.eval.sweep.worker import SlurmTask
 
@@ -33,6 +33,7 @@ class Slurm:
         settings: of the sweep's file.
         folder: of submitit's files, seen by all nodes.
         say: called with one line when the cluster takes no more jobs for now, or does not answer.
+        planned_s: when the sweep looked at what there is, as `time.time` has it; default: now.
 
     Raises:
         SweepError: submitit or SLURM's commands are missing, or an option is none of sbatch's.
@@ -42,7 +43,13 @@ class Slurm:
     late_s = 15.0  # a job that left the queue may be ahead of its files on a shared disk
     retry_s = 60.0  # until a cluster that refused jobs is asked again, unless one of ours ends before
 
-    def __init__(self, settings: ExecutorConfig, folder: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        settings: ExecutorConfig,
+        folder: Path,
+        say: Callable[[str], None] = lambda line: None,
+        planned_s: float | None = None,
+    ) -> None:
         try:
             import submitit
         except ModuleNotFoundError as error:
@@ -79,6 +86,7 @@ class Slurm:
         self._running: dict[Path, tuple[Job, str]] = {}
         self._ours: set[str] = set()  # in the queue at the last look; a job that is done may still be leaving
         self._gone_s: dict[Path, float] = {}
+        self._planned_s = time.time() if planned_s is None else planned_s
         self._refused_s: float | None = None
         self._said: set[str] = set()
 
@@ -96,12 +104,17 @@ class Slurm:
             if queued is None:
                 return []  # SLURM does not answer: to submit now could be to submit twice
             for job in jobs:
-                if known.get(job.folder) in queued and job.outcome is None:
+                if job.folder in known and (self._ended_meanwhile(job) or known[job.folder] in queued):
                     self._follow(job, known[job.folder])
                     begun.append(job)
         new = [job for job in jobs if job not in begun]
         new = new[: self._room(len(new))]
         return [*begun, *new[: self._submit(new)]]
+
+    def _ended_meanwhile(self, job: Job) -> bool:
+        """Whether a job of an earlier sweep ended after this one was planned, without knowing of it."""
+        path = job.folder / OUTCOME_FILE
+        return path.exists() and path.stat().st_mtime >= self._planned_s
 
     def _room(self, wanted: int) -> int:
         if self._refused_s is not None and time.monotonic() - self._refused_s < self.retry_s:

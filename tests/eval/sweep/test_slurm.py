@@ -116,6 +116,18 @@ def test_a_hiccup_loses_nothing_and_submits_nothing_twice(cluster, slurm, tmp_pa
     assert said.startswith("SLURM does not answer (slurm_load_jobs error: Unable to contact slurm controller")
 
 
+def test_a_job_that_ends_while_slurm_does_not_answer_is_not_begun_again(cluster, slurm, tmp_path):
+    first, one = slurm(), job(tmp_path, "a", WAIT + "; result['n'] = 1")
+    first.start([one])
+    second = slurm()
+    (one.folder / "go").touch()
+    wait_until(lambda: one.outcome and not cluster.queue())
+    assert ended_of(second, job(tmp_path, "a", WAIT))["a"].result == {"n": 1}
+    assert len(cluster.calls("sbatch")) == 1
+    third = slurm()
+    assert ended_of(third, job(tmp_path, "a", "result['n'] = 2"))["a"].result == {"n": 2}, "asked for anew"
+
+
 def test_a_job_that_left_the_queue_while_nobody_looked_is_submitted_again(cluster, slurm, tmp_path):
     one = job(tmp_path, "a", "os._exit(1) if not os.path.exists('go') else None")
     first = slurm()
