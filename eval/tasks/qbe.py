@@ -51,7 +51,6 @@ TASK = Task(
     score=_score,
     best_checkpoint=None,
     trainable=False,
-    item_counts={"eval": 138 + 2438, "dev": 138 + 2438},  # English queries and recordings
     submission=Submission("qbe_public", {"benchmark.stdlist.xml": "benchmark.stdlist.xml"}, metrics=("mtwv",)),
     note="MTWV needs the corpus' scoring/groundtruth_quesst14_* folders; choose the layer (-l) on dev",
 )
