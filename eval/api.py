@@ -26,10 +26,11 @@ from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.dev_choice import Tried, choose, describe
 from robustdistiller.eval.run.evaluate import evaluate_head
+from robustdistiller.eval.run.making import made_of
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.run_info import identify_weights
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead, Upstream
-from robustdistiller.eval.run.train import made_of, train_head
+from robustdistiller.eval.run.train import train_head
 from robustdistiller.eval.sweep.config import TaskEntry
 from robustdistiller.eval.tasks import Task
 from robustdistiller.upstream import checkpoint_digest

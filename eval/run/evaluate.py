@@ -21,6 +21,7 @@ from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluation import AudioExamples, Evaluation
 from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
+from robustdistiller.eval.run.making import require_own
 from robustdistiller.eval.run.s3prl_main import run_s3prl
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead
 from robustdistiller.upstream.s3prl.entries import register
@@ -49,7 +50,8 @@ def evaluate_head(
     Args:
         head: the head, or where one lies: its folder or checkpoint.
         conditions: of the test audio, in their one-line form or parsed.
-        checkpoint: of a `HeadSpec`: ``best``, the best of its folder; a file; or None, the head without any training.
+        checkpoint: of a `HeadSpec`: ``best``, the best of its folder, which must be its own; a file; or None, the head
+            without any training.
         split: of the task; its first test split by default.
         sources: noise, rooms, speech and music of the conditions; the shipped ones by default.
         corruption_seed: of the draws.
@@ -121,7 +123,10 @@ def _resolved(head: HeadSpec | TrainedHead | str | Path, checkpoint: Any) -> tup
         checkpoint = find_head(head)
         head = HeadSpec.from_checkpoint(checkpoint)
     elif checkpoint == "best":
-        checkpoint = find_head(head.folder) if head.task is None or head.task.trainable else None
+        checkpoint = None
+        if head.task is None or head.task.trainable:
+            require_own(head)
+            checkpoint = find_head(head.folder)
     return head.with_own_vocabularies(), None if checkpoint is None else Path(checkpoint)
 
 

@@ -116,12 +116,13 @@ class Evaluation:
         loader = stock["get_dataloader"](self.split)
         if self.quick and not self.task.scored_in_pairs:
             loader = self.quick.part_of(loader, self.split)
+        items = ConditionLoader(loader, None, self.task).items_expected
         failures = []
         for condition, corruptor in self.corruptors.items():
             if runner.cached is not None:
                 runner.cached.keeps = corruptor is None or runner.feature_plan.keep_conditions
             try:
-                cell = self._cell(runner, condition, corruptor)
+                cell = self._cell(runner, condition, corruptor, items)
                 decision = decide(look_up(self.records, cell), self.policy)
                 if decision.run:
                     self.found.append(_Run(self, runner, cell, corruptor).measure(loader))
@@ -137,14 +138,14 @@ class Evaluation:
         if failures:
             raise failures[0]
 
-    def _cell(self, runner: HeadRunner, condition: Condition, corruptor: Corruptor | None) -> Record:
+    def _cell(self, runner: HeadRunner, condition: Condition, corruptor: Corruptor | None, items: int) -> Record:
         """All that is known about a cell before it is evaluated."""
         return Record(
             **upstream_fields(runner, self.label),
             **head_fields(runner, self.task, self.note, self.quick.label if self.quick else ""),
             **condition_fields(condition, corruptor, self.sources),
             **machine_fields(runner),
-            **UNDONE,
+            **{**UNDONE, "items_expected": items},
             split=self.split,
         )
 

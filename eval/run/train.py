@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.dev_choice import dev_score
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
@@ -21,15 +20,13 @@ from robustdistiller.eval.run.head_checkpoint import (
     step_of,
 )
 from robustdistiller.eval.run.head_note import HeadNote
+from robustdistiller.eval.run.making import made_of, require_same, training_plan
 from robustdistiller.eval.run.resumption import why_not_exact
 from robustdistiller.eval.run.s3prl_main import run_s3prl
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead
 from robustdistiller.upstream.s3prl.entries import register
 
 logger = logging.getLogger(__name__)
-
-# What may differ between two starts of one training: where things are, what is printed and saved, and how often.
-_NOT_MADE_OF = ("num_workers", "max_workers", "log_step", "save_step", "max_keep", "eval_batch_size", "eval_batchsize")
 
 
 def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
@@ -53,7 +50,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     register()
     spec = spec.with_own_vocabularies()
     spec.check()
-    training = _training_plan(spec)
+    training = training_plan(spec)
     made = made_of(spec, training)
     start = _start(spec, made, resume)
     if start is not None and resume is True and _is_done(spec, start[1]):
@@ -118,99 +115,26 @@ def _note_best_on_test(spec: HeadSpec) -> None:
     logger.info("%s: of the checkpoints %s the best on the test set is %s", spec.folder, found, note.reported)
 
 
-def _training_plan(spec: HeadSpec) -> TrainingPlan | None:
-    """What the head is trained under; None for clean audio."""
-    conditions = spec.train_conditions
-    if not conditions:
-        return None
-    if spec.task is None or spec.task.corruption == "none" or not spec.task.trainable:
-        name = spec.task.code if spec.task else spec.s3prl.get("downstream")
-        raise RunError(f"--train-condition: heads of {name} cannot be trained on corrupted audio")
-    if any("side" in condition for condition in conditions):
-        raise RunError("--train-condition: only trials have a test side; leave out side=")
-    try:
-        corruptors = spec.sources.corruptors(conditions, spec.corruption_seed)
-    except FileNotFoundError:
-        raise
-    except ValueError as error:
-        raise RunError(f"--train-condition: {error}") from error
-    described = {condition.label: spec.sources.describe(condition, one) for condition, one in corruptors.items()}
-    return TrainingPlan(corruptors, described, spec.corruption_seed, spec.task)
-
-
-def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
-    """What decides a head's weights, beside the upstream's: plain data with flat keys.
-
-    Args:
-        spec: the head.
-        training: conditions of its training audio; None for clean audio.
-    """
-    roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
-    config = dict(_leaves(spec.quick.shorten(spec.config) if spec.quick else spec.config))
-    found = {
-        "upstream": spec.upstream.name,
-        "feature_selection": spec.upstream.feature_selection,
-        "layer": spec.upstream.layer,
-        "seed": spec.seed,
-        "train_condition": training.identity() if training else None,
-        "quick": spec.quick.label if spec.quick else "",
-        "half_features": bool(spec.features.folder) and spec.features.dtype == "fp16",
-        **{k: v for k, v in config.items() if k not in roots and k.rsplit(".", 1)[-1] not in _NOT_MADE_OF},
-    }
-    return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}
-
-
-def _leaves(node: Any, path: str = "") -> Any:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, list(node) if isinstance(node, tuple) else node
-
-
 def _start(spec: HeadSpec, made: dict[str, Any], resume: bool | Path) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that a training goes on from and what it holds; None for one that begins anew."""
     if resume is False:
         return None
     if resume is not True:
         start = Path(resume), read_checkpoint(resume)
-        _require_same(spec, made)
+        require_same(spec, made)
         if why := why_not_exact(spec.config, start[1]):
             logger.warning("%s: the head will differ from one that was never stopped: %s", resume, why)
         return start
     start = newest_states(spec.folder)
     if start is None:
         return None
-    _require_same(spec, made)
+    require_same(spec, made)
     if _is_done(spec, start[1]):
         return start
     if why := why_not_exact(spec.config, start[1]) or _lost(spec.folder, start[1]["Step"]):
         logger.warning("%s: training begins anew: %s", spec.folder, why)
         return None
     return start
-
-
-def _require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
-    """Refuse a folder with a head that was made differently."""
-    note = HeadNote.read(spec.folder)
-    if note is None:
-        return
-    condition = (note.train_condition or {}).get("train_condition", "clean")
-    wanted = made["train_condition"]
-    if note.train_condition != wanted:
-        raise RunError(
-            f"the head in {spec.folder} was trained under {condition!r} so far, it cannot go on under "
-            f"{wanted['train_condition'] if wanted else 'clean'!r} with these sources and seed; give "
-            "--train-condition, --noise, --rir, --speech and --corruption-seed as before"
-        )
-    differing = [key for key in note.made if note.made[key] != made.get(key)]
-    differing += [key for key in made if note.made and key not in note.made]
-    if differing:
-        key = differing[0]
-        raise RunError(
-            f"{spec.folder} holds a head with {key} {note.made.get(key)!r}, asked for is {made.get(key)!r}; give "
-            "another folder, or remove this one"
-        )
 
 
 def _is_done(spec: HeadSpec, newest: Mapping[str, Any]) -> bool:

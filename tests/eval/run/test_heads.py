@@ -57,8 +57,9 @@ def test_a_finished_head_is_not_trained_again_and_another_one_is_refused(spec):
         (dataclasses.replace(spec, seed=8), "holds a head with seed 1337, asked for is 8"),
         (dataclasses.replace(spec, config={**spec.config, "optimizer": {**spec.config["optimizer"], "lr": 1.0}}), "lr"),
     ):
-        with pytest.raises(RunError, match=message):
-            train_head(changed)
+        for use in (train_head, evaluate_head):  # its records would tell of settings that it never had
+            with pytest.raises(RunError, match=message):
+                use(changed)
     moved = {**spec.config, "runner": {**spec.config["runner"], "log_step": 1}}  # what is printed is no part of a head
     assert train_head(dataclasses.replace(spec, config=moved)) == trained
 

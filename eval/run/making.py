@@ -1,0 +1,101 @@
+"""What a head is made of, and whether the head in a folder is made of the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
+from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.head_note import HeadNote
+from robustdistiller.eval.run.specs import HeadSpec
+
+# What may differ between two starts of one training: where things are, what is printed and saved, and how often.
+_NOT_MADE_OF = ("num_workers", "max_workers", "log_step", "save_step", "max_keep", "eval_batch_size", "eval_batchsize")
+
+
+def training_plan(spec: HeadSpec) -> TrainingPlan | None:
+    """What a head is trained under; None for clean audio.
+
+    Raises:
+        FileNotFoundError, ValueError: a source is not there, or heads of the task cannot be trained so.
+    """
+    conditions = spec.train_conditions
+    if not conditions:
+        return None
+    if spec.task is None or spec.task.corruption == "none" or not spec.task.trainable:
+        name = spec.task.code if spec.task else spec.s3prl.get("downstream")
+        raise RunError(f"--train-condition: heads of {name} cannot be trained on corrupted audio")
+    if any("side" in condition for condition in conditions):
+        raise RunError("--train-condition: only trials have a test side; leave out side=")
+    try:
+        corruptors = spec.sources.corruptors(conditions, spec.corruption_seed)
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        raise RunError(f"--train-condition: {error}") from error
+    described = {condition.label: spec.sources.describe(condition, one) for condition, one in corruptors.items()}
+    return TrainingPlan(corruptors, described, spec.corruption_seed, spec.task)
+
+
+def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
+    """What decides a head's weights, beside the upstream's: plain data with flat keys.
+
+    Args:
+        spec: the head.
+        training: conditions of its training audio; None for clean audio.
+    """
+    roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
+    config = dict(_leaves(spec.quick.shorten(spec.config) if spec.quick else spec.config))
+    found = {
+        "upstream": spec.upstream.name,
+        "feature_selection": spec.upstream.feature_selection,
+        "layer": spec.upstream.layer,
+        "seed": spec.seed,
+        "train_condition": training.identity() if training else None,
+        "quick": spec.quick.label if spec.quick else "",
+        "half_features": bool(spec.features.folder) and spec.features.dtype == "fp16",
+        **{k: v for k, v in config.items() if k not in roots and k.rsplit(".", 1)[-1] not in _NOT_MADE_OF},
+    }
+    return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}
+
+
+def _leaves(node: Any, path: str = "") -> Any:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(node) if isinstance(node, tuple) else node
+
+
+def require_own(spec: HeadSpec) -> None:
+    """Refuse a head's folder that holds another head.
+
+    Raises:
+        RunError: with what differs.
+    """
+    require_same(spec, made_of(spec, training_plan(spec)))
+
+
+def require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
+    """The same, of what :func:`made_of` says."""
+    note = HeadNote.read(spec.folder)
+    if note is None:
+        return
+    condition = (note.train_condition or {}).get("train_condition", "clean")
+    wanted = made["train_condition"]
+    if note.train_condition != wanted:
+        raise RunError(
+            f"the head in {spec.folder} was trained under {condition!r} so far, it cannot go on under "
+            f"{wanted['train_condition'] if wanted else 'clean'!r} with these sources and seed; give "
+            "--train-condition, --noise, --rir, --speech and --corruption-seed as before"
+        )
+    differing = [key for key in note.made if note.made[key] != made.get(key)]
+    differing += [key for key in made if note.made and key not in note.made]
+    if differing:
+        key = differing[0]
+        raise RunError(
+            f"{spec.folder} holds a head with {key} {note.made.get(key)!r}, asked for is {made.get(key)!r}; give "
+            "another folder, or remove this one"
+        )
