@@ -58,10 +58,9 @@ def quickstart(
     if not teacher.is_file():
         raise ValueError(f"no teacher at {teacher}; give the file of a checkpoint, or leave out --teacher")
     plan = Quickstart(out, teacher, steps, head_steps, jobs or min(4, usable_cores()), device, seed, conditions)
-    console.print(f"Quickstart in {out}, {plan.jobs} jobs side by side.", highlight=False, soft_wrap=True)
     try:
         mini.build(out / "corpus", progress=console.is_terminal)
-        console.print("mini corpus: done", highlight=False)
+        console.print(f"mini corpus: done, in {out}", highlight=False, soft_wrap=True)
         _distil(plan, console)
         failed = run_shown(Sweep(load(plan.write_sweep())), console)
     except KeyboardInterrupt as stop:
@@ -82,10 +81,10 @@ def _distil(plan: Quickstart, console: Console) -> None:
     jobs, failures = plan.distillations(), []
 
     def table() -> Table:
-        shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         for job in jobs:
-            shown.add_row(job.title, "".join(tail(job.log)).replace("[", r"\["))
-        return shown
+            rows.add_row(job.title, "".join(tail(job.log)).replace("[", r"\["))
+        return rows
 
     def ended(job, outcome) -> tuple:
         shown.say(f"{job.title}: {outcome.state} ({outcome.wall_s:.0f} s)")
@@ -118,8 +117,5 @@ def _show(plan: Quickstart, console: Console, seconds: float) -> None:
         f"  records         {plan.out / 'records'} (one JSON file per number)",
         *(f"  {label:15} {path}" for label, path in plan.students.items()),
         f"  sweep           {plan.out / 'quickstart.yaml'} (robustdistiller sweep runs it)",
-        f"  logs            {plan.out / 'jobs'}",
-        "\nNext:",
-        "  robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech ...",
     ]
     console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)
