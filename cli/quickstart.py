@@ -20,7 +20,6 @@ HELP = """
 Distil a plain and a robust student, train heads on clean audio, score all under noise and reverberation.
 
 \b
-  robustdistiller quickstart
   robustdistiller quickstart --steps 300 --condition reverb --out trial
 
 Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
