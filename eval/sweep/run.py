@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from robustdistiller.eval.sweep.plan import (
 )
 from robustdistiller.eval.sweep.result import Progress, SweepResult
 from robustdistiller.eval.sweep.work import Check, Evaluate, Train
+from robustdistiller.eval.tasks.needs import require
 
 
 class Sweep:
@@ -115,8 +117,11 @@ class Sweep:
         Raises:
             KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP; what ran was stopped, the rest is intact.
             SweepError: the folder is in use, or the executor refuses the jobs.
+            InstallationError: a task that is to be run lacks a package or tool here; nodes of a cluster look themselves.
         """
         if self.config.policy != "show":
+            if self.config.executor.kind != "slurm":
+                self._require_installed()
             with folder_lock(self.config.root, self.say), terminate_like_interrupt():
                 remove_leftovers(self.config.root)  # of a sweep that was killed
                 try:
@@ -126,6 +131,12 @@ class Sweep:
         self.changed()
         self.found.refresh()
         return SweepResult(self.config, tuple(self.progress.values()), tuple(self.failures), self.found)
+
+    def _require_installed(self) -> None:
+        import_module("robustdistiller.eval.run.train")  # what every job needs
+        busy = [group.task.registry for group, plan in self.plans.items() if not plan.idle]
+        for task in {task.code: task for task in busy}.values():
+            require(task)
 
     # Jobs and their ends.
 

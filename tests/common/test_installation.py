@@ -82,8 +82,14 @@ def run(arguments: list[str], hidden: tuple[str, ...], folder: Path) -> subproce
     ],
 )
 def test_a_command_names_the_extra_it_misses(command, hidden, extra, tmp_path):
+    sweep = {"out": str(tmp_path / "out"), "upstreams": ["fbank"]}
+    sweep["tasks"] = [{"task": "SID", "data": {"file_path": str(tmp_path), "meta_data": str(tmp_path)}}]
+    file = tmp_path / "sweep.yaml"
+    file.write_text(json.dumps(sweep))
+    command = [str(file) if word == file.name else word for word in command]
     done = run(["-m", "robustdistiller.cli", *command], hidden, tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists(), "told before anything begins"
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("robustdistiller") and "is not installed: pip install" in line and f"[{extra}]'" in line
 

@@ -25,7 +25,7 @@ TEST_IDS = {
     "PR": {"13-7-0000", "13-7-0001"},
     "SF": {f"{speaker}-snips-test-{index}" for speaker in ("Brian", "Emma") for index in range(2)},
     "ASV": {f"{speaker}-video1-{number:05d}" for speaker in ("id10270", "id10271") for number in range(2)},
-    "SD": {"test0-000", "test1-000"},
+    "SD": {"test0", "test1"},
     "QbE": {f"quesst14_{kind}_{index}" for kind in ("eval", "utterances") for index in range(2)},
     **{code: {"test0", "test1"} for code in ("SE", "SE2", "SS", "SS2")},
 }
