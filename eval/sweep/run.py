@@ -117,7 +117,7 @@ class Sweep:
         Raises:
             KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP; what ran was stopped, the rest is intact.
             SweepError: the folder is in use, or the executor refuses the jobs.
-            InstallationError: a task that is to be run lacks a package or tool here; nodes of a cluster look themselves.
+            InstallationError: a task that is to be run lacks a package or tool; nodes of a cluster look themselves.
         """
         if self.config.policy != "show":
             if self.config.executor.kind != "slurm":
