@@ -42,10 +42,17 @@ def command(help_text: str = "", *, log_level: int = logging.WARNING) -> Callabl
         @functools.wraps(function)
         def run(*, verbose: bool, **arguments: Any) -> None:
             logging.basicConfig(format="%(message)s")
-            logging.getLogger("robustdistiller").setLevel(logging.DEBUG if verbose else log_level)
-            if not verbose:  # what libraries say to one another's authors
-                warnings.filterwarnings("ignore", category=FutureWarning)
-            raise typer.Exit(run_command(program, lambda: function(**arguments)))
+            ours = logging.getLogger("robustdistiller")
+            level = ours.level
+            ours.setLevel(logging.DEBUG if verbose else log_level)
+            try:
+                with warnings.catch_warnings():
+                    if not verbose:  # what libraries say to one another's authors
+                        warnings.filterwarnings("ignore", category=FutureWarning)
+                    status = run_command(program, lambda: function(**arguments))
+            finally:  # a command may be called by a program that goes on
+                ours.setLevel(level)
+            raise typer.Exit(status)
 
         signature = inspect.signature(function, eval_str=True)
         option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=_VERBOSE, annotation=bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -135,6 +136,14 @@ def test_faults_of_this_package_raise() -> None:
 def test_verbose_shows_where(place) -> None:
     result = CliRunner().invoke(app, ["merge", "absent.ckpt", "b", "--out", "c", "-v"])
     assert result.exit_code == 2 and "robustdistiller merge: checkpoint absent.ckpt" in result.output
+
+
+def test_a_program_that_calls_a_command_logs_as_before(place) -> None:
+    ours = logging.getLogger("robustdistiller")
+    level = ours.level
+    assert CliRunner().invoke(load("models"), ["--verbose"]).exit_code == 0
+    assert CliRunner().invoke(load("inspect"), ["absent.ckpt"]).exit_code == 2
+    assert ours.level == level
 
 
 def test_a_command_may_return_its_status() -> None:

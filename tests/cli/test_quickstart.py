@@ -86,7 +86,7 @@ def test_table_and_picture(finished):
     out, _, printed = finished
     _, heading, table = printed.partition("IC (346 items): accuracy (%), higher is better")
     assert heading
-    positions = [re.search(rf"^{label}\s", table, re.MULTILINE).start() for label in LABELS]
+    positions = [re.search(rf"^ *{label}\s", table, re.MULTILINE).start() for label in LABELS]
     assert positions == sorted(positions)
     assert (out / "IC-test-346_items.png").stat().st_size > 20_000
     assert len((out / "leaderboard.csv").read_text().splitlines()) == 1 + len(LABELS) * len(CONDITIONS)
