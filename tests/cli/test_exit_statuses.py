@@ -141,8 +141,8 @@ def test_verbose_shows_where(place) -> None:
 def test_a_program_that_calls_a_command_logs_as_before(place) -> None:
     ours = logging.getLogger("robustdistiller")
     level = ours.level
-    assert CliRunner().invoke(load("models"), ["--verbose"]).exit_code == 0
-    assert CliRunner().invoke(load("inspect"), ["absent.ckpt"]).exit_code == 2
+    assert CliRunner().invoke(app, ["models", "--verbose"]).exit_code == 0
+    assert CliRunner().invoke(app, ["merge", "absent.ckpt", "b", "--out", "c"]).exit_code == 2
     assert ours.level == level
 
 
