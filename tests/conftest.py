@@ -29,6 +29,8 @@ sys.path.append(_BESIDE.name)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A suite that a script runs in its background ignores Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup, likewise
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
