@@ -166,7 +166,8 @@ def do_job(folder: Path) -> Outcome:
 
     try:
         work = pickle.loads((folder / WORK_FILE).read_bytes())
-        return Outcome("done", "", wall_s(), dict(work(folder) or {})).write(folder)
+        result = dict(work(folder) or {})
+        return Outcome("done", "", wall_s(), result).write(folder)
     except (Exception, SystemExit) as error:
         if LEAVING.is_set():
             raise

@@ -40,11 +40,11 @@ def pid_of(one: Job) -> int:
 @pytest.mark.parametrize("engine", [InProcess, lambda: Pool(workers=2)])
 def test_results_failures_and_logs_are_the_same_whoever_does_the_work(tmp_path, engine, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    good = job(tmp_path, "good", "print('said'); result['units'] = 3")
+    good = job(tmp_path, "good", "print('said'); time.sleep(0.2); result['units'] = 3")
     bad = job(tmp_path, "bad", "raise ValueError('no such corpus')")
     leaves = job(tmp_path, "leaves", "raise SystemExit(3)")
     ended = ended_of(engine(), good, bad, leaves)
-    assert (ended["good"].state, ended["good"].result) == ("done", {"units": 3}) and ended["good"].wall_s >= 0
+    assert (ended["good"].state, ended["good"].result) == ("done", {"units": 3}) and ended["good"].wall_s >= 0.2
     assert "said" in good.log.read_text()
     assert (ended["bad"].state, ended["bad"].reason) == ("failed", "ValueError: no such corpus")
     assert "Traceback" in bad.log.read_text()
