@@ -177,7 +177,7 @@ def differences(one: Run, other: Run, tolerance: float) -> list[str]:
 
 def _head_difference(one: Path, other: Path) -> float:
     """Largest root mean square difference between the tensors of two heads, relative to the tensor's own."""
-    weights = [_tensors(torch.load(path, map_location="cpu", weights_only=False)) for path in (one, other)]
+    weights = [_tensors(torch.load(path, map_location="cpu", weights_only=True)) for path in (one, other)]
     if weights[0].keys() != weights[1].keys():
         return math.inf
     return max(
