@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robustdistiller.eval.conditions.titles import condition_title
+from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record, example_record
@@ -63,3 +64,13 @@ def quickstart_score(upstream: str, condition: str) -> str:
             if (row["system"], condition_title(row["condition"])) == (upstream, condition)
         ]
     return f"{float(found[0]['value']):.2f}"
+
+
+def alone(*folders: Path, **settings):
+    """The board of measured systems only."""
+    return leaderboard(folders, published=False, **settings)
+
+
+def cells(board, name: str) -> dict[str, object]:
+    """Title of a condition to the cell of a system."""
+    return {column.title: cell for column, cell in board.row(name).cells.items()}
