@@ -20,16 +20,9 @@ SHAPE_KEYS = tuple(key.name for key in fields(StudentConfig) if key.name not in 
 
 
 def check_settings(config: DistillConfig) -> None:
-    """Refuse settings of a stage that contradict each other.
+    """Refuse settings of a stage that contradict each other, with one sentence for the first contradiction.
 
-    Args:
-        config: of one stage. That data and a teacher are given is not asked: a recipe need not name them.
-
-    Raises:
-        SettingsError: one sentence for the first contradiction.
-
-    >>> from robustdistiller.pretrain import load_config
-    >>> check_settings(load_config("dphubert"))
+    That data and a teacher are given is not asked: a recipe need not name them.
     """
     if config.multitask is not None:
         _check_multitask(config)
@@ -94,6 +87,11 @@ def _check_teachers(config: DistillConfig) -> None:
         raise SettingsError(
             f"teachers: found {', '.join(config.teachers)} beside the first teacher with targets.match=heads, where "
             "all heads predict one teacher; set targets.match=layers"
+        )
+    if config.targets.cache is not None and config.teacher.hears != "clean":
+        raise SettingsError(
+            "targets.cache: the teacher of this recipe hears a corruption of its own, a new one in each epoch, so that "
+            "nothing it says can be kept; give targets.cache=null or teacher.hears=clean"
         )
     independent = [where for where, what in hears.items() if what == "independent"]
     if independent and config.corruption is None:

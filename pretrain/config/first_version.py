@@ -20,9 +20,6 @@ def as_today(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         SettingsError: probabilities of the corruption that do not add up to 1, or options of a mode over other tables.
-
-    >>> as_today({"then": {"optim": {"lr": 1e-4}}})
-    {'stages': {'first': {}, 'distil': {'optim': {'lr': 0.0001}}}}
     """
     values = dict(values)
     if "then" in values:

@@ -184,14 +184,8 @@ def make_loader(
 ) -> DataLoader:
     """A loader over `stream`, whose order and content do not depend on `num_workers`.
 
-    A batch of which nothing can be read comes without rows: all processes count the same batches.
-
-    Args:
-        stream: what comes when.
-        dataset: reads it.
-        num_workers: processes that read.
-        pin_memory: for fast copies to a GPU.
-        unreadable: keeps count of what cannot be read; by default nothing may be missing.
+    A batch of which nothing can be read comes without rows: all processes count the same batches. `unreadable` keeps
+    count of what cannot be read; by default nothing may be missing.
 
     Raises:
         UnreadableAudioError: while iterating, when more cannot be read than allowed.

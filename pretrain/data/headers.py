@@ -24,8 +24,8 @@ UNREADABLE_SHARE = 0.01
 def read_headers(pieces: Iterable[Piece], cache: Path, where: str = "") -> tuple[dict[str, AudioInfo], dict[str, str]]:
     """The headers of the files that some recordings are in, and why others have none.
 
-    What `cache` knows of a file is used as long as the file's size and modification time are what they were. Only
-    files that are new or have changed are opened.
+    What `cache` knows of a file is used as long as the file's size and modification time are what they were. Only files
+    that are new or have changed are opened.
 
     Args:
         pieces: of one root.
@@ -35,13 +35,6 @@ def read_headers(pieces: Iterable[Piece], cache: Path, where: str = "") -> tuple
 
     Raises:
         ValueError: more than 1 % of the files (and more than one) cannot be read.
-
-    >>> import soundfile, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     soundfile.write(f"{folder}/rain.wav", [0.1] * 800, 8000)
-    ...     headers, _ = read_headers([Piece("rain", Path(folder, "rain.wav"))], Path(folder, "headers.json"))
-    ...     [header.duration_s for header in headers.values()]
-    [0.1]
     """
     files = list(dict.fromkeys([str(piece.file) for piece in pieces]))
     stamps, known = file_stamps(files).tolist(), _load(cache)

@@ -97,11 +97,7 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[SpeechCuts, Corrup
 def open_sources(
     config: DistillConfig, needed: Collection[str]
 ) -> tuple[dict[str, AudioSource | RIRSource], list[RootReport]]:
-    """Noise, rooms, voices and music: what of the section `data` is needed, as `Corruptor` takes it.
-
-    Args:
-        config: of the run.
-        needed: some of `acoustics.condition.SOURCES`.
+    """Noise, rooms, voices and music: what of the section `data` is `needed`, as `Corruptor` takes it.
 
     Raises:
         SettingsError: one that is needed is not given, empty or broken.

@@ -44,11 +44,7 @@ class Position:
     step: int = 0
 
     def next(self) -> Position:
-        """The place after the batch at this place, in the same optimizer step.
-
-        >>> Position(1, 2, 9).next()
-        Position(epoch=1, batch_in_epoch=3, batches=10, step=0)
-        """
+        """The place after the batch at this place, in the same optimizer step."""
         return replace(self, batch_in_epoch=self.batch_in_epoch + 1, batches=self.batches + 1)
 
 

@@ -41,9 +41,6 @@ class RootReport:
         files: usable recordings, or pieces of recordings.
         hours: their length.
         left_out: what is not used, with the reason.
-
-    >>> str(RootReport("noise", "musan/noise", 930, 6.17))
-    'noise    musan/noise: 930 files, 6.2 h'
     """
 
     kind: str
@@ -70,11 +67,6 @@ class SpeechCuts:
     Args:
         parts: cuts of each root, at 16 kHz.
         weights: of each part, of which it has its share of all cuts; `None` gives every cut the same chance.
-
-    >>> from lhotse.testing.dummies import dummy_cut
-    >>> cuts = SpeechCuts([[dummy_cut(0)], [dummy_cut(index) for index in range(1, 8)]], weights=[1, 1])
-    >>> [passes for passes, cut in cuts.epoch(seed=0, epoch=1) if cut.id.endswith("0")], len(cuts)
-    ([4, 5, 6, 7], 8)
     """
 
     def __init__(

@@ -12,11 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableAudioError(ValueError):
-    """More audio cannot be read than `data.unreadable_budget` allows; the message names it.
-
-    >>> issubclass(UnreadableAudioError, ValueError)
-    True
-    """
+    """More audio cannot be read than `data.unreadable_budget` allows; the message names it."""
 
 
 class UnreadableAudio:
@@ -25,15 +21,6 @@ class UnreadableAudio:
     Args:
         budget: how many may be missing.
         list_path: text file that lists them, one a line; it is made when there is one to list.
-
-    >>> unreadable = UnreadableAudio(budget=1)
-    >>> unreadable.add([("a", "a.wav is an empty file")])
-    >>> unreadable.add([("a", "a.wav is an empty file")])
-    >>> unreadable.add([("b", "b.wav holds NaN")])
-    Traceback (most recent call last):
-    robustdistiller.pretrain.data.unreadable.UnreadableAudioError: 2 recordings cannot be read, more than \
-data.unreadable_budget=1 allows: a.wav is an empty file; b.wav holds NaN. Repair or remove them, or raise the budget; \
-the last checkpoint is untouched
     """
 
     def __init__(self, budget: int = 10, list_path: Path | None = None):
@@ -44,11 +31,7 @@ the last checkpoint is untouched
         return len(self.reasons)
 
     def add(self, found: Iterable[tuple[str, str]]) -> None:
-        """Count what is new among some (key, reason) pairs.
-
-        Raises:
-            UnreadableAudioError: with it, there are more than the budget allows.
-        """
+        """Count what is new among some (key, reason) pairs; an UnreadableAudioError says that there are too many."""
         new = {key: reason for key, reason in found if key not in self.reasons}
         if not new:
             return

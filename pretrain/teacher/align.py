@@ -18,13 +18,8 @@ def frame_shift(student: Any, teacher: Any) -> int:
         teacher: likewise.
 
     Raises:
-        SettingsError: frames come at other intervals, the nearest ones are half a frame or more apart, or the
-            student's first ones come before the teacher's.
-
-    >>> from types import SimpleNamespace
-    >>> conv, shorter, mel = (SimpleNamespace(downsample_rate=320, first_centre_sample=x) for x in (199.5, 162.0, 0.0))
-    >>> frame_shift(conv, shorter), frame_shift(conv, mel)
-    (0, 1)
+        SettingsError: frames come at other intervals, the nearest ones are half a frame or more apart, or the student's
+            first ones come before the teacher's.
     """
     found = ", ".join(
         f"the {who} has a frame every {model.downsample_rate} samples, the first around {model.first_centre_sample:g}"
@@ -52,18 +47,5 @@ def frame_shift(student: Any, teacher: Any) -> int:
 
 
 def shifted(states: Tensor, shift: int, num_frames: int) -> Tensor:
-    """A teacher's frames beside the student's: row `j` is the teacher's frame `j + shift`, zero where there is none.
-
-    Args:
-        states: (B, T, D) of the teacher.
-        shift: from `frame_shift`.
-        num_frames: of the student.
-
-    Returns:
-        (B, num_frames, D).
-
-    >>> import torch
-    >>> shifted(torch.arange(1.0, 5.0).reshape(1, 4, 1), 1, 5).flatten().tolist()
-    [2.0, 3.0, 4.0, 0.0, 0.0]
-    """
+    """A teacher's frames (B, T, D) beside the student's, (B, num_frames, D): frame `j + shift` in row `j`, else zero."""
     return F.pad(states, (0, 0, -shift, num_frames + shift - states.shape[1]))

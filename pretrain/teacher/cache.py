@@ -33,12 +33,6 @@ class TargetCodec:
         dtype: `fp32`, `fp16` or `int8`, of the targets.
         widths: values per frame of each target.
         units: whether there is a unit of each frame, too, in two bytes.
-
-    >>> codec = TargetCodec("int8", widths=(3,), units=True)
-    >>> codec.decode(codec.encode([torch.tensor([[1.0, -0.5, 0.003]]), torch.tensor([499])]))
-    [tensor([[ 1.0000, -0.5039,  0.0000]]), tensor([499])]
-    >>> codec.frame_bytes, TargetCodec("fp16", 3 * (768,)).frame_bytes
-    (9, 4608)
     """
 
     dtype: str
@@ -87,11 +81,6 @@ class TargetCodec:
 
         Raises:
             SettingsError: half precision does not.
-
-        >>> TargetCodec("fp16", (1,)).require_range([torch.tensor([1e6])])
-        Traceback (most recent call last):
-        robustdistiller.common.settings.SettingsError: targets.cache.dtype=fp16 holds values up to 65504, and the \
-teacher's go to 1e+06; give int8 or fp32
         """
         largest = max((float(one.detach().abs().max()) for one in targets[: len(self.widths)]), default=0.0)
         if self.dtype == "fp16" and largest > torch.finfo(torch.float16).max:
@@ -109,9 +98,6 @@ class CachedTargets:
         stored: (B, T, frame_bytes) uint8, zero where nothing is known.
         known: whether a row's targets are there.
         keys: of the rows.
-
-    >>> CachedTargets(torch.zeros(1, 49, 4608, dtype=torch.uint8), (False,), (b"",)).missing
-    [0]
     """
 
     stored: Tensor
@@ -135,14 +121,6 @@ class TargetCache:
         folder: of this teacher and these targets; made if it is not there.
         about: everything that decides what is stored.
         codec: how targets are stored.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     cache = TargetCache(Path(folder), {"teacher": "..."}, TargetCodec("fp16", widths=(4,)))
-    ...     speech = np.zeros(3200, np.float32)
-    ...     targets = cache.complete(cache.read([speech]), lambda rows: [torch.ones(1, 10, 4)], frames=[10])
-    ...     targets[0].shape, cache.read([speech]).known, cache.read([speech + 1]).known
-    (torch.Size([1, 10, 4]), (True,), (False,))
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any], codec: TargetCodec):
@@ -160,14 +138,12 @@ class TargetCache:
     ) -> list[Tensor]:
         """The targets of a batch: per target (B, T, D) float32, then the units (B, T) if they are kept.
 
-        They are on the device of `cached`. What the teacher says now goes through the codec all the same, so that it is
-        the same in every epoch.
+        They are on the device of `cached`. What the teacher says now goes through the codec, too, so that it is the
+        same in every epoch.
 
         Args:
-            cached: from `read`; what others have written since then is looked up once more, so that it does not matter
-                how far ahead batches are read.
-            ask: the teacher's answer for some rows, per target (rows, T, D), then the units; it is kept if it is
-                finite.
+            cached: from `read`; what others have written since then is looked up once more.
+            ask: the teacher's answer for some rows, per target (rows, T, D), then the units; kept if it is finite.
             frames: (B,) the teacher's, of each row.
 
         Raises:

@@ -29,25 +29,6 @@ _FORMAT = 3
 _PROBE_TOLERANCE = 1e-4  # of the largest value; machines and numbers of threads differ by 1e-5
 
 
-def refuse_uncacheable(config: DistillConfig) -> None:
-    """Make sure that the targets of a recipe can be kept.
-
-    Raises:
-        SettingsError: the teacher does not hear the same in every epoch.
-
-    >>> from robustdistiller.pretrain import load_config
-    >>> refuse_uncacheable(load_config("correlation", ["targets.cache={}"]))
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: targets.cache: the teacher of this recipe hears a corruption of \
-its own, a new one in each epoch, so that nothing it says can be kept; give targets.cache=null or teacher.hears=clean
-    """
-    if config.targets.cache is not None and config.teacher.hears != "clean":
-        raise SettingsError(
-            "targets.cache: the teacher of this recipe hears a corruption of its own, a new one in each epoch, so that "
-            "nothing it says can be kept; give targets.cache=null or teacher.hears=clean"
-        )
-
-
 def make_target_cache(
     config: DistillConfig, out_dir: Path, teacher: Teacher, teacher_sha256: str, cuts: SpeechCuts,
     units: str | None = None,
@@ -67,11 +48,9 @@ def make_target_cache(
         units: digest of the teacher units that are kept beside the targets; `None` keeps none.
 
     Raises:
-        SettingsError: the teacher does not hear clean speech, the targets are more than `max_gb` or do not fit on the
-            disk.
+        SettingsError: the targets are more than `max_gb` or do not fit on the disk.
     """
     settings = config.targets.cache
-    refuse_uncacheable(config)
     if settings is None:
         return None
     groups = as_groups(config.targets.layers, teacher.num_layers, "targets.layers", "teacher")

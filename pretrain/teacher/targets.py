@@ -32,13 +32,6 @@ class Targets(nn.Module):
 
     Raises:
         SettingsError: layers that teacher or student does not have.
-
-    >>> from types import SimpleNamespace
-    >>> student = EncoderConfig(embed_dim=32, num_layers=2, num_heads=4, position_groups=4)
-    >>> teacher = SimpleNamespace(num_layers=6, width=32)
-    >>> targets = Targets(TargetsConfig(layers=(0, (4, 5, 6)), match="layers", student_layers=(0, 2)), student, teacher)
-    >>> targets.names, targets.layers
-    (('0', '4-6'), (0, 4, 5, 6))
     """
 
     def __init__(self, config: TargetsConfig, student: EncoderConfig, teacher: Teacher):
@@ -98,13 +91,6 @@ def as_groups(layers: Sequence[int | str | Sequence[int]], depth: int, key: str,
 
     Raises:
         SettingsError: none, an empty group, a layer that does not exist, or the same target twice.
-
-    >>> as_groups(["projected", 0, [1, 2]], 4, "targets.layers", "teacher")
-    (('projected',), (0,), (1, 2))
-    >>> as_groups([4, 8, 12], 6, "targets.layers", "teacher")
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: targets.layers: the teacher has layers 0 to 6, found [8, 12]: \
-choose among them, for example [2, 4, 6]
     """
     groups = tuple((layer,) if isinstance(layer, int | str) else tuple(layer) for layer in layers)
     numbers = {layer for group in groups for layer in group if layer != "projected"}
@@ -122,11 +108,7 @@ choose among them, for example [2, 4, 6]
 
 
 def group_name(group: Group) -> str:
-    """Short name of a group of layers.
-
-    >>> group_name((4,)), group_name((4, 5, 6)), group_name((1, 3))
-    ('4', '4-6', '1+3')
-    """
+    """Short name of a group of layers: `4`, `4-6` or `1+3`."""
     contiguous = len(group) > 1 and group == tuple(range(group[0], group[-1] + 1))
     return f"{group[0]}-{group[-1]}" if contiguous else "+".join(map(str, group))
 

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from lhotse.cut import Cut
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision, valid_frames
-from robustdistiller.pretrain.teacher.groups.find import batches_of, draw_utterances, listening, read_batch
-from robustdistiller.upstream import SpeechEncoder
+from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision
+from robustdistiller.pretrain.teacher.calibration import calibrate
+from robustdistiller.pretrain.teacher.protocol import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +40,6 @@ class UnitsConfig:
         calibration_utterances: to find them on, at most 15 s of each; their frames of that layer are kept in memory:
             0.15 MB a second of speech at width 768.
         iterations: most passes over these frames.
-
-    Raises:
-        ValueError: a number that is too small.
-
-    >>> UnitsConfig(layer=9, count=1)
-    Traceback (most recent call last):
-    ValueError: count is 1, expected 2 or more
     """
 
     layer: int = 9
@@ -69,10 +61,6 @@ class TeacherUnits:
         centroids: (K, D) float32.
         layer: of the teacher.
         made_from: settings, seed, utterances, frames, mean squared distance of a frame to its centroid, teacher.
-
-    >>> units = TeacherUnits(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), layer=9, made_from={})
-    >>> units.assign(torch.tensor([[[1.0, 5.0], [3.0, -5.0]]]))
-    tensor([[0, 1]])
     """
 
     centroids: Tensor
@@ -100,11 +88,7 @@ class TeacherUnits:
 
     @classmethod
     def load(cls, path: str | Path) -> TeacherUnits:
-        """Read what `save` wrote.
-
-        Raises:
-            SettingsError: the file is missing or something else.
-        """
+        """Read what `save` wrote; a SettingsError says that the file is missing or something else."""
         try:
             with np.load(Path(path).expanduser(), allow_pickle=False) as archive:
                 centroids = torch.from_numpy(archive["centroids"])
@@ -117,7 +101,7 @@ class TeacherUnits:
 
 
 def find_units(
-    teacher: SpeechEncoder,
+    teacher: Teacher,
     cuts: Sequence[Cut],
     config: UnitsConfig,
     seed: int = 0,
@@ -126,11 +110,11 @@ def find_units(
 ) -> TeacherUnits:
     """Divide a teacher's frames into units, on some utterances of clean speech.
 
-    The utterances are drawn by a hash of seed and id: the same whatever the order of `cuts`. The teacher runs in eval
-    mode and without gradients, and is left as it was.
+    The utterances are drawn by a hash of seed and id: the same whatever the order of `cuts`. The teacher is left as it
+    was.
 
     Args:
-        teacher: a frozen model, as `teacher.protocol` describes it.
+        teacher: a frozen model.
         cuts: speech at 16 kHz.
         config: layer, number of units, size of the calibration set.
         seed: of the draw and of the first centroids.
@@ -140,35 +124,28 @@ def find_units(
     Raises:
         SettingsError: the teacher has no such layer, or there is too little speech that can be read.
     """
-    usable = [cut for cut in cuts if teacher.num_frames(cut.num_samples) > 0]
-    drawn = draw_utterances(usable, config.calibration_utterances, seed)
-    heard, frames = [], []
-    with listening(teacher, device):
-        for batch in batches_of(drawn):
-            audio = read_batch(batch)
-            if not audio:
-                continue
-            lengths = torch.tensor([len(samples) for samples in audio.values()])
-            waveforms = pad_sequence(list(audio.values()), batch_first=True).to(next(teacher.parameters()).device)
-            try:
-                output = teacher(waveforms, lengths, layers=[config.layer])
-            except ValueError as error:
-                raise SettingsError(f"units: the teacher cannot give layer {config.layer}: {error}") from error
-            states = output.hidden_states[config.layer].float()
-            frames.append(states[valid_frames(output.frame_lengths, states.shape[1])])
-            heard += audio
+    if config.layer > teacher.num_layers:
+        raise SettingsError(
+            f"units: the teacher cannot give layer {config.layer}: it has layers 0 to {teacher.num_layers}"
+        )
+    frames: list[Tensor] = []
+
+    def take(states: list[Tensor], valid: Tensor) -> None:
+        frames.append(states[0].float()[valid])
+
+    read = calibrate(teacher, cuts, config.calibration_utterances, [config.layer], take, seed, device)
     found = sum(map(len, frames))
     if found < config.count:
         raise SettingsError(
-            f"units: found {found} frames in {len(heard)} readable utterances, expected at least one for each of "
+            f"units: found {found} frames in {len(read)} readable utterances, expected at least one for each of "
             f"{config.count} units; give more speech, or fewer units"
         )
-    centroids, distance = k_means(torch.cat(frames).clone(), config.count, config.iterations, seed)
-    logger.info("%d units of layer %d from %d frames of %d utterances", config.count, config.layer, found, len(heard))
+    centroids, distance = k_means(torch.cat(frames), config.count, config.iterations, seed)
+    logger.info("%d units of layer %d from %d frames of %d utterances", config.count, config.layer, found, len(read))
     made_from = {
         "settings": asdict(config),
         "seed": seed,
-        "ids": sorted(heard),
+        "ids": sorted(read),
         "frames": found,
         "mean_squared_distance": distance,
         "teacher": dict(teacher_notes or {}),
@@ -189,11 +166,7 @@ def k_means(x: Tensor, count: int, iterations: int = 50, seed: int = 0) -> tuple
         seed: of the start.
 
     Returns:
-        (K, D) centroids, and the mean squared distance of a row to its own at the last pass.
-
-    >>> centroids, distance = k_means(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), 2)
-    >>> centroids.flatten().sort().values, distance
-    (tensor([ 0.5000, 10.5000]), 0.25)
+        (K, D) centroids, and the mean squared distance of a row to its own.
     """
     centroids, before = _first_centroids(x, count, torch.Generator().manual_seed(seed)), None
     for _ in range(iterations):

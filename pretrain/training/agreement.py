@@ -25,20 +25,18 @@ def rank_agreement(folders: Sequence[str | Path], seed: int = 0) -> pd.DataFrame
     """Spearman's rank correlation of feature distance and probe accuracy.
 
     -1 means that whenever a student is closer to the teacher, the probe tells its features apart better; 0 that the
-    distance says nothing about it. Tied values share their mean rank.
-
-    The interval is the 95 % percentile bootstrap over runs: all points of a run are drawn together, because they are
-    not independent. From few runs it is too narrow: simulated with one point a run and a true value of 0.68, it held
-    that value in 52 % of samples of 3 runs, 89 % of 5 and 98 % of 8.
+    distance says nothing about it. The interval is the 95 % percentile bootstrap over runs, because the points of a run
+    are not independent. From few runs it is too narrow: for one point a run and a true value of 0.68, it held that
+    value in 52 % of simulated samples of 3 runs, 89 % of 5 and 98 % of 8.
 
     Args:
         folders: of runs that had `validation.every_steps` and `probe.every_steps`.
         seed: of the bootstrap.
 
     Returns:
-        One line per `condition`, `distance` (`cosine`, `l1`) and `points_of` (`all steps`: every measured step of
-        every run; `last steps`: the last one of each run), with `points`, `runs`, `rho`, `low` and `high` (NaN where
-        they are not defined), and a `note` that says what is lacking.
+        One line per `condition`, `distance` (`cosine`, `l1`) and `points_of` (`all steps`: every measured step of every
+        run; `last steps`: the last one of each run), with `points`, `runs`, `rho`, `low` and `high` (NaN where they are
+        not defined), and a `note` that says what is lacking.
 
     Raises:
         SettingsError: a folder has no usable `validation.csv`, or no step at which both were measured.
@@ -79,14 +77,11 @@ def rank_agreement(folders: Sequence[str | Path], seed: int = 0) -> pd.DataFrame
 
 
 def read_measured(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """The lines of `validation.csv` at which both distance and probe were measured.
-
-    Args:
-        folders: of runs.
+    """The lines of `validation.csv` at which both distance and probe were measured, in the order of stages and steps.
 
     Returns:
-        In the order of the tables, thus of stages and steps: `run` (the folder's name, or its path where a name comes
-        twice), `step`, `condition`, `cosine`, `l1`, `probe_accuracy`, and `targets` (columns of the run's targets).
+        `run` (the folder's name, or its path where a name comes twice), `step`, `condition`, `cosine`, `l1`,
+        `probe_accuracy`, and `targets` (columns of the run's targets).
 
     Raises:
         SettingsError: as for :func:`rank_agreement`.
@@ -167,12 +162,7 @@ def _count(number: int, what: str) -> str:
 
 
 def draw_agreement(folders: Sequence[str | Path], picture: str | Path) -> None:
-    """Draw probe accuracy over distance, a column per condition and a row per distance; last steps are filled.
-
-    Args:
-        folders: of runs, as for :func:`rank_agreement`.
-        picture: PNG to write.
-    """
+    """Draw probe accuracy over distance as PNG: a column per condition, a row per distance; last steps are filled."""
     from matplotlib.figure import Figure  # no pyplot: its state is global
 
     measured = read_measured(folders)

@@ -18,11 +18,7 @@ from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
 
 
 def student_digest(options: StudentConfig) -> str | None:
-    """Digest of the file that the student starts from; `None` if it is built from the teacher.
-
-    Raises:
-        SettingsError: it does not exist.
-    """
+    """Digest of the file that the student starts from; `None` if it is built from the teacher."""
     if not options.checkpoint:
         return None
     try:
@@ -33,8 +29,6 @@ def student_digest(options: StudentConfig) -> str | None:
 
 def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
     """The untrained student of a run, from its teacher or from `student.checkpoint`; random weights by `config.seed`.
-
-    PyTorch's global generator is left alone.
 
     Raises:
         SettingsError: options that do not fit the teacher.
@@ -51,13 +45,7 @@ def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
 
 
 def with_training_options(student: SpeechEncoder, options: StudentConfig) -> SpeechEncoder:
-    """A copy of a student, with the dropout and the trained parts that a stage asks for.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> student = SpeechEncoder(EncoderConfig.tiny())
-    >>> with_training_options(student, StudentConfig(dropout=0.25)).config.dropout
-    0.25
-    """
+    """A copy of a student, with the dropout and the trained parts that a stage asks for."""
     with torch.random.fork_rng(devices=[]):
         copy = adopt_student(student, options, student.config.prediction_layers, student.config.prediction_dim)
     freeze(copy, options)
@@ -65,12 +53,7 @@ def with_training_options(student: SpeechEncoder, options: StudentConfig) -> Spe
 
 
 def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
-    """What a run of one teacher trains in its first stage, before the first step.
-
-    Args:
-        config: of the stage, with explicit `targets.layers`.
-        teacher: the model; it is frozen.
-    """
+    """What a run of one teacher trains in its first stage; `config.targets.layers` must be explicit."""
     student = with_training_options(build_student(config, teacher), config.student)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

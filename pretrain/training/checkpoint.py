@@ -57,11 +57,7 @@ FREE_KEYS = frozenset(
 
 
 def is_free(key: str) -> bool:
-    """Whether a dotted key may change between two starts of a run, within a stage too.
-
-    >>> is_free("optim.lr"), is_free("trainer.max_steps"), is_free("stages.distil.trainer.max_steps")
-    (False, True, True)
-    """
+    """Whether a dotted key may change between two starts of a run, within a stage too."""
     if key.startswith("stages."):
         key = key.split(".", 2)[-1]
     elif key.startswith("teachers."):
@@ -70,11 +66,7 @@ def is_free(key: str) -> bool:
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys, other than the free ones, whose values differ, with both values.
-
-    >>> differing_keys({"seed": 0, "optim": {"lr": 1}}, {"seed": 0, "optim": {"lr": 2}})
-    {'optim.lr': (1, 2)}
-    """
+    """Dotted keys, other than the free ones, whose values differ, with both values."""
     old, new = flatten(old), flatten(new)
     keys = [key for key in sorted({*old, *new}) if not is_free(key)]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
@@ -149,7 +141,7 @@ class Checkpoints:
 
     @property
     def paths(self) -> list[Path]:
-        """All that there are, by step."""
+        """All but the best one, by step."""
         return sorted(self.folder.glob(f"{self.stage}-{'[0-9]' * 8}.ckpt"))
 
     @property
@@ -158,10 +150,9 @@ class Checkpoints:
         return self.folder / f"{self.stage}-best.ckpt"
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest one; `None` if the stage has not begun, or has to begin anew.
+        """The newest one; `None` if the stage has not begun.
 
-        A stage begins anew when it has begun with something else than what the stage before it hands on now. Its
-        checkpoints are removed then.
+        A stage begins anew, and its checkpoints are removed, when the stage before it now hands on something else.
         """
         if not self.paths:
             return None
@@ -177,12 +168,7 @@ class Checkpoints:
         return None
 
     def save(self, fabric: Fabric, state: dict[str, Any], best: bool = False) -> None:
-        """Write a checkpoint; all processes have to call this.
-
-        Args:
-            fabric: of the run.
-            state: of `training_state`.
-            best: write it as the best one too.
+        """Write a checkpoint, or with `best` the best one; all processes have to call this.
 
         Raises:
             DiskFullError: there is not enough space.
@@ -212,11 +198,7 @@ def progress_to_plain(progress: Progress) -> dict[str, Any]:
 
 
 def progress_of(state: Mapping[str, Any] | None) -> Progress:
-    """From a checkpoint; the beginning without one.
-
-    >>> progress_of({"progress": progress_to_plain(Progress(3, Position(1, 2, 9), 4.5))}).position.batches
-    9
-    """
+    """From a checkpoint; the beginning without one."""
     if state is None:
         return Progress()
     values = dict(state["progress"])

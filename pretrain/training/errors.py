@@ -35,9 +35,6 @@ class RunInterrupted(KeyboardInterrupt):
 
     Attributes:
         exit_code: for a command: 0 when its own time limit stopped it, 130 for a signal.
-
-    >>> RunInterrupted("stopped by SIGINT at step 7 of 10").exit_code
-    130
     """
 
     def __init__(self, message: str, exit_code: int = 130):
@@ -50,24 +47,15 @@ class FiniteWatch:
 
     Looking at a number of a GPU waits until it is there, and the GPU then waits for the next thing to do. So the answer
     is asked for, and looked at when it has long arrived, or before anything is saved.
-
-    >>> watch = FiniteWatch()
-    >>> watch.expect(torch.tensor(1.0), 1, lambda: "not reached")
-    >>> watch.expect(torch.tensor(float("nan")), 2, lambda: "the loss is not finite at step 2")
-    Traceback (most recent call last):
-    robustdistiller.pretrain.training.errors.NonFiniteLossError: the loss is not finite at step 2
     """
 
     def __init__(self) -> None:
         self._asked: deque[tuple[int, Tensor, torch.Event, Callable[[], str]]] = deque()
 
     def expect(self, value: Tensor, step: int, describe: Callable[[], str]) -> None:
-        """The scalar ``value`` of optimizer step ``step`` has to be finite.
+        """The scalar `value` of optimizer step `step` has to be finite; `describe` makes the message if it is not.
 
-        Args:
-            value: on any device.
-            step: its number.
-            describe: makes the message; it is kept for some steps and must hold no large tensors of a GPU.
+        It is kept for some steps, so `describe` must hold no large tensors of a GPU.
 
         Raises:
             NonFiniteLossError: it is not.
@@ -83,7 +71,7 @@ class FiniteWatch:
         self._asked.append((step, answer, arrived, describe))
 
     def settle(self, step: int | None = None) -> None:
-        """Look at the answers that have arrived when optimizer step ``step`` begins; ``None`` waits for all.
+        """Look at the answers that have arrived when optimizer step `step` begins; `None` waits for all.
 
         Raises:
             NonFiniteLossError: of the earliest number that is not finite.
@@ -96,18 +84,7 @@ class FiniteWatch:
 
 
 class Places:
-    """Where in a step the first numbers are that are not finite, by utterance: a few bits of each tensor.
-
-    Args:
-        step: what teacher and student heard and answered.
-
-    >>> from types import SimpleNamespace
-    >>> x = torch.tensor([[1.0, 2.0], [float("inf"), 0.0]])
-    >>> output = SimpleNamespace(hidden_states=[x])
-    >>> batch = SimpleNamespace(ids=("a", "b"), waveforms=torch.zeros(2, 9))
-    >>> Places(SimpleNamespace(batch=batch, student_input=x, targets=[x], predictions=[x], student=output)).describe()
-    'first in the corrupted speech of b'
-    """
+    """Where in a step the first numbers are that are not finite, by utterance: a few bits of each tensor."""
 
     def __init__(self, step: Step):
         self.ids = step.batch.ids

@@ -11,18 +11,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode in full precision, after which every part is in the mode it was in; random numbers are not used up.
-
-    Args:
-        module: with parameters, all on one device.
-
-    >>> network = nn.Sequential(nn.Linear(2, 2), nn.Dropout().eval())
-    >>> with evaluating(network):
-    ...     network.training
-    False
-    >>> network.training, network[1].training
-    (True, False)
-    """
+    """Eval mode in full precision, after which every part is in the mode it was in; random numbers are not used up."""
     modes = {part: part.training for part in module.modules()}
     device = next(module.parameters()).device
     module.eval()

@@ -32,8 +32,6 @@ def launch(settings: TrainerConfig, callbacks: Sequence[object] = ()) -> Fabric:
     Of Lightning, Fabric is used: devices, processes, mixed precision. The loop is `loop.Training.steps`, so that it can
     be read, and no state, signal handler or checkpoint but ours is in play.
 
-    On a CPU the process keeps the memory of its tensors from then on.
-
     Args:
         settings: `precision` must be resolved.
         callbacks: objects with some of the methods `on_train_start(distiller)`, `on_batch_start(distiller, batch,
@@ -42,9 +40,6 @@ def launch(settings: TrainerConfig, callbacks: Sequence[object] = ()) -> Fabric:
 
     Raises:
         SettingsError: a launcher started another number of processes.
-
-    >>> launch(TrainerConfig(accelerator="cpu", precision="fp32")).world_size
-    1
     """
     check_launcher(settings.devices, settings.num_nodes)
     with quiet_lightning():
@@ -76,11 +71,7 @@ def deterministic(enabled: bool) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes a run.
-
-    >>> "torch" in versions()
-    True
-    """
+    """Versions of what computes a run."""
     found = {"python": python_version()}
     for package in ("robustdistiller", "torch", "lhotse", "lightning"):
         try:
@@ -107,19 +98,10 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def compile_layers(encoder: SpeechEncoder, backend: str = "inductor") -> None:
-    """Compile the transformer layers, the prediction heads and the convolutions, each by itself, for any length.
+    """Compile transformer layers, prediction heads and convolutions in place, each by itself, for any length.
 
     What depends on the lengths of the utterances as numbers (group norm over the valid frames) is left alone, so that
-    batches of new lengths compile nothing new. Names and values of the weights stay as they are. Compiled dropout
-    draws other random numbers than dropout that is not compiled.
-
-    Args:
-        encoder: changed in place.
-        backend: of `torch.compile`.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> config = EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4)
-    >>> compile_layers(SpeechEncoder(config), backend="eager")
+    batches of new lengths compile nothing new. Compiled dropout draws other random numbers.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT)
     parts: list[nn.Module] = list(encoder.transformer.layers)
@@ -131,10 +113,7 @@ def compile_layers(encoder: SpeechEncoder, backend: str = "inductor") -> None:
 
 
 def check_compiler(device: str) -> None:
-    """Compile something small, to know before the first step.
-
-    Args:
-        device: its type, `cpu` or `cuda`.
+    """Compile something small for a type of device, to know before the first step.
 
     Raises:
         SettingsError: it fails; the message says what is missing.
@@ -157,14 +136,8 @@ def check_launcher(devices: int, num_nodes: int) -> None:
 
     Under torchrun or srun each process would otherwise train a student of its own, all in the same folder.
 
-    Args:
-        devices: per node.
-        num_nodes: machines.
-
     Raises:
         SettingsError: the launcher started another number.
-
-    >>> check_launcher(devices=1, num_nodes=1)
     """
     if TorchElasticEnvironment.detect():
         launcher, started = "torchrun", int(os.environ["WORLD_SIZE"])

@@ -27,17 +27,10 @@ _NO_TERMS = {"step", "epoch", "audio_h", "audio_s_per_s", "data_wait", "grad_nor
 
 
 class History:
-    """Writes `history.csv`, TensorBoard and Weights & Biases scalars, and the progress bar of one stage.
+    """Writes `history.csv`, TensorBoard and Weights & Biases scalars, and the progress bar of one stage, as a context.
 
     A line holds the means over the batches of all processes since the line before. After a resume the lines past the
-    resumed step are removed, so that each step is there once. Use it as a context around the training.
-
-    Args:
-        out_dir: folder of the run.
-        stage: name of the stage.
-        config: of the stage.
-        fabric: of the run.
-        progress: where the stage is.
+    resumed step are removed, so that each step is there once.
 
     Raises:
         SettingsError: `log.wandb` is set and the package is not installed.
@@ -223,12 +216,7 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]])
 
 
 def draw_history(history: str | Path, picture: str | Path) -> None:
-    """Draw every term of the loss over steps, stage after stage.
-
-    Args:
-        history: a run's `history.csv`.
-        picture: PNG to write.
-    """
+    """Draw every term of the loss over steps, stage after stage: a run's `history.csv` to a PNG."""
     from matplotlib.figure import Figure  # no pyplot: its state is global
 
     lines = read_history(history)

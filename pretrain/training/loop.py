@@ -28,7 +28,7 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         position: of the next batch in the stream, the same in all processes.
-        audio_s: heard so far by all processes.
+        audio_s: seconds of audio so far in all processes.
         best: value of the criterion at the best step so far, smaller is better, and that step.
     """
 
@@ -45,8 +45,8 @@ class StepReport:
     Attributes:
         step: its number, from 1.
         values: loss and terms, as means over all batches of this process; gradient norm and learning rate.
-        audio_s: heard in it, by this process.
-        waited_s: time in which it waited for batches.
+        audio_s: seconds of audio in it, of this process.
+        waited_s: seconds in which it waited for batches.
     """
 
     step: int
@@ -56,13 +56,7 @@ class StepReport:
 
 
 class Training:
-    """A distiller, its optimizer, its schedule and, if asked for, the running average of its weights.
-
-    Args:
-        fabric: launched.
-        distiller: of a stage; it goes to the device of `fabric`.
-        progress: where the stage is.
-    """
+    """A distiller on its device, its optimizer, its schedule and, if asked for, the running average of its weights."""
 
     def __init__(self, fabric: Fabric, distiller: Distiller, progress: Progress):
         settings = distiller.config

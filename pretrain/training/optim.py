@@ -15,14 +15,7 @@ from robustdistiller.pretrain.config.schema import OptimConfig
 def make_optimizer(module: nn.Module, settings: OptimConfig, fused: bool = False) -> AdamW:
     """AdamW over everything of a module that is trained; gates and multipliers have groups of their own.
 
-    Args:
-        module: with a part `gates` (or `None`), which names its own groups.
-        settings: rates and decay. Biases and norms are not decayed unless `decay_norms` says so.
-        fused: one kernel for all weights, on CUDA.
-
-    >>> linear = nn.Linear(2, 2)
-    >>> [group["weight_decay"] for group in make_optimizer(linear, OptimConfig(weight_decay=0.01)).param_groups]
-    [0.01, 0.0]
+    Biases and norms are not decayed unless `settings.decay_norms` says so. `fused` is one CUDA kernel for all weights.
     """
     decayed, others = [], []
     for name, weight in _weights(module):
@@ -35,13 +28,7 @@ def make_optimizer(module: nn.Module, settings: OptimConfig, fused: bool = False
 
 
 def make_schedule(optimizer: AdamW, settings: OptimConfig, steps_done: int = 0) -> LambdaLR:
-    """The schedule, at the place where `steps_done` optimizer steps have been made.
-
-    Args:
-        optimizer: all of its groups follow, gates and multipliers too, each from its own rate.
-        settings: `schedule_steps` must be set.
-        steps_done: of this stage.
-    """
+    """The schedule of all groups, each from its own rate, where `steps_done` optimizer steps have been made."""
 
     def factor(done: int) -> float:
         return learning_rate_factor(
@@ -56,18 +43,10 @@ def make_schedule(optimizer: AdamW, settings: OptimConfig, steps_done: int = 0) 
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float, decay: bool = True) -> float:
-    """Factor on the peak rate in optimizer step `step`, as in s3prl's `warmup_linear` schedule.
+    """Factor on the peak rate in optimizer step `step`, from 1, as in s3prl's `warmup_linear` schedule.
 
-    Rises linearly from 0 to 1 over `warmup_fraction` of `total_steps`, then falls linearly to 0 at `total_steps`.
-
-    Args:
-        step: from 1.
-        total_steps: length of the schedule.
-        warmup_fraction: 0 to 1.
-        decay: false stays at 1 after the warm-up.
-
-    >>> [round(learning_rate_factor(step, 10, 0.2), 3) for step in (1, 2, 6, 10)]
-    [0.5, 1.0, 0.5, 0.0]
+    Rises linearly from 0 to 1 over `warmup_fraction` of `total_steps`, then falls linearly to 0 at `total_steps`, or
+    stays at 1 without `decay`.
     """
     progress = step / total_steps
     if progress < warmup_fraction:

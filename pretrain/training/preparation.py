@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,27 +58,14 @@ class Stage:
     Attributes:
         name: of the stage.
         config: of the stage, with everything resolved that was left open.
-        materials: what it hears.
-        cache: of the first teacher's targets, if they are kept; of the same targets, stages have the same one.
+        materials: what it is trained and validated on.
+        cache: of the first teacher's targets, if they are kept.
     """
 
     name: str
     config: DistillConfig
     materials: Materials
     cache: TargetCache | None = None
-
-
-def run_folder(config: DistillConfig) -> Path:
-    """Where the run goes.
-
-    Raises:
-        SettingsError: the configuration does not say, or sets no size of batches.
-    """
-    if not config.out_dir:
-        raise SettingsError("out_dir: say where the run goes, for example out_dir=exp/first")
-    if config.trainer.batch_size is None and config.trainer.batch_seconds is None:
-        raise SettingsError("trainer: give batch_size (utterances) or batch_seconds, both are null")
-    return Path(config.out_dir).expanduser()
 
 
 def resolved(config: DistillConfig, stage: str, out_dir: Path) -> DistillConfig:
@@ -107,11 +95,7 @@ def resolved(config: DistillConfig, stage: str, out_dir: Path) -> DistillConfig:
 
 
 def load_teachers(config: DistillConfig) -> tuple[dict[str, Teacher], dict[str, dict[str, Any]]]:
-    """All teachers of a run by name, that of the section `teacher` as `""`, and what identifies each.
-
-    Raises:
-        SettingsError: one is not named, or is no model that can teach.
-    """
+    """All teachers of a run by name, that of the section `teacher` as `""`, and what identifies each."""
     sections = {"": config.teacher, **config.teachers}
     found = {
         name: load_teacher(section, f"teachers.{name}" if name else "teacher") for name, section in sections.items()
@@ -133,24 +117,13 @@ def materials_of(config: DistillConfig, out_dir: Path, known: dict[str, Material
     return known[key]
 
 
-def groups_of(
-    config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials
-) -> list[list[int]] | None:
-    """Groups of similar teacher layers, if the recipe asks for them: found once, by one process."""
+def groups_of(config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials) -> Any:
+    """Groups of similar teacher layers, if the recipe asks for them."""
     if config.targets.layers != "auto":
         return None
-    path = out_dir / "groups.json"
-    if fabric.is_global_zero and not path.is_file():
-        found = find_groups(
-            teacher,
-            materials.cuts,
-            config.targets.groups,
-            config.seed,
-            fabric.device,
-            progress=config.trainer.progress,
-        )
-        found.save(path)
-    fabric.barrier()
+    options = {"device": fabric.device, "progress": config.trainer.progress}
+    _once(fabric, path := out_dir / "groups.json",
+          lambda: find_groups(teacher, materials.cuts, config.targets.groups, config.seed, **options))  # fmt: skip
     groups = LayerGroups.load(path).groups
     logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
     return groups
@@ -159,19 +132,16 @@ def groups_of(
 def units_of(
     config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials
 ) -> TeacherUnits | None:
-    """Units of the teacher, if the recipe asks for them: found once, by one process."""
+    """Units of the teacher, if the recipe asks for them."""
     if config.targets.units is None:
         return None
-    path = out_dir / "units.npz"
-    if fabric.is_global_zero and not path.is_file():
-        found = find_units(teacher, materials.cuts, config.targets.units, config.seed, fabric.device)
-        found.save(path)
-    fabric.barrier()
+    _once(fabric, path := out_dir / "units.npz",
+          lambda: find_units(teacher, materials.cuts, config.targets.units, config.seed, fabric.device))  # fmt: skip
     return TeacherUnits.load(path)
 
 
-def with_groups(config: DistillConfig, groups: list[list[int]] | None) -> DistillConfig:
-    """The configuration with the groups of layers that were found."""
-    if groups is None:
-        return config
-    return replace(config, targets=replace(config.targets, layers=tuple(map(tuple, groups))))
+def _once(fabric: Fabric, path: Path, find: Callable[[], LayerGroups | TeacherUnits]) -> None:
+    """What is found is the same for all starts and processes: one of them finds and saves it."""
+    if fabric.is_global_zero and not path.is_file():
+        find().save(path)
+    fabric.barrier()

@@ -31,8 +31,7 @@ class Probe:
     """Multinomial logistic regression on the means over time of all hidden states, side by side.
 
     Nothing about it is random: features are standardised by the training speech, the regression is convex and starts
-    from zero, and a recording meets the same noise and room in every measurement. Audio is read anew each time; in
-    memory are the features only, (recordings, width x (layers + 1)).
+    from zero, and a recording meets the same noise and room in every measurement. Audio is read anew each time.
 
     Args:
         settings: labelled speech and regression.
@@ -68,15 +67,13 @@ class Probe:
         )
 
     def describe(self) -> dict:
-        """What defines it, to recognise the same probe after a restart: names, labels, splits and lengths of the
-        recordings as one digest, and the sources of each condition."""
+        """What defines it, to recognise the same probe after a restart."""
         return {"speech": self._digest, "l2": self.settings.l2, "conditions": self._test.describe()["conditions"]}
 
     def measure(self, student: SpeechEncoder) -> dict[str, float]:
         """Accuracy on the test speech by condition, 0 to 1, `clean` first; NaN where features are not finite.
 
-        Args:
-            student: it is left as it was, and so are the global random generators.
+        The student is left as it was, and so are the global random generators.
         """
         # What was made in inference mode could not be differentiated by.
         with torch.inference_mode(False), evaluating(student):
@@ -105,19 +102,12 @@ class Probe:
 
 
 def mean_states(student: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """The mean over the valid frames of every hidden state, side by side.
+    """The mean over the valid frames of every hidden state, side by side: (B, (layers + 1) x width) float32.
 
     Args:
         student: in eval mode.
         waveforms: (B, samples) float32, zero past each utterance's end. What is shorter than a frame goes on in zeros.
         lengths: (B,) int64, valid samples.
-
-    Returns:
-        (B, (layers + 1) x width) float32.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> mean_states(SpeechEncoder(EncoderConfig.tiny()).eval(), torch.zeros(2, 4000), torch.tensor([4000, 20])).shape
-    torch.Size([2, 48])
     """
     shortest = student.config.receptive_field
     waveforms = F.pad(waveforms, (0, max(shortest - waveforms.shape[1], 0)))
@@ -141,10 +131,6 @@ def fit_logistic(features: Tensor, targets: Tensor, num_labels: int, l2: float) 
 
     Returns:
         (D, L) weights and (L,) biases, which are not shrunk.
-
-    >>> weight, bias = fit_logistic(torch.tensor([[-1.0], [1.0]]).double(), torch.tensor([0, 1]), 2, l2=0.1)
-    >>> bool(weight[0, 1] > 0 > weight[0, 0])
-    True
     """
     with torch.enable_grad():
         weight = torch.zeros(features.shape[1], num_labels, dtype=features.dtype, requires_grad=True)

@@ -41,8 +41,8 @@ class Labelled:
 def labelled_speech(path: Path, test_share: float, max_utterances: int | None, seed: int) -> list[Labelled]:
     """The recordings of a CSV file with the columns `path`, `label` and, if it wishes, `split` (`train` or `test`).
 
-    What is chosen depends on the hash of a recording's path, so that the order of the lines does not matter and little
-    changes when lines are added.
+    What is chosen depends on the hash of a recording's path: the order of the lines does not matter, and little changes
+    when lines are added.
 
     Args:
         path: the CSV file, in UTF-8. Paths in it are absolute or relative to its folder.
@@ -52,14 +52,6 @@ def labelled_speech(path: Path, test_share: float, max_utterances: int | None, s
 
     Raises:
         SettingsError: the file cannot be used; the line is named where it is one line's fault.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     table = Path(folder, "words.csv")
-    ...     lines = ["path,label", *(f"{word}/{n}.wav,{word}" for word in ("yes", "no") for n in range(6))]
-    ...     _ = table.write_text("\\n".join(lines))
-    ...     Counter((row.label, row.split) for row in labelled_speech(table, 1 / 3, None, seed=0))
-    Counter({('yes', 'train'): 4, ('no', 'train'): 4, ('yes', 'test'): 2, ('no', 'test'): 2})
     """
     rows = _read(path)
     groups: dict[str, list[Labelled]] = defaultdict(list)
@@ -160,17 +152,10 @@ def _row(path: Path, line: int, columns: int, values: dict[str | None, str | Non
 
 
 def probe_cuts(path: Path, rows: Sequence[Labelled], max_samples: int) -> list[FileCut]:
-    """A cut of each recording, called `probe/NAME`, after reading all of them.
-
-    As everywhere, any rate and any number of channels will do: they are resampled to 16 kHz and averaged.
-
-    Args:
-        path: the CSV file, for messages.
-        rows: what to read.
-        max_samples: at 16 kHz, what is used of longer recordings.
+    """A cut of at most `max_samples` of each recording, called `probe/NAME`, after reading all of them.
 
     Raises:
-        SettingsError: a file is missing, cannot be decoded, or is silent; its line is named.
+        SettingsError: a file is missing, cannot be decoded, or is silent; its line in the CSV file `path` is named.
     """
     headers, pieces = {}, []
     for row in rows:

@@ -25,7 +25,7 @@ from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
 from robustdistiller.pretrain.data.sampler import BatchStream
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
-from robustdistiller.pretrain.teacher.cache_plan import make_target_cache, refuse_uncacheable
+from robustdistiller.pretrain.teacher.cache_plan import make_target_cache
 from robustdistiller.pretrain.training.build import (
     build_student,
     count_parameters,
@@ -52,9 +52,7 @@ from robustdistiller.pretrain.training.preparation import (
     load_teachers,
     materials_of,
     resolved,
-    run_folder,
     units_of,
-    with_groups,
 )
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest
@@ -72,7 +70,7 @@ class Handed:
     Attributes:
         student: the model to train.
         state: of maps and heads, from the stage before; empty for the first.
-        digest: of both; `None` for the first stage, whose beginning the run's identity describes.
+        digest: of both; `None` for the first stage.
     """
 
     student: SpeechEncoder
@@ -112,7 +110,9 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
     ...     distill(config).name
     'student.ckpt'
     """
-    out_dir = run_folder(config)
+    if not config.out_dir:
+        raise SettingsError("out_dir: say where the run goes, for example out_dir=exp/first")
+    out_dir = Path(config.out_dir).expanduser()
     is_main = rank_zero_only.rank == 0  # known before training, from the launcher's variables
     if not is_main:
         logging.getLogger("robustdistiller").setLevel(logging.WARNING)
@@ -133,8 +133,6 @@ class _Run:
         self.out_dir = out_dir
         named = {stage.name: resolved(stage.config, stage.name, out_dir) for stage in stages_of(config)}
         first = next(iter(named.values()))
-        for stage_config in named.values():
-            refuse_uncacheable(stage_config)
         self.fabric = launch(first.trainer, callbacks)
         self.teachers, self.teacher_notes = load_teachers(first)
         with self.fabric.rank_zero_first():  # the others find the headers read
@@ -143,7 +141,10 @@ class _Run:
         heard_first = next(iter(materials.values()))
         self.groups = groups_of(first, out_dir, self.fabric, self.teachers[""], heard_first)
         self.units = units_of(first, out_dir, self.fabric, self.teachers[""], heard_first)
-        self.stages = [Stage(name, with_groups(one, self.groups), materials[name]) for name, one in named.items()]
+        if self.groups is not None:
+            layers = tuple(map(tuple, self.groups))
+            named = {name: replace(one, targets=replace(one.targets, layers=layers)) for name, one in named.items()}
+        self.stages = [Stage(name, one, materials[name]) for name, one in named.items()]
         student = self._new_student()
         for stage in self.stages:  # every mistake in any stage is told before the first step
             trial = Distiller(

@@ -34,10 +34,10 @@ class Lesson:
 
     Attributes:
         batch: clean speech, and what it sounds like corrupted.
-        mask: (B, T) bool, frames that the student does not get; `None` hides nothing.
+        mask: (B, T) bool, frames hidden from the student; `None` hides nothing.
         counts: how much of everything that objectives are means over is in the batch.
-        shares: by the same names, the factor that makes the mean over all batches of the step, in all processes, of
-            the values of single batches; their mean is 1.
+        shares: by the same names, the factor that makes the mean over all batches of the step, in all processes, of the
+            values of single batches; their mean is 1.
         targets: per target (B, T, D), of the teachers, once they were asked.
         units: (B, T) int64, of the first teacher, if there are such.
     """
@@ -51,11 +51,7 @@ class Lesson:
 
 
 class Hidden:
-    """Hides a value from what would convert all tensors in it.
-
-    >>> Hidden([1]).value
-    [1]
-    """
+    """Hides a value from what would convert all tensors in it."""
 
     def __init__(self, value: object):
         self.value = value

@@ -25,10 +25,6 @@ class StopRequest:
 
     Attributes:
         reason: the signal's name or the limit; empty while nothing was asked.
-
-    >>> with StopRequest(max_hours=1e-9) as request:
-    ...     request.due(None, step=1), request.reason
-    (True, 'trainer.max_hours=1e-09')
     """
 
     def __init__(self, max_hours: float | None = None):
@@ -45,12 +41,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def due(self, fabric: Fabric | None, step: int) -> bool:
-        """Whether to stop after this step; the same answer in all processes.
-
-        Args:
-            fabric: of the run; `None` asks this process alone.
-            step: optimizer steps done.
-        """
+        """Whether to stop after this step, the same answer in all processes; without `fabric` for this one."""
         hours = self._max_hours
         if hours is not None and time.monotonic() - self._start_s > hours * 3600:
             self.reason = self.reason or f"trainer.max_hours={hours:g}"

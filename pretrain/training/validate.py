@@ -33,14 +33,6 @@ class Validation:
     an enhancement head the SI-SNR of its estimate (`si_snr_db`) and what it gained over its input
     (`si_snr_improvement_db`, of corrupted speech only), and with a probe its accuracy. With several processes each
     measures some of the batches. What is measured are the averaged weights, if there are such.
-
-    Args:
-        out_dir: folder of the run.
-        stage: name of the stage.
-        training: of the stage.
-        speech: what to validate on; `None` for a probe alone.
-        probe: a linear classifier on labelled speech; `None` without.
-        history: has the logs beside the table.
     """
 
     def __init__(
@@ -104,15 +96,7 @@ class Validation:
 
 @torch.no_grad()
 def measure_distances(training: Training, speech: ValidationSpeech) -> dict[str, dict[str, float | None]]:
-    """Feature distances, and what enhancement gains, by condition.
-
-    Args:
-        training: of which the distiller is measured as it is.
-        speech: clean speech and its conditions.
-
-    Returns:
-        By condition, a line of the table.
-    """
+    """Feature distances, and what enhancement gains, by condition: lines of the table."""
     fabric, module = training.fabric, training.distiller
     names = module.target_names
     # Sums of one batch and condition: distances per target, enhancement, frames, utterances.

@@ -45,10 +45,6 @@ class ValidationConfig:
 
     Raises:
         ValueError: a value out of range, or a condition that is not understood.
-
-    >>> ValidationConfig(every_steps=5000, conditions=["noise:snr=5"])
-    Traceback (most recent call last):
-    ValueError: unknown key 'snr' in condition 'noise'; did you mean 'snr_db'?
     """
 
     every_steps: int | None = None
@@ -70,26 +66,8 @@ class ValidationConfig:
             raise ValueError(f"conditions: expected one or more different conditions, found {self.conditions}")
 
 
-def choose_conditions(config: ValidationConfig, has_noise: bool, has_rir: bool) -> list[Condition]:
-    """The conditions to validate under.
-
-    Args:
-        config: conditions that it names are taken as they are; the default ones depend on what there is.
-        has_noise: whether there are noise files.
-        has_rir: whether there are impulse responses.
-
-    >>> [str(condition) for condition in choose_conditions(ValidationConfig(), has_noise=True, has_rir=False)]
-    ['clean', 'noise:snr_db=5']
-    """
-    if config.conditions is not None:
-        return [Condition.parse(text) for text in config.conditions]
-    have = {kind for kind, there in (("noise", has_noise), ("rir", has_rir)) if there}
-    conditions = [Condition.parse(text) for text in DEFAULT_CONDITIONS]
-    return [one for one in conditions if one.needs <= have]
-
-
 def hold_out(cuts: Sequence[Cut], utterances: int) -> tuple[list[Cut], list[Cut]]:
-    """Divide speech into a part to train on and a part to validate on.
+    """Divide speech into a part to train on, in its order, and a part to validate on.
 
     Recordings are chosen by the hash of their name, so that the choice does not depend on order or place, and changes
     little when speech is added. All cuts of a recording go to the same side.
@@ -98,17 +76,8 @@ def hold_out(cuts: Sequence[Cut], utterances: int) -> tuple[list[Cut], list[Cut]
         cuts: all speech.
         utterances: wanted for validation; fewer are taken where that is more than a tenth of all, but at least one.
 
-    Returns:
-        Cuts for training, in their order, and cuts for validation.
-
     Raises:
         ValueError: everything is one recording.
-
-    >>> from types import SimpleNamespace
-    >>> cuts = [SimpleNamespace(id=f"utt-{n}", recording_id=f"utt-{n}") for n in range(40)]
-    >>> training, validation = hold_out(cuts, utterances=64)
-    >>> len(training), len(validation)
-    (36, 4)
     """
     recordings = defaultdict(list)
     for cut in cuts:
@@ -126,12 +95,7 @@ def hold_out(cuts: Sequence[Cut], utterances: int) -> tuple[list[Cut], list[Cut]
 
 
 def choose_by_hash(cuts: Sequence[Cut], count: int) -> list[Cut]:
-    """The `count` cuts whose ids have the smallest hashes.
-
-    >>> from types import SimpleNamespace
-    >>> [cut.id for cut in choose_by_hash([SimpleNamespace(id=name) for name in "abc"], 2)]
-    ['c', 'b']
-    """
+    """The `count` cuts whose ids have the smallest hashes."""
     return sorted(cuts, key=lambda cut: _hash(cut.id))[:count]
 
 
@@ -145,11 +109,6 @@ def feature_distances(predictions: Sequence[Tensor], targets: Sequence[Tensor], 
 
     Returns:
         (2, targets) float32: L1 and cosine distances, to be divided by the number of valid frames.
-
-    >>> valid = torch.tensor([[True, True, False]])
-    >>> feature_distances([torch.ones(1, 3, 4)], [-torch.ones(1, 3, 4)], valid)
-    tensor([[4.],
-            [4.]])
     """
     sums = []
     for prediction, target in zip(predictions, targets):

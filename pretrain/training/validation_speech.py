@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from lhotse.cut import Cut
 
-from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, SourceSpec
+from robustdistiller.acoustics import AudioSource, Condition, Corruptor, RIRSource, SourceSpec
 from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
 from robustdistiller.pretrain.data.speech import SpeechCuts, cuts_digest, speech_cuts
-from robustdistiller.pretrain.training.validation import choose_by_hash, choose_conditions, hold_out
+from robustdistiller.pretrain.training.validation import DEFAULT_CONDITIONS, choose_by_hash, hold_out
 
 if TYPE_CHECKING:
     from robustdistiller.pretrain.config.schema import DistillConfig
@@ -29,12 +29,8 @@ _BATCH_UTTERANCES = 8
 class ValidationSpeech:
     """The utterances of the validation in batches of similar length, each with a fixed corruption per condition.
 
-    Audio is read anew each time, so that a large set needs no memory.
-
-    Args:
-        cuts: at 16 kHz.
-        corruptors: by condition, in its one-line form without paths.
-        max_samples: of longer utterances the beginning is used.
+    Audio is read anew each time, so that a large set needs no memory. Of longer utterances, the first `max_samples` are
+    used. `corruptors` are named by condition.
     """
 
     def __init__(self, cuts: Sequence[Cut | FileCut], corruptors: dict[str, Corruptor], max_samples: int):
@@ -84,14 +80,8 @@ def prepare_validation(
 ) -> tuple[SpeechCuts, ValidationSpeech | None]:
     """Divide the speech, and make sure that everything the validation needs can be read.
 
-    Args:
-        config: of the run.
-        out_dir: its folder.
-        cuts: all of `data.speech`.
-        corruptor: of the training.
-
     Returns:
-        What remains to be trained on, and what to validate on (`None` without validation).
+        What remains of `cuts` to be trained on, and what to validate on (`None` without validation).
 
     Raises:
         SettingsError: speech, noise or rooms are missing or broken.
@@ -149,12 +139,7 @@ def _file_of(cut: Cut | FileCut) -> str | None:
 
 
 def validation_corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:
-    """What the validation does to speech, by condition.
-
-    Args:
-        config: of the stage.
-        training: what corrupts the training speech, whose noise and rooms serve where the validation names none.
-    """
+    """What the validation does to speech, by condition; it uses the training's noise and rooms where it names none."""
     settings, data = config.validation, config.data
     given = {} if training is None else {kind: getattr(training.recordings, kind) for kind in SOURCES}
     for kind in ("noise", "rir"):
@@ -164,7 +149,9 @@ def validation_corruptors(config: DistillConfig, training: Corruptor | None) -> 
         if roots:
             source = _open(roots, kind, split)
             given[kind] = RIRSource(source) if kind == "rir" else source
-    conditions = choose_conditions(settings, bool(given.get("noise")), bool(given.get("rir")))
+    conditions = [Condition.parse(text) for text in settings.conditions or DEFAULT_CONDITIONS]
+    if settings.conditions is None:
+        conditions = [one for one in conditions if all(given.get(kind) for kind in one.needs)]
     return {one.label: Corruptor(one, **given, seed=settings.seed) for one in conditions}
 
 

@@ -25,8 +25,7 @@ def cluster_layers(
     """Agglomerative clustering of layers with dissimilarity 1 - similarity.
 
     The same matrix always gives the same groups: of equally similar clusters, scipy's order decides, and with
-    `contiguous` the lowest layers come first. Only linkages that need no more than dissimilarities are offered; Ward's
-    (and centroid, median) would take them for distances of points in space.
+    `contiguous` the lowest layers come first.
 
     Args:
         similarity: (L, L), symmetric, 1 on the diagonal.
@@ -41,10 +40,6 @@ def cluster_layers(
 
     Raises:
         SettingsError: another linkage, too many groups, or a matrix that does not fit.
-
-    >>> similarity = np.array([[1, 0.4, 0.9], [0.4, 1, 0.5], [0.9, 0.5, 1]])
-    >>> cluster_layers(similarity, 2)[0], cluster_layers(similarity, 2, contiguous=True)[0]
-    ([[1, 3], [2]], [[1], [2, 3]])
     """
     check_linkage(linkage)
     similarity = np.asarray(similarity, dtype=np.float64)
@@ -72,13 +67,7 @@ def cluster_layers(
 
 
 def check_linkage(linkage: str) -> None:
-    """Refuse a linkage that is unknown or needs more than dissimilarities.
-
-    Raises:
-        SettingsError: it does.
-
-    >>> check_linkage("average")
-    """
+    """Refuse a linkage that is unknown or, as Ward's, takes dissimilarities for distances of points in space."""
     if linkage in ("ward", "centroid", "median"):
         raise SettingsError(
             f"linkage {linkage!r} measures distances of points in space, and layers are known by their similarities "

@@ -7,36 +7,24 @@ many groups the authors used is not known to us; the defaults here (CKA, average
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lhotse.cut import Cut
-from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
+from torch import Tensor
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.cuts import FileCut, as_cut
-from robustdistiller.pretrain.data.reading import read_cut
-from robustdistiller.pretrain.data.speech import SAMPLE_RATE_HZ
-from robustdistiller.pretrain.objectives import valid_frames
+from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
+from robustdistiller.pretrain.teacher.calibration import calibrate
 from robustdistiller.pretrain.teacher.groups.clustering import check_linkage, cluster_layers
-from robustdistiller.pretrain.teacher.groups.similarity import SIMILARITIES, SVCCA, LinearCKA, MeanCosine
-from robustdistiller.upstream import SpeechEncoder
-
-logger = logging.getLogger(__name__)
-
-_BATCH_S = 60.0
-_LONGEST_S = 15.0
+from robustdistiller.pretrain.teacher.groups.similarity import SIMILARITIES
+from robustdistiller.pretrain.teacher.protocol import Teacher
 
 
 @dataclass(frozen=True)
@@ -52,11 +40,6 @@ class GroupsConfig:
         include_layer_0: also group the input of the first layer.
         layers: group only these; null groups all.
         contiguous: groups are runs of successive layers. Clusters mostly are, but need not be.
-
-    >>> GroupsConfig(linkage="ward")
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: linkage 'ward' measures distances of points in space, and layers
-    are known by their similarities only; expected average, complete, single
     """
 
     similarity: Literal["cka", "cosine", "cca"] = "cka"
@@ -78,9 +61,6 @@ class GroupsConfig:
 
         Raises:
             SettingsError: a layer is named that the encoder lacks, or twice; or there are fewer layers than groups.
-
-        >>> GroupsConfig().choose_layers(4), GroupsConfig(layers=(4, 2, 3)).choose_layers(4)
-        ([1, 2, 3, 4], [2, 3, 4])
         """
         layers = list(range(0 if self.include_layer_0 else 1, num_layers + 1))
         if self.layers is not None:
@@ -111,15 +91,7 @@ class LayerGroups:
         similarity: (L, L) float64.
         linkage: (L - 1, 4) float64, the tree in scipy's form; its leaves are indices into `layers`.
         settings: how they were found.
-        measured_on: the speech (utterances, seconds, frames, ids, their digest, seed) and the teacher, if it was named.
-
-    >>> similarity = np.array([[1, 0.9, 0.2], [0.9, 1, 0.3], [0.2, 0.3, 1]])
-    >>> found, tree = cluster_layers(similarity, 2)
-    >>> groups = LayerGroups(found, [1, 2, 3], similarity, tree, GroupsConfig(count=2), {})
-    >>> groups.groups, groups.override()
-    ([[1, 2], [3]], 'targets.layers=[[1,2],[3]]')
-    >>> round(groups.similarity_within([1, 2]), 2), round(groups.similarity_between(), 2)
-    (0.9, 0.25)
+        measured_on: the speech (utterances, seconds, frames, ids, seed) and the teacher, if it was named.
     """
 
     groups: list[list[int]]
@@ -154,11 +126,7 @@ class LayerGroups:
 
     @classmethod
     def load(cls, path: str | Path) -> LayerGroups:
-        """Read what `save` wrote.
-
-        Raises:
-            SettingsError: the file is missing or something else.
-        """
+        """Read what `save` wrote; a SettingsError says that the file is missing or something else."""
         try:
             values = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             layers = values["settings"]["layers"]
@@ -173,7 +141,7 @@ class LayerGroups:
 
 
 def find_groups(
-    teacher: SpeechEncoder,
+    teacher: Teacher,
     cuts: Sequence[Cut],
     config: GroupsConfig | None = None,
     seed: int = 0,
@@ -183,8 +151,8 @@ def find_groups(
 ) -> LayerGroups:
     """Group a teacher's layers by their similarity on some utterances of clean speech.
 
-    The utterances are drawn by a hash of seed and id: the same whatever the order of `cuts`. Of each, at most the first
-    15 s are used. The teacher runs in eval mode and without gradients, and is left as it was.
+    The utterances are drawn by a hash of seed and id: the same whatever the order of `cuts`. The teacher is left as it
+    was.
 
     Args:
         teacher: the encoder.
@@ -197,119 +165,29 @@ def find_groups(
 
     Raises:
         SettingsError: the layers do not allow it, no utterance can be used, or there is too little speech.
-
-    >>> from lhotse.testing.dummies import dummy_cut, dummy_recording
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> teacher = SpeechEncoder(EncoderConfig(conv_layers=((8, 10, 5), (8, 8, 8), (8, 8, 8)), embed_dim=16,
-    ...                                       num_layers=4, num_heads=2, ffn_dim=32, position_groups=4))
-    >>> cuts = [dummy_cut(one, recording=dummy_recording(one, duration=1.0, with_data=True)) for one in range(3)]
-    >>> found = find_groups(teacher, cuts, GroupsConfig(count=2, calibration_utterances=2))
-    >>> len(found.groups), found.similarity.shape, found.measured_on["seconds"]
-    (2, (4, 4), 2.0)
     """
     config = config or GroupsConfig()
-    layers = config.choose_layers(teacher.num_layers)
-    one_frame = next(samples for samples in count(1) if teacher.num_frames(samples) > 0)
-    drawn = draw_utterances(cuts, config.calibration_utterances, seed, one_frame)
-    measure = SIMILARITIES[config.similarity]()
-    heard: dict[str, int] = {}
-    with listening(teacher, device):
-        for batch in tqdm(batches_of(drawn), desc="similarity", unit="batch", disable=None if progress else True):
-            audio = read_batch(batch)
-            if audio:
-                _hear(teacher, list(audio.values()), layers, measure)
-            heard |= {name: len(samples) for name, samples in audio.items()}
-    if not heard:
-        raise SettingsError(f"none of the {len(drawn)} utterances drawn to compare layers on can be read")
+    layers, measure = config.choose_layers(teacher.num_layers), SIMILARITIES[config.similarity]()
+
+    def take(states: list[Tensor], valid: Tensor) -> None:
+        try:
+            measure.update(states, valid)
+        except ValueError as error:
+            named = ", ".join(map(str, layers))
+            raise SettingsError(f"the teacher's layers {named} cannot be compared: {error}") from error
+
+    read = calibrate(teacher, cuts, config.calibration_utterances, layers, take, seed, device, progress)
     try:
         similarity = measure.matrix()
     except ValueError as error:
-        raise SettingsError(f"the layers cannot be compared on {len(heard)} utterances: {error}") from error
+        raise SettingsError(f"the layers cannot be compared on {len(read)} utterances: {error}") from error
     groups, tree = cluster_layers(similarity, config.count, config.linkage, config.contiguous, layers)
     measured_on = {
-        "utterances": len(heard),
-        "seconds": sum(heard.values()) / SAMPLE_RATE_HZ,
+        "utterances": len(read),
+        "seconds": sum(read.values()) / SAMPLE_RATE_HZ,
         "frames": measure.frames,
         "seed": seed,
-        "ids": sorted(heard),
+        "ids": sorted(read),
         "teacher": dict(teacher_notes or {}),
     }
     return LayerGroups(groups, layers, similarity, tree, config, measured_on)
-
-
-def draw_utterances(cuts: Sequence[Cut | FileCut], count: int, seed: int = 0, min_samples: int = 1) -> list[Cut]:
-    """Some of the utterances, whatever their order: those whose hash of seed and id is lowest.
-
-    Args:
-        cuts: at 16 kHz.
-        count: how many; all, with a warning, if there are fewer.
-        seed: of the draw.
-        min_samples: shorter ones are left out.
-
-    Raises:
-        SettingsError: no utterance is long enough.
-
-    >>> from lhotse.testing.dummies import dummy_cut
-    >>> cuts = [dummy_cut(index, duration=1.0) for index in range(9)]
-    >>> [one.id for one in draw_utterances(cuts, 3)] == [one.id for one in draw_utterances(cuts[::-1], 3)]
-    True
-    """
-    usable = [cut for cut in cuts if cut.num_samples >= min_samples]
-    if not usable:
-        raise SettingsError(f"none of {len(cuts)} utterances has the {min_samples} samples that make one frame")
-    if len(usable) < count:
-        logger.warning("layers are compared on all %d utterances, %d were asked for", len(usable), count)
-    drawn = sorted(usable, key=lambda cut: hashlib.sha256(f"{seed}\t{cut.id}".encode()).digest())[:count]
-    return [as_cut(cut) for cut in drawn]
-
-
-@contextmanager
-def listening(teacher: SpeechEncoder, device: torch.device | str | None) -> Iterator[None]:
-    """The teacher on a device, in eval mode, without gradients; put back afterwards."""
-    home, training = next(teacher.parameters()).device, teacher.training
-    try:
-        teacher.to(device or home).eval()
-        with torch.inference_mode():
-            yield
-    finally:
-        teacher.to(home).train(training)
-
-
-def batches_of(cuts: Sequence[Cut]) -> list[list[Cut]]:
-    """Utterances of similar length together, shortened to 15 s, at most a minute with padding."""
-    short = [cut if cut.duration <= _LONGEST_S else cut.truncate(duration=_LONGEST_S, preserve_id=True) for cut in cuts]
-    batches: list[list[Cut]] = []
-    for cut in sorted(short, key=lambda one: (one.num_samples, one.id)):
-        if not batches or (len(batches[-1]) + 1) * cut.duration > _BATCH_S:
-            batches.append([])
-        batches[-1].append(cut)
-    return batches
-
-
-def read_batch(batch: Sequence[Cut]) -> dict[str, torch.Tensor]:
-    """Samples by utterance id; what cannot be read is passed over."""
-    audio = {}
-    for cut in batch:
-        try:
-            audio[cut.id] = torch.from_numpy(read_cut(cut))
-        except ValueError as error:
-            logger.warning("layers are compared without one utterance: %s", error)
-    return audio
-
-
-def _hear(
-    teacher: SpeechEncoder,
-    audio: Sequence[torch.Tensor],
-    layers: Sequence[int],
-    measure: LinearCKA | MeanCosine | SVCCA,
-) -> None:
-    lengths = torch.tensor([len(samples) for samples in audio])
-    waveforms = pad_sequence(list(audio), batch_first=True).to(next(teacher.parameters()).device)
-    output = teacher(waveforms, lengths, layers=layers, predict=False)
-    states = [output.hidden_states[layer] for layer in layers]
-    try:
-        measure.update(states, valid_frames(output.frame_lengths, states[0].shape[1]))
-    except ValueError as error:
-        raise SettingsError(
-            f"the teacher's layers {', '.join(map(str, layers))} cannot be compared: {error}"
-        ) from error

@@ -18,7 +18,8 @@ from robustdistiller.common.written import to_plain
 from robustdistiller.pretrain import SettingsError
 from robustdistiller.pretrain.data.reading import read_cut
 from robustdistiller.pretrain.data.speech import speech_cuts
-from robustdistiller.pretrain.teacher.groups.find import GroupsConfig, LayerGroups, draw_utterances, find_groups
+from robustdistiller.pretrain.teacher.calibration import draw_utterances
+from robustdistiller.pretrain.teacher.groups.find import GroupsConfig, LayerGroups, find_groups
 from robustdistiller.pretrain.teacher.groups.similarity import LinearCKA
 from robustdistiller.upstream import SpeechEncoder, load_encoder
 
