@@ -57,7 +57,7 @@ SUPERB = [
     "psutil",  # memory: profiles, sweeps
     "cloudpickle",  # jobs of sweeps
 ]
-TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib"]
+TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "scikit-learn"]  # probes, units
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]
 SLURM = ["submitit>=1.5"]
 EXTRAS = {

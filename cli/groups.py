@@ -79,7 +79,9 @@ def groups(
     from robustdistiller.pretrain.teacher.groups.report import summary, write_report
     from robustdistiller.upstream.device import usable_device
 
-    config = GroupsConfig(similarity, linkage, count, utterances, layer_0, _numbers(layers), contiguous)
+    options = {"similarity": similarity, "linkage": linkage, "count": count, "calibration_utterances": utterances}
+    options |= {"include_layer_0": layer_0, "layers": _numbers(layers), "contiguous": contiguous}
+    config = read(GroupsConfig, options)
     pretrain.load_config(base)
     on = usable_device(device)
     encoder, notes = load_teacher(read(TeacherConfig, {"checkpoint": teacher}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from robustdistiller.acoustics import CorruptionPolicy
@@ -16,6 +17,7 @@ from robustdistiller.pretrain.config.trainer import (
     ProbeConfig,
     Share,
     TrainerConfig,
+    ValidationConfig,
     WholeNumber,
 )
 from robustdistiller.pretrain.multitask.config import MultitaskConfig
@@ -24,7 +26,6 @@ from robustdistiller.pretrain.student.masking import MaskConfig
 from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.teacher.groups.find import GroupsConfig
 from robustdistiller.pretrain.teacher.units import UnitsConfig
-from robustdistiller.pretrain.training.validation import ValidationConfig
 
 Target = int | Literal["projected"] | tuple[int, ...]
 """A layer, the mean of several, or `projected`: the projected conv features before the position encoding."""
@@ -49,16 +50,9 @@ class TeacherConfig:
 
 #: Options of a student that are about its training: all others are its shape, or where it comes from.
 TRAINING_KEYS = frozenset(
-    {
-        "feature_grad_mult",
-        "train_feature_scale",
-        "feature_dropout",
-        "dropout",
-        "attention_dropout",
-        "activation_dropout",
-        "mask",
-    }
-)
+    (*("feature_grad_mult", "train_feature_scale", "mask"),
+     *("dropout", "feature_dropout", "attention_dropout", "activation_dropout"))
+)  # fmt: skip
 
 
 @dataclass
@@ -172,23 +166,13 @@ class TargetsConfig:
 
 
 @dataclass
-class OtherTeacherConfig:
+class OtherTeacherConfig(TeacherConfig):
     """A further teacher, whose targets stand beside those of the first; with `targets.match: layers` only.
 
-    Attributes:
-        checkpoint: as of the first teacher.
-        hears: as of the first teacher.
-        autocast: as of the first teacher.
-        layers: its layers, as in `targets.layers`; groups are not found for it.
-        student_layers: as in `targets.student_layers`.
-        share_maps: as in `targets.share_maps`, among its own maps.
-        normalize: as in `targets.normalize`.
+    What it has beside a teacher's options is as in `targets`; groups are not found for it.
     """
 
-    layers: tuple[Target, ...]
-    checkpoint: str | None = None
-    hears: Literal["clean", "independent"] = "clean"
-    autocast: bool = False
+    layers: tuple[Target, ...] = ()
     student_layers: tuple[Target, ...] | None = None
     share_maps: bool = True
     normalize: Literal["none", "layer_norm"] = "none"
@@ -234,6 +218,10 @@ class DataConfig:
     num_workers: WholeNumber = 4
     manifest_dir: str | None = None
     unreadable_budget: WholeNumber = 10
+
+    def lists(self, out_dir: Path) -> Path:
+        """Folder of the lists of audio files, for a run in `out_dir`."""
+        return Path(self.manifest_dir or out_dir / "manifests").expanduser()
 
 
 @dataclass
@@ -288,6 +276,11 @@ class DistillConfig:
     log: LogConfig = field(default_factory=LogConfig)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     multitask: MultitaskConfig | None = None
+
+    @property
+    def criterion(self) -> str:
+        """The column of `validation.csv` that chooses the best checkpoint."""
+        return "probe_accuracy" if self.probe.criterion else self.validation.criterion
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-able values; as YAML it is a recipe that gives the same configuration again."""

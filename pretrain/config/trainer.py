@@ -1,11 +1,13 @@
-"""The sections of a configuration that say how a student is trained: optimizer, length, probes, logs."""
+"""The sections of a configuration that say how a student is trained: optimizer, length, validation, probes, logs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
+
+from robustdistiller.acoustics import Condition
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number of at least 1."""
@@ -100,6 +102,43 @@ class TrainerConfig:
     keep_checkpoints: WholeNumber = 2
     max_hours: Positive | None = None
     progress: bool = True
+
+
+@dataclass
+class ValidationConfig:
+    """Validation during training: distances to the teacher, which always hears clean speech, on speech not trained on.
+
+    Every utterance meets the same noise and room each time. Neither weights, nor random numbers, nor the order of the
+    data depend on whether and how often it runs; only what is held out is missing from the training speech.
+
+    Attributes:
+        every_steps: optimizer steps between two validations; one more comes after the last step. Null is never.
+        speech: folders to validate on, left out of the training where they are part of it. Empty holds out some of
+            `data.speech`, chosen by a hash of the recording's name (the speakers are then those of the training).
+        utterances: how many are used, chosen by hash; at most a tenth of `data.speech` is held out.
+        conditions: one-line conditions (`noise:snr_db=5`). Null is clean, noise at 5 dB, reverberation, and
+            reverberation with noise at 10 dB, without those for which there is no noise or no room.
+        noise: folders of noise, written as in `data.noise`; all of it is used unless `split` says which part. Empty
+            takes that of the training.
+        rir: folders of impulse responses, likewise; empty takes those of the training.
+        criterion: which distance, averaged over targets and conditions, chooses the best checkpoint: `cosine` (1 minus
+            the cosine; all targets count alike) or `l1` (targets of large values count more).
+        seed: of the corruption.
+    """
+
+    every_steps: Count | None = None
+    speech: list[str] = field(default_factory=list)
+    utterances: Count = 64
+    conditions: list[str] | None = None
+    noise: list[str] = field(default_factory=list)
+    rir: list[str] = field(default_factory=list)
+    criterion: Literal["cosine", "l1"] = "cosine"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        labels = [Condition.parse(text).label for text in self.conditions or ()]
+        if len(set(labels)) < len(labels) or self.conditions == []:
+            raise ValueError(f"conditions: expected one or more different conditions, found {self.conditions}")
 
 
 @dataclass

@@ -87,7 +87,7 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[SpeechCuts, Corrup
     if not data.speech:
         raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
     longest, windows = ({data.long_files: data.max_samples}.get(choice) for choice in ("drop", "windows"))
-    cuts, reports = speech_cuts(data.speech, _manifest_dir(config, out_dir), data.min_samples, longest, windows)
+    cuts, reports = speech_cuts(data.speech, data.lists(out_dir), data.min_samples, longest, windows)
     sources, found = open_sources(config, policy.needs if policy else ())
     for report in reports + found:
         logger.info("%s", report)
@@ -115,7 +115,7 @@ def open_sources(
             logger.warning("data.%s is given, but this corruption does not use it", kind)
         if wanted:
             exclude = config.data.noise_exclude if kind == "noise" else []
-            folder = _manifest_dir(config, Path(config.out_dir or "."))
+            folder = config.data.lists(Path(config.out_dir or "."))
             try:
                 source, found = _open_source(kind, roots, exclude, folder)
             except (FileNotFoundError, ValueError) as error:
@@ -123,11 +123,6 @@ def open_sources(
             sources[purpose] = RIRSource(source) if kind == "rir" else source
             reports += found
     return sources, reports
-
-
-def _manifest_dir(config: DistillConfig, out_dir: Path) -> Path:
-    given = config.data.manifest_dir
-    return Path(given).expanduser() if given else out_dir.expanduser() / "manifests"
 
 
 def _open_source(

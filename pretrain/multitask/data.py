@@ -88,9 +88,8 @@ def _task_data(
 ) -> TaskData:
     key, data = f"multitask.{task}.data", config.data
     path = Path(getattr(config.multitask, task).data).expanduser()
-    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
     name = path.resolve().name
-    found, unreadable = piece_cuts([one.piece for one in utterances], name, path, manifest_dir / task, key)
+    found, unreadable = piece_cuts([one.piece for one in utterances], name, path, data.lists(out_dir) / task, key)
     by_id = {cut.id: cut for cut in found}
     kept, short = [], []
     for one in utterances:

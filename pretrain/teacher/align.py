@@ -47,5 +47,5 @@ def frame_shift(student: Any, teacher: Any) -> int:
 
 
 def shifted(states: Tensor, shift: int, num_frames: int) -> Tensor:
-    """A teacher's frames (B, T, D) beside the student's, (B, num_frames, D): frame `j + shift` in row `j`, else zero."""
+    """A teacher's frames (B, T, D) beside the student's, (B, num_frames, D): frame `j + shift` in row `j`, or zero."""
     return F.pad(states, (0, 0, -shift, num_frames + shift - states.shape[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Sequence
 from itertools import count as count_up
@@ -14,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.cuts import FileCut, as_cut
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash
 from robustdistiller.pretrain.data.reading import read_cut
 from robustdistiller.pretrain.objectives import valid_frames
 from robustdistiller.pretrain.teacher.protocol import Teacher
@@ -97,8 +96,7 @@ def draw_utterances(cuts: Sequence[Cut | FileCut], count: int, seed: int = 0, mi
         raise SettingsError(f"none of {len(cuts)} utterances has the {min_samples} samples that make one frame")
     if len(usable) < count:
         logger.warning("the teacher is looked at on all %d utterances, %d were asked for", len(usable), count)
-    drawn = sorted(usable, key=lambda cut: hashlib.sha256(f"{seed}\t{cut.id}".encode()).digest())[:count]
-    return [as_cut(cut) for cut in drawn]
+    return [as_cut(cut) for cut in choose_by_hash(usable, count, salt=f"{seed}\t")]
 
 
 def _batches(cuts: Sequence[Cut]) -> list[list[Cut]]:

@@ -1,7 +1,7 @@
 """Units of a teacher: k-means of one layer's frames, the classes of masked prediction.
 
-As in HuBERT (arXiv 2106.07447), but over a calibration set that fits in memory instead of mini-batches of a corpus: no
-pass then raises the distance, and the same seed gives the same units.
+As in HuBERT (arXiv 2106.07447), but over a calibration set that fits in memory instead of mini-batches of a corpus, so
+that no pass raises the distance.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from lhotse.cut import Cut
+from pydantic import Field
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count, WholeNumber
 from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision
 from robustdistiller.pretrain.teacher.calibration import calibrate
 from robustdistiller.pretrain.teacher.protocol import Teacher
@@ -27,7 +29,6 @@ from robustdistiller.pretrain.teacher.protocol import Teacher
 logger = logging.getLogger(__name__)
 
 _CHUNK_FRAMES = 16_384  # of which distances are computed at once
-_START_FRAMES = 20_000  # among which the first centroids are chosen
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,10 @@ class UnitsConfig:
         iterations: most passes over these frames.
     """
 
-    layer: int = 9
-    count: int = 500
-    calibration_utterances: int = 512
-    iterations: int = 50
-
-    def __post_init__(self) -> None:
-        for name, least in (("layer", 0), ("count", 2), ("calibration_utterances", 1), ("iterations", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more")
+    layer: WholeNumber = 9
+    count: Annotated[int, Field(ge=2)] = 500
+    calibration_utterances: Count = 512
+    iterations: Count = 50
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,11 @@ class TeacherUnits:
     def assign(self, states: Tensor) -> Tensor:
         """The nearest centroid of each frame: (B, T) int64 of the layer's states (B, T, D); of padding, any."""
         rows = at_least_float32(states).flatten(0, -2)
-        return _nearest(rows, self.centroids.to(rows.device, rows.dtype))[0].reshape(states.shape[:-1])
+        centroids = self.centroids.to(rows.device, rows.dtype)
+        squares, chunks = centroids.square().sum(1), rows.split(_CHUNK_FRAMES)
+        with full_precision(rows):  # the square of the frame itself is the same for all centroids
+            ids = [(squares - 2 * (chunk @ centroids.T)).argmin(1) for chunk in chunks]
+        return torch.cat(ids).reshape(states.shape[:-1])
 
     def save(self, path: str | Path) -> None:
         """Write everything as one NumPy archive (.npz)."""
@@ -140,71 +140,17 @@ def find_units(
             f"units: found {found} frames in {len(read)} readable utterances, expected at least one for each of "
             f"{config.count} units; give more speech, or fewer units"
         )
-    centroids, distance = k_means(torch.cat(frames), config.count, config.iterations, seed)
+    from sklearn.cluster import KMeans  # slow to import
+
+    clusters = KMeans(config.count, n_init=1, max_iter=config.iterations, random_state=seed)
+    clusters.fit(torch.cat(frames).cpu().numpy())
     logger.info("%d units of layer %d from %d frames of %d utterances", config.count, config.layer, found, len(read))
     made_from = {
         "settings": asdict(config),
         "seed": seed,
         "ids": sorted(read),
         "frames": found,
-        "mean_squared_distance": distance,
+        "mean_squared_distance": clusters.inertia_ / found,
         "teacher": dict(teacher_notes or {}),
     }
-    return TeacherUnits(centroids.cpu(), config.layer, made_from)
-
-
-def k_means(x: Tensor, count: int, iterations: int = 50, seed: int = 0) -> tuple[Tensor, float]:
-    """Lloyd's algorithm from a k-means++ start (Arthur and Vassilvitskii 2007).
-
-    Each pass moves every centroid to the mean of its rows, so that the mean squared distance never rises, until no row
-    changes its centroid. A centroid that has lost all its rows moves to the row that is farthest from its own.
-
-    Args:
-        x: (N, D) float32, N >= count.
-        count: K.
-        iterations: most passes.
-        seed: of the start.
-
-    Returns:
-        (K, D) centroids, and the mean squared distance of a row to its own.
-    """
-    centroids, before = _first_centroids(x, count, torch.Generator().manual_seed(seed)), None
-    for _ in range(iterations):
-        ids, squared = _nearest(x, centroids)
-        if before is not None and torch.equal(ids, before):
-            break
-        before, sums = ids, torch.zeros_like(centroids)
-        for rows, own in zip(x.split(_CHUNK_FRAMES), ids.split(_CHUNK_FRAMES)):
-            sums += torch.nn.functional.one_hot(own, count).to(x.dtype).T @ rows  # adds up in the same order anywhere
-        sizes = torch.bincount(ids, minlength=count)
-        centroids = sums / sizes.clamp(min=1).unsqueeze(1)
-        empty = (sizes == 0).nonzero().flatten()
-        centroids[empty] = x[squared.topk(len(empty)).indices]
-    return centroids, float(_nearest(x, centroids)[1].double().mean())
-
-
-def _first_centroids(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Rows far from each other: each is drawn with its squared distance from the nearest one before as weight."""
-    if len(x) > max(_START_FRAMES, count):
-        x = x[torch.randperm(len(x), generator=generator)[: max(_START_FRAMES, count)].to(x.device)]
-    chosen = [int(torch.randint(len(x), (1,), generator=generator))]
-    squared, norms = torch.full((len(x),), torch.inf, device=x.device), x.square().sum(1)
-    while len(chosen) < count:
-        latest = x[chosen[-1]]
-        squared = torch.minimum(squared, (norms - 2 * (x @ latest) + latest.square().sum()).clamp(min=0))
-        weights = squared.double().cpu()
-        weights = weights if weights.sum() > 0 else torch.ones_like(weights)  # fewer different rows than centroids
-        chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
-    return x[chosen].clone()
-
-
-def _nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Number (N,) of the nearest centroid of each row, and the squared distance from it (N,)."""
-    ids, squared = [], []
-    with full_precision(x):
-        for rows in x.split(_CHUNK_FRAMES):
-            distances = centroids.square().sum(1) - 2 * (rows @ centroids.T)
-            least = distances.min(1)
-            ids.append(least.indices)
-            squared.append((least.values + rows.square().sum(1)).clamp(min=0))
-    return torch.cat(ids), torch.cat(squared)
+    return TeacherUnits(torch.from_numpy(clusters.cluster_centers_), config.layer, made_from)

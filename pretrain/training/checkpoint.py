@@ -14,7 +14,6 @@ out_dir/student.ckpt, student_best.ckpt   the student, once the run is over; and
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import logging
@@ -192,18 +191,12 @@ def exported_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**state["model"], **(state["average"]["averages"] if state["average"] else {})}
 
 
-def progress_to_plain(progress: Progress) -> dict[str, Any]:
-    """For a checkpoint."""
-    return dataclasses.asdict(progress)
-
-
 def progress_of(state: Mapping[str, Any] | None) -> Progress:
-    """From a checkpoint; the beginning without one."""
+    """From a checkpoint, which has it as plain values; the beginning without one."""
     if state is None:
         return Progress()
-    values = dict(state["progress"])
-    best = values.pop("best")
-    return Progress(**{**values, "position": Position(**values["position"])}, best=best and tuple(best))
+    values = {**state["progress"], "position": Position(**state["progress"]["position"])}
+    return Progress(**{**values, "best": values["best"] and tuple(values["best"])})
 
 
 def _short(value: Any) -> str:

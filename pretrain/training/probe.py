@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,30 +76,33 @@ class Probe:
 
         The student is left as it was, and so are the global random generators.
         """
-        # What was made in inference mode could not be differentiated by.
-        with torch.inference_mode(False), evaluating(student):
-            (features,), targets = self._features(student, self._train)
-            mean, scale = features.mean(0), features.std(0, correction=0).clamp_min(_LEAST_SCALE)
-            weight, bias = fit_logistic((features - mean) / scale, targets, len(self.labels), self.settings.l2)
+        from sklearn.linear_model import LogisticRegression  # slow to import
+
+        with evaluating(student):
+            (features,), labels = self._features(student, self._train)
             tested, truth = self._features(student, self._test)
-        accuracies = {}
-        for condition, found in zip(("clean", *self._test.corruptors), tested):
-            scores = (found - mean) / scale @ weight + bias
-            right = (scores.argmax(1) == truth).double().mean()
-            accuracies[condition] = float(right) if scores.isfinite().all() else math.nan
+        accuracies = dict.fromkeys(("clean", *self._test.corruptors), math.nan)
+        if not np.isfinite(features).all():
+            return accuracies
+        mean, scale = features.mean(0), features.std(0).clip(_LEAST_SCALE)
+        classifier = LogisticRegression(C=1 / (self.settings.l2 * len(features)), tol=1e-7, max_iter=1000)
+        classifier.fit((features - mean) / scale, labels)
+        for condition, found in zip(accuracies, tested):
+            if np.isfinite(found).all():
+                accuracies[condition] = float(classifier.score((found - mean) / scale, truth))
         return accuracies
 
     @torch.no_grad()
-    def _features(self, student: SpeechEncoder, speech: ValidationSpeech) -> tuple[list[Tensor], Tensor]:
-        """Clean and per condition (recordings, D) float64 on the CPU; (recordings,) int64 labels."""
-        rows: list[list[Tensor]] = [[] for _ in range(1 + len(speech.corruptors))]
+    def _features(self, student: SpeechEncoder, speech: ValidationSpeech) -> tuple[list[np.ndarray], list[int]]:
+        """Clean and per condition (recordings, D) float64; the labels."""
+        rows: list[list[np.ndarray]] = [[] for _ in range(1 + len(speech.corruptors))]
         labels: list[int] = []
         for index in range(len(speech)):
             batch, views = speech.read(index)
             labels += [self._label_of[name] for name in batch.ids]
             for found, waveforms in zip(rows, (batch.waveforms, *(view.waveforms for view in views))):
-                found.append(mean_states(student, waveforms, batch.lengths).cpu().double())
-        return [torch.cat(found) for found in rows], torch.tensor(labels)
+                found.append(mean_states(student, waveforms, batch.lengths).cpu().double().numpy())
+        return [np.concatenate(found) for found in rows], labels
 
 
 def mean_states(student: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -116,33 +120,3 @@ def mean_states(student: SpeechEncoder, waveforms: Tensor, lengths: Tensor) -> T
     valid = valid_frames(output.frame_lengths, output.projected.shape[1]).unsqueeze(-1)
     sums = [state.float().masked_fill(~valid, 0.0).sum(1) for state in output.hidden_states]
     return torch.cat(sums, dim=-1) / valid.sum(1)
-
-
-def fit_logistic(features: Tensor, targets: Tensor, num_labels: int, l2: float) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression: the minimum of mean cross-entropy + l2 / 2 ||W||^2, by L-BFGS from zero.
-
-    It is what scikit-learn's `LogisticRegression(C=1 / (l2 * N))` finds.
-
-    Args:
-        features: (N, D) float64, standardised.
-        targets: (N,) int64 labels from 0.
-        num_labels: L.
-        l2: more than 0, so that there is one minimum.
-
-    Returns:
-        (D, L) weights and (L,) biases, which are not shrunk.
-    """
-    with torch.enable_grad():
-        weight = torch.zeros(features.shape[1], num_labels, dtype=features.dtype, requires_grad=True)
-        bias = torch.zeros(num_labels, dtype=features.dtype, requires_grad=True)
-        options = {"max_iter": 1000, "tolerance_grad": 1e-7, "tolerance_change": 1e-14, "history_size": 10}
-        solver = torch.optim.LBFGS([weight, bias], line_search_fn="strong_wolfe", **options)
-
-        def cost() -> Tensor:
-            solver.zero_grad()
-            value = F.cross_entropy(features @ weight + bias, targets) + 0.5 * l2 * weight.square().sum()
-            value.backward()
-            return value
-
-        solver.step(cost)
-    return weight.detach(), bias.detach()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from robustdistiller.pretrain.training.checkpoint import (
     Checkpoints,
     exported_weights,
     progress_of,
-    progress_to_plain,
     read_training,
     refuse_other_run,
     write_run,
@@ -197,7 +196,7 @@ class _Run:
         progress = progress_of(found)
         if found is not None and progress.step >= config.trainer.max_steps:
             distiller.load_state_dict(exported_weights(found))
-            return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
+            return self._finish(stage, distiller, checkpoints, asdict(progress), is_last)
         if config.trainer.compile:
             check_compiler(fabric.device.type)
             for model in (distiller.student, *self.teachers.values()):
@@ -221,7 +220,7 @@ class _Run:
         def save(best: bool = False) -> None:
             history.settle_audio()
             _share_unreadable(fabric, unreadable)
-            notes = {"progress": progress_to_plain(progress), "unreadable": unreadable.state_dict()}
+            notes = {"progress": asdict(progress), "unreadable": unreadable.state_dict()}
             notes["batches_per_step"] = batches_per_step
             checkpoints.save(fabric, {**training.state_dict(), **notes}, best)
 
@@ -245,7 +244,7 @@ class _Run:
                     break
             fabric.call("on_train_end", distiller)
         with contextlib.nullcontext() if training.average is None else training.average.applied():
-            return self._finish(stage, distiller, checkpoints, progress_to_plain(progress), is_last)
+            return self._finish(stage, distiller, checkpoints, asdict(progress), is_last)
 
     def _finish(
         self, stage: Stage, distiller: Distiller, checkpoints: Checkpoints, progress: dict[str, Any], is_last: bool
@@ -277,7 +276,7 @@ class _Run:
         config = stage.config
         lines = [line for line in read_history(self.out_dir / "history.csv") if line["stage"] == stage.name]
         lines = [line for line in lines if line["step"] <= progress["step"]]
-        best = progress["best"] and {"criterion": config.validation.criterion, "step": progress["best"][1]}
+        best = progress["best"] and {"criterion": config.criterion, "step": progress["best"][1]}
         return {
             "teacher": self.teacher_notes[""],
             **({"teachers": self.teacher_notes} if len(self.teacher_notes) > 1 else {}),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from robustdistiller.pretrain.data.dataset import Batch, Heard
+from robustdistiller.pretrain.objectives.ops import at_least_float32
 from robustdistiller.pretrain.objectives.spectra import si_snr_db
 from robustdistiller.pretrain.training.evaluating import evaluating
 from robustdistiller.pretrain.training.log import History, append_line, forget_after
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.probe import Probe
 from robustdistiller.pretrain.training.step import Distiller, Lesson
-from robustdistiller.pretrain.training.validation import feature_distances
 from robustdistiller.pretrain.training.validation_speech import ValidationSpeech
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Validation:
                 found = self.probe.measure(self.training.distiller.export_student()) if fabric.is_global_zero else None
                 for condition, accuracy in fabric.broadcast(found).items():
                     lines.setdefault(condition, {})["probe_accuracy"] = accuracy
-        criterion = "probe_accuracy" if config.probe.criterion else config.validation.criterion
+        criterion = config.criterion
         values = [line[criterion] for line in lines.values() if criterion in line]
         if fabric.is_global_zero:
             for condition, line in lines.items():
@@ -139,3 +141,22 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
         counts = torch.tensor([int(step.valid.sum()), len(batch.ids)], dtype=torch.float64)
         rows.append(torch.cat([distances, gained, counts]))
     return torch.stack(rows)
+
+
+def feature_distances(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
+    """Sums over the valid frames, per target, of mean |p - t| and of 1 - cos(p, t).
+
+    Args:
+        predictions: per target (B, T, D), of the student.
+        targets: per target (B, T, D), of the teacher.
+        valid: (B, T) bool.
+
+    Returns:
+        (2, targets) float32: L1 and cosine distances, to be divided by the number of valid frames.
+    """
+    sums = []
+    for prediction, target in zip(predictions, targets):
+        p, t = at_least_float32(prediction), at_least_float32(target)
+        l1, cosine = (p - t).abs().mean(-1), 1 - F.cosine_similarity(p, t, dim=-1)
+        sums.append(torch.stack([one.masked_fill(~valid, 0.0).sum() for one in (l1, cosine)]))
+    return torch.stack(sums, dim=1)

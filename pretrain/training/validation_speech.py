@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,20 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioSource, Condition, Corruptor, RIRSource, SourceSpec
 from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.cuts import FileCut, as_cut
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash, name_hash
 from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
 from robustdistiller.pretrain.data.speech import SpeechCuts, cuts_digest, speech_cuts
-from robustdistiller.pretrain.training.validation import DEFAULT_CONDITIONS, choose_by_hash, hold_out
 
 if TYPE_CHECKING:
     from robustdistiller.pretrain.config.schema import DistillConfig
 
 logger = logging.getLogger(__name__)
 
+#: What is validated when no conditions are given, as far as there are noises and rooms.
+DEFAULT_CONDITIONS = ("clean", "noise:snr_db=5", "reverb", "noise+reverb:snr_db=10")
+
 _BATCH_UTTERANCES = 8
+_LARGEST_SHARE = 0.1  # of the training speech that may be held out
 
 
 class ValidationSpeech:
@@ -112,8 +116,7 @@ def _divide(config: DistillConfig, out_dir: Path, cuts: SpeechCuts) -> tuple[Spe
     listed = cuts.listed
     settings, data = config.validation, config.data
     if settings.speech:
-        manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
-        found, _ = speech_cuts(settings.speech, manifest_dir, data.min_samples)
+        found, _ = speech_cuts(settings.speech, data.lists(out_dir), data.min_samples)
         files = {_file_of(cut) for cut in found} - {None}
         training = cuts.where(lambda cut: _file_of(cut) not in files)
         held = choose_by_hash(found, settings.utterances)
@@ -128,6 +131,38 @@ def _divide(config: DistillConfig, out_dir: Path, cuts: SpeechCuts) -> tuple[Spe
     if not len(training):
         raise ValueError("nothing of data.speech is left to train on; give another validation.speech")
     return training, held
+
+
+def hold_out(cuts: Sequence[Cut], utterances: int) -> tuple[list[Cut], list[Cut]]:
+    """Divide speech into a part to train on, in its order, and a part to validate on.
+
+    Recordings are chosen by the hash of their name, so that the choice does not depend on order or place, and changes
+    little when speech is added. All cuts of a recording go to the same side.
+
+    Args:
+        cuts: all speech.
+        utterances: wanted for validation; fewer are taken where that is more than a tenth of all, but at least one.
+
+    Raises:
+        ValueError: everything is one recording.
+    """
+    recordings = defaultdict(list)
+    for cut in cuts:
+        recordings[_recording_of(cut)].append(cut)
+    wanted = min(utterances, max(int(len(cuts) * _LARGEST_SHARE), 1))
+    held: dict[str, list[Cut]] = {}
+    for name in sorted(recordings, key=name_hash):
+        if sum(map(len, held.values())) >= wanted:
+            break
+        held[name] = recordings[name]
+    training = [cut for cut in cuts if _recording_of(cut) not in held]
+    if not training:
+        raise ValueError("holding out speech leaves none to train on, it is all one recording; give validation.speech")
+    return training, choose_by_hash([cut for group in held.values() for cut in group], wanted)
+
+
+def _recording_of(cut: Cut) -> str:
+    return getattr(cut, "recording_id", None) or cut.id
 
 
 def _file_of(cut: Cut | FileCut) -> str | None:

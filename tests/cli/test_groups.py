@@ -94,7 +94,10 @@ def test_the_base_can_be_a_file_elsewhere(tmp_path):
         (["teacher.ckpt", "speech", "--count", "5"], "5 groups of 4 layers"),
         (["teacher.ckpt", "nowhere", "--layers", "2,9"], "layers to group: the teacher has no layer 9"),
         (["teacher.ckpt", "speech", "--layers", "2-4"], "--layers '2-4': expected numbers with commas"),
-        (["teacher.ckpt", "speech", "--linkage", "ward"], "linkage 'ward' measures distances"),
+        (
+            ["teacher.ckpt", "speech", "--linkage", "ward"],
+            "linkage: found 'ward', expected 'average', 'complete' or 'single'",
+        ),
         (["teacher.ckpt", "speech", "--base", "distilhubrt"], "unknown recipe 'distilhubrt'"),
         (["teacher.ckpt", "speech", "--device", "cudda"], "cudda"),
         (["teacher.ckpt", "speech", "--device", "cuda:99"], "device 'cuda:99' cannot be used"),

@@ -30,7 +30,7 @@ def cluster_layers(
     Args:
         similarity: (L, L), symmetric, 1 on the diagonal.
         count: groups, 1 to L.
-        linkage: `average`, `complete` or `single`.
+        linkage: `average`, `complete` or `single`. Ward's is not offered: it needs points in space.
         contiguous: merge neighbours only. A merge can then be at a lower dissimilarity than one before it; the tree
             gives it the height of that one, so that heights never fall.
         layers: numbers of the rows, ascending; `None` counts from 1.
@@ -39,9 +39,8 @@ def cluster_layers(
         The groups, each ascending, in the order of their first layer; and the tree, (L - 1, 4) as scipy's `linkage`.
 
     Raises:
-        SettingsError: another linkage, too many groups, or a matrix that does not fit.
+        SettingsError: too many groups, or a matrix that does not fit.
     """
-    check_linkage(linkage)
     similarity = np.asarray(similarity, dtype=np.float64)
     size = len(similarity)
     layers = list(range(1, size + 1)) if layers is None else list(layers)
@@ -64,17 +63,6 @@ def cluster_layers(
     for step, (one, other) in enumerate(tree[: size - count, :2].astype(int).tolist()):
         members[size + step] = sorted(members.pop(one) + members.pop(other))
     return sorted(members.values()), tree
-
-
-def check_linkage(linkage: str) -> None:
-    """Refuse a linkage that is unknown or, as Ward's, takes dissimilarities for distances of points in space."""
-    if linkage in ("ward", "centroid", "median"):
-        raise SettingsError(
-            f"linkage {linkage!r} measures distances of points in space, and layers are known by their similarities "
-            f"only; expected {', '.join(_LINKAGES)}"
-        )
-    if linkage not in _LINKAGES:
-        raise SettingsError(f"unknown linkage {linkage!r}; expected {', '.join(_LINKAGES)}")
 
 
 def _contiguous_tree(dissimilarity: np.ndarray, linkage: str) -> np.ndarray:

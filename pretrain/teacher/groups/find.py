@@ -20,9 +20,10 @@ from torch import Tensor
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count
 from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.teacher.calibration import calibrate
-from robustdistiller.pretrain.teacher.groups.clustering import check_linkage, cluster_layers
+from robustdistiller.pretrain.teacher.groups.clustering import cluster_layers
 from robustdistiller.pretrain.teacher.groups.similarity import SIMILARITIES
 from robustdistiller.pretrain.teacher.protocol import Teacher
 
@@ -43,18 +44,12 @@ class GroupsConfig:
     """
 
     similarity: Literal["cka", "cosine", "cca"] = "cka"
-    linkage: str = "average"
-    count: int = 3
-    calibration_utterances: int = 64
+    linkage: Literal["average", "complete", "single"] = "average"
+    count: Count = 3
+    calibration_utterances: Count = 64
     include_layer_0: bool = False
     layers: tuple[int, ...] | None = None
     contiguous: bool = False
-
-    def __post_init__(self) -> None:
-        check_linkage(self.linkage)
-        for name in ("count", "calibration_utterances"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected at least 1")
 
     def choose_layers(self, num_layers: int) -> list[int]:
         """The layers to group of an encoder of `num_layers`.

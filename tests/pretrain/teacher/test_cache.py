@@ -18,7 +18,7 @@ from robustdistiller.pretrain.teacher import cache_plan as target_plan
 from robustdistiller.pretrain.teacher.cache import CachedTargets, TargetCache, TargetCodec
 from robustdistiller.pretrain.training.errors import DiskFullError
 from robustdistiller.pretrain.training.log import read_history
-from robustdistiller.upstream import SpeechEncoder, save_checkpoint
+from robustdistiller.upstream import SpeechEncoder, load_encoder, save_checkpoint
 
 from ..conftest import TEACHER, assert_equal_states, last_checkpoint
 
@@ -198,6 +198,38 @@ def test_a_run_with_the_cache_is_the_run_without_it(make_config, tmp_path: Path)
     assert found["fp32"] == pytest.approx(found["plain"], rel=2e-5)
     assert found["fp16"] == pytest.approx(found["plain"], rel=1e-3)
     assert found["int8"] == pytest.approx(found["plain"], rel=1e-2) and found["int8"] != found["fp16"]
+
+
+class Taught:
+    """Every batch, and its targets."""
+
+    def on_train_start(self, distiller) -> None:
+        self.batches, teach = [], distiller.teach
+
+        def recorded(batch) -> tuple:
+            targets, units = teach(batch)
+            self.batches.append((batch, [one.clone() for one in targets]))
+            return targets, units
+
+        distiller.teach = recorded
+
+
+def test_targets_of_a_stretch_are_what_the_teacher_says_of_it_alone(make_config, teacher_path, tmp_path: Path) -> None:
+    """Whatever it is batched with, whether it is a whole recording or a part, and whether it was asked for or kept."""
+    taught = Taught()
+    distill(make_config(tmp_path, *TWO_EPOCHS, "targets.cache={dtype: fp32}"), callbacks=[taught])
+    teacher, stretches, kinds = load_encoder(teacher_path).eval(), {}, set()
+    for batch, targets in taught.batches:
+        for row, (name, length) in enumerate(zip(batch.ids, batch.lengths.tolist())):
+            samples = batch.waveforms[row, :length]
+            assert torch.equal(stretches.setdefault(name, samples), samples)
+            with torch.no_grad():
+                states = teacher(samples[None], layers=(2, 4)).hidden_states
+            for target, layer in zip(targets, (2, 4), strict=True):
+                found = target[row, : states[layer].shape[1]]
+                torch.testing.assert_close(found, states[layer][0], rtol=0, atol=1e-5)
+            kinds.add((length == 24000, batch.cached.known[row]))
+    assert kinds == {(cropped, known) for cropped in (False, True) for known in (False, True)}
 
 
 def test_a_run_stopped_and_continued_is_the_same_run(make_config, tmp_path: Path) -> None:

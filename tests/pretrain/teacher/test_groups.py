@@ -150,9 +150,9 @@ def test_the_section_is_built_from_settings() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"count": 0}, "count is 0; expected at least 1"),
-        ({"calibration_utterances": 0}, "calibration_utterances is 0"),
-        ({"linkage": "ward"}, "'ward' measures distances"),
+        ({"count": 0}, "targets.groups.count: found 0, expected at least 1"),
+        ({"calibration_utterances": 0}, "calibration_utterances: found 0"),
+        ({"linkage": "ward"}, "linkage: found 'ward', expected 'average', 'complete' or 'single'"),
         ({"similarity": "rsa"}, "similarity: found 'rsa', expected 'cka', 'cosine' or 'cca'"),
     ],
 )

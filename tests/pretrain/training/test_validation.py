@@ -20,7 +20,8 @@ from robustdistiller.pretrain.data.shards import ShardedSpeech
 from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
 from robustdistiller.pretrain.training import log, stopping, validate
-from robustdistiller.pretrain.training.validation import feature_distances, hold_out
+from robustdistiller.pretrain.training.validate import feature_distances
+from robustdistiller.pretrain.training.validation_speech import hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
 
 from ..conftest import assert_equal_states, last_checkpoint, run_overrides
@@ -227,7 +228,7 @@ def test_speech_in_shards_is_trained_on_as_it_is(make_config, corpus, tmp_path: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["validation.every_steps=0"], r"validation: every_steps is 0, expected 1 or more or null"),
+        (["validation.every_steps=0"], r"validation.every_steps: found 0, expected at least 1 or null"),
         (["validation.conditions=['noise:snr=5']"], r"validation: unknown key 'snr'"),
         (["validation.conditions=[clean,clean]"], r"one or more different conditions"),
     ],
