@@ -73,7 +73,7 @@ def test_bad_override_is_refused_by_name(override: str, message: str) -> None:
             "teachers: found two .*=layers",
         ),
         ("dphubert", ["teachers.two.layers=[4]"], "teachers.two.checkpoint: which model"),
-        ("dphubert", ["teachers.two.checkpoint=a"], "teachers.two.layers is missing"),
+        ("dphubert", ["teachers.two.checkpoint=a"], "teachers.two.layers: found none"),
         (
             "dphubert",
             ["teachers.2:b.layers=[4]", "teachers.2:b.checkpoint=a"],
