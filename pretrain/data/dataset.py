@@ -75,6 +75,11 @@ class Batch:
     counts: bool = True
 
     @property
+    def clean(self) -> Heard:
+        """The speech without corruption."""
+        return Heard(self.waveforms, self.waveforms.new_full((len(self.ids),), math.inf))
+
+    @property
     def seconds(self) -> float:
         """Audio in the batch, without padding."""
         return self.lengths.sum().item() / SAMPLE_RATE_HZ if self.counts else 0.0

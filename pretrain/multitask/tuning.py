@@ -20,7 +20,7 @@ from robustdistiller.pretrain.multitask.heads import HeadsConfig, TaskHeads
 from robustdistiller.pretrain.training.errors import ADVICE, NonFiniteLossError
 from robustdistiller.pretrain.training.loop import Progress, StepReport
 from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule, restore
-from robustdistiller.pretrain.training.step import Hidden, heard
+from robustdistiller.pretrain.training.step import Hidden
 from robustdistiller.upstream import SpeechEncoder
 
 
@@ -69,7 +69,7 @@ class MultitaskTuner(nn.Module):
 
         What is shorter than a frame of the encoder is continued with silence.
         """
-        waveforms, least = heard(batch, batch.corrupted), self.encoder.config.receptive_field
+        waveforms, least = (batch.corrupted or batch.clean).waveforms, self.encoder.config.receptive_field
         waveforms = F.pad(waveforms, (0, max(least - waveforms.shape[1], 0)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             output = self.encoder(waveforms, batch.lengths.clamp_min(least))

@@ -189,7 +189,7 @@ class Distiller(nn.Module):
                 answer = self.target_cache.complete(batch.cached, lambda rows: self._ask_about(batch, rows), frames)
             else:
                 own = batch.second if teaching.hears_own_corruption else None
-                answer = self._ask(teaching, heard(batch, own), batch.lengths)
+                answer = self._ask(teaching, (own or batch.clean).waveforms, batch.lengths)
             if index == 0 and self.units is not None:
                 *answer, units = answer
                 units = shifted(units.unsqueeze(-1), teaching.shift, num_frames).squeeze(-1).long()
@@ -232,8 +232,8 @@ class Distiller(nn.Module):
 
     def hear(self, lesson: Lesson, view: Heard | None, global_step: int = 0) -> Step:
         """What the student makes of a batch in one of its views, beside the targets: all that objectives look at."""
-        batch = lesson.batch
-        student_input = heard(batch, view)
+        batch, view = lesson.batch, view or lesson.batch.clean
+        student_input = view.waveforms
         mask = None if lesson.mask is None else lesson.mask.to(student_input.device, non_blocking=True)
         if mask is None:
             output = self.student(student_input, batch.lengths)
@@ -241,7 +241,7 @@ class Distiller(nn.Module):
             output = masked_forward(self.student, student_input, batch.lengths, mask, self.mask_embedding)
         second = clean = None
         if "second_view" in self.needs and batch.second is not None:
-            second = self.student(heard(batch, batch.second), batch.lengths)
+            second = self.student(batch.second.waveforms, batch.lengths)
         if "clean_view" in self.needs:
             with torch.no_grad():
                 clean = self.student(batch.waveforms, batch.lengths)
@@ -255,8 +255,8 @@ class Distiller(nn.Module):
             predictions=[prediction for part in self.targets for prediction in part.of_student(output)],
             targets=lesson.targets,
             valid=valid_frames(frame_lengths, output.projected.shape[1]),
-            snr_db=_snr_db(batch, view),
-            teacher_snr_db=_snr_db(batch, own),
+            snr_db=view.snr_db,
+            teacher_snr_db=(own or batch.clean).snr_db,
             second=second,
             clean=clean,
             mask=mask,
@@ -318,11 +318,6 @@ class Distiller(nn.Module):
         return targets if units is None else [*targets, units.assign(output.hidden_states[units.layer])]
 
 
-def heard(batch: Batch, view: Heard | None) -> Tensor:
-    """The speech of a batch in one of its views, clean without one: (B, samples)."""
-    return batch.waveforms if view is None else view.waveforms
-
-
 def _teaching(config: DistillConfig, name: str, model: Teacher, student: SpeechEncoder) -> Teaching:
     options = config.teachers[name] if name else config.teacher
     targets = config.targets
@@ -352,7 +347,3 @@ def _failure(step: Step, values: Mapping[str, Tensor]) -> Callable[[], str]:
         )
 
     return describe
-
-
-def _snr_db(batch: Batch, view: Heard | None) -> Tensor:
-    return batch.waveforms.new_full((len(batch.ids),), torch.inf) if view is None else view.snr_db
