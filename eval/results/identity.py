@@ -1,6 +1,6 @@
 """Which number a record is: what makes two records the same cell, and two cells comparable. The only place for it.
 
-A cell is system x head x task x test set (split, fold, number of items) x seed x condition x rules. Only contents count:
+A cell is system x head x task x test set (split, fold, items) x seed x condition x rules. Only contents count:
 digests of files and of samples, never the names of folders, labels or machines.
 """
 

@@ -22,9 +22,7 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import slug
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
-from robustdistiller.eval.conditions.manifest import (
-    SUFFIX,
-)
+from robustdistiller.eval.conditions.manifest import SUFFIX
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
@@ -74,17 +72,10 @@ class Evaluation:
     """One head under several conditions; called with its runner.
 
     Attributes:
-        task: of the head.
+        task, quick: of the head.
         note: beside the head.
         corruptors: conditions in the order of their evaluation, each with what carries it out (None for clean audio).
-        sources: of all of them.
-        split: that is evaluated.
-        records: folder of records.
-        policy: one of `results.files.POLICIES`.
-        label: name of the upstream in tables.
-        examples: utterances to write; none by default.
-        save_manifests: folder for manifests, or None.
-        quick: the part that is evaluated; None for the whole split.
+        sources, split, records, policy, label, examples, save_manifests: as `evaluate.evaluate_head` takes them.
         found: one record for each condition, once it is evaluated or taken from disk.
     """
 
@@ -102,11 +93,7 @@ class Evaluation:
     found: list[Record] = field(default_factory=list)
 
     def __call__(self, runner: HeadRunner) -> None:
-        """Evaluate each condition. One that fails has a record that says so, and is raised after the others.
-
-        Args:
-            runner: with head and upstream loaded.
-        """
+        """Evaluate each condition. One that fails has a record that says so, and is raised after the others."""
         if not runner.upstream.trainable and runner.init_ckpt:
             self.note.require_upstream(runner.upstream_facts, Path(runner.args.init_ckpt).parent)
         expert = runner.downstream.model
@@ -151,14 +138,7 @@ class Evaluation:
 
 
 class _Run:
-    """The evaluation of one cell.
-
-    Args:
-        evaluation: that it belongs to.
-        runner: with head and upstream loaded.
-        cell: what is known about it.
-        corruptor: of its condition; None for clean audio.
-    """
+    """The evaluation of one cell, of which `cell` says what is known before."""
 
     def __init__(self, evaluation: Evaluation, runner: HeadRunner, cell: Record, corruptor: Corruptor | None) -> None:
         self.evaluation, self.runner, self.cell, self.corruptor = evaluation, runner, cell, corruptor

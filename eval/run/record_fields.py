@@ -12,10 +12,9 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.identity import made_digest
-from robustdistiller.eval.run.cache.source_code import upstream_code
 from robustdistiller.eval.run.head_checkpoint import head_digest
 from robustdistiller.eval.run.head_note import HeadNote
-from robustdistiller.eval.run.run_info import git_state, tf32_enabled, versions
+from robustdistiller.eval.run.run_info import git_state, tf32_enabled, upstream_code, versions
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks.rules import ARGUMENTS, CLEAN, deviations, split
@@ -39,14 +38,7 @@ def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
 
 
 def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> dict[str, Any]:
-    """The head, how it was trained, and in what that is not the benchmark's way.
-
-    Args:
-        runner: with the head loaded.
-        task: of the head.
-        note: beside the head.
-        quick: label of the part of the data that is evaluated; empty for all of it.
-    """
+    """The head, how it was trained, and in what that is not the benchmark's way."""
     args, config = runner.args, runner.config_as_given
     made = {name: getattr(args, name, None) for name in (*ARGUMENTS, "seed")}
     cached = {"training": note.features, "evaluation": runner.cached.features if runner.cached else ""}

@@ -17,7 +17,7 @@ from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.entries import register
 
 
-def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> HeadRunner:
+def run_s3prl(args: Namespace, config: Mapping[str, Any], threads: int | None = None, **options: Any) -> HeadRunner:
     """Run s3prl's own ``main`` on settings that are given as values.
 
     Of its module, three names are replaced during the call: what reads the command line, the runner's class, and
@@ -26,6 +26,7 @@ def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> Hea
     Args:
         args: settings, as s3prl's command line gives them; its mode is what is done.
         config: configuration; left as it is.
+        threads: of PyTorch on the CPU during the call; None leaves them as they are.
         options: keyword arguments of :class:`HeadRunner`.
 
     Returns:
@@ -49,8 +50,8 @@ def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> Hea
         copied = args.upstream_model_config  # beside the head, where it is a file
         return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
 
-    # Some packages that experts import draw from Python's generator while they are imported: once in a process, and not
-    # where the package was imported before. s3prl seeds first and imports then; a head must not depend on that.
+    # Some packages that experts import draw from Python's generator, once in a process. s3prl seeds first and imports
+    # then; a head must not depend on what was imported before.
     if options.get("task") is None or not options["task"].expert:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
@@ -58,8 +59,13 @@ def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> Hea
     # s3prl asks PyTorch for a GPU without looking at its device.
     no_gpu = {"is_available": lambda: False} if str(args.device) == "cpu" else {}
     replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
-    with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
-        run_downstream.main()
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads or threads_before)
+    try:
+        with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
+            run_downstream.main()
+    finally:
+        torch.set_num_threads(threads_before)
     return runners[0]
 
 

@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
-from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.dependence import UTTERANCE
+from robustdistiller.eval.run.cache.loaders import ReadAhead, announcing
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
@@ -32,18 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class ScoreLogger:
-    """Stands where s3prl's experts expect a TensorBoard writer, and keeps the scalars.
-
-    Args:
-        writer: the TensorBoard writer behind it, which everything is handed on to; None without one.
-
-    Example:
-        >>> scores = ScoreLogger()
-        >>> scores.add_scalar("fluent_commands/test-acc", 0.5, global_step=0)
-        >>> scores.add_audio("mixture", [0.0])
-        >>> scores.scalars
-        {'fluent_commands/test-acc': 0.5}
-    """
+    """Stands where s3prl's experts expect a TensorBoard writer, keeps the scalars, and hands all on to a writer."""
 
     def __init__(self, writer: Any = None) -> None:
         self.scalars: dict[str, float] = {}
@@ -169,8 +160,11 @@ class HeadRunner:
             self.upstream.model = self.cached
 
     def ahead(self, loader: Any) -> Any:
-        """A loader whose batches' features are computed together, where that was asked for."""
-        return self.cached.ahead(loader) if self.cached else loader
+        """A loader whose batches' features are computed together, where that was asked for and changes nothing."""
+        cached = self.cached
+        if cached is None or not cached.read_ahead_s or cached.depends_on != UTTERANCE:
+            return loader
+        return ReadAhead(loader, cached)
 
     def train(self) -> None:
         """s3prl's training, from its begin or from where a checkpoint stopped."""
@@ -181,7 +175,7 @@ class HeadRunner:
         loaders = self.training.wrap(loaders, split) if self.training else loaders
         loaders = self.exact.in_place(loaders, split)
         self._open_cache()
-        expert.get_dataloader = self.cached.announcing(loaders) if self.cached else loaders
+        expert.get_dataloader = announcing(loaders, self.cached) if self.cached else loaders
         if self.note is not None:
             self._begin_note()
         try:

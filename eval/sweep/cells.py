@@ -18,8 +18,7 @@ from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.run_info import read_options, versions
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry, UpstreamEntry
 from robustdistiller.eval.tasks.rules import Split, deviations, split
-from robustdistiller.upstream import ModelName, checkpoint_digest
-from robustdistiller.upstream.s3prl.entries import find_checkpoint
+from robustdistiller.upstream import ModelName
 
 # What of a head's free settings changes nothing in it.
 _NOT_OF_THE_HEAD = ("lr", "num_workers", "max_workers", "log_step", "max_keep", "eval_batch_size", "eval_batchsize")
@@ -227,7 +226,7 @@ class Cell:
             upstream_options=upstream.options,
             checkpoint=ModelName.short_of(upstream.entry.checkpoint),
             checkpoint_digest=upstream.weights or loaded.get("weights", ""),
-            checkpoint_digest_of="file" if upstream.weights else loaded.get("weights_of", "none"),
+            checkpoint_digest_of=loaded.get("weights_of", "file" if upstream.weights else "none"),
             parameters=loaded.get("parameters"),
             task=task.code,
             downstream=task.downstream,
@@ -357,7 +356,6 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
 
 def _weights(entry: UpstreamEntry) -> str:
     try:  # downloaded now: heads are kept by this digest, on machines that may have no network
-        path = find_checkpoint(entry.name, entry.checkpoint)
-        return "" if path is None else checkpoint_digest(path)
+        return entry.weights()
     except (FileNotFoundError, ValueError) as error:
         raise SweepError(f"upstream {entry.label}: {error}") from error

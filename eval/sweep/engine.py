@@ -1,7 +1,7 @@
 """Jobs and who does them: a folder with what is to be done, its log and how it ended; done in whatever process.
 
 A job is done by this process (:class:`InProcess`), by a pool of processes (:mod:`pool`) or by SLURM (:mod:`slurm`);
-all three call :func:`do_job` with the job's folder and nothing else.
+the processes of the last two call :func:`do_job` with the job's folder and nothing else.
 """
 
 from __future__ import annotations
@@ -84,12 +84,16 @@ class Job:
         return Outcome.read(self.folder)
 
     def write(self) -> None:
-        """Put it into its folder, without an outcome; the log of an earlier attempt is kept beside."""
+        """Put it into its folder, for another process to do."""
+        self.clear()
+        write_bytes(self.folder / WORK_FILE, cloudpickle.dumps(self.work))  # tasks may hold functions of the user's
+
+    def clear(self) -> None:
+        """Make its folder, without an outcome; the log of an earlier attempt is kept beside."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / OUTCOME_FILE).unlink(missing_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.txt"))
-        write_bytes(self.folder / WORK_FILE, cloudpickle.dumps(self.work))  # tasks may hold functions of the user's
 
 
 class Engine(Protocol):
@@ -154,8 +158,8 @@ def run_jobs(
         raise
 
 
-def do_job(folder: Path) -> Outcome:
-    """Do the work of a job's folder and leave its outcome there.
+def do_job(folder: Path, work: Callable[[Path], Mapping[str, Any] | None] | None = None) -> Outcome:
+    """Do the work of a job, by default what its folder holds, and leave the outcome in the folder.
 
     Whatever goes wrong becomes the outcome, except an interruption, which leaves none.
     """
@@ -165,7 +169,7 @@ def do_job(folder: Path) -> Outcome:
         return round(time.monotonic() - started, 3)
 
     try:
-        work = pickle.loads((folder / WORK_FILE).read_bytes())
+        work = work or pickle.loads((folder / WORK_FILE).read_bytes())
         result = dict(work(folder) or {})
         return Outcome("done", "", wall_s(), result).write(folder)
     except (Exception, SystemExit) as error:
@@ -193,9 +197,9 @@ class InProcess:
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """Do the first of these jobs."""
         job = jobs[0]
-        job.write()
+        job.clear()
         with captured(job.log):
-            self._ended.append((job, do_job(job.folder)))
+            self._ended.append((job, do_job(job.folder, job.work)))
         return [job]
 
     def poll(self) -> list[tuple[Job, Outcome]]:

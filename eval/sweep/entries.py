@@ -13,8 +13,8 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks import configs as task_configs
-from robustdistiller.upstream import ModelName
-from robustdistiller.upstream.s3prl.entries import entry_of
+from robustdistiller.upstream import ModelName, checkpoint_digest
+from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint
 
 # Settings that s3prl reads where they are given, though no shipped configuration has them.
 _EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.train_dataloader")
@@ -62,6 +62,15 @@ class UpstreamEntry:
     def spec(self) -> Upstream:
         """As heads are trained on it."""
         return Upstream(self.name, self.checkpoint, self.options, self.label, self.feature_selection, self.layer)
+
+    def weights(self) -> str:
+        """SHA-256 of its checkpoint, which is downloaded if need be; empty where it fetches its own weights.
+
+        Raises:
+            FileNotFoundError, ValueError: it is not to be had.
+        """
+        path = find_checkpoint(self.name, self.checkpoint)
+        return "" if path is None else checkpoint_digest(path)
 
 
 @dataclass

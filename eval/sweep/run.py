@@ -304,6 +304,7 @@ class Sweep:
             device=self.config.job_device,
             features=self.config.feature_plan,
             quick=group.quick,
+            threads=self.config.executor.threads,
         )
 
     def _selection(self, group: Group) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import soundfile
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records, record_files
-from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, UpstreamEntry, sweep
 from robustdistiller.eval.sweep.plan import Timings, estimate
 from robustdistiller.eval.sweep.view import progress_table, summary
