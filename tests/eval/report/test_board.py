@@ -293,6 +293,39 @@ def test_equal_labels_are_told_apart(folder):
     assert names == ["teacher", "student (robustdistiller_local bbbbbbbb)", "student (robustdistiller_local dddddddd)"]
 
 
+def test_heads_that_read_one_layer_are_a_system_of_their_own(folder):
+    """Their records differ in the rules only; each keeps its name, its cells and its row."""
+    for layer in (3, 11):
+        one_layer = {
+            "non_standard": [f"upstream_layer_selection is {layer}, not None"],
+            "rules_digest": f"{layer:064d}",
+        }
+        boards.write_answers(folder, "student", gain=0.01 * layer, **one_layer)
+    board = alone(folder)
+    assert [row.name for row in board.rows] == ["teacher", "student", "student, layer 11", "student, layer 3"]
+    assert all(len(row.cells) == 4 and not any(cell.remarks for cell in row.cells.values()) for row in board.rows)
+    assert board.row("student, layer 3").detail.endswith("layer 3") and board.row("student").is_standard
+    assert not any("are not shown" in note for note in board.notes)
+
+
+def test_layers_that_a_task_leaves_free_are_told_apart_where_there_are_several(tmp_path):
+    def write(split, layer, value):
+        mtwv = {"task": "QbE", "split": split, "metrics": [Metric("mtwv", value, True)]}
+        how = {"settings": {"upstream_layer_selection": layer}, "head_digest": f"{layer or 0:064x}"}
+        write_record(tmp_path, boards.record("student", **mtwv, **how))
+
+    for layer in (None, 8, 9):
+        write("dev", layer, 0.01 * (layer or 1))
+    write("eval", 9, 0.05)
+    board = alone(tmp_path)
+    found = {row.name: {column.split: cell.value for column, cell in row.cells.items()} for row in board.rows}
+    assert found == {
+        "student": {"dev": 0.01, "eval": 0.05},
+        "student, layer 8": {"dev": 0.08},
+        "student, layer 9": {"dev": 0.09},
+    }
+
+
 def test_an_unfinished_cross_validation_shows_its_folds(tmp_path):
     er = {"task": "ER", "downstream": "emotion", "conditions": {"clean": 0.6}}
     for fold in TASKS["ER"].folds:
@@ -303,6 +336,3 @@ def test_an_unfinished_cross_validation_shows_its_folds(tmp_path):
     assert "fold" not in mean[0].test and mean[1].estimate.interval is not None and len(mean[1].units) == 250
     assert [column.test.partition(",")[0] for column in board.row("part").cells] == ["fold2"]
     assert any("ER is scored by the mean over all its folds" in note for note in board.notes)
-
-
-# Formats

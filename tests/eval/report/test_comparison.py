@@ -84,7 +84,7 @@ def test_a_real_difference_of_error_rates_is_found_among_many_conditions(tmp_pat
             metric = Metric("wer", kept.metrics["wer"].value, False, "%")
             one = boards.record(label, condition, task="ASR", split="test-clean", metrics=[metric], outcomes=pointer)
             path = write_record(tmp_path, one)
-            (tmp_path / pointer["file"]).rename(path.with_name(pointer["file"]))
+            (tmp_path / pointer.file).rename(path.with_name(pointer.file))
     found = compare("worse", "better", [tmp_path]).frame
     assert len(found) == 61 and (found.better == "better").all() and found.p_adjusted.max() < 1e-12
 
