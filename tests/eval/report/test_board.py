@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.report.page.html import page_data
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import clean_grid, grids
 from robustdistiller.eval.results.files import record_path, write_record
@@ -109,8 +110,8 @@ def test_values_intervals_and_summaries(folder):
     assert low < student["clean"].value < high
     (summary,) = board.summaries(board.columns[0].group)
     corrupted = [cell.value for title, cell in student.items() if title != "clean"]
-    assert summary.rows["student"].mean.value == pytest.approx(sum(corrupted) / 3)
-    assert summary.rows["teacher"].normalised.value == pytest.approx(100)
+    assert summary.rows["student"]["mean"].value == pytest.approx(sum(corrupted) / 3)
+    assert summary.rows["teacher"]["% of teacher's"].value == pytest.approx(100)
     assert re.fullmatch(r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]", grid.rows[1][1])
     assert (0, 1) in grid.best and (1, 1) not in grid.best  # the teacher is better
 
@@ -156,7 +157,7 @@ def test_an_unfinished_sweep_over_seeds_has_a_board(folder):
     # Summaries are over the seed that all conditions have.
     (summary,) = board.summaries(board.columns[0].group)
     first = [cell.values[1337] for title, cell in cells(board, "student").items() if title != "clean"]
-    assert summary.rows["student"].mean.value == pytest.approx(sum(first) / 3)
+    assert summary.rows["student"]["mean"].value == pytest.approx(sum(first) / 3)
 
 
 def test_conditions_that_not_all_have_are_shown_but_not_summed_up(folder):
@@ -167,6 +168,16 @@ def test_conditions_that_not_all_have_are_shown_but_not_summed_up(folder):
     assert set(summary.rows) == {"teacher", "student", "late"}
     _, grid = grids(board)
     assert "Summaries of teacher, late, student: over what these systems share: noise 10 dB." in grid.notes
+
+
+def test_a_published_system_of_the_same_name_has_no_summaries_of_ours(tmp_path):
+    boards.write_answers(tmp_path, "DPHuBERT", items=3793)
+    board = leaderboard([tmp_path])
+    _, grid, *_ = grids(board)
+    means = {row[0]: row[grid.header.index("mean")] for row in grid.rows}
+    assert means["DPHuBERT †"] == "-" != means["DPHuBERT"]
+    robust = {row["published"]: row["robust"] for row in page_data(board)["rows"] if row["name"] == "DPHuBERT"}
+    assert robust[False] and not robust[True]
 
 
 def test_a_small_test_set_stands_beside_the_official_one(tmp_path):
