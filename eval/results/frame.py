@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ _OF_RECORDS = (
     *("train_condition", "quick", "status", "step", "learning_rate", "start_utc", "duration_s"),
 )
 _WHOLE_NUMBERS = ("layer", "parameters", "macs", "seed", "items", "step")
-# Records that agree in these are attempts at one number: one of them counts.
+# Records that agree in these, and whose test sets have as many items, are attempts at one number: one of them counts.
 _NUMBER = ["system", "task", "split", "fold", "seed", "condition_id", "rules"]
 
 
@@ -90,7 +91,7 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
     _adopt(rows, "rules", "rules_digest", ("task", "non_standard"))
     _adopt(rows, "condition_id", "sources", ("condition", "draws"))
     _find_systems(rows)
-    frame = pd.DataFrame(rows, columns=[*_COLUMNS, "free_layer"])
+    frame = pd.DataFrame(rows, columns=[*_COLUMNS, "free_layer", "items_expected"])
     _tell_layers_apart(frame)
     # One label, size and cost for each system: the newest that is known.
     shared = ["label", "parameters", "macs"]
@@ -98,9 +99,7 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
     renamed, label = _renamed(folders), frame.label
     for name in (frame.system, frame.weights.str[:_DIGITS], frame.weights, frame.label):  # the last goes first
         label = name.map(renamed).fillna(label)
-    counts = frame.assign(ok=frame.status == "ok").sort_values(["ok", "start_utc"], kind="stable")
-    counts = counts.drop_duplicates(_NUMBER, keep="last")
-    frame = frame.assign(label=label, superseded=~frame.path.isin(counts.path))
+    frame = frame.assign(label=label, superseded=~frame.path.isin(_that_count(frame)))
     return _typed(pd.concat([frame.sort_values("path", kind="stable"), pd.DataFrame(broken)], ignore_index=True))
 
 
@@ -115,7 +114,8 @@ def mean_over_folds(frame: pd.DataFrame) -> pd.DataFrame:
     counted = frame[(frame.status == "ok") & ~frame.superseded & (frame.fold != "")]
     keys = [name for name in _NUMBER if name != "fold"]
     means = []
-    for _, folds in counted.groupby([*keys, "metric"], sort=False):
+    for _, folds in counted.sort_values("items", kind="stable").groupby([*keys, "metric"], sort=False):
+        folds = folds.drop_duplicates("fold", keep="last").sort_index()  # the largest test set of each
         first = folds.iloc[0]
         if set(folds.fold) != set(folds_of(first.task)):
             continue
@@ -159,6 +159,7 @@ def _rows(record: Record, cell: CellId, path: Path) -> list[dict[str, Any]]:
         "condition_id": cell.condition[:_DIGITS],
         "draws": record.manifest_digest,
         "items": record.items_scored,
+        "items_expected": record.items_expected,
         "official": _is_official(record.task, record.split, record.fold, record.items_scored),
         "non_standard": None if record.non_standard is None else tuple(record.non_standard),
         "rules": cell.rules[:_DIGITS],
@@ -226,6 +227,20 @@ def _tell_layers_apart(frame: pd.DataFrame) -> None:
     for row in frame[apart].itertuples():
         layer = int(row.free_layer)
         frame.loc[row.Index, ["system", "layer"]] = made_digest(system=row.system, layer=layer)[:_DIGITS], layer
+
+
+def _that_count(frame: pd.DataFrame) -> set[str]:
+    """Of attempts at one number the newest finished one, else the newest; one for each size of its test set."""
+    best: dict[tuple, dict[float | None, str]] = defaultdict(dict)
+    for row in frame.assign(ok=frame.status == "ok").sort_values(["ok", "start_utc"], kind="stable").itertuples():
+        number = tuple(getattr(row, name) for name in _NUMBER)
+        by_size = best[number]
+        if pd.isna(row.items_expected):  # it failed before its test set was read, which may be any of them
+            best[number] = dict.fromkeys(by_size or [None], row.path)
+        else:
+            by_size.pop(None, None)
+            by_size[row.items_expected] = row.path
+    return {path for by_size in best.values() for path in by_size.values()}
 
 
 def _renamed(folders: Iterable[Path]) -> dict[str, str]:
