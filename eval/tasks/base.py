@@ -38,7 +38,7 @@ class Task:
         rules: how heads are trained, chosen and scored, and what a standard run may not change.
         data: ``package.module:NAME`` of what must lie on disk, for ``robustdistiller prepare``; empty without.
         packages: import names needed beyond the core, given as ``import name: pip name``.
-        tools: system tools needed.
+        needs_sox: s3prl reads its audio with SoX.
         matches: whether a configuration of `downstream` is of this task, where several tasks share one downstream.
         corruption: what of a batch ``(waveforms, *others)`` is corrupted. ``waveforms``: they are utterances;
             ``recordings``: they are parts of recordings, which are corrupted whole, so that upstreams of any frame rate
@@ -87,7 +87,7 @@ class Task:
     rules: Rules = field(default_factory=Rules)
     data: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
-    tools: tuple[str, ...] = ()
+    needs_sox: bool = False
     matches: Callable[[Mapping[str, Any]], bool] = field(default=bool, compare=False)
     corruption: str = "waveforms"
     id_position: int | None = 1

@@ -45,7 +45,7 @@ TASK = Task(
         free_arguments=("upstream_layer_selection",),
     ),
     packages={"dtw": "dtw-python", "lxml": "lxml"},
-    tools=("sox",),
+    needs_sox=True,
     id_position=0,
     scored_in_pairs=True,
     score=_score,

@@ -43,7 +43,24 @@ class Registry(Mapping[str, Task]):
         return len(self._all())
 
     def register(self, task: Task) -> Task:
-        """Add a task; see :func:`register`."""
+        """Add a task: its code works from then on wherever a task is named, and so do conditions, records and tables.
+
+        Args:
+            task: the task; an equal one may be there already, or what a CSV file held before it was changed.
+
+        Returns:
+            The same task.
+
+        Raises:
+            ValueError: another task has this code.
+
+        Example:
+            >>> from robustdistiller.eval.tasks import Metric
+            >>> accuracy = Metric("accuracy", "acc", higher_is_better=True)
+            >>> register(Task("IC", "my intents", "my_intents", (accuracy,), config={}))
+            Traceback (most recent call last):
+            ValueError: there is a task IC already (intent classification, Fluent Speech Commands); give 'my inten...
+        """
         known = {code.lower(): other for code, other in self._all().items()}.get(task.code.lower())
         if known is not None and known != task and not is_same_table(known, task):
             raise ValueError(f"there is a task {known.code} already ({known.title}); give {task.title!r} another code")
@@ -70,29 +87,7 @@ TASKS = Registry(
         *(asr.ASR_LM, st.TASK, se.SE, se.SE2, ss.SS, ss.SS2),
     ]
 )
-
-
-def register(task: Task) -> Task:
-    """Add a task: its code works from then on wherever a task is named, and so do conditions, records and tables.
-
-    Args:
-        task: the task; an equal one may be there already, or what a CSV file held before it was changed.
-
-    Returns:
-        The same task.
-
-    Raises:
-        ValueError: another task has this code.
-
-    Example:
-        >>> from robustdistiller.eval.tasks import Metric
-        >>> accuracy = Metric("accuracy", "acc", higher_is_better=True)
-        >>> register(Task("IC", "my intents", "my_intents", (accuracy,), config={}))
-        Traceback (most recent call last):
-        ValueError: there is a task IC already (intent classification, Fluent Speech Commands); give 'my intents' \
-another code
-    """
-    return TASKS.register(task)
+register = TASKS.register
 
 
 def get(name: str) -> Task:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.written import flatten
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
 from robustdistiller.eval.tasks.parts import Rules
@@ -100,7 +101,7 @@ def split(
     rules, fixed, free = task.rules, {}, {}
     roots = {root.key.removeprefix("config.") for root in task.roots}
     vocabularies = {key.removeprefix("config.") for key in vocabulary_paths(task)}
-    settings, standard = (dict(_leaves(_selected(one))) for one in (config, load_config(task)))
+    settings, standard = _settings(config), _settings(load_config(task))
     batch = next((key for key in settings if key.rsplit(".", 1)[-1] in _BATCH_SIZES), None)
     updates = {batch, _ACCUMULATION} if batch and task.trainable else set()
     for key, value in settings.items():
@@ -131,32 +132,22 @@ def split(
     return Split({**fixed, **{name: value for name, value in extras.items() if value}}, free)
 
 
-def deviations(
-    task: Task,
-    config: Mapping[str, Any],
-    arguments: Mapping[str, Any],
-    *,
-    train_condition: str = CLEAN,
-    features: str | Mapping[str, str] = "",
-    quick: str = "",
-) -> list[str]:
+def deviations(task: Task, run: Split) -> list[str]:
     """What of a run is not as the benchmark prescribes, one phrase each; empty for a standard run.
 
     Args:
-        task, config, arguments, train_condition, features, quick: as for :func:`split`.
+        task: the registry entry.
+        run: its settings, from :func:`split`.
 
     Example:
         >>> from robustdistiller.eval import tasks
-        >>> run = load_config(tasks.get("IC"))
-        >>> run["optimizer"]["lr"], run["runner"]["total_steps"] = 1e-2, 4000
-        >>> run["downstream_expert"]["datarc"]["train_batch_size"] = 8
-        >>> deviations(tasks.get("IC"), run, {"upstream_trainable": True})
-        ['runner.total_steps is 4000, not 200000', 'utterances_per_update is 8, not 32', \
-'upstream_trainable is True, not False']
+        >>> config = load_config(tasks.get("IC"))
+        >>> config["optimizer"]["lr"], config["runner"]["total_steps"] = 1e-2, 4000
+        >>> deviations(tasks.get("IC"), split(tasks.get("IC"), config, {"upstream_trainable": True}))
+        ['runner.total_steps is 4000, not 200000', 'upstream_trainable is True, not False']
     """
-    rules, run = task.rules, {"train_condition": train_condition, "features": features, "quick": quick}
+    rules, ours = task.rules, run.fixed
     standard = split(task, load_config(task), {}).fixed | {key: list(names) for key, names in rules.files.items()}
-    ours = split(task, config, arguments, **run).fixed
     found = [f"{task.code} is {rules.not_superb}"] if rules.not_superb else []
     for key in dict.fromkeys([*standard, *ours]):
         given, expected = ours.get(key), standard.get(key, ARGUMENTS.get(key))
@@ -191,8 +182,8 @@ def _phrase(key: str, given: Any, expected: Any, rules: Rules) -> str:
     return f"{key} is {given}, not {'left out' if expected is None and key not in ARGUMENTS else expected}"
 
 
-def _selected(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without blocks of model settings that it does not select, which s3prl never reads."""
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings, without blocks of model settings that the configuration does not select: s3prl reads none."""
     expert = dict(config.get("downstream_expert") or {})
     for name in {"modelrc", "model"} & set(expert):
         section = dict(expert[name] or {})
@@ -202,15 +193,7 @@ def _selected(config: Mapping[str, Any]) -> dict[str, Any]:
                 kept = {k: v for k, v in blocks.items() if k == chosen or not isinstance(v, Mapping)}
                 section = {**section, place: kept} if place else kept
         expert[name] = section
-    return {**config, "downstream_expert": expert}
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    return {key: value for key, value in flatten({**config, "downstream_expert": expert}).items() if value != {}}
 
 
 def _is_free(key: str, value: Any, task: Task) -> bool:
