@@ -28,12 +28,14 @@ class Check:
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Raise what is wrong; otherwise what was loaded: digest of the weights, what it is of, parameters."""
         from robustdistiller.eval.run.run_info import identify_weights
-        from robustdistiller.eval.run.specs import chosen_device
         from robustdistiller.upstream.contract import examine, open_upstream, require
+        from robustdistiller.upstream.device import usable_device
 
         given = self.upstream
-        upstream = given.module or open_upstream(given.name, given.checkpoint, given.options)
-        findings = examine(upstream, chosen_device(self.device))
+        upstream = given.module
+        if upstream is None:
+            upstream = open_upstream(given.name, given.checkpoint, given.options)
+        findings = examine(upstream, str(usable_device(self.device)))
         for finding in findings:
             logger.info("%s: %s", finding.name, finding.found)
         require(findings)
