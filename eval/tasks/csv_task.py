@@ -22,7 +22,7 @@ import numpy as np
 from robustdistiller.common.names import nearest
 from robustdistiller.common.written import merge
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, has_setting, last_parts, lookup
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, last_parts, lookup
 
 DOWNSTREAM = "robustdistiller_csv"
 _DATA = "downstream_expert.datarc"
@@ -108,7 +108,7 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
             *(f"{counts[split]} items{how}" for split in SPLITS),
             score="accuracy; the checkpoint that is best on dev, scored once on test",
         ),
-        matches=partial(has_setting, f"{_DATA}.digest", digest),
+        told_by=(f"{_DATA}.digest", digest),
         speaker=partial(_speaker_in, speakers),
         pooled_head=True,
         item_counts={"test": counts["test"]},

@@ -42,7 +42,6 @@ TASK = Task(
         dev="dev queries: the layer is chosen on them",
         test="eval queries",
         score="maximum term weighted value, of the layer that is best on dev",
-        free_arguments=("upstream_layer_selection",),
     ),
     packages={"dtw": "dtw-python", "lxml": "lxml"},
     needs_sox=True,

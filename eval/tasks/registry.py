@@ -15,6 +15,7 @@ from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.tasks import asr, asv, er, ic, ks, pr, qbe, sd, se, sf, sid, ss, st
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.csv_task import DOWNSTREAM, csv_task, is_same_table, task_of_config
+from robustdistiller.eval.tasks.parts import lookup
 
 ENTRY_POINTS = "robustdistiller.tasks"
 
@@ -145,5 +146,7 @@ def identify(downstream: str, config: Mapping[str, Any]) -> Task | None:
         >>> identify("ctc", {"downstream_expert": {"corpus": {"name": "snips"}}}).code
         'SF'
     """
-    known = next((t for t in TASKS.values() if t.downstream == downstream and t.matches(config)), None)
+    same = [task for task in TASKS.values() if task.downstream == downstream]
+    told = [task for task in same if task.told_by and str(lookup(config, task.told_by[0])).lower() == task.told_by[1]]
+    known = next(iter(told or [task for task in same if task.told_by is None]), None)
     return task_of_config(config) if known is None and downstream == DOWNSTREAM else known

@@ -18,7 +18,6 @@ from typing import Any
 from robustdistiller.common.written import flatten
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
-from robustdistiller.eval.tasks.parts import Rules
 
 #: Settings that a run of any task may choose, by their full or their last name: where data lies, how fast it is read,
 #: how often something is saved or printed.
@@ -33,6 +32,7 @@ FREE = (
     "runner.save_step",
     "runner.max_keep",
     "downstream_expert.datarc.train_meta_data",  # s3prl never reads it
+    "downstream_expert.datarc.frame_shift",  # SD: s3prl notes the upstream's own here
     "downstream_expert.scorerc.save_predictions",
 )
 #: How features reach the head: command-line settings of s3prl, with the values that the benchmark prescribes.
@@ -117,9 +117,11 @@ def split(
             fixed[key] = _plain(value)
     if updates:
         fixed["utterances_per_update"] = _product(settings[batch], settings.get(_ACCUMULATION) or 1)
+    # s3prl names the fold by the variant; without a head the layer is what is chosen.
+    chosen = {"downstream_variant": bool(task.folds), "upstream_layer_selection": not task.trainable}
     for name, standard in ARGUMENTS.items():
         given = arguments.get(name)
-        if name in rules.free_arguments:
+        if chosen.get(name):
             free |= {} if given is None else {name: _plain(given)}
         elif given is not None and given != standard:
             fixed[name] = _plain(given)
@@ -152,7 +154,7 @@ def deviations(task: Task, run: Split) -> list[str]:
     for key in dict.fromkeys([*standard, *ours]):
         given, expected = ours.get(key), standard.get(key, ARGUMENTS.get(key))
         if given != expected and not (given is None and key in rules.files):
-            found.append(_phrase(key, given, expected, rules))
+            found.append(_phrase(key, given, expected, task))
     return found
 
 
@@ -166,16 +168,16 @@ def test_set_deviations(task: Task, split: str, items: int | None, fold: str = "
     return [f"the {split} set has {items} items, not {official}"] if known and items != official else []
 
 
-def _phrase(key: str, given: Any, expected: Any, rules: Rules) -> str:
+def _phrase(key: str, given: Any, expected: Any, task: Task) -> str:
     if key == "train_condition":
         return f"the head was trained under {given}, not on clean audio"
     if key == "features":
         return "the head was given features that were kept in half precision"
     if key == "quick":
         return f"a quick look ({given}), not the full task"
-    if key in rules.allowed:
-        return f"{key} is {given}, not one of {', '.join(map(str, rules.allowed[key]))}"
-    if key in rules.files:
+    if _is_fold(key, task):
+        return f"{key} is {given}, not one of {', '.join(task.folds)}"
+    if key in task.rules.files:
         return f"{key} names {', '.join(given)}, not {', '.join(expected)}"
     if str(expected).startswith("sha256:"):
         return f"{key} has other contents than the benchmark's"
@@ -197,12 +199,15 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_free(key: str, value: Any, task: Task) -> bool:
-    rules = task.rules
-    if key in rules.allowed:
-        return value in rules.allowed[key]
+    if _is_fold(key, task):
+        return value in task.folds
     if key.startswith("runner.") and not task.trainable:  # about training
         return True
-    return any(key == name or key.rsplit(".", 1)[-1] == name for name in (*FREE, *rules.free))
+    return key in FREE or key.rsplit(".", 1)[-1] in FREE
+
+
+def _is_fold(key: str, task: Task) -> bool:
+    return bool(task.folds) and key == task.fold_key.removeprefix("config.")
 
 
 def _product(batch: Any, accumulation: Any) -> Any:
