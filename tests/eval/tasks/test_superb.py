@@ -51,7 +51,7 @@ def values(published, system):
 
 def reproduced(published) -> list[str]:
     """Systems whose printed score the formula gives, to within the rounding of the printed single numbers."""
-    return [s for s, printed in LEADERBOARD.items() if abs(superb_score(values(published, s)).total - printed) < 0.6]
+    return [s for s, printed in LEADERBOARD.items() if abs(superb_score(values(published, s)) - printed) < 0.6]
 
 
 def test_superb_s_of_every_system_on_the_leaderboard(published):
@@ -63,7 +63,7 @@ def test_superb_s_of_the_star_table_to_its_rounding(published):
     printed = [r for r in published.results if r.metric == "superb_s" and r.source == "star-table"]
     assert len(printed) == 10
     for one in printed:
-        assert superb_score(values(published, one.system)).total == pytest.approx(one.value, abs=2), one
+        assert superb_score(values(published, one.system)) == pytest.approx(one.value, abs=2), one
 
 
 @pytest.mark.parametrize("key", [(task, metric) for task in PAPER_TASKS for metric in points_of(task)])
@@ -81,7 +81,6 @@ def test_points_of_a_task_are_the_mean_over_its_metrics(published):
     found = values(published, "DPHuBERT")
     f1, cer = (86.86 - 69.64) / (89.81 - 69.64), (28.26 - 52.94) / (21.76 - 52.94)
     assert task_points("SF", found) == pytest.approx(500 * (f1 + cer))
-    assert set(superb_score(found).tasks) == set(PAPER_TASKS)
 
 
 def test_a_score_over_other_tasks_is_refused(published):
@@ -90,10 +89,6 @@ def test_a_score_over_other_tasks_is_refused(published):
         superb_score({key: value for key, value in found.items() if key != ("SF", "slot_value_cer")})
     with pytest.raises(ScoreError, match="missing: ST, SE, SS"):
         superb_score(found, PUBLIC_TASKS)
-    with pytest.raises(ScoreError, match="no task 'XX'"):
-        scores.metrics_of("XX")
-    with pytest.raises(ScoreError, match="by slot_type_f1 and slot_value_cer, not by 'accuracy'"):
-        scores.metric_points("SF", "accuracy", 1.0)
 
 
 def test_overall_mean_gives_every_printed_value(published):
