@@ -123,7 +123,7 @@ def check_on_tasks(
 
 def _examine(code: str, folder: Path, given: Mapping[str, Any], threads: int) -> TaskCheck:
     needs = look_at(tasks.get(code))
-    if not needs.ok:
+    if needs.missing:
         why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
         return TaskCheck(code, "skipped", why)
     started = time.monotonic()

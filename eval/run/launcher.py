@@ -38,7 +38,7 @@ from robustdistiller.upstream.device import usable_device
 logger = logging.getLogger(__name__)
 
 # What -e takes from the checkpoint even when it is typed, and what it does not; both as s3prl has it.
-_TAKEN_FROM_CHECKPOINT = [
+_TAKEN_FROM_CHECKPOINT = {
     "upstream",
     "upstream_ckpt",
     "upstream_model_config",
@@ -46,8 +46,8 @@ _TAKEN_FROM_CHECKPOINT = [
     "expdir",
     "seed",
     "config",
-]
-_NOT_FROM_CHECKPOINT = ["mode", "evaluate_split", "override", "backend", "local_rank", "past_exp", "device"]
+}
+_NOT_FROM_CHECKPOINT = {"mode", "evaluate_split", "override", "backend", "local_rank", "past_exp", "device"}
 # Of `CachePlan`, in its order.
 _FEATURES = ("feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s", "feature_cache_conditions")
 
@@ -193,12 +193,11 @@ def _of_checkpoint(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[st
         raise RunError(f"-e {args.past_exp}: no checkpoint that can be read in this folder")
     states = read_checkpoint(path)
     stored = {key: value for key, value in vars(states["Args"]).items() if key not in _NOT_FROM_CHECKPOINT}
-    for name in _TAKEN_FROM_CHECKPOINT:
-        if name in typed:
-            logger.warning(
-                "%s is ignored: with -e it comes from the checkpoint. To change it: -o \"args.%s='%s'\"",
-                *(name, name, getattr(args, name)),
-            )
+    for name in sorted(typed & _TAKEN_FROM_CHECKPOINT):
+        logger.warning(
+            "%s is ignored: with -e it comes from the checkpoint. To change it: -o \"args.%s='%s'\"",
+            *(name, name, getattr(args, name)),
+        )
     merged = Namespace(**{**vars(args), **stored})
     merged.past_exp = merged.init_ckpt = str(path)
     return merged, states["Config"]

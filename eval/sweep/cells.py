@@ -251,7 +251,7 @@ class Cell:
             status="failed",
             reason=reason,
             quick=quick,
-            non_standard=deviations(task, group.config, upstream.arguments, quick=quick),
+            non_standard=deviations(task, group.settings),
         )
 
 

@@ -48,7 +48,7 @@ def test_checkpoints_of_one_training_are_cells_of_their_own(spec, tmp_path):
 
 
 def test_the_threads_of_a_process_do_not_change_a_head(head_spec, tmp_path):
-    """In small batches too the last digits depend on them: processes of a pool had other heads than a single one."""
+    """The last digits depend on them: processes of a pool had other heads than a single process."""
     before, found = torch.get_num_threads(), set()
     try:
         for threads in (1, 3):
@@ -249,7 +249,7 @@ def test_ctrl_c_ends_with_130_and_the_training_goes_on(spec, toy_student, tmp_pa
 
 
 def test_untrained_heads_are_known_by_how_they_are_made(head_spec, tmp_path):
-    if "sox" in tasks.get("QbE").tools and not Path("/usr/bin/sox").exists():
+    if tasks.get("QbE").needs_sox and not Path("/usr/bin/sox").exists():
         pytest.skip("sox is not installed: s3prl resamples with it")
     spec = head_spec("QbE", tmp_path / "head")
     first, other = (
