@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.common.process import ProcessDied, call_apart, usable_cores
+from robustdistiller.common.process import ProcessDied, call_apart
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check.toy_corpora import BUILDERS
 from robustdistiller.eval.tasks.needs import look_at
@@ -109,7 +109,7 @@ def check_on_tasks(
 
     def examine(code: str) -> TaskCheck:
         given = {"upstream": upstream, "checkpoint": checkpoint, "options": options, "steps": steps, "device": device}
-        result = _examine(code, folder.resolve() / code, given, threads=max(1, usable_cores() // jobs))
+        result = _examine(code, folder.resolve() / code, given)
         on_result(result)
         return result
 
@@ -121,7 +121,7 @@ def check_on_tasks(
             raise
 
 
-def _examine(code: str, folder: Path, given: Mapping[str, Any], threads: int) -> TaskCheck:
+def _examine(code: str, folder: Path, given: Mapping[str, Any]) -> TaskCheck:
     needs = look_at(tasks.get(code))
     if needs.missing:
         why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
@@ -129,7 +129,7 @@ def _examine(code: str, folder: Path, given: Mapping[str, Any], threads: int) ->
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
-    environment = {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     one_task = "robustdistiller.eval.check.one_task:examine"
     try:
         given = {**given, "task": code, "folder": str(folder)}

@@ -83,7 +83,6 @@ def evaluate_head(
         note.selection = dict(selection)
     corruptors = _corruptors(spec, conditions, sources, corruption_seed, manifests)
     evaluation = Evaluation(
-        task=task,
         note=note,
         corruptors=corruptors,
         sources=sources,
@@ -93,7 +92,6 @@ def evaluate_head(
         label=label or spec.upstream.label,
         examples=examples or AudioExamples(),
         save_manifests=Path(save_manifests) if save_manifests else None,
-        quick=spec.quick,
     )
     try:
         spec.fetch_upstream()
@@ -105,16 +103,8 @@ def evaluate_head(
             "-o \"args.upstream_ckpt='NEW_NAME'\""
         ) from error
     path = str(checkpoint) if checkpoint else None
-    run_s3prl(
-        spec.arguments("evaluate", evaluate_split=split, past_exp=path if states else None, init_ckpt=path),
-        spec.config,
-        task=spec.task,
-        module=spec.upstream.module,
-        feature_plan=spec.features,
-        quick=spec.quick,
-        threads=spec.threads,
-        evaluation=evaluation if task else None,
-    )
+    loaded = {"past_exp": path if states else None, "init_ckpt": path}
+    run_s3prl(spec, "evaluate", evaluation=evaluation if task else None, evaluate_split=split, **loaded)
     return evaluation.found
 
 

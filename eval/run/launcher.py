@@ -117,7 +117,7 @@ def launch(argv: Sequence[str]) -> None:
         )
     else:
         spec.check()
-        run_s3prl(args, spec.config)
+        run_s3prl(spec, args.mode)
 
 
 def _refuse_misplaced(args: Namespace, typed: set[str], ours: dict[str, Any]) -> None:

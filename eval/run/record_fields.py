@@ -16,7 +16,6 @@ from robustdistiller.eval.run.head_checkpoint import head_digest
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.run_info import git_state, tf32_enabled, upstream_code, versions
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
-from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks.rules import ARGUMENTS, CLEAN, deviations, split
 from robustdistiller.upstream import ModelName
 
@@ -37,14 +36,14 @@ def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
     }
 
 
-def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> dict[str, Any]:
+def head_fields(runner: HeadRunner, note: HeadNote) -> dict[str, Any]:
     """The head, how it was trained, and in what that is not the benchmark's way."""
-    args, config = runner.args, runner.config_as_given
+    task, args, config = runner.task, runner.args, runner.config_as_given
     made = {name: getattr(args, name, None) for name in (*ARGUMENTS, "seed")}
     cached = {"training": note.features, "evaluation": runner.cached.features if runner.cached else ""}
     cached = {when: what for when, what in cached.items() if what}
     train_condition = note.train_condition["train_condition"] if note.train_condition else CLEAN
-    quick = quick or note.quick
+    quick = runner.spec.quick.label if runner.spec.quick else note.quick
     rules = split(task, config, vars(args), train_condition=train_condition, features=cached, quick=quick)
     weights = getattr(runner.featurizer.model, "weights", None)
     return {
@@ -91,14 +90,3 @@ def machine_fields(runner: HeadRunner) -> dict[str, Any]:
         "tf32": tf32_enabled(),
         "start_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-#: Of a cell that is not evaluated yet.
-UNDONE = {
-    "metrics": [],
-    "status": "failed",
-    "reason": "not evaluated",
-    "items_expected": None,
-    "items_scored": 0,
-    "duration_s": 0.0,
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,19 +68,10 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
         note.finished, note.threads = False, note.threads or threads
         logger.info("Going on from step %d of %d (%s)", start[1]["Step"], spec.total_steps, start[0].name)
     path = None if start is None else str(start[0])
-    runner = run_s3prl(
-        spec.arguments("train", past_exp=path, init_ckpt=path),
-        spec.quick.shorten(spec.config) if spec.quick else spec.config,
-        task=spec.task,
-        module=spec.upstream.module,
-        feature_plan=spec.features,
-        quick=spec.quick,
-        threads=note.threads,  # a training that goes on keeps its own
-        training=training,
-        note=note,
-    )
-    runner.note.finished = True
-    runner.note.write(spec.folder)
+    spec = dataclasses.replace(spec, threads=note.threads)  # a training that goes on keeps its own
+    run_s3prl(spec, "train", training=training, note=note, past_exp=path, init_ckpt=path)
+    note.finished = True
+    note.write(spec.folder)
     return trained_head(spec)
 
 

@@ -25,6 +25,7 @@ from robustdistiller.eval.run.head_checkpoint import find_head
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
+from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, export_checkpoint, save_checkpoint
 from robustdistiller.upstream.pretrained import resolve as resolving
@@ -197,7 +198,8 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_not
         pass
 
     args = Namespace(expdir=str(tmp_path), mode="train", device="cpu")
-    runner = Runner(args, {}, note=HeadNote())
+    spec = HeadSpec(Upstream("fbank"), None, {}, tmp_path)
+    runner = Runner(args, {}, spec, note=HeadNote())
     assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
     assert calls == [("dev", 2)]
     assert written == [(("fluent_commands/dev-acc", 0.25), {"global_step": 2})]
