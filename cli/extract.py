@@ -56,7 +56,7 @@ def extract(
     head: Annotated[Path | None, typer.Option(help="s3prl's head checkpoint, for --layer weighted.")] = None,
     format_: Annotated[Literal["npy", "safetensors"], typer.Option("--format", help="Kind of file.")] = "npy",
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Type stored.")] = "float32",
-    device: Device = None,
+    device: Device = "auto",
     batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
 ) -> int:

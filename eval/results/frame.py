@@ -28,7 +28,7 @@ _COLUMNS = (
     *("rules", "head", "step", "learning_rate", "start_utc", "duration_s", "superseded", "schema_unknown", "path"),
 )
 _WHOLE_NUMBERS = ("parameters", "macs", "seed", "items", "step")
-# Records that agree in these are attempts at one number: one of them counts.
+# Records that agree in these, and whose test sets have as many items, are attempts at one number: one of them counts.
 _NUMBER = ("system", "task", "split", "fold", "seed", "condition_id", "rules")
 
 
@@ -145,6 +145,7 @@ def _line(record: Record, path: Path) -> dict[str, Any]:
         "draws": record.manifest_digest,
         "metrics": [_metric(record, one) for one in record.metrics or [_main_metric(record.task)]],
         "items": record.items_scored,
+        "items_expected": record.items_expected,
         "official": _is_official(record.task, record.split, record.fold, record.items_scored),
         "non_standard": None if record.non_standard is None else tuple(record.non_standard),
         "rules": cell.rules[:_DIGITS],
@@ -223,9 +224,12 @@ def _supersede(lines: list[dict[str, Any]]) -> None:
     for line in lines:
         numbers[tuple(line[key] for key in _NUMBER)].append(line)
     for attempts in numbers.values():
-        counts = max(attempts, key=lambda line: (line["status"] == "ok", line["start_utc"]))
+        counts = []
+        for size in {line["items_expected"] for line in attempts} - {None} or {None}:
+            fitting = [line for line in attempts if line["items_expected"] in (size, None)]  # None: it failed before
+            counts.append(max(fitting, key=lambda line: (line["status"] == "ok", line["start_utc"])))
         for line in attempts:
-            line["superseded"] = line is not counts
+            line["superseded"] = not any(line is one for one in counts)
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

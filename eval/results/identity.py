@@ -1,7 +1,7 @@
 """Which number a record is: what makes two records the same cell, and two cells comparable. The only place for it.
 
-A cell is system x head x task x split x fold x seed x condition x rules. Only contents count: digests of files and of
-samples, never the names of folders, labels or machines.
+A cell is system x head x task x test set (split, fold, number of items) x seed x condition x rules. Only contents count:
+digests of files and of samples, never the names of folders, labels or machines.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ class CellId:
         condition: of :func:`condition_digest`.
         head: digest of the evaluated head, see `Record.head_digest`.
         rules: digest of what the task's rules fix, as the run has it.
+        items: of the test set; None where that is not known.
 
     Example:
         >>> from robustdistiller.eval.results.record import example_record
         >>> cell = cell_id(example_record(condition="noise:snr_db=5", seed=7))
         >>> cell.path("records", "noise:snr_db=5").as_posix()
-        'records/fbank/none/IC/noise~snr_db=5@cfc2f4a4/test-seed7-0759e2c9.json'
+        'records/fbank/none/IC/noise~snr_db=5@cfc2f4a4/test-seed7-c548f03f.json'
     """
 
     system: SystemId
@@ -68,6 +69,7 @@ class CellId:
     condition: str
     head: str
     rules: str
+    items: int | None
 
     def digest(self) -> str:
         """SHA-256 of all fields."""
@@ -104,6 +106,7 @@ def cell_id(record: Record) -> CellId:
         condition=condition_digest(record.condition, record.sources, record.corruption_seed),
         head=record.head_digest or made_digest(settings=record.settings, step=record.step),
         rules=record.rules_digest or _rules_told(record),
+        items=record.items_expected,
     )
 
 

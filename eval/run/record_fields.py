@@ -92,11 +92,10 @@ def condition_fields(condition: Condition, corruptor: Corruptor | None, sources:
 def machine_fields(runner: HeadRunner) -> dict[str, Any]:
     """What computes it, and when."""
     device = str(runner.args.device)
-    named = device.startswith("cuda") and torch.cuda.is_available()
     return {
         "versions": versions(),
         "git": git_state(),
-        "device": f"{device} ({torch.cuda.get_device_name(device)})" if named else device,
+        "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "tf32": tf32_enabled(),
         "start_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -130,7 +130,7 @@ class HeadSpec:
             "upstream_layer_selection": self.upstream.layer,
             "expdir": str(self.folder),
             "seed": self.seed,
-            "device": chosen_device(self.device),
+            "device": str(usable_device(self.device)),
         }
         if self._is_of_s3prls_hub:
             values.update(upstream=self.s3prl["upstream"], upstream_ckpt=self.s3prl["upstream_ckpt"])
@@ -193,7 +193,7 @@ class HeadSpec:
         if self.upstream.module is None and not self._is_of_s3prls_hub and not hasattr(hub, name):
             hint = did_you_mean(name, dir(hub), most=3)
             raise RunError(f"unknown upstream {name!r}{hint} (`run_downstream.py -h` lists them under -u)")
-        chosen_device(self.device)
+        usable_device(self.device)
         if self.task is not None:
             require(self.task)
             check_roots(self.task, self.config)
@@ -236,22 +236,6 @@ class TrainedHead:
     head_digest: str
     step: int | None
     dev_score: float | None
-
-
-def chosen_device(device: str) -> str:
-    """``cpu`` or ``cuda[:N]``.
-
-    Args:
-        device: a device, or ``auto`` for a GPU where there is one.
-
-    Raises:
-        ValueError: it cannot be used here.
-
-    Example:
-        >>> chosen_device("cpu")
-        'cpu'
-    """
-    return str(usable_device(None if device == "auto" else device))
 
 
 def _replaced(node: Any, keys: list[str], here: str) -> Any:

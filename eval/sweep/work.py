@@ -33,12 +33,14 @@ class Check:
         """Raise what is wrong; otherwise what was loaded: digests of weights and source code, parameters."""
         from robustdistiller.eval.run.cache.source_code import code_digest, source_files
         from robustdistiller.eval.run.run_info import identify_weights
-        from robustdistiller.eval.run.specs import chosen_device
         from robustdistiller.upstream.contract import examine, open_upstream, require
+        from robustdistiller.upstream.device import usable_device
 
         given = self.upstream
-        upstream = given.module or open_upstream(given.name, given.checkpoint, given.options)
-        findings = examine(upstream, chosen_device(self.device))
+        upstream = given.module
+        if upstream is None:
+            upstream = open_upstream(given.name, given.checkpoint, given.options)
+        findings = examine(upstream, str(usable_device(self.device)))
         for finding in findings:
             logger.info("%s: %s", finding.name, finding.found)
         require(findings)
