@@ -27,6 +27,8 @@ _EXPECTED = {
     "float": "a number",
     "finite": "a finite number",
     "bool": "true or false",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
     "string": "text",
     "list": "a list",
     "tuple": "a list",

@@ -264,7 +264,7 @@ class Cell:
             status="failed",
             reason=reason,
             quick=group.quick,
-            non_standard=deviations(task, group.config, system.arguments, quick=group.quick),
+            non_standard=deviations(task, group.settings),
         )
 
 
