@@ -16,6 +16,7 @@ from robustdistiller.acoustics import Condition
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.eval import tasks as registry
+from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import suite_names
 from robustdistiller.eval.data import look, recipe_of, run
 from robustdistiller.eval.data.plan import MISSING
@@ -24,9 +25,8 @@ from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.run.run_info import identify_weights
 from robustdistiller.eval.run.specs import Upstream
-from robustdistiller.eval.sweep import ExecutorConfig, SweepConfig, TaskEntry, UpstreamEntry, sweep
+from robustdistiller.eval.sweep import ExecutorConfig, Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.tasks import Task
 from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.s3prl.entries import require_entry
@@ -74,7 +74,7 @@ def evaluate(
     device: str = "auto",
     threads: int = 1,
     label: str = "",
-    sources: Mapping[str, Sequence[str]] | None = None,
+    sources: Sources | None = None,
     corruption_seed: int = 0,
     features: CachePlan | None = None,
     policy: str = "reuse",
@@ -106,8 +106,7 @@ def evaluate(
         device: ``cpu``, ``cuda[:N]`` or ``auto``.
         threads: of the CPU; the last digits of heads depend on them.
         label: name of the model in tables.
-        sources: what the conditions draw from, such as ``{"noise": ["/data/musan,split=test"], "rir": [...]}``;
-            otherwise those of the suites, or the shipped ones.
+        sources: noise, rooms, speech and music of the conditions; those of the suites, or the shipped ones, by default.
         corruption_seed: of what is drawn from them.
         features: where the model's features are kept between epochs; by default nowhere.
         policy: ``reuse``, ``rerun`` or ``show`` records that are there.
@@ -144,11 +143,11 @@ def evaluate(
             known = ", ".join(task.code for task in chosen)
             raise ValueError(f"data or settings of {name!r}, which is not among the tasks: {known}")
     root = Path(out).expanduser().absolute()
-    entry = _upstream_entry(model, label)
+    upstream = _upstream(model, label)
     features = features or CachePlan()
     config = SweepConfig(
         out=str(root),
-        upstreams=[entry],
+        upstreams=[upstream],
         tasks=[_task_entry(task, data or {}, overrides or {}, learning_rates, root) for task in chosen],
         conditions=[one.label if isinstance(one, Condition) else one for one in conditions if one not in suites],
         suites=suites,
@@ -164,44 +163,22 @@ def evaluate(
         read_ahead_s=features.read_ahead_s,
         quick=quick,
         executor=ExecutorConfig(threads=threads),
-        **{kind: [str(one) for one in paths] for kind, paths in (sources or {}).items()},
     )
-    with _left_as_it_was(entry.spec.module):
-        found = sweep(config, say=logger.info)
+    with _left_as_it_was(upstream.module):
+        found = Sweep(config, say=logger.info, sources=sources).run()
     if found.failures:
         raise RunFailed("; ".join(found.failures))
     return Results(found.records, root / "records")
 
 
-@dataclass
-class _InMemory(UpstreamEntry):
-    """A module as an upstream of a sweep."""
-
-    module: nn.Module | None = None
-
-    def __post_init__(self) -> None:
-        self.label = self.label or self.name
-
-    @property
-    def spec(self) -> Upstream:
-        return Upstream(**vars(self))
-
-    def weights(self) -> str:
-        return identify_weights(self.module, None)[0]
-
-
-def _upstream_entry(model: str | Path | nn.Module | Upstream, label: str) -> UpstreamEntry:
+def _upstream(model: str | Path | nn.Module | Upstream, label: str) -> Upstream:
     if isinstance(model, nn.Module):
         model = Upstream(type(model).__name__, module=model)
     elif not isinstance(model, Upstream):
         model = Upstream(str(model))
-    values = {one.name: getattr(model, one.name) for one in dataclasses.fields(Upstream)}
-    values["label"] = label or model.label
-    module = values.pop("module")
-    if module is not None:
-        return _InMemory(**values, module=module)
-    require_entry(model.name)
-    return UpstreamEntry(**values)
+    if model.module is None:
+        require_entry(model.name)
+    return dataclasses.replace(model, label=label or model.label)
 
 
 def _is(task: Task, name: str) -> bool:

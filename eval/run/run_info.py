@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,21 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
 
 
 def upstream_code(upstream: nn.Module) -> str:
-    """SHA-256 of the source files that define an upstream's modules, of torch, s3prl and this project left out.
+    """Digest of the source files that define an upstream's modules, see `source_files` and `code_digest`."""
+    return code_digest(source_files(upstream))
 
-    Returns:
-        Empty where no other code is involved, or none that lies in files.
-    """
+
+def source_files(upstream: nn.Module) -> list[str]:
+    """The source files that define an upstream's modules, those of torch, s3prl and this project left out."""
     classes = {base for module in upstream.modules() for base in type(module).__mro__}
     others = [one for one in classes if one.__module__.partition(".")[0] not in _VERSIONED]
     functions = [value for one in others for value in vars(one).values() if hasattr(value, "__code__")]
     files = {function.__code__.co_filename for function in functions}
+    return sorted(file for file in files if Path(file).is_file())
+
+
+def code_digest(files: Iterable[str]) -> str:
+    """SHA-256 of the contents of source files, in hexadecimal; empty where there are none."""
     digests = sorted({file_digest(file) for file in files if Path(file).is_file()})
     return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
 
