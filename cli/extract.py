@@ -47,7 +47,7 @@ Run it again to continue: what is there, and unchanged, is skipped. What cannot 
 """
 
 
-@command(HELP)
+@command(HELP, keeps="what is written")
 def extract(
     upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
     audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO")],

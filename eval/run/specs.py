@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -32,13 +32,13 @@ IN_MEMORY = "in_memory"
 
 @dataclass(frozen=True)
 class Upstream:
-    """An upstream under test.
+    """An upstream under test; in a sweep's file, its name alone or a mapping.
 
     Attributes:
         name: entry of s3prl's hub (``-u``), or what names a model: a path, a URL, ``org/name[@revision]`` on the Hub.
         checkpoint: its weights (``-k``).
         options: its own options file (``-g``).
-        label: name in tables; empty for the name.
+        label: name in tables; empty for the entry's name.
         feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
         layer: a single hidden state instead of the weighted sum (``-l``).
         module: the upstream itself, in memory, instead of an entry: ``forward(list of waveforms)`` gives
@@ -49,6 +49,8 @@ class Upstream:
         Upstream(name='robustdistiller_local', checkpoint='microsoft/wavlm-large', options=None, label='', \
 feature_selection='hidden_states', layer=None, module=None)
     """
+
+    short_form: ClassVar[str] = "name"
 
     name: str
     checkpoint: str | None = None
