@@ -11,7 +11,7 @@ from robustdistiller.eval.conditions.manifest import (
     NOT_DRAWN,
     Manifest,
     ManifestError,
-    facts_of,
+    files_of,
     recordings_of,
     versions,
 )
@@ -28,14 +28,6 @@ class ReplayedCorruptor(Corruptor):
     Raises:
         ManifestError: the condition is another one, or a recording is missing here or differs from the one the
             manifest was made with; the first such file is named.
-
-    Example:
-        >>> live = Corruptor("noise:snr_db=5,noise=white", seed=3)
-        >>> drawn = {"utt-1": {"num_samples": 8, **live.draw("utt-1", 8)}}
-        >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white", utterances=drawn)
-        >>> replayed = ReplayedCorruptor(manifest, Corruptor("noise:snr_db=5,noise=white", seed=4))
-        >>> replayed.draw("utt-1", 8) == live.draw("utt-1", 8)
-        True
     """
 
     def __init__(self, manifest: Manifest, live: Corruptor, origin: str | Path = "the manifest") -> None:
@@ -55,7 +47,7 @@ class ReplayedCorruptor(Corruptor):
                     f"{len(source.names) if source else 0} recordings given; give the sources it was made with: "
                     f"{manifest.sources.get(kind, {}).get('name', 'unknown')}"
                 )
-        for (kind, name), found in facts_of(live, recordings).items():
+        for (kind, name), found in files_of(live, recordings).items():
             expected = manifest.files.get((kind, name))
             if found != expected:
                 path = live.source(kind).piece(name).path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from robustdistiller.common.files import slug, write_text
+from robustdistiller.common.written import flatten
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.parts import DataRoot, lookup
 
@@ -21,23 +22,19 @@ def _folder() -> Path:
     return Path(str(files("robustdistiller.downstream_configs")))
 
 
-def _walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _walk(value, (*path, str(key)))
-    else:
-        yield path, node
+def read_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """A head's configuration as it is written down, see `Task.config`.
 
-
-def _own(task: Task) -> dict[str, Any]:
-    """The task's configuration as it is written down."""
-    if isinstance(task.config, Mapping):
-        return copy.deepcopy(dict(task.config))
-    path = Path(task.config)
+    Raises:
+        FileNotFoundError, ValueError: the file is not there, or is no configuration.
+    """
+    if isinstance(config, Mapping):
+        return copy.deepcopy(dict(config))
+    path = Path(config)
     if path.suffix not in (".yaml", ".yml"):
-        path = _folder() / f"{task.config}.yaml"
+        path = _folder() / f"{config}.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the configuration of the task {task.code}")
+        raise FileNotFoundError(f"{path}: no such file; expected the configuration of a task")
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(config, Mapping) or "downstream_expert" not in config:
         raise ValueError(f"{path}: expected s3prl's settings runner, optimizer and downstream_expert")
@@ -50,8 +47,8 @@ def vocabulary_paths(task: Task) -> dict[str, str]:
     A head trained elsewhere remembers the paths of that machine: the launcher puts these over them.
     """
     return {
-        "config." + ".".join(path): str(_folder() / value)
-        for path, value in _walk(_own(task))
+        f"config.{key}": str(_folder() / value)
+        for key, value in flatten(read_config(task.config)).items()
         if isinstance(value, str) and value.startswith(_VOCABULARIES)
     }
 
@@ -61,13 +58,8 @@ def load_config(task: Task) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError, ValueError: the task names a file that is not there or no configuration.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> load_config(tasks.get("IC"))["runner"]["total_steps"]
-        200000
     """
-    config = _own(task)
+    config = read_config(task.config)
     for key, path in vocabulary_paths(task).items():
         *parents, last = key.removeprefix("config.").split(".")
         node = config
@@ -86,13 +78,12 @@ def write_config(task: Task, folder: str | Path) -> Path:
 
 def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:
     """Data roots of ``task`` that the final ``config`` leaves empty or that do not exist on disk."""
-    missing = []
-    for root in task.roots:
-        value = lookup(config, root.key)
-        paths = value if isinstance(value, (list, tuple)) else [value]
-        if not paths or not all(path is not None and Path(str(path)).exists() for path in paths):
-            missing.append(root)
-    return missing
+
+    def is_there(value: Any) -> bool:
+        paths = value if isinstance(value, list | tuple) else [value]
+        return bool(paths) and all(path is not None and Path(str(path)).exists() for path in paths)
+
+    return [root for root in task.roots if not is_there(lookup(config, root.key))]
 
 
 def check_roots(task: Task, config: Mapping[str, Any]) -> None:
@@ -100,15 +91,6 @@ def check_roots(task: Task, config: Mapping[str, Any]) -> None:
 
     Raises:
         FileNotFoundError: naming each missing root, what belongs there, what was given, and the ``-o`` to type.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> check_roots(tasks.get("IC"), load_config(tasks.get("IC")))
-        Traceback (most recent call last):
-        FileNotFoundError: IC (intent classification, Fluent Speech Commands) needs data that is not there:
-          config.downstream_expert.datarc.file_path is not given; expected data/{train,valid,test}_data.csv and wavs/
-        Add: -o "config.downstream_expert.datarc.file_path='PATH'"
-        To look at a download and make what is not in it: robustdistiller prepare IC ROOT
     """
     missing = missing_roots(task, config)
     if not missing:

@@ -74,7 +74,7 @@ def rules_of(task, settings, arguments, **told):
             node = node.setdefault(part, {})
         node[last] = value
     run = (tasks.get(task), config, dict(arguments))
-    return split(*run, **told), deviations(*run, **told), config.get("optimizer", {}).get("lr")
+    return split(*run, **told), deviations(run[0], split(*run, **told)), config.get("optimizer", {}).get("lr")
 
 
 def record_of(run: Run, folder: Path) -> Record:
