@@ -131,11 +131,6 @@ class SpeechCuts:
         return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def cuts_digest(cuts: Iterable[Cut | FileCut] | SpeechCuts) -> str:
-    """SHA-256 of ids, lengths and shares."""
-    return cuts.digest() if isinstance(cuts, SpeechCuts) else id_digest(cuts)
-
-
 def _passes(
     part: Sequence[Cut | FileCut] | ShardedSpeech, first: int, seed: int, number: int
 ) -> Iterator[tuple[int, Cut | FileCut]]:

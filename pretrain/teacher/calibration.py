@@ -68,7 +68,7 @@ def calibrate(
             lengths = torch.tensor([len(samples) for samples in audio.values()])
             waveforms = pad_sequence(list(audio.values()), batch_first=True).to(device)
             with torch.no_grad():
-                output = teacher(waveforms, lengths, layers=sorted(layers), predict=False)
+                output = teacher(waveforms, lengths, layers=sorted(layers))
                 states = [output.hidden_states[layer] for layer in layers]
                 take(states, valid_frames(output.frame_lengths, states[0].shape[1]))
             read |= {name: len(samples) for name, samples in audio.items()}

@@ -16,7 +16,7 @@ from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import check_data, load_teacher
-from robustdistiller.pretrain.data.speech import cuts_digest
+from robustdistiller.pretrain.data.speech import SpeechCuts
 from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
 from robustdistiller.pretrain.teacher.protocol import Teacher
@@ -32,23 +32,8 @@ from robustdistiller.pretrain.training.validation_speech import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Materials:
-    """What a stage trains and is validated on."""
-
-    cuts: Any
-    corruptor: Corruptor | None
-    validation: ValidationSpeech | None
-    probe: Probe | None
-
-    def describe(self) -> dict[str, Any]:
-        """What defines it, to recognise it after a restart."""
-        return {
-            "speech": cuts_digest(self.cuts),
-            "corruption": self.corruptor and self.corruptor.describe(),
-            "validation": self.validation and self.validation.describe(),
-            "probe": self.probe and self.probe.describe(),
-        }
+Materials = tuple[SpeechCuts, Corruptor | None, ValidationSpeech | None, Probe | None]
+"""Speech to train on, what corrupts it, and what is validated and probed on."""
 
 
 @dataclass
@@ -58,14 +43,29 @@ class Stage:
     Attributes:
         name: of the stage.
         config: of the stage, with everything resolved that was left open.
-        materials: what it is trained and validated on.
+        cuts: speech to train on.
+        corruptor: of the speech.
+        validation: what is validated on.
+        probe: a linear classifier.
         cache: of the first teacher's targets, if they are kept.
     """
 
     name: str
     config: DistillConfig
-    materials: Materials
+    cuts: SpeechCuts
+    corruptor: Corruptor | None
+    validation: ValidationSpeech | None
+    probe: Probe | None
     cache: TargetCache | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What it is trained and validated on, to recognise it after a restart."""
+        return {
+            "speech": self.cuts.digest(),
+            "corruption": self.corruptor and self.corruptor.describe(),
+            "validation": self.validation and self.validation.describe(),
+            "probe": self.probe and self.probe.describe(),
+        }
 
 
 def resolved(config: DistillConfig, stage: str, out_dir: Path) -> DistillConfig:
@@ -113,30 +113,30 @@ def materials_of(config: DistillConfig, out_dir: Path, known: dict[str, Material
         probe = None
         if config.probe.every_steps is not None:
             probe = Probe(config.probe, validation_corruptors(config, corruptor), config.data.max_samples)
-        known[key] = Materials(cuts, corruptor, validation, probe)
+        known[key] = (cuts, corruptor, validation, probe)
     return known[key]
 
 
-def groups_of(config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials) -> Any:
+def groups_of(config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, cuts: SpeechCuts) -> Any:
     """Groups of similar teacher layers, if the recipe asks for them."""
     if config.targets.layers != "auto":
         return None
     options = {"device": fabric.device, "progress": config.trainer.progress}
     _once(fabric, path := out_dir / "groups.json",
-          lambda: find_groups(teacher, materials.cuts, config.targets.groups, config.seed, **options))  # fmt: skip
+          lambda: find_groups(teacher, cuts, config.targets.groups, config.seed, **options))  # fmt: skip
     groups = LayerGroups.load(path).groups
     logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
     return groups
 
 
 def units_of(
-    config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, materials: Materials
+    config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, cuts: SpeechCuts
 ) -> TeacherUnits | None:
     """Units of the teacher, if the recipe asks for them."""
     if config.targets.units is None:
         return None
     _once(fabric, path := out_dir / "units.npz",
-          lambda: find_units(teacher, materials.cuts, config.targets.units, config.seed, fabric.device))  # fmt: skip
+          lambda: find_units(teacher, cuts, config.targets.units, config.seed, fabric.device))  # fmt: skip
     return TeacherUnits.load(path)
 
 

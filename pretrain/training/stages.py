@@ -136,13 +136,13 @@ class _Run:
         with self.fabric.rank_zero_first():  # the others find the headers read
             known: dict[str, Materials] = {}
             materials = {name: materials_of(one, out_dir, known) for name, one in named.items()}
-        heard_first = next(iter(materials.values()))
-        self.groups = groups_of(first, out_dir, self.fabric, self.teachers[""], heard_first)
-        self.units = units_of(first, out_dir, self.fabric, self.teachers[""], heard_first)
+        cuts = next(iter(materials.values()))[0]
+        self.groups = groups_of(first, out_dir, self.fabric, self.teachers[""], cuts)
+        self.units = units_of(first, out_dir, self.fabric, self.teachers[""], cuts)
         if self.groups is not None:
             layers = tuple(map(tuple, self.groups))
             named = {name: replace(one, targets=replace(one.targets, layers=layers)) for name, one in named.items()}
-        self.stages = [Stage(name, one, materials[name]) for name, one in named.items()]
+        self.stages = [Stage(name, one, *materials[name]) for name, one in named.items()]
         student = self._new_student()
         for stage in self.stages:  # every mistake in any stage is told before the first step
             trial = Distiller(
@@ -155,7 +155,7 @@ class _Run:
             "student": student_digest(first.student),
             "groups": self.groups,
             "units": self.units and _digest({"centroids": self.units.centroids}),
-            **{f"{one.name}.{key}": found for one in self.stages for key, found in one.materials.describe().items()},
+            **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
         }
         self.config = replace(config, trainer=first.trainer)
         refuse_other_run(out_dir, self.config, self.identity)
@@ -163,7 +163,7 @@ class _Run:
         with self.fabric.rank_zero_first():
             for stage in self.stages:
                 stage.cache = make_target_cache(
-                    stage.config, out_dir, self.teachers[""], digest, stage.materials.cuts, self.identity["units"]
+                    stage.config, out_dir, self.teachers[""], digest, stage.cuts, self.identity["units"]
                 )
         if self.fabric.is_global_zero:
             remove_leftovers(out_dir)  # of a run that was killed
@@ -224,9 +224,9 @@ class _Run:
             notes["batches_per_step"] = batches_per_step
             checkpoints.save(fabric, {**training.state_dict(), **notes}, best)
 
-        settings, materials = config.trainer, stage.materials
+        settings = config.trainer
         with stop, History(self.out_dir, stage.name, config, fabric, progress) as history:
-            validation = Validation(self.out_dir, stage.name, training, materials.validation, materials.probe, history)
+            validation = Validation(self.out_dir, stage.name, training, stage.validation, stage.probe, history)
             fabric.call("on_train_start", distiller)
             for report in training.steps(self._loader(stage, training, unreadable)):
                 history.add(report)
@@ -284,7 +284,7 @@ class _Run:
             "stage": stage.name,
             "corruption": config.corruption and config.corruption.to_dict(),
             "config": self.config.to_dict(),
-            "identity": stage.materials.describe(),
+            "identity": stage.describe(),
             "step": progress["step"],
             "audio_hours": progress["audio_s"] / 3600,
             "last_losses": lines[-1] if lines else {},
@@ -315,7 +315,7 @@ class _Run:
         config, fabric, distiller = stage.config, self.fabric, training.distiller
         settings = config.trainer
         stream = BatchStream(
-            stage.materials.cuts,
+            stage.cuts,
             config.data.max_samples,
             settings.batch_size,
             settings.batch_seconds,
@@ -328,7 +328,7 @@ class _Run:
             world_size=fabric.world_size,
         )
         dataset = SpeechBatches(
-            stage.materials.corruptor,
+            stage.corruptor,
             distiller.needs_second_view,
             distiller.target_cache,
         )

@@ -14,9 +14,9 @@ from lhotse.cut import Cut
 from robustdistiller.acoustics import AudioSource, Condition, Corruptor, RIRSource, SourceSpec
 from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash, name_hash
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash, id_digest, name_hash
 from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
-from robustdistiller.pretrain.data.speech import SpeechCuts, cuts_digest, speech_cuts
+from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 
 if TYPE_CHECKING:
     from robustdistiller.pretrain.config.schema import DistillConfig
@@ -76,7 +76,7 @@ class ValidationSpeech:
         """What defines it, to recognise the same validation after a restart."""
         cuts = [cut for request in self.requests for cut in request.cuts]
         conditions = {label: corruptor.describe()["sources"] for label, corruptor in self.corruptors.items()}
-        return {"speech": cuts_digest(cuts), "conditions": conditions}
+        return {"speech": id_digest(cuts), "conditions": conditions}
 
 
 def prepare_validation(

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader
 from research.bench.corruption_audio import RATE_HZ, mini_corpus, utterances
 from research.bench.measure import Comparison, Series, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from robustdistiller.pretrain.data.cuts import FileCut, as_cut
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut, id_digest
 from robustdistiller.pretrain.data.dataset import BatchStream, SpeechBatches, make_loader
-from robustdistiller.pretrain.data.speech import cuts_digest, speech_cuts
+from robustdistiller.pretrain.data.speech import speech_cuts
 
 START_UP_TARGET_S = 10.0
 _MAX_SAMPLES = 250_000
@@ -136,7 +136,7 @@ class _Tree:
         """Seconds on the wall, and of work, until the first batch is there: list, headers, digest, buckets, buffer."""
         started = time.perf_counter(), time.process_time()
         cuts = self.cuts()
-        cuts_digest(cuts)
+        id_digest(cuts)
         next(iter(_loader(cuts, 0, 0)))
         return time.perf_counter() - started[0], time.process_time() - started[1]
 
@@ -168,7 +168,7 @@ def _against_lhotse(tree: _Tree, settings: Settings) -> Comparison:
         "peer": lambda: read.update(peer=list(CutSet.from_file(manifest))),
     }
     times = alternate(ways, 1 if settings.quick else min(settings.rounds, 3), warm_up=0, clock=work_clock("cpu"))
-    same = cuts_digest(read["ours"]) == cuts_digest(read["peer"])
+    same = id_digest(read["ours"]) == id_digest(read["peer"])
     return Comparison(
         f"list of {tree.count:,} recordings, known before", "folder listed, files looked up, headers from our cache",
         "lhotse's manifest", times["ours"], times["peer"], f"ids and lengths {'the same' if same else 'DIFFER'}",
