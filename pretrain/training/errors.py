@@ -35,6 +35,9 @@ class RunInterrupted(KeyboardInterrupt):
 
     Attributes:
         exit_code: for a command: 0 when its own time limit stopped it, 130 for a signal.
+
+    >>> RunInterrupted("stopped by SIGINT at step 7 of 10").exit_code
+    130
     """
 
     def __init__(self, message: str, exit_code: int = 130):
