@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, UpstreamEntry, absolute
+from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, absolute
+from robustdistiller.upstream import ModelName
 
 NotNegative = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -93,7 +96,8 @@ class SweepConfig:
         corruption_seed: of the drawn corruption.
         policy: one of `results.files.POLICIES`; what older files say is understood.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        check_upstreams: look at each upstream with two short noises first.
+        check_upstreams: look at each upstream with two short noises first; a later change of its source code is noticed
+            only where that was done.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
         feature_cache_gb: limit of what is kept of each upstream.
@@ -103,12 +107,12 @@ class SweepConfig:
         executor: where the work is done.
 
     Example:
-        >>> SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
+        >>> SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
         0.1
     """
 
     out: str
-    upstreams: list[UpstreamEntry]
+    upstreams: list[Upstream]
     tasks: list[TaskEntry]
     conditions: list[str] = field(default_factory=list)
     suites: list[str] = field(default_factory=list)
@@ -137,16 +141,16 @@ class SweepConfig:
                 raise SweepError(f"{name} is empty; give at least one")
         self.policy = read_policy(self.policy)
         self._check_devices()
-        self._check_feature_plan()
+        self.feature_plan = self._feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
-        for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):
-            for text in texts:
-                try:
-                    Condition.parse(text)
-                except ValueError as error:
-                    raise SweepError(f"conditions: {error}") from error
+        for text in itertools.chain(self.conditions, *(entry.conditions or [] for entry in self.tasks)):
+            try:
+                Condition.parse(text)
+            except ValueError as error:
+                raise SweepError(f"conditions: {error}") from error
+        self.upstreams = [dataclasses.replace(one, label=one.label or _default_label(one)) for one in self.upstreams]
         for what, names in (
-            ("upstreams share the label", [entry.label for entry in self.upstreams]),
+            ("upstreams share the label", [upstream.label for upstream in self.upstreams]),
             ("tasks share the name", [entry.name for entry in self.tasks]),
         ):
             double = sorted({name for name in names if names.count(name) > 1})
@@ -179,19 +183,19 @@ class SweepConfig:
             return self.device
         return kinds.pop() if len(kinds) == 1 else "auto"
 
-    def _check_feature_plan(self) -> None:
-        try:
-            CachePlan(None, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
-        except CacheError as error:
-            raise SweepError(str(error)) from error
-
-    @property
-    def feature_plan(self) -> CachePlan:
+    def _feature_plan(self) -> CachePlan:
         """What becomes of the upstreams' features."""
         folder = str(self.root / "features") if self.feature_cache == "auto" else self.feature_cache
-        kept = absolute(folder) if folder else None
-        options = self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s, self.feature_cache_conditions
-        return CachePlan(kept, *options)
+        try:
+            return CachePlan(
+                absolute(folder) if folder else None,
+                self.feature_cache_dtype,
+                self.feature_cache_gb,
+                self.read_ahead_s,
+                self.feature_cache_conditions,
+            )
+        except CacheError as error:
+            raise SweepError(str(error)) from error
 
     @property
     def quick_look(self) -> Quick | None:
@@ -202,14 +206,6 @@ class SweepConfig:
     def root(self) -> Path:
         """The folder of everything, absolute."""
         return Path(self.out).absolute()
-
-    def with_policy(self, policy: str | None) -> SweepConfig:
-        """The same with another policy; None: as it is.
-
-        Raises:
-            ValueError: there is no such policy.
-        """
-        return self if policy is None else dataclasses.replace(self, policy=policy)
 
     def conditions_of(self, task: TaskEntry) -> tuple[Condition, ...]:
         """The test conditions of a task, each once: its own, or the sweep's and those of its suites.
@@ -236,6 +232,12 @@ class SweepConfig:
             return load_suites(self.suites)
         except SuiteError as error:
             raise SweepError(f"suites: {error}") from error
+
+
+def _default_label(upstream: Upstream) -> str:
+    if upstream.checkpoint is None:
+        return upstream.name
+    return ModelName.parse(upstream.checkpoint, strict=False).label
 
 
 def load(path: str | Path) -> SweepConfig:
