@@ -41,8 +41,8 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
 def accelerate_training(encoder: SpeechEncoder) -> None:
     """Put a faster conv extractor for training on a CPU into ``encoder``, in place; parameters and their names stay.
 
-    An extractor with layer norms, or on log-mel spectra, is left as it is. Forward hooks of single layers of the extractor, as pruning sets
-    them, are not run any more.
+    An extractor with layer norms, or on log-mel spectra, is left as it is. Forward hooks of single layers of the
+    extractor, as pruning sets them, are not run any more.
 
     Args:
         encoder: on the CPU, in float32.

@@ -1,7 +1,7 @@
-"""The front end: convolutions on the waveform (wav2vec 2.0, https://arxiv.org/abs/2006.11477) or on its log-mel spectra.
+"""The front end: waveform to one vector per 20 ms, by convolutions on it or on its log-mel spectra.
 
-Waveform to one vector per 20 ms. SEW's front end, and the squeezed one of FitHuBERT and ARMHuBERT, are other lists of
-convolutions.
+wav2vec 2.0's is the first kind (https://arxiv.org/abs/2006.11477). SEW's, and the squeezed one of FitHuBERT and
+ARMHuBERT, are other lists of convolutions.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Squeeze(nn.Module):
         self.linear = nn.Linear(dim, self.factor * dim) if config.expand_by == "linear" else None
 
     def pool(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        """Means over the valid frames of ``x`` ``(batch, frames, dim)``, zero elsewhere; ``x`` itself before a `conv`."""
+        """Means of the valid frames of ``x`` ``(batch, frames, dim)``; ``x`` itself where a convolution joins."""
         if self.conv is not None:
             return x
         inside = x.new_ones(1, x.shape[1]) if valid is None else valid.to(x.dtype)
