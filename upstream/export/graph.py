@@ -11,6 +11,8 @@ from robustdistiller.upstream.fast.segment_extractor import conv_blocks
 from robustdistiller.upstream.fast.window_statistics import fold
 from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize, pad_ends
 
+FRAME_LENGTHS = "frame_lengths"
+
 
 class EncoderGraph(nn.Module):
     """What :class:`SpeechEncoder` computes in its ``"masked"`` mode, with tensors in and tensors out.
@@ -34,16 +36,8 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, encoder: SpeechEncoder, layers: tuple[int, ...] | None = None, rows: bool = False):
         super().__init__()
-        encoder = _copy(encoder)
+        encoder = exportable(encoder)
         self.config = encoder.config
-        for module in encoder.modules():
-            if parametrize.is_parametrized(module):
-                for name in list(module.parametrizations):
-                    parametrize.remove_parametrizations(module, name)
-        for layer in encoder.transformer.layers:
-            if layer.attention is not None:
-                # Weights spelt out, as for a layer that reuses them: exporters guard the fused kernel's against NaN.
-                layer.attention.lends = True
         self.extractor = _ExtractorGraph(encoder, rows) if self.config.front_end == "conv" else _LogMelGraph(encoder)
         self.encoder = encoder
         names = encoder.state_names()
@@ -71,12 +65,20 @@ class EncoderGraph(nn.Module):
         return [states[layer] for layer in self.layers], frame_lengths
 
 
-def _copy(encoder: SpeechEncoder) -> SpeechEncoder:
-    """A copy that shares no class of a parametrised module with the original, where taking it off would show."""
-    copy = SpeechEncoder(encoder.config)
+def exportable(encoder: SpeechEncoder) -> SpeechEncoder:
+    """A frozen copy of plain tensor operations."""
+    copy = SpeechEncoder(encoder.config)  # a deep copy would share the classes of parametrised modules
     if encoder.heads is None:
         copy.heads = None
     copy.load_state_dict(encoder.state_dict())
+    for module in copy.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
+                parametrize.remove_parametrizations(module, name)
+    for layer in copy.transformer.layers:
+        if layer.attention is not None:
+            # Weights spelt out, as for a layer that reuses them: exporters guard the fused kernel's against NaN.
+            layer.attention.lends = True
     return copy.eval().requires_grad_(False)
 
 
