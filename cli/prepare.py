@@ -20,8 +20,6 @@ from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
 from robustdistiller.eval.tasks.corpora import Corpus
 
 HELP = """
-Look at a task's data, say what is missing, and make the files that s3prl needs and the download does not hold.
-
 \b
   robustdistiller prepare --list                              # all tasks; with a task: its data and rules
   robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
@@ -43,16 +41,12 @@ Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run
 def prepare(
     task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
-    root: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="A further file or folder of the task, repeatable.")
-    ] = None,
+    root: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further root, repeatable.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Look only; write nothing.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Fetch what is free to fetch into ROOT first.")] = False,
     mirror: Annotated[str, typer.Option(metavar="URL", help="Folder of the web to fetch all archives from.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of what is made; default: prepared/TASK.")] = None,
-    show_list: Annotated[
-        bool, typer.Option("--list", help="Show the tasks: data, terms, rules. With a task: all that is known of it.")
-    ] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the tasks; with a task, all about it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
     console = Console(quiet=as_json)
