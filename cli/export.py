@@ -34,7 +34,17 @@ The file takes
 and gives
   layer_1, ...   (batch, frames, dim) float32, by the names of --layers
   frame_lengths  (batch,) int64; frames after these mean nothing
-for any batch and length; an utterance is the same in any batch.
+for any batch and length; an utterance is the same in any batch. Its metadata
+name layers, checkpoint and configuration.
+
+\b
+With --stream the file is a step of streams, any number of them at once:
+  samples        (streams, block) float32; the next step begins `hop` later
+  num_samples    (streams,) int64, samples there are: less at the end
+  begins         (streams,) bool, true where an utterance begins
+  state.NAME     zeros at first, then next.NAME of the step before
+gives layers and frame_lengths as above, of one chunk, and next.NAME. The
+metadata `stream` say hop_samples and block_samples.
 
 ONNX needs: pip install onnx onnxruntime onnxscript
 """
@@ -59,16 +69,32 @@ def export(
         ),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Version of ONNX's operators, 18 to 23.", show_default="20")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write a step of streams, to onnx or onnx-int8-dynamic.")
+    ] = False,
+    chunk_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a step, 20 ms each.", show_default="8: 160 ms")
+    ] = None,
+    left_frames: Annotated[
+        int | None, typer.Option(min=0, help="Frames before a step that attention sees.", show_default="256")
+    ] = None,
+    look_ahead_frames: Annotated[
+        int | None, typer.Option(min=0, help="Frames behind a step that it waits for.", show_default="0")
+    ] = None,
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:
     from robustdistiller.mini.calibration import calibration_speech  # slow to import
-    from robustdistiller.upstream import resolve
+    from robustdistiller.upstream import ChunkOptions, resolve
     from robustdistiller.upstream.export import export_model
 
     static = to == "onnx-int8-static"
     if not static and not calibration is calibration_files is None:
         raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to} measures no ranges")
+    sizes = {"chunk_frames": chunk_frames, "left_frames": left_frames, "look_ahead_frames": look_ahead_frames}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if sizes and not stream:
+        raise ValueError(f"--{next(iter(sizes)).replace('_', '-')} is for streams; give --stream, too")
     exported = export_model(
         resolve(source),
         target,
@@ -80,10 +106,12 @@ def export(
         overwrite=overwrite,
         num_heads=num_heads,
         progress=True,
+        stream=ChunkOptions(**{"chunk_frames": 8, **sizes}) if stream else None,
     )
     deviation = exported.deviation
     typer.echo(f"{exported.path}  {exported.num_bytes / 1e6:.1f} MB: {', '.join(exported.names)}")
+    compared = "streams" if stream else "padded batches"
     typer.echo(
-        f"on random padded batches it is off by at most {deviation.max_relative_error:.1e} of a hidden state's largest "
+        f"on random {compared} it is off by at most {deviation.max_relative_error:.1e} of a hidden state's largest "
         f"value, root mean square {deviation.rms_relative_error:.1e}"
     )

@@ -43,7 +43,7 @@ class Pool:
         workers: int = 0,
         per_device: int = 1,
         memory_gb: float = 0.0,
-        threads: int = 0,
+        threads: int = 1,
         free_memory_gb: Callable[[], float] | None = None,
         grace_s: float = 60.0,
     ) -> None:
@@ -51,11 +51,11 @@ class Pool:
         self._free_gb = free_memory_gb or available_memory_gb
         cores = usable_cores()
         only_cpu = all(device == "cpu" for device in devices)
-        places = (workers or cores) if only_cpu else len(devices) * per_device
-        self.slots = min(workers or cores, places)
+        most = workers or max(1, cores // threads)
+        self.slots = most if only_cpu else min(most, len(devices) * per_device)
         if not workers and memory_gb:
             self.slots = max(1, min(self.slots, int(self._free_gb() // memory_gb)))
-        self._threads = threads or max(1, cores // self.slots)
+        self._threads = threads
         self._running: dict[Path, tuple[Job, subprocess.Popen, str]] = {}
 
     @property
