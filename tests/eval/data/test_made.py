@@ -21,6 +21,7 @@ from robustdistiller.eval.data.librimix import development_set
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.tasks.scoring.diarization import read_reference
+from tests.language_model import asr_language_model
 
 from .downloads import libri2mix, snips_mp3, voicebank, voxceleb1
 
@@ -46,7 +47,7 @@ def test_length_tables_are_those_written_by_hand(toy_corpora, look_at, tmp_path)
 
 def test_the_letter_lexicon_is_spelled_from_the_language_model(toy_corpora, look_at, tmp_path):
     toy_corpora.build("ASR", tmp_path / "data")
-    toy_corpora.asr_language_model(tmp_path)
+    asr_language_model(tmp_path)
     model = tmp_path / "2-gram.arpa"
     plan = look_at("ASR-LM", libri_root=tmp_path / "data", kenlm_model=model)
     made(plan)
