@@ -281,7 +281,7 @@ def expand(sweep: SweepConfig) -> list[Group]:
     for task, conditions, trainings in runs:
         for upstream in upstreams:
             leader = None
-            for seed in sweep.seeds:
+            for seed in upstream.entry.seeds or sweep.seeds:
                 for fold, config, rates in trainings:
                     group = Group(
                         upstream,

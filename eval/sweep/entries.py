@@ -36,6 +36,7 @@ class UpstreamEntry:
         label: name in tables; default: the name, or the checkpoint's file name where there is one.
         feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
         layer: a single hidden state instead of the weighted sum (``-l``).
+        seeds: of its heads, instead of the sweep's.
 
     Example:
         >>> UpstreamEntry("fbank").label, UpstreamEntry("microsoft/wavlm-large").label
@@ -50,6 +51,7 @@ class UpstreamEntry:
     label: str = ""
     feature_selection: str = "hidden_states"
     layer: int | None = None
+    seeds: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.checkpoint is None:

@@ -152,6 +152,11 @@ def test_place_follows_weights_and_settings_but_not_labels_and_data_paths(tmp_pa
     assert len(others | {first}) == 5
 
 
+def test_an_upstream_may_have_seeds_of_its_own(tmp_path):
+    groups = expand(load(file(tmp_path, upstreams=["fbank", {"name": "mel", "seeds": [3]}], seeds=[1, 2])))
+    assert [(group.upstream.entry.label, group.seed) for group in groups] == [("fbank", 1), ("fbank", 2), ("mel", 3)]
+
+
 def test_checkpoints_are_known_by_their_contents_folders_too(tmp_path):
     def place(folder: str, weights: bytes) -> str:
         model = tmp_path / folder
