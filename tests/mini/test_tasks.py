@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
+from robustdistiller.cli.main import app
 from robustdistiller.eval.tasks import get
 from robustdistiller.eval.tasks.csv_task import read_items
 from robustdistiller.mini.tasks import Clip, write_tasks
@@ -44,3 +46,9 @@ def test_clips_of_one_name_get_different_files(tmp_path):
         "audio/a/b-2.flac,no,me,train",
     ]
     assert np.array_equal(soundfile.read(tmp_path / "audio/a/b-2.flac", dtype="int16")[0], samples)
+
+
+def test_the_command_names_the_tasks(corpus):
+    done = CliRunner().invoke(app, ["prepare", "mini", str(corpus.root)])
+    assert done.exit_code == 0, done.output
+    assert all(f"  - {path}\n" in done.output for path in corpus.tasks.values())
