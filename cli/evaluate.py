@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.parameters import AsJson
+from robustdistiller.cli.parameters import AsJson, Device
 
 HELP = """
 Train heads on a model and score them, clean and under noise and reverberation: the short way, in this process.
@@ -31,7 +31,7 @@ For several models, seeds or learning rates, or for a cluster: robustdistiller s
 """
 
 
-@command(HELP, log_level=logging.INFO)
+@command(HELP, log_level=logging.INFO, keeps="what is finished")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name, a path, org/name on the Hub, or an upstream of s3prl's.")],
     task: Annotated[list[str] | None, typer.Option(help="Task and folder of its data.", metavar="TASK=FOLDER")] = None,
@@ -40,7 +40,7 @@ def evaluate(
     suite: Annotated[list[str] | None, typer.Option(help="A list of conditions, such as srb; repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Of the heads, repeatable; default: 1337.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the data, few steps.")] = False,
-    device: Annotated[str, typer.Option(help="Such as cpu or cuda:1; auto: a GPU if there is one.")] = "auto",
+    device: Device = "auto",
     label: Annotated[str, typer.Option(help="Name of the model in tables.")] = "",
     out: Annotated[Path, typer.Option(help="Folder of heads and records.", metavar="DIR")] = Path("exp/evaluate"),
     as_json: AsJson = False,

@@ -47,7 +47,7 @@ Run it again to continue: what is there, and unchanged, is skipped. What cannot 
 """
 
 
-@command(HELP)
+@command(HELP, keeps="what is written")
 def extract(
     upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
     audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO")],
@@ -56,7 +56,7 @@ def extract(
     head: Annotated[Path | None, typer.Option(help="s3prl's head checkpoint, for --layer weighted.")] = None,
     format_: Annotated[Literal["npy", "safetensors"], typer.Option("--format", help="Kind of file.")] = "npy",
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Type stored.")] = "float32",
-    device: Device = None,
+    device: Device = "auto",
     batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
 ) -> int:

@@ -68,7 +68,7 @@ def groups(
     ] = None,
     layer_0: Annotated[bool, typer.Option("--include-layer-0", help="Also group the first layer's input.")] = False,
     base: Annotated[str, typer.Option(help="Recipe that groups.yaml builds on.", metavar="RECIPE")] = "distilhubert",
-    device: Device = None,
+    device: Device = "auto",
 ) -> None:
     from robustdistiller import pretrain  # slow to import
     from robustdistiller.common.settings import read

@@ -8,7 +8,7 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Checkpoint = Annotated[str | None, typer.Option("-k", "--checkpoint", help="Its model, by any kind of name.")]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default: a GPU if there is one.")]
+Device = Annotated[str, typer.Option(help="Such as cpu or cuda:1; auto: a GPU if there is one.")]
 Model = Annotated[
     str, typer.Argument(help="Model: a path, a URL, org/name on the Hub, or a registered name.", metavar="MODEL")
 ]

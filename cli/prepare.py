@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,9 @@ from robustdistiller.cli.printing import say
 from robustdistiller.cli.task_data import show_findings, show_task, show_tasks
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import PrepareError, look, recipe_of, run
-from robustdistiller.eval.data.archives import BACKGROUNDS, Offer
-from robustdistiller.eval.data.fetch import fetch, folder_of, offer_of, to_fetch
+from robustdistiller.eval.data.archives import BACKGROUNDS, archives_of
+from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
+from robustdistiller.eval.tasks.corpora import Corpus
 
 HELP = """
 Look at a task's data, say what is missing, and make the files that s3prl needs and the download does not hold.
@@ -38,7 +40,7 @@ Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run
 """
 
 
-@command(HELP)
+@command(HELP, keeps="what was fetched and made")
 def prepare(
     task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
@@ -64,10 +66,11 @@ def prepare(
         return 0
     if entry is None and background is None:
         raise PrepareError("say which task; robustdistiller prepare --list shows them")
+    roots = _roots(entry, folder, root or []) if entry else {}
     if download:
         if check:
             raise PrepareError("--download writes files, and --check does not; type one of them")
-        _fetch(background or offer_of(entry), folder, mirror, console)
+        _fetch([background] if background else entry.corpora, task, folder, mirror, console)
     elif background or mirror:
         what = f"{task} is fetched, not prepared" if background else "--mirror is for what is fetched"
         raise PrepareError(f"{what}; type the same with --download")
@@ -75,7 +78,6 @@ def prepare(
         say(console, "It serves as --noise or --rir; robustdistiller data says what is in it.")
         return 0
     where = out or Path("prepared") / entry.code
-    roots = _roots(entry, folder, root or [])
     with Console(stderr=True).status(f"Looking at the data of {entry.code} ..."):
         plan = look(entry, roots, where)
     if as_json:
@@ -107,29 +109,34 @@ def _mini(folder: Path, console: Console) -> int:
     return 0
 
 
-def _fetch(offer: Offer, folder: Path | None, mirror: str, console: Console) -> None:
+def _fetch(corpora: Sequence[Corpus], task: str, folder: Path | None, mirror: str, console: Console) -> None:
     """Say what is fetched, from where and under which terms, and fetch it."""
+    archives = archives_of(corpora)
+    if not archives:
+        where = "; ".join(f"{corpus.name} is at {corpus.source} ({corpus.terms})" for corpus in corpora)
+        fix = "get it there, and type the same without --download"
+        raise PrepareError(f"the data of {task} cannot be fetched by a command: {where}; {fix}")
     if folder is None:
-        what = offer.corpora[0].name
-        raise PrepareError(f"--download needs ROOT, the folder that {what} is fetched to; type it after the name")
+        name = corpora[0].name
+        raise PrepareError(f"--download needs ROOT, the folder that {name} is fetched to; type it after the name")
     folder = folder.expanduser()
-    todo = to_fetch(offer, folder)
-    for corpus in offer.corpora if todo else ():
+    todo = to_fetch(archives, folder)
+    for corpus in corpora if todo else ():
         say(console, f"{corpus.name}: {corpus.terms}; {corpus.source}")
     for archive in todo:
         proof = archive.checksum.partition(":")[0].upper() or "size only: no checksum is published"
         say(console, f"  {archive.name}, about {archive.size_gb:.2f} GB ({proof})")
-    done = fetch(offer, folder, mirror, progress=not console.quiet)
-    say(console, f"Fetched: {', '.join(done) or 'nothing, all was there'} (in {folder_of(offer, folder)})")
+    done = fetch(archives, folder, mirror, progress=not console.quiet)
+    say(console, f"Fetched: {', '.join(done) or 'nothing, all was there'} (in {folder_of(archives, folder)})")
 
 
 def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str, list[Path]]:
     """Inputs by name, as typed."""
-    inputs = recipe_of(task).inputs
-    roots = {} if folder is None else {inputs[0].name: [folder.expanduser()]}
+    inputs = list(recipe_of(task).inputs)
+    roots = {} if folder is None else {inputs[0]: [folder.expanduser()]}
     for text in texts:
         name, sign, path = text.partition("=")
         if not sign or not path:
-            raise PrepareError(f"--root {text}: expected NAME=PATH, for example --root {inputs[-1].name}=PATH")
+            raise PrepareError(f"--root {text}: expected NAME=PATH, for example --root {inputs[-1]}=PATH")
         roots.setdefault(name, []).append(Path(path).expanduser())
     return roots

@@ -10,7 +10,8 @@ from rich.table import Table
 from robustdistiller.cli.printing import print_whole, say
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import Plan, recipe_of
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE, Recipe
+from robustdistiller.eval.data.archives import archives_of
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
 from robustdistiller.eval.tasks import configs as task_configs
 
 _MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}
@@ -43,12 +44,13 @@ def show_task(task: tasks.Task, console: Console) -> None:
         if corpus.counts:
             counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
             lines.append(f"    official counts: {counts} ({corpus.counts_source})")
-    recipe = recipe_of(task) if task.data else Recipe((), lambda plan, roots: None)
-    lines += [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if recipe.archives else []
-    lines += ["", "What robustdistiller prepare takes"] if recipe.inputs else []
-    for number, one in enumerate(recipe.inputs):
-        name = "ROOT" if number == 0 else f"--root {one.name}=PATH"
-        lines.append(f"  {name}: {one.what}")
+    lines += (
+        [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if archives_of(task.corpora) else []
+    )
+    inputs = recipe_of(task).inputs if task.data else {}
+    lines += ["", "What robustdistiller prepare takes"] if inputs else []
+    for number, (name, what) in enumerate(inputs.items()):
+        lines.append(f"  {f'--root {name}=PATH' if number else 'ROOT'}: {what}")
     lines += ["", "Rules", f"  trained on: {rules.train}", f"  developed on: {rules.dev}"]
     lines += [f"  tested on: {rules.test}", f"  score: {rules.score}"]
     for metric in task.metrics:

@@ -27,6 +27,8 @@ _EXPECTED = {
     "float": "a number",
     "finite": "a finite number",
     "bool": "true or false",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
     "string": "text",
     "list": "a list",
     "tuple": "a list",
@@ -137,7 +139,8 @@ def override(cls: type, values: Any, overrides: Iterable[str]) -> Any:
 @functools.cache
 def _adapter(cls: type) -> TypeAdapter:
     # A configuration given to a dataclass itself would not reach those within it.
-    return TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid", strict=True))
+    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    return TypeAdapter(tuple[cls], config=config)
 
 
 def _from_command_line(kind: Any, raw: str) -> Any:

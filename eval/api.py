@@ -242,7 +242,7 @@ def _found(task: Task, root: Path, folder: Path) -> Mapping[str, Any]:
     """The data of a task below its folder."""
     if len(task.roots) == 1:
         return {task.roots[0].key.rsplit(".", 1)[-1]: root}
-    plan = look(task, {recipe_of(task).inputs[0].name: [root]}, folder / "prepared" / task.code)
+    plan = look(task, {next(iter(recipe_of(task).inputs)): [root]}, folder / "prepared" / task.code)
     if not plan.ok:
         lacking = next(one for one in plan.findings if one.state == MISSING)
         raise FileNotFoundError(

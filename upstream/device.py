@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 
-def usable_device(name: str | None = None) -> torch.device:
+def usable_device(name: str = "auto") -> torch.device:
     """The device of that name, tried out.
 
     Args:
-        name: such as ``"cpu"`` or ``"cuda:1"``; ``None`` is the first GPU if there is one, else the CPU.
+        name: such as ``"cpu"`` or ``"cuda:1"``; ``"auto"`` is the first GPU if there is one, else the CPU.
 
     Raises:
         ValueError: there is no such device here.
@@ -17,12 +17,12 @@ def usable_device(name: str | None = None) -> torch.device:
     >>> usable_device("cpu")
     device(type='cpu')
     """
-    if name is None:
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used ({reason}); expected such as cpu, cuda or cuda:1") from error
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used ({why}); expected such as cpu, cuda:1 or auto") from error
     return device

@@ -124,7 +124,7 @@ def check_on_tasks(
 
 def _examine(job: Job, threads: int) -> TaskCheck:
     needs = look_at(tasks.get(job.task))
-    if not needs.ok:
+    if needs.missing:
         why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
         return TaskCheck(job.task, "skipped", why)
     folder, started = Path(job.folder), time.monotonic()

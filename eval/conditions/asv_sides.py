@@ -14,25 +14,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-_MARK = "#test"  # behind the file's suffix, where s3prl cuts names off
-
-
-def is_test_side(name: str) -> bool:
-    """Whether a name in a batch is one of the test side."""
-    return name.endswith(_MARK)
+MARK = "#test"  # behind the file's suffix, where s3prl cuts names off
 
 
 class TrialSides(Dataset):
-    """s3prl's dataset of trials with the files of each side apart.
-
-    Args:
-        stock: s3prl's ``SpeakerVerifi_test``.
-
-    Attributes:
-        pair_table: the trials, ``[label, enrolment, marked test]``.
+    """s3prl's ``SpeakerVerifi_test`` with the files of each side apart: trials are ``[label, enrolment, marked test]``.
 
     Example:
-        >>> from types import SimpleNamespace
         >>> files = ["a.wav", "b.wav"]
         >>> class Stock(list):
         ...     dataset, pair_table = files, [["1", "a.wav", "b.wav"], ["0", "b.wav", "a.wav"]]
@@ -49,8 +37,8 @@ class TrialSides(Dataset):
         self.collate_fn = stock.collate_fn
         enrolled = sorted({first for _, first, _ in stock.pair_table})
         tested = sorted({second for _, _, second in stock.pair_table})
-        self.names = [*enrolled, *(name + _MARK for name in tested)]
-        self.pair_table = [[label, first, second + _MARK] for label, first, second in stock.pair_table]
+        self.names = [*enrolled, *(name + MARK for name in tested)]
+        self.pair_table = [[label, first, second + MARK] for label, first, second in stock.pair_table]
         self._place = {path: index for index, path in enumerate(stock.dataset)}
 
     def __len__(self) -> int:
@@ -58,18 +46,13 @@ class TrialSides(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         name = self.names[index]
-        waveform, _ = self.stock[self._place[name.removesuffix(_MARK)]]
+        waveform, _ = self.stock[self._place[name.removesuffix(MARK)]]
         return waveform, name
 
 
 @contextmanager
 def sides_apart(expert: Any, loader: DataLoader) -> Iterator[DataLoader]:
-    """A loader with the sides of the trials apart, and the expert's list of trials to fit, within a ``with`` block.
-
-    Args:
-        expert: s3prl's expert of speaker verification, which scores the trials of its ``test_dataset``.
-        loader: its loader of the test split.
-    """
+    """Within the block, a loader with the sides of the trials apart, and the expert's list of trials to fit."""
     dataset = expert.test_dataset
     sides, trials = TrialSides(dataset), dataset.pair_table
     dataset.pair_table = sides.pair_table

@@ -23,8 +23,15 @@ from torch.utils.data import DataLoader
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.acoustics.corruptor import checked
 from robustdistiller.common.files import slug
-from robustdistiller.eval.conditions.asv_sides import TrialSides, is_test_side
-from robustdistiller.eval.conditions.manifest import Manifest, audio_digest, digest_of, files_of, versions
+from robustdistiller.eval.conditions.asv_sides import MARK, TrialSides
+from robustdistiller.eval.conditions.manifest import (
+    Manifest,
+    audio_digest,
+    digest_of,
+    files_of,
+    recordings_of,
+    versions,
+)
 from robustdistiller.eval.conditions.recordings import recordings_corrupted
 from robustdistiller.eval.tasks import Task
 
@@ -34,9 +41,7 @@ SAMPLE_RATE_HZ = 16_000
 class UtteranceCorruptor:
     """Corrupts one utterance after the other, and keeps what was drawn until it is taken.
 
-    Args:
-        corruptor: what to do to each.
-        keep_clean: of how many utterances the clean audio is kept (per loader worker).
+    Of the first `keep_clean` utterances (of each loader worker) it also keeps the clean audio.
     """
 
     def __init__(self, corruptor: Corruptor, keep_clean: int = 0) -> None:
@@ -66,14 +71,8 @@ class CorruptingCollate:
     """Wraps a collate function: the batch it returns holds corrupted waveforms.
 
     Called with a list of samples it returns ``(waveforms, others, drawn, clean)``, where ``waveforms, *others`` is what
-    the wrapped function returned, ``drawn`` maps utterance ids to their number of samples and the parameters that were
-    drawn, and ``clean`` maps some of them to their audio as it was.
-
-    Args:
-        collate: the loader's own function.
-        corrupt: what to do to each utterance; None leaves the audio as it is.
-        task: where the batch keeps its ids, and whether it holds a mixture's spectrogram.
-        dataset: for mixtures, the dataset whose STFT settings apply.
+    the wrapped function returned, and the rest is of `UtteranceCorruptor.take`. Without `corrupt` the audio stays as it
+    is.
     """
 
     def __init__(self, collate: Callable, corrupt: UtteranceCorruptor | None, task: Task, dataset: Any) -> None:
@@ -87,10 +86,11 @@ class CorruptingCollate:
             samples = [self._corrupted_mixture(sample) for sample in samples]
         waveforms, *others = self.collate(samples)
         if self.task.corruption in ("waveforms", "none"):
-            ids = self.task.utterance_ids(others, len(waveforms)) or [digest_of_audio(wave) for wave in waveforms]
+            # Where the batches carry no ids, an utterance is called by its audio.
+            ids = self.task.utterance_ids(others, len(waveforms)) or [audio_digest(wave, 64) for wave in waveforms]
             spared = [False] * len(ids)
             if isinstance(self.dataset, TrialSides):
-                spared = [not is_test_side(name) for name in others[self.task.id_position]]
+                spared = [not name.endswith(MARK) for name in others[self.task.id_position]]
             waveforms = [w if spare else self.corrupt(w, name) for w, name, spare in zip(waveforms, ids, spared)]
         return list(waveforms), others, *self.corrupt.take()
 
@@ -106,20 +106,9 @@ class CorruptingCollate:
         return utterance_id, corrupted, librosa.stft(corrupted, **settings).T, *targets
 
 
-def digest_of_audio(waveform: np.ndarray) -> str:
-    """What an utterance is called in a task whose batches carry no ids."""
-    return hashlib.sha256(np.ascontiguousarray(waveform, np.float32).tobytes()).hexdigest()
-
-
 @contextmanager
 def corrupted_batches(loader: DataLoader, corrupt: UtteranceCorruptor | None, task: Task) -> Iterator[None]:
-    """Within the block, the loader's batches are ``(waveforms, others, drawn, clean)`` of a `CorruptingCollate`.
-
-    Args:
-        loader: s3prl's. It is put back as it was.
-        corrupt: what to do to each utterance; None leaves the audio as it is.
-        task: the task's registry entry.
-    """
+    """Within the block, the batches of s3prl's loader are those of a `CorruptingCollate`."""
     stock = loader.collate_fn
     loader.collate_fn = CorruptingCollate(stock, corrupt, task, loader.dataset)
     whole = corrupt is not None and task.corruption == "recordings"
@@ -134,7 +123,7 @@ class ConditionLoader:
     """An evaluation loader under one condition: iterates like the loader it wraps, and keeps books.
 
     Args:
-        loader: s3prl's loader. Its collate function is replaced while this object is iterated, and put back.
+        loader: s3prl's loader, which is put back as it was after each iteration.
         corruptor: the condition's corruptor; None for clean audio.
         task: the task's registry entry.
         dump_dir: folder for examples: of each utterance ``ID.wav`` as the upstream gets it and, if it was corrupted,
@@ -214,12 +203,8 @@ class ConditionLoader:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def manifest(self, **header: Any) -> Manifest:
-        """What was drawn as a manifest.
-
-        Args:
-            header: split, condition, seed and sources of `Manifest`.
-        """
-        files = files_of(self.corruptor, self.drawn) if self.corruptor else {}
+        """What was drawn as a manifest; `header` is its split, condition, seed and sources."""
+        files = files_of(self.corruptor, recordings_of(self.drawn.values())) if self.corruptor else {}
         return Manifest(task=self.task.code, files=files, utterances=dict(self.drawn), versions=versions(), **header)
 
     def _ids(self, waveforms: list, others: list, drawn: dict[str, dict]) -> list[str]:

@@ -141,9 +141,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def audio_digest(samples: np.ndarray) -> str:
-    """The first 16 digits of the SHA-256 of (samples,) as little-endian float32."""
-    return hashlib.sha256(np.ascontiguousarray(samples, "<f4").tobytes()).hexdigest()[:16]
+def audio_digest(samples: np.ndarray, digits: int = 16) -> str:
+    """The first digits of the SHA-256 of (samples,) as little-endian float32."""
+    return hashlib.sha256(np.ascontiguousarray(samples, "<f4").tobytes()).hexdigest()[:digits]
 
 
 def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
@@ -155,18 +155,8 @@ def digest_of(drawn: Mapping[str, Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def files_of(corruptor: Corruptor, drawn: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Position and checksum of every recording that was drawn from.
-
-    Args:
-        corruptor: whose sources they are of.
-        drawn: utterance id to drawn parameters.
-    """
-    return facts_of(corruptor, recordings_of(drawn.values()))
-
-
-def facts_of(corruptor: Corruptor, recordings: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The same of recordings, each given by kind and name."""
+def files_of(corruptor: Corruptor, recordings: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Position and checksum of recordings, each given by kind and name, in the sources of a corruptor."""
     pieces = {(kind, name): corruptor.source(kind).piece(name) for kind, name in sorted(recordings)}
     digests = content_digests([piece.file for piece in pieces.values()])
     return {

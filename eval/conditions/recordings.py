@@ -18,10 +18,7 @@ from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 class CorruptedRecordings:
     """Stands in the place of ``load_wav`` of s3prl's ``KaldiData``: gives parts of recordings, each corrupted once.
 
-    Args:
-        stock: what it stands in for: recording, first and last sample to audio and sampling rate.
-        corrupt: called with a recording and its name.
-        part_samples: length of the parts, for manifests that were drawn for each part.
+    `part_samples` is the length of the parts, for manifests that were drawn for each part.
     """
 
     def __init__(self, stock: Callable, corrupt: Callable[[np.ndarray, str], np.ndarray], part_samples: int) -> None:
@@ -42,12 +39,7 @@ class CorruptedRecordings:
 
 @contextmanager
 def recordings_corrupted(dataset: Any, corrupt: Callable[[np.ndarray, str], np.ndarray]) -> Iterator[None]:
-    """Within the block, a ``DiarizationDataset`` of s3prl gives parts of corrupted recordings.
-
-    Args:
-        dataset: s3prl's.
-        corrupt: called with a recording and its name.
-    """
+    """Within the block, a ``DiarizationDataset`` of s3prl gives parts of recordings that `corrupt` was called with."""
     part_samples = dataset.chunk_size * dataset.subsampling * dataset.frame_shift
     dataset.data.load_wav = CorruptedRecordings(dataset.data.load_wav, corrupt, part_samples)
     try:

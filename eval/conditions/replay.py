@@ -11,7 +11,7 @@ from robustdistiller.eval.conditions.manifest import (
     NOT_DRAWN,
     Manifest,
     ManifestError,
-    facts_of,
+    files_of,
     recordings_of,
     versions,
 )
@@ -55,7 +55,7 @@ class ReplayedCorruptor(Corruptor):
                     f"{len(source.names) if source else 0} recordings given; give the sources it was made with: "
                     f"{manifest.sources.get(kind, {}).get('name', 'unknown')}"
                 )
-        for (kind, name), found in facts_of(live, recordings).items():
+        for (kind, name), found in files_of(live, recordings).items():
             expected = manifest.files.get((kind, name))
             if found != expected:
                 path = live.source(kind).piece(name).path

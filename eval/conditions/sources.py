@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,14 @@ class Sources:
         default = self.corpora.get(spec.kind or detect_layout(spec.path))
         return spec.over(default) if default else spec
 
+    def over(self, base: Sources) -> Sources:
+        """These sources where they say something, those of `base` where they do not."""
+        named = {kind: dict(base.named.get(kind, {})) for kind in SOURCES}
+        for kind, specs in self.named.items():
+            named[kind] |= {name: spec.over(named[kind].get(name, SourceSpec())) for name, spec in specs.items()}
+        unnamed = {kind: getattr(self, kind) or getattr(base, kind) for kind in SOURCES}
+        return Sources(**unnamed, named=named, corpora={**base.corpora, **self.corpora})
+
     def with_given(self, given: Mapping[str, Iterable[str]]) -> Sources:
         """What was typed, over what a suite says.
 
@@ -78,16 +87,15 @@ class Sources:
             >>> sources.with_given({"noise": ["chime=/data/backgrounds"]}).named["noise"]["chime"].title
             'backgrounds'
         """
-        named = {kind: dict(specs) for kind, specs in self.named.items()}
-        unnamed: dict[str, tuple[SourceSpec, ...]] = {}
-        for kind, texts in given.items():
-            for text in texts:
-                match = _NAMED.fullmatch(text)
-                if match and match[1] in named.get(kind, {}):
-                    named[kind][match[1]] = SourceSpec.parse(match[2]).over(named[kind][match[1]])
-                else:
-                    unnamed[kind] = (*unnamed.get(kind, ()), SourceSpec.parse(text))
-        return dataclasses.replace(self, named=named, **unnamed)
+        named: dict[str, dict[str, SourceSpec]] = defaultdict(dict)
+        unnamed: dict[str, tuple[SourceSpec, ...]] = defaultdict(tuple)
+        for kind, text in ((kind, text) for kind, texts in given.items() for text in texts):
+            match = _NAMED.fullmatch(text)
+            if match and match[1] in self.named.get(kind, {}):
+                named[kind][match[1]] = SourceSpec.parse(match[2])
+            else:
+                unnamed[kind] += (SourceSpec.parse(text),)
+        return Sources(**unnamed, named=named).over(self)
 
     def corruptors(self, conditions: Iterable[Condition], seed: int = 0) -> dict[Condition, Corruptor | None]:
         """One corruptor per condition (None for clean), sources opened once and shared.
@@ -104,25 +112,20 @@ class Sources:
         """
         conditions = list(dict.fromkeys(conditions))
         self._refuse_missing(conditions)
-        opened: dict[tuple[str, str | None], AudioSource | RIRSource] = {}
 
-        def source(condition: Condition, kind: str) -> AudioSource | RIRSource | None:
-            if kind not in condition.needs:
-                return None
-            name = condition.source(kind)
+        @functools.cache
+        def opened(kind: str, name: str | None) -> AudioSource | RIRSource | None:
             if name and name not in self.named.get(kind, {}):
                 return None  # a path, which the corruptor opens itself
-            if (kind, name) not in opened:
-                specs = (self.named[kind][name],) if name else getattr(self, kind)
-                opened[kind, name] = _open(kind, specs) if specs else _shipped(kind)
-            return opened[kind, name]
+            specs = (self.named[kind][name],) if name else getattr(self, kind)
+            return _open(kind, specs) if specs else _shipped(kind)
 
         found: dict[Condition, Corruptor | None] = {}
         for condition in conditions:
             if condition.kind == "clean":
                 found[condition] = None
                 continue
-            sources = {kind: source(condition, kind) for kind in SOURCES}
+            sources = {kind: opened(kind, condition.source(kind)) for kind in SOURCES if kind in condition.needs}
             inside = {kind: None for kind in SOURCES if condition.source(kind) in self.named.get(kind, {})}
             found[condition] = Corruptor(condition.replace(side=None, **inside), **sources, seed=seed)
         return found

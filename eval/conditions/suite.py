@@ -17,6 +17,7 @@ once, a mapping of names that conditions use: ``noise: {street: /data/street}`` 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -95,14 +96,10 @@ def load_suites(names: Iterable[str | Path]) -> Suite:
 
     Raises:
         SuiteError: as `load_suite`.
-
-    Example:
-        >>> [str(condition) for condition in load_suites(["clean", "correlation"]).conditions][:2]
-        ['clean', 'noise:snr_db=10..20,noise=chime']
     """
     suites = [load_suite(name) for name in names]
     conditions = tuple(dict.fromkeys(condition for suite in suites for condition in suite.conditions))
-    sources = _sources({}, Path(), [suite.sources for suite in suites])
+    sources = functools.reduce(Sources.over, (suite.sources for suite in suites), Sources())
     return Suite(" + ".join(suite.name for suite in suites), conditions=conditions, sources=sources)
 
 
@@ -144,63 +141,50 @@ def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
     if not isinstance(values, Mapping):
         raise SuiteError(f"suite {path} must be a mapping with conditions, found {type(values).__name__}")
     refuse_unknown(values, _KEYS, "key", "the suite")
-    suite = Suite(path.stem)
-    if values.get("base"):
-        suite = dataclasses.replace(_load(str(values["base"]), path.parent, above), name=path.stem)
-    included: list[Suite] = []
-    conditions = suite.conditions
+    base = _load(str(values["base"]), path.parent, above) if values.get("base") else Suite("")
+    sources, conditions = _sources(values, path).over(base.sources), list(base.conditions)
     if "conditions" in values:
         entries = values["conditions"]
         if not isinstance(entries, list) or not entries or not all(isinstance(entry, str) for entry in entries):
             raise SuiteError(f"suite {path}: conditions must be a list of one-line forms or suites, found {entries!r}")
-        conditions = ()
+        conditions = []
         for entry in entries:
             if entry != "clean" and (entry in suite_names() or Path(entry).suffix in (".yaml", ".yml")):
-                included.append(_load(entry, path.parent, above))
-                conditions += included[-1].conditions
+                included = _load(entry, path.parent, above)
+                conditions += included.conditions
+                sources = sources.over(included.sources)
             else:
-                conditions += (Condition.parse(entry),)
+                conditions.append(Condition.parse(entry))
     if not conditions:
         raise SuiteError(f"suite {path} has no conditions; expected conditions: [clean, noise:snr_db=5, ...] or a base")
-    sources = _sources(values, path, [suite.sources, *(one.sources for one in included)])
-    texts = {key: str(values.get(key) or getattr(suite, key)) for key in ("about", "source")}
+    texts = {key: str(values.get(key) or getattr(base, key)) for key in ("about", "source")}
     return Suite(path.stem, conditions=tuple(dict.fromkeys(conditions)), sources=sources, **texts)
 
 
-def _sources(values: Mapping[str, Any], path: Path, bases: list[Sources]) -> Sources:
-    """The suite's own sources over those of its bases, of which earlier ones come first."""
-    named: dict[str, dict[str, SourceSpec]] = {kind: {} for kind in SOURCES}
-    unnamed: dict[str, tuple[SourceSpec, ...]] = dict.fromkeys(SOURCES, ())
-    corpora: dict[str, SourceSpec] = {}
-    for base in reversed(bases):
-        corpora |= base.corpora
-        for kind in SOURCES:
-            named[kind] |= base.named.get(kind, {})
-            unnamed[kind] = getattr(base, kind) or unnamed[kind]
-    given = values.get("corpora") or {}
-    if not isinstance(given, Mapping):
-        raise ValueError(f"corpora must be a mapping of kinds, found {given!r}")
-    refuse_unknown(given, LAYOUTS, "key", "corpora")
-    corpora |= {kind: SourceSpec.from_value(value, f"corpora.{kind}") for kind, value in given.items()}
-    for kind in SOURCES:
-        value = values.get(kind)
-        if value is None:
-            continue
+def _sources(values: Mapping[str, Any], path: Path) -> Sources:
+    """The suite's own sources."""
+    corpora = values.get("corpora") or {}
+    if not isinstance(corpora, Mapping):
+        raise ValueError(f"corpora must be a mapping of kinds, found {corpora!r}")
+    refuse_unknown(corpora, LAYOUTS, "key", "corpora")
+    named: dict[str, dict[str, SourceSpec]] = {}
+    unnamed: dict[str, tuple[SourceSpec, ...]] = {}
+    for kind, value in ((kind, values[kind]) for kind in SOURCES if values.get(kind) is not None):
         if isinstance(value, Mapping) and not set(value) & {"path", "split", "only", "without"}:
             for name, one in value.items():
                 _check_name(kind, str(name), one)
-                spec = _beside(SourceSpec.from_value(one, f"{kind}.{name}"), path)
-                named[kind][str(name)] = spec.over(named[kind].get(str(name), SourceSpec()))
+            named[kind] = {str(name): _spec(one, f"{kind}.{name}", path) for name, one in value.items()}
         else:
-            given_here = value if isinstance(value, list) else [value]
-            unnamed[kind] = tuple(_beside(SourceSpec.from_value(one, kind), path) for one in given_here)
+            unnamed[kind] = tuple(_spec(one, kind, path) for one in (value if isinstance(value, list) else [value]))
             if not all(spec.path for spec in unnamed[kind]):
                 raise ValueError(f"{kind} needs a path, found {value!r}")
-    return Sources(**unnamed, named=named, corpora=corpora)
+    used = {kind: SourceSpec.from_value(value, f"corpora.{kind}") for kind, value in corpora.items()}
+    return Sources(**unnamed, named=named, corpora=used)
 
 
-def _beside(spec: SourceSpec, path: Path) -> SourceSpec:
-    """A relative path in a suite is relative to the suite."""
+def _spec(value: Any, where: str, path: Path) -> SourceSpec:
+    """A source; a relative path in a suite is relative to the suite."""
+    spec = SourceSpec.from_value(value, where)
     return dataclasses.replace(spec, path=str(path.parent / spec.path)) if spec.path else spec
 
 

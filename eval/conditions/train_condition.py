@@ -26,14 +26,9 @@ class TrainingCorruptor:
     """Corrupts training utterances, each under one of several conditions, by chance.
 
     Choice and draw depend on the utterance's id, the epoch and the seed only. No books are kept.
-
-    Attributes:
-        corruptors: one per condition, None for clean.
-        epoch: of the training.
-        seed: of the choice.
     """
 
-    corruptors: tuple[Corruptor | None, ...]
+    corruptors: tuple[Corruptor | None, ...]  # None for clean
     epoch: int
     seed: int = 0
 
@@ -49,13 +44,7 @@ class TrainingCorruptor:
 
 
 class TrainingLoader:
-    """s3prl's training loader, under conditions.
-
-    Args:
-        loader: s3prl's.
-        corrupt: what to do to each utterance.
-        task: the task's registry entry.
-    """
+    """s3prl's training loader, under conditions."""
 
     def __init__(self, loader: DataLoader, corrupt: TrainingCorruptor, task: Task) -> None:
         self.loader, self.corrupt, self.task = loader, corrupt, task

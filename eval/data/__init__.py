@@ -6,13 +6,13 @@ folders, lists, conversions. Nothing is ever written into the corpora.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from pathlib import Path
 from pkgutil import resolve_name
 
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.eval.data.build import run, state_of
-from robustdistiller.eval.data.plan import OK, Finding, Plan, PrepareError, Recipe, Roots
+from robustdistiller.eval.data.build import run
+from robustdistiller.eval.data.plan import Finding, NotThere, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 
 __all__ = ["Finding", "Plan", "PrepareError", "look", "recipe_of", "run"]
@@ -26,7 +26,7 @@ def recipe_of(task: Task) -> Recipe:
 
     Example:
         >>> from robustdistiller.eval import tasks
-        >>> [one.name for one in recipe_of(tasks.get("IC")).inputs]
+        >>> list(recipe_of(tasks.get("IC")).inputs)
         ['file_path']
     """
     if not task.data:
@@ -49,26 +49,15 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
         >>> from robustdistiller.eval import tasks
         >>> look(tasks.get("IC"), {"file_path": [Path("nowhere")]}, Path("out")).ok
         False
-        >>> look(tasks.get("IC"), {"file_pat": [Path("nowhere")]}, Path("out"))
-        Traceback (most recent call last):
-        robustdistiller.eval.data.plan.PrepareError: IC has no root 'file_pat'; did you mean 'file_path'?
     """
     recipe = recipe_of(task)
-    first, known = recipe.inputs[0], [one.name for one in recipe.inputs]
+    first, what = next(iter(recipe.inputs.items()))
     for name in roots:
-        if name not in known:
-            raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, known)}")
-    if not roots.get(first.name):
-        raise PrepareError(f"{task.code} needs ROOT ({first.what}); type the folder after the task")
+        if name not in recipe.inputs:
+            raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, recipe.inputs)}")
+    if not roots.get(first):
+        raise PrepareError(f"{task.code} needs ROOT ({what}); type the folder after the task")
     plan = Plan(task, out)
-    recipe.plan(plan, roots)
-    before = {step.target: state_of(step, out) for step in plan.steps}
-    plan.findings = [_with_state(finding, before.get(finding.target, "")) for finding in plan.findings]
+    with contextlib.suppress(NotThere):
+        recipe.plan(plan, roots)
     return plan
-
-
-def _with_state(finding: Finding, state: str) -> Finding:
-    """A finding about something that is made, with what an earlier run left of it."""
-    if state == "made":
-        return dataclasses.replace(finding, found="made before", state=OK)
-    return dataclasses.replace(finding, found="begun before") if state == "begun" else finding

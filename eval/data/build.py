@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.plan import Plan, PrepareError, Step
+from robustdistiller.eval.data.plan import NOTE, Plan, PrepareError, Step
 
-NOTE, WORK = "prepared.json", ".work"
+WORK = ".work"
 T, R = TypeVar("T"), TypeVar("R")
-
-
-def state_of(step: Step, out: Path) -> str:
-    """``made``, ``begun`` or ``to make``."""
-    noted = _read(out).get(step.target)
-    if noted is not None and noted["stamp"] == step.stamp:
-        if noted["done"] and (out / step.target).exists():
-            return "made"
-        if _workplace(step, out).exists():
-            return "begun"
-    return "to make"
 
 
 def run(plan: Plan, progress: bool = True) -> list[str]:
@@ -44,53 +34,28 @@ def run(plan: Plan, progress: bool = True) -> list[str]:
     """
     if not plan.ok:
         raise PrepareError(f"{plan.task.code}: something needed is missing, so nothing was made")
-    todo = [step for step in plan.steps if state_of(step, plan.out) != "made"]
+    todo = [step for step in plan.steps if not plan.is_made(step)]
     for step in todo:
-        _make(step, plan.out, progress)
+        _make(plan, step, progress)
     shutil.rmtree(plan.out / WORK, ignore_errors=True)
-    for path in (path for value in plan.settings.values() for path in ([value] if isinstance(value, str) else value)):
-        if not Path(path).exists():
-            raise PrepareError(f"{plan.task.code}: {path} was there and is gone; was it removed meanwhile?")
     return [step.target for step in todo]
 
 
-def _make(step: Step, out: Path, progress: bool) -> None:
-    target, work = out / step.target, _workplace(step, out)
-    if target.exists() and step.target not in _read(out):
+def _make(plan: Plan, step: Step, progress: bool) -> None:
+    target = plan.out / step.target
+    if target.exists() and step.target not in plan.made_before():
         raise PrepareError(f"{target} was not made by this command; move it away, or choose another --out")
-    stamp = work / "stamp"
-    if work.exists() and (not stamp.is_file() or stamp.read_text(encoding="utf-8") != step.stamp):
-        shutil.rmtree(work)  # begun from something else
-    work.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(step.stamp, encoding="utf-8")
-    _note(out, step, done=False)
+    # Named by what it is made of: what was begun from something else is not gone on with.
+    result = plan.out / WORK / hashlib.sha256(f"{step.target} {step.stamp}".encode()).hexdigest()[:16] / "result"
+    result.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=step.items, desc=step.title, disable=None if progress else True) as bar:
-        result = step.make(work, bar)
+        step.make(result, bar)
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
+    target.unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(plan.out / NOTE, json.dumps({**plan.made_before(), step.target: step.note}, indent=1) + "\n")
     result.replace(target)
-    _note(out, step, done=True)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _workplace(step: Step, out: Path) -> Path:
-    return out / WORK / step.target.replace("/", "~")
-
-
-def _read(out: Path) -> dict[str, Any]:
-    note = out / NOTE
-    try:
-        return json.loads(note.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise PrepareError(f"{note} is not what this command writes ({error}); delete it to begin anew") from error
-
-
-def _note(out: Path, step: Step, done: bool) -> None:
-    notes = {**_read(out), step.target: {"stamp": step.stamp, "done": done}}
-    write_text(out / NOTE, json.dumps(notes, indent=1) + "\n")
 
 
 def mapped(function: Callable[[T], R], items: Sequence[T], jobs: int = 8) -> Iterator[R]:
@@ -102,23 +67,19 @@ def mapped(function: Callable[[T], R], items: Sequence[T], jobs: int = 8) -> Ite
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def convert_files(files: Mapping[str, Path], convert: Callable[[Path, Path], None], work: Path, bar: tqdm) -> Path:
+def convert_files(files: Mapping[str, Path], convert: Callable[[Path, Path], None], result: Path, bar: tqdm) -> None:
     """Convert many files, as `Step.make` does; those that an interrupted run finished are kept.
 
     Args:
         files: name of the result to its source.
         convert: called with a source and the path to write to.
-        work, bar: see `Step`.
-
-    Returns:
-        The folder of the results.
+        result: folder of the results.
+        bar: see `Step`.
     """
-    result, unfinished = work / "result", work / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = result.with_name("unfinished")
+    for parent in {(folder / name).parent for name in files for folder in (result, unfinished)}:
+        parent.mkdir(parents=True, exist_ok=True)
     todo = [name for name in files if not (result / name).is_file()]
-    for folder in (result, unfinished):
-        for parent in {(folder / name).parent for name in files}:
-            parent.mkdir(parents=True, exist_ok=True)
 
     def convert_one(name: str) -> None:
         convert(files[name], unfinished / name)
@@ -127,13 +88,10 @@ def convert_files(files: Mapping[str, Path], convert: Callable[[Path, Path], Non
     bar.update(len(files) - len(todo))
     for _ in mapped(convert_one, todo, jobs=2):
         bar.update()
-    return result
 
 
-def link(source: Path, work: Path, bar: tqdm) -> Path:
-    """Make a link to a file or folder, as `Step.make` does; returns the link."""
-    place = work / "result"
-    place.unlink(missing_ok=True)
-    place.symlink_to(source.absolute(), target_is_directory=source.is_dir())
+def link(source: Path, result: Path, bar: tqdm) -> None:
+    """Make a link to a file or folder, as `Step.make` does."""
+    result.unlink(missing_ok=True)
+    result.symlink_to(source.absolute(), target_is_directory=source.is_dir())
     bar.update()
-    return place

@@ -1,131 +1,74 @@
-"""What must lie on disk, as data: a corpus lists its checks, and `Plan.look` makes findings of them."""
+"""What lies on disk: finding folders, audio and lines of text, with what is said where they are not as expected."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.acoustics.audio.listing import walk_audio
-from robustdistiller.eval.data.plan import MISSING, OK, UNPACK_AGAIN, Plan, PrepareError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from robustdistiller.eval.data.plan import MISSING, UNPACK_AGAIN, NotThere, Plan, PrepareError
 
 
-class Check(Protocol):
-    """Something that is looked at in the folder of a corpus."""
+def locate(given: Path, *holds: str) -> Path | None:
+    """The folder of a corpus: downloads unpack into a folder of their own, and people give either.
 
-    def look(self, plan: Plan, folder: Path) -> Any:
-        """Note what was expected and found; returns what was read, None where it cannot be read."""
+    Args:
+        given: the folder as it was given.
+        holds: names or shell patterns, relative to the folder that is looked for, of which it holds one.
 
-
-@dataclass(frozen=True)
-class Where:
-    """The folder that holds a corpus: downloads unpack into a folder of their own, and people give either.
-
-    Attributes:
-        holds: names relative to the folder that is looked for, of which it holds one; shell patterns are allowed.
-        expected, otherwise, fix: what is said where a folder was given that is not it.
+    Returns:
+        The given folder, or the only one directly below it that holds one of the names.
     """
-
-    holds: tuple[str, ...]
-    expected: str = ""
-    otherwise: str = ""
-    fix: str = ""
-
-    def locate(self, given: Path) -> Path | None:
-        """The given folder, or the only one directly below it that holds one of the names."""
-        if not given.is_dir():
-            return None
-        below = sorted(child for child in given.iterdir() if child.is_dir() and not child.name.startswith("."))
-        holding = [folder for folder in (given, *below) if any(next(folder.glob(name), None) for name in self.holds)]
-        return holding[0] if holding and (holding[0] == given or len(holding) == 1) else None
+    if not given.is_dir():
+        return None
+    below = sorted(child for child in given.iterdir() if child.is_dir() and not child.name.startswith("."))
+    holding = [folder for folder in (given, *below) if any(next(folder.glob(name), None) for name in holds)]
+    return holding[0] if holding and (holding[0] == given or len(holding) == 1) else None
 
 
-@dataclass(frozen=True)
-class File:
-    """A file is there."""
+def find(plan: Plan, given: Path, holds: Sequence[str], expected: str, fix: str) -> Path:
+    """The folder that :func:`locate` finds.
 
-    name: str
-    fix: str = UNPACK_AGAIN
-    expected: str = "a file"
-
-    def look(self, plan: Plan, folder: Path) -> bool:
-        """Whether it is there."""
-        there = (folder / self.name).is_file()
-        found, state, fix = ("there", OK, "") if there else ("not there", MISSING, self.fix)
-        plan.note(self.name, self.expected, found, state, fix)
-        return there
+    Raises:
+        NotThere: there is none, which was noted.
+    """
+    folder = locate(given, *holds)
+    if folder is None:
+        found = f"no {holds[0].rstrip('*')}" if given.is_dir() else "no such folder"
+        plan.note(str(given), expected, found, MISSING, fix)
+        raise NotThere
+    return folder
 
 
-@dataclass(frozen=True)
-class Lines:
-    """Every line of a text file has a form.
+def read_lines(plan: Plan, file: Path, form: str, expected: str, fix: str) -> list[re.Match[str]] | None:
+    """The lines of a text file; None, with a note, where one is odd or the file is not there.
 
-    Attributes:
-        file: relative to the corpus.
+    Args:
+        plan: for the note.
+        file: the file.
         form: regular expression of a whole line.
         expected: the form in words.
         fix: where a line has another.
     """
-
-    file: str
-    form: str
-    expected: str
-    fix: str
-
-    def look(self, plan: Plan, folder: Path) -> list[re.Match[str]] | None:
-        """The lines; None where a line is odd or the file is not there."""
-        path = folder / self.file
-        if not path.is_file():
-            plan.note(path.name, f"lines '{self.expected}'", "not there", MISSING, UNPACK_AGAIN)
-            return None
-        matches = []
-        for line in lines_of(path):
-            match = re.fullmatch(self.form, line)
-            if match is None:
-                plan.note(path.name, f"lines '{self.expected}'", repr(line[:80]), MISSING, self.fix)
-                return None
-            matches.append(match)
-        return matches
+    if not file.is_file():
+        plan.note(file.name, f"lines '{expected}'", "not there", MISSING, UNPACK_AGAIN)
+        return None
+    lines = lines_of(file)
+    matches = [re.fullmatch(form, line) for line in lines]
+    if None in matches:
+        odd = matches.index(None)
+        plan.note(file.name, f"lines '{expected}'", f"line {odd + 1}: {lines[odd][:80]!r}", MISSING, fix)
+        return None
+    return matches
 
 
-@dataclass(frozen=True)
-class Table:
-    """A CSV table has some columns and as many rows as the official one; the audio that it lists is there.
-
-    Attributes:
-        file: relative to the corpus.
-        columns: the first one holds the paths of audio, relative to the corpus.
-        official: number of rows.
-        audio: the audio in words.
-    """
-
-    file: str
-    columns: tuple[str, ...]
-    official: int
-    audio: str
-
-    def look(self, plan: Plan, folder: Path) -> pd.DataFrame | None:
-        """The table; None where it cannot be used."""
-        import pandas as pd
-
-        if not (folder / self.file).is_file():
-            plan.note(self.file, "a table", "not there", MISSING, UNPACK_AGAIN)
-            return None
-        table = pd.read_csv(folder / self.file)
-        absent = [column for column in self.columns if column not in table.columns]
-        fix = "take the table of the official archive"
-        if plan.odd(self.file, f"columns {', '.join(self.columns)}", absent, "no {names}", fix, most=len(absent)):
-            return None
-        plan.count(self.file, len(table), self.official, "utterances")
-        plan.listed(self.audio, not_there(folder, table[self.columns[0]]), len(table))
-        return table
+def look_at_rates(plan: Plan, what: str, folder: Path, names: Iterable[str], rate_hz: int, fix: str) -> None:
+    """Note files that are not at the rate that s3prl, which does not resample them, expects."""
+    rates = {name: audio_info(folder / name).sample_rate_hz for name in names}
+    odd = [f"{name} at {found} Hz" for name, found in rates.items() if found != rate_hz]
+    plan.odd(what, f"{rate_hz} Hz", odd, "another rate: {names}", fix)
 
 
 def audio_below(folder: Path, suffix: str) -> list[str]:
@@ -141,7 +84,7 @@ def not_there(root: Path, names: Iterable[str]) -> list[str]:
         folder, _, file = name.rpartition("/")
         if folder not in listed:
             try:
-                listed[folder] = {entry.name for entry in os.scandir(root / folder)}
+                listed[folder] = {path.name for path in (root / folder).iterdir()}
             except (FileNotFoundError, NotADirectoryError):
                 listed[folder] = set()
         if file not in listed[folder]:
@@ -166,10 +109,3 @@ def lines_of(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise PrepareError(f"{path} is no text file ({error.reason} at byte {error.start}); expected UTF-8") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def look_at_rates(plan: Plan, what: str, folder: Path, names: Iterable[str], rate_hz: int, fix: str) -> None:
-    """Note files that are not at the rate that s3prl, which does not resample them, expects."""
-    rates = {name: audio_info(folder / name).sample_rate_hz for name in names}
-    odd = [f"{name} at {found} Hz" for name, found in rates.items() if found != rate_hz]
-    plan.odd(what, f"{rate_hz} Hz", odd, "another rate: {names}", fix)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from robustdistiller.eval.data.checks import File, Where
-from robustdistiller.eval.data.plan import DIFFERS, Input, Plan, Recipe, Roots
+from robustdistiller.eval.data.checks import find
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Plan, Recipe, Roots
 
 FILES = ("train.tsv", "dev.tsv", "test.tsv", "config.yaml", "spm-src_text.model", "spm-src_text.txt")
 _MAKE = (
@@ -15,10 +15,11 @@ _MAKE = (
 def _plan_st(plan: Plan, roots: Roots) -> None:
     found = "this task has not been run with this package; its data is not made here"
     plan.note("ST", "fairseq, sentencepiece, sacrebleu", found, DIFFERS, "robustdistiller doctor says what is missing")
-    folder = plan.find(roots["data"][0], Where(FILES, ", ".join(FILES), "none of these files", _MAKE))
-    if folder is not None:
-        plan.look(folder, *(File(name, _MAKE) for name in FILES))
-        plan.set("data", folder)
+    folder = find(plan, roots["data"][0], FILES, ", ".join(FILES), _MAKE)
+    for name in FILES:
+        found, state, fix = ("there", OK, "") if (folder / name).is_file() else ("not there", MISSING, _MAKE)
+        plan.note(name, "a file", found, state, fix)
+    plan.set("data", folder)
 
 
-ST = Recipe((Input("data", "the prepared folder: {train,dev,test}.tsv, config.yaml, sentencepiece model"),), _plan_st)
+ST = Recipe({"data": "the prepared folder: {train,dev,test}.tsv, config.yaml, sentencepiece model"}, _plan_st)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -11,21 +13,17 @@ from tqdm import tqdm
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.build import mapped
-from robustdistiller.eval.data.checks import lines_of
-from robustdistiller.eval.data.kaldi import (
-    PREPARE_AGAIN,
-    SPLITS,
-    look_at_audio,
-    look_at_prepared,
-    read_table,
-    write_table,
-)
+from robustdistiller.eval.data.checks import read_lines
+from robustdistiller.eval.data.kaldi import PREPARE_AGAIN, look_at_audio, look_at_prepared, read_table, write_table
 from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, libri2mix_folder, mixtures
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, PrepareError, Recipe, Roots
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 
 KIND = "mix_both"
 TABLES = ("wav.scp", "utt2spk", "spk2utt", "segments", "reco2dur")
+_TIME_S = r"(\d+(?:\.\d+)?)"
+_SPEAKER = rf"SPEAKER (\S+) \S+ {_TIME_S} {_TIME_S} \S+ \S+ (\S+).*".replace(" ", r"\s+")
+_MIXTURE = re.compile(r"[^-_]+-[^_]+_[^-_]+-[^_]+")
 RTTM = {"train": "train_clean_100.rttm", "dev": "dev_clean.rttm", "test": "test_clean.rttm"}
 
 #: (speaker, chapter and utterance, e.g. ``8226-0026``) to the times in seconds at which speech begins and ends.
@@ -34,14 +32,14 @@ Times = dict[tuple[str, str], list[tuple[float, float]]]
 
 def _plan_sd(plan: Plan, roots: Roots) -> None:
     given = roots["librimix"][0]
-    if look_at_prepared(plan, given, "train/segments", _look_at_folder):
+    if look_at_prepared(plan, given, "segments", _look_at_folder):
         return
-    folder = libri2mix_folder(plan, given, "max")
     times_folder = _times_folder(plan, roots, given)
-    for split in SPLITS if folder is not None else ():
+    folder = libri2mix_folder(plan, given, "max")
+    for split, name in RTTM.items():
         found = mixtures(plan, folder, split, (KIND,))
         if found is not None and times_folder is not None:
-            _plan_split(plan, split, *found, times_folder / RTTM[split])
+            _plan_split(plan, split, *found, times_folder / name)
 
 
 def _times_folder(plan: Plan, roots: Roots, given: Path) -> Path | None:
@@ -60,13 +58,15 @@ def _plan_split(plan: Plan, split: str, place: Path, names: list[str], file: Pat
     if not file.is_file():
         plan.note(file.name, "times of speech", "not there", MISSING, LIBRI2MIX_SPEECH_TIMES.source)
         return
-    try:
-        times = read_times(file)
-        pairs = {name: _parts(name) for name in names}
-    except PrepareError as error:
-        plan.note(file.name, "times of speech", str(error), MISSING, "take the file of LibriMix's repository")
+    fix = "take the file of LibriMix's repository"
+    lines = read_lines(plan, file, _SPEAKER, "SPEAKER UTTERANCE 1 START DURATION <NA> <NA> NAME <NA> <NA>", fix)
+    strange = [name for name in names if not _MIXTURE.fullmatch(name)]
+    expected = "SPEAKER-CHAPTER-NUMBER_SPEAKER-CHAPTER-NUMBER.wav"
+    if lines is None or plan.odd(place.name, expected, strange, "other names: {names}", LIBRI2MIX.source):
         return
-    absent = sorted({"-".join(part) for both in pairs.values() for part in both if part not in times})
+    times = times_of(lines)
+    voices = [voice for name in names for voice in _voices(name)]
+    absent = sorted({"-".join(voice) for voice in voices if voice not in times})
     expected, found = "the utterances of all mixtures", "{count} utterances are not in it: {names}"
     if plan.odd(file.name, expected, absent, found, "is it of the same part of LibriSpeech?"):
         return
@@ -76,37 +76,22 @@ def _plan_split(plan: Plan, split: str, place: Path, names: list[str], file: Pat
     plan.set(f"{split}_dir", plan.add(split, title, expected, make, len(names), stamp))
 
 
-def _parts(mixture: str) -> list[tuple[str, str]]:
+def _voices(mixture: str) -> list[tuple[str, ...]]:
     """Speaker and utterance of both voices: ``3536-8226-0026_1673-143397-0009``."""
-    parts = [tuple(part.split("-", 1)) for part in mixture.split("_")]
-    if len(parts) != 2 or not all(len(part) == 2 for part in parts):
-        raise PrepareError(f"{mixture} is no mixture of two utterances SPEAKER-CHAPTER-NUMBER")
-    return parts
+    return [tuple(part.split("-", 1)) for part in mixture.split("_")]
 
 
-def read_times(file: Path) -> Times:
-    """Read the times of speech of LibriSpeech's utterances from an RTTM file.
-
-    Raises:
-        PrepareError: a line is no ``SPEAKER`` line.
-    """
+def times_of(lines: Iterable[re.Match[str]]) -> Times:
+    """The times of speech of LibriSpeech's utterances from the lines of an RTTM file."""
     times: Times = defaultdict(list)
-    for number, line in enumerate(lines_of(file), start=1):
-        parts = line.split()
-        try:
-            kind, utterance, _, start, duration, _, _, speaker = parts[:8]
-            # The sum is not rounded: a time on the edge of a frame would fall to its other side.
-            begin, end = float(start), float(start) + float(duration)
-        except ValueError:
-            kind = ""
-        if kind != "SPEAKER":
-            expected = "expected 'SPEAKER UTTERANCE 1 START DURATION ...'"
-            raise PrepareError(f"{file}, line {number}: {expected}, found {line!r}")
-        times[speaker, utterance.removeprefix(f"{speaker}-")].append((begin, end))
+    for utterance, start_s, duration_s, speaker in (line.groups() for line in lines):
+        # The sum is not rounded: a time on the edge of a frame would fall to its other side.
+        begin_s, end_s = float(start_s), float(start_s) + float(duration_s)
+        times[speaker, utterance.removeprefix(f"{speaker}-")].append((begin_s, end_s))
     return dict(times)
 
 
-def write_folder(audio: Path, names: list[str], times: Times, work: Path, bar: tqdm) -> Path:
+def write_folder(audio: Path, names: list[str], times: Times, result: Path, bar: tqdm) -> None:
     """Write the Kaldi folder of one split, as `Step.make` does.
 
     Segments are named by speaker, mixture and times; s3prl's script leaves the speaker out, so that two speakers with
@@ -115,23 +100,19 @@ def write_folder(audio: Path, names: list[str], times: Times, work: Path, bar: t
     Args:
         audio: folder of the mixtures.
         names: of the mixtures, without ``.wav``.
-        times: of speech, see `read_times`.
-        work, bar: see `Step`.
-
-    Returns:
-        The Kaldi folder.
+        times: of speech, see `times_of`.
+        result, bar: the folder to write, see `Step`.
 
     Raises:
         PrepareError: a mixture is not at 16 kHz.
     """
-    result = work / "result"
     segments, durations, speech, spoken = [], [], [], defaultdict(list)
     names = sorted(names)
     for name, info in zip(names, mapped(lambda n: audio_info(audio / f"{n}.wav"), names)):
         if info.sample_rate_hz != SAMPLE_RATE_HZ:
             raise PrepareError(f"{audio / name}.wav is at {info.sample_rate_hz} Hz, expected {SAMPLE_RATE_HZ} Hz")
         durations.append((name, info.duration_s))
-        for speaker, utterance in _parts(name):
+        for speaker, utterance in _voices(name):
             for begin, end in times[speaker, utterance]:
                 segment = f"{speaker}_{name}_{_milliseconds(begin)}_{_milliseconds(end)}"
                 segments.append((segment, name, begin, end))
@@ -144,7 +125,6 @@ def write_folder(audio: Path, names: list[str], times: Times, work: Path, bar: t
     write_table(result / "spk2utt", [(speaker, *own) for speaker, own in sorted(spoken.items())])
     write_table(result / "reco2dur", durations)
     write_text(result / "rttm", "".join("\t".join(map(str, line)) + "\n" for line in speech))
-    return result
 
 
 def _milliseconds(time_s: float) -> str:
@@ -174,9 +154,9 @@ def _look_at_folder(plan: Plan, folder: Path, split: str) -> None:
 
 
 SD = Recipe(
-    (
-        Input("librimix", f"Libri2Mix, with wav16k/max/{{train-100,dev,test}}/{KIND}/*.wav; or Kaldi folders of it"),
-        Input("rttm", "folder of the times of speech; default: beside the corpus", required=False),
-    ),
+    {
+        "librimix": f"Libri2Mix, with wav16k/max/{{train-100,dev,test}}/{KIND}/*.wav; or Kaldi folders of it",
+        "rttm": "folder of the times of speech; default: beside the corpus",
+    },
     _plan_sd,
 )

@@ -14,40 +14,24 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import Busy, locked
 from robustdistiller.common.unpack import ArchiveError, unpack
-from robustdistiller.eval.data import recipe_of
-from robustdistiller.eval.data.archives import Archive, Offer
+from robustdistiller.eval.data.archives import Archive
 from robustdistiller.eval.data.checks import audio_below
 from robustdistiller.eval.data.plan import PrepareError, named
-from robustdistiller.eval.tasks import Task
 
 NOTE, LOCK = ".downloads.json", ".downloads.lock"
 _GB = 1_000_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def offer_of(task: Task) -> Offer:
-    """What is fetched for a task.
-
-    Raises:
-        PrepareError: its terms do not let a command fetch it; the sentence says where it can be had.
-    """
-    archives = recipe_of(task).archives
-    if archives:
-        return Offer(task.corpora, archives)
-    where = "; ".join(f"{corpus.name} is at {corpus.source} ({corpus.terms})" for corpus in task.corpora)
-    fix = "get it there, and type the same without --download"
-    raise PrepareError(f"the data of {task.code} cannot be fetched by a command: {where}; {fix}")
-
-
-def folder_of(offer: Offer, root: Path) -> Path:
+def folder_of(archives: Sequence[Archive], root: Path) -> Path:
     """Where archives are unpacked: ``root``, or the folder around it where it is one that they hold."""
-    own = {archive.folder.split("/")[0] for archive in offer.archives if archive.folder}
+    own = {archive.folder.split("/")[0] for archive in archives if archive.folder}
     return root.absolute().parent if root.absolute().name in own else root.absolute()
 
 
-def to_fetch(offer: Offer, root: Path) -> list[Archive]:
+def to_fetch(archives: Sequence[Archive], root: Path) -> list[Archive]:
     """The archives whose content is not there yet."""
-    folder = folder_of(offer, root)
+    folder = folder_of(archives, root)
     noted = _noted(folder)
 
     def is_there(archive: Archive) -> bool:
@@ -56,14 +40,14 @@ def to_fetch(offer: Offer, root: Path) -> list[Archive]:
             return place.exists()
         return sum(len(audio_below(place, suffix)) for suffix in (".wav", ".flac")) >= archive.files
 
-    return [archive for archive in offer.archives if not is_there(archive)]
+    return [archive for archive in archives if not is_there(archive)]
 
 
-def fetch(offer: Offer, root: Path, mirror: str = "", progress: bool = True) -> list[str]:
+def fetch(archives: Sequence[Archive], root: Path, mirror: str = "", progress: bool = True) -> list[str]:
     """Fetch and unpack what is not there yet.
 
     Args:
-        offer: what to fetch.
+        archives: what to fetch.
         root: folder of the corpora, see `folder_of`.
         mirror: address of a folder that holds all archives by their names; empty takes each from its publisher.
         progress: show bars where there is a terminal.
@@ -76,13 +60,13 @@ def fetch(offer: Offer, root: Path, mirror: str = "", progress: bool = True) -> 
         RunFailed: the connection broke for good, the disk is full (what was downloaded is kept for the next time), or
             an archive is not the published one, damaged or dangerous (it is removed).
     """
-    folder = folder_of(offer, root)
+    folder = folder_of(archives, root)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK, wait=False):
-            archives = to_fetch(offer, root)
-            _require_space(folder, archives)
-            for archive in archives:
+            todo = to_fetch(archives, root)
+            _require_space(folder, todo)
+            for archive in todo:
                 _fetch_one(archive, folder, mirror, progress)
     except Busy as error:
         raise PrepareError(f"another process is fetching into {folder}; wait for it") from error
@@ -90,7 +74,7 @@ def fetch(offer: Offer, root: Path, mirror: str = "", progress: bool = True) -> 
         if error.errno not in _FULL:
             raise
         raise RunFailed(f"the disk of {folder} is full; free some space, the same command goes on") from error
-    return [archive.name for archive in archives]
+    return [archive.name for archive in todo]
 
 
 def _require_space(folder: Path, archives: Sequence[Archive]) -> None:
@@ -101,9 +85,8 @@ def _require_space(folder: Path, archives: Sequence[Archive]) -> None:
     needed, free = kept + passing - loaded / _GB, shutil.disk_usage(folder).free / _GB
     if needed > free:
         what = named([archive.name for archive in archives])
-        fix = "free some, or choose another folder"
         space = f"{folder} has {free:.1f} GB of space, and about {needed:.1f} GB are needed"
-        raise PrepareError(f"{space} for {what}; {fix}")
+        raise PrepareError(f"{space} for {what}; free some, or choose another folder")
 
 
 def _part(folder: Path, archive: Archive) -> Path:
@@ -111,23 +94,22 @@ def _part(folder: Path, archive: Archive) -> Path:
 
 
 def _fetch_one(archive: Archive, folder: Path, mirror: str, progress: bool) -> None:
-    by_hand = folder / archive.name
-    if by_hand.is_file():  # it stays
+    file, part = folder / archive.name, _part(folder, archive)
+    if file.is_file():  # fetched by hand: it stays
         try:
-            verify(by_hand, archive.checksum)
-            _unpack(by_hand, archive, folder, progress)
+            verify(file, archive.checksum)
+            _unpack(file, archive, folder, progress)
         except (ChecksumError, ArchiveError) as error:
             fix = "move it away, and it is fetched"
-            raise PrepareError(f"{by_hand} is not the published one: {error}; {fix}") from error
+            raise PrepareError(f"{file} is not the published one: {error}; {fix}") from error
         return
-    part = _part(folder, archive)
     url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
     try:
         _download(url, part, archive, progress)
         if archive.folder:
             _unpack(part, archive, folder, progress)
         else:
-            part.replace(by_hand)
+            part.replace(file)
     except (ChecksumError, ArchiveError) as error:
         remove_part(part)
         raise RunFailed(f"{url} was fetched and removed again: {error}; try again, or another --mirror") from error
@@ -137,39 +119,32 @@ def _fetch_one(archive: Archive, folder: Path, mirror: str, progress: bool) -> N
 def _download(url: str, part: Path, archive: Archive, progress: bool) -> None:
     try:
         download(url, part, archive.checksum, progress, keep=True)
-    except ChecksumError:
-        raise
     except OSError as error:
-        if error.errno in _FULL:
+        if isinstance(error, ChecksumError) or error.errno in _FULL:
             raise
         raise RunFailed(f"{url} could not be fetched: {error}; the same command goes on from there") from error
 
 
 def _unpack(file: Path, archive: Archive, folder: Path, progress: bool) -> None:
+    """Unpack beside what is there, which stays: files of the archive's own folder must then be the same."""
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)
     try:
         unpack(file, staging / archive.folder if archive.bare else staging, progress)
         if not (staging / archive.folder).is_dir():
             raise ArchiveError(f"it holds no folder {archive.folder}")
-        _move_into_place(staging, folder, archive)
+        names = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
+        there = {name for name in names if (folder / name).exists()}
+        own = sorted(name for name in there if name.is_relative_to(archive.folder))
+        other = [str(name) for name in own if not filecmp.cmp(staging / name, folder / name, shallow=False)]
+        if other:
+            raise PrepareError(f"{named(other)} in {folder} differ from those of {archive.name}; move them away")
+        for name in (name for name in names if name not in there):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     write_text(folder / NOTE, json.dumps(sorted({*_noted(folder), archive.name}), indent=1) + "\n")
-
-
-def _move_into_place(staging: Path, folder: Path, archive: Archive) -> None:
-    """What is there stays. Files of the archive's own folder must then be the same."""
-    names = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
-    there = {name for name in names if (folder / name).exists()}
-    own = sorted(name for name in there if name.is_relative_to(archive.folder))
-    other = [str(name) for name in own if not filecmp.cmp(staging / name, folder / name, shallow=False)]
-    if other:
-        raise PrepareError(f"{named(other)} in {folder} differ from those of {archive.name}; move them away")
-    for name in names:
-        if name not in there:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).replace(folder / name)
 
 
 def _noted(folder: Path) -> list[str]:

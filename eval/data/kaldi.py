@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.checks import Where, lines_of, not_there
+from robustdistiller.eval.data.checks import lines_of, locate, not_there
 from robustdistiller.eval.data.plan import MISSING, Plan
 
-SPLITS = ("train", "dev", "test")
+#: Splits to the names that their folders have.
+SPLITS = {"train": ("train-100", "train"), "dev": ("dev", "dev_1000"), "test": ("test",)}
 PREPARE_AGAIN = "prepare it again"
 
 
@@ -26,50 +27,53 @@ def read_table(path: Path) -> dict[str, str]:
     return {first: rest for first, _, rest in (line.partition(" ") for line in lines_of(path))}
 
 
-def write_lists(audio: Mapping[str, Mapping[str, Path]], work: Path, bar: tqdm) -> Path:
-    """Write ``KIND/wav.scp`` for parallel recordings, as `Step.make` does.
-
-    Args:
-        audio: kind of recording, e.g. ``noisy``, to utterance to file.
-        work, bar: see `Step`.
-
-    Returns:
-        The folder of all kinds.
-    """
-    for kind, files in audio.items():
-        write_table(work / "result" / kind / "wav.scp", sorted((name, path.absolute()) for name, path in files.items()))
-        bar.update(len(files))
-    return work / "result"
-
-
 def add_lists(
     plan: Plan, split: str, target: str, of: str, source: Path, audio: Mapping[str, Mapping[str, Path]]
 ) -> None:
-    """Have the lists of a split made, see `write_lists`, and point s3prl at them."""
+    """Have ``KIND/wav.scp`` made for the parallel recordings of a split, and point s3prl at them.
+
+    Args:
+        plan: is added to.
+        split, target, of, source: train, dev or test; what is made; what the recordings are; where they are.
+        audio: kind of recording, e.g. ``noisy``, to utterance to file.
+    """
     count = len(next(iter(audio.values())))
     stamp = f"{source.absolute()} {count} {of}"
-    make = partial(write_lists, audio)
+    make = partial(_write_lists, audio)
     place = plan.add(target, f"lists of {target}", f"{count} {of}", make, count * len(audio), stamp)
     plan.set(f"{split}_dir", place)
 
 
-def look_at_prepared(plan: Plan, given: Path, holds: str, look: Callable[[Plan, Path, str], None]) -> bool:
+def _write_lists(audio: Mapping[str, Mapping[str, Path]], result: Path, bar: tqdm) -> None:
+    for kind, files in audio.items():
+        write_table(result / kind / "wav.scp", sorted((name, path.absolute()) for name, path in files.items()))
+        bar.update(len(files))
+
+
+def look_at_prepared(
+    plan: Plan, given: Path, holds: str, look: Callable[[Plan, Path, str], None], dev: Sequence[str] = SPLITS["dev"]
+) -> bool:
     """Look at the folders of splits that were prepared before; returns whether a path inside says that they are."""
-    folder = Where((holds,)).locate(given)
-    for split in SPLITS if folder is not None else ():
-        look(plan, folder / split, split)
-        plan.set(f"{split}_dir", folder / split)
+    folder = locate(given, *(f"{name}/{holds}" for name in SPLITS["train"]))
+    for split, names in {**SPLITS, "dev": dev}.items() if folder is not None else ():
+        place = folder_of(folder, names) or folder / split
+        look(plan, place, split)
+        plan.set(f"{split}_dir", place)
     return folder is not None
 
 
-def look_at_lists(plan: Plan, folder: Path, split: str, kinds: tuple[str, ...], official: int) -> None:
+def folder_of(root: Path, names: Iterable[str]) -> Path | None:
+    """The first of some folders that is there."""
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def look_at_lists(plan: Plan, folder: Path, split: str, kinds: Sequence[str], official: int) -> None:
     """Check the ``KIND/wav.scp`` of one split: all there, of the same utterances, of files that exist."""
     tables = {}
     for kind in kinds:
         file = folder / kind / "wav.scp"
         if not file.is_file():
-            what = f"{split}/{kind}/wav.scp"
-            plan.note(what, "lines 'UTTERANCE PATH'", "not there", MISSING, PREPARE_AGAIN)
+            plan.note(f"{split}/{kind}/wav.scp", "lines 'UTTERANCE PATH'", "not there", MISSING, PREPARE_AGAIN)
             return
         tables[kind] = read_table(file)
     first = tables[kinds[0]]

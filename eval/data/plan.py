@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,23 +14,26 @@ import yaml
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from robustdistiller.eval.data.archives import Archive
-    from robustdistiller.eval.data.checks import Check, Where
     from robustdistiller.eval.tasks import Task
 
 #: What a finding can be: fine; fine for s3prl but not the official corpus; made by this command; an error.
 OK, DIFFERS, TO_MAKE, MISSING = "ok", "differs", "to make", "missing"
 NOT_OFFICIAL = "not as many as in the official corpus; scores will not be comparable with published ones"
 UNPACK_AGAIN = "unpack the archive again"
+NOTE = "prepared.json"
 
 #: Name of an input to the paths that were given for it.
 Roots = Mapping[str, Sequence[Path]]
-#: See `Step.make`.
-Make = Callable[[Path, "tqdm"], Path]
+#: Makes the file or folder at a path, which holds what an interrupted call left there, and updates a progress bar.
+Make = Callable[[Path, "tqdm"], Any]
 
 
 class PrepareError(ValueError):
     """The data of a task cannot be prepared; the message is one sentence."""
+
+
+class NotThere(Exception):
+    """A corpus is not there, so that nothing more can be looked at; the plan says so."""
 
 
 @dataclass(frozen=True)
@@ -54,34 +58,18 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Input:
-    """A folder or file of the user's that a task is prepared from.
-
-    Attributes:
-        name: for ``--root NAME=PATH``; of the first input of a task, the path is given as ROOT.
-        what: what belongs there.
-        required: preparing fails without it.
-    """
-
-    name: str
-    what: str
-    required: bool = True
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How one or several tasks are prepared.
 
     Attributes:
-        inputs: what has to be given; the first one is ROOT.
+        inputs: name, for ``--root NAME=PATH``, to what belongs there; the first one is ROOT, the others may be left
+            out where they are found beside it.
         plan: looks at what was given and notes in the plan what is missing and what will be made. It may be called with
             any of the inputs, and with paths that do not exist.
-        archives: what can be fetched; empty where the terms do not let a command do that.
     """
 
-    inputs: tuple[Input, ...]
+    inputs: Mapping[str, str]
     plan: Callable[[Plan, Roots], None]
-    archives: tuple[Archive, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,8 +79,7 @@ class Step:
     Attributes:
         target: the file or folder, relative to the output folder.
         title: what it is.
-        make: makes it: called with a folder that survives an interruption and with a progress bar, it returns the
-            finished file or folder below that folder.
+        make: makes it.
         items: number of items it is made of, for the progress bar.
         stamp: what it is made from; where this differs from the last time it is made again.
     """
@@ -103,6 +90,11 @@ class Step:
     items: int
     stamp: str
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """What `NOTE` says of it once it is made."""
+        return {"stamp": self.stamp, "done": True}
+
 
 @dataclass
 class Plan:
@@ -112,7 +104,7 @@ class Plan:
         task: the registry entry.
         out: folder of what is made.
         findings: what was expected and found, in order.
-        steps: what is made.
+        steps: what is made, or was made before.
         settings: s3prl's key to path (or list of paths), for ``-o``.
     """
 
@@ -131,18 +123,6 @@ class Plan:
         """Add a finding."""
         self.findings.append(Finding(what, expected, found, state, fix))
 
-    def find(self, given: Path, where: Where) -> Path | None:
-        """The folder that is looked for in or below the one that was given; noted where it is not there."""
-        folder = where.locate(given)
-        if folder is None:
-            found = where.otherwise if given.is_dir() else "no such folder"
-            self.note(str(given), where.expected, found, MISSING, where.fix)
-        return folder
-
-    def look(self, folder: Path, *checks: Check) -> list[Any]:
-        """Look at a folder with some checks; returns what each of them read."""
-        return [check.look(self, folder) for check in checks]
-
     def count(self, what: str, found: int, official: int | None, of: str = "files", needed: bool = True) -> None:
         """Compare a number of items with the official one: another is a difference, none of `needed` an error."""
         expected = f"{official} {of}" if official is not None else of
@@ -155,14 +135,7 @@ class Plan:
             self.note(what, expected, shown, OK)
 
     def odd(
-        self,
-        what: str,
-        expected: str,
-        names: Sequence[str],
-        found: str,
-        fix: str = "",
-        state: str = MISSING,
-        most: int = 3,
+        self, what: str, expected: str, names: Sequence[str], found: str, fix: str, state: str = MISSING, most: int = 3
     ) -> bool:
         """Note what is wrong with some names, where there are any; returns whether there are.
 
@@ -186,19 +159,34 @@ class Plan:
         """Note the path for one of the task's data roots, given by the last part of its key."""
         key = next(root.key for root in self.task.roots if root.key.endswith(f".{name}"))
         paths = [str(path.absolute()) for path in ([value] if isinstance(value, Path) else value)]
-        for path in paths:
-            if ",," in path:
-                fix = "rename the folder: s3prl's -o cannot hold such a path"
-                self.note(name, "a path without ',,'", path, MISSING, fix)
+        fix = "rename the folder: s3prl's -o cannot hold such a path"
+        self.odd(name, "a path without ',,'", [path for path in paths if ",," in path], "{names}", fix)
         self.settings[key] = paths[0] if isinstance(value, Path) else paths
 
     def add(
         self, target: str, title: str, expected: str, make: Make, items: int, stamp: str, found: str = "not there yet"
     ) -> Path:
         """Add something to make (see `Step`), with its finding; returns where it will be."""
-        self.steps.append(Step(target, title, make, items, stamp))
-        self.findings.append(Finding(title, expected, found, TO_MAKE, target=target))
+        step = Step(target, title, make, items, stamp)
+        made = self.is_made(step)
+        found, state = ("made before", OK) if made else (found, TO_MAKE)
+        self.steps.append(step)
+        self.findings.append(Finding(title, expected, found, state, target=target))
         return self.out / target
+
+    def is_made(self, step: Step) -> bool:
+        """Whether an earlier run made it, of the same."""
+        return self.made_before().get(step.target) == step.note and (self.out / step.target).exists()
+
+    def made_before(self) -> dict[str, Any]:
+        """What earlier runs made: target to `Step.note`."""
+        file = self.out / NOTE
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise PrepareError(f"{file} is not what this command writes ({error}); delete it to begin anew") from error
 
     def _ordered(self) -> dict[str, str | list[str]]:
         return {root.key: self.settings[root.key] for root in self.task.roots if root.key in self.settings}
@@ -217,15 +205,7 @@ class Plan:
         return f'-o "{text}"' if not set(text) & set('"$`\\') else f"-o {shlex.quote(text)}"
 
     def sweep_entry(self) -> str:
-        """The same as an entry of a sweep's ``tasks``.
-
-        Example:
-            >>> from robustdistiller.eval import tasks
-            >>> plan = Plan(tasks.get("IC"), Path("out"))
-            >>> plan.set("file_path", Path("/data/fluent"))
-            >>> plan.sweep_entry()
-            '- {task: IC, data: {file_path: /data/fluent}}'
-        """
+        """The same as an entry of a sweep's ``tasks``, e.g. ``- {task: IC, data: {file_path: /data/fluent}}``."""
         data = {key.rsplit(".", 1)[-1]: value for key, value in self._ordered().items()}
         entry = {"task": self.task.code, "data": data}
         return "- " + yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=1_000_000).strip()

@@ -12,51 +12,44 @@ import soundfile
 
 from robustdistiller.acoustics.audio.files import read_audio
 from robustdistiller.eval.data.build import convert_files, link
-from robustdistiller.eval.data.checks import Lines, Where, audio_below, look_at_rates
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, Input, Plan, Recipe, Roots
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.data.checks import audio_below, find, locate, look_at_rates, read_lines
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, Plan, Recipe, Roots
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks.corpora import AUDIO_SNIPS
 
 SPLITS = ("train", "valid", "test")
 LABELS, SLOTS = "all.iob.snips.txt", "slots.txt"
 SAMPLE_RATE_HZ = 16000
-WAV = Where(tuple(f"{split}/*.wav" for split in SPLITS))
 _RAW = re.compile(r"(?:.*/)?audio_(\w+)/snips/(snips-(\w+)-\d+)\.mp3")
 
 
 def _plan_sf(plan: Plan, roots: Roots) -> None:
     given = roots["path"][0]
-    voices = {split: _voices(plan.task, split) for split in SPLITS}
+    corpus = task_configs.load_config(plan.task)["downstream_expert"]["corpus"]
+    voices = {split: tuple(corpus[f"{split}_speakers"]) for split in SPLITS}
     labels = _find_labels(plan, roots, given)
-    ready = WAV.locate(given)
+    wav = [f"{split}/*.wav" for split in SPLITS]
+    ready = locate(given, *wav)
     mp3 = _mp3_files(given) if ready is None else {}
-    if ready is not None:
-        audio = {split: _look_at_wav_files(plan, ready, split) for split in SPLITS}
-        plan.set("path", ready)
-        if labels is not None and labels != ready:
-            for split in SPLITS:
-                stamp, make = str(ready.absolute()), partial(link, ready / split)
-                plan.add(f"SNIPS/{split}", f"link to {split}", "beside the labels", make, 1, stamp)
-    elif mp3:
-        audio = {split: _plan_conversion(plan, mp3, split, voices[split]) for split in SPLITS}
-    else:
-        found = "neither wav nor mp3 files of it" if given.is_dir() else "no such folder"
-        what = "{train,valid,test}/VOICE-*.wav, or the mp3 files"
-        plan.note(str(given), what, found, MISSING, AUDIO_SNIPS.source)
-        return
-    if labels is None:
-        return
-    if labels != ready:  # s3prl wants the labels in the folder of the audio, and nothing is written into the user's
-        stamp, make = str(labels.absolute()), partial(link, labels / LABELS)
-        plan.add(f"SNIPS/{LABELS}", LABELS, "in the folder of the audio", make, 1, stamp, f"in {labels}")
-        plan.set("path", plan.out / "SNIPS")
-    _look_at_labels(plan, labels, audio, voices)
-    plan.set("slots_file", labels / SLOTS)
-
-
-def _voices(task: Task, split: str) -> tuple[str, ...]:
-    return tuple(task_configs.load_config(task)["downstream_expert"]["corpus"][f"{split}_speakers"])
+    if ready is None and not mp3:
+        find(plan, given, wav, "{train,valid,test}/VOICE-*.wav, or the mp3 files", AUDIO_SNIPS.source)
+    together = ready is not None and labels in (None, ready)
+    plan.set("path", ready if together else plan.out / "SNIPS")
+    audio = {}
+    for split in SPLITS:
+        if ready is None:
+            audio[split] = _plan_conversion(plan, mp3, split, voices[split])
+        else:
+            audio[split] = _look_at_wav_files(plan, ready, split)
+        if ready is not None and not together:
+            stamp, make = str(ready.absolute()), partial(link, ready / split)
+            plan.add(f"SNIPS/{split}", f"link to {split}", "beside the labels", make, 1, stamp)
+    if labels is not None:
+        if not together:  # s3prl wants the labels in the folder of the audio, and nothing is written into the user's
+            stamp, make = str(labels.absolute()), partial(link, labels / LABELS)
+            plan.add(f"SNIPS/{LABELS}", LABELS, "in the folder of the audio", make, 1, stamp, f"in {labels}")
+        _look_at_labels(plan, labels, audio, voices)
+        plan.set("slots_file", labels / SLOTS)
 
 
 def _find_labels(plan: Plan, roots: Roots, given: Path) -> Path | None:
@@ -113,7 +106,7 @@ def _look_at_labels(
 ) -> None:
     """Labels and slots fit together, and each utterance of the voices that s3prl takes has a label."""
     expected, fix = "UTTERANCE BOS words EOS<tab>O slots INTENT", "take the file of the preprocessed release"
-    lines = Lines(LABELS, r"(?P<id>\S+) BOS[^\t]*\t(?P<slots>.*)", expected, fix).look(plan, folder)
+    lines = read_lines(plan, folder / LABELS, r"(?P<id>\S+) BOS[^\t]*\t(?P<slots>.*)", expected, fix)
     if lines is None:
         return
     tags = {tag for line in lines for tag in line["slots"].split()[1:-1]}
@@ -136,9 +129,9 @@ def _look_at_labels(
 
 
 SF = Recipe(
-    (
-        Input("path", "Audio SNIPS: {train,valid,test}/VOICE-*.wav; or audio_slu with its mp3 files"),
-        Input("labels", f"folder of {LABELS} and {SLOTS}; default: the same, or SNIPS beside it", required=False),
-    ),
+    {
+        "path": "Audio SNIPS: {train,valid,test}/VOICE-*.wav; or audio_slu with its mp3 files",
+        "labels": f"folder of {LABELS} and {SLOTS}; default: the same, or SNIPS beside it",
+    },
     _plan_sf,
 )

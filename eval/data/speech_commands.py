@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from robustdistiller.acoustics.audio.files import audio_info
-from robustdistiller.eval.data.archives import Archive
-from robustdistiller.eval.data.checks import Where, audio_below
-from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Input, Plan, Recipe, Roots
+from robustdistiller.eval.data.checks import audio_below, find, locate
+from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, Plan, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import SPEECH_COMMANDS
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -16,45 +15,22 @@ CLASSES = (*KEYWORDS, "_unknown_", "_silence_")
 TRAIN_NAME, TEST_NAME = "speech_commands_v0.01", "speech_commands_test_set_v0.01"
 _UNPACK = "the archives hold no folder of their own: mkdir {name} && tar -xzf {name}.tar.gz -C {name}"
 _CROP_S = 1.0
-TRAIN = Where((BACKGROUND,), f"folders of words and {BACKGROUND}", f"no {BACKGROUND}", _UNPACK.format(name=TRAIN_NAME))
-TEST = Where(CLASSES)
-
-_TENSORFLOW = "https://storage.googleapis.com/download.tensorflow.org/data"
-ARCHIVES = (
-    Archive(
-        f"{_TENSORFLOW}/{TRAIN_NAME}.tar.gz",
-        checksum="sha256:743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",  # as torchaudio has it
-        size_gb=1.49,
-        unpacked_gb=2.2,
-        folder=TRAIN_NAME,
-        files=SPEECH_COMMANDS.counts["words"],
-        bare=True,
-    ),
-    Archive(
-        f"{_TENSORFLOW}/{TEST_NAME}.tar.gz",
-        size_gb=0.11,
-        unpacked_gb=0.2,
-        folder=TEST_NAME,
-        files=SPEECH_COMMANDS.counts["test"],
-        bare=True,
-    ),
-)
 
 
 def _plan_ks(plan: Plan, roots: Roots) -> None:
     given = roots["speech_commands_root"][0]
-    train = plan.find(given, TRAIN)
-    if train is not None:
-        _look_at_words(plan, train)
-        plan.set("speech_commands_root", train)
     places = (*roots.get("speech_commands_test_root", ()), given / TEST_NAME, given.parent / TEST_NAME)
-    test = next((found for place in places if (found := TEST.locate(place))), None)
+    test = next((found for place in places if (found := locate(place, *CLASSES))), None)
     if test is None:
         fix = f"--root speech_commands_test_root=FOLDER; {_UNPACK.format(name=TEST_NAME)}"
         plan.note("test set", f"twelve folders, in {TEST_NAME}", "not given and not beside it", MISSING, fix)
-        return
-    _look_at_test_set(plan, test)
-    plan.set("speech_commands_test_root", test)
+    else:
+        _look_at_test_set(plan, test)
+        plan.set("speech_commands_test_root", test)
+    expected = f"folders of words and {BACKGROUND}"
+    train = find(plan, given, [BACKGROUND], expected, _UNPACK.format(name=TRAIN_NAME))
+    _look_at_words(plan, train)
+    plan.set("speech_commands_root", train)
 
 
 def _words(folder: Path) -> dict[str, list[str]]:
@@ -87,10 +63,9 @@ def _look_at_test_set(plan: Plan, folder: Path) -> None:
 
 
 KS = Recipe(
-    (
-        Input("speech_commands_root", f"{TRAIN_NAME}: folders of words, {BACKGROUND}"),
-        Input("speech_commands_test_root", f"{TEST_NAME}; default: beside or below the other", required=False),
-    ),
+    {
+        "speech_commands_root": f"{TRAIN_NAME}: folders of words, {BACKGROUND}",
+        "speech_commands_test_root": f"{TEST_NAME}; default: beside or below the other",
+    },
     _plan_ks,
-    ARCHIVES,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ from robustdistiller.eval.cost.record import read_profiles
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
-from robustdistiller.eval.report.robustness import Robustness, shared_columns, summarise, summary_columns
+from robustdistiller.eval.report.robustness import Summaries, shared_columns, summarise, summary_names
 from robustdistiller.eval.report.rows import Row, published_rows
-from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import RecordError
@@ -32,12 +32,14 @@ class Summary:
     """Robustness on one task, metric and test set.
 
     Attributes:
-        columns: the corrupted columns that it is over, those that all shown systems of one origin have.
+        published: whether it is of published systems, or of measured ones.
+        columns: the corrupted columns that it is over, those that all of these systems have.
         rows: name of a system to its summaries.
     """
 
+    published: bool
     columns: tuple[Column, ...]
-    rows: Mapping[str, Robustness]
+    rows: Mapping[str, Summaries]
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,6 @@ class Board:
         sources: key to title of the sources of published numbers.
         records: the frame that it was made of, one line for each record and metric.
         reference: name of the row that others are seen against; empty for none.
-
-    Example:
-        >>> board = leaderboard([])
-        >>> [row.name for row in board.rows][:2], board.columns[0].task_title
-        (['wav2vec 2.0 Large', 'WavLM Large'], 'PR')
     """
 
     rows: tuple[Row, ...]
@@ -84,8 +81,7 @@ class Board:
         Raises:
             ValueError: no system has this name; the nearest ones are given.
         """
-        wanted = name.removeprefix("published:").lower()
-        forced = name.startswith("published:")
+        forced, wanted = name.startswith("published:"), name.removeprefix("published:").lower()
         for row in self.rows:
             if row.name.lower() == wanted and (row.published or not forced):
                 return row
@@ -106,10 +102,10 @@ class Board:
         for published in (False, True):
             cells = {row.name: row.of(group) for row in self.rows if row.published == published}
             columns = shared_columns(list(cells.values()))
-            reference = cells.get(self.reference)
-            rows = {name: one for name, own in cells.items() if (one := summarise(own, columns, reference)) is not None}
-            if rows:
-                found.append(Summary(tuple(columns), rows))
+            reference = cells.get(self.reference), self.reference
+            summaries = {name: summarise(own, columns, *reference) for name, own in cells.items()}
+            if rows := {name: one for name, one in summaries.items() if one}:
+                found.append(Summary(published, tuple(columns), rows))
         return found
 
     @property
@@ -145,10 +141,10 @@ class Board:
         for (task, split, metric, test), summary in ((g, s) for g in self.groups for s in self.summaries(g)):
             over = "; ".join(column.title for column in summary.columns)
             for system, one in summary.rows.items():
-                for name, _, find in summary_columns([one], self.reference):
-                    found = find(one)
-                    value = found.value if isinstance(found, Estimate) else found
-                    low, high = (isinstance(found, Estimate) and found.interval) or (None, None)
+                for name in summary_names([one]):
+                    found = one[name]  # an estimate, or the name of the worst condition
+                    value, bounds = (found, None) if isinstance(found, str) else (found.value, found.interval)
+                    low, high = bounds or (None, None)
                     where = {"system": system, "task": task, "split": split, "metric": metric, "test": test}
                     lines.append({**where, "summary": name, "value": value, "low": low, "high": high, "over": over})
         return pd.DataFrame(lines)
@@ -186,8 +182,7 @@ def leaderboard(
         ValueError: unknown task in `official`, or no system called `reference`.
 
     Example:
-        >>> import robustdistiller
-        >>> robustdistiller.leaderboard([]).row("DPHuBERT").size  # published systems alone
+        >>> leaderboard([]).row("DPHuBERT").size  # published systems alone
         '23.59'
     """
     folders = [Path(folder) for folder in folders]
@@ -198,7 +193,8 @@ def leaderboard(
             "-m evaluate write them"
         )
     rows, notes = measured_rows(_with_profiles(records, folders), official)
-    notes += _pulled(folders)
+    origins = Counter(origin["from"] for folder in folders for origin in read_origins(folder).values())
+    notes += [f"{count} records were pulled from {place}" for place, count in origins.items()]
     sources = {}
     if published is not False:
         numbers = load_published() if published is True else published
@@ -212,17 +208,9 @@ def leaderboard(
             "from printed scores by rounding; where metrics were not found, superb_s is the printed score",
         )
     columns = sorted({column for row in rows for column in row.cells}, key=lambda column: column.order)
-    board = Board(tuple(rows), tuple(columns), (), sources, records)
-    if reference:
-        reference = board.row(reference).name
-    notes += _unlike_columns(board)
-    return Board(board.rows, board.columns, tuple(dict.fromkeys(notes)), sources, records, reference)
-
-
-def _pulled(folders: Sequence[Path]) -> list[str]:
-    """Where records came from that others measured."""
-    origins = [origin["from"] for folder in folders for origin in read_origins(folder).values()]
-    return [f"{origins.count(one)} records were pulled from {one}" for one in dict.fromkeys(origins)]
+    notes += _about_columns(rows, columns)
+    board = Board(tuple(rows), tuple(columns), tuple(dict.fromkeys(notes)), sources, records)
+    return dataclasses.replace(board, reference=board.row(reference).name) if reference else board
 
 
 def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:
@@ -232,24 +220,22 @@ def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFra
     except RecordError:  # a profile of another version tells no MACs
         return records
     macs = {one.identity: one.superb_macs for one in profiles}
-    known = [
-        macs.get((u, w, o), now)
-        for u, w, o, now in zip(records.upstream, records.weights, records.options, records.macs)
-    ]
-    return records.assign(macs=pd.Series(known, index=records.index, dtype="Int64"))
+    systems = zip(records.upstream, records.weights, records.options)
+    measured = pd.Series([macs.get(one) for one in systems], index=records.index, dtype="Int64")
+    return records.assign(macs=measured.fillna(records.macs))
 
 
-def _unlike_columns(board: Board) -> list[str]:
+def _about_columns(rows: Sequence[Row], columns: Iterable[Column]) -> list[str]:
     """Columns whose cells were run under different rules, and systems without a score over tasks."""
     notes = []
-    for column in board.columns:
-        if len(rules_of(board.rows, column)) > 1:
+    for column in columns:
+        if len(rules_of(rows, column)) > 1:
             notes.append(
                 f"{column.task_title}, {column.title}: these runs follow different rules (see the notes on each "
                 "system), so that none of them is called the best"
             )
-    for row in board.measured:
-        if row.superb_s is None and row.official:
+    for row in rows:
+        if not row.published and row.superb_s is None and row.official:
             missing = ", ".join(missing_tasks(row.official))
             notes.append(f"{row.name} has no superb_s: it is the mean over ten tasks, and these are missing: {missing}")
     return notes
@@ -267,12 +253,11 @@ def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
     """
     found = set()
     for published in (False, True):
-        values = {
-            i: r.cells[column].value for i, r in enumerate(rows) if r.published == published and column in r.cells
-        }
-        if len(values) > 1 and len(rules_of(rows, column)) <= 1:
-            best = (max if column.higher_is_better else min)(values.values())
-            found |= {i for i, value in values.items() if value == best}
+        own = {i: row.cells[column] for i, row in enumerate(rows) if row.published == published and column in row.cells}
+        if len(own) > 1 and (published or len({cell.rules for cell in own.values()}) == 1):
+            values = [cell.value for cell in own.values()]
+            best = max(values) if column.higher_is_better else min(values)
+            found |= {i for i, cell in own.items() if cell.value == best}
     return found
 
 

@@ -223,7 +223,8 @@ def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Colum
                 sources[kind] = [f"FOLDER_OF/{source['name']}"]
         seeds.update(int(seed) for seed in same.seed)
         drawn.add(example.corruption_seed)
-    upstream = {"name": mine.upstream, **checkpoint, "label": lacking.name}
+    layer = {} if pd.isna(mine.layer) else {"layer": int(mine.layer)}
+    upstream = {"name": mine.upstream, **checkpoint, "label": lacking.name, **layer}
     sweep = {
         "out": "FOLDER",
         "upstreams": [upstream],

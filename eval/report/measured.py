@@ -46,7 +46,8 @@ def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> tuple[li
     for system, records in frame.groupby("system", sort=False):
         cells = {column: _cell(group, notes) for column, group in records.groupby("column", sort=False)}
         first = records.iloc[0]  # sizes and names are the system's, the same in all of its lines
-        weights = [] if first.weights == NO_CHECKPOINT else [first.weights[:12]]
+        details = [first.upstream, "" if first.weights == NO_CHECKPOINT else first.weights[:12]]
+        details += [] if pd.isna(first.layer) else [f"layer {first.layer}"]
         rows.append(
             Row(
                 name=names[system],
@@ -54,7 +55,7 @@ def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> tuple[li
                 parameters=None if pd.isna(first.parameters) else int(first.parameters),
                 macs_g=None if pd.isna(first.macs) else float(first.macs) / 1e9,
                 cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
-                detail=" ".join([first.upstream, *weights]),
+                detail=" ".join(filter(None, details)),
                 system=system,
             )
         )
@@ -63,13 +64,14 @@ def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> tuple[li
 
 
 def _names(frame: pd.DataFrame) -> dict[str, str]:
-    """A different name for each system: its label; upstream, weights and options are shown where labels collide."""
+    """A different name for each system: its label, and where labels collide what tells the systems apart."""
     systems = frame.drop_duplicates("system")
-    taken = systems.label.tolist()
-    names = {}
-    for one in systems.itertuples():
+    layers = [f", layer {layer}" if pd.notna(layer) else "" for layer in systems.layer]
+    layered = systems.label.where(~systems.label.duplicated(keep=False), systems.label + layers)
+    names: dict[str, str] = {}
+    for one, name in zip(systems.itertuples(), layered):
         details = " ".join(part for part in (one.upstream, one.weights[:8], one.options.strip()) if part)
-        name = one.label if taken.count(one.label) == 1 else f"{one.label} ({details})"
+        name = name if (layered == name).sum() == 1 else f"{name} ({details})"
         names[one.system] = name if name not in names.values() else f"{name} {one.system}"
     return names
 

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
 
 from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read
@@ -70,6 +71,10 @@ class System:
     macs_g: float | None = None
     macs_source: str = ""
 
+    def __post_init__(self) -> None:
+        if self.macs_g is not None and not self.macs_source:
+            raise ValueError("macs_g needs a macs_source")
+
     @property
     def parameters(self) -> int | None:
         """Number of parameters, None where not found."""
@@ -96,15 +101,11 @@ class Result:
     task: str
     metric: str
     condition: str
-    value: float
+    value: Annotated[float, Field(allow_inf_nan=False)]
     protocol: Protocol
     source: str
     verified: Literal["yes", "no"]
     remark: str = ""
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise ValueError(f"value must be a finite number, found {self.value}")
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,12 @@ class Published:
             >>> [result.task for result in load_published().of("DistilHuBERT (100 h)")]
             ['ASR', 'SID', 'IC']
         """
-        order = list(self.sources)
-        found: dict[tuple[str, str, str], Result] = {}
-        for one in self.results:
-            if (one.system, one.protocol, one.verified) != (system, protocol, "yes"):
-                continue
-            if (one.task == "SUPERB") != over_tasks:
-                continue
-            key = one.task, one.metric, one.condition
-            if key not in found or order.index(one.source) < order.index(found[key].source):
-                found[key] = one
-        return list(found.values())
+        order, wanted = list(self.sources), (system, protocol, "yes", over_tasks)
+        own = [r for r in self.results if (r.system, r.protocol, r.verified, r.task == "SUPERB") == wanted]
+        first: dict[tuple[str, str, str], Result] = {}
+        for one in sorted(own, key=lambda one: order.index(one.source)):
+            first.setdefault((one.task, one.metric, one.condition), one)
+        return [one for one in own if one is first[one.task, one.metric, one.condition]]
 
     def value(self, system: str, task: str, metric: str, condition: str = "clean") -> float | None:
         """One verified number under SUPERB's protocol; None where there is none.
@@ -191,61 +187,41 @@ def load_published(folder: Path | str | None = None) -> Published:
         5.59
     """
     folder = Path(str(files("robustdistiller.results") / "published")) if folder is None else Path(folder)
-    sources = _unique(_read(folder / "sources.csv", Source), "source")
-    systems = _unique(_read(folder / "systems.csv", System), "system")
-    for where, system in systems.values():
-        if system.macs_g is not None:
-            _known(system.macs_source, sources, "source", where)
-    results: dict[tuple, tuple[str, Result]] = {}
-    for where, one in _read(folder / "published_results.csv", Result):
-        for name, known, what in (
-            (one.system, systems, "system"),
-            (one.metric, METRICS, "metric"),
-            (one.source, sources, "source"),
-        ):
-            _known(name, known, what, where)
-        key = one.system, one.task, one.metric, one.condition, one.protocol, one.source, one.remark
-        if key in results:
-            line = results[key][0].rpartition(", ")[2]
-            raise PublishedError(f"{where}: repeats {line}; two numbers for one cell from one source")
-        results[key] = where, one
-    return Published(
-        {name: system for name, (_, system) in systems.items()},
-        tuple(one for _, one in results.values()),
-        {name: source for name, (_, source) in sources.items()},
+    sources = {one.source: one for one in _read(folder / "sources.csv", Source, ["source"], {})}
+    read_systems = _read(folder / "systems.csv", System, ["system"], {"macs_source": sources})
+    systems = {one.system: one for one in read_systems}
+    results = _read(
+        folder / "published_results.csv",
+        Result,
+        ["system", "task", "metric", "condition", "protocol", "source", "remark"],
+        {"system": systems, "metric": METRICS, "source": sources},
     )
+    return Published(systems, tuple(results), sources)
 
 
-def _read(path: Path, cls: type[T]) -> list[tuple[str, T]]:
-    """The lines of a CSV file, each with where it stands."""
+def _read(path: Path, cls: type[T], key: Sequence[str], known: Mapping[str, Mapping[str, object]]) -> list[T]:
+    """The lines of a CSV file; no two agree in `key`, and what the columns of `known` name is there."""
     if not path.is_file():
         raise PublishedError(f"{path}: no such file; the published numbers are part of the package")
     columns = list(cls.__dataclass_fields__)
+    found, lines = [], {}
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         if reader.fieldnames != columns:
             raise PublishedError(f"{path}: expected the columns {', '.join(columns)}, found {reader.fieldnames}")
-        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
-    found = []
-    for where, row in rows:
-        if None in row or None in row.values():
-            raise PublishedError(f"{where}: expected {len(columns)} columns")
-        try:
-            found.append((where, read(cls, {name: text for name, text in row.items() if text})))
-        except SettingsError as error:
-            raise PublishedError(f"{where}: {error}") from error
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise PublishedError(f"{where}: expected {len(columns)} columns")
+            try:
+                found.append(read(cls, {name: text for name, text in row.items() if text}))
+            except SettingsError as error:
+                raise PublishedError(f"{where}: {error}") from error
+            for column, names in known.items():
+                if row[column] and row[column] not in names:
+                    what, hint = column.rpartition("_")[2], did_you_mean(row[column], names)
+                    raise PublishedError(f"{where}: unknown {what} {row[column]!r}{hint}")
+            first = lines.setdefault(tuple(row[name] for name in key), reader.line_num)
+            if first != reader.line_num:
+                raise PublishedError(f"{where}: repeats line {first}; two lines for one {' of one '.join(key)}")
     return found
-
-
-def _unique(rows: list[tuple[str, T]], name: str) -> dict[str, tuple[str, T]]:
-    found: dict[str, tuple[str, T]] = {}
-    for where, one in rows:
-        if getattr(one, name) in found:
-            raise PublishedError(f"{where}: named twice: {getattr(one, name)}")
-        found[getattr(one, name)] = where, one
-    return found
-
-
-def _known(value: str, known: Mapping[str, object], what: str, where: str) -> None:
-    if value not in known:
-        raise PublishedError(f"{where}: unknown {what} {value!r}{did_you_mean(value, known)}")

@@ -57,7 +57,7 @@ class Row:
     def superb_s(self) -> float | None:
         """SUPERB's score, else the one that was printed; None where neither can be had."""
         try:
-            return superb_score(self.official).total
+            return superb_score(self.official)
         except ScoreError:
             return self.printed_score
 

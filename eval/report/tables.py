@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
-from robustdistiller.eval.report.cells import Cell, Column
-from robustdistiller.eval.report.robustness import summary_columns
+from robustdistiller.eval.report.cells import Column
+from robustdistiller.eval.report.robustness import summary_names
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.utterances import utterance_scores
@@ -48,7 +48,7 @@ class Grid:
     header: Sequence[str]
     subheader: Sequence[str]
     rows: Sequence[Sequence[str]]
-    best: frozenset[tuple[int, int]] | set[tuple[int, int]]
+    best: Set[tuple[int, int]]
     notes: Sequence[str] = ()
 
     def to_markdown(self) -> str:
@@ -98,10 +98,10 @@ def number(value: float, metric: str = "") -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
-def estimate_text(estimate: Estimate | None, metric: str = "", mark: str = "") -> str:
+def estimate_text(estimate: Estimate | str | None, metric: str = "", mark: str = "") -> str:
     """An estimate with its interval, where it has one."""
-    if estimate is None:
-        return "-"
+    if estimate is None or isinstance(estimate, str):
+        return estimate or "-"
     bounds = ", ".join(number(bound, metric) for bound in estimate.interval or ())
     return number(estimate.value, metric) + mark + (f" [{bounds}]" if bounds else "")
 
@@ -124,7 +124,7 @@ def grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid
         rows = [row for row in board.shown(systems) if any(column in row.cells for column in columns)]
         columns = [column for column in columns if any(column in row.cells for row in rows)]
         if any(column.condition != CLEAN for column in columns):
-            found.append(_condition_grid(board.summaries(group), columns, rows, board.reference))
+            found.append(_condition_grid(board.summaries(group), columns, rows))
     return found
 
 
@@ -155,18 +155,12 @@ def clean_grid(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> Grid
 
 def _total(row: Row, value: float | None, digits: int) -> str:
     """A score over tasks, marked where one of them was no standard run."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + ("" if row.is_standard else f" {NON_STANDARD_MARK}")
+    mark = "" if row.is_standard else f" {NON_STANDARD_MARK}"
+    return "-" if value is None else f"{value:.{digits}f}{mark}"
 
 
 def _row_name(row: Row) -> str:
     return row.name + (f" {PUBLISHED_MARK}" if row.published else "")
-
-
-def _marks(cell: Cell, seeds: int) -> str:
-    marks = (NON_STANDARD_MARK if cell.non_standard else "") + (FEWER_SEEDS_MARK if len(cell.values) < seeds else "")
-    return f" {marks}" if marks else ""
 
 
 def _cell_text(row: Row, column: Column, columns: Sequence[Column], interval: bool = False) -> str:
@@ -174,10 +168,10 @@ def _cell_text(row: Row, column: Column, columns: Sequence[Column], interval: bo
     cell = row.cells.get(column)
     if cell is None:
         return "-"
-    task = [row.cells[c] for c in columns if c in row.cells and c.task == column.task]
-    marks = _marks(cell, max(len(one.values) for one in task))
+    seeds = max(len(row.cells[c].values) for c in columns if c in row.cells and c.task == column.task)
+    marks = (NON_STANDARD_MARK if cell.non_standard else "") + (FEWER_SEEDS_MARK if len(cell.values) < seeds else "")
     estimate = column.bounded(cell.estimate) if interval else Estimate(cell.value)
-    return estimate_text(estimate, column.metric, marks)
+    return estimate_text(estimate, column.metric, marks and f" {marks}")
 
 
 def _legend(texts: Sequence[Sequence[str]]) -> list[str]:
@@ -194,43 +188,32 @@ def _legend(texts: Sequence[Sequence[str]]) -> list[str]:
     return [*notes, interval] if "[" in numbers else notes
 
 
-def _condition_grid(summaries: Sequence[Summary], columns: list[Column], rows: list[Row], reference: str) -> Grid:
-    found = {name: one for summary in summaries for name, one in summary.rows.items()}
-    kinds = summary_columns(list(found.values()), reference)
-    metric = columns[0].metric
+def _condition_grid(summaries: Sequence[Summary], columns: list[Column], rows: list[Row]) -> Grid:
+    found = {(summary.published, name): one for summary in summaries for name, one in summary.rows.items()}
+    names, first = summary_names(found.values()), columns[0]
     texts = [
         [_row_name(row), *(_cell_text(row, c, columns, interval=True) for c in columns)]
-        + [_summary_text(find(found[row.name]), metric) if row.name in found else "-" for _, _, find in kinds]
+        + [estimate_text(found.get((row.published, row.name), {}).get(name), first.metric) for name in names]
         for row in rows
     ]
-    first = columns[0]
     unit = f" ({first.unit})" if first.unit else ""
     direction = "higher is better" if first.higher_is_better else "lower is better"
-    return Grid(
-        f"{first.task_title}: {first.metric.replace('_', ' ')}{unit}, {direction}",
-        ["system", *(column.title for column in columns), *(name for name, _, _ in kinds)],
-        [""] * (1 + len(columns) + len(kinds)),
-        texts,
-        {(i, j + 1) for j, column in enumerate(columns) for i in best_rows(rows, column)},
-        [*_legend(texts), *_summary_notes(summaries, columns, kinds)],
-    )
-
-
-def _summary_text(value: Estimate | float | str | None, metric: str) -> str:
-    if isinstance(value, str):
-        return value or "-"
-    return number(value, metric) if isinstance(value, float) else estimate_text(value, metric)
-
-
-def _summary_notes(summaries: Sequence[Summary], columns: Sequence[Column], kinds: Sequence[tuple]) -> list[str]:
-    """What the summaries are over, and what they mean."""
     corrupted = [column for column in columns if column.condition != CLEAN]
-    notes = []
+    notes = _legend(texts)
     for summary in summaries:
         over = f"what these systems share: {', '.join(column.title for column in summary.columns)}"
         which = "all corrupted conditions" if list(summary.columns) == corrupted else over
         notes.append(f"Summaries of {', '.join(summary.rows)}: over {which}.")
-    return notes + (["; ".join(f"{name}: {meaning}" for name, meaning, _ in kinds) + "."] if kinds else [])
+    if names:
+        notes.append("; ".join(f"{name}: {meaning}" for name, meaning in names.items()) + ".")
+    return Grid(
+        f"{first.task_title}: {first.metric.replace('_', ' ')}{unit}, {direction}",
+        ["system", *(column.title for column in columns), *names],
+        [""] * (1 + len(columns) + len(names)),
+        texts,
+        {(i, j + 1) for j, column in enumerate(columns) for i in best_rows(rows, column)},
+        notes,
+    )
 
 
 #: Formats of `write_board` and their files.
@@ -259,9 +242,6 @@ def write_board(
         formats: of `FORMATS`.
         systems: published systems of Markdown and LaTeX; the others hold all.
         title: heading of the page.
-
-    Returns:
-        The files.
     """
     makers = {
         "csv": lambda: board.frame.to_csv(index=False),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.eval.results.identity import cell_id, readable_condition
+from robustdistiller.eval.results.identity import cell_id, made_digest, readable_condition
 from robustdistiller.eval.results.record import Record, RecordError
 
 #: What may happen to a cell that has a finished record, and to one that has none.
@@ -28,10 +26,6 @@ def read_policy(word: str) -> str:
 
     Raises:
         ValueError: unknown policy.
-
-    Example:
-        >>> read_policy("only-missing")
-        'reuse'
     """
     policy = _OLD_POLICIES.get(word, word)
     if policy not in POLICIES:
@@ -48,14 +42,14 @@ def write_record(root: Path | str, record: Record) -> Path:
     """Write a record at its place, through a temporary file and a rename; an older record of the cell is replaced.
 
     The file also holds the digest of its content, so that a number changed by hand is noticed.
+
+    Raises:
+        RecordError: a value has the wrong type or form, so that nobody could read the record again.
     """
     data = record.to_dict()
-    text = json.dumps({**data, "digest": _digest(data)}, indent=1, allow_nan=False)
+    Record.from_dict(data)
+    text = json.dumps({**data, "digest": made_digest(**data)}, indent=1, allow_nan=False)
     return write_text(record_path(root, record), text + "\n")
-
-
-def _digest(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(path: Path | str) -> Record:
@@ -72,7 +66,7 @@ def read_record(path: Path | str) -> Record:
         has_digest = isinstance(data, dict) and data.get("schema_version") != 1  # the first schema had none
         digest = data.pop("digest", None) if has_digest else None
         record = Record.from_dict(data)
-        if has_digest and digest != _digest(data):
+        if has_digest and digest != made_digest(**data):
             raise RecordError(
                 "it was changed after it was written, its digest does not match its content; "
                 "bring the file back or evaluate the cell again"
@@ -108,8 +102,7 @@ def read_record_files(root: Path | str) -> dict[Path, Record]:
         FileNotFoundError: the folder does not exist.
         RecordError: naming every broken file; none of the records is used then.
     """
-    records: dict[Path, Record] = {}
-    broken = []
+    records, broken = {}, []
     for path in record_files(root):
         try:
             records[path] = read_record(path)
@@ -145,8 +138,7 @@ def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
 
     Args:
         root: folder of records.
-        wanted: a record of the same cell; its scores do not matter. Where it knows how many items its test set has,
-            a record of another number is none of it.
+        wanted: a record of the same cell; its scores do not matter.
     """
     try:
         record = read_record(record_path(root, wanted))
@@ -154,8 +146,7 @@ def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
         return None
     except RecordError as error:
         return error
-    other_items = wanted.items_expected is not None and record.items_expected != wanted.items_expected
-    return None if other_items or cell_id(record) != cell_id(wanted) else record
+    return record if cell_id(record) == cell_id(wanted) else None
 
 
 def decide(found: Record | RecordError | None, policy: str = "reuse") -> Decision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_record, record_files
-from robustdistiller.eval.results.identity import cell_id, made_digest
+from robustdistiller.eval.results.identity import CellId, cell_id, made_digest, system_id
 from robustdistiller.eval.results.record import Metric, Record, RecordError
 from robustdistiller.eval.tasks.rules import test_set_deviations
 
@@ -22,14 +22,18 @@ UNREADABLE = "unreadable"
 LABELS_FILE = "labels.yaml"
 _DIGITS = 12  # shown of a digest
 _COLUMNS = (
-    *("system", "label", "upstream", "checkpoint", "weights", "options", "parameters", "macs"),
+    *("system", "label", "upstream", "checkpoint", "weights", "options", "layer", "parameters", "macs"),
     *("task", "split", "fold", "seed", "condition", "condition_id", "draws", "train_condition", "quick"),
     *("metric", "main", "value", "unit", "higher_is_better", "status", "reason", "items", "official", "non_standard"),
     *("rules", "head", "step", "learning_rate", "start_utc", "duration_s", "superseded", "schema_unknown", "path"),
 )
-_WHOLE_NUMBERS = ("parameters", "macs", "seed", "items", "step")
-# Records that agree in these are attempts at one number: one of them counts.
-_NUMBER = ("system", "task", "split", "fold", "seed", "condition_id", "rules")
+_OF_RECORDS = (
+    *("label", "upstream", "checkpoint", "parameters", "macs", "task", "split", "fold", "seed", "condition"),
+    *("train_condition", "quick", "status", "step", "learning_rate", "start_utc", "duration_s"),
+)
+_WHOLE_NUMBERS = ("layer", "parameters", "macs", "seed", "items", "step")
+# Records that agree in these, and whose test sets have as many items, are attempts at one number: one of them counts.
+_NUMBER = ["system", "task", "split", "fold", "seed", "condition_id", "rules"]
 
 
 def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
@@ -43,6 +47,8 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
     - ``label``: the newest record's of the system, or what ``labels.yaml`` in one of the folders says instead.
     - ``parameters``, ``macs``: of the system, from its newest record that knows them.
     - ``weights``, ``options``, ``draws``: `checkpoint_digest`, `upstream_options`, `manifest_digest`.
+    - ``layer``: of a system whose heads read one hidden state; each layer is a system. A layer that a task's rules
+      leave free makes one where the same number was measured with several.
     - ``metric``, ``value``, ``unit``, ``higher_is_better``, and ``main`` for the metric that tables show; ``value`` is
       NaN where there is none.
     - ``status``, ``reason``: of the record; ``unreadable`` and why for a file that is none.
@@ -69,23 +75,32 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
         [['fbank', 'IC', 'clean', 'accuracy', 75.0]]
     """
     folders = [Path(folder) for folder in folders]
-    lines: dict[Any, dict[str, Any]] = {}
-    broken = []
+    rows: list[dict[str, Any]] = []
+    broken, seen = [], set()
     for path in dict.fromkeys(path for folder in folders for path in record_files(folder)):
         try:
             record = read_record(path)
         except (RecordError, FileNotFoundError) as error:
             broken.append({"status": UNREADABLE, "reason": str(error), "path": str(path)})
             continue
-        lines.setdefault((cell_id(record), record.start_utc), _line(record, path))
-    found = sorted(lines.values(), key=lambda line: line["start_utc"])
-    _adopt(found, "rules", "rules_digest", ("task", "non_standard"))
-    _adopt(found, "condition_id", "sources", ("condition", "draws"))
-    _name_systems(found, _renamed(folders))
-    _supersede(found)
-    found.sort(key=lambda line: line["path"])
-    rows = [{**line, **metric} for line in found for metric in line["metrics"]]
-    return _frame([*rows, *broken])
+        cell = cell_id(record)
+        if (cell, record.start_utc) not in seen:
+            seen.add((cell, record.start_utc))
+            rows += _rows(record, cell, path)
+    rows.sort(key=lambda row: row["start_utc"])
+    _adopt(rows, "rules", "rules_digest", ("task", "non_standard"))
+    _adopt(rows, "condition_id", "sources", ("condition", "draws"))
+    _find_systems(rows)
+    frame = pd.DataFrame(rows, columns=[*_COLUMNS, "free_layer", "items_expected"])
+    _tell_layers_apart(frame)
+    # One label, size and cost for each system: the newest that is known.
+    shared = ["label", "parameters", "macs"]
+    frame[shared] = frame.groupby("system")[shared].transform("last")
+    renamed, label = _renamed(folders), frame.label
+    for name in (frame.system, frame.weights.str[:_DIGITS], frame.weights, frame.label):  # the last goes first
+        label = name.map(renamed).fillna(label)
+    frame = frame.assign(label=label, superseded=~frame.path.isin(_that_count(frame)))
+    return _typed(pd.concat([frame.sort_values("path", kind="stable"), pd.DataFrame(broken)], ignore_index=True))
 
 
 def mean_over_folds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +114,8 @@ def mean_over_folds(frame: pd.DataFrame) -> pd.DataFrame:
     counted = frame[(frame.status == "ok") & ~frame.superseded & (frame.fold != "")]
     keys = [name for name in _NUMBER if name != "fold"]
     means = []
-    for _, folds in counted.groupby([*keys, "metric"], sort=False):
+    for _, folds in counted.sort_values("items", kind="stable").groupby([*keys, "metric"], sort=False):
+        folds = folds.drop_duplicates("fold", keep="last").sort_index()  # the largest test set of each
         first = folds.iloc[0]
         if set(folds.fold) != set(folds_of(first.task)):
             continue
@@ -122,7 +138,7 @@ def mean_over_folds(frame: pd.DataFrame) -> pd.DataFrame:
                 "path": tuple(folds.path),
             }
         )
-    return pd.concat([frame, _frame(means)], ignore_index=True) if means else frame
+    return pd.concat([frame, _typed(pd.DataFrame(means))], ignore_index=True) if means else frame
 
 
 def folds_of(task: str) -> tuple[str, ...]:
@@ -130,21 +146,20 @@ def folds_of(task: str) -> tuple[str, ...]:
     return tasks.TASKS[task].folds if task in tasks.TASKS else ()
 
 
-def _line(record: Record, path: Path) -> dict[str, Any]:
-    cell = cell_id(record)
-    own = (
-        *("label", "upstream", "checkpoint", "parameters", "macs", "task", "split", "fold", "seed", "condition"),
-        *("train_condition", "quick", "status", "reason", "step", "learning_rate", "start_utc", "duration_s"),
-    )
-    return {
-        **{name: getattr(record, name) for name in own},
-        "system": cell.system.digest()[:_DIGITS],
+def _rows(record: Record, cell: CellId, path: Path) -> list[dict[str, Any]]:
+    """One for each metric; one without a value where there are none."""
+    system = system_id(record)
+    shared = {
+        **{name: getattr(record, name) for name in _OF_RECORDS},
+        "system": system.digest()[:_DIGITS],
+        "layer": system.layer,
+        "free_layer": record.settings.get("upstream_layer_selection"),
         "weights": record.checkpoint_digest,
         "options": record.upstream_options,
         "condition_id": cell.condition[:_DIGITS],
         "draws": record.manifest_digest,
-        "metrics": [_metric(record, one) for one in record.metrics or [_main_metric(record.task)]],
         "items": record.items_scored,
+        "items_expected": record.items_expected,
         "official": _is_official(record.task, record.split, record.fold, record.items_scored),
         "non_standard": None if record.non_standard is None else tuple(record.non_standard),
         "rules": cell.rules[:_DIGITS],
@@ -152,12 +167,18 @@ def _line(record: Record, path: Path) -> dict[str, Any]:
         "schema_unknown": tuple(record.unknown),
         "path": str(path),
     }
-
-
-def _metric(record: Record, one: Metric) -> dict[str, Any]:
-    main = not record.metrics or one is record.metrics[0]
-    shown = {"metric": one.name, "main": main, "unit": one.unit, "higher_is_better": one.higher_is_better}
-    return {**shown, "value": one.value, "reason": record.reason or one.reason}
+    return [
+        {
+            **shared,
+            "metric": one.name,
+            "main": place == 0,
+            "unit": one.unit,
+            "higher_is_better": one.higher_is_better,
+            "value": one.value,
+            "reason": record.reason or one.reason,
+        }
+        for place, one in enumerate(record.metrics or [_main_metric(record.task)])
+    ]
 
 
 def _main_metric(task: str) -> Metric:
@@ -181,30 +202,45 @@ def _together(task: str, split: str, items: int, phrases: Iterable[tuple[str, ..
     return (*own, *test_set_deviations(tasks.get(task), split, items))
 
 
-def _adopt(lines: list[dict[str, Any]], name: str, field: str, alike: tuple[str, ...]) -> None:
+def _adopt(rows: list[dict[str, Any]], name: str, field: str, alike: tuple[str, ...]) -> None:
     """Where a record's writer did not have `field`, take `name` of a record that agrees in `alike`."""
-    known = {tuple(line[key] for key in alike): line[name] for line in lines if field not in line["schema_unknown"]}
-    for line in lines:
-        told = tuple(line[key] for key in alike)
-        if field in line["schema_unknown"] and None not in told and "none" not in told:
-            line[name] = known.get(told, line[name])
+    known = {tuple(row[key] for key in alike): row[name] for row in rows if field not in row["schema_unknown"]}
+    for row in rows:
+        told = tuple(row[key] for key in alike)
+        if field in row["schema_unknown"] and None not in told and "none" not in told:
+            row[name] = known.get(told, row[name])
 
 
-def _name_systems(lines: list[dict[str, Any]], renamed: Mapping[str, str]) -> None:
-    """One label, size and cost for each system, the newest; runs that failed before loading it belong to it too."""
-    for line in [line for line in lines if line["parameters"] is None]:  # nothing was loaded
-        known = ("upstream", "checkpoint", "options", *(["weights"] if line["weights"] else []))
-        told = {name: line[name] for name in known}
-        loaded = [one for one in lines if one["parameters"] is not None and told.items() <= one.items()]
+def _find_systems(rows: list[dict[str, Any]]) -> None:
+    """Runs that failed before their upstream was loaded are of the system that agrees in what they know."""
+    for row in [row for row in rows if row["parameters"] is None]:
+        known = ("upstream", "checkpoint", "options", "layer", *(["weights"] if row["weights"] else []))
+        told = {name: row[name] for name in known}
+        loaded = [one for one in rows if one["parameters"] is not None and told.items() <= one.items()]
         if len({one["system"] for one in loaded}) == 1:
-            line |= {name: loaded[0][name] for name in ("system", "weights")}
-    shared: dict[str, dict[str, Any]] = defaultdict(dict)
-    for line in lines:  # the oldest first
-        shared[line["system"]] |= {k: line[k] for k in ("label", "parameters", "macs") if line[k] is not None}
-    for line in lines:
-        line |= shared[line["system"]]
-        names = (line["label"], line["weights"], line["weights"][:_DIGITS], line["system"])
-        line["label"] = next((renamed[name] for name in names if name in renamed), line["label"])
+            row |= {name: loaded[0][name] for name in ("system", "weights")}
+
+
+def _tell_layers_apart(frame: pd.DataFrame) -> None:
+    several = frame.fillna({"free_layer": -1}).groupby(_NUMBER).free_layer.transform("nunique") > 1
+    apart = several & frame.free_layer.notna()
+    for row in frame[apart].itertuples():
+        layer = int(row.free_layer)
+        frame.loc[row.Index, ["system", "layer"]] = made_digest(system=row.system, layer=layer)[:_DIGITS], layer
+
+
+def _that_count(frame: pd.DataFrame) -> set[str]:
+    """Of attempts at one number the newest finished one, else the newest; one for each size of its test set."""
+    best: dict[tuple, dict[float | None, str]] = defaultdict(dict)
+    for row in frame.assign(ok=frame.status == "ok").sort_values(["ok", "start_utc"], kind="stable").itertuples():
+        number = tuple(getattr(row, name) for name in _NUMBER)
+        by_size = best[number]
+        if pd.isna(row.items_expected):  # it failed before its test set was read, which may be any of them
+            best[number] = dict.fromkeys(by_size or [None], row.path)
+        else:
+            by_size.pop(None, None)
+            by_size[row.items_expected] = row.path
+    return {path for by_size in best.values() for path in by_size.values()}
 
 
 def _renamed(folders: Iterable[Path]) -> dict[str, str]:
@@ -218,21 +254,11 @@ def _renamed(folders: Iterable[Path]) -> dict[str, str]:
     return found
 
 
-def _supersede(lines: list[dict[str, Any]]) -> None:
-    numbers = defaultdict(list)
-    for line in lines:
-        numbers[tuple(line[key] for key in _NUMBER)].append(line)
-    for attempts in numbers.values():
-        counts = max(attempts, key=lambda line: (line["status"] == "ok", line["start_utc"]))
-        for line in attempts:
-            line["superseded"] = line is not counts
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
-    kinds = dict.fromkeys(_WHOLE_NUMBERS, "Int64") | dict.fromkeys(("value", "learning_rate"), float)
-    texts = [name for name in ("fold", "condition", "task", "metric", "label", "system") if name in frame]
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.reindex(columns=list(_COLUMNS))
+    texts = ["fold", "condition", "task", "metric", "label", "system"]
     frame[texts] = frame[texts].fillna("")
     for name in ("main", "superseded"):
         frame[name] = frame[name].eq(True)
+    kinds = dict.fromkeys(_WHOLE_NUMBERS, "Int64") | dict.fromkeys(("value", "learning_rate"), float)
     return frame.astype(kinds | {"official": object, "non_standard": object})

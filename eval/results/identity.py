@@ -1,7 +1,7 @@
 """Which number a record is: what makes two records the same cell, and two cells comparable. The only place for it.
 
-A cell is system x head x task x split x fold x seed x condition x rules. Only contents count: digests of files and of
-samples, never the names of folders, labels or machines.
+A cell is system x head x task x test set (split, fold, number of items) x seed x condition x rules. Only contents
+count: digests of files and of samples, never the names of folders, labels or machines.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ class SystemId:
         weights: digest of its weights; ``none`` without any, empty when they are not known.
         options: contents of its options file.
         code: digest of its source files, where they are the user's.
+        layer: the one hidden state that heads read; None where they read the weighted sum of all.
     """
 
     upstream: str
     weights: str
     options: str = ""
     code: str = ""
+    layer: int | None = None
 
     def digest(self) -> str:
         """SHA-256 of all fields."""
-        return made_digest(**dataclasses.asdict(self))
+        return made_digest(**_known_fields(self))
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,18 @@ class CellId:
     """One number to measure. Two records are of the same cell exactly when their identities are equal.
 
     Attributes:
-        system: what is evaluated.
+        system: what is evaluated; a single layer is among the rules, and not told here again.
         task, split, fold, seed: on what; the seed is of the head's training.
         condition: of :func:`condition_digest`.
         head: digest of the evaluated head, see `Record.head_digest`.
         rules: digest of what the task's rules fix, as the run has it.
+        items: of the test set; None where that is not known.
 
     Example:
         >>> from robustdistiller.eval.results.record import example_record
         >>> cell = cell_id(example_record(condition="noise:snr_db=5", seed=7))
         >>> cell.path("records", "noise:snr_db=5").as_posix()
-        'records/fbank/none/IC/noise~snr_db=5@cfc2f4a4/test-seed7-0759e2c9.json'
+        'records/fbank/none/IC/noise~snr_db=5@cfc2f4a4/test-seed7-c548f03f.json'
     """
 
     system: SystemId
@@ -68,10 +71,11 @@ class CellId:
     condition: str
     head: str
     rules: str
+    items: int | None
 
     def digest(self) -> str:
         """SHA-256 of all fields."""
-        return made_digest(**dataclasses.asdict(self))
+        return made_digest(**_known_fields(self))
 
     def path(self, root: Path | str, condition: str) -> Path:
         """The record's file: ``root/upstream/weights[@options]/task/condition[@digest]/split[-fold]-seedN-cell.json``.
@@ -87,16 +91,23 @@ class CellId:
         return folder / slug(self.task) / (slug(condition) + place) / f"{part}-seed{self.seed}-{self.digest()[:8]}.json"
 
 
+def _known_fields(identity: SystemId | CellId) -> dict[str, Any]:
+    return dataclasses.asdict(identity, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+
+
 def system_id(record: Record) -> SystemId:
     """The system that a record is of."""
     options = record.upstream_options.strip()
-    return SystemId(record.upstream, record.checkpoint_digest, options, record.upstream_code)
+    # To read a single layer is a deviation from the rules, and is told as one.
+    told = re.search(r"upstream_layer_selection is (\d+)", "; ".join(record.non_standard or []))
+    layer = int(told[1]) if told else None
+    return SystemId(record.upstream, record.checkpoint_digest, options, record.upstream_code, layer)
 
 
 def cell_id(record: Record) -> CellId:
     """The cell that a record is of; where an old record does not know a digest, what it does know stands in for it."""
     return CellId(
-        system=system_id(record),
+        system=dataclasses.replace(system_id(record), layer=None),
         task=record.task,
         split=record.split,
         fold=record.fold,
@@ -104,6 +115,7 @@ def cell_id(record: Record) -> CellId:
         condition=condition_digest(record.condition, record.sources, record.corruption_seed),
         head=record.head_digest or made_digest(settings=record.settings, step=record.step),
         rules=record.rules_digest or _rules_told(record),
+        items=record.items_expected,
     )
 
 
@@ -114,11 +126,6 @@ def condition_digest(condition: str, sources: Mapping[str, Mapping[str, Any]], c
         condition: one-line form.
         sources: kind to ``{"name": ..., "digest": ...}``; only digests count.
         corruption_seed: of the draws.
-
-    Example:
-        >>> here = condition_digest("noise:snr_db=5,noise=musan", {"noise": {"name": "musan", "digest": "ab"}}, 0)
-        >>> here == condition_digest("noise:snr_db=5", {"noise": {"name": "/data/noise", "digest": "ab"}}, 0)
-        True
     """
     if condition == CLEAN:
         return made_digest(condition=CLEAN)
@@ -127,12 +134,7 @@ def condition_digest(condition: str, sources: Mapping[str, Mapping[str, Any]], c
 
 
 def readable_condition(condition: str, sources: Mapping[str, Any]) -> str:
-    """The one-line form without the names of folders, whose digests are known.
-
-    Example:
-        >>> readable_condition('noise:noise="my noise, new",snr_db=5', {"noise": {"digest": "ab"}})
-        'noise:snr_db=5'
-    """
+    """The one-line form without the names of folders, whose digests are known."""
     effects, _, options = condition.partition(":")
     parts = re.findall(r'[^,="]+=(?:"[^"]*"|[^,"]*)', options)
     kept = ",".join(part for part in parts if part.partition("=")[0].strip() not in sources)
@@ -140,15 +142,7 @@ def readable_condition(condition: str, sources: Mapping[str, Any]) -> str:
 
 
 def made_digest(**how: Any) -> str:
-    """SHA-256 of how something was made.
-
-    Args:
-        **how: JSON-able values; their order does not matter.
-
-    Example:
-        >>> made_digest(layer=3, features="hidden_states") == made_digest(features="hidden_states", layer=3)
-        True
-    """
+    """SHA-256 of how something was made, from JSON-able values whose order does not matter."""
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
 
 
@@ -164,32 +158,28 @@ def differences(a: Record, b: Record) -> list[str]:
         >>> differences(example_record(), example_record(items_expected=5, items_scored=5))
         ['the number of items: 4 and 5']
     """
-    pairs = {
-        "the task": (a.task, b.task),
-        "the split": (a.split, b.split),
-        "the fold": (a.fold, b.fold),
-        "the metric": tuple(
-            " ".join((r.main_metric.name, r.main_metric.unit)) if r.metrics else "none" for r in (a, b)
-        ),
-        "the number of items": (a.items_scored, b.items_scored),
-    }
-    found = [
-        f"{what}: {mine or 'none'} and {yours or 'none'}" for what, (mine, yours) in pairs.items() if mine != yours
-    ]
-    # Other items have other audio in any case.
-    return [*found, *([] if found else _audio_differences(a, b)), *_rule_differences(a, b)]
+    one, other = ({
+        "the task": record.task,
+        "the split": record.split,
+        "the fold": record.fold,
+        "the metric": f"{record.main_metric.name} {record.main_metric.unit}".strip() if record.metrics else "",
+        "the number of items": record.items_scored,
+    } for record in (a, b))  # fmt: skip
+    found = [f"{what}: {one[what] or 'none'} and {other[what] or 'none'}" for what in one if one[what] != other[what]]
+    if not found and not _is_same_audio(a, b):  # other items have other audio in any case
+        found.append(f"the audio under {a.condition}")
+    return [*found, *_rule_differences(a, b)]
 
 
-def _audio_differences(a: Record, b: Record) -> list[str]:
+def _is_same_audio(a: Record, b: Record) -> bool:
     if readable_condition(a.condition, a.sources) != readable_condition(b.condition, b.sources):
-        return []  # two conditions may be compared: that is what they are for
+        return True  # two conditions may be compared: that is what they are for
     # Equal audio is equal however it was drawn; unequal audio may be the rounding of another machine.
     if a.audio_digest and a.audio_digest == b.audio_digest:
-        return []
+        return True
     old = "sources" in (*a.unknown, *b.unknown)  # digests of another kind
-    digests = [condition_digest(r.condition, r.sources, r.corruption_seed) for r in (a, b)]
-    same = a.manifest_digest == b.manifest_digest and (old or digests[0] == digests[1])
-    return [] if same else [f"the audio under {a.condition}"]
+    digests = {condition_digest(r.condition, r.sources, r.corruption_seed) for r in (a, b)}
+    return a.manifest_digest == b.manifest_digest and (old or len(digests) == 1)
 
 
 def _rule_differences(a: Record, b: Record) -> list[str]:

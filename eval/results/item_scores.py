@@ -18,10 +18,9 @@ import numpy as np
 
 from robustdistiller.common.files import write_bytes
 from robustdistiller.eval.results.files import read_record
-from robustdistiller.eval.results.record import OUTCOMES_VERSION, Record, RecordError
+from robustdistiller.eval.results.record import ItemsFile, Record, RecordError
 from robustdistiller.eval.tasks import TASKS, Task
 
-_ID_KEYS = ("filename", "filenames")
 _TOLERANCE = 1e-3
 
 
@@ -37,10 +36,6 @@ class ItemScores:
         numerator: (items,) e.g. 1 for a right answer, or the number of word errors.
         denominator: (items,) e.g. 1, or the number of words.
         scale: 100 for rates in per cent.
-
-    Example:
-        >>> ItemScores(np.array([1, 0]), np.array([4, 4]), 100.0).value
-        12.5
     """
 
     numerator: np.ndarray
@@ -62,11 +57,6 @@ class Outcomes:
         metrics: metric name to the items' scores.
         groups: the speaker of each item, its own id where the speaker is not known. Items of one speaker are more
             alike than others, so that resampling draws speakers.
-
-    Example:
-        >>> outcomes = Outcomes.sort(["b", "a"], {"accuracy": ItemScores(np.array([1, 0]), np.ones(2))})
-        >>> outcomes.ids, outcomes.metrics["accuracy"].numerator.tolist()
-        (('a', 'b'), [0, 1])
     """
 
     ids: tuple[str, ...]
@@ -96,12 +86,7 @@ class Outcomes:
         return cls(tuple(ids[i] for i in order), ordered, tuple(groups[i] for i in order) if groups else ())
 
     def with_metric(self, name: str, ids: Sequence[str], scores: ItemScores) -> Outcomes:
-        """The same items with one more metric.
-
-        Args:
-            name: of the metric.
-            ids: of the items in the order of `scores`; the same items.
-            scores: their results.
+        """The same items with one more metric, whose results are in the order of `ids`.
 
         Raises:
             NoOutcomes: the items are others.
@@ -128,12 +113,9 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
         >>> kept = {"acc": [1.0, 0.0], "filename": ["/data/x/1.wav", "/data/x/2.wav"]}
         >>> outcomes_of(get("IC"), kept).metrics["accuracy"].value
         50.0
-        >>> kept = {"hypothesis": ["a b", "c"], "groundtruth": ["a c", "c"], "filename": ["1", "2"]}
-        >>> outcomes_of(get("PR"), kept).metrics["per"].numerator.tolist()
-        [1, 0]
     """
-    key = next((key for key in _ID_KEYS if kept.get(key)), None)
-    ids = [_portable(str(name)) for name in (kept[key] if key else names)]
+    names = kept.get("filename") or kept.get("filenames") or names
+    ids = ["/".join(str(name).replace("\\", "/").split("/")[-3:]) for name in names]  # wherever the corpus lies
     found = {
         name: ItemScores(np.asarray(above), np.asarray(below), scale)
         for name, (above, below, scale) in task.item_results(kept).items()
@@ -141,21 +123,11 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
     return Outcomes.sort(ids, found, [task.speaker_of(item) for item in ids])
 
 
-def _portable(name: str) -> str:
-    """The last three parts of a path: the same wherever the corpus lies."""
-    return "/".join(name.replace("\\", "/").split("/")[-3:])
-
-
 def check_against(outcomes: Outcomes, record: Record) -> None:
     """Refuse results of single items that do not add up to the record's scores.
 
     Raises:
         NoOutcomes: naming the metric and both values.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> three_of_four = Outcomes.sort(list("abcd"), {"accuracy": ItemScores(np.array([1, 1, 1, 0]), np.ones(4))})
-        >>> check_against(three_of_four, example_record())
     """
     recorded = {metric.name: metric.value for metric in record.metrics}
     if len(outcomes.ids) != record.items_scored:
@@ -166,7 +138,7 @@ def check_against(outcomes: Outcomes, record: Record) -> None:
             raise NoOutcomes(f"the single items give {name} {scores.value:.4f}, the record has {value}")
 
 
-def write_outcomes(path: Path, outcomes: Outcomes) -> dict[str, Any]:
+def write_outcomes(path: Path, outcomes: Outcomes) -> ItemsFile:
     """Write the file and return what the record's field `outcomes` holds."""
     arrays: dict[str, np.ndarray] = {"ids": np.frombuffer("\n".join(outcomes.ids).encode(), np.uint8)}
     if outcomes.groups != outcomes.ids:
@@ -177,14 +149,8 @@ def write_outcomes(path: Path, outcomes: Outcomes) -> dict[str, Any]:
         arrays[f"{name}.scale"] = np.array(scores.scale)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    data = buffer.getvalue()
-    write_bytes(path, data)
-    return {
-        "version": OUTCOMES_VERSION,
-        "file": path.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "items": len(outcomes.ids),
-    }
+    write_bytes(path, buffer.getvalue())
+    return ItemsFile(1, path.name, hashlib.sha256(buffer.getvalue()).hexdigest(), len(outcomes.ids))
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
@@ -204,11 +170,11 @@ def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
     """
     if record.outcomes is None:
         return None
-    record_path, path = path, Path(path).with_name(record.outcomes["file"])
+    record_path, path = path, Path(path).with_name(record.outcomes.file)
     if not path.is_file():
         raise RecordError(f"{record_path} points to {path.name}, which is not there; copy both or evaluate again")
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != record.outcomes["sha256"]:
+    if hashlib.sha256(data).hexdigest() != record.outcomes.sha256:
         raise RecordError(f"{path} was changed after it was written; bring the file back or evaluate the cell again")
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         names = [key.removesuffix(".numerator") for key in stored if key.endswith(".numerator")]

@@ -1,23 +1,22 @@
-"""Records: what is known about one measured cell, validated. All tables, plots and leaderboards are made from these."""
+"""Records: what is known about one measured cell. All tables, plots and leaderboards are made from these."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from robustdistiller.common.settings import read
 from robustdistiller.eval.results.migration import SCHEMA_VERSION, to_current
 
-OUTCOMES_VERSION = 1
-STATUSES = ("ok", "partial", "failed")
 NO_CHECKPOINT = "none"
 NO_HEAD = "none"
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+Name = Annotated[str, Field(min_length=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # as tables hold them
 
 
 class RecordError(ValueError):
@@ -38,15 +37,34 @@ class Metric:
     """
 
     name: str
-    value: float | None
+    value: Annotated[float, Field(allow_inf_nan=False)] | None
     higher_is_better: bool
     unit: str = ""
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class ItemsFile:
+    """Where the results of a cell's single items are, see `eval.results.item_scores`.
+
+    Attributes:
+        version: of the format.
+        file: its name; it lies beside the record.
+        sha256: of its content.
+        items: how many.
+    """
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    file: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*\.npz$")]
+    sha256: Digest
+    items: Annotated[int, Field(ge=1)]
+
+
 @dataclass
 class Record:
-    """Everything that is known about one measured cell (see `eval.results.identity`). Validated on construction.
+    """Everything that is known about one measured cell (see `eval.results.identity`).
+
+    What contradicts itself cannot be made; types and forms are checked when a record is read or written.
 
     Attributes:
         upstream: name of the upstream entry, as given to ``-u``.
@@ -89,8 +107,7 @@ class Record:
         reason: why the status is not ``ok``.
         macs: multiply-accumulate operations, where measured; otherwise `macs_note` says why not.
         layer_weights: learned softmax weights of the hidden states, where there are any.
-        outcomes: where the results of the single items are (see `eval.results.item_scores`): ``{"version": 1,
-            "file": name of a file beside the record, "sha256": ..., "items": ...}``; None where there are none.
+        outcomes: where the results of the single items are; None where there are none.
         feature_cache: where the head was given kept features, which: of ``training`` and ``evaluation``, e.g.
             ``means float32``, exact but for rounding, or ``frames float16``.
         selection: how the head was chosen on the development set (see `eval.run.dev_choice`); None for a head that
@@ -102,27 +119,27 @@ class Record:
         unknown: names of fields that the version which wrote the record did not have.
 
     Raises:
-        RecordError: a field is missing, has the wrong type, or contradicts another.
+        RecordError: a field contradicts another.
     """
 
-    upstream: str
-    checkpoint_digest: str
+    upstream: Name
+    checkpoint_digest: Digest | Literal["none", ""]
     checkpoint_digest_of: str
-    parameters: int | None
-    task: str
-    downstream: str
-    condition: str
+    parameters: Whole | None
+    task: Name
+    downstream: Name
+    condition: Name
     metrics: list[Metric]
-    items_expected: int | None
-    items_scored: int
+    items_expected: Whole | None
+    items_scored: Whole
     learning_rate: float | None
-    seed: int
+    seed: Whole
     versions: dict[str, str]
-    device: str
-    start_utc: str
+    device: Name
+    start_utc: Name
     duration_s: float
-    head_digest: str
-    rules_digest: str
+    head_digest: Digest | Literal["none", ""]
+    rules_digest: Digest | Literal[""]
     settings: dict[str, Any] = field(default_factory=dict)
     label: str = ""
     checkpoint: str = ""
@@ -130,35 +147,33 @@ class Record:
     upstream_code: str = ""
     condition_parameters: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    corruption_seed: int = 0
+    corruption_seed: Whole = 0
     manifest_digest: str = "none"
     audio_digest: str = ""
-    split: str = "test"
+    split: Name = "test"
     fold: str = ""
     train_condition: str = "clean"
     quick: str = ""
-    step: int | None = None
+    step: Whole | None = None
     git: dict[str, Any] | None = None
-    threads: int = 1
+    threads: Whole = 1
     tf32: bool = False
-    status: str = "ok"
+    status: Literal["ok", "partial", "failed"] = "ok"
     reason: str = ""
-    macs: int | None = None
+    macs: Whole | None = None
     macs_note: str = "not measured"
     layer_weights: list[float] | None = None
-    outcomes: dict[str, Any] | None = None
+    outcomes: ItemsFile | None = None
     feature_cache: dict[str, str] = field(default_factory=dict)
     selection: dict[str, Any] | None = None
-    non_standard: list[str] | None = None
+    non_standard: list[Name] | None = None
     scoring: dict[str, Any] | None = None
     unknown: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         self.label = self.label or self.upstream
-        self.metrics = [metric if isinstance(metric, Metric) else Metric(**metric) for metric in self.metrics]
-        problem = _find_problem(self)
-        if problem:
+        for problem in self._contradictions():
             raise RecordError(problem)
 
     @property
@@ -176,102 +191,36 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
-        """Build a record from plain data; unknown and missing keys are refused. Older schemas are brought up to date.
+        """Build a record from plain data of any schema.
 
         Raises:
-            RecordError: with the offending keys.
+            RecordError: unknown or missing keys, values of the wrong type or form, or a contradiction.
         """
         try:
-            data = to_current(data)
-            record = read(cls, data)
+            return read(cls, to_current(data))
         except ValueError as error:
             raise RecordError(str(error)) from error
-        missing = {f.name for f in dataclasses.fields(cls)} - set(data)
-        if missing:
-            raise RecordError(f"missing keys: {', '.join(sorted(missing))}")
-        return record
 
-
-def _find_problem(record: Record) -> str:
-    """The first contradiction in a record, or an empty string."""
-    return next((problem for check in (_fields, _digests, _scores, _pointer, _plain) for problem in check(record)), "")
-
-
-def _fields(record: Record) -> Iterator[str]:
-    for name in ("upstream", "task", "downstream", "condition", "split", "device", "start_utc", "status"):
-        if not isinstance(value := getattr(record, name), str) or not value:
-            yield f"{name} must be a non-empty string, found {value!r}"
-    for name in ("items_scored", "seed", "corruption_seed", "threads"):
-        if not _is_whole(value := getattr(record, name)):
-            yield f"{name} must be an integer, found {value!r}"
-    for name in ("parameters", "macs", "step", "items_expected"):
-        if (value := getattr(record, name)) is not None and not _is_whole(value):
-            yield f"{name} must be an integer or null, found {value!r}"
-    if record.status not in STATUSES:
-        yield f"status must be one of {', '.join(STATUSES)}, found {record.status!r}"
-    if record.status != "ok" and not record.reason:
-        yield f"a record with status {record.status!r} needs a reason"
-    marks = record.non_standard
-    if marks is not None and not (isinstance(marks, list) and all(isinstance(one, str) and one for one in marks)):
-        yield f"non_standard must be a list of phrases or null, found {marks!r}"
-
-
-def _digests(record: Record) -> Iterator[str]:
-    for kind, source in record.sources.items():
-        if not source.get("digest"):
-            yield f"sources.{kind} needs a digest, found {source!r}"
-
-    unloaded = [""] if record.status == "failed" else []
-    words = {"checkpoint_digest": [NO_CHECKPOINT, *unloaded], "head_digest": [NO_HEAD, ""], "rules_digest": [""]}
-    for name, known in words.items():
-        value = getattr(record, name)
-        if value not in known and not _HEX64.fullmatch(str(value)):
-            allowed = " or ".join(["64 hexadecimal digits", *(repr(word) if word else "empty" for word in known)])
-            yield f"{name} must be {allowed}, found {value!r}"
-
-
-def _scores(record: Record) -> Iterator[str]:
-    if record.status != "failed" and not record.metrics:
-        yield "a record needs at least one metric"
-    for metric in record.metrics:
-        if metric.value is None and not metric.reason:
-            yield f"metric {metric.name!r} has neither a value nor a reason"
-        if metric.value is not None and not math.isfinite(metric.value):
-            yield f"metric {metric.name!r} must be a finite number, found {metric.value!r}"
-    expected, scored = record.items_expected, record.items_scored
-    if record.status == "ok" and (scored < 1 or expected not in (None, scored)):
-        of_expected = "" if expected is None else f" of {expected}"
-        yield (
-            f"a record with {scored}{of_expected} items scored cannot have status 'ok'; "
-            "expected 'partial' or 'failed' with a reason"
-        )
-
-
-def _pointer(record: Record) -> Iterator[str]:
-    if (pointer := record.outcomes) is None:
-        return
-    keys = {"version", "file", "sha256", "items"}
-    if not isinstance(pointer, dict) or set(pointer) != keys:
-        yield f"outcomes must hold {', '.join(sorted(keys))}, found {pointer!r}"
-    elif pointer["version"] != OUTCOMES_VERSION:
-        yield f"outcomes have version {pointer['version']!r}, this release reads {OUTCOMES_VERSION}"
-    elif not re.fullmatch(r"[^/\\.][^/\\]*\.npz", str(pointer["file"])):
-        yield f"outcomes must name an .npz file beside the record, found {pointer['file']!r}"
-    elif not _HEX64.fullmatch(str(pointer["sha256"])):
-        yield f"outcomes need a sha256 of 64 hexadecimal digits, found {pointer['sha256']!r}"
-    elif not isinstance(pointer["items"], int) or pointer["items"] < 1:
-        yield f"outcomes need a positive number of items, found {pointer['items']!r}"
-
-
-def _plain(record: Record) -> Iterator[str]:
-    try:
-        json.dumps(record.to_dict(), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        yield f"a record must be plain JSON: {error}"
-
-
-def _is_whole(value: object) -> bool:
-    return type(value) is int and abs(value) < 2**63  # as tables hold them
+    def _contradictions(self) -> Iterator[str]:
+        if self.checkpoint_digest == "" and self.status != "failed":
+            yield "checkpoint_digest may be empty only where a run failed before its upstream was loaded"
+        for kind, source in self.sources.items():
+            if not source.get("digest"):
+                yield f"sources.{kind} needs a digest, found {source!r}"
+        if self.status != "ok" and not self.reason:
+            yield f"a record with status {self.status!r} needs a reason"
+        if self.status != "failed" and not self.metrics:
+            yield "a record needs at least one metric"
+        for metric in self.metrics:
+            if metric.value is None and not metric.reason:
+                yield f"metric {metric.name!r} has neither a value nor a reason"
+        expected, scored = self.items_expected, self.items_scored
+        if self.status == "ok" and (scored < 1 or expected not in (None, scored)):
+            of_expected = "" if expected is None else f" of {expected}"
+            yield (
+                f"a record with {scored}{of_expected} items scored cannot have status 'ok'; "
+                "expected 'partial' or 'failed' with a reason"
+            )
 
 
 def example_record(**changes: Any) -> Record:

@@ -18,7 +18,7 @@ from typing import Any
 from robustdistiller.common.files import write_bytes, write_text
 from robustdistiller.eval.results.files import read_record, record_files, record_path
 from robustdistiller.eval.results.item_scores import items_of
-from robustdistiller.eval.results.record import Record, RecordError
+from robustdistiller.eval.results.record import RecordError
 
 HUB = "hf://datasets/"
 ORIGINS = "origins.json"
@@ -55,17 +55,18 @@ def push(folders: Iterable[Path | str], to: Path | str, *, pull_request: bool = 
         FileNotFoundError: no such folder.
     """
     found = Shared(where=str(to))
-    files = _whole(folders, found)
+    bundles = _finished(folders, found)
     if not str(to).startswith(HUB):
-        _copy(files, Path(to), found)
+        _copy(bundles, Path(to), found)
         return found
     name, revision = _dataset(str(to))
     api = api or _hub()
     api.create_repo(name, repo_type="dataset", exist_ok=True)
     commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
+    names = [name for files in bundles for name in files]
     with tempfile.TemporaryDirectory() as folder:
-        there = api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=list(files))
-        new = _copy(files, Path(folder), found, Path(there))
+        there = api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=names)
+        new = _copy(bundles, Path(folder), found, Path(there))
         if new:
             from huggingface_hub import CommitOperationAdd
 
@@ -105,7 +106,7 @@ def pull(source: Path | str, into: Path | str, *, api: Any = None) -> Shared:
         )
         origin = {"from": f"{HUB}{name}", "commit": commit}
     origin["pulled_utc"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    _copy(_whole([folder], found), Path(into), found)
+    _copy(_finished([folder], found), Path(into), found)
     if found.copied:
         path = Path(into) / _FOLDER / ORIGINS
         write_text(path, json.dumps({**read_origins(into), **dict.fromkeys(found.copied, origin)}, indent=1) + "\n")
@@ -131,53 +132,41 @@ def _dataset(address: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def _whole(folders: Iterable[Path | str], found: Shared) -> dict[str, bytes]:
-    """Name to content of the files of finished records, each checked; the record's comes after that of its items."""
-    files: dict[str, bytes] = {}
-    for folder in folders:
-        for path in record_files(folder):
-            try:
-                record = read_record(path)
-                items_of(path)  # checks them against the record
-            except RecordError as error:
-                found.refused.append(str(error))
-                continue
-            if record.status != "ok":
-                found.refused.append(f"{path} is {record.status}: {record.reason}")
-                continue
-            name = record_path(_FOLDER, record)
-            if record.outcomes is not None:
-                files[name.with_name(record.outcomes["file"]).as_posix()] = _beside(path, record).read_bytes()
-            files[name.as_posix()] = path.read_bytes()
-    return files
-
-
-def _beside(path: Path, record: Record) -> Path:
-    return path.with_name(record.outcomes["file"])
-
-
-def _copy(files: dict[str, bytes], to: Path, found: Shared, there: Path | None = None) -> dict[str, bytes]:
-    """Write what is new, and give it back; a record and its items go together or not at all."""
-    there = there or to
-    written: dict[str, bytes] = {}
-    pending: dict[str, bytes] = {}
-    for name, data in files.items():
-        pending[name] = data
-        if not name.endswith(".json"):
+def _finished(folders: Iterable[Path | str], found: Shared) -> list[dict[str, bytes]]:
+    """Name to content of the files of each finished record, checked; the record's comes after that of its items."""
+    bundles = []
+    for path in [path for folder in folders for path in record_files(folder)]:
+        try:
+            record = read_record(path)
+            items_of(path)  # checks them against the record
+        except RecordError as error:
+            found.refused.append(str(error))
             continue
-        other = [one for one, own in pending.items() if (there / one).is_file() and (there / one).read_bytes() != own]
-        new = {one: own for one, own in pending.items() if not (there / one).is_file()}
-        if other:
+        if record.status != "ok":
+            found.refused.append(f"{path} is {record.status}: {record.reason}")
+            continue
+        names = [record.outcomes.file] if record.outcomes else []
+        place = record_path(_FOLDER, record)
+        files = {place.with_name(name).as_posix(): path.with_name(name).read_bytes() for name in names}
+        bundles.append({**files, place.as_posix(): path.read_bytes()})
+    return bundles
+
+
+def _copy(bundles: Iterable[dict[str, bytes]], to: Path, found: Shared, there: Path | None = None) -> dict[str, bytes]:
+    """Write what is new, and give it back; a record and its items go together or not at all."""
+    there, written = there or to, {}
+    for files in bundles:
+        *_, record = files
+        present = {name: (there / name).read_bytes() for name in files if (there / name).is_file()}
+        new = {name: data for name, data in files.items() if name not in present}
+        if other := [name for name, data in present.items() if data != files[name]]:
             found.refused.append(
-                f"{name} is not copied: {', '.join(other)} lies there with other content, another run of the same "
+                f"{record} is not copied: {', '.join(other)} lies there with other content, another run of the same "
                 "cell; move one of the two away to choose"
             )
-        elif new:
-            for one, own in new.items():
-                write_bytes(to / one, own)
-            written |= new
-            found.copied.append(name)
-        else:
-            found.there.append(name)
-        pending = {}
+            continue
+        for name, data in new.items():
+            write_bytes(to / name, data)
+        written |= new
+        (found.copied if new else found.there).append(record)
     return written

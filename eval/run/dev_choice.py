@@ -29,6 +29,9 @@ class Tried:
         reason: why there is no score.
         trained: its training ran to the end.
         resumed_at: steps at which the training went on after it had been stopped.
+        head: digest of the head that would be evaluated, as in its records.
+        checkpoint: its file name.
+        attempts: trainings that were begun and ended.
 
     Example:
         >>> Tried(1e-3, dev_score=71.5, step=4000).dev_score
@@ -41,6 +44,9 @@ class Tried:
     reason: str = ""
     trained: bool = True
     resumed_at: tuple[int, ...] = ()
+    head: str = ""
+    checkpoint: str = ""
+    attempts: int = 1
 
 
 def dev_score(folder: str | Path, task: Task) -> tuple[float | None, int | None]:

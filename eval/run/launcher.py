@@ -30,9 +30,10 @@ from robustdistiller.eval.run.head_checkpoint import find_head, newest_states, r
 from robustdistiller.eval.run.options import override, parse
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.s3prl_main import run_s3prl
-from robustdistiller.eval.run.specs import HeadSpec, Upstream, chosen_device
+from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.run.train import train_head
 from robustdistiller.eval.tasks.configs import load_config
+from robustdistiller.upstream.device import usable_device
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +91,10 @@ def launch(argv: Sequence[str]) -> None:
     _refuse_misplaced(args, typed, ours)
     conditions, sources = _conditions(ours)
     if args.device == "cuda" and "device" not in typed:
-        args.device = chosen_device("auto")
+        args.device = str(usable_device())
         if args.device == "cpu":
             logger.info("PyTorch finds no GPU here: using --device cpu")
-    chosen_device(args.device)
+    usable_device(args.device)
     args, config = _settings(args, typed)
     if args.override and args.override.lower() != "none":
         override(args.override, args, config)

@@ -53,8 +53,7 @@ def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> d
     cached = {when: what for when, what in cached.items() if what}
     train_condition = note.train_condition["train_condition"] if note.train_condition else CLEAN
     quick = quick or note.quick
-    run = {"train_condition": train_condition, "features": cached, "quick": quick}
-    rules = split(task, config, vars(args), **run)
+    rules = split(task, config, vars(args), train_condition=train_condition, features=cached, quick=quick)
     weights = getattr(runner.featurizer.model, "weights", None)
     return {
         "task": task.code,
@@ -66,7 +65,7 @@ def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> d
         "quick": quick,
         "selection": note.selection,
         "feature_cache": cached,
-        "non_standard": deviations(task, config, vars(args), **run),
+        "non_standard": deviations(task, rules),
         "fold": (getattr(runner.downstream.model, "fold", "") or task.fold_of(config)) if task.folds else "",
         "learning_rate": (config.get("optimizer") or {}).get("lr"),
         "seed": args.seed,
@@ -92,11 +91,10 @@ def condition_fields(condition: Condition, corruptor: Corruptor | None, sources:
 def machine_fields(runner: HeadRunner) -> dict[str, Any]:
     """What computes it, and when."""
     device = str(runner.args.device)
-    named = device.startswith("cuda") and torch.cuda.is_available()
     return {
         "versions": versions(),
         "git": git_state(),
-        "device": f"{device} ({torch.cuda.get_device_name(device)})" if named else device,
+        "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "tf32": tf32_enabled(),
         "start_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),

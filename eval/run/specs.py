@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -32,13 +32,13 @@ IN_MEMORY = "in_memory"
 
 @dataclass(frozen=True)
 class Upstream:
-    """An upstream under test.
+    """An upstream under test; in a sweep's file, its name alone or a mapping.
 
     Attributes:
         name: entry of s3prl's hub (``-u``), or what names a model: a path, a URL, ``org/name[@revision]`` on the Hub.
         checkpoint: its weights (``-k``).
         options: its own options file (``-g``).
-        label: name in tables; empty for the name.
+        label: name in tables; empty for the entry's name.
         feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
         layer: a single hidden state instead of the weighted sum (``-l``).
         module: the upstream itself, in memory, instead of an entry: ``forward(list of waveforms)`` gives
@@ -49,6 +49,8 @@ class Upstream:
         Upstream(name='robustdistiller_local', checkpoint='microsoft/wavlm-large', options=None, label='', \
 feature_selection='hidden_states', layer=None, module=None)
     """
+
+    short_form: ClassVar[str] = "name"
 
     name: str
     checkpoint: str | None = None
@@ -128,7 +130,7 @@ class HeadSpec:
             "upstream_layer_selection": self.upstream.layer,
             "expdir": str(self.folder),
             "seed": self.seed,
-            "device": chosen_device(self.device),
+            "device": str(usable_device(self.device)),
         }
         if self._is_of_s3prls_hub:
             values.update(upstream=self.s3prl["upstream"], upstream_ckpt=self.s3prl["upstream_ckpt"])
@@ -191,7 +193,7 @@ class HeadSpec:
         if self.upstream.module is None and not self._is_of_s3prls_hub and not hasattr(hub, name):
             hint = did_you_mean(name, dir(hub), most=3)
             raise RunError(f"unknown upstream {name!r}{hint} (`run_downstream.py -h` lists them under -u)")
-        chosen_device(self.device)
+        usable_device(self.device)
         if self.task is not None:
             require(self.task)
             check_roots(self.task, self.config)
@@ -234,22 +236,6 @@ class TrainedHead:
     head_digest: str
     step: int | None
     dev_score: float | None
-
-
-def chosen_device(device: str) -> str:
-    """``cpu`` or ``cuda[:N]``.
-
-    Args:
-        device: a device, or ``auto`` for a GPU where there is one.
-
-    Raises:
-        ValueError: it cannot be used here.
-
-    Example:
-        >>> chosen_device("cpu")
-        'cpu'
-    """
-    return str(usable_device(None if device == "auto" else device))
 
 
 def _replaced(node: Any, keys: list[str], here: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,16 @@ from pydantic import Field
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.acoustics.condition import SOURCES
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
 from robustdistiller.eval.run.cache import CacheError, CachePlan
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, UpstreamEntry, absolute
+from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, absolute
+from robustdistiller.upstream import ModelName
 
 NotNegative = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -86,6 +90,7 @@ class SweepConfig:
         conditions: test conditions; default: clean.
         suites: named sets of conditions, added to `conditions`.
         seeds: of the heads' training.
+        upstream_seeds: instead of `seeds`, of some upstreams by their labels.
         learning_rates: of the heads; the best on the development set is evaluated.
         search: ``once``: the learning rate is chosen with the first seed (and the first fold) of each upstream and task
             and taken over by the others; ``every``: each seed and fold chooses its own.
@@ -93,7 +98,8 @@ class SweepConfig:
         corruption_seed: of the drawn corruption.
         policy: one of `results.files.POLICIES`; what older files say is understood.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        check_upstreams: look at each upstream with two short noises first.
+        check_upstreams: look at each upstream with two short noises first; a later change of its source code is noticed
+            only where that was done.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
         feature_cache_gb: limit of what is kept of each upstream.
@@ -103,16 +109,17 @@ class SweepConfig:
         executor: where the work is done.
 
     Example:
-        >>> SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
+        >>> SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
         0.1
     """
 
     out: str
-    upstreams: list[UpstreamEntry]
+    upstreams: list[Upstream]
     tasks: list[TaskEntry]
     conditions: list[str] = field(default_factory=list)
     suites: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1337])
+    upstream_seeds: dict[str, list[int]] = field(default_factory=dict)
     learning_rates: list[float] = field(default_factory=lambda: list(LEARNING_RATES))
     search: Literal["once", "every"] = "once"
     noise: list[str] = field(default_factory=list)
@@ -137,21 +144,25 @@ class SweepConfig:
                 raise SweepError(f"{name} is empty; give at least one")
         self.policy = read_policy(self.policy)
         self._check_devices()
-        self._check_feature_plan()
+        self.feature_plan = self._feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
-        for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):
-            for text in texts:
-                try:
-                    Condition.parse(text)
-                except ValueError as error:
-                    raise SweepError(f"conditions: {error}") from error
+        for text in itertools.chain(self.conditions, *(entry.conditions or [] for entry in self.tasks)):
+            try:
+                Condition.parse(text)
+            except ValueError as error:
+                raise SweepError(f"conditions: {error}") from error
+        self.upstreams = [dataclasses.replace(one, label=one.label or _default_label(one)) for one in self.upstreams]
         for what, names in (
-            ("upstreams share the label", [entry.label for entry in self.upstreams]),
+            ("upstreams share the label", [upstream.label for upstream in self.upstreams]),
             ("tasks share the name", [entry.name for entry in self.tasks]),
         ):
             double = sorted({name for name in names if names.count(name) > 1})
             if double:
                 raise SweepError(f"two {what} {double[0]!r}; give each its own")
+        labels = [upstream.label for upstream in self.upstreams]
+        for label in self.upstream_seeds:
+            if label not in labels:
+                raise SweepError(f"upstream_seeds: no upstream has the label {label!r}{did_you_mean(label, labels)}")
 
     def _check_devices(self) -> None:
         executor = self.executor
@@ -179,19 +190,19 @@ class SweepConfig:
             return self.device
         return kinds.pop() if len(kinds) == 1 else "auto"
 
-    def _check_feature_plan(self) -> None:
-        try:
-            CachePlan(None, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
-        except CacheError as error:
-            raise SweepError(str(error)) from error
-
-    @property
-    def feature_plan(self) -> CachePlan:
+    def _feature_plan(self) -> CachePlan:
         """What becomes of the upstreams' features."""
         folder = str(self.root / "features") if self.feature_cache == "auto" else self.feature_cache
-        kept = absolute(folder) if folder else None
-        options = self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s, self.feature_cache_conditions
-        return CachePlan(kept, *options)
+        try:
+            return CachePlan(
+                absolute(folder) if folder else None,
+                self.feature_cache_dtype,
+                self.feature_cache_gb,
+                self.read_ahead_s,
+                self.feature_cache_conditions,
+            )
+        except CacheError as error:
+            raise SweepError(str(error)) from error
 
     @property
     def quick_look(self) -> Quick | None:
@@ -202,14 +213,6 @@ class SweepConfig:
     def root(self) -> Path:
         """The folder of everything, absolute."""
         return Path(self.out).absolute()
-
-    def with_policy(self, policy: str | None) -> SweepConfig:
-        """The same with another policy; None: as it is.
-
-        Raises:
-            ValueError: there is no such policy.
-        """
-        return self if policy is None else dataclasses.replace(self, policy=policy)
 
     def conditions_of(self, task: TaskEntry) -> tuple[Condition, ...]:
         """The test conditions of a task, each once: its own, or the sweep's and those of its suites.
@@ -236,6 +239,12 @@ class SweepConfig:
             return load_suites(self.suites)
         except SuiteError as error:
             raise SweepError(f"suites: {error}") from error
+
+
+def _default_label(upstream: Upstream) -> str:
+    if upstream.checkpoint is None:
+        return upstream.name
+    return ModelName.parse(upstream.checkpoint, strict=False).label
 
 
 def load(path: str | Path) -> SweepConfig:

@@ -67,10 +67,6 @@ class Pool:
         """Jobs whose processes have not ended."""
         return [job for job, _, _ in self._running.values()]
 
-    def command(self, job: Job) -> list[str]:
-        """What a process runs."""
-        return [sys.executable, "-m", "robustdistiller.eval.sweep.worker", str(job.folder)]
-
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """Begin jobs while there is a place and memory for them."""
         begun: list[Job] = []
@@ -92,7 +88,7 @@ class Pool:
         device = min(self._devices, key=busy.count)
         with job.log.open("w", encoding="utf-8") as stream, signals_deferred():
             process = subprocess.Popen(
-                self.command(job),
+                [sys.executable, "-m", "robustdistiller.eval.sweep.worker", str(job.folder)],
                 stdin=subprocess.PIPE,  # its end tells the process that we are gone
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, edit_errors, has_setting
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, edit_errors
 
 _DATA = "config.downstream_expert.datarc"
 _PACKAGES = {"pandas": "pandas", "editdistance": "editdistance"}
@@ -24,10 +23,6 @@ def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence
 
 def _count_files(dataset: Any, indices: Sequence[int]) -> int:
     return sum(len(dataset.X[index]) for index in indices)  # an element of the dataset is a batch
-
-
-def _has_no_language_model(config: Mapping[str, Any]) -> bool:
-    return not has_setting(f"{_DATA}.decoder_args.decoder_type", "kenlm", config)
 
 
 ASR = Task(
@@ -50,7 +45,6 @@ ASR = Task(
         score="word error rate without a language model; the checkpoint that is best on dev, scored once on test",
     ),
     packages=_PACKAGES,
-    matches=_has_no_language_model,
     count_items=_count_files,
     items=_items,
     speaker=r"(\d+)-\d+-\d+",
@@ -80,7 +74,7 @@ ASR_LM = replace(
         score="word error rate of the ASR head, decoded with LibriSpeech's official 4-gram",
     ),
     packages={**_PACKAGES, "flashlight.lib.text": "flashlight-text", "kenlm": "kenlm"},
-    matches=partial(has_setting, f"{_DATA}.decoder_args.decoder_type", "kenlm"),
+    told_by=(f"{_DATA}.decoder_args.decoder_type", "kenlm"),
     submission=Submission(
         "asr_lm_public", {"test-clean-LM-hyp.ark": "predict.ark"}, "test-clean-LM-ref.ark", metrics=("wer",)
     ),

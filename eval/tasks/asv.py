@@ -35,7 +35,7 @@ TASK = Task(
         "trials",
     ),
     packages={"librosa": "librosa", "sklearn": "scikit-learn", "joblib": "joblib"},
-    tools=("sox",),
+    needs_sox=True,
     random_crops=True,
     id_position=0,
     portable_id=last_parts,

@@ -38,8 +38,8 @@ class Task:
         rules: how heads are trained, chosen and scored, and what a standard run may not change.
         data: ``package.module:NAME`` of what must lie on disk, for ``robustdistiller prepare``; empty without.
         packages: import names needed beyond the core, given as ``import name: pip name``.
-        tools: system tools needed.
-        matches: whether a configuration of `downstream` is of this task, where several tasks share one downstream.
+        needs_sox: s3prl reads its audio with SoX.
+        told_by: a setting and its value, in lower case, by which this task is told from others of its downstream.
         corruption: what of a batch ``(waveforms, *others)`` is corrupted. ``waveforms``: they are utterances;
             ``recordings``: they are parts of recordings, which are corrupted whole, so that upstreams of any frame rate
             get the same; ``mixture``: the batch also holds the mixture's spectrogram, which must be rebuilt; ``none``:
@@ -87,8 +87,8 @@ class Task:
     rules: Rules = field(default_factory=Rules)
     data: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
-    tools: tuple[str, ...] = ()
-    matches: Callable[[Mapping[str, Any]], bool] = field(default=bool, compare=False)
+    needs_sox: bool = False
+    told_by: tuple[str, str] | None = None
     corruption: str = "waveforms"
     id_position: int | None = 1
     portable_id: Callable[[str], str] = str

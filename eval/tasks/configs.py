@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from robustdistiller.common.files import slug, write_text
+from robustdistiller.common.written import flatten
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.parts import DataRoot, lookup
 
@@ -19,14 +20,6 @@ _VOCABULARIES = "vocabularies/"
 
 def _folder() -> Path:
     return Path(str(files("robustdistiller.downstream_configs")))
-
-
-def _walk(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _walk(value, (*path, str(key)))
-    else:
-        yield path, node
 
 
 def _own(task: Task) -> dict[str, Any]:
@@ -50,8 +43,8 @@ def vocabulary_paths(task: Task) -> dict[str, str]:
     A head trained elsewhere remembers the paths of that machine: the launcher puts these over them.
     """
     return {
-        "config." + ".".join(path): str(_folder() / value)
-        for path, value in _walk(_own(task))
+        f"config.{key}": str(_folder() / value)
+        for key, value in flatten(_own(task)).items()
         if isinstance(value, str) and value.startswith(_VOCABULARIES)
     }
 
@@ -86,13 +79,12 @@ def write_config(task: Task, folder: str | Path) -> Path:
 
 def missing_roots(task: Task, config: Mapping[str, Any]) -> list[DataRoot]:
     """Data roots of ``task`` that the final ``config`` leaves empty or that do not exist on disk."""
-    missing = []
-    for root in task.roots:
-        value = lookup(config, root.key)
-        paths = value if isinstance(value, (list, tuple)) else [value]
-        if not paths or not all(path is not None and Path(str(path)).exists() for path in paths):
-            missing.append(root)
-    return missing
+
+    def is_there(value: Any) -> bool:
+        paths = value if isinstance(value, list | tuple) else [value]
+        return bool(paths) and all(path is not None and Path(str(path)).exists() for path in paths)
+
+    return [root for root in task.roots if not is_there(lookup(config, root.key))]
 
 
 def check_roots(task: Task, config: Mapping[str, Any]) -> None:

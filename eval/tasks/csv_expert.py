@@ -19,12 +19,7 @@ SAMPLE_RATE_HZ = 16_000
 
 
 class Recordings(Dataset):
-    """Recordings of one split: waveform at 16 kHz, index of the label, name.
-
-    Args:
-        items: of the split.
-        labels: all labels of the task, in their order.
-    """
+    """Recordings of one split: waveform at 16 kHz, index of the label among all labels, name."""
 
     def __init__(self, items: Sequence[Item], labels: Sequence[str]) -> None:
         self.items, self.labels = items, labels
@@ -36,10 +31,9 @@ class Recordings(Dataset):
         item = self.items[index]
         return read_audio(item.path, SAMPLE_RATE_HZ, channel=0), self.labels.index(item.label), item.name
 
-    @staticmethod
-    def collate_fn(samples: list) -> tuple[Sequence, ...]:
-        """Waveforms, labels and names of a batch."""
-        return tuple(zip(*samples))
+
+def _collate(samples: list) -> tuple[Sequence, ...]:
+    return tuple(zip(*samples))
 
 
 class DownstreamExpert(nn.Module):
@@ -74,27 +68,19 @@ class DownstreamExpert(nn.Module):
 
     def get_dataloader(self, split: str) -> DataLoader:
         """The recordings of a split, those of the training in a new order every time."""
-        recordings = Recordings([item for item in self.items if item.split == split], self.labels)
-        size = self.datarc["train_batch_size" if split == "train" else "eval_batch_size"]
+        items = [item for item in self.items if item.split == split]
         return DataLoader(
-            recordings,
-            batch_size=size,
+            Recordings(items, self.labels),
+            batch_size=self.datarc["train_batch_size" if split == "train" else "eval_batch_size"],
             shuffle=split == "train",
             num_workers=self.datarc["num_workers"],
-            collate_fn=Recordings.collate_fn,
+            collate_fn=_collate,
         )
 
     def forward(
         self, split: str, features: list[Tensor], labels: Sequence[int], names: Sequence[str], records: dict, **_: Any
     ) -> Tensor:
-        """Loss of a batch; what is right is added to ``records``.
-
-        Args:
-            split: train, dev or test.
-            features: of each utterance, (frames, upstream_dim).
-            labels, names: of each.
-            records: s3prl's, name to list.
-        """
+        """Loss of a batch of features, each (frames, upstream_dim); what is right is added to s3prl's ``records``."""
         lengths = torch.tensor([len(one) for one in features], dtype=torch.int32, device=features[0].device)
         logits, _ = self.model(self.projector(pad_sequence(features, batch_first=True)), lengths)
         truth = torch.tensor(labels, device=logits.device)
@@ -110,14 +96,7 @@ class DownstreamExpert(nn.Module):
     def log_records(
         self, split: str, records: Mapping[str, list], logger: Any, global_step: int, **_: Any
     ) -> list[str]:
-        """Log accuracy and loss, write predictions, and say whether this is the best head so far.
-
-        Args:
-            split: train, dev or test.
-            records: of all batches.
-            logger: TensorBoard's writer.
-            global_step: training step.
-        """
+        """Log accuracy and loss, write predictions, and name the checkpoint to save if this is the best head so far."""
         means = {key: float(np.mean(records[key])) for key in ("acc", "loss")}
         for key, value in means.items():
             logger.add_scalar(f"csv/{split}-{key}", value, global_step=global_step)

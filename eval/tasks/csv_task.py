@@ -11,7 +11,7 @@ import csv
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from robustdistiller.common.names import nearest
+from robustdistiller.common.written import merge
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, has_setting, last_parts, lookup
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, last_parts, lookup
 
 DOWNSTREAM = "robustdistiller_csv"
 _DATA = "downstream_expert.datarc"
@@ -57,23 +58,14 @@ CONFIG: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Item:
-    """One recording of a table.
-
-    Attributes:
-        path: of its file.
-        name: the same wherever the recordings lie.
-        label: its class.
-        speaker: empty where the table does not say.
-        split: train, dev or test; empty where the table does not say.
-        line: of the table.
-    """
+    """One recording of a table: its file, a name that is the same wherever it lies, and what the table says of it."""
 
     path: Path
     name: str
     label: str
-    speaker: str = ""
-    split: str = ""
-    line: int = 0
+    speaker: str
+    split: str
+    line: int
 
 
 def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
@@ -104,27 +96,26 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
     # s3prl makes a loader for every epoch, and starting its processes takes longer than the epoch of a small table.
     workers = 4 if counts["train"] > 5000 else 0
     data = {"csv": str(path), "split_seed": split_seed, "digest": digest, "num_workers": workers}
-    expert = CONFIG["downstream_expert"]
     return Task(
         code=name or path.stem,
         title=f"{len({item.label for item in items})} labels of {path.name}",
         downstream=DOWNSTREAM,
         metrics=(Metric("accuracy", "acc", higher_is_better=True, short="acc"),),
-        config={**CONFIG, "downstream_expert": {**expert, "datarc": {**expert["datarc"], **data}}},
+        config=merge(CONFIG, {"downstream_expert": {"datarc": data}}),
         expert="robustdistiller.eval.tasks.csv_expert:DownstreamExpert",
         roots=(DataRoot(f"config.{_DATA}.csv", "CSV of path,label[,speaker,split]"),),
         rules=Rules(
             *(f"{counts[split]} items{how}" for split in SPLITS),
             score="accuracy; the checkpoint that is best on dev, scored once on test",
         ),
-        matches=partial(has_setting, f"{_DATA}.digest", digest),
-        speaker=partial(_speaker, speakers),
+        told_by=(f"{_DATA}.digest", digest),
+        speaker=partial(_speaker_in, speakers),
         pooled_head=True,
         item_counts={"test": counts["test"]},
     )
 
 
-def _speaker(speakers: Mapping[str, str], item: str) -> str:
+def _speaker_in(speakers: Mapping[str, str], item: str) -> str:
     return speakers.get(last_parts(item), "")
 
 
@@ -159,11 +150,10 @@ def read_items(path: Path, split_seed: int = 0) -> tuple[list[Item], bool]:
         raise ValueError(f"{path} has no line below its head; expected one for each recording")
     common = Path(os.path.commonpath([item.path.parent for item in items]))
     items = [replace(item, name=item.path.relative_to(common).as_posix()) for item in items]
-    seen: dict[str, int] = {}
+    first = {item.name: item.line for item in reversed(items)}
     for item in items:
-        if item.name in seen:
-            raise ValueError(f"{path}, line {item.line}: {item.name} stands in line {seen[item.name]} already")
-        seen[item.name] = item.line
+        if item.line != first[item.name]:
+            raise ValueError(f"{path}, line {item.line}: {item.name} stands in line {first[item.name]} already")
     drawn = not items[0].split
     items = _drawn(items, split_seed) if drawn else items
     for split in SPLITS:
@@ -171,12 +161,10 @@ def read_items(path: Path, split_seed: int = 0) -> tuple[list[Item], bool]:
             few = "too few speakers or items to draw from" if drawn else "or leave the column out"
             raise ValueError(f"{path} has no item of the split {split}; expected some of train, dev and test ({few})")
     trained = {item.label for item in items if item.split == "train"}
-    unknown = next((item for item in items if item.label not in trained), None)
-    if unknown is not None:
-        raise ValueError(
-            f"{path}, line {unknown.line}: no item of the split train has the label {unknown.label!r}, so that no head "
-            "can learn it"
-        )
+    for item in items:
+        if item.label not in trained:
+            where, why = f"{path}, line {item.line}", "so no head can learn it"
+            raise ValueError(f"{where}: no item of the split train has the label {item.label!r}, {why}")
     return items, drawn
 
 
@@ -205,14 +193,13 @@ def _lines(path: Path) -> Iterator[Item]:
 def _drawn(items: Sequence[Item], seed: int) -> list[Item]:
     """The items with a split: whole speakers where there are any, else the same share of each label."""
     generator = np.random.default_rng(seed)
-    key: Callable[[Item], str] = (lambda item: item.speaker) if items[0].speaker else (lambda item: item.name)
     strata: dict[str, set[str]] = defaultdict(set)
     for item in items:
-        strata["" if item.speaker else item.label].add(key(item))
+        strata["" if item.speaker else item.label].add(item.speaker or item.name)
     split_of: dict[str, str] = {}
     for _, names in sorted(strata.items()):
         shuffled = [sorted(names)[index] for index in generator.permutation(len(names))]
         for split, share in SHARES.items():
             for _ in range(max(1, round(share * len(names))) if len(names) >= len(SPLITS) else 0):
                 split_of[shuffled.pop()] = split
-    return [replace(item, split=split_of.get(key(item), "train")) for item in items]
+    return [replace(item, split=split_of.get(item.speaker or item.name, "train")) for item in items]

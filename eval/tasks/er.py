@@ -27,8 +27,6 @@ TASK = Task(
         test="the fifth session",
         score="accuracy over four classes, the mean of the five folds; of each the checkpoint that is best on dev, "
         "scored once on test",
-        allowed={"downstream_expert.datarc.test_fold": FOLDS},
-        free_arguments=("downstream_variant",),
     ),
     pooled_head=True,
     speaker=r"(Ses\d\d)[FM]_\w+_([FM])\d+",

@@ -66,26 +66,20 @@ class Rules:
     Attributes:
         train, dev, test: what heads are trained on, chosen on and scored on.
         score: how the number is read.
-        free: settings beyond those of every task that a standard run may choose.
-        allowed: settings of which a standard run may take one of several values.
         files: names that the files given at a setting have in a standard run.
-        free_arguments: command-line settings of s3prl that a standard run may choose.
         not_superb: why the numbers must not stand beside SUPERB's; empty where they may.
 
     Example:
         >>> from robustdistiller.eval import tasks
-        >>> tasks.get("ER").rules.allowed["downstream_expert.datarc.test_fold"][:2]
-        ('fold1', 'fold2')
+        >>> tasks.get("PR").rules.train
+        'train-clean-100'
     """
 
     train: str = "the training set"
     dev: str = "the development set"
     test: str = "the test set"
     score: str = "the checkpoint that is best on dev, scored once on test"
-    free: tuple[str, ...] = ()
-    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    free_arguments: tuple[str, ...] = ()
     not_superb: str = ""
 
 
@@ -138,11 +132,6 @@ def lookup(config: Mapping[str, Any], key: str) -> Any:
     for part in key.removeprefix("config.").split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
-
-
-def has_setting(key: str, value: str, config: Mapping[str, Any]) -> bool:
-    """Whether a configuration has a text, in any case, at a dotted key."""
-    return str(lookup(config, key)).lower() == value
 
 
 def edit_errors(sides: Iterable[tuple[Sequence[str], Sequence[str]]]) -> tuple[list[int], list[int]]:

@@ -1,12 +1,11 @@
 """Phoneme recognition: LibriSpeech."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, edit_errors, has_setting
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, edit_errors
 
 
 def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
@@ -39,7 +38,7 @@ TASK = Task(
         },
     ),
     packages={"editdistance": "editdistance"},
-    matches=partial(has_setting, "downstream_expert.corpus.name", "libriphone"),
+    told_by=("downstream_expert.corpus.name", "libriphone"),
     items=_items,
     speaker=r"(\d+)-\d+-\d+",
     item_counts={"test": 2620},

@@ -15,6 +15,7 @@ from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.tasks import asr, asv, er, ic, ks, pr, qbe, sd, se, sf, sid, ss, st
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.csv_task import DOWNSTREAM, csv_task, is_same_table, task_of_config
+from robustdistiller.eval.tasks.parts import lookup
 
 ENTRY_POINTS = "robustdistiller.tasks"
 
@@ -43,7 +44,24 @@ class Registry(Mapping[str, Task]):
         return len(self._all())
 
     def register(self, task: Task) -> Task:
-        """Add a task; see :func:`register`."""
+        """Add a task: its code works from then on wherever a task is named, and so do conditions, records and tables.
+
+        Args:
+            task: the task; an equal one may be there already, or what a CSV file held before it was changed.
+
+        Returns:
+            The same task.
+
+        Raises:
+            ValueError: another task has this code.
+
+        Example:
+            >>> from robustdistiller.eval.tasks import Metric
+            >>> accuracy = Metric("accuracy", "acc", higher_is_better=True)
+            >>> register(Task("IC", "my intents", "my_intents", (accuracy,), config={}))
+            Traceback (most recent call last):
+            ValueError: there is a task IC already (intent classification, Fluent Speech Commands); give 'my inten...
+        """
         known = {code.lower(): other for code, other in self._all().items()}.get(task.code.lower())
         if known is not None and known != task and not is_same_table(known, task):
             raise ValueError(f"there is a task {known.code} already ({known.title}); give {task.title!r} another code")
@@ -70,29 +88,7 @@ TASKS = Registry(
         *(asr.ASR_LM, st.TASK, se.SE, se.SE2, ss.SS, ss.SS2),
     ]
 )
-
-
-def register(task: Task) -> Task:
-    """Add a task: its code works from then on wherever a task is named, and so do conditions, records and tables.
-
-    Args:
-        task: the task; an equal one may be there already, or what a CSV file held before it was changed.
-
-    Returns:
-        The same task.
-
-    Raises:
-        ValueError: another task has this code.
-
-    Example:
-        >>> from robustdistiller.eval.tasks import Metric
-        >>> accuracy = Metric("accuracy", "acc", higher_is_better=True)
-        >>> register(Task("IC", "my intents", "my_intents", (accuracy,), config={}))
-        Traceback (most recent call last):
-        ValueError: there is a task IC already (intent classification, Fluent Speech Commands); give 'my intents' \
-another code
-    """
-    return TASKS.register(task)
+register = TASKS.register
 
 
 def get(name: str) -> Task:
@@ -150,5 +146,7 @@ def identify(downstream: str, config: Mapping[str, Any]) -> Task | None:
         >>> identify("ctc", {"downstream_expert": {"corpus": {"name": "snips"}}}).code
         'SF'
     """
-    known = next((t for t in TASKS.values() if t.downstream == downstream and t.matches(config)), None)
+    same = [task for task in TASKS.values() if task.downstream == downstream]
+    told = [task for task in same if task.told_by and str(lookup(config, task.told_by[0])).lower() == task.told_by[1]]
+    known = next(iter(told or [task for task in same if task.told_by is None]), None)
     return task_of_config(config) if known is None and downstream == DOWNSTREAM else known

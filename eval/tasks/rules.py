@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.written import flatten
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
-from robustdistiller.eval.tasks.parts import Rules
 
 #: Settings that a run of any task may choose, by their full or their last name: where data lies, how fast it is read,
 #: how often something is saved or printed.
@@ -32,6 +32,7 @@ FREE = (
     "runner.save_step",
     "runner.max_keep",
     "downstream_expert.datarc.train_meta_data",  # s3prl never reads it
+    "downstream_expert.datarc.frame_shift",  # SD: s3prl notes the upstream's own here
     "downstream_expert.scorerc.save_predictions",
 )
 #: How features reach the head: command-line settings of s3prl, with the values that the benchmark prescribes.
@@ -100,7 +101,7 @@ def split(
     rules, fixed, free = task.rules, {}, {}
     roots = {root.key.removeprefix("config.") for root in task.roots}
     vocabularies = {key.removeprefix("config.") for key in vocabulary_paths(task)}
-    settings, standard = (dict(_leaves(_selected(one))) for one in (config, load_config(task)))
+    settings, standard = _settings(config), _settings(load_config(task))
     batch = next((key for key in settings if key.rsplit(".", 1)[-1] in _BATCH_SIZES), None)
     updates = {batch, _ACCUMULATION} if batch and task.trainable else set()
     for key, value in settings.items():
@@ -116,9 +117,11 @@ def split(
             fixed[key] = _plain(value)
     if updates:
         fixed["utterances_per_update"] = _product(settings[batch], settings.get(_ACCUMULATION) or 1)
+    # s3prl names the fold by the variant; without a head the layer is what is chosen.
+    chosen = {"downstream_variant": bool(task.folds), "upstream_layer_selection": not task.trainable}
     for name, standard in ARGUMENTS.items():
         given = arguments.get(name)
-        if name in rules.free_arguments:
+        if chosen.get(name):
             free |= {} if given is None else {name: _plain(given)}
         elif given is not None and given != standard:
             fixed[name] = _plain(given)
@@ -131,37 +134,27 @@ def split(
     return Split({**fixed, **{name: value for name, value in extras.items() if value}}, free)
 
 
-def deviations(
-    task: Task,
-    config: Mapping[str, Any],
-    arguments: Mapping[str, Any],
-    *,
-    train_condition: str = CLEAN,
-    features: str | Mapping[str, str] = "",
-    quick: str = "",
-) -> list[str]:
+def deviations(task: Task, run: Split) -> list[str]:
     """What of a run is not as the benchmark prescribes, one phrase each; empty for a standard run.
 
     Args:
-        task, config, arguments, train_condition, features, quick: as for :func:`split`.
+        task: the registry entry.
+        run: its settings, from :func:`split`.
 
     Example:
         >>> from robustdistiller.eval import tasks
-        >>> run = load_config(tasks.get("IC"))
-        >>> run["optimizer"]["lr"], run["runner"]["total_steps"] = 1e-2, 4000
-        >>> run["downstream_expert"]["datarc"]["train_batch_size"] = 8
-        >>> deviations(tasks.get("IC"), run, {"upstream_trainable": True})
-        ['runner.total_steps is 4000, not 200000', 'utterances_per_update is 8, not 32', \
-'upstream_trainable is True, not False']
+        >>> config = load_config(tasks.get("IC"))
+        >>> config["optimizer"]["lr"], config["runner"]["total_steps"] = 1e-2, 4000
+        >>> deviations(tasks.get("IC"), split(tasks.get("IC"), config, {"upstream_trainable": True}))
+        ['runner.total_steps is 4000, not 200000', 'upstream_trainable is True, not False']
     """
-    rules, run = task.rules, {"train_condition": train_condition, "features": features, "quick": quick}
+    rules, ours = task.rules, run.fixed
     standard = split(task, load_config(task), {}).fixed | {key: list(names) for key, names in rules.files.items()}
-    ours = split(task, config, arguments, **run).fixed
     found = [f"{task.code} is {rules.not_superb}"] if rules.not_superb else []
     for key in dict.fromkeys([*standard, *ours]):
         given, expected = ours.get(key), standard.get(key, ARGUMENTS.get(key))
         if given != expected and not (given is None and key in rules.files):
-            found.append(_phrase(key, given, expected, rules))
+            found.append(_phrase(key, given, expected, task))
     return found
 
 
@@ -175,24 +168,24 @@ def test_set_deviations(task: Task, split: str, items: int | None, fold: str = "
     return [f"the {split} set has {items} items, not {official}"] if known and items != official else []
 
 
-def _phrase(key: str, given: Any, expected: Any, rules: Rules) -> str:
+def _phrase(key: str, given: Any, expected: Any, task: Task) -> str:
     if key == "train_condition":
         return f"the head was trained under {given}, not on clean audio"
     if key == "features":
         return "the head was given features that were kept in half precision"
     if key == "quick":
         return f"a quick look ({given}), not the full task"
-    if key in rules.allowed:
-        return f"{key} is {given}, not one of {', '.join(map(str, rules.allowed[key]))}"
-    if key in rules.files:
+    if _is_fold(key, task):
+        return f"{key} is {given}, not one of {', '.join(task.folds)}"
+    if key in task.rules.files:
         return f"{key} names {', '.join(given)}, not {', '.join(expected)}"
     if str(expected).startswith("sha256:"):
         return f"{key} has other contents than the benchmark's"
     return f"{key} is {given}, not {'left out' if expected is None and key not in ARGUMENTS else expected}"
 
 
-def _selected(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without blocks of model settings that it does not select, which s3prl never reads."""
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings, without blocks of model settings that the configuration does not select: s3prl reads none."""
     expert = dict(config.get("downstream_expert") or {})
     for name in {"modelrc", "model"} & set(expert):
         section = dict(expert[name] or {})
@@ -202,24 +195,19 @@ def _selected(config: Mapping[str, Any]) -> dict[str, Any]:
                 kept = {k: v for k, v in blocks.items() if k == chosen or not isinstance(v, Mapping)}
                 section = {**section, place: kept} if place else kept
         expert[name] = section
-    return {**config, "downstream_expert": expert}
-
-
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    return {key: value for key, value in flatten({**config, "downstream_expert": expert}).items() if value != {}}
 
 
 def _is_free(key: str, value: Any, task: Task) -> bool:
-    rules = task.rules
-    if key in rules.allowed:
-        return value in rules.allowed[key]
+    if _is_fold(key, task):
+        return value in task.folds
     if key.startswith("runner.") and not task.trainable:  # about training
         return True
-    return any(key == name or key.rsplit(".", 1)[-1] == name for name in (*FREE, *rules.free))
+    return key in FREE or key.rsplit(".", 1)[-1] in FREE
+
+
+def _is_fold(key: str, task: Task) -> bool:
+    return bool(task.folds) and key == task.fold_key.removeprefix("config.")
 
 
 def _product(batch: Any, accumulation: Any) -> Any:

@@ -55,7 +55,6 @@ TASK = Task(
         test="test",
         score="diarization error rate of turns made from the posteriors, as dscore computes it; s3prl's frame-level "
         "rate, by which the checkpoint is chosen, is another number",
-        free=("downstream_expert.datarc.frame_shift",),  # s3prl notes the upstream's own here
     ),
     packages={"pandas": "pandas", "h5py": "h5py"},
     corruption="recordings",

@@ -1,12 +1,11 @@
 """Slot filling: Audio SNIPS."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission, has_setting
+from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
 
 
 def _items(kept: Mapping[str, Any]) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
@@ -40,7 +39,7 @@ TASK = Task(
         "scored once on test",
     ),
     packages={"editdistance": "editdistance"},
-    matches=partial(has_setting, "downstream_expert.corpus.name", "snips"),
+    told_by=("downstream_expert.corpus.name", "snips"),
     items=_items,
     speaker=r"([A-Z][a-z]+)-",
     item_counts={"test": 2800},

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from robustdistiller.eval.tasks.parts import Metric
 from robustdistiller.eval.tasks.registry import TASKS
 
 PAPER_TASKS = ("PR", "SID", "KS", "QbE", "IC", "ASR", "ASV", "ER", "SD", "SF")
@@ -30,19 +30,6 @@ class ScoreError(ValueError):
     """A score over tasks was asked for and cannot be had."""
 
 
-@dataclass(frozen=True)
-class SuperbScore:
-    """``superb_s`` and what it is made of.
-
-    Attributes:
-        total: the score.
-        tasks: points of each task.
-    """
-
-    total: float
-    tasks: Mapping[str, float]
-
-
 def points_of(task: str) -> dict[str, tuple[float, float]]:
     """The metrics of a task that SUPERB scores, with the values that count 0 and 1000 points; none for other tasks.
 
@@ -52,45 +39,24 @@ def points_of(task: str) -> dict[str, tuple[float, float]]:
     return {metric.name: metric.points for metric in metrics if metric.points is not None}
 
 
-def metrics_of(task: str) -> tuple[str, ...]:
-    """The metrics of a task that SUPERB scores.
-
-    Raises:
-        ScoreError: SUPERB has no such task.
-    """
-    found = tuple(points_of(task))
-    if not found:
-        known = ", ".join(code for code in TASKS if points_of(code))
-        raise ScoreError(f"SUPERB scores no task {task!r}; it scores {known}")
-    return found
-
-
-def metric_points(task: str, metric: str, value: float) -> float:
-    """Points of one metric: 0 at FBANK, 1000 at the reference system; not limited to that range.
-
-    Raises:
-        ScoreError: SUPERB does not score this metric.
-    """
-    if metric not in metrics_of(task):
-        raise ScoreError(f"SUPERB scores {task} by {' and '.join(metrics_of(task))}, not by {metric!r}")
-    nothing, best = points_of(task)[metric]
-    return 1000.0 * (value - nothing) / (best - nothing)
-
-
 def task_points(task: str, values: Values) -> float:
-    """Points of a task: the mean over its metrics.
-
-    Raises:
-        ScoreError: a metric of the task is missing.
-    """
-    missing = [metric for metric in metrics_of(task) if math.isnan(values.get((task, metric), math.nan))]
-    if missing:
-        raise ScoreError(f"no {' and no '.join(missing)} of {task}, so there are no points for this task")
-    points = [metric_points(task, metric, values[task, metric]) for metric in metrics_of(task)]
+    """Points of a task: the mean over its metrics, each 0 at FBANK and 1000 at the reference, not limited to that."""
+    points = [1000.0 * (values[task, name] - low) / (high - low) for name, (low, high) in points_of(task).items()]
     return sum(points) / len(points)
 
 
-def superb_score(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> SuperbScore:
+def missing_metrics(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[tuple[str, str]]:
+    """Task and metric of each value that a score over some tasks lacks."""
+    wanted = [(task, metric) for task in tasks for metric in points_of(task)]
+    return [key for key in wanted if math.isnan(values.get(key, math.nan))]
+
+
+def missing_tasks(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[str]:
+    """Tasks that lack one of their metrics."""
+    return list(dict.fromkeys(task for task, _ in missing_metrics(values, tasks)))
+
+
+def superb_score(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> float:
     """``superb_s`` over a set of tasks.
 
     Args:
@@ -99,23 +65,11 @@ def superb_score(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> Superb
 
     Raises:
         ScoreError: naming the tasks that are missing: a mean over other tasks is another score.
-
-    Example:
-        >>> superb_score({("KS", "accuracy"): 96.0})
-        Traceback (most recent call last):
-        robustdistiller.eval.tasks.superb.ScoreError: superb_s is the mean over PR, SID, KS, QbE, IC, ASR, ASV, ER, \
-SD, SF; missing: PR, SID, QbE, IC, ASR, ASV, ER, SD, SF
     """
     missing = missing_tasks(values, tasks)
     if missing:
         raise ScoreError(f"superb_s is the mean over {', '.join(tasks)}; missing: {', '.join(missing)}")
-    points = {task: task_points(task, values) for task in tasks}
-    return SuperbScore(sum(points.values()) / len(points), points)
-
-
-def missing_tasks(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[str]:
-    """Tasks that lack one of their metrics."""
-    return [t for t in tasks if any(math.isnan(values.get((t, m), math.nan)) for m in metrics_of(t))]
+    return sum(task_points(task, values) for task in tasks) / len(tasks)
 
 
 def overall_mean(values: Values) -> float:
@@ -127,14 +81,13 @@ def overall_mean(values: Values) -> float:
     Raises:
         ScoreError: a metric is missing.
     """
-    wanted = [(task, metric) for task in PAPER_TASKS for metric in metrics_of(task)]
-    missing = [f"{task} {metric}" for task, metric in wanted if math.isnan(values.get((task, metric), math.nan))]
+    missing = [f"{task} {metric}" for task, metric in missing_metrics(values)]
     if missing:
         raise ScoreError(f"the overall mean is over eleven metrics; missing: {', '.join(missing)}")
-    return sum(_out_of_100(task, metric, values[task, metric]) for task, metric in wanted) / len(wanted)
+    scored = [(task, metric) for task in PAPER_TASKS for metric in TASKS[task].metrics if metric.points is not None]
+    return sum(_out_of_100(metric, values[task, metric.name]) for task, metric in scored) / len(scored)
 
 
-def _out_of_100(task: str, name: str, value: float) -> float:
-    metric = next(one for one in TASKS[task].metrics if one.name == name)
+def _out_of_100(metric: Metric, value: float) -> float:
     value = value if metric.unit == "%" else 100.0 * value
     return value if metric.higher_is_better else 100.0 - value

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.common.written import flatten
 from robustdistiller.pretrain.config.schema import (
     TRAINING_KEYS,
     DistillConfig,
@@ -14,6 +15,7 @@ from robustdistiller.pretrain.config.schema import (
     StudentConfig,
     TargetsConfig,
 )
+from robustdistiller.pretrain.multitask.config import USED_KEYS
 
 #: What decides the architecture of a student and the weights that it starts from, beside `checkpoint`.
 SHAPE_KEYS = tuple(key.name for key in fields(StudentConfig) if key.name not in {"checkpoint", *TRAINING_KEYS})
@@ -126,12 +128,10 @@ def _check_length(config: DistillConfig) -> None:
 
 
 def _check_multitask(config: DistillConfig) -> None:
-    given = {
-        "teachers": bool(config.teachers),
-        "probe.every_steps": config.probe.every_steps is not None,
-        "log.wandb": config.log.wandb is not None,
-        "trainer.ema_decay": config.trainer.ema_decay is not None,
-    }
-    for key, is_given in given.items():
-        if is_given:
-            raise SettingsError(f"{key} means nothing when fine-tuning for labelled tasks (multitask); leave it out")
+    found, default = flatten(config.to_dict()), flatten(DistillConfig().to_dict())
+    unused = [key for key in sorted({*found, *default}) if found.get(key) != default.get(key)]
+    unused = [key for key in unused if not key.startswith(USED_KEYS)]
+    if unused:
+        raise SettingsError(
+            f"{', '.join(unused)}: means nothing when fine-tuning for labelled tasks (multitask); leave it out"
+        )

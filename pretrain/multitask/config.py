@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.pretrain.config.trainer import Count, Decay, NotNegative, Positive
+
+TASKS = ("keywords", "speakers")
+#: Keys that a multi-task run heeds, each with all below it; anything else is left at its default.
+USED_KEYS = (
+    *("about", "source", "recipe", "out_dir", "seed", "multitask", "corruption", "optim"),
+    *("teacher.checkpoint", "student.checkpoint", "student.feature_grad_mult"),
+    *("student.dropout", "student.attention_dropout", "student.activation_dropout"),
+    *("data.noise", "data.noise_exclude", "data.rir", "data.babble"),
+    *("data.max_samples", "data.min_samples", "data.num_workers", "data.manifest_dir"),
+    *("trainer.max_steps", "trainer.num_buckets", "trainer.accelerator", "trainer.precision", "trainer.deterministic"),
+    *("trainer.log_every_steps", "trainer.save_every_steps", "trainer.keep_checkpoints", "trainer.max_hours"),
+    "trainer.progress",
+)
 
 
 @dataclass
@@ -31,14 +47,11 @@ class KeywordsConfig:
 
     data: str | None = None
     words: list[str] = field(default_factory=list)
-    unknown_share: float = 0.1
-    silence_share: float = 0.1
-    batch_size: int = 32
+    unknown_share: NotNegative = 0.1
+    silence_share: NotNegative = 0.1
+    batch_size: Count = 32
 
     def __post_init__(self) -> None:
-        _positive("batch_size", self.batch_size)
-        _at_least_0("unknown_share", self.unknown_share)
-        _at_least_0("silence_share", self.silence_share)
         if len(set(self.words)) < len(self.words):
             raise ValueError(f"words: found {self.words}, expected each word once")
 
@@ -55,8 +68,7 @@ class SpeakersConfig:
             list are left out of training, unless the data say themselves what is for training.
         dev_share: share of the training utterances that is held out to choose the best step, where the data has no dev
             split of its own. (The same speakers as in training: a ranking of steps, not a measurement.)
-        max_trials: pairs drawn at most, half of them of the same speaker where there are so many; all pairs are used
-            if there are no more than that.
+        max_trials: pairs drawn at most, half of them of the same speaker where there are so many.
         embedding_dim: length of the embedding; null compares the pooled features themselves.
         margin_type: `am` takes the margin off the cosine, `aam` adds it to the angle (radians).
         margin: 0 is plain angular softmax: softmax over scaled cosines.
@@ -69,25 +81,13 @@ class SpeakersConfig:
 
     data: str | None = None
     trials: str | None = None
-    dev_share: float = 0.03
-    max_trials: int = 20_000
-    embedding_dim: int | None = 256
+    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    max_trials: Annotated[int, Field(ge=2)] = 20_000
+    embedding_dim: Count | None = 256
     margin_type: Literal["am", "aam"] = "am"
-    margin: float = 0.0
-    scale: float = 30.0
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        _positive("batch_size", self.batch_size)
-        _positive("scale", self.scale)
-        if not 0 < self.dev_share < 1:
-            raise ValueError(f"dev_share: found {self.dev_share:g}, expected more than 0 and less than 1")
-        if self.max_trials < 2:
-            raise ValueError(f"max_trials: found {self.max_trials}, expected 2 or more")
-        if self.embedding_dim is not None:
-            _positive("embedding_dim", self.embedding_dim)
-        if not 0 <= self.margin < 1:
-            raise ValueError(f"margin: found {self.margin:g}, expected 0 to less than 1")
+    margin: Decay = 0.0
+    scale: Positive = 30.0
+    batch_size: Count = 32
 
 
 @dataclass
@@ -115,12 +115,11 @@ class MultitaskConfig:
     speakers: SpeakersConfig | None = None
     features: Literal["predictions", "last_hidden", "weighted_sum"] = "predictions"
     encoder: Literal["trainable", "frozen"] = "trainable"
-    dev_every_steps: int = 500
+    dev_every_steps: Count = 500
     export: Literal["best", "last"] = "best"
     conditions: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _positive("dev_every_steps", self.dev_every_steps)
         if not self.tasks:
             raise ValueError("keywords and speakers are both null; expected at least one task")
         for text in self.conditions:
@@ -132,14 +131,4 @@ class MultitaskConfig:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, in the order of their updates."""
-        return tuple(name for name in ("keywords", "speakers") if getattr(self, name) is not None)
-
-
-def _positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{name}: found {value:g}, expected more than 0")
-
-
-def _at_least_0(name: str, value: float) -> None:
-    if value < 0:
-        raise ValueError(f"{name}: found {value:g}, expected 0 or more")
+        return tuple(name for name in TASKS if getattr(self, name) is not None)

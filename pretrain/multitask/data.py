@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from lhotse.cut import Cut
 from torch.utils.data import DataLoader
 
 from robustdistiller.acoustics import Corruptor
@@ -43,7 +42,7 @@ class TaskData:
     label_of: dict[str, str]
     trials: dict[str, list[Trial]] = field(default_factory=dict)
 
-    def targets(self, ids: tuple[str, ...]) -> torch.Tensor:
+    def classes(self, ids: Sequence[str]) -> torch.Tensor:
         """Class indices (B,) int64 of training utterances."""
         return torch.tensor([self.labels.index(self.label_of[name]) for name in ids])
 
@@ -70,30 +69,26 @@ def load_tasks(config: DistillConfig, out_dir: Path) -> dict[str, TaskData]:
     Raises:
         SettingsError: data are missing, or cannot be learnt from or measured on.
     """
-    options, data = config.multitask, config.data
-    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
-    tasks = {}
-    for task in options.tasks:
-        section = getattr(options, task)
-        if task == "keywords":
-            utterances, trials = keyword_utterances(section, config.seed), {}
-        else:
-            utterances, trials = speaker_utterances(section, config.seed)
-        tasks[task] = _task_data(task, section.data, utterances, trials, manifest_dir, data.min_samples)
-        logger.info("%-8s %s: %s", task, section.data, tasks[task].summary())
+    options, tasks = config.multitask, {}
+    if options.keywords is not None:
+        tasks["keywords"] = _task_data(
+            "keywords", keyword_utterances(options.keywords, config.seed), {}, config, out_dir
+        )
+    if options.speakers is not None:
+        tasks["speakers"] = _task_data("speakers", *speaker_utterances(options.speakers, config.seed), config, out_dir)
     return tasks
 
 
 def _task_data(
     task: str,
-    root: str,
-    utterances: list[Utterance],
-    trials: Mapping[str, list[Trial]],
-    manifest_dir: Path,
-    min_samples: int,
+    utterances: Sequence[Utterance],
+    trials: Mapping[str, Sequence[Trial]],
+    config: DistillConfig,
+    out_dir: Path,
 ) -> TaskData:
-    key = f"multitask.{task}.data"
-    path = Path(root).expanduser()
+    key, data = f"multitask.{task}.data", config.data
+    path = Path(getattr(config.multitask, task).data).expanduser()
+    manifest_dir = Path(data.manifest_dir).expanduser() if data.manifest_dir else out_dir / "manifests"
     name = path.resolve().name
     found, unreadable = piece_cuts([one.piece for one in utterances], name, path, manifest_dir / task, key)
     by_id = {cut.id: cut for cut in found}
@@ -102,15 +97,15 @@ def _task_data(
         cut = by_id.get(f"{name}/{one.piece.name}")
         if cut is None and one.split != "train":
             raise SettingsError(f"{key}: {one.piece.path} is for {one.split} and cannot be read: {unreadable[0]}")
-        if cut is not None and one.split == "train" and cut.num_samples < min_samples:
+        if cut is not None and one.split == "train" and cut.num_samples < data.min_samples:
             short.append(cut.id)
         elif cut is not None:
             kept.append((one, cut))
-    for what, left_out in ((f"shorter than {min_samples} samples", short), ("unreadable", unreadable)):
+    for what, left_out in ((f"shorter than {data.min_samples} samples", short), ("unreadable", unreadable)):
         if left_out:
             logger.info("%-8s %d recordings left out, %s; first: %s", task, len(left_out), what, left_out[0])
     check_classes([one for one, _ in kept], key, closed=task == "keywords")
-    return TaskData(
+    loaded = TaskData(
         labels=sorted({one.label for one, _ in kept if one.split == "train"}),
         cuts={split: [cut for one, cut in kept if one.split == split] for split in SPLITS},
         label_of={cut.id: one.label for one, cut in kept},
@@ -119,53 +114,39 @@ def _task_data(
             for split, chosen in trials.items()
         },
     )
+    logger.info("%-8s %s: %s", task, path, loaded.summary())
+    return loaded
 
 
-class PairedBatches:
-    """One batch of each task at a time, without end, from a place in each task's stream on.
-
-    Args:
-        config: of the run.
-        tasks: their data.
-        positions: of the first batch of each task.
-        corruptor: of the training audio; `None` leaves it clean.
-        pin_memory: for fast copies to a GPU.
-    """
-
-    def __init__(
-        self,
-        config: DistillConfig,
-        tasks: Mapping[str, TaskData],
-        positions: Mapping[str, Position],
-        corruptor: Corruptor | None = None,
-        pin_memory: bool = False,
-    ):
-        self.loaders = {}
-        for task, data in tasks.items():
-            stream = BatchStream(
-                data.cuts["train"],
-                config.data.max_samples,
-                getattr(config.multitask, task).batch_size,
-                num_buckets=config.trainer.num_buckets,
-                seed=config.seed,
-                start=positions[task],
-            )
-            self.loaders[task] = make_loader(stream, SpeechBatches(corruptor), config.data.num_workers, pin_memory)
-
-    def __iter__(self) -> Iterator[dict[str, Batch]]:
-        for batches in zip(*self.loaders.values()):
-            yield dict(zip(self.loaders, batches))
+def paired_batches(
+    config: DistillConfig,
+    tasks: Mapping[str, TaskData],
+    positions: Mapping[str, Position],
+    corruptor: Corruptor | None,
+    pin_memory: bool,
+) -> Iterator[dict[str, Batch]]:
+    """One batch of each task at a time, without end, from a place in each task's data on."""
+    loaders = []
+    for task, data in tasks.items():
+        stream = BatchStream(
+            data.cuts["train"],
+            config.data.max_samples,
+            getattr(config.multitask, task).batch_size,
+            num_buckets=config.trainer.num_buckets,
+            seed=config.seed,
+            start=positions[task],
+        )
+        loaders.append(make_loader(stream, SpeechBatches(corruptor), config.data.num_workers, pin_memory))
+    for batches in zip(*loaders):
+        yield dict(zip(tasks, batches))
 
 
-def whole_batches(
-    cuts: Sequence[Cut | FileCut], corruptor: Corruptor | None = None, num_workers: int = 0
-) -> DataLoader:
+def whole_batches(cuts: Sequence[FileCut], corruptor: Corruptor | None, num_workers: int) -> DataLoader:
     """Every cut once, whole, those of similar length together; about a minute of padded audio per batch."""
-    requests, rows = [], []
+    batches: list[list] = [[]]
     for cut in sorted(cuts, key=lambda cut: (cut.num_samples, cut.id)):
-        if rows and (len(rows) + 1) * cut.num_samples > _TEST_BATCH_SAMPLES:
-            requests.append(BatchRequest(Position(), tuple(rows)))
-            rows = []
-        rows.append(as_cut(cut))
-    requests.append(BatchRequest(Position(), tuple(rows)))
+        if batches[-1] and (len(batches[-1]) + 1) * cut.num_samples > _TEST_BATCH_SAMPLES:
+            batches.append([])
+        batches[-1].append(as_cut(cut))
+    requests = [BatchRequest(Position(), tuple(rows)) for rows in batches]
     return make_loader(requests, SpeechBatches(corruptor), num_workers)

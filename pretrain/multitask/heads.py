@@ -1,19 +1,22 @@
-"""The heads of the two tasks: what they see of the encoder, how they pool it, and their file."""
+"""The heads of the two tasks: what they see of the encoder, how they pool it, their losses, and their file."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.common.files import write_atomically
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.multitask.margin import angular_softmax
+from robustdistiller.pretrain.multitask.config import SpeakersConfig
+from robustdistiller.pretrain.objectives.ops import full_precision, valid_frames
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
 FORMAT = "robustdistiller-heads"
@@ -42,111 +45,114 @@ class HeadsConfig:
     def for_encoder(
         cls, encoder: EncoderConfig, features: str, labels: Mapping[str, list[str]], embedding_dim: int | None = None
     ) -> HeadsConfig:
-        """The shape that fits an encoder.
-
-        Raises:
-            SettingsError: `predictions` of an encoder without prediction heads.
+        """The shape that fits an encoder; `SettingsError` for `predictions` of one without prediction heads.
 
         >>> HeadsConfig.for_encoder(EncoderConfig(prediction_layers=(4, 8, 12)), "predictions", {}).width
         2304
         """
         width = encoder.embed_dim
         if features == "predictions":
-            count = len(encoder.prediction_layers)
-            if not count:
+            width = len(encoder.prediction_layers) * (encoder.prediction_dim or width)
+            if not width:
                 raise SettingsError(
                     "multitask.features=predictions: this model has no prediction heads, as distilled students have; "
                     "give multitask.features=last_hidden or weighted_sum"
                 )
-            width = count * (encoder.prediction_dim or encoder.embed_dim)
         return cls(features, width, encoder.num_layers + 1, dict(labels), embedding_dim)
 
 
 class PooledFeatures(nn.Module):
-    """Features of the encoder, mean over an utterance's valid frames: (B, width).
+    """Features of an encoder's output, mean over an utterance's valid frames: (B, width)."""
 
-    >>> pool = PooledFeatures("last_hidden", num_states=1)
-    >>> states = torch.tensor([[[1.0], [3.0], [100.0]]])
-    >>> pool(EncoderOutput(states, states, [states], frame_lengths=torch.tensor([2])))
-    tensor([[2.]])
-    """
-
-    def __init__(self, features: str, num_states: int):
+    def __init__(self, config: HeadsConfig):
         super().__init__()
-        self.features = features
-        self.layer_weights = nn.Parameter(torch.zeros(num_states)) if features == "weighted_sum" else None
+        self.features = config.features
+        weighted = config.features == "weighted_sum"
+        self.layer_weights = nn.Parameter(torch.zeros(config.num_states)) if weighted else None
 
     def forward(self, output: EncoderOutput) -> Tensor:
-        """Pool what the encoder returned."""
-        frames = self._frames(output).float()
-        valid = torch.arange(frames.shape[1], device=frames.device) < output.frame_lengths.unsqueeze(1)
-        total = (frames * valid.unsqueeze(2)).sum(dim=1)
-        return total / output.frame_lengths.unsqueeze(1)
-
-    def _frames(self, output: EncoderOutput) -> Tensor:
         if self.features == "predictions":
-            return torch.cat(output.predictions, dim=-1)
-        if self.features == "last_hidden":
-            return output.hidden_states[-1]
-        weights = torch.softmax(self.layer_weights, dim=0)
-        return sum(weight * state for weight, state in zip(weights, output.hidden_states))
+            frames = torch.cat(output.predictions, dim=-1)
+        elif self.features == "last_hidden":
+            frames = output.hidden_states[-1]
+        else:
+            frames = sum(w * state for w, state in zip(self.layer_weights.softmax(0), output.hidden_states))
+        valid = valid_frames(output.frame_lengths, frames.shape[1]).unsqueeze(2)
+        return frames.float().masked_fill(~valid, 0.0).sum(1) / output.frame_lengths.unsqueeze(1)
 
 
 class KeywordHead(nn.Module):
-    """A linear classifier of the pooled features.
-
-    >>> head = KeywordHead(HeadsConfig("last_hidden", 4, 1, {"keywords": ["no", "yes"]}))
-    >>> states = torch.zeros(3, 5, 4)
-    >>> head(EncoderOutput(states, states, [states], frame_lengths=torch.tensor([5, 4, 1]))).shape
-    torch.Size([3, 2])
-    """
+    """A linear classifier of the pooled features: logits (B, classes)."""
 
     def __init__(self, config: HeadsConfig):
         super().__init__()
-        self.pool = PooledFeatures(config.features, config.num_states)
+        self.pool = PooledFeatures(config)
         self.classify = nn.Linear(config.width, len(config.labels["keywords"]))
 
     def forward(self, output: EncoderOutput) -> Tensor:
-        """Logits (B, classes)."""
-        with torch.autocast(output.frame_lengths.device.type, enabled=False):
+        with full_precision(output.frame_lengths):
             return self.classify(self.pool(output))
+
+    def loss(self, logits: Tensor, classes: Tensor, options: object) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy, and the accuracy for the log."""
+        accuracy = (logits.argmax(dim=1) == classes).float().mean()
+        return F.cross_entropy(logits, classes), {"keywords_accuracy": accuracy}
 
 
 class SpeakerHead(nn.Module):
-    """A linear embedding of the pooled features, and one centre per training speaker.
-
-    >>> head = SpeakerHead(HeadsConfig("last_hidden", 4, 1, {"speakers": ["ann", "bob"]}, embedding_dim=8))
-    >>> states = torch.zeros(3, 5, 4)
-    >>> head(EncoderOutput(states, states, [states], frame_lengths=torch.tensor([5, 4, 1]))).shape
-    torch.Size([3, 8])
-    """
+    """A linear embedding (B, D) of the pooled features, compared by its cosine, and one centre per training speaker."""
 
     def __init__(self, config: HeadsConfig):
         super().__init__()
-        self.pool = PooledFeatures(config.features, config.num_states)
+        self.pool = PooledFeatures(config)
         width = config.embedding_dim or config.width
         self.embed = nn.Identity() if config.embedding_dim is None else nn.Linear(config.width, width)
         self.centres = nn.Parameter(torch.empty(len(config.labels["speakers"]), width))
         nn.init.xavier_normal_(self.centres)
 
     def forward(self, output: EncoderOutput) -> Tensor:
-        """Embeddings (B, D), of any length: they are compared by their cosine."""
-        with torch.autocast(output.frame_lengths.device.type, enabled=False):
+        with full_precision(output.frame_lengths):
             return self.embed(self.pool(output))
 
-    def loss(self, embeddings: Tensor, labels: Tensor, scale: float, margin: float, margin_type: str) -> Tensor:
-        """Angular softmax of embeddings (B, D) whose speakers are `labels` (B,)."""
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return angular_softmax(embeddings, self.centres, labels, scale, margin, margin_type)
+    def loss(self, embeddings: Tensor, classes: Tensor, options: SpeakersConfig) -> tuple[Tensor, dict[str, Tensor]]:
+        """Angular softmax: cross-entropy of the scaled cosines between embeddings and centres, with a margin."""
+        with full_precision(embeddings):
+            cosines = F.normalize(embeddings, dim=1) @ F.normalize(self.centres, dim=1).T
+            logits = margin_logits(cosines, classes, options.scale, options.margin, options.margin_type)
+            return F.cross_entropy(logits, classes), {}
+
+
+def margin_logits(cosines: Tensor, classes: Tensor, scale: float, margin: float, margin_type: str) -> Tensor:
+    """Logits for cross-entropy: cosines with a handicap on the right class, scaled.
+
+    AM-softmax (https://arxiv.org/abs/1801.05599) lowers the right class's cosine, cos t - m; AAM-softmax
+    (https://arxiv.org/abs/1801.07698) widens its angle, cos(t + m), and beyond t = pi - m goes on as cos t - m sin m,
+    so that the logit never rises with the angle. With `margin=0` both are the plain softmax over scaled cosines.
+
+    Args:
+        cosines: (B, classes) between embedding and class centre, -1 to 1.
+        classes: (B,) int64, the right ones.
+        scale: factor on everything.
+        margin: m; of the cosine for `am`, in radians for `aam`.
+        margin_type: `am` or `aam`.
+
+    >>> margin_logits(torch.tensor([[0.5, 0.2]]), torch.tensor([0]), 10.0, 0.2, "am")
+    tensor([[3., 2.]])
+    """
+    if margin == 0:
+        return scale * cosines
+    right = cosines.gather(1, classes.unsqueeze(1))
+    handicapped = right - margin
+    if margin_type == "aam":
+        # The slope of the sine is infinite at a cosine of 1, where embedding and centre coincide.
+        sine = (1 - right.square()).clamp_min(1e-7).sqrt()
+        turned = right * math.cos(margin) - sine * math.sin(margin)
+        handicapped = torch.where(right > -math.cos(margin), turned, right - margin * math.sin(margin))
+    return scale * cosines.scatter(1, classes.unsqueeze(1), handicapped)
 
 
 class TaskHeads(nn.ModuleDict):
-    """The heads of the tasks that `config.labels` names.
-
-    >>> heads = TaskHeads(HeadsConfig("last_hidden", 4, 1, {"speakers": ["ann", "bob"]}))
-    >>> list(heads), heads.config.labels["speakers"]
-    (['speakers'], ['ann', 'bob'])
-    """
+    """The heads of the tasks that `config.labels` names."""
 
     def __init__(self, config: HeadsConfig):
         kinds = {"keywords": KeywordHead, "speakers": SpeakerHead}
@@ -155,13 +161,7 @@ class TaskHeads(nn.ModuleDict):
 
 
 def save_heads(path: str | Path, heads: TaskHeads, metadata: Mapping[str, Any]) -> None:
-    """Write heads, atomically, as plain tensors and JSON values: `torch.load(path, weights_only=True)` reads them.
-
-    Args:
-        path: the file.
-        heads: trained heads.
-        metadata: JSON-able notes.
-    """
+    """Write heads and JSON-able notes, atomically; `torch.load(path, weights_only=True)` reads them."""
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -181,7 +181,7 @@ def load_heads(path: str | Path) -> TaskHeads:
 
     >>> import tempfile
     >>> from robustdistiller.upstream import SpeechEncoder
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=16, num_layers=1, num_heads=2, ffn_dim=32, position_groups=4))
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny())
     >>> config = HeadsConfig.for_encoder(encoder.config, "last_hidden", {"keywords": ["no", "yes"]})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_heads(f"{folder}/heads.ckpt", TaskHeads(config), {"step": 100})

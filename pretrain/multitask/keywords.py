@@ -22,7 +22,7 @@ _KEY = "multitask.keywords.data"
 
 
 def keyword_utterances(config: KeywordsConfig, seed: int) -> list[Utterance]:
-    """The utterances of the task, each with its split; nothing is drawn but by `seed`.
+    """The utterances of the task, each with its split.
 
     Args:
         config: of the task.
@@ -30,17 +30,11 @@ def keyword_utterances(config: KeywordsConfig, seed: int) -> list[Utterance]:
 
     Raises:
         SettingsError: no data, a missing split or word, or classes that cannot be learnt.
-
-    >>> keyword_utterances(KeywordsConfig(), seed=0)
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: multitask.keywords.data: which recordings? give a folder or a .tsv
     """
-    if not config.data:
-        raise SettingsError(f"{_KEY}: which recordings? give a folder or a .tsv")
     utterances, root = read_utterances(config.data, _KEY)
     background = [one.piece for one in utterances if one.label == BACKGROUND]
     utterances = [one for one in utterances if one.label != BACKGROUND]
-    if utterances and any(one.split is None for one in utterances):
+    if any(one.split is None for one in utterances):
         utterances = with_split_lists(utterances, root, _KEY)
     if config.words:
         utterances = _choose_words(utterances, background, config, seed)
@@ -58,10 +52,9 @@ def _choose_words(
     for split in SPLITS:
         here = [one for one in utterances if one.split == split]
         wanted = [one for one in here if one.label in config.words]
-        chosen += wanted
-        chosen += [one for one in here if one.label in (UNKNOWN, SILENCE) and one.label not in config.words]
-        labels = {one.label for one in here}
-        generator = random.Random(f"{seed} {split}")
+        given = [one for one in here if one.label in (UNKNOWN, SILENCE) and one.label not in config.words]
+        chosen += wanted + given
+        labels, generator = {one.label for one in here}, random.Random(f"{seed} {split}")
         if UNKNOWN not in labels:
             others = [one for one in here if one.label not in (*config.words, SILENCE)]
             count = min(round(config.unknown_share * len(wanted)), len(others))

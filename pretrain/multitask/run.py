@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,35 +13,24 @@ from typing import Any
 import torch
 
 from robustdistiller.acoustics import Condition, Corruptor
-from robustdistiller.common.files import write_atomically
+from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.common.written import flatten
+from robustdistiller.pretrain.config.check import check_settings
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import open_sources, read_named
-from robustdistiller.pretrain.multitask.data import PairedBatches, load_tasks
-from robustdistiller.pretrain.multitask.evaluation import STAGE, DevEvaluation, best_path, describe_scores, evaluate
+from robustdistiller.pretrain.multitask.data import load_tasks, paired_batches
+from robustdistiller.pretrain.multitask.evaluation import describe_scores, evaluate, named_scores
 from robustdistiller.pretrain.multitask.heads import load_heads, save_heads
-from robustdistiller.pretrain.multitask.module import MultitaskTuner, Tuning
-from robustdistiller.pretrain.training.checkpoint import Checkpoints, refuse_other_run, write_run
-from robustdistiller.pretrain.training.errors import RunInterrupted
+from robustdistiller.pretrain.multitask.tuning import MultitaskTuner, Tuning
+from robustdistiller.pretrain.training.checkpoint import Checkpoints, read_training, refuse_other_run, write_run
 from robustdistiller.pretrain.training.launch import launch, versions
-from robustdistiller.pretrain.training.log import History, draw_history
+from robustdistiller.pretrain.training.log import History, append_line, draw_history, forget_after
 from robustdistiller.pretrain.training.stopping import StopRequest
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
 
-#: What a multi-task run heeds; anything else must be left at its default.
-USED_KEYS = (
-    *("about", "source", "recipe", "out_dir", "seed", "multitask", "corruption", "optim"),
-    *("teacher.checkpoint", "student.checkpoint", "student.feature_grad_mult"),
-    *("student.dropout", "student.attention_dropout", "student.activation_dropout"),
-    *("data.noise", "data.noise_exclude", "data.rir", "data.babble"),
-    *("data.max_samples", "data.min_samples", "data.num_workers", "data.manifest_dir"),
-    *("trainer.max_steps", "trainer.num_buckets", "trainer.accelerator", "trainer.precision", "trainer.deterministic"),
-    *("trainer.log_every_steps", "trainer.save_every_steps", "trainer.keep_checkpoints", "trainer.max_hours"),
-    "trainer.progress",
-)
+STAGE = "tune"  # a run of this kind has one
 
 
 def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callbacks: Sequence[object] = ()) -> Path:
@@ -63,8 +53,8 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
         NonFiniteLossError: a loss became NaN or infinite.
         RunInterrupted: Ctrl-C, SIGTERM or `trainer.max_hours` stopped it; a checkpoint is saved.
     """
-    refuse_unused(config)
-    encoder, start = load_start(config)
+    check_settings(config)
+    encoder, start = _load_start(config)
     tasks = load_tasks(config, out_dir)
     training, conditions = _open_corruptors(config)
     identity = {
@@ -75,80 +65,43 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
     refuse_other_run(out_dir, config, identity)
     torch.manual_seed(config.seed)
     tuner = MultitaskTuner(config, encoder, tasks)
-    parameters = count_parameters(tuner)
     checkpoints = Checkpoints(out_dir, STAGE, keep=config.trainer.keep_checkpoints)
     found = checkpoints.latest()
     if found is not None and _is_finished(config, out_dir, found["progress"]["step"]):
         logger.info("%s is finished: %s", out_dir, out_dir / "student.ckpt")
     else:
-        for name, count in parameters.items():
+        for name, count in tuner.count_parameters().items():
             logger.info("%-38s %13s parameters", name, f"{count:,}")
         schedule = {STAGE: config.optim.schedule_steps}
         write_run(out_dir, config, {**identity, "versions": versions(), "schedule_steps": schedule})
         tuning = Tuning(launch(config.trainer, callbacks), tuner, found)
-        _fit(tuning, out_dir, training, checkpoints, stop)
-        _export(config, out_dir, tuning, start, identity, parameters)
-    _test(config, out_dir, tuner, conditions)
+        if tuning.progress.step < config.trainer.max_steps:
+            _fit(tuning, out_dir, training, checkpoints, stop)
+        _export(tuning, out_dir, checkpoints, {"start": start, "identity": identity})
+    _test(tuner, out_dir, conditions)
     return out_dir / "student.ckpt"
 
 
-def refuse_unused(config: DistillConfig) -> None:
-    """Make sure that nothing is set that a multi-task run does not heed.
-
-    Raises:
-        SettingsError: a key that is not in `USED_KEYS` differs from its default.
-
-    >>> refuse_unused(DistillConfig(out_dir="exp/two-tasks"))
-    """
-    found, default = flatten(config.to_dict()), flatten(DistillConfig().to_dict())
-    unused = [
-        key
-        for key in sorted({*found, *default})
-        if found.get(key) != default.get(key) and not key.startswith(USED_KEYS)
-    ]
-    if unused:
-        raise SettingsError(f"multi-task fine-tuning does not use {', '.join(unused)}; leave out what it does not use")
-
-
-def load_start(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
-    """The encoder to begin with, and what identifies it: file name, format, SHA-256 and its own metadata.
+def _load_start(config: DistillConfig) -> tuple[SpeechEncoder, dict[str, Any]]:
+    """The encoder to begin with, and what identifies it.
 
     Prediction heads that nothing uses are left out, unless the encoder is frozen and so stays the file's.
-
-    Raises:
-        SettingsError: none is given, or both a student and a teacher.
-        FileNotFoundError: it does not exist.
-        ValueError: it cannot be read as an encoder.
     """
-    paths = [path for path in (config.student.checkpoint, config.teacher.checkpoint) if path]
+    options = config.student
+    paths = [path for path in (options.checkpoint, config.teacher.checkpoint) if path]
     if len(paths) != 1:
         raise SettingsError(
             f"found {len(paths)} models to fine-tune, expected one: give student.checkpoint=NAME for a distilled "
             "student, or teacher.checkpoint=NAME for a whole teacher"
         )
-    options = config.student
-    checkpoint, start = read_named(
-        paths[0],
-        feature_grad_mult=options.feature_grad_mult,
-        dropout=options.dropout,
-        attention_dropout=options.attention_dropout,
-        activation_dropout=options.activation_dropout,
-    )
+    names = ("feature_grad_mult", "dropout", "attention_dropout", "activation_dropout")
+    checkpoint, start = read_named(paths[0], **{name: getattr(options, name) for name in names})
     logger.info("start    %s (%s, sha256 %s...)", paths[0], checkpoint.format, start["sha256"][:12])
     encoder = checkpoint.build()
     if config.multitask.features != "predictions" and config.multitask.encoder == "trainable":
         encoder.heads = None
         encoder.config = encoder.config.replace(prediction_layers=())
     return encoder, start
-
-
-def count_parameters(module: MultitaskTuner) -> dict[str, int]:
-    """Parameters of encoder and heads, and how many are trained."""
-    counts = {"encoder": module.encoder.count_parameters()}
-    for task, head in module.heads.items():
-        counts[f"{task} head"] = sum(weight.numel() for weight in head.parameters())
-    counts["trained"] = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-    return counts
 
 
 def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str, Corruptor | None]]:
@@ -165,7 +118,7 @@ def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str,
         if condition.kind == "clean":
             continue
         try:
-            tests[str(condition)] = Corruptor(condition, **sources, seed=config.seed)
+            tests[condition.label] = Corruptor(condition, **sources, seed=config.seed)
         except (FileNotFoundError, ValueError) as error:
             raise SettingsError(f"multitask.conditions: {condition}: {error}") from error
     return policy and Corruptor(policy, **sources, seed=config.seed), tests
@@ -174,108 +127,98 @@ def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str,
 def _fit(
     tuning: Tuning, out_dir: Path, corruptor: Corruptor | None, checkpoints: Checkpoints, stop: StopRequest
 ) -> None:
-    """Train to `max_steps`."""
+    """Train to `max_steps`; the checkpoint of the best step on dev is kept beside the latest."""
     tuner, fabric, config = tuning.tuner, tuning.fabric, tuning.tuner.config
-    settings, pin = config.trainer, fabric.device.type == "cuda"
-    if tuning.progress.step >= settings.max_steps:
-        return
+    settings, every_steps = config.trainer, config.multitask.dev_every_steps
+    forget_after(out_dir / "dev.csv", STAGE, tuning.progress.step)
+    batches = paired_batches(config, tuner.tasks, tuning.positions, corruptor, fabric.device.type == "cuda")
     with stop, History(out_dir, STAGE, config, fabric, tuning.progress) as history:
-        dev = DevEvaluation(out_dir, tuning, history)
-        for report in tuning.steps(PairedBatches(config, tuner.tasks, tuning.positions, corruptor, pin)):
+        for report in tuning.steps(batches):
             history.add(report)
-            dev.measure(report.step)
+            finished = report.step >= settings.max_steps
+            if (finished or report.step % every_steps == 0) and _is_best(tuning, out_dir / "dev.csv", history):
+                history.settle_audio()
+                checkpoints.save(fabric, tuning.state_dict(), best=True)
             fabric.call("on_step_end", tuner, report)
-            finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
+            stopped = stop.due(fabric, report.step)
             if finished or stopped or report.step % settings.save_every_steps == 0:
                 history.settle_audio()
                 checkpoints.save(fabric, tuning.state_dict())
-                dev.note_saved()
-            if stopped and not finished:
-                history.write_line()
-                raise RunInterrupted(
-                    f"stopped by {stop.reason} at step {report.step} of {settings.max_steps}; everything is saved in "
-                    f"{out_dir}: the same command continues",
-                    exit_code=0 if stop.reason.startswith("trainer.") else 130,
-                )
             if finished:
                 return
+            if stopped:
+                history.write_line()
+                raise stop.interruption(f"step {report.step} of {settings.max_steps}", out_dir)
+
+
+def _is_best(tuning: Tuning, table: Path, history: History) -> bool:
+    """Measure on dev, note the scores in the table and the logs, and whether they are the best so far."""
+    started_s, step = time.monotonic(), tuning.progress.step
+    scores = evaluate(tuning.tuner, "dev", num_workers=tuning.tuner.config.data.num_workers)
+    measured = named_scores(scores)
+    append_line(table, {"stage": STAGE, "step": step, **measured})
+    history.add_scalars({f"dev_{name}": value for name, value in measured.items()}, step)
+    history.pause(time.monotonic() - started_s)
+    logger.info("dev at step %d: %s", step, describe_scores(scores))
+    if measured["mean_error"] >= tuning.best.get("mean_error", float("inf")):
+        return False
+    tuning.best = {"step": step, "mean_error": measured["mean_error"]}
+    return True
 
 
 def _is_finished(config: DistillConfig, out_dir: Path, step: int) -> bool:
     """Whether the run's end is exported already: writing it again would change the digest."""
     student = out_dir / "student.ckpt"
-    return (
-        step >= config.trainer.max_steps
-        and (out_dir / "heads.ckpt").is_file()
-        and student.is_file()
-        and read_checkpoint(student).metadata.get("trained_steps") == step
-    )
+    if step < config.trainer.max_steps or not student.is_file() or not (out_dir / "heads.ckpt").is_file():
+        return False
+    return read_checkpoint(student).metadata.get("trained_steps") == step
 
 
-def _export(
-    config: DistillConfig,
-    out_dir: Path,
-    tuning: Tuning,
-    start: Mapping[str, Any],
-    identity: Mapping[str, Any],
-    parameters: Mapping[str, int],
-) -> None:
+def _export(tuning: Tuning, out_dir: Path, checkpoints: Checkpoints, origin: Mapping[str, Any]) -> None:
     """Write encoder and heads of the chosen step."""
-    module, trained_steps = tuning.tuner, tuning.progress.step
-    step = trained_steps
+    tuner, progress, config = tuning.tuner, tuning.progress, tuning.tuner.config
+    step = progress.step
     if config.multitask.export == "best":
-        step = int(tuning.best["step"])
-        module.load_state_dict(torch.load(best_path(out_dir / "checkpoints", step), weights_only=True))
+        best = read_training(checkpoints.best_path)
+        step = best["progress"]["step"]
+        tuner.load_state_dict(best["model"])
     metadata = {
-        "start": dict(start),
+        "start": origin["start"],
         "recipe": config.recipe,
         "corruption": config.corruption and config.corruption.to_dict(),
         "config": config.to_dict(),
-        "identity": {key: identity[key] for key in ("speech", "corruption")},
+        "identity": {key: origin["identity"][key] for key in ("speech", "corruption")},
         "step": step,
-        "trained_steps": trained_steps,
+        "trained_steps": progress.step,
         "best": tuning.best,
-        "audio_hours": tuning.progress.audio_s / 3600,
-        "parameters": dict(parameters),
+        "audio_hours": progress.audio_s / 3600,
+        "parameters": tuner.count_parameters(),
         "versions": versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    save_heads(out_dir / "heads.ckpt", module.heads, metadata)
-    save_checkpoint(out_dir / "student.ckpt", module.encoder, metadata)
+    save_heads(out_dir / "heads.ckpt", tuner.heads, metadata)
+    save_checkpoint(out_dir / "student.ckpt", tuner.encoder, metadata)
     draw_history(out_dir / "history.csv", out_dir / "history.png")
     logger.info("student  %s, heads %s (step %d)", out_dir / "student.ckpt", out_dir / "heads.ckpt", step)
 
 
-def _test(
-    config: DistillConfig, out_dir: Path, module: MultitaskTuner, conditions: Mapping[str, Corruptor | None]
-) -> None:
+def _test(tuner: MultitaskTuner, out_dir: Path, conditions: Mapping[str, Corruptor | None]) -> None:
     """Add to `results.json` the test scores of what was exported, under every condition that is not there yet."""
     path, student = out_dir / "results.json", out_dir / "student.ckpt"
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    digest = checkpoint_digest(student)
-    exported = read_checkpoint(student)
+    exported, digest = read_checkpoint(student), checkpoint_digest(student)
     if results.get("student") != digest:
-        results = {"student": digest, "step": exported.metadata["step"], "recipe": config.recipe}
-        results["data"] = {task: data.summary() for task, data in module.tasks.items()}
-        results["parameters"], results["tests"] = exported.metadata["parameters"], []
-    known = [json.dumps(test["corruption"], sort_keys=True) for test in results["tests"]]
-    missing = {
-        name: corruptor
-        for name, corruptor in conditions.items()
-        if json.dumps(_describe(corruptor), sort_keys=True) not in known
-    }
-    if not missing:
-        return
-    module.encoder.load_state_dict(exported.state_dict)
-    module.heads.load_state_dict(load_heads(out_dir / "heads.ckpt").state_dict())
-    for name, corruptor in missing.items():
-        scores = evaluate(module, "test", corruptor, config.data.num_workers)
-        test = {"condition": Condition.parse(name).label, "corruption": _describe(corruptor), **scores}
-        results["tests"].append(json.loads(json.dumps(test)))
-        text = json.dumps(results, indent=1)
-        write_atomically(path, lambda file, text=text: file.write_text(text, encoding="utf-8"))
-        logger.info("test     %s: %s", test["condition"], describe_scores(scores))
-
-
-def _describe(corruptor: Corruptor | None) -> dict[str, Any] | None:
-    return corruptor and corruptor.describe()
+        notes = {name: exported.metadata[name] for name in ("step", "recipe", "parameters")}
+        data = {task: data.summary() for task, data in tuner.tasks.items()}
+        results = {"student": digest, **notes, "data": data, "tests": []}
+    tuner.encoder.load_state_dict(exported.state_dict)
+    tuner.heads.load_state_dict(load_heads(out_dir / "heads.ckpt").state_dict())
+    for name, corruptor in conditions.items():
+        # As JSON has it: what is compared with what was read.
+        corruption = json.loads(json.dumps(corruptor and corruptor.describe()))
+        if corruption in [test["corruption"] for test in results["tests"]]:
+            continue
+        scores = evaluate(tuner, "test", corruptor, tuner.config.data.num_workers)
+        results["tests"].append({"condition": name, "corruption": corruption, **scores})
+        write_text(path, json.dumps(results, indent=1))
+        logger.info("test     %s: %s", name, describe_scores(scores))

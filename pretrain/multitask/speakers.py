@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, combinations
+from itertools import accumulate
 from pathlib import Path
 
 from robustdistiller.common.settings import SettingsError
@@ -18,11 +19,7 @@ _KEY = "multitask.speakers.data"
 
 @dataclass(frozen=True)
 class Trial:
-    """Two recordings to compare, by name.
-
-    >>> Trial(True, "ann/1.wav", "ann/2.wav").same
-    True
-    """
+    """Two recordings to compare, by name, and whether one speaker is in both."""
 
     same: bool
     first: str
@@ -38,27 +35,18 @@ def speaker_utterances(config: SpeakersConfig, seed: int) -> tuple[list[Utteranc
 
     Raises:
         SettingsError: no data, a missing split, a trial list that does not fit, or classes that cannot be learnt.
-
-    >>> speaker_utterances(SpeakersConfig(), seed=0)
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: multitask.speakers.data: which recordings? give a folder or a .tsv
     """
-    if not config.data:
-        raise SettingsError(f"{_KEY}: which recordings? give a folder or a .tsv")
     utterances, root = read_utterances(config.data, _KEY)
     path = Path(config.trials).expanduser() if config.trials else root / TRIAL_LIST
     test_trials = None
     if config.trials or path.is_file():
         test_trials = read_trials(path, utterances)
+        utterances = _split_by_trials(utterances, test_trials, path)
     if any(one.split is None for one in utterances):
-        if test_trials is None:
-            raise SettingsError(
-                f"{_KEY}: {root} does not say which speakers are for testing; give multitask.speakers.trials=LIST, put "
-                f"{TRIAL_LIST} there, or put the speakers into folders train and test"
-            )
-        utterances = _split_by_trials(utterances, test_trials)
-    if test_trials is not None:
-        utterances = _keep_tested(utterances, test_trials, path)
+        raise SettingsError(
+            f"{_KEY}: {root} does not say which speakers are for testing; give multitask.speakers.trials=LIST, put "
+            f"{TRIAL_LIST} there, or put the speakers into folders train and test"
+        )
     if not any(one.split == "dev" for one in utterances):
         utterances = _hold_out(utterances, config.dev_share, seed)
     check_classes(utterances, _KEY, closed=False)
@@ -118,29 +106,31 @@ def draw_trials(speaker_of: Mapping[str, str], max_trials: int, seed: int) -> li
     >>> [(trial.first, trial.second, trial.same) for trial in draw_trials(speakers, 10, seed=0)]
     [('a1', 'a2', True), ('a1', 'b1', False), ('a2', 'b1', False)]
     """
-    names = sorted(speaker_of)
-    num_pairs = len(names) * (len(names) - 1) // 2
-    if num_pairs <= max_trials:
-        return [Trial(speaker_of[one] == speaker_of[other], one, other) for one, other in combinations(names, 2)]
+    names = sorted(speaker_of, key=lambda name: (speaker_of[name], name))
+    speakers = [speaker_of[name] for name in names]
+    ends = [bisect_right(speakers, speaker) for speaker in speakers]
+    # Partners of each utterance among those behind it, which are ordered by speaker.
+    partners = {
+        True: [range(place + 1, end) for place, end in enumerate(ends)],
+        False: [range(end, len(names)) for end in ends],
+    }
+    num_same, num_other = (sum(map(len, partners[same])) for same in (True, False))
+    num_same = min(num_same, max(max_trials // 2, max_trials - num_other))
+    counts = {True: num_same, False: min(num_other, max_trials - num_same)}
     generator = random.Random(f"{seed} trials")
-    by_speaker: dict[str, list[str]] = {}
-    for name in names:
-        by_speaker.setdefault(speaker_of[name], []).append(name)
-    same = [pair for group in by_speaker.values() for pair in combinations(group, 2)]
-    num_same = min(len(same), max(max_trials // 2, max_trials - (num_pairs - len(same))))
-    trials = [Trial(True, *pair) for pair in generator.sample(same, num_same)]
-    # An utterance is drawn as often as it has partners, then a partner: all pairs are equally likely.
-    partners = list(accumulate(len(names) - len(by_speaker[speaker_of[name]]) for name in names))
-    others: set[tuple[str, str]] = set()
-    if (num_pairs - len(same)) <= 2 * (max_trials - num_same):
-        every = [pair for pair in combinations(names, 2) if speaker_of[pair[0]] != speaker_of[pair[1]]]
-        others.update(generator.sample(every, max_trials - num_same))
-    while len(others) < max_trials - num_same:
-        first = second = generator.choices(names, cum_weights=partners)[0]
-        while speaker_of[first] == speaker_of[second]:
-            second = generator.choice(names)
-        others.add((min(first, second), max(first, second)))
-    return trials + [Trial(False, *pair) for pair in sorted(others)]
+    return [
+        Trial(same, names[first], names[second])
+        for same, count in counts.items()
+        for first, second in _sample_pairs(partners[same], count, generator)
+    ]
+
+
+def _sample_pairs(partners: Sequence[range], count: int, generator: random.Random) -> list[tuple[int, int]]:
+    """Different pairs of a place and one of its partners, all equally likely."""
+    ends = list(accumulate(map(len, partners)))
+    drawn = sorted(generator.sample(range(ends[-1]), count))
+    places = ((bisect_right(ends, number), number) for number in drawn)
+    return [(place, partners[place][number - ends[place]]) for place, number in places]
 
 
 def _draw(utterances: Sequence[Utterance], split: str, max_trials: int, seed: int) -> list[Trial]:
@@ -158,16 +148,15 @@ def _both_kinds(trials: list[Trial], where: str) -> list[Trial]:
     return trials
 
 
-def _split_by_trials(utterances: Sequence[Utterance], trials: Sequence[Trial]) -> list[Utterance]:
-    """Speakers in the trials are for testing, all others for training."""
-    tested = {name for trial in trials for name in (trial.first, trial.second)}
-    speakers = {one.label for one in utterances if one.piece.name in tested}
-    return [replace(one, split="test" if one.label in speakers else "train") for one in utterances]
+def _split_by_trials(utterances: Sequence[Utterance], trials: Sequence[Trial], path: Path) -> list[Utterance]:
+    """The speakers of the trials are for testing, all others for training, where the data do not say.
 
-
-def _keep_tested(utterances: Sequence[Utterance], trials: Sequence[Trial], path: Path) -> list[Utterance]:
-    """Drop test utterances that no trial names."""
+    Test utterances that no trial names are left out.
+    """
     tested = {name for trial in trials for name in (trial.first, trial.second)}
+    if any(one.split is None for one in utterances):
+        speakers = {one.label for one in utterances if one.piece.name in tested}
+        utterances = [replace(one, split="test" if one.label in speakers else "train") for one in utterances]
     wrong = sorted(one.piece.name for one in utterances if one.piece.name in tested and one.split != "test")
     if wrong:
         raise SettingsError(
@@ -180,18 +169,14 @@ def _keep_tested(utterances: Sequence[Utterance], trials: Sequence[Trial], path:
 def _hold_out(utterances: Sequence[Utterance], share: float, seed: int) -> list[Utterance]:
     """Make a dev split of some training utterances, two or more per chosen speaker, leaving each speaker two."""
     train = sorted((one for one in utterances if one.split == "train"), key=lambda one: one.piece.name)
-    by_speaker: dict[str, list[Utterance]] = {}
+    by_speaker: dict[str, list[str]] = {}
     for one in random.Random(f"{seed} dev").sample(train, len(train)):
-        by_speaker.setdefault(one.label, []).append(one)
+        by_speaker.setdefault(one.label, []).append(one.piece.name)
     # In rounds of two per speaker, so that small sets make same-speaker pairs too.
-    pairs = [
-        (place, group[place : place + 2]) for group in by_speaker.values() for place in range(0, len(group) - 3, 2)
-    ]
-    pairs.sort(key=lambda pair: pair[0])
-    target = max(round(share * len(train)), 4)
     held_out: set[str] = set()
-    for _, pair in pairs:
-        if len(held_out) >= target:
-            break
-        held_out.update(one.piece.name for one in pair)
+    longest = max(map(len, by_speaker.values()), default=0)
+    for place in range(0, longest, 2):
+        for names in by_speaker.values():
+            if place + 4 <= len(names) and len(held_out) < max(round(share * len(train)), 4):
+                held_out.update(names[place : place + 2])
     return [replace(one, split="dev") if one.piece.name in held_out else one for one in utterances]

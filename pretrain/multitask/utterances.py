@@ -32,7 +32,7 @@ class Utterance:
     split: str | None = None
 
 
-def read_utterances(root: str, key: str) -> tuple[list[Utterance], Path | None]:
+def read_utterances(root: str | None, key: str) -> tuple[list[Utterance], Path]:
     """All utterances of a folder or table.
 
     Args:
@@ -43,8 +43,14 @@ def read_utterances(root: str, key: str) -> tuple[list[Utterance], Path | None]:
         The utterances, and the folder, or the table's folder.
 
     Raises:
-        SettingsError: it does not exist, holds no audio, or is not laid out like any of these.
+        SettingsError: it is not given, does not exist, holds no audio, or is not laid out like any of these.
+
+    >>> read_utterances(None, "multitask.keywords.data")
+    Traceback (most recent call last):
+    robustdistiller.common.settings.SettingsError: multitask.keywords.data: which recordings? give a folder or a .tsv
     """
+    if not root:
+        raise SettingsError(f"{key}: which recordings? give a folder or a .tsv")
     path = Path(root).expanduser()
     if path.suffix == ".tsv":
         return _read_table(path, key), path.parent
@@ -66,11 +72,7 @@ def read_utterances(root: str, key: str) -> tuple[list[Utterance], Path | None]:
 
 
 def with_split_lists(utterances: Sequence[Utterance], root: Path, key: str) -> list[Utterance]:
-    """Splits of a Speech-Commands-like folder: what `validation_list.txt` and `testing_list.txt` do not name trains.
-
-    Raises:
-        SettingsError: a list is not there, or names a file that is not there.
-    """
+    """Splits of a Speech-Commands-like folder: what `validation_list.txt` and `testing_list.txt` do not name trains."""
     splits = {}
     for split, name in (("dev", "validation_list.txt"), ("test", "testing_list.txt")):
         if not (root / name).is_file():
@@ -78,11 +80,9 @@ def with_split_lists(utterances: Sequence[Utterance], root: Path, key: str) -> l
                 f"{key}: {root} has no {name}; expected it and its companion, or folders train, dev and test above the "
                 "labels, or a .tsv with a column split"
             )
-        for line in (root / name).read_text(encoding="utf-8").split("\n"):
-            if line.strip():
-                splits[line.strip()] = split
-    names = {one.piece.name for one in utterances}
-    missing = [name for name in splits if name not in names]
+        lines = (root / name).read_text(encoding="utf-8").split("\n")
+        splits |= dict.fromkeys(filter(None, map(str.strip, lines)), split)
+    missing = sorted(splits.keys() - {one.piece.name for one in utterances})
     if missing:
         raise SettingsError(
             f"{key}: the lists in {root} name {len(missing)} files that are not there ({_some(missing)}); "
@@ -92,17 +92,7 @@ def with_split_lists(utterances: Sequence[Utterance], root: Path, key: str) -> l
 
 
 def check_classes(utterances: Iterable[Utterance], key: str, closed: bool) -> None:
-    """Make sure that something can be learnt and measured.
-
-    Args:
-        utterances: all of a task, each with its split.
-        key: of the settings, for messages.
-        closed: whether dev and test may hold labels of the training set only.
-
-    Raises:
-        SettingsError: an empty split, fewer than two classes, a class with one training utterance, or, if `closed`, a
-            label that is in dev or test only.
-    """
+    """Make sure that something can be learnt and measured; `closed` tasks have no labels in dev and test only."""
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for one in utterances:
         counts[one.split][one.label] += 1

@@ -82,28 +82,19 @@ class Objective:
         mean_over: what the value is a mean over, so that batches of unequal size count as if they were one: valid
             `frames`, `masked_frames` (all valid ones where nothing is masked), `utterances`, `spectra` (of the
             enhancement head, `num_spectra` of each utterance) or `batches`.
+        needs: what of `Step` must be there that costs work: `second_view`, `clean_view` or `units`.
+        reads_predictions: whether `Step.predictions` has a part in the value: maps and heads that nothing reads are not
+            trained.
     """
 
     weight: float = 0.0
 
     mean_over: ClassVar[str] = "frames"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What of `Step` must be there that costs work: `second_view`, `clean_view` or `units`."""
-        return frozenset()
-
-    @property
-    def reads_predictions(self) -> bool:
-        """Whether `Step.predictions` has a part in the value: maps and heads that nothing reads are not trained."""
-        return False
+    needs: ClassVar[frozenset[str]] = frozenset()
+    reads_predictions: ClassVar[bool] = False
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse options that do not fit, before the first step.
-
-        Raises:
-            SettingsError: which option, what was found and what was expected.
-        """
+        """Refuse options that do not fit, before the first step, with a `SettingsError`."""
 
     def make_head(self, shapes: Shapes) -> nn.Module | None:
         """The parameters that the term needs, used in training only; `None` if it has none."""
@@ -120,20 +111,6 @@ def hidden_state(output: EncoderOutput, layer: int | str) -> Tensor:
 
 
 def check_layer(key: str, layer: int | str, student: EncoderConfig, words: str = "last_hidden") -> None:
-    """Refuse a number of a layer that the student does not have.
-
-    Args:
-        key: the name of the setting.
-        layer: its value, a number or one of `words`.
-        student: shape of the student.
-        words: what may stand in place of a number, for the message.
-
-    Raises:
-        SettingsError: there is no such layer.
-
-    >>> check_layer("layer", 3, EncoderConfig(num_layers=2))
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: layer: found layer 3, expected 0 to 2 or last_hidden
-    """
+    """Refuse a number of a layer that the student does not have; `words` may stand in place of a number."""
     if isinstance(layer, int) and not 0 <= layer <= student.num_layers:
         raise SettingsError(f"{key}: found layer {layer}, expected 0 to {student.num_layers} or {words}")

@@ -39,11 +39,9 @@ class _Correlation(Objective):
 
     @property
     def reads_predictions(self) -> bool:
-        """Unless hidden states are correlated."""
         return self.of == "predictions"
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse frames and ranges of SNR that are none, and weights by SNR where there is no noise."""
         check_frames(self.frames)
         if self.snr_weighting == "none":
             return
@@ -95,15 +93,11 @@ class CrossCorrelation(_Correlation):
         off_diagonal_divisor: of them; null is 100.
         diagonal_divisor: of the diagonal ones.
         snr_weighting: `none`; `outer_products`, as released, lets an utterance count less in the off-diagonal elements
-            the higher its SNR; `covariance` is our form of that (see `cross_correlation`). Published as a heuristic, in
-            a form that is not confirmed.
+            the higher its SNR; `covariance` is our form of that (see `cross_correlation`).
         snr_law: see `snr_divisor`.
         snr_range_db: the SNR is clamped to this range first; clean speech counts as its upper end.
         snr_of: whose. `teacher` is the released choice; where the teacher hears clean speech it divides every
             utterance alike.
-
-    >>> CrossCorrelation(variant="new", frames=50).options(None)["eps"]
-    0.0001
     """
 
     diagonal_divisor: float = 10.0
@@ -112,7 +106,6 @@ class CrossCorrelation(_Correlation):
     constants: ClassVar = {"old": (1e-5, 5e-5, 100.0), "new": (1e-4, 5e-4, 100.0)}
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse hidden states that cannot be correlated with the targets, too."""
         super().check(shapes)
         if self.of == "states" and (shapes.match != "layers" or shapes.state_widths != shapes.target_widths):
             raise SettingsError(
@@ -122,7 +115,6 @@ class CrossCorrelation(_Correlation):
             )
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """(targets,)."""
         options = self.options(step.teacher_snr_db if self.snr_of == "teacher" else step.snr_db)
         scale = 1 / self.diagonal_divisor
         return cross_correlation(self.features(step), step.targets, step.valid, diagonal_scale=scale, **options)
@@ -135,13 +127,9 @@ class SelfCorrelation(_Correlation):
     The attributes are those of `CrossCorrelation`; what is null is, for `old`, eps 1e-5, off_diagonal 5e-6 (b) and
     off_diagonal_divisor 50000 (c), for `new` 1e-4, 5e-4 and 100. The SNR is that of what the student heard. With `old`
     the term is next to nothing: 2.7e-6 for random features of width 768 and a batch of 24, the other one 80.
-
-    >>> SelfCorrelation(normalize="batch_and_time").frames
-    150
     """
 
     constants: ClassVar = {"old": (1e-5, 5e-6, 50_000.0), "new": (1e-4, 5e-4, 100.0)}
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """(targets,)."""
         return self_correlation(self.features(step), step.valid, **self.options(step.snr_db))

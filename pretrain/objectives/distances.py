@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,19 +27,12 @@ def layer_l1(predictions: Tensors, targets: Tensors, valid: Tensor) -> Tensor:
     """Mean absolute difference per target: (1 / (V D)) sum |p_btd - t_btd|, 0 at a perfect match.
 
     This is the first term of DistilHuBERT (arXiv 2110.01900, eq. 1).
-
-    >>> layer_l1([torch.zeros(1, 2, 4)], [torch.ones(1, 2, 4)], torch.ones(1, 2, dtype=torch.bool))
-    tensor([1.])
     """
     return _mean_per_target(lambda p, t: (p - t).abs().mean(-1), predictions, targets, valid)
 
 
 def layer_l2(predictions: Tensors, targets: Tensors, valid: Tensor) -> Tensor:
-    """Mean squared difference per target: (1 / (V D)) sum (p_btd - t_btd)^2, as in FitHuBERT and ARMHuBERT.
-
-    >>> layer_l2([torch.zeros(1, 2, 4)], [torch.full((1, 2, 4), 3.0)], torch.ones(1, 2, dtype=torch.bool))
-    tensor([9.])
-    """
+    """Mean squared difference per target: (1 / (V D)) sum (p_btd - t_btd)^2, as in FitHuBERT and ARMHuBERT."""
     return _mean_per_target(lambda p, t: (p - t).square().mean(-1), predictions, targets, valid)
 
 
@@ -48,9 +41,9 @@ def layer_cosine(
 ) -> Tensor:
     """Mean cosine distance per target: (1 / V) sum f(cos(p_bt, t_bt)).
 
-    `log_sigmoid` is f(c) = -log sigmoid(c), the second term of DistilHuBERT (arXiv 2110.01900, eq. 1): 0.3133 for the
-    same direction, 0.6931 for orthogonal ones, 1.3133 for opposite ones. `raw` is f(c) = 1 - c, from 0 over 1 to 2.
-    DPHuBERT (arXiv 2305.17651) adds -c instead: the same gradient, a value lower by 1.
+    `log_sigmoid` is f(c) = -log sigmoid(c), the second term of DistilHuBERT (arXiv 2110.01900, eq. 1), from 0.3133 for
+    the same direction to 1.3133 for opposite ones. `raw` is f(c) = 1 - c, from 0 to 2. DPHuBERT (arXiv 2305.17651) adds
+    -c instead: the same gradient, a value lower by 1.
 
     >>> layer_cosine([torch.ones(1, 2, 4)], [torch.ones(1, 2, 4)], torch.ones(1, 2, dtype=torch.bool))
     tensor([0.3133])
@@ -64,11 +57,7 @@ def layer_cosine(
 
 
 def feature_penalty(features: Tensor, valid: Tensor) -> Tensor:
-    """Mean square of the conv features (B, T, C), a scalar: (1 / (V C)) sum f_btc^2, as in wav2vec 2.0.
-
-    >>> feature_penalty(torch.full((1, 2, 4), 3.0), torch.ones(1, 2, dtype=torch.bool))
-    tensor(9.)
-    """
+    """Mean square of the conv features (B, T, C), a scalar: (1 / (V C)) sum f_btc^2, as in wav2vec 2.0."""
     return masked_mean(at_least_float32(features).square().mean(-1), valid)
 
 
@@ -85,13 +74,9 @@ class _PerTarget(Objective):
 
     target_weights: tuple[float, ...] | None = None
 
-    @property
-    def reads_predictions(self) -> bool:
-        """They are what is compared."""
-        return True
+    reads_predictions: ClassVar[bool] = True
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse more or fewer weights than targets."""
         if self.target_weights is not None and len(self.target_weights) != len(shapes.target_widths):
             raise SettingsError(
                 f"target_weights: found {len(self.target_weights)} values for {len(shapes.target_widths)} targets; "
@@ -118,13 +103,9 @@ class L1(_PerTarget):
         weight: in the loss; 0 leaves it out.
         target_weights: one factor per target on its value; null is 1 for each. The mean over targets is taken, so that
             factors that sum to the number of targets keep the size of the term.
-
-    >>> L1(1.0, target_weights=(0.1, 1.0)).target_weights
-    (0.1, 1.0)
     """
 
     def distance(self, step: Step) -> Tensor:
-        """(targets,)."""
         return layer_l1(step.predictions, step.targets, step.valid)
 
 
@@ -135,13 +116,9 @@ class L2(_PerTarget):
     Attributes:
         weight: in the loss; 0 leaves it out.
         target_weights: as in `L1` (ARMHuBERT: 1.0 for the last layer, 0.1 for the others).
-
-    >>> L2().target_weights is None
-    True
     """
 
     def distance(self, step: Step) -> Tensor:
-        """(targets,)."""
         return layer_l2(step.predictions, step.targets, step.valid)
 
 
@@ -155,9 +132,6 @@ class Cosine(_PerTarget):
         frames: time is pooled to so many frames first, over each utterance's valid frames, so that each utterance
             counts alike; null keeps time.
         target_weights: as in `L1`.
-
-    >>> Cosine(form="raw").mean_over, Cosine(frames=150).mean_over
-    ('frames', 'utterances')
     """
 
     form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
@@ -165,16 +139,13 @@ class Cosine(_PerTarget):
 
     @property
     def mean_over(self) -> str:
-        """Frames, or utterances where each has as many frames."""
         return "frames" if self.frames is None else "utterances"
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse fewer than one frame, and weights that do not fit."""
         super().check(shapes)
         check_frames(self.frames)
 
     def distance(self, step: Step) -> Tensor:
-        """(targets,)."""
         if self.frames is None:
             return layer_cosine(step.predictions, step.targets, step.valid, self.form)
         p, t = ([pool_frames(x, step.valid, self.frames) for x in xs] for xs in (step.predictions, step.targets))
@@ -183,21 +154,13 @@ class Cosine(_PerTarget):
 
 @dataclass
 class FeaturePenalty(Objective):
-    """Mean square of the student's conv features, `feature_penalty`; off in the published recipes.
-
-    >>> FeaturePenalty(0.1).weight
-    0.1
-    """
+    """Mean square of the student's conv features, `feature_penalty`; off in the published recipes."""
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """Scalar."""
         return feature_penalty(step.student.extractor_features, step.valid)
 
 
 def check_frames(frames: int | None) -> None:
-    """Refuse a number of frames to pool to that is no number of frames.
-
-    >>> check_frames(150)
-    """
+    """Refuse a number of frames to pool to that is no number of frames."""
     if frames is not None and frames < 1:
         raise SettingsError(f"frames: found {frames}, expected at least 1, or null for no pooling")

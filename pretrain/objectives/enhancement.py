@@ -31,29 +31,14 @@ NUM_BINS = N_FFT // 2 + 1
 
 
 def num_spectra(lengths: Tensor) -> Tensor:
-    """Valid spectra of utterances of `lengths` samples.
-
-    >>> num_spectra(torch.tensor([16000]))
-    tensor([101])
-    """
+    """Valid spectra of utterances of `lengths` samples."""
     return lengths // HOP_SAMPLES + 1
 
 
 class BiLSTM(nn.Module):
-    """Bidirectional LSTM over padded sequences that gives each utterance what it would get alone.
+    """`nn.LSTM(bidirectional=True)` over packed sequences, by sequences that stay padded: 3.8 times as fast on a CPU.
 
-    The function and the parameters of `nn.LSTM(bidirectional=True)` on packed sequences, 3.8 times as fast on a
-    CPU (one thread, 6 x 200 frames, forward and backward; more for longer ones): the sequences stay padded, and the
-    backward direction reads each utterance's own frames in reverse, so that padding always comes last.
-
-    Args:
-        input_size: width of the input.
-        hidden_size: units per direction; the output is twice as wide.
-        num_layers: stacked layers.
-        dropout: between layers.
-
-    >>> BiLSTM(8, 4, num_layers=2)(torch.zeros(2, 5, 8), torch.tensor([5, 3])).shape
-    torch.Size([2, 5, 8])
+    The backward direction reads each utterance's own frames in reverse, so that padding always comes last.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float = 0.0):
@@ -92,7 +77,7 @@ class EnhancementHead(nn.Module):
     """Estimates the clean spectrum: a sigmoid mask from a BiLSTM over features, times the noisy spectrum.
 
     Args:
-        input_size: width of the features (512 for conv features, 768 for a hidden state of a Base model).
+        input_size: width of the features.
         hidden_size: LSTM units per direction.
         num_layers: LSTM layers.
         dropout: between LSTM layers and before the output layer.
@@ -140,9 +125,7 @@ class EnhancementHead(nn.Module):
 
 @dataclass
 class Enhancement(Objective):
-    """The enhancement term of RobustDistiller (arXiv 2302.09437, 2403.08654).
-
-    A head estimates the clean magnitude spectrum from the student's features of corrupted speech.
+    """A head estimates clean spectra from the student's features of corrupted speech (arXiv 2302.09437, 2403.08654).
 
     Attributes:
         weight: of its loss in the sum; 0 leaves the head out.
@@ -155,10 +138,6 @@ class Enhancement(Objective):
         hidden_size: LSTM units per direction.
         num_layers: bidirectional LSTM layers.
         dropout: between LSTM layers and before the output layer.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> Enhancement(2.0, input=2).make_head(Shapes(EncoderConfig(num_layers=2), (), ())).linear.out_features
-    257
     """
 
     loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1"
@@ -170,12 +149,10 @@ class Enhancement(Objective):
 
     @property
     def mean_over(self) -> str:
-        """What the value of the chosen loss is a mean over."""
         over = {"batch": "batches", "utterance": "utterances"}[self.mrstft_over]
         return {"l1": "spectra", "l2": "spectra", "si_snr": "utterances", "mrstft": over}[self.loss]
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse a layer that the student does not have, frames that do not fit, and speech with nothing to remove."""
         check_layer("input", self.input, shapes.student, "extractor, last_hidden")
         if shapes.student.downsample_rate % HOP_SAMPLES:
             raise SettingsError(
@@ -190,7 +167,6 @@ class Enhancement(Objective):
             )
 
     def make_head(self, shapes: Shapes) -> EnhancementHead:
-        """The head on the student's features."""
         student = shapes.student
         width = student.conv_layers[-1][0] if self.input == "extractor" else student.embed_dim
         return EnhancementHead(width, self.hidden_size, self.num_layers, self.dropout, student.downsample_rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -22,11 +22,9 @@ class _OfViews(Objective):
 
     @property
     def reads_predictions(self) -> bool:
-        """Where they are the features that are compared."""
         return self.features == "predictions"
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse features that the student does not have, and views that are all clean."""
         if self.features == "predictions" and shapes.match != "heads":
             raise SettingsError(
                 "features: predictions are those of heads, and with targets.match=layers there are none; give "
@@ -63,20 +61,13 @@ class Invariance(_OfViews):
         features: `predictions` of the heads (with targets.match=heads), the `last_hidden` state, or the number of a
             layer (0: the input of the first).
         stop_gradient: `none` pulls both views together; otherwise that view is taken as given.
-
-    >>> sorted(Invariance(features="last_hidden").needs)
-    ['second_view']
     """
 
     stop_gradient: Literal["none", "first", "second"] = "none"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """A second corruption."""
-        return frozenset({"second_view"})
+    needs: ClassVar = frozenset({"second_view"})
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """(targets,) for predictions, a scalar for a hidden state."""
         first = detached(step.student) if self.stop_gradient == "first" else step.student
         second = detached(step.second) if self.stop_gradient == "second" else step.second
         return self.compare(first, second, step.valid)
@@ -94,18 +85,11 @@ class Anchor(_OfViews):
         weight: in the loss; 0 leaves it out.
         distance: as in `Invariance`.
         features: as in `Invariance`.
-
-    >>> sorted(Anchor(0.1).needs)
-    ['clean_view']
     """
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """The clean utterances through the student."""
-        return frozenset({"clean_view"})
+    needs: ClassVar = frozenset({"clean_view"})
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """(targets,) for predictions, a scalar for a hidden state."""
         return self.compare(step.student, detached(step.clean), step.valid)
 
 

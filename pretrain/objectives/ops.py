@@ -9,55 +9,30 @@ from torch import Tensor
 
 
 def valid_frames(frame_lengths: Tensor, num_frames: int) -> Tensor:
-    """Which frames of a padded batch are real.
-
-    Args:
-        frame_lengths: (B,) int64, valid frames of each utterance.
-        num_frames: T.
-
-    Returns:
-        (B, T) bool.
-
-    >>> valid_frames(torch.tensor([1, 3]), 3)
-    tensor([[ True, False, False],
-            [ True,  True,  True]])
-    """
+    """Which frames of a padded batch are real: (B, T) bool, from (B,) valid frames."""
     return torch.arange(num_frames, device=frame_lengths.device) < frame_lengths.unsqueeze(1)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` where `valid`, of the same shape, is true; 0 if it never is.
-
-    >>> masked_mean(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[True, True, False]]))
-    tensor(2.)
-    """
+    """Mean of `values` where `valid`, of the same shape, is true; 0 if it never is."""
     return values.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision to float32; float64 stays.
-
-    >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16)).dtype
-    torch.float32
-    """
+    """Half precision to float32; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
-    """Context in which autocast leaves matrix products on the device of `x` in the precision of their inputs.
-
-    >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.ones(2, 2)):
-    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
-    torch.float32
-    """
+    """Context in which autocast leaves matrix products on the device of `x` in the precision of their inputs."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def pool_frames(x: Tensor, valid: Tensor, frames: int) -> Tensor:
     """Adaptive average pooling of time over the valid frames of each utterance.
 
-    With n valid frames, output f is the mean of the frames from floor(f n / frames) up to, not including,
-    ceil((f + 1) n / frames): `torch.nn.functional.adaptive_avg_pool1d` of the utterance without its padding. Utterances
+    It is `torch.nn.functional.adaptive_avg_pool1d` of the utterance without its padding: with n valid frames, output f
+    is the mean of the frames from floor(f n / frames) up to, not including, ceil((f + 1) n / frames). Utterances
     shorter than `frames` have frames repeated.
 
     Args:
@@ -67,11 +42,6 @@ def pool_frames(x: Tensor, valid: Tensor, frames: int) -> Tensor:
 
     Returns:
         (B, frames, D) in float32 (float64 stays); zeros for an utterance without valid frames.
-
-    >>> x = torch.tensor([[[1.0], [3.0], [5.0], [7.0]], [[1.0], [3.0], [99.0], [99.0]]])
-    >>> pool_frames(x, valid_frames(torch.tensor([4, 2]), 4), 2).squeeze(-1)
-    tensor([[2., 6.],
-            [1., 3.]])
     """
     lengths = valid.sum(1).reshape(-1, 1, 1)
     index = torch.arange(frames, device=x.device).reshape(1, -1, 1)

@@ -1,8 +1,8 @@
 """Relations between frames: what resembles what in time, the same for student and teacher of any widths.
 
 After STaR (arXiv 2312.09040, "Speech temporal relation"): the losses work on N x N matrices of products between the N
-frames of an utterance, so that they need no map between the widths and no parameters. The published combination is the
-sum of two terms over all layers, which an independent reading of it gives as
+frames of an utterance, so that they need no map between the widths and no parameters. Published is the sum over all
+layers of two terms:
 
     G_l = X_l' X_l  (layer-wise)        H_l = X_(l-1)' X_l  (intra-layer: input against output of a layer)
 
@@ -100,9 +100,6 @@ class Relations(Objective):
         intra_layer: factor on that of the products of each target with the one before it, H; they are products of the
             input and the output of a layer where `targets.layers` are successive.
         form: `mse` of mean products, which does not depend on the widths; `mse_of_sums`, as published; or `kl`.
-
-    >>> Relations(1.0, intra_layer=0.0).form
-    'mse'
     """
 
     layer_wise: float = 1.0
@@ -112,7 +109,6 @@ class Relations(Objective):
     mean_over: ClassVar[str] = "utterances"
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse factors that leave nothing, and targets that have no neighbours or no layer of their own."""
         targets = len(shapes.target_widths)
         if min(self.layer_wise, self.intra_layer) < 0 or self.layer_wise + self.intra_layer == 0:
             raise SettingsError(
@@ -131,7 +127,6 @@ class Relations(Objective):
             )
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """(targets,), the first one without an intra-layer part."""
         values = []
         for index, (state, target) in enumerate(zip(step.student_states, step.targets, strict=True)):
             value = state.new_zeros((), dtype=torch.float32)

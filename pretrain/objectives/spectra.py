@@ -15,21 +15,10 @@ MRSTFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
 
 def spectrum(waveforms: Tensor, n_fft: int, hop: int, window_samples: int) -> Tensor:
-    """Centred short-time Fourier transform with a Hann window; both ends are padded with zeros.
+    """Centred short-time Fourier transform with a Hann window: (B, samples // hop + 1, n_fft // 2 + 1) complex.
 
-    Zeros, unlike reflections of the signal, give an utterance the same spectrum alone and in a padded batch.
-
-    Args:
-        waveforms: (B, samples), zero past each utterance's end.
-        n_fft: FFT size in samples.
-        hop: in samples.
-        window_samples: length of the window.
-
-    Returns:
-        (B, samples // hop + 1, n_fft // 2 + 1) complex64 (complex128 for float64).
-
-    >>> spectrum(torch.zeros(2, 16000), 512, 160, 400).shape
-    torch.Size([2, 101, 257])
+    Both ends are padded with zeros, which, unlike reflections of the signal, give an utterance the same spectrum alone
+    and in a padded batch. Sizes are in samples; waveforms (B, samples) are zero past each utterance's end.
     """
     waveforms = at_least_float32(waveforms)
     window = torch.hann_window(window_samples, dtype=waveforms.dtype, device=waveforms.device)
@@ -39,26 +28,17 @@ def spectrum(waveforms: Tensor, n_fft: int, hop: int, window_samples: int) -> Te
 
 
 def inverse_spectrum(spectra: Tensor, valid: Tensor, hop: int, window_samples: int, num_samples: int) -> Tensor:
-    """Waveforms whose spectra are nearest to the given ones, each utterance as if it were alone.
+    """Waveforms (B, num_samples) whose spectra are nearest to the given ones, each utterance as if it were alone.
 
     `torch.istft`, which is the same for an utterance without padding, would let the padded frames take part in the last
     samples of shorter utterances.
 
     Args:
         spectra: (B, S, n_fft // 2 + 1) complex, of `spectrum` or changed.
-        valid: (B, S) bool.
-        hop: in samples.
+        valid: (B, S) bool; the result is zero where no valid spectrum reaches.
+        hop: in samples, as are the others.
         window_samples: length of the window.
         num_samples: of the result.
-
-    Returns:
-        (B, num_samples), zero where no valid frame reaches.
-
-    >>> waveforms = torch.sin(torch.arange(1000.0)).reshape(1, -1)
-    >>> spectra = spectrum(waveforms, 512, 160, 400)
-    >>> valid = torch.ones(spectra.shape[:2], dtype=torch.bool)
-    >>> torch.allclose(inverse_spectrum(spectra, valid, 160, 400, 1000), waveforms, atol=1e-5)
-    True
     """
     n_fft = 2 * (spectra.shape[2] - 1)
     window = torch.hann_window(window_samples, dtype=spectra.real.dtype, device=spectra.device)
@@ -82,36 +62,27 @@ def inverse_spectrum(spectra: Tensor, valid: Tensor, hop: int, window_samples: i
 def spectral_distance(estimate: Tensor, target: Tensor, valid: Tensor, kind: Literal["l1", "l2"] = "l1") -> Tensor:
     """Mean distance of magnitude spectra: (1 / (V K)) sum |e_bsk - y_bsk| (`l1`) or its square (`l2`).
 
-    The enhancement term of RobustDistiller: e is mask x noisy magnitude, y the magnitude of the clean utterance.
-
-    Args:
-        estimate: (B, S, K) magnitudes >= 0.
-        target: (B, S, K) magnitudes >= 0.
-        valid: (B, S) bool.
-        kind: `l1` or `l2`.
-
-    >>> spectral_distance(torch.zeros(1, 2, 3), torch.full((1, 2, 3), 2.0), torch.ones(1, 2, dtype=torch.bool), "l2")
-    tensor(4.)
+    Estimate and target are (B, S, K) magnitudes, `valid` is (B, S) bool. It is the enhancement term of
+    RobustDistiller: e is mask x noisy magnitude, y the magnitude of the clean utterance.
     """
     difference = at_least_float32(estimate) - at_least_float32(target)
     return masked_mean((difference.abs() if kind == "l1" else difference.square()).mean(-1), valid)
 
 
-def si_snr_db(estimate: Tensor, target: Tensor, lengths: Tensor, eps: float = 1e-8) -> Tensor:
+def si_snr_db(estimate: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
     """Scale-invariant signal-to-noise ratio of each utterance over its valid samples, in dB.
 
     With both signals made zero-mean, s = (<e, y> / ||y||^2) y is the part of the estimate e along the target y, and
 
         SI-SNR = 10 log10(||s||^2 / ||e - s||^2)
 
-    (Le Roux et al., arXiv 1811.02508, called SI-SDR there). `eps` times ||e||^2 is added to both powers: the range is
-    -80 to 80 dB at the default, whatever the level, and a perfect estimate keeps a finite gradient.
+    (Le Roux et al., arXiv 1811.02508, called SI-SDR there). 1e-8 ||e||^2 is added to both powers: the range is -80 to
+    80 dB, whatever the level, and a perfect estimate keeps a finite gradient.
 
     Args:
         estimate: (B, samples).
         target: (B, samples).
         lengths: (B,) valid samples.
-        eps: limits the range to -10 log10(eps) on either side.
 
     Returns:
         (B,) float32; 0 where one of the two signals is silent.
@@ -121,7 +92,7 @@ def si_snr_db(estimate: Tensor, target: Tensor, lengths: Tensor, eps: float = 1e
     >>> round(si_snr_db(3 * (target + noise), target, torch.tensor([4])).item(), 3)  # noise of a tenth of the amplitude
     20.0
     """
-    valid = torch.arange(target.shape[1], device=target.device) < lengths.to(target.device).unsqueeze(1)
+    valid = valid_frames(lengths.to(target.device), target.shape[1])
     count = valid.sum(1, keepdim=True).clamp(min=1)
 
     def centred(x: Tensor) -> Tensor:
@@ -132,7 +103,7 @@ def si_snr_db(estimate: Tensor, target: Tensor, lengths: Tensor, eps: float = 1e
     tiny = 1e-30  # far below the power of the quietest recording; its inverse is still a float32
     y = y / y.square().sum(1, keepdim=True).clamp(min=tiny).sqrt()
     along = (e * y).sum(1, keepdim=True) * y
-    floor = eps * e.square().sum(1) + tiny
+    floor = 1e-8 * e.square().sum(1) + tiny
     signal, noise = along.square().sum(1) + floor, (e - along).square().sum(1) + floor
     heard = y.square().sum(1) > 0
     return torch.where(heard, 10 * (torch.log10(signal) - torch.log10(noise)), 0.0)
@@ -142,35 +113,24 @@ def mrstft_distance(
     estimate: Tensor,
     target: Tensor,
     lengths: Tensor,
-    resolutions: Sequence[tuple[int, int, int]] = MRSTFT_RESOLUTIONS,
-    convergence_weight: float = 0.5,
-    log_magnitude_weight: float = 0.5,
     over: Literal["batch", "utterance"] = "batch",
+    resolutions: Sequence[tuple[int, int, int]] = MRSTFT_RESOLUTIONS,
 ) -> Tensor:
     """Multi-resolution STFT distance of waveforms (arXiv 1910.11480, eq. 3-6), over each utterance's valid part.
 
     With magnitudes E and Y = sqrt(max(re^2 + im^2, 1e-7)), the mean over resolutions of
 
-        convergence_weight ||Y - E||_F / ||Y||_F + log_magnitude_weight mean |log Y - log E|
+        0.5 ||Y - E||_F / ||Y||_F + 0.5 mean |log Y - log E|
 
     Args:
         estimate: (B, samples).
         target: (B, samples).
         lengths: (B,) valid samples.
-        resolutions: (FFT size, hop, window) in samples.
-        convergence_weight: of the spectral convergence.
-        log_magnitude_weight: of the log magnitudes.
         over: norms and mean are those of all valid spectra of the `batch`, as in the released code, so that loud
             utterances rule the ratio; or of each `utterance`, and the value the mean over utterances.
 
     Returns:
         Scalar, >= 0; 0 at a perfect match.
-
-    >>> target = torch.sin(torch.arange(4000.0)).reshape(1, -1)
-    >>> mrstft_distance(target, target, torch.tensor([4000]))
-    tensor(0.)
-    >>> mrstft_distance(0.1 * target, target, torch.tensor([4000]), log_magnitude_weight=0.0)  # 0.5 x 0.9
-    tensor(0.4500)
     """
     lengths = lengths.to(target.device)
     samples = valid_frames(lengths, target.shape[1])
@@ -190,8 +150,7 @@ def mrstft_distance(
         squared_error, power, log_difference, count = [one.sum() for one in sums] if over == "batch" else sums
         differs = squared_error > 0  # at a perfect match the slope of the root is infinite
         convergence = (squared_error / power).where(differs, 1.0).sqrt() * differs
-        value = convergence_weight * convergence + log_magnitude_weight * log_difference / count
-        total = total + value.mean()
+        total = total + (0.5 * convergence + 0.5 * log_difference / count).mean()
     return total / len(resolutions)
 
 

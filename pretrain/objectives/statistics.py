@@ -95,14 +95,7 @@ def self_correlation(
     off_diagonal_scale: float = 5e-6 / 50_000,
     **options: Any,
 ) -> Tensor:
-    """Correlations among the student's own features: off_diagonal_scale sum_{i != j} S_ij^2, a mean over frames.
-
-    Arguments and result are those of `cross_correlation`, with the student on both sides and nothing of the diagonal.
-
-    >>> x = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).reshape(2, 1, 2)  # S is all ones
-    >>> self_correlation([x], torch.ones(2, 1, dtype=torch.bool), None, eps=0.0, off_diagonal_scale=1.0)
-    tensor([2.0000])
-    """
+    """Correlations among the student's own features: off_diagonal_scale sum_{i != j} S_ij^2."""
     return cross_correlation(
         predictions, predictions, valid, frames, normalize, eps, 0.0, off_diagonal_scale, **options
     )
@@ -146,16 +139,7 @@ def _mean_frame(values: Tensor, counted: Tensor) -> Tensor:
 def standardize(x: Tensor, valid: Tensor, eps: float) -> Tensor:
     """(x - mean) / (std + eps) over the valid samples, feature by feature; 0 elsewhere. The std divides by N - 1.
 
-    Args:
-        x: (F, N, D).
-        valid: (F, N) bool.
-        eps: keeps features that are constant over the samples at 0.
-
-    Returns:
-        (F, N, D); its rows are 0 where fewer than two samples are valid.
-
-    >>> standardize(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]), 0.0).squeeze()
-    tensor([-0.7071,  0.7071,  0.0000])
+    `x` is (F, N, D), `valid` (F, N) bool. Features that are constant over the samples, or have fewer than two, are 0.
     """
     mask = valid.unsqueeze(-1)
     count = mask.sum(1, keepdim=True)
@@ -172,18 +156,8 @@ def off_diagonal_squares(z: Tensor, t: Tensor) -> Tensor:
     """Sum of the squared off-diagonal elements of z't for each frame, without forming z't where that is cheaper.
 
     The sum over all i, j of (z't)_ij^2 is the trace of (zz')(tt'), that is the sum of the element-wise product of two
-    N x N matrices: for N = 24 utterances of D = 768 features a sixteenth of the work of the D x D product and a
-    thousandth of its memory. Whichever of the two is smaller is formed, so that it never exceeds the input.
-
-    Args:
-        z: (F, N, D).
-        t: (F, N, D).
-
-    Returns:
-        (F,).
-
-    >>> off_diagonal_squares(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]]))  # (1 x 4)^2 + (2 x 3)^2
-    tensor([52.])
+    N x N matrices. Whichever of the two products is smaller is formed: for N = 24 utterances of D = 768 features a
+    sixteenth of the work and a thousandth of the memory. `z` and `t` are (F, N, D), the result (F,).
     """
     if z.shape[1] <= z.shape[2]:
         everything = ((z @ z.transpose(1, 2)) * (t @ t.transpose(1, 2))).sum((1, 2))
@@ -199,20 +173,16 @@ def snr_divisor(
 ) -> Tensor:
     """What an utterance's off-diagonal term is divided by: 1 at 10 dB, 100 at 20 dB; less noise, less decorrelation.
 
-    `linear`: 9.9 SNR - 98, as in the released code; that this branch is the "heuristic" of
-    the paper is not confirmed, and a comment there calls it unfinished. It is 0 at 9.9 dB and negative below, which
-    would reward correlation, and unbounded for clean speech. The SNR is therefore first clamped to `range_db`, by
-    default the range the published models were trained in. `exponential`: 100^((SNR - 10) / 10), through the same two
-    points and positive everywhere, for wider ranges.
+    `linear`: 9.9 SNR - 98, as in the released code (whether it is the "heuristic" of the paper is not confirmed). It is
+    0 at 9.9 dB and negative below, which would reward correlation, and unbounded for clean speech: the SNR is first
+    clamped to `range_db`, by default the range the published models were trained in. `exponential`:
+    100^((SNR - 10) / 10), through the same two points and positive everywhere, for wider ranges.
 
     Args:
         snr_db: (B,), infinite where there is no noise.
         law: which of the two.
         range_db: lowest and highest SNR that is told apart; with an infinite upper end, clean utterances have an
             infinite divisor and do not count.
-
-    >>> snr_divisor(torch.tensor([0.0, 10.0, 15.0, 20.0, float("inf")]))
-    tensor([  1.0000,   1.0000,  50.5000, 100.0000, 100.0000])
     """
     snr_db = at_least_float32(snr_db).clamp(*range_db)
     return 9.9 * snr_db - 98 if law == "linear" else 10 ** ((snr_db - 10) / 5)

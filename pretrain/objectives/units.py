@@ -60,24 +60,15 @@ class Units(Objective):
         layer: of the student that predicts: the `last_hidden` state or a number (0: the input of the first layer).
         unmasked_weight: of the frames that are not masked, beside 1 for those that are. Without masking, all frames
             count as masked.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> Units(1.0).make_head(Shapes(EncoderConfig(), (768,), (768,), num_units=500))
-    Linear(in_features=768, out_features=500, bias=True)
     """
 
     layer: int | Literal["last_hidden"] = "last_hidden"
     unmasked_weight: float = 0.0
 
     mean_over: ClassVar[str] = "masked_frames"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The teacher's units."""
-        return frozenset({"units"})
+    needs: ClassVar = frozenset({"units"})
 
     def check(self, shapes: Shapes) -> None:
-        """Refuse a layer that the student does not have, a negative weight, and units that nobody makes."""
         check_layer("layer", self.layer, shapes.student)
         if self.unmasked_weight < 0:
             raise SettingsError(f"unmasked_weight: found {self.unmasked_weight:g}, expected 0 or more")
@@ -85,11 +76,8 @@ class Units(Objective):
             raise SettingsError("the teacher's frames are not divided into units; say how, or give weight 0")
 
     def make_head(self, shapes: Shapes) -> nn.Module:
-        """A linear map from the student's width to the units."""
         return nn.Linear(shapes.student.embed_dim, shapes.num_units)
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        """Scalar."""
-        state = hidden_state(step.student, self.layer)
-        logits = head(state)
+        logits = head(hidden_state(step.student, self.layer))
         return unit_cross_entropy(logits, step.units, step.valid, step.mask, self.unmasked_weight)

@@ -45,11 +45,7 @@ class StudentAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the parameters of now into the average; to be called after each optimizer step.
-
-        Raises:
-            RuntimeError: the averages stand in the module's place.
-        """
+        """Take the parameters of now into the average; to be called after each optimizer step."""
         self._refuse_while_applied("update")
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         weights = [parameter.detach() for parameter in self._parameters.values()]
@@ -60,10 +56,7 @@ class StudentAverage:
     def applied(self) -> Iterator[None]:
         """While it is entered, the module has the averages for parameters; afterwards what it had before, bit for bit.
 
-        For validation and export, not for training. Nothing is copied.
-
-        Raises:
-            RuntimeError: it is entered already.
+        For validation and export, not for training: until it is left nothing else can be done with the average.
         """
         self._refuse_while_applied("apply")
         self._is_applied = True
@@ -75,20 +68,12 @@ class StudentAverage:
             self._is_applied = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Averages by the names of their parameters, and how many updates they are of.
-
-        Raises:
-            RuntimeError: the averages stand in the module's place.
-        """
+        """Averages by the names of their parameters, and how many updates they are of."""
         self._refuse_while_applied("save")
         return {"num_updates": self.num_updates, "averages": dict(self._averages)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave, of a module of the same parameters.
-
-        Raises:
-            ValueError: names or shapes are others.
-        """
+        """Go on from what :meth:`state_dict` gave; a ValueError if it was of other parameters."""
         self._refuse_while_applied("load")
         saved = state["averages"]
         shapes = {name: tuple(value.shape) for name, value in saved.items()}

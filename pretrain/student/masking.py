@@ -61,9 +61,6 @@ def draw_mask(
 
     Returns:
         (B, T) bool on the CPU; false beyond an utterance's end.
-
-    >>> draw_mask(MaskConfig(0.5, 2), ["a", "b"], torch.tensor([8, 1]), seed=0, epoch=0).sum(1)
-    tensor([4, 1])
     """
     lengths = frame_lengths.tolist()
     mask = torch.zeros(len(lengths), max(lengths, default=0) if num_frames is None else num_frames, dtype=torch.bool)
@@ -81,12 +78,7 @@ def draw_mask(
 
 
 def mask_embedding(student: SpeechEncoder) -> torch.nn.Parameter:
-    """What the student gets in place of hidden frames: trained with it, and not kept; drawn from 0 to 1 at first.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> mask_embedding(SpeechEncoder(EncoderConfig.tiny())).shape
-    torch.Size([16])
-    """
+    """What the student gets in place of hidden frames: trained with it, and not kept; drawn from 0 to 1 at first."""
     return torch.nn.Parameter(torch.rand(student.config.embed_dim))
 
 
@@ -101,13 +93,6 @@ def masked_forward(
         lengths: (B,) valid samples.
         mask: (B, T) bool, true where a frame is hidden.
         embedding: (dim,), takes the place of hidden frames.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> student = SpeechEncoder(EncoderConfig.tiny()).eval()
-    >>> mask = torch.zeros(1, 49, dtype=torch.bool)
-    >>> mask[:, 10:20] = True
-    >>> masked_forward(student, torch.randn(1, 16000), None, mask, torch.full((16,), 7.0)).projected[0, 10, 0].item()
-    7.0
     """
 
     def hide(module: torch.nn.Module, inputs: tuple[Tensor], projected: Tensor) -> Tensor:

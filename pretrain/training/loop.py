@@ -17,7 +17,7 @@ from robustdistiller.pretrain.data.dataset import Batch
 from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.student.ema import StudentAverage
 from robustdistiller.pretrain.training.errors import ADVICE
-from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule
+from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule, restore
 from robustdistiller.pretrain.training.step import COUNTED, Distiller, Hidden, Lesson
 
 
@@ -135,10 +135,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.distiller.load_state_dict(state["model"])
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, rate in zip(self.optimizer.param_groups, rates):  # the schedule may have been made longer
-            group["lr"] = rate
+        restore(self.optimizer, state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,14 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float, de
     if progress < warmup_fraction:
         return progress / warmup_fraction
     return max((1 - progress) / (1 - warmup_fraction), 0.0) if decay and warmup_fraction < 1 else 1.0
+
+
+def restore(optimizer: AdamW, state: Mapping[str, Any]) -> None:
+    """Go on from an optimizer's `state_dict`, with the learning rates of now: the schedule may have become longer."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates):
+        group["lr"] = rate
 
 
 def clip(module: nn.Module, settings: OptimConfig) -> Tensor:

@@ -41,7 +41,6 @@ from robustdistiller.pretrain.training.checkpoint import (
     refuse_other_run,
     write_run,
 )
-from robustdistiller.pretrain.training.errors import RunInterrupted
 from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
 from robustdistiller.pretrain.training.log import History, draw_history, read_history
 from robustdistiller.pretrain.training.loop import Training
@@ -239,11 +238,8 @@ class _Run:
                     save()
                 if stopped and not finished:
                     history.write_line()
-                    raise RunInterrupted(
-                        f"stopped by {stop.reason} at step {report.step} of {settings.max_steps} of stage {stage.name};"
-                        f" everything is saved in {self.out_dir}: the same command continues",
-                        exit_code=0 if stop.reason.startswith("trainer.") else 130,
-                    )
+                    place = f"step {report.step} of {settings.max_steps} of stage {stage.name}"
+                    raise stop.interruption(place, self.out_dir)
                 if finished:
                     break
             fabric.call("on_train_end", distiller)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 
 from lightning.fabric import Fabric
+
+from robustdistiller.pretrain.training.errors import RunInterrupted
 
 #: SIGUSR1 is what `sbatch --signal=USR1@120` sends before the time is up.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -62,6 +65,11 @@ class StopRequest:
             self.reason = self.reason or "another process"
             return True
         return False
+
+    def interruption(self, place: str, out_dir: Path) -> RunInterrupted:
+        """What ends a run that has stopped at a place in its training and has saved a checkpoint."""
+        message = f"stopped by {self.reason} at {place}; everything is saved in {out_dir}: the same command continues"
+        return RunInterrupted(message, exit_code=0 if self.reason.startswith("trainer.") else 130)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.reason:

@@ -14,6 +14,7 @@ import torch
 from research.bench.record import Report, write_report
 from research.bench.settings import Settings
 from robustdistiller.eval.run.run_info import describe_machine
+from robustdistiller.upstream.device import usable_device
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all by default")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="reports (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path("exp/bench"), help="scratch files (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--device", default=str(usable_device()), help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)

@@ -37,7 +37,6 @@ def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, w
         SettingsError: the plan names a task that is not there.
     """
     split = "dev" if stage == "screening" else "test"
-    seeds = sorted({run.seed for run in runs})
     steps = plan.heads.steps
     override = {
         "runner.total_steps": steps,
@@ -53,20 +52,16 @@ def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, w
     settings = {
         "out": str(materials.work / stage),
         "upstreams": [
-            *({**entry, "seeds": seeds} for entry in fixed),
+            *fixed,
             *(
-                {
-                    "name": LOCAL,
-                    "checkpoint": str(run.checkpoint),
-                    "label": label_of(run.name, run.seed),
-                    "seeds": [run.seed],
-                }
+                {"name": LOCAL, "checkpoint": str(run.checkpoint), "label": label_of(run.name, run.seed)}
                 for run in runs
             ),
         ],
         "tasks": [{"task": str(there[name]), "override": override, "splits": [split]} for name in plan.tasks],
         "conditions": plan.conditions,
-        "seeds": seeds,
+        "seeds": sorted({run.seed for run in runs}),
+        "upstream_seeds": {label_of(run.name, run.seed): [run.seed] for run in runs},
         "learning_rates": plan.heads.learning_rates,
         "noise": [str(path) for path in materials.noise(split)],
         "rir": [str(path) for path in materials.rir(split)],

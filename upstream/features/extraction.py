@@ -77,7 +77,7 @@ def extract(
     head: str | Path | None = None,
     format_: str = "npy",
     dtype: str = "float32",
-    device: str | None = None,
+    device: str = "auto",
     batch_s: float = 60.0,
     progress: bool = False,
     overwrite: bool = False,
@@ -96,7 +96,7 @@ def extract(
         head: for ``layer="weighted"``: checkpoint file of a head that s3prl trained.
         format_: ``"npy"`` or ``"safetensors"``.
         dtype: ``"float32"`` or ``"float16"`` storage.
-        device: such as ``"cuda:1"``; ``None`` is the first GPU if there is one.
+        device: such as ``"cuda:1"``; ``"auto"`` is the first GPU if there is one, else the CPU.
         batch_s: seconds of audio computed together, padding included.
         progress: show a progress bar.
         overwrite: begin anew in a folder that holds features of other settings.

@@ -13,12 +13,11 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from robustdistiller.eval.report.board import Board
-from robustdistiller.eval.report.cells import Cell, Column
+from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.comparison import compare_rows
-from robustdistiller.eval.report.robustness import curves, summary_columns
+from robustdistiller.eval.report.robustness import curves, summary_names
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.tables import clean_grid
@@ -38,70 +37,66 @@ def page_data(board: Board) -> dict[str, Any]:
     Returns:
         ``groups`` (columns of one task, metric and test set), ``rows``, ``pairs``, ``notes`` and ``sources``.
     """
-    names = {column: f"c{i}" for i, column in enumerate(board.columns)}
-    places = {group: f"g{i}" for i, group in enumerate(board.groups)}
-    summaries = {group: board.summaries(group) for group in board.groups}
-    kinds = {
-        group: [
-            kind
-            for kind in summary_columns([one for summary in found for one in summary.rows.values()], board.reference)
-            if not kind[0].startswith(("worst", "sd"))
-        ]
-        for group, found in summaries.items()
-    }
+    ids = {column: f"c{i}" for i, column in enumerate(board.columns)}
     sources = list(board.sources)
-    rows = []
-    for row in board.rows:
-        robust = {
-            places[group]: {name: _estimate(find(summary.rows[row.name])) for name, _, find in kinds[group]}
-            for group, found in summaries.items()
-            for summary in found
-            if row.name in summary.rows
-        }
-        rows.append(_row(row, names, robust, sources))
-    groups = [
-        {
-            "id": places[group],
-            "title": columns[0].task_title,
-            "metric": columns[0].metric_title,
-            "higher": columns[0].higher_is_better,
-            "digits": columns[0].digits,
-            "percent": columns[0].unit == "%" or columns[0].metric == "mtwv",
-            "columns": _columns(columns, names),
-            "summaries": [name for name, _, _ in kinds[group]],
-            "over": [
-                f"{', '.join(summary.rows)}: {', '.join(column.title for column in summary.columns)}"
-                for summary in summaries[group]
-            ],
-        }
-        for group, columns in board.groups.items()
-    ]
+    rows = [_row(row, ids, sources) for row in board.rows]
+    row_of = {(row["published"], row["name"]): row for row in rows}
+    groups = []
+    for place, (group, columns) in enumerate(board.groups.items()):
+        summaries = board.summaries(group)
+        names = summary_names(one for summary in summaries for one in summary.rows.values())
+        names = [name for name in names if not name.startswith(("worst", "sd"))]
+        for summary in summaries:
+            for system, found in summary.rows.items():
+                robust = {name: _estimate(found[name]) for name in names if name in found}
+                row_of[summary.published, system]["robust"][f"g{place}"] = robust
+        first = columns[0]
+        groups.append(
+            {
+                "id": f"g{place}",
+                "title": first.task_title,
+                "metric": first.metric_title,
+                "higher": first.higher_is_better,
+                "digits": first.digits,
+                "percent": first.unit == "%" or first.metric == "mtwv",
+                "columns": _columns(columns, ids),
+                "summaries": names,
+                "over": [f"{', '.join(one.rows)}: {', '.join(c.title for c in one.columns)}" for one in summaries],
+            }
+        )
     return {
         "groups": groups,
         "rows": rows,
-        "pairs": _pairs(board, names),
+        "pairs": _pairs(board, ids),
         "reference": board.reference,
         "against": [row.name for row in board.rows].index(board.reference) if board.reference else 0,
         "notes": list(board.notes),
-        "sources": [board.sources[key] for key in sources],
+        "sources": list(board.sources.values()),
     }
 
 
-def _columns(columns: list[Column], names: dict[Column, str]) -> list[dict[str, Any]]:
-    snrs = {
-        condition: (curve, snr)
-        for curve, points in curves([column.condition for column in columns]).items()
-        for snr, condition in points
-    }
-    found = []
+def _columns(columns: list[Column], ids: dict[Column, str]) -> list[dict[str, Any]]:
+    found = curves([column.condition for column in columns if not column.tag])
+    snrs = {condition: (curve, snr_db) for curve, points in found.items() for snr_db, condition in points}
+    described = []
     for column in columns:
-        curve, snr = ("", None) if column.tag else snrs.get(column.condition, ("", None))
+        curve, snr_db = ("", None) if column.tag else snrs.get(column.condition, ("", None))
         clean = column.condition == CLEAN
-        found.append({"id": names[column], "title": column.title, "clean": clean, "curve": curve, "snr": snr})
-    return found
+        described.append({"id": ids[column], "title": column.title, "clean": clean, "curve": curve, "snr": snr_db})
+    return described
 
 
-def _row(row: Row, names: dict[Column, str], robust: dict[str, Any], sources: list[str]) -> dict[str, Any]:
+def _row(row: Row, ids: dict[Column, str], sources: list[str]) -> dict[str, Any]:
+    cells = {
+        ids[column]: {
+            **_estimate(column.bounded(cell.estimate)),
+            "remark": cell.remark,
+            "marked": bool(cell.non_standard),
+            "rules": cell.rules,
+            "seeds": len(cell.values),
+        }
+        for column, cell in row.cells.items()
+    }
     return {
         "name": row.name,
         "published": row.published,
@@ -112,42 +107,30 @@ def _row(row: Row, names: dict[Column, str], robust: dict[str, Any], sources: li
         "standard": row.is_standard,
         "detail": row.detail,
         "sources": [sources.index(key) + 1 for key in row.sources],
-        "cells": {names[column]: _cell(column, cell) for column, cell in row.cells.items()},
-        "robust": robust,
+        "cells": cells,
+        "robust": {},
     }
 
 
-def _cell(column: Column, cell: Cell) -> dict[str, Any]:
-    marked = bool(cell.non_standard)
-    return {
-        **_estimate(column.bounded(cell.estimate)),
-        "remark": cell.remark,
-        "marked": marked,
-        "rules": cell.rules,
-        "seeds": len(cell.values),
-    }
-
-
-def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
+def _estimate(estimate: Estimate) -> dict[str, Any]:
     low, high = estimate.interval or (None, None)
     return {"v": estimate.value, "low": low, "high": high}
 
 
-def _pairs(board: Board, names: dict[Column, str]) -> list[dict[str, Any]]:
+def _pairs(board: Board, ids: dict[Column, str]) -> list[dict[str, Any]]:
     """Paired differences of measured systems, with intervals and verdicts."""
-    measured = board.measured
-    if len(measured) * (len(measured) - 1) // 2 * len({c for row in measured for c in row.cells}) > _MOST_COMPARED:
+    pairs = list(itertools.combinations(enumerate(board.measured), 2))
+    if len(pairs) * len({column for row in board.measured for column in row.cells}) > _MOST_COMPARED:
         return []
+    id_of = {(*column.group, column.title): name for column, name in ids.items()}
     found = []
-    for (i, one), (j, other) in itertools.combinations(enumerate(measured), 2):
-        lines = {}
-        for line in compare_rows(board, one.name, other.name).frame.itertuples():
-            key = line.task, line.split, line.metric, line.test
-            column = next((c for c in one.cells if c.group == key and c.title == line.title), None)
-            if column is not None and not pd.isna(line.p):
-                lines[names[column]] = [line.difference, line.low, line.high, line.p_adjusted, line.better]
+    for (i, one), (j, other) in pairs:
+        frame = compare_rows(board, one.name, other.name).frame
+        lines = {
+            id_of[key]: [line.difference, line.low, line.high, line.p_adjusted, line.better]
+            for line in frame[frame.p.notna()].itertuples()
+            if (key := (line.task, line.split, line.metric, line.test, line.title)) in id_of
+        }
         found.append({"first": i, "second": j, "lines": lines})
     return found
 

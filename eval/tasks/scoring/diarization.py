@@ -25,7 +25,7 @@ from robustdistiller.eval.tasks.parts import ScoringError
 #: What score.sh tries; the lowest error rate counts.
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MEDIAN_FRAMES = (1, 11)
-#: md-eval's default, which dscore passes on: nothing around a speaker's boundaries is forgiven.
+#: Nothing around a speaker's boundaries is forgiven: md-eval's default, which dscore passes on.
 COLLAR_S = 0.0
 SAMPLE_RATE_HZ = 16_000
 
@@ -85,52 +85,33 @@ class ErrorTimes:
         )
 
 
-def error_times(
-    reference: Iterable[Turn], hypothesis: Iterable[Turn], collar_s: float = COLLAR_S, skip_overlap: bool = False
-) -> ErrorTimes:
-    """Errors of one recording, as md-eval counts them.
+def error_times(reference: Iterable[Turn], hypothesis: Iterable[Turn]) -> ErrorTimes:
+    """Errors of one recording, as md-eval counts them without a collar and with overlapped speech.
 
-    Reference and hypothesis speakers are mapped one to one so that they share as much time as possible; collars and
-    overlaps are cut out after that. Everything from the first to the last turn of either side is scored.
+    Reference and hypothesis speakers are mapped one to one so that they share as much time as possible. Everything from
+    the first to the last turn of either side is scored.
 
     Args:
         reference, hypothesis: turns; those of one speaker may overlap.
-        collar_s: left out on both sides of each boundary of a reference turn.
-        skip_overlap: leave out where more than one reference speaker speaks.
 
     Example:
         >>> truth = [Turn("A", 0.0, 6.0), Turn("B", 5.0, 10.0)]
         >>> found = error_times(truth, [Turn("1", 0.0, 5.0), Turn("2", 5.0, 11.0)])
         >>> found.scored_s, found.missed_s, found.false_alarm_s, found.confused_s
         (11.0, 1.0, 1.0, 0.0)
-        >>> error_times(truth, [Turn("1", 0.0, 5.0), Turn("2", 5.0, 11.0)], collar_s=1.5).error_s
-        0.0
     """
     reference, hypothesis = _merged(reference), _merged(hypothesis)
-    turns = [*reference, *hypothesis]
-    if not turns:
-        return ErrorTimes(0.0)
-    edges = {edge for turn in turns for edge in (turn.onset_s, turn.offset_s)}
-    borders = {edge for turn in reference for edge in (turn.onset_s, turn.offset_s)} if collar_s > 0 else set()
-    first, last = min(edges), max(edges)
-    edges |= {min(max(b + side * collar_s, first), last) for b in borders for side in (-1, 1)}
-    cuts = np.array(sorted(edges))
+    cuts = np.array(sorted({edge for turn in (*reference, *hypothesis) for edge in (turn.onset_s, turn.offset_s)}))
     lengths, middles = np.diff(cuts), (cuts[:-1] + cuts[1:]) / 2
     said, found = _active(reference, middles), _active(hypothesis, middles)
     rows, columns = scipy.optimize.linear_sum_assignment((said * lengths) @ found.T, maximize=True)
     n_said, n_found = said.sum(axis=0), found.sum(axis=0)
     n_right = (said[rows] * found[columns]).sum(axis=0)
-    kept = np.ones(len(middles), bool)
-    for border in borders:
-        kept &= np.abs(middles - border) >= collar_s
-    if skip_overlap:
-        kept &= n_said <= 1
-    weight = lengths * kept
     return ErrorTimes(
-        float(weight @ n_said),
-        float(weight @ np.maximum(n_said - n_found, 0)),
-        float(weight @ np.maximum(n_found - n_said, 0)),
-        float(weight @ (np.minimum(n_said, n_found) - n_right)),
+        float(lengths @ n_said),
+        float(lengths @ np.maximum(n_said - n_found, 0)),
+        float(lengths @ np.maximum(n_found - n_said, 0)),
+        float(lengths @ (np.minimum(n_said, n_found) - n_right)),
     )
 
 

@@ -25,13 +25,6 @@ def make_dense(encoder: SpeechEncoder, values: Values) -> SpeechEncoder:
     Args:
         encoder: the encoder; its hooks do not matter, and it stays as it is.
         values: `(units,)` gates by kind and layer, from :meth:`Gates.resolve`.
-
-    >>> config = EncoderConfig.tiny(num_heads=4)
-    >>> halves = torch.tensor([0.0, 0.5, 0.5, 0.0])
-    >>> gates = {("heads", 0): halves, ("heads", 1): 0 * halves, ("ffn", 1): torch.ones(32)}
-    >>> small = make_dense(SpeechEncoder(config), gates)
-    >>> small.config.heads, small.config.ffn_dims
-    ((2, 0), (32, 32))
     """
     shape, weights, kinds = encoder.config, dict(encoder.state_dict()), {kind for kind, _ in values}
     changes: dict[str, Any] = {}

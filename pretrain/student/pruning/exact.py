@@ -24,14 +24,6 @@ def to_target(
         keep_one: vectors whose last open unit stays.
         count: parameters, given the number of open units of each vector.
         target: parameters wanted.
-
-    Returns:
-        `is_open`, changed where needed.
-
-    >>> import torch
-    >>> masks = {"a": torch.tensor([True, True, False])}
-    >>> to_target(masks, {"a": torch.tensor([2.0, 1.0, -1.0])}, {"a"}, lambda numbers: 10 * numbers["a"], 12)
-    {'a': tensor([ True, False, False])}
     """
     masks = {key: mask.cpu().clone() for key, mask in is_open.items()}
     numbers = {key: int(mask.sum()) for key, mask in masks.items()}

@@ -36,15 +36,6 @@ class Gates(nn.Module):
 
     Raises:
         SettingsError: the encoder has none of the units, they cannot be pruned in it, or the sparsity is out of reach.
-
-    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=32, num_layers=2, num_heads=4, ffn_dim=64, position_groups=4))
-    >>> gates = Gates(encoder, PruningConfig(sparsity=0.6, ramp_steps=100))
-    >>> round(gates.sparsity().item(), 2), gates.target_sparsity(50), gates.make_dense().config.num_layers
-    (0.0, 0.3, 2)
-    >>> Gates(encoder, PruningConfig(units=["heads"], sparsity=0.75))
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: pruning.sparsity: found 0.75, expected at most 0.002, which is \
-what the encoder loses without any heads; prune more kinds of units or demand less
     """
 
     def __init__(self, encoder: SpeechEncoder, config: PruningConfig):
@@ -108,10 +99,6 @@ what the encoder loses without any heads; prune more kinds of units or demand le
         """Whether the expected sparsity is the final target, or above it, but for `tolerance`.
 
         It comes later than the ramp: before, a student is larger than asked for, and nearer to its teacher for that.
-
-        >>> encoder = SpeechEncoder(EncoderConfig.tiny())
-        >>> Gates(encoder, PruningConfig(sparsity=0.4)).reached(), Gates(encoder, PruningConfig(sparsity=0)).reached()
-        (False, True)
         """
         return self.sparsity().item() >= self.config.sparsity - tolerance
 

@@ -52,11 +52,7 @@ class HardConcrete(nn.Module):
         return len(self.log_alpha)
 
     def logits(self) -> Tensor:
-        """Logit of the probability that each gate is open: `(size,)`.
-
-        >>> HardConcrete(1, 0.5, std=0).logits().sigmoid()
-        tensor([0.8318], grad_fn=<SigmoidBackward0>)
-        """
+        """Logit of the probability that each gate is open: `(size,)`."""
         return self.log_alpha - self.temperature * math.log(self.stretch / (1 + self.stretch))
 
     def expected(self) -> Tensor:
@@ -64,11 +60,7 @@ class HardConcrete(nn.Module):
         return self._expected(self.logits())
 
     def any_open(self) -> Tensor:
-        """Probability that one gate or more is open, differentiable.
-
-        >>> round(HardConcrete(2, 0.9, std=0).any_open().item(), 4)
-        0.5835
-        """
+        """Probability that one gate or more is open, differentiable."""
         if self.at_least_one:
             return torch.ones((), device=self.log_alpha.device)
         return 1 - F.logsigmoid(-self.logits()).sum().exp()
@@ -89,11 +81,6 @@ class HardConcrete(nn.Module):
 
         As many are open as are expected to be (rounded), those with the greatest log alpha (the first of equal ones),
         each at its :meth:`value`, as in DPHuBERT's code. Counted on the CPU, so that every device gives the same.
-
-        >>> gates = HardConcrete(3, at_least_one=True)
-        >>> _ = gates.load_state_dict({"log_alpha": torch.tensor([-30.0, -20.0, -40.0])})
-        >>> (gates.resolve() > 0).tolist()
-        [False, True, False]
         """
         logits = self.logits().cpu().double()
         number = max(round(self._expected(logits).item()), int(self.at_least_one))

@@ -19,9 +19,6 @@ class Units:
         attends: 1 where a layer has attention, else 0.
         ffn: feed-forward dimensions of each transformer layer.
         feeds: 1 where a layer has a feed-forward part, else 0.
-
-    >>> Units.of(EncoderConfig(num_layers=2, ffn_dim=(64, 0)))
-    Units(conv=[512, 512, 512, 512, 512, 512, 512], heads=[12, 12], attends=[1, 1], ffn=[64, 0], feeds=[1, 0])
     """
 
     conv: Sequence[Any]
@@ -40,11 +37,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameters of an encoder without prediction heads, before and after pruning.
-
-    >>> Sizes(94_370_944, 23_585_946).sparsity > 0.75
-    True
-    """
+    """Parameters of an encoder without prediction heads, before and after pruning."""
 
     before: int
     after: int
@@ -86,21 +79,13 @@ def prunable_parameters(config: EncoderConfig, units: Units) -> Any:
 
 
 def head_parameters(config: EncoderConfig, layer: int) -> int:
-    """Parameters of one attention head: its queries, keys and values with their biases, and its part of the output.
-
-    >>> head_parameters(EncoderConfig(), layer=0)
-    196800
-    """
+    """Parameters of one attention head: its queries, keys and values with their biases, and its part of the output."""
     inputs = 1 if layer in config.attention_reuse else 3
     return config.width_per_head * (inputs * (config.embed_dim + 1) + config.embed_dim)
 
 
 def ffn_parameters(config: EncoderConfig) -> int:
-    """Parameters of one feed-forward dimension.
-
-    >>> ffn_parameters(EncoderConfig())
-    1537
-    """
+    """Parameters of one feed-forward dimension."""
     return 2 * config.embed_dim + 1
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.loader import ConditionLoader
-from robustdistiller.eval.conditions.manifest import Manifest, files_of
+from robustdistiller.eval.conditions.manifest import Manifest, files_of, recordings_of
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.train_condition import TrainingCorruptor, TrainingLoader, TrainingPlan
@@ -153,7 +153,8 @@ def test_manifests_that_were_drawn_for_each_part_are_replayed(diarization, corru
             name = f"{recording}-{number:03d}"
             drawn[name] = {"num_samples": len(wave), **live.draw(name, len(wave))}
             expected[name] = live.apply(np.asarray(wave), {k: v for k, v in drawn[name].items() if k != "num_samples"})
-    manifest = Manifest("SD", "test", "noise:snr_db=5", utterances=drawn, files=files_of(live, drawn))
+    files = files_of(live, recordings_of(drawn.values()))
+    manifest = Manifest("SD", "test", "noise:snr_db=5", utterances=drawn, files=files)
     view = ConditionLoader(loader, ReplayedCorruptor(manifest, live), tasks.get("SD"))
     for waveforms, _, _, recording in view:
         for number, wave in enumerate(waveforms):

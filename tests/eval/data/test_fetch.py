@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import gzip
 import hashlib
-import importlib
 import io
 import re
 import shutil
@@ -23,18 +22,20 @@ from robustdistiller.cli.main import app
 from robustdistiller.common import download
 from robustdistiller.common.locks import locked
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import fetch, recipe_of
-from robustdistiller.eval.data.archives import BACKGROUNDS
+from robustdistiller.eval.data import fetch
+from robustdistiller.eval.data.archives import ARCHIVES, BACKGROUNDS, archives_of
 from tests.web import Server
 
 from .downloads import audio, text, voicebank
 
 pytestmark = pytest.mark.usefixtures("bridge")
 
+#: What can be fetched, by the name that is typed, to the corpora it is made of.
 OFFERS = {
-    **{code: fetch.offer_of(task) for code, task in tasks.TASKS.items() if recipe_of(task).archives},
-    **BACKGROUNDS,
+    **{code: task.corpora for code, task in tasks.TASKS.items() if archives_of(task.corpora)},
+    **{name: (corpus,) for name, corpus in BACKGROUNDS.items()},
 }
+PUBLISHED = dict(ARCHIVES)
 
 
 @pytest.fixture
@@ -69,22 +70,17 @@ def publish(web, monkeypatch):
 
     def call(code: str, contents: dict[str, bytes]) -> None:
         web.files |= {f"/{name}": content for name, content in contents.items()}
-        small = [
-            dataclasses.replace(
-                one,
-                checksum=one.checksum and f"md5:{hashlib.md5(contents[one.name]).hexdigest()}",
-                size_gb=one.size_gb / 1000,
-                unpacked_gb=one.unpacked_gb / 1000,
-            )
-            for one in OFFERS[code].archives
-        ]
-        if code in BACKGROUNDS:
-            monkeypatch.setitem(BACKGROUNDS, code, dataclasses.replace(OFFERS[code], archives=tuple(small)))
-        else:
-            task = tasks.get(code)
-            module, _, name = task.data.partition(":")
-            recipe = dataclasses.replace(recipe_of(task), archives=tuple(small))
-            monkeypatch.setattr(importlib.import_module(module), name, recipe)
+        for corpus in OFFERS[code]:
+            small = [
+                dataclasses.replace(
+                    one,
+                    checksum=one.checksum and f"md5:{hashlib.md5(contents[one.name]).hexdigest()}",
+                    size_gb=one.size_gb / 1000,
+                    unpacked_gb=one.unpacked_gb / 1000,
+                )
+                for one in PUBLISHED[corpus.name]
+            ]
+            monkeypatch.setitem(ARCHIVES, corpus.name, tuple(small))
 
     return call
 
@@ -166,7 +162,7 @@ def test_a_language_model_and_lexica_are_found_beside_the_corpus(toy_corpora, pu
 
 def test_voicebank(publish, prepare, tmp_path) -> None:
     root = voicebank(tmp_path / "source", 48000)
-    publish("SE", {one.name: packed(root, one.folder) for one in OFFERS["SE"].archives})
+    publish("SE", {one.name: packed(root, one.folder) for one in archives_of(OFFERS["SE"])})
     result = prepare("SE", tmp_path / "vb")
     assert result.exit_code == 0, result.output
     assert re.search(r"Made: wav16k/noisy_trainset_28spk_wav, ", result.output)
@@ -178,14 +174,14 @@ def test_noise_and_rooms(name, publish, prepare, tmp_path) -> None:
     for kind in ("noise", "music", "speech"):
         audio(source / "musan" / kind / "free" / f"{kind}-0001.wav")
     audio(source / "RIRS_NOISES" / "simulated_rirs" / "smallroom" / "Room001" / "Room001-00001.wav")
-    (archive,) = OFFERS[code].archives
+    (archive,) = archives_of(OFFERS[code])
     esc = source / archive.folder if code == "esc-50" else source / "esc"
     audio(esc / "audio" / "1-100032-A-0.wav")
     text(esc / "meta" / "esc50.csv", "filename,fold,category", "1-100032-A-0.wav,1,dog")
     publish(code, {archive.name: (packed if archive.name.endswith(".zip") else tar)(source, archive.folder)})
     result = prepare(name, tmp_path / "noise")
     assert result.exit_code == 0, result.output
-    assert OFFERS[code].corpora[0].terms in result.output and "robustdistiller data" in result.output
+    assert OFFERS[code][0].terms in result.output and "robustdistiller data" in result.output
     kind = {"musan": "musan", "rirs_noises": "openslr28", "esc-50": "esc50"}[code]
     assert detect_layout(tmp_path / "noise" / archive.folder) == kind
 
@@ -302,11 +298,11 @@ def test_another_archive_than_expected(publish, prepare, tmp_path) -> None:
 
 @pytest.mark.parametrize("offer", OFFERS)
 def test_what_is_known_of_the_archives(offer) -> None:
-    for archive in OFFERS[offer].archives:
+    for archive in archives_of(OFFERS[offer]):
         assert archive.url.startswith("https://")
         assert re.fullmatch(r"(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})?", archive.checksum)
         assert archive.unpacked_gb >= archive.size_gb if archive.folder else archive.unpacked_gb == 0
-    assert all(corpus.terms and corpus.source for corpus in OFFERS[offer].corpora)
+    assert all(corpus.terms and corpus.source for corpus in OFFERS[offer])
 
 
 @pytest.mark.parametrize("code", [code for code in tasks.TASKS if code not in OFFERS])

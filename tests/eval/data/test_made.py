@@ -64,6 +64,8 @@ def test_emotion_lists_are_s3prls_own(toy_corpora, look_at, tmp_path):
     (tmp_path / "data" / "meta_data").rename(by_hand)  # s3prl wrote it into the corpus
     hidden = tmp_path / "data" / "Session1" / "dialog" / "EmoEvaluation" / "._Ses01F_impro01.txt"
     hidden.write_bytes(b"\x00\x05\x16\x07\xff")  # such files are in the release
+    evaluation = hidden.with_name("Ses01F_impro01.txt")
+    evaluation.write_text(evaluation.read_text() + "[7.0 - 7.5]\tno label\n")
     made(look_at("ER", tmp_path / "data"))
     assert not (tmp_path / "data" / "meta_data").exists()
     lists = sorted(path.relative_to(by_hand) for path in by_hand.rglob("*.json"))
@@ -85,7 +87,11 @@ def test_separation_lists_are_read_by_s3prl(look_at, tmp_path):
         kind: ("train-100", kind) for kind in ("mix_clean", "s1", "s2")
     }
     second = look_at("SS2", librimix=tmp_path / "Libri2Mix")
-    assert second.settings["config.downstream_expert.loaderrc.dev_dir"].endswith("/dev"), "all of dev"
+    dev = "config.downstream_expert.loaderrc.dev_dir"
+    assert second.settings[dev].endswith("/dev"), "all of dev"
+    made(second)  # both development sets lie in one folder
+    chosen = {code: Path(look_at(code, librimix=tmp_path / "out").settings[dev]).name for code in ("SS", "SS2")}
+    assert chosen == {"SS": "dev_1000", "SS2": "dev"}
 
 
 def test_the_development_set_is_the_one_s3prls_script_draws():
@@ -242,52 +248,21 @@ def test_nothing_is_made_while_something_is_missing(toy_corpora, look_at, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_lengths_that_were_read_are_not_read_again(toy_corpora, look_at, tmp_path, monkeypatch):
-    from robustdistiller.eval.data import librispeech
-
-    toy_corpora.build("ASR", tmp_path / "data")
-    read, stock = [], librispeech.audio_info
-
-    def counted(path):
-        read.append(Path(path).name)
-        if len(read) == 3:
-            raise KeyboardInterrupt
-        return stock(path)
-
-    monkeypatch.setattr(librispeech, "audio_info", counted)
-    monkeypatch.setattr(librispeech, "mapped", lambda function, items: map(function, items))  # one after the other
-    with pytest.raises(KeyboardInterrupt):
-        made(look_at("ASR", tmp_path / "data"))
-    assert not (tmp_path / "out" / "len_for_bucket").exists(), "no half table"
-    kept = tmp_path / "out" / ".work" / "len_for_bucket~train-clean-100.csv" / "lengths.tsv"
-    kept.write_text(kept.read_text() + "train-clean-100/11/7/11-7-00")  # broken off in the middle of a line
-    plan = look_at("ASR", tmp_path / "data")
-    assert "begun before" in {finding.found for finding in plan.findings}
-    made(plan)
-    again = [name for name in read if read.count(name) > 1]
-    assert read[:3] == [f"11-7-000{n}.flac" for n in (0, 1, 2)] and again == ["11-7-0002.flac"] * 2, (
-        "only what was missed"
-    )
-    assert {*read} == {path.name for path in (tmp_path / "data").rglob("*.flac")}
-    by_hand = (tmp_path / "data" / "buckets" / "train-clean-100.csv").read_text()
-    assert (tmp_path / "out" / "len_for_bucket" / "train-clean-100.csv").read_text() == by_hand
-
-
 def test_a_killed_conversion_goes_on_where_it_stopped(look_at, tmp_path):
     source, out = snips_mp3(tmp_path / "data", sentences=40), tmp_path / "out"
-    work = out / ".work" / "SNIPS~train" / "result"
+    work, finished = out / ".work", "*/result/*.wav"
     # Kills itself while it writes, as soon as five files are finished.
     program = (
         "import os, pathlib, signal, soundfile; from robustdistiller.cli.main import main; write = soundfile.write\n"
         "def write_or_die(*arguments, **options):\n"
         "    write(*arguments, **options)\n"
-        f"    len(list(pathlib.Path({str(work)!r}).glob('*.wav'))) >= 5 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"    len(list(pathlib.Path({str(work)!r}).glob({finished!r}))) >= 5 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "soundfile.write = write_or_die; main()"
     )
     command = [sys.executable, "-c", program, "prepare", "SF", str(source), "--out", str(out)]
     killed = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert killed.returncode == -signal.SIGKILL
-    done = {path.name: path.stat().st_mtime_ns for path in work.glob("*.wav")}
+    done = {path.name: path.stat().st_mtime_ns for path in work.glob(finished)}
     assert 5 <= len(done) < 80 and not (out / "SNIPS").exists(), "nothing half-made stands at its place"
     made(look_at("SF", path=source))
     result = out / "SNIPS" / "train"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.report.page.html import page_data
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import clean_grid, grids
 from robustdistiller.eval.results.files import record_path, write_record
@@ -109,8 +110,8 @@ def test_values_intervals_and_summaries(folder):
     assert low < student["clean"].value < high
     (summary,) = board.summaries(board.columns[0].group)
     corrupted = [cell.value for title, cell in student.items() if title != "clean"]
-    assert summary.rows["student"].mean.value == pytest.approx(sum(corrupted) / 3)
-    assert summary.rows["teacher"].normalised.value == pytest.approx(100)
+    assert summary.rows["student"]["mean"].value == pytest.approx(sum(corrupted) / 3)
+    assert summary.rows["teacher"]["% of teacher's"].value == pytest.approx(100)
     assert re.fullmatch(r"\d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]", grid.rows[1][1])
     assert (0, 1) in grid.best and (1, 1) not in grid.best  # the teacher is better
 
@@ -156,7 +157,7 @@ def test_an_unfinished_sweep_over_seeds_has_a_board(folder):
     # Summaries are over the seed that all conditions have.
     (summary,) = board.summaries(board.columns[0].group)
     first = [cell.values[1337] for title, cell in cells(board, "student").items() if title != "clean"]
-    assert summary.rows["student"].mean.value == pytest.approx(sum(first) / 3)
+    assert summary.rows["student"]["mean"].value == pytest.approx(sum(first) / 3)
 
 
 def test_conditions_that_not_all_have_are_shown_but_not_summed_up(folder):
@@ -167,6 +168,16 @@ def test_conditions_that_not_all_have_are_shown_but_not_summed_up(folder):
     assert set(summary.rows) == {"teacher", "student", "late"}
     _, grid = grids(board)
     assert "Summaries of teacher, late, student: over what these systems share: noise 10 dB." in grid.notes
+
+
+def test_a_published_system_of_the_same_name_has_no_summaries_of_ours(tmp_path):
+    boards.write_answers(tmp_path, "DPHuBERT", items=3793)
+    board = leaderboard([tmp_path])
+    _, grid, *_ = grids(board)
+    means = {row[0]: row[grid.header.index("mean")] for row in grid.rows}
+    assert means["DPHuBERT †"] == "-" != means["DPHuBERT"]
+    robust = {row["published"]: row["robust"] for row in page_data(board)["rows"] if row["name"] == "DPHuBERT"}
+    assert robust[False] and not robust[True]
 
 
 def test_a_small_test_set_stands_beside_the_official_one(tmp_path):
@@ -293,6 +304,39 @@ def test_equal_labels_are_told_apart(folder):
     assert names == ["teacher", "student (robustdistiller_local bbbbbbbb)", "student (robustdistiller_local dddddddd)"]
 
 
+def test_heads_that_read_one_layer_are_a_system_of_their_own(folder):
+    """Their records differ in the rules only; each keeps its name, its cells and its row."""
+    for layer in (3, 11):
+        one_layer = {
+            "non_standard": [f"upstream_layer_selection is {layer}, not None"],
+            "rules_digest": f"{layer:064d}",
+        }
+        boards.write_answers(folder, "student", gain=0.01 * layer, **one_layer)
+    board = alone(folder)
+    assert [row.name for row in board.rows] == ["teacher", "student", "student, layer 11", "student, layer 3"]
+    assert all(len(row.cells) == 4 and not any(cell.remarks for cell in row.cells.values()) for row in board.rows)
+    assert board.row("student, layer 3").detail.endswith("layer 3") and board.row("student").is_standard
+    assert not any("are not shown" in note for note in board.notes)
+
+
+def test_layers_that_a_task_leaves_free_are_told_apart_where_there_are_several(tmp_path):
+    def write(split, layer, value):
+        mtwv = {"task": "QbE", "split": split, "metrics": [Metric("mtwv", value, True)]}
+        how = {"settings": {"upstream_layer_selection": layer}, "head_digest": f"{layer or 0:064x}"}
+        write_record(tmp_path, boards.record("student", **mtwv, **how))
+
+    for layer in (None, 8, 9):
+        write("dev", layer, 0.01 * (layer or 1))
+    write("eval", 9, 0.05)
+    board = alone(tmp_path)
+    found = {row.name: {column.split: cell.value for column, cell in row.cells.items()} for row in board.rows}
+    assert found == {
+        "student": {"dev": 0.01, "eval": 0.05},
+        "student, layer 8": {"dev": 0.08},
+        "student, layer 9": {"dev": 0.09},
+    }
+
+
 def test_an_unfinished_cross_validation_shows_its_folds(tmp_path):
     er = {"task": "ER", "downstream": "emotion", "conditions": {"clean": 0.6}}
     for fold in TASKS["ER"].folds:
@@ -303,6 +347,3 @@ def test_an_unfinished_cross_validation_shows_its_folds(tmp_path):
     assert "fold" not in mean[0].test and mean[1].estimate.interval is not None and len(mean[1].units) == 250
     assert [column.test.partition(",")[0] for column in board.row("part").cells] == ["fold2"]
     assert any("ER is scored by the mean over all its folds" in note for note in board.notes)
-
-
-# Formats

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import pathlib
 
@@ -182,13 +181,13 @@ def test_no_value_of_any_field_is_more_than_an_unreadable_record(schema, tmp_pat
     old = pathlib.Path(__file__).parent / "old" / f"schema{schema}.json"
     data = json.loads(old.read_text()) if schema < 6 else example_record().to_dict()
     data.pop("digest", None)
-    path = tmp_path / "test-seed1-abababab.json"
-    for key, value in itertools.product(data, WRONG):
-        changed = {**data, key: value}
-        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
-        path.write_text(json.dumps({**changed, "digest": digest}))
-        (status,) = set(read_frame([tmp_path]).status)
-        assert status in ("ok", "partial", "failed", "unreadable"), (key, value)
+    changed = [(key, value) for key in data for value in WRONG]
+    for number, (key, value) in enumerate(changed):
+        text = json.dumps({**data, key: value}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        (tmp_path / f"test-seed1-{number}.json").write_text(json.dumps({**data, key: value, "digest": digest}))
+    frame = read_frame([tmp_path])
+    assert set(frame.status) <= {"ok", "partial", "failed", "unreadable"} and len(frame) > len(data)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", '"x"', "{}", '{"schema_version": 6}', "\0", ""])

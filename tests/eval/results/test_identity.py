@@ -74,7 +74,7 @@ def rules_of(task, settings, arguments, **told):
             node = node.setdefault(part, {})
         node[last] = value
     run = (tasks.get(task), config, dict(arguments))
-    return split(*run, **told), deviations(*run, **told), config.get("optimizer", {}).get("lr")
+    return split(*run, **told), deviations(run[0], split(*run, **told)), config.get("optimizer", {}).get("lr")
 
 
 def record_of(run: Run, folder: Path) -> Record:
@@ -171,7 +171,7 @@ ANYWHERE = {
     "the upstream": (other(upstream="fbank"), False, True, False),
     "the split": (other(test_split="dev"), False, False, True),
     "a quick look": (other(quick="10 % of items"), False, False, True),
-    "the number of items": (other(items=3), True, False, True),
+    "the number of items": (other(items=3), False, False, True),
 }
 CORRUPTED = {
     "the noise's folder": (other(noise="same_noise", room="same_rooms"), True, True, True),
@@ -288,8 +288,14 @@ def test_names_of_sources_are_left_out_of_a_condition(text, readable):
     assert condition_digest(text, known, 0) == condition_digest(readable, known, 0) != condition_digest(readable, {}, 0)
 
 
-def test_a_planned_cell_that_knows_its_items_takes_no_number_of_others(tmp_path):
-    write_record(tmp_path, example_record())
-    planned = {"status": "failed", "reason": "not evaluated", "items_scored": 0}
-    assert look_up(tmp_path, example_record(items_expected=None, **planned)).items_scored == 4
-    assert look_up(tmp_path, example_record(items_expected=3793, **planned)) is None
+def test_one_head_on_two_test_sets_is_two_records_of_which_both_count(tmp_path):
+    small = example_record()
+    large = example_record(items_expected=3793, items_scored=3793, start_utc="2027-01-01T00:00:00+00:00")
+    for record in (small, large):
+        assert look_up(tmp_path, record) is None
+        write_record(tmp_path, record)
+    assert [look_up(tmp_path, one) for one in (small, large)] == [small, large]
+    unloaded = {"status": "failed", "reason": "no head", "items_scored": 0, "items_expected": None, "metrics": []}
+    write_record(tmp_path, example_record(**unloaded))
+    frame = read_frame([tmp_path]).sort_values("items")
+    assert [(line.items, line.superseded) for line in frame.itertuples()] == [(0, True), (4, False), (3793, False)]

@@ -1,27 +1,32 @@
-"""Records: contradictions are refused when they are made, not when a table is."""
+"""Records: contradictions are refused when they are made, wrong types and forms when they are read or written."""
 
 from __future__ import annotations
 
 import pytest
 
-from robustdistiller.eval.results.record import Metric, RecordError, example_record
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import ItemsFile, Metric, Record, RecordError, example_record
+
+
+def changed(**changes) -> Record:
+    return Record.from_dict({**example_record().to_dict(), **changes})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 9}, "outcomes have version 9, this release reads 1"),
-        ({"file": "../elsewhere.npz"}, "beside the record"),
-        ({"sha256": "x"}, "64 hexadecimal digits"),
-        ({"items": 0}, "positive number of items"),
-        ({"more": 1}, "outcomes must hold file, items, sha256, version"),
+        ({"version": 9}, "outcomes.version: found 9, expected at most 1"),
+        ({"file": "../elsewhere.npz"}, "outcomes.file: found '../elsewhere.npz', expected text of the form"),
+        ({"sha256": "x"}, "outcomes.sha256: found 'x', expected text of the form"),
+        ({"items": 0}, "outcomes.items: found 0, expected at least 1"),
+        ({"more": 1}, "unknown key 'outcomes.more'"),
     ],
 )
 def test_a_wrong_pointer_to_outcomes_is_refused(change, message):
     pointer = {"version": 1, "file": "a.npz", "sha256": "ab" * 32, "items": 4}
-    assert example_record(outcomes=pointer).outcomes == pointer
+    assert changed(outcomes=pointer).outcomes == ItemsFile(**pointer)
     with pytest.raises(RecordError, match=message):
-        example_record(outcomes={**pointer, **change})
+        changed(outcomes={**pointer, **change})
 
 
 @pytest.mark.parametrize(
@@ -29,22 +34,36 @@ def test_a_wrong_pointer_to_outcomes_is_refused(change, message):
     [
         ({"items_scored": 3}, "3 of 4 items scored cannot have status 'ok'"),
         ({"status": "partial"}, "needs a reason"),
-        ({"status": "good"}, "status must be one of ok, partial, failed, found 'good'"),
-        ({"checkpoint_digest": "abc"}, "64 hexadecimal digits or 'none', found 'abc'"),
-        ({"checkpoint_digest": ""}, "64 hexadecimal digits or 'none', found ''"),
-        ({"head_digest": "xy"}, "head_digest must be 64 hexadecimal digits or 'none' or empty, found 'xy'"),
-        ({"rules_digest": "none"}, "rules_digest must be 64 hexadecimal digits or empty, found 'none'"),
-        ({"seed": "1"}, "seed must be an integer, found '1'"),
-        ({"task": ""}, "task must be a non-empty string"),
+        ({"checkpoint_digest": ""}, "checkpoint_digest may be empty only where a run failed"),
         ({"metrics": []}, "at least one metric"),
-        ({"metrics": [Metric("wer", float("nan"), False, "%")]}, "'wer' must be a finite number, found nan"),
         ({"metrics": [Metric("wer", None, False, "%")]}, "neither a value nor a reason"),
-        ({"versions": {"torch": object()}}, "plain JSON"),
+        ({"sources": {"noise": {"name": "musan"}}}, "sources.noise needs a digest"),
     ],
 )
 def test_contradictions_are_refused(changes, message):
     with pytest.raises(RecordError, match=message):
         example_record(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": "good", "reason": "?"}, "status: found 'good', expected 'ok', 'partial' or 'failed'"),
+        ({"checkpoint_digest": "abc"}, r"checkpoint_digest: found 'abc', expected text of the form .* or 'none' or ''"),
+        ({"head_digest": "xy"}, "head_digest: found 'xy', expected text of the form .* or 'none'"),
+        ({"rules_digest": "none"}, "rules_digest: found 'none', expected text of the form"),
+        ({"seed": "1"}, "seed: found '1', expected a whole number"),
+        ({"seed": 2**63}, "seed: found 9223372036854775808, expected less than"),
+        ({"task": ""}, "task: found '', expected text of at least 1 characters"),
+        ({"metrics": [Metric("wer", float("nan"), False, "%")]}, "found nan, expected a finite number"),
+    ],
+)
+def test_wrong_types_and_forms_are_neither_read_nor_written(changes, message, tmp_path):
+    with pytest.raises(RecordError, match=message):
+        changed(**changes)
+    with pytest.raises(RecordError, match=message):
+        write_record(tmp_path, example_record(**changes))
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_run_that_failed_before_its_upstream_was_loaded_need_not_know_it():

@@ -234,7 +234,7 @@ def test_ctrl_c_ends_with_130_and_the_training_goes_on(spec, toy_student, tmp_pa
 
 
 def test_untrained_heads_are_known_by_how_they_are_made(head_spec, tmp_path):
-    if "sox" in tasks.get("QbE").tools and not Path("/usr/bin/sox").exists():
+    if tasks.get("QbE").needs_sox and not Path("/usr/bin/sox").exists():
         pytest.skip("sox is not installed: s3prl resamples with it")
     spec = head_spec("QbE", tmp_path / "head")
     first, other = (

@@ -157,18 +157,6 @@ def test_reuse_keeps_a_planted_score_and_rerun_replaces_it(head, tmp_path, caplo
     assert read_records(tmp_path)[0].main_metric.value == honest
 
 
-def test_the_same_head_on_a_test_set_of_another_size_is_evaluated(head, tmp_path):
-    assert evaluate(head, "--records", str(tmp_path)) == 0
-    (record,) = read_records(tmp_path)
-    planted = [dataclasses.replace(record.main_metric, value=999.0)]
-    write_record(
-        tmp_path, dataclasses.replace(record, metrics=planted, items_expected=2, items_scored=2, outcomes=None)
-    )
-    assert evaluate(head, "--records", str(tmp_path), "--overwrite", "reuse") == 0
-    again = read_records(tmp_path)[0]
-    assert again.items_expected == 3 and again.metrics == record.metrics
-
-
 def test_part_of_a_split_is_a_partial_record(head, tmp_path):
     assert evaluate(head, "--records", str(tmp_path), "-o", "config.runner.evaluate_ratio=0.0") == 0
     (record,) = read_records(tmp_path)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.sweep import SweepConfig, SweepError, load
-from robustdistiller.eval.sweep.cells import expand, learning_rates
+from robustdistiller.eval.sweep import SweepError, load
+from robustdistiller.eval.sweep.cells import Head, expand, learning_rates
 from robustdistiller.eval.sweep.engines import make_engine
 from robustdistiller.upstream.pretrained import resolve as resolving
 
@@ -56,6 +56,7 @@ def test_defaults_and_short_forms(tmp_path):
             r"override sets test_fold; give folds: \[FOLD\] instead",
         ),
         ({"upstreams": ["fbank", "fbank"]}, "two upstreams share the label 'fbank'"),
+        ({"upstream_seeds": {"fbnk": [1]}}, "no upstream has the label 'fbnk'; did you mean 'fbank'"),
         ({"upstreams": [{"name": "fbank"}, {"name": "fbank", "label": "b"}]}, "are the same upstream"),
         (
             {"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]},
@@ -123,7 +124,7 @@ def test_settings_that_s3prl_reads_beyond_the_shipped_ones_are_let_through(tmp_p
     task = {"task": "IC", "data": {"file_path": str(tmp_path)}, "override": override}
     (group,) = expand(load(file(tmp_path, tasks=[task])))
     assert group.config["scheduler"] == {"name": "cosine"} and group.config["runner"]["fp16"] is True
-    assert group.head(0.1).config["optimizer"] == {**group.config["optimizer"], "lr": 0.1, "weight_decay": 0.1}
+    assert Head(group, 0.1).spec.config["optimizer"] == {**group.config["optimizer"], "lr": 0.1, "weight_decay": 0.1}
 
 
 def test_a_task_without_a_development_set_takes_one_rate(tmp_path):
@@ -153,8 +154,8 @@ def test_place_follows_weights_and_settings_but_not_labels_and_data_paths(tmp_pa
 
 
 def test_an_upstream_may_have_seeds_of_its_own(tmp_path):
-    groups = expand(load(file(tmp_path, upstreams=["fbank", {"name": "mel", "seeds": [3]}], seeds=[1, 2])))
-    assert [(group.upstream.entry.label, group.seed) for group in groups] == [("fbank", 1), ("fbank", 2), ("mel", 3)]
+    groups = expand(load(file(tmp_path, upstreams=["fbank", "mel"], seeds=[1, 2], upstream_seeds={"mel": [3]})))
+    assert [(group.system.upstream.label, group.seed) for group in groups] == [("fbank", 1), ("fbank", 2), ("mel", 3)]
 
 
 def test_checkpoints_are_known_by_their_contents_folders_too(tmp_path):
@@ -209,8 +210,3 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_missed(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(SweepError, match="PyTorch finds no GPU here"):
         make_engine(load(file(tmp_path, device="cuda", executor={"kind": "pool"})))
-
-
-def test_another_policy_is_another_configuration(tmp_path):
-    config: SweepConfig = load(file(tmp_path))
-    assert config.with_policy("always").policy == "rerun" and config.with_policy(None) is config

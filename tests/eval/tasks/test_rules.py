@@ -13,8 +13,13 @@ from robustdistiller.eval.report.tables import clean_grid
 from robustdistiller.eval.results.files import read_record, write_record
 from robustdistiller.eval.results.record import RecordError, example_record
 from robustdistiller.eval.tasks import configs as task_configs
-from robustdistiller.eval.tasks.rules import deviations, split
+from robustdistiller.eval.tasks import rules
+from robustdistiller.eval.tasks.rules import split
 from tests.eval.report import boards
+
+
+def deviations(task: tasks.Task, *run: object, **told: str) -> list[str]:
+    return rules.deviations(task, split(task, *run, **told))
 
 
 def run_of(code: str, **changes: object) -> dict:

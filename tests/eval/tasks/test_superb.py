@@ -51,7 +51,7 @@ def values(published, system):
 
 def reproduced(published) -> list[str]:
     """Systems whose printed score the formula gives, to within the rounding of the printed single numbers."""
-    return [s for s, printed in LEADERBOARD.items() if abs(superb_score(values(published, s)).total - printed) < 0.6]
+    return [s for s, printed in LEADERBOARD.items() if abs(superb_score(values(published, s)) - printed) < 0.6]
 
 
 def test_superb_s_of_every_system_on_the_leaderboard(published):
@@ -63,7 +63,7 @@ def test_superb_s_of_the_star_table_to_its_rounding(published):
     printed = [r for r in published.results if r.metric == "superb_s" and r.source == "star-table"]
     assert len(printed) == 10
     for one in printed:
-        assert superb_score(values(published, one.system)).total == pytest.approx(one.value, abs=2), one
+        assert superb_score(values(published, one.system)) == pytest.approx(one.value, abs=2), one
 
 
 @pytest.mark.parametrize("key", [(task, metric) for task in PAPER_TASKS for metric in points_of(task)])
@@ -81,7 +81,6 @@ def test_points_of_a_task_are_the_mean_over_its_metrics(published):
     found = values(published, "DPHuBERT")
     f1, cer = (86.86 - 69.64) / (89.81 - 69.64), (28.26 - 52.94) / (21.76 - 52.94)
     assert task_points("SF", found) == pytest.approx(500 * (f1 + cer))
-    assert set(superb_score(found).tasks) == set(PAPER_TASKS)
 
 
 def test_a_score_over_other_tasks_is_refused(published):
@@ -90,10 +89,6 @@ def test_a_score_over_other_tasks_is_refused(published):
         superb_score({key: value for key, value in found.items() if key != ("SF", "slot_value_cer")})
     with pytest.raises(ScoreError, match="missing: ST, SE, SS"):
         superb_score(found, PUBLIC_TASKS)
-    with pytest.raises(ScoreError, match="no task 'XX'"):
-        scores.metrics_of("XX")
-    with pytest.raises(ScoreError, match="by slot_type_f1 and slot_value_cer, not by 'accuracy'"):
-        scores.metric_points("SF", "accuracy", 1.0)
 
 
 def test_overall_mean_gives_every_printed_value(published):
@@ -178,7 +173,7 @@ def test_names_are_found_in_any_case_and_others_get_the_nearest(published):
             "DPHuBERT,pupil",
             "kind: found 'pupil', expected 'baseline', 'large' or 'student'",
         ),
-        ("systems.csv", "DPWavLM,student", "DPHuBERT,student", "named twice: DPHuBERT"),
+        ("systems.csv", "DPWavLM,student", "DPHuBERT,student", "repeats line [0-9]+; two lines for one system"),
         ("sources.csv", "star-table,", "stars,", "systems.csv, line 2: unknown source 'star-table'"),
     ],
 )
@@ -201,7 +196,7 @@ def test_two_numbers_for_one_cell_from_one_source_are_refused(tmp_path):
     path = folder / "published_results.csv"
     line = next(text for text in path.read_text().splitlines() if text.startswith("DPHuBERT,PR,per"))
     path.write_text(path.read_text() + line.replace("9.67", "9.76") + "\n")
-    with pytest.raises(PublishedError, match=r"line \d+: repeats line \d+; two numbers for one cell"):
+    with pytest.raises(PublishedError, match=r"line \d+: repeats line \d+; two lines for one system of one task"):
         load_published(folder)
     (folder / "sources.csv").unlink()
     with pytest.raises(PublishedError, match=r"sources\.csv: no such file"):

@@ -66,7 +66,7 @@ def test_bad_override_is_refused_by_name(override: str, message: str) -> None:
         ("distilhubert", ["probe.every_steps=5"], "probe.every_steps is given and probe.data is not"),
         ("distilhubert", ["probe.data=words.csv"], "probe.data is given and probe.every_steps is not"),
         ("distilhubert", ["probe.criterion=true"], "a probe that is never made"),
-        ("multitask", ["log.wandb=x"], "log.wandb means nothing when fine-tuning"),
+        ("multitask", ["log.wandb=x"], "log.wandb: means nothing when fine-tuning"),
         (
             "distilhubert",
             ["teachers.two.layers=[4]", "teachers.two.checkpoint=a"],

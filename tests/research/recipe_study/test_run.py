@@ -23,7 +23,7 @@ from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric, example_record
 from robustdistiller.eval.sweep import load
-from robustdistiller.eval.sweep.cells import draws_of, expand
+from robustdistiller.eval.sweep.cells import expand
 from robustdistiller.eval.sweep.engine import InProcess
 from robustdistiller.pretrain import load_config, stages_of
 from robustdistiller.pretrain.training.build import build_student
@@ -115,7 +115,7 @@ def runs(plan, materials):
 def test_finalists_are_scored_on_test_sets_and_screening_on_development_sets(plan, runs, materials):
     finalists = load(write_sweep(plan, "finalists", runs, materials, 2))
     groups = expand(finalists)
-    assert [(group.upstream.entry.label, group.seed) for group in groups] == [
+    assert [(group.system.upstream.label, group.seed) for group in groups] == [
         *(("teacher", 1), ("teacher", 2), ("fbank", 1), ("fbank", 2), ("plain / seed 1", 1), ("robust / seed 1", 1)),
         *(("plain / seed 2", 2), ("robust / seed 2", 2)),
     ]
@@ -124,8 +124,8 @@ def test_finalists_are_scored_on_test_sets_and_screening_on_development_sets(pla
     assert {cell.split for group in expand(screening) for cell in group.cells} == {"dev"}
     digests = []
     for config in (finalists, screening):
-        sources = draws_of(config, expand(config)).sources.values()
-        digests.append({one["digest"] for kinds in sources for one in kinds.values()})
+        drawn = [kinds for group in expand(config) for kinds in group.sources.values()]
+        digests.append({one["digest"] for kinds in drawn for one in kinds.values()})
     assert digests[0] and not digests[0] & digests[1], "what is chosen by is heard in the tests"
 
 

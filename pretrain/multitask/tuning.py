@@ -19,7 +19,7 @@ from robustdistiller.pretrain.multitask.data import TaskData
 from robustdistiller.pretrain.multitask.heads import HeadsConfig, TaskHeads
 from robustdistiller.pretrain.training.errors import ADVICE, NonFiniteLossError
 from robustdistiller.pretrain.training.loop import Progress, StepReport
-from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule
+from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule, restore
 from robustdistiller.pretrain.training.step import Hidden, heard
 from robustdistiller.upstream import SpeechEncoder
 
@@ -35,9 +35,8 @@ class MultitaskTuner(nn.Module):
 
     def __init__(self, config: DistillConfig, encoder: SpeechEncoder, tasks: Mapping[str, TaskData]):
         super().__init__()
-        self.config, self.tasks = config, dict(tasks)
         options = config.multitask
-        self.encoder = encoder
+        self.config, self.tasks, self.encoder = config, dict(tasks), encoder
         self.frozen = options.encoder == "frozen"
         encoder.requires_grad_(not self.frozen)
         labels = {task: data.labels for task, data in tasks.items()}
@@ -60,22 +59,27 @@ class MultitaskTuner(nn.Module):
     def forward(self, task: str, hidden: Hidden) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch of a task, and its values for the log."""
         batch: Batch = hidden.value
-        output = self.heads[task](self.encode(batch))
-        targets = self.tasks[task].targets(batch.ids).to(self.device)
-        values = {}
-        if task == "keywords":
-            loss = F.cross_entropy(output, targets)
-            values["keywords_accuracy"] = (output.argmax(dim=1) == targets).float().mean()
-        else:
-            options = self.config.multitask.speakers
-            loss = self.heads[task].loss(output, targets, options.scale, options.margin, options.margin_type)
+        classes = self.tasks[task].classes(batch.ids).to(self.device)
+        options = getattr(self.config.multitask, task)
+        loss, values = self.heads[task].loss(self.outputs(task, batch), classes, options)
         return loss, {**values, f"{task}_loss": loss.detach()}
 
-    def encode(self, batch: Batch):
-        """What the heads see of a batch: an `EncoderOutput`, of corrupted audio if any is drawn."""
-        waveforms, lengths = at_least(self.encoder.config.receptive_field, heard(batch, batch.corrupted), batch.lengths)
+    def outputs(self, task: str, batch: Batch) -> Tensor:
+        """Logits or embeddings (B, ...) of a batch, of its corrupted audio if there is any.
+
+        What is shorter than a frame of the encoder is continued with silence.
+        """
+        waveforms, least = heard(batch, batch.corrupted), self.encoder.config.receptive_field
+        waveforms = F.pad(waveforms, (0, max(least - waveforms.shape[1], 0)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encoder(waveforms, lengths)
+            output = self.encoder(waveforms, batch.lengths.clamp_min(least))
+        return self.heads[task](output)
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters of encoder and heads, and how many are trained."""
+        counts = {"encoder": self.encoder.count_parameters()}
+        counts |= {f"{task} head": sum(x.numel() for x in head.parameters()) for task, head in self.heads.items()}
+        return {**counts, "trained": sum(x.numel() for x in self.parameters() if x.requires_grad)}
 
 
 class Tuning:
@@ -89,6 +93,10 @@ class Tuning:
         fabric: launched, of one process.
         tuner: it goes to the device of `fabric`.
         found: checkpoint to go on from.
+
+    Attributes:
+        positions: place in each task's data of its next batch.
+        best: step and mean error on dev of the best step so far; empty before the first.
     """
 
     def __init__(self, fabric: Fabric, tuner: MultitaskTuner, found: Mapping[str, Any] | None = None):
@@ -97,16 +105,13 @@ class Tuning:
         notes = found["progress"] if found else {}
         self.positions = {task: Position(**notes["positions"][task]) if found else Position() for task in tuner.tasks}
         self.progress = Progress(notes.get("step", 0), next(iter(self.positions.values())), notes.get("audio_s", 0.0))
-        self.best: dict[str, float] = dict(notes.get("best", {}))  # step and dev error of the best step so far
+        self.best: dict[str, float] = dict(notes.get("best", {}))
         self.optimizer = make_optimizer(tuner.to(fabric.device), config.optim)
         self.schedule = make_schedule(self.optimizer, config.optim, self.progress.step)
         self.model, self._stepper = fabric.setup(tuner, self.optimizer)
         if found:
             tuner.load_state_dict(found["model"])
-            rates = [group["lr"] for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(found["optimizer"])
-            for group, rate in zip(self.optimizer.param_groups, rates):
-                group["lr"] = rate
+            restore(self.optimizer, found["optimizer"])
             fabric.strategy.precision.load_state_dict(found["scaler"])
 
     def steps(self, pairs: Iterable[dict[str, Batch]]) -> Iterator[StepReport]:
@@ -165,14 +170,3 @@ class Tuning:
                 f"{what} is not finite at step {self.progress.step + 1} (epoch {place.epoch}, batch "
                 f"{place.batch_in_epoch}); utterances: {', '.join(batch.ids)}. {ADVICE}"
             )
-
-
-def at_least(samples: int, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Waveforms (B, S) in which every utterance has `samples` or more: shorter ones are continued with silence.
-
-    >>> at_least(4, torch.ones(2, 3), torch.tensor([3, 2]))
-    (tensor([[1., 1., 1., 0.],
-            [1., 1., 1., 0.]]), tensor([4, 4]))
-    """
-    missing = samples - waveforms.shape[1]
-    return F.pad(waveforms, (0, missing)) if missing > 0 else waveforms, lengths.clamp_min(samples)
