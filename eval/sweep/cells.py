@@ -200,6 +200,7 @@ class Head:
             device=group.sweep.job_device,
             features=group.sweep.feature_plan,
             quick=group.sweep.quick_look,
+            threads=group.sweep.executor.threads,
         )
 
 

@@ -1,7 +1,8 @@
 """Which learning rates were tried for the heads of a group, and what came of each: ``choice.json``.
 
 The file says enough for heads to be deleted: one that lost is never needed again, and the one that won can be trained
-again with its rate alone. No test audio takes part in a choice.
+again with its rate alone. SUPERB lets the head's learning rate be chosen for each model and task, by the development
+set; no test audio takes part in a choice.
 """
 
 from __future__ import annotations
@@ -14,14 +15,40 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.run import dev_choice
-from robustdistiller.eval.run.dev_choice import Tried
 from robustdistiller.eval.sweep.engine import Outcome
 from robustdistiller.eval.tasks import Task
 
 CHOICE_FILE = "choice.json"
 #: A rate that failed beside others that did not is tried this often, then chosen without.
 ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One learning rate and what came of it.
+
+    Attributes:
+        learning_rate: of the head.
+        dev_score: the task's `dev_metric` on the development set, of the checkpoint that would be evaluated, as
+            reported (accuracies and error rates in per cent); None when there is none, then `reason` says why.
+        step: training step of that checkpoint.
+        reason: why there is no score.
+        trained: its training ran to the end.
+        resumed_at: steps at which the training went on after it had been stopped.
+        head: digest of the head that would be evaluated, as in its records.
+        checkpoint: its file name.
+        attempts: trainings that were begun and ended.
+    """
+
+    learning_rate: float
+    dev_score: float | None
+    step: int | None = None
+    reason: str = ""
+    trained: bool = True
+    resumed_at: tuple[int, ...] = ()
+    head: str = ""
+    checkpoint: str = ""
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +73,9 @@ class Choice:
         usable = [one for one in self._counted if one.trained]
         if not self.needs_score and len(usable) == 1:
             return usable[0]
-        return dev_choice.choose(usable, self.task.dev_metric.higher_is_better)
+        scored = [one for one in usable if one.dev_score is not None]
+        sign = -1 if self.task.dev_metric.higher_is_better else 1
+        return min(scored, key=lambda one: (sign * one.dev_score, one.learning_rate), default=None)
 
     @property
     def pending(self) -> list[float]:
@@ -56,8 +85,16 @@ class Choice:
         return [rate for rate in self.rates if rate not in self.tried or rate in failed]
 
     def describe(self) -> dict[str, Any] | None:
-        """The choice as records keep it."""
-        return self.chosen and dev_choice.describe(self.task, self._counted, self.chosen)
+        """The choice as records keep it; None where nothing is chosen."""
+        chosen = self.chosen
+        return chosen and {
+            "metric": self.task.dev_metric.name,
+            "higher_is_better": self.task.dev_metric.higher_is_better,
+            "learning_rate": chosen.learning_rate,
+            "dev_score": chosen.dev_score,
+            "step": chosen.step,
+            "tried": [dict(vars(one)) for one in self._counted],
+        }
 
     def reasons(self) -> str:
         """Why nothing is chosen."""

@@ -18,7 +18,8 @@ from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
-from robustdistiller.eval.run.cache import CacheError, CachePlan
+from robustdistiller.eval.run.cache.plan import CachePlan
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, absolute
@@ -37,9 +38,9 @@ class ExecutorConfig:
         kind: ``local`` (in this process, one after the other), ``pool`` (processes on this machine) or ``slurm``.
         workers: processes of a pool at most; 0: as many as devices and memory allow.
         devices: of a pool, e.g. ``[cuda:0, cuda:1]``; default: the sweep's device, of ``auto`` all GPUs there are.
-        per_device: processes of a pool that share a device (cores, for ``cpu``, are shared evenly among them).
+        per_device: processes of a pool that share a device.
         memory_gb: memory of one process; a pool starts no process that would not fit. On SLURM, what is asked for.
-        threads: CPU threads of one process; 0: a fair share.
+        threads: CPU threads of one job, whoever does it: the last digits of a head's weights depend on them.
         partition, account, qos, constraint: as SLURM calls them.
         time_limit_min: SLURM's time limit of one job, minutes.
         gpus: GPUs of one SLURM job.
@@ -60,7 +61,7 @@ class ExecutorConfig:
     devices: list[str] = field(default_factory=list)
     per_device: AtLeast1 = 1
     memory_gb: Annotated[float, Field(ge=0)] = 4.0
-    threads: NotNegative = 0
+    threads: NotNegative = 1
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -72,6 +73,9 @@ class ExecutorConfig:
     max_requeues: NotNegative = 10
     setup: list[str] = field(default_factory=list)
     slurm: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.threads = self.threads or 1  # files of earlier releases have 0
 
     @property
     def asks_for_gpus(self) -> bool:
@@ -201,7 +205,7 @@ class SweepConfig:
                 self.read_ahead_s,
                 self.feature_cache_conditions,
             )
-        except CacheError as error:
+        except RunError as error:
             raise SweepError(str(error)) from error
 
     @property

@@ -11,10 +11,9 @@ from pathlib import Path
 from robustdistiller.eval.results.files import Decision, decide, read_record, record_files
 from robustdistiller.eval.results.identity import condition_digest
 from robustdistiller.eval.results.record import Record, RecordError
-from robustdistiller.eval.run.cache.source_code import code_digest, upstream_code
-from robustdistiller.eval.run.dev_choice import Tried
+from robustdistiller.eval.run.run_info import code_digest, upstream_code
 from robustdistiller.eval.sweep.cells import Cell, Group, Head, System
-from robustdistiller.eval.sweep.choice import Choice, read_tried, tried_from, tried_of
+from robustdistiller.eval.sweep.choice import Choice, Tried, read_tried, tried_from, tried_of
 from robustdistiller.eval.sweep.engine import Job, Outcome
 
 

@@ -34,7 +34,7 @@ class Pool:
         workers: processes at most; 0: as many as devices, cores and memory allow.
         per_device: processes that share a device.
         memory_gb: memory that one process is expected to need; none is started that would not fit, but for the first.
-        threads: CPU threads of one process; 0: a fair share of the cores.
+        threads: CPU threads of one process.
         free_memory_gb: gives the memory that is free now.
         grace_s: seconds that a process has to end itself when it is stopped.
     """
@@ -47,7 +47,7 @@ class Pool:
         workers: int = 0,
         per_device: int = 1,
         memory_gb: float = 0.0,
-        threads: int = 0,
+        threads: int = 1,
         free_memory_gb: Callable[[], float] | None = None,
         grace_s: float = 60.0,
     ) -> None:
@@ -55,11 +55,11 @@ class Pool:
         self._free_gb = free_memory_gb or available_memory_gb
         cores = usable_cores()
         only_cpu = all(device == "cpu" for device in devices)
-        places = (workers or cores) if only_cpu else len(devices) * per_device
-        self.slots = min(workers or cores, places)
+        most = workers or max(1, cores // threads)
+        self.slots = most if only_cpu else min(most, len(devices) * per_device)
         if not workers and memory_gb:
             self.slots = max(1, min(self.slots, int(self._free_gb() // memory_gb)))
-        self._threads = threads or max(1, cores // self.slots)
+        self._threads = threads
         self._running: dict[Path, tuple[Job, subprocess.Popen, str]] = {}
 
     @property

@@ -31,8 +31,7 @@ class Check:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Raise what is wrong; otherwise what was loaded: digests of weights and source code, parameters."""
-        from robustdistiller.eval.run.cache.source_code import code_digest, source_files
-        from robustdistiller.eval.run.run_info import identify_weights
+        from robustdistiller.eval.run.run_info import code_digest, identify_weights, source_files
         from robustdistiller.upstream.contract import examine, open_upstream, require
         from robustdistiller.upstream.device import usable_device
 

@@ -13,7 +13,7 @@ import pytest
 
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import example_record
-from robustdistiller.eval.run.cache.source_code import code_digest
+from robustdistiller.eval.run.run_info import code_digest
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.sweep.engine import Job, Outcome

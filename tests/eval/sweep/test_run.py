@@ -16,7 +16,7 @@ import torch
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records, record_files
-from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import Sweep, SweepConfig, SweepError, TaskEntry, sweep

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from robustdistiller.eval.report.board import leaderboard
@@ -97,9 +98,14 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
 
 
 def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_never_was(sweep_file, tmp_path):
+    """And those of processes are those of this process, whose CPU threads are others."""
     few = {"steps": 60, "every": 2, "learning_rates": [1e-2], "upstreams": ["fbank"], "check_upstreams": False}
-    few["executor"] = {"kind": "pool", "workers": 1, "memory_gb": 0}
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 2)
     sweep(sweep_file("SID", out="whole", **few))
+    assert torch.get_num_threads() == before + 2
+    torch.set_num_threads(before)
+    few["executor"] = {"kind": "pool", "workers": 1, "memory_gb": 0}
     killed = sweep_file("SID", out="killed", **few)
     first = start(killed)
     wait_until(lambda: list((tmp_path / "killed").glob("heads/*/*/*/states-*.ckpt")), first)
