@@ -204,7 +204,7 @@ def _students(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
                 [
                     *(name, f"`{student.recipe}`", student.about, "; ".join(student.settings)),
                     ", ".join(str(run.seed) for run in mine),
-                    f"{np.mean([one['parameters']['student'] for one in notes]) / 1e6:.2f}",
+                    f"{np.mean([one['parameters']['student without prediction heads'] for one in notes]) / 1e6:.2f}",
                     f"{np.mean([one['audio_hours'] for one in notes]):.2f}",
                     f"{np.mean([run.job.outcome.wall_s for run in mine]) / 60:.1f}",
                     config["precision"],

@@ -31,6 +31,8 @@ from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, load_enco
 
 from .conftest import TEACHER
 
+PARAMETERS = "student without prediction heads"
+
 SHIPPED = load_plan(Path(distil.__file__).with_name("plan.yaml"))
 
 
@@ -60,6 +62,7 @@ def test_students_are_trained_once_and_measured(plan, materials, tmp_path):
     heard = [read_checkpoint(run.checkpoint).metadata["corruption"] for run in runs]
     assert heard[0] is None and heard[1] is not None
     for run in runs:
+        assert PARAMETERS in read_checkpoint(run.checkpoint).metadata["parameters"], "the page shows it"
         table = pd.read_csv(run.folder / "validation.csv")
         assert table.step.unique().tolist() == [2, 3] and table.probe_accuracy.notna().all()
         assert set(table.condition) == {"clean", "noise:snr_db=5", "reverb", "noise+reverb:snr_db=10"}
@@ -100,7 +103,7 @@ def runs(plan, materials):
             torch.manual_seed(place)
             metadata = {
                 "config": {"trainer": {"precision": "fp32"}},
-                "parameters": {"student": 1e6},
+                "parameters": {PARAMETERS: 1e6},
                 "audio_hours": 0.1,
             }
             save_checkpoint(run.checkpoint, SpeechEncoder(TEACHER), metadata)
