@@ -39,9 +39,11 @@ class Squeeze(nn.Module):
         """Means of the valid frames of ``x`` ``(batch, frames, dim)``; ``x`` itself where a convolution joins."""
         if self.conv is not None:
             return x
+        if self.drops_rest:
+            return self._cut(self._means(x), x.shape[1])
         inside = x.new_ones(1, x.shape[1]) if valid is None else valid.to(x.dtype)
         share = self._means(inside.unsqueeze(-1))
-        return self._cut(self._means(x) / share.clamp(min=1 / self.factor), x.shape[1])
+        return self._means(x) / share.clamp(min=1 / self.factor)
 
     def convolve(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """``x`` ``(batch, frames, dim)`` with its frames joined by the convolution, or as :meth:`pool` made it."""
