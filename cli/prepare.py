@@ -28,6 +28,7 @@ HELP = """
   robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
   robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
   robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
+  robustdistiller prepare mini exp/mini                       # the shipped speech, noise and rooms, and tasks of them
 
 Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
 nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
@@ -50,6 +51,8 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
     console = Console(quiet=as_json)
+    if task and task.lower() == "mini":
+        return _mini(folder or Path("prepared") / "mini", console)
     background = BACKGROUNDS.get(task.lower()) if task else None
     entry = tasks.get(task) if task and not background else None
     if show_list:
@@ -85,6 +88,18 @@ def prepare(
     when = ", when the files are made (the same command without --check)" if check and plan.steps else ""
     say(console, f"\nFor run_downstream.py -d {entry.code}{when}:\n  {plan.option()}")
     say(console, f"For the tasks of a sweep's file:\n  {plan.sweep_entry()}")
+    return 0
+
+
+def _mini(folder: Path, console: Console) -> int:
+    """Unpack the shipped corpus and say what its tasks are called."""
+    from robustdistiller import mini
+
+    corpus = mini.build(folder.expanduser(), progress=console.is_terminal)
+    say(console, f"In {corpus.root}: {', '.join(corpus.counts())}")
+    say(console, "For the tasks of a sweep's file, or robustdistiller evaluate MODEL --csv:")
+    for path in corpus.tasks.values():
+        say(console, f"  - {path}")
     return 0
 
 

@@ -295,7 +295,7 @@ def expand(sweep: SweepConfig, sources: Sources | None = None) -> list[Group]:
         drawn = {condition: described[condition] for condition in conditions}
         for system in systems:
             leader = None
-            for seed in sweep.seeds:
+            for seed in sweep.upstream_seeds.get(system.upstream.label, sweep.seeds):
                 for fold, config, rates in heads:
                     group = Group(sweep, system, task, fold, seed, config, rates, drawn, leader)
                     if leader is None and sweep.search == "once" and len(rates) > 1:
