@@ -28,12 +28,15 @@ _VERBOSE = typer.Option(
 )
 
 
-def command(help_text: str = "", *, log_level: int = logging.WARNING) -> Callable[[Callable[..., int | None]], Any]:
+def command(
+    help_text: str = "", *, log_level: int = logging.WARNING, keeps: str = ""
+) -> Callable[[Callable[..., int | None]], Any]:
     """Make a function a sub-command of ``robustdistiller``.
 
     Args:
         help_text: for ``--help``; paragraphs that begin with a backspace keep their lines. Default: the docstring.
         log_level: of this package's messages, without ``--verbose``.
+        keeps: of a command that goes on when it is typed again: what an interruption leaves, e.g. ``what is finished``.
     """
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -49,7 +52,7 @@ def command(help_text: str = "", *, log_level: int = logging.WARNING) -> Callabl
                 with warnings.catch_warnings():
                     if not verbose:  # what libraries say to one another's authors
                         warnings.filterwarnings("ignore", category=FutureWarning)
-                    status = run_command(program, lambda: function(**arguments))
+                    status = run_command(program, lambda: _said_what_stays(keeps, lambda: function(**arguments)))
             finally:  # a command may be called by a program that goes on
                 ours.setLevel(level)
             raise typer.Exit(status)
@@ -62,6 +65,15 @@ def command(help_text: str = "", *, log_level: int = logging.WARNING) -> Callabl
         return run
 
     return decorate
+
+
+def _said_what_stays(keeps: str, call: Callable[[], int | None]) -> int | None:
+    try:
+        return call()
+    except KeyboardInterrupt as stop:
+        if not keeps or str(stop):
+            raise
+        raise KeyboardInterrupt(f"stopped; {keeps} is kept: the same command goes on from here") from stop
 
 
 def folded(text: str) -> str:

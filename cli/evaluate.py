@@ -31,7 +31,7 @@ For several models, seeds or learning rates, or for a cluster: robustdistiller s
 """
 
 
-@command(HELP, log_level=logging.INFO)
+@command(HELP, log_level=logging.INFO, keeps="what is finished")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name, a path, org/name on the Hub, or an upstream of s3prl's.")],
     task: Annotated[list[str] | None, typer.Option(help="Task and folder of its data.", metavar="TASK=FOLDER")] = None,

@@ -47,7 +47,7 @@ Run it again to continue: what is there, and unchanged, is skipped. What cannot 
 """
 
 
-@command(HELP)
+@command(HELP, keeps="what is written")
 def extract(
     upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
     audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO")],
@@ -62,7 +62,8 @@ def extract(
 ) -> int:
     from robustdistiller.acoustics import audio_info, load_audio  # slow to import
     from robustdistiller.acoustics.audio.listing import name_recordings
-    from robustdistiller.eval.run.head_checkpoint import check_trained_on, find_head
+    from robustdistiller.eval.run.head_checkpoint import find_head
+    from robustdistiller.eval.run.head_note import HeadNote
     from robustdistiller.upstream import checkpoint_digest, resolve
     from robustdistiller.upstream.features.extraction import AudioReader
     from robustdistiller.upstream.features.extraction import extract as extract_features
@@ -71,7 +72,8 @@ def extract(
     checkpoint = resolve(upstream)
     if head is not None:
         head = find_head(head.expanduser())
-        check_trained_on(head, checkpoint_digest(checkpoint))
+        note, weights = HeadNote.read(head.parent) or HeadNote(), checkpoint_digest(checkpoint)
+        note.require_upstream({"name": "", "checkpoint": upstream, "weights": weights, "weights_of": "file"}, head)
     report = extract_features(
         *(checkpoint, recordings, out, AudioReader(audio_info, load_audio), layer, head),
         format_=format_,

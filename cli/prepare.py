@@ -39,7 +39,7 @@ Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run
 """
 
 
-@command(HELP)
+@command(HELP, keeps="what was fetched and made")
 def prepare(
     task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written,
 """
 
 
-@command(HELP)
+@command(HELP, keeps="what is finished")
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep's YAML file: upstreams, tasks, conditions, seeds, executor.")],
     dry_run: Annotated[
@@ -72,7 +73,8 @@ def sweep(
 
     # The stream itself, which stays the terminal's when a job in this process redirects standard output to its log.
     console = Console(file=sys.stdout)
-    planned = Sweep(load(file).with_policy(policy))
+    config = load(file)
+    planned = Sweep(config if policy is None else dataclasses.replace(config, policy=policy))
     for line in planned.lines():
         logger.info("%s", line)
     console.print(summary(planned), markup=False, highlight=False, soft_wrap=True)

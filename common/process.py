@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -119,6 +120,10 @@ def terminate_like_interrupt() -> Iterator[None]:
 
     A SIGHUP that is ignored (nohup) stays ignored.
     """
+
+    if threading.current_thread() is not threading.main_thread():  # to which alone signals are delivered
+        yield
+        return
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -139,7 +139,8 @@ def override(cls: type, values: Any, overrides: Iterable[str]) -> Any:
 @functools.cache
 def _adapter(cls: type) -> TypeAdapter:
     # A configuration given to a dataclass itself would not reach those within it.
-    return TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid", strict=True))
+    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    return TypeAdapter(tuple[cls], config=config)
 
 
 def _from_command_line(kind: Any, raw: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,32 +13,28 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.common.files import slug
+from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.eval import tasks as registry
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.conditions.suite import load_suites, suite_names
+from robustdistiller.eval.conditions.suite import suite_names
 from robustdistiller.eval.data import look, recipe_of, run
 from robustdistiller.eval.data.plan import MISSING
 from robustdistiller.eval.results.files import record_path
 from robustdistiller.eval.results.frame import read_frame
-from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.results.record import Record
-from robustdistiller.eval.run.cache import CachePlan
-from robustdistiller.eval.run.dev_choice import Tried, choose, describe
-from robustdistiller.eval.run.evaluate import evaluate_head
-from robustdistiller.eval.run.making import made_of
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.run.run_info import identify_weights
-from robustdistiller.eval.run.specs import HeadSpec, TrainedHead, Upstream
-from robustdistiller.eval.run.train import train_head
-from robustdistiller.eval.sweep.config import TaskEntry
+from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.sweep import ExecutorConfig, Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.tasks import Task
-from robustdistiller.upstream import checkpoint_digest
-from robustdistiller.upstream.pretrained.names import existing_path
+from robustdistiller.upstream.device import usable_device
+from robustdistiller.upstream.s3prl.entries import require_entry
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Results:
     """What was measured.
 
     Attributes:
-        records: one for each task, fold, seed and condition.
+        records: one for each task, seed, fold and condition.
         folder: of the files of records; `robustdistiller leaderboard` reads it.
     """
 
@@ -75,6 +72,7 @@ def evaluate(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     quick: bool | Quick = False,
     device: str = "auto",
+    threads: int = 1,
     label: str = "",
     sources: Sources | None = None,
     corruption_seed: int = 0,
@@ -83,8 +81,9 @@ def evaluate(
 ) -> Results:
     """Train heads on a frozen model by SUPERB's rules with s3prl, and score them on clean and corrupted audio.
 
-    What is finished in ``out`` is not done again, and a training that was stopped goes on exactly. A model in memory is
-    known by its weights: changed weights are another system, with heads of its own.
+    This is a sweep of one model in this process, see `eval.sweep.sweep`: what is finished in ``out`` is not done again,
+    a training that was stopped goes on exactly, and each job has its log in ``out/jobs``. A model in memory is known by
+    its weights: changed weights are another system, with heads of its own.
 
     Args:
         model: a registered name, a path, ``org/name[@revision]`` on the Hugging Face Hub, an upstream of s3prl's, or a
@@ -97,7 +96,7 @@ def evaluate(
             part of their keys, such as ``{"KS": {"speech_commands_root": ..., "speech_commands_test_root": ...}}``.
         csv: a task more: the classification of your own recordings, by a table with the columns ``path`` and ``label``,
             and if wanted ``speaker`` and ``split`` (see `eval.tasks.csv_task`).
-        out: folder of heads and records.
+        out: folder of heads and records; one call at a time works in it.
         seeds: of the heads' training.
         learning_rates: of the heads: each is tried, and the best on the development set is scored; by default the one
             of the task's configuration.
@@ -105,8 +104,9 @@ def evaluate(
             ``{"KS": {"runner.total_steps": 1000}}``.
         quick: look at a tenth of the data with few steps, under a label of its own; a `Quick` says how much.
         device: ``cpu``, ``cuda[:N]`` or ``auto``.
+        threads: of the CPU; the last digits of heads depend on them.
         label: name of the model in tables.
-        sources: noise, rooms, speech and music of the conditions; the shipped ones by default.
+        sources: noise, rooms, speech and music of the conditions; those of the suites, or the shipped ones, by default.
         corruption_seed: of what is drawn from them.
         features: where the model's features are kept between epochs; by default nowhere.
         policy: ``reuse``, ``rerun`` or ``show`` records that are there.
@@ -117,6 +117,7 @@ def evaluate(
     Raises:
         InstallationError: a package of a task is missing.
         FileNotFoundError, ValueError: model, data or sources are not there; one sentence.
+        RunFailed: a head or a score failed, after all others were made; the same call tries it again.
 
     Example:
         >>> import robustdistiller
@@ -129,9 +130,10 @@ def evaluate(
         ... )  # doctest: +SKIP
         >>> results.frame[["task", "condition", "metric", "value"]]  # doctest: +SKIP
     """
-    upstream = _upstream(model, label)
-    folder = Path(out).expanduser().absolute()
-    conditions, sources = _conditions(conditions, sources)
+    usable_device(device)
+    if isinstance(conditions, str):
+        raise ValueError(f"conditions: expected a list, found {conditions!r}")
+    suites = [one for one in conditions if one != "clean" and one in suite_names()]
     given = [*tasks, *([] if csv is None else [str(csv)])]
     chosen = [task if isinstance(task, Task) else registry.get(task) for task in given]
     if not chosen:
@@ -140,121 +142,82 @@ def evaluate(
         if not any(_is(task, name) for task in chosen):
             known = ", ".join(task.code for task in chosen)
             raise ValueError(f"data or settings of {name!r}, which is not among the tasks: {known}")
-    entries = [_entry(task, data or {}, overrides or {}, folder) for task in chosen]
-    heads = folder / "heads" / slug(upstream.label) / _weights_of(upstream)
-    base = {
-        "device": device,
-        "features": features or CachePlan(),
-        "quick": (quick if isinstance(quick, Quick) else Quick()) if quick else None,
-    }
-    records: list[Record] = []
+    root = Path(out).expanduser().absolute()
+    upstream = _upstream(model, label)
+    features = features or CachePlan()
+    config = SweepConfig(
+        out=str(root),
+        upstreams=[upstream],
+        tasks=[_task_entry(task, data or {}, overrides or {}, learning_rates, root) for task in chosen],
+        conditions=[one.label if isinstance(one, Condition) else one for one in conditions if one not in suites],
+        suites=suites,
+        seeds=list(seeds),
+        search="every",
+        corruption_seed=corruption_seed,
+        policy=policy,
+        device=device,
+        feature_cache=features.folder or "",
+        feature_cache_dtype=features.dtype,
+        feature_cache_gb=features.max_gb,
+        feature_cache_conditions=features.keep_conditions,
+        read_ahead_s=features.read_ahead_s,
+        quick=quick,
+        executor=ExecutorConfig(threads=threads),
+    )
     with _left_as_it_was(upstream.module):
-        for entry in entries:
-            for fold in entry.folds or [""]:
-                for seed in seeds:
-                    config, task = entry.compose(fold), entry.registry
-                    place = heads / slug("-".join(filter(None, (task.code, fold, f"seed{seed}"))))
-                    spec = HeadSpec(upstream, task, config, place, seed, **base)
-                    spec, selection = _chosen(spec, learning_rates)
-                    records += evaluate_head(
-                        spec,
-                        conditions,
-                        sources=sources,
-                        corruption_seed=corruption_seed,
-                        records=folder / "records",
-                        policy=policy,
-                        label=upstream.label,
-                        selection=selection,
-                    )
-    return Results(records, folder / "records")
-
-
-def _chosen(spec: HeadSpec, rates: Sequence[float] | None) -> tuple[HeadSpec, dict[str, Any] | None]:
-    """The head that is best on the development set, and how it was chosen where there were several."""
-    if not spec.task.trainable:
-        return dataclasses.replace(spec, folder=spec.folder / "untrained"), None
-    rates = rates or [spec.config["optimizer"]["lr"]]
-    tried: dict[Tried, HeadSpec] = {}
-    for rate in rates:
-        config = {**spec.config, "optimizer": {**spec.config["optimizer"], "lr": rate}}
-        one = dataclasses.replace(spec, config=config)
-        other = made_digest(**made_of(one))[:8]  # heads of other settings or labels have other folders
-        one = dataclasses.replace(one, folder=spec.folder / f"lr{rate:g}-{other}")
-        head: TrainedHead = train_head(one)
-        tried[Tried(rate, head.dev_score, head.step)] = one
-    if len(tried) == 1:
-        return next(iter(tried.values())), None
-    best = choose(tried, spec.task.dev_metric.higher_is_better)
-    if best is None:
-        raise ValueError(f"{spec.task.code}: no head has a score on the development set; give one learning rate")
-    return tried[best], describe(spec.task, tried, best)
+        found = Sweep(config, say=logger.info, sources=sources).run()
+    if found.failures:
+        raise RunFailed("; ".join(found.failures))
+    return Results(found.records, root / "records")
 
 
 def _upstream(model: str | Path | nn.Module | Upstream, label: str) -> Upstream:
-    if isinstance(model, Upstream):
-        found = model
-    elif isinstance(model, nn.Module):
-        name = type(model).__name__
-        if not hasattr(model, "get_downsample_rates"):
-            raise ValueError(f"{name} has no get_downsample_rates(key), which says how many samples make a frame")
-        found = Upstream(name, module=model)
-    else:
-        found = Upstream(str(model))
-    return dataclasses.replace(found, label=label or found.label or Path(found.checkpoint or found.name).stem)
-
-
-def _weights_of(upstream: Upstream) -> str:
-    """What tells models of one label apart on disk."""
-    if upstream.module is not None:
-        return identify_weights(upstream.module, None)[0][:12]
-    path = existing_path(upstream.checkpoint) if upstream.checkpoint else None
-    known = path is not None and (path.is_file() or (path / "config.json").is_file())
-    return checkpoint_digest(path)[:12] if known else slug(upstream.checkpoint or upstream.name)
-
-
-def _conditions(
-    given: Sequence[str | Condition], sources: Sources | None
-) -> tuple[list[str | Condition], Sources | None]:
-    """The conditions, those of suites in the place of their names, and the suites' sources unless others are given."""
-    if isinstance(given, str):
-        raise ValueError(f"conditions: expected a list, found {given!r}")
-    suites = [one for one in given if one != "clean" and one in suite_names()]
-    if not suites:
-        return list(given), sources
-    suite = load_suites(suites)
-    return [*(one for one in given if one not in suites), *suite.conditions], sources or suite.sources
+    if isinstance(model, nn.Module):
+        model = Upstream(type(model).__name__, module=model)
+    elif not isinstance(model, Upstream):
+        model = Upstream(str(model))
+    if model.module is None:
+        require_entry(model.name)
+    return dataclasses.replace(model, label=label or model.label)
 
 
 def _is(task: Task, name: str) -> bool:
     return name.lower() in (task.code.lower(), task.downstream)
 
 
-def _entry(task: Task, data: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path) -> TaskEntry:
+def _task_entry(
+    task: Task,
+    data: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    learning_rates: Sequence[float] | None,
+    root: Path,
+) -> TaskEntry:
     """A task with its data and settings."""
     where = next((value for name, value in data.items() if _is(task, name)), {})
     if not isinstance(where, Mapping):
-        where = _found(task, Path(where), folder)
+        where = _found(task, Path(where), root)
+    where = {key: [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
+             for key, value in where.items()}  # fmt: skip
     settings = next((value for name, value in overrides.items() if _is(task, name)), {})
-    return TaskEntry(task, data={key: _plain(value) for key, value in where.items()}, override=dict(settings))
+    entry = TaskEntry(task, data=where, override=dict(settings))
+    if task.trainable:
+        entry.learning_rates = list(learning_rates or [entry.compose()["optimizer"]["lr"]])
+    return entry
 
 
-def _found(task: Task, root: Path, folder: Path) -> Mapping[str, Any]:
+def _found(task: Task, given: Path, root: Path) -> Mapping[str, Any]:
     """The data of a task below its folder."""
     if len(task.roots) == 1:
-        return {task.roots[0].key.rsplit(".", 1)[-1]: root}
-    plan = look(task, {next(iter(recipe_of(task).inputs)): [root]}, folder / "prepared" / task.code)
+        return {task.roots[0].key.rsplit(".", 1)[-1]: given}
+    plan = look(task, {next(iter(recipe_of(task).inputs)): [given]}, root / "prepared" / task.code)
     if not plan.ok:
         lacking = next(one for one in plan.findings if one.state == MISSING)
         raise FileNotFoundError(
             f"{task.code}: {lacking.what}: expected {lacking.expected}, found {lacking.found}; "
-            f"`robustdistiller prepare {task.code} {root}` says what else is missing"
+            f"`robustdistiller prepare {task.code} {given}` says what else is missing"
         )
     run(plan)
     return plan.settings
-
-
-def _plain(value: Any) -> Any:
-    return [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
 
 
 @contextmanager

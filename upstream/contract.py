@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustdistiller.common.names import did_you_mean
 from robustdistiller.upstream import CheckpointError
-from robustdistiller.upstream.s3prl import bridge
-from robustdistiller.upstream.s3prl.entries import find_checkpoint, register
+from robustdistiller.upstream.s3prl.entries import find_checkpoint, require_entry
 
 SAMPLE_RATE_HZ = 16000
 LONG_SAMPLES, SHORT_SAMPLES, SHORTEST_SAMPLES = 16000, 9600, 800
@@ -37,10 +35,6 @@ class Finding:
         ok: it is as it should be.
         found: what was found, and where it is wrong what was expected.
         required: heads cannot be trained without it; otherwise it is advice.
-
-    Example:
-        >>> Finding("rate", True, "one frame per 320 samples").ok
-        True
     """
 
     name: str
@@ -75,32 +69,18 @@ def check_upstream(
 
 
 def open_upstream(name: str, checkpoint: str | None = None, options: str | None = None) -> Any:
-    """Load an upstream as s3prl does.
-
-    Args:
-        name: entry of s3prl's hub, ours included (``-u``).
-        checkpoint: what its ``-k`` is given.
-        options: what its ``-g`` is given.
+    """Load an upstream as s3prl does; the arguments are those of `check_upstream`.
 
     Raises:
         ContractError: there is no such entry (the nearest are given), or it does not load.
-
-    Example:
-        >>> open_upstream("robustdistiller_mimi")
-        Traceback (most recent call last):
-        robustdistiller.upstream.contract.ContractError: s3prl's hub has no upstream 'robustdistiller_mimi'; did you \
-mean 'robustdistiller_mini'...
     """
-    bridge.install()
-    from s3prl import hub
-
-    register()
-    if not hasattr(hub, name):
-        raise ContractError(f"s3prl's hub has no upstream {name!r}{did_you_mean(name, dir(hub), most=3)}")
     try:
+        require_entry(name)
         find_checkpoint(name, checkpoint)
     except (FileNotFoundError, ValueError) as error:
         raise ContractError(str(error)) from error
+    from s3prl import hub
+
     try:
         return getattr(hub, name)(ckpt=checkpoint, model_config=options, refresh=False)
     except (Exception, SystemExit) as error:  # of whatever kind: the upstream is anybody's code
@@ -109,17 +89,7 @@ mean 'robustdistiller_mini'...
 
 
 def examine(upstream: Any, device: str = "cpu") -> list[Finding]:
-    """The same for an upstream that is loaded.
-
-    Example:
-        >>> class Wrong(torch.nn.Module):
-        ...     def get_downsample_rates(self, key):
-        ...         return 320
-        ...     def forward(self, waveforms):
-        ...         return {"hidden_states": [waveforms]}
-        >>> examine(Wrong())[-1].found
-        'hidden_states[0] is a list; expected a floating-point tensor (batch, frames, features)'
-    """
+    """The same for an upstream that is loaded."""
     if not isinstance(upstream, torch.nn.Module):
         return [Finding("type", False, f"the upstream is a {type(upstream).__name__}; expected a torch.nn.Module")]
     try:
@@ -150,12 +120,6 @@ def require(findings: Sequence[Finding]) -> None:
 
     Raises:
         ContractError: naming what breaks.
-
-    Example:
-        >>> require([Finding("rate", True, "one frame per 320 samples")])
-        >>> require([Finding("50 ms", False, "no frame")])
-        Traceback (most recent call last):
-        robustdistiller.upstream.contract.ContractError: the upstream breaks the contract (50 ms): no frame
     """
     broken = [finding for finding in findings if not finding.ok and finding.required]
     if broken:

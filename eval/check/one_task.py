@@ -33,31 +33,8 @@ ROUNDED = 1e-2
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to run.
-
-    Attributes:
-        task: its code.
-        upstream: entry of s3prl's hub (``-u``).
-        checkpoint: ``-k``.
-        options: ``-g``.
-        steps: training steps of the head.
-        device: such as ``"cpu"``.
-        folder: for data, heads and records.
-    """
-
-    task: str
-    upstream: str
-    checkpoint: str | None
-    options: str | None
-    steps: int
-    device: str
-    folder: str
-
-
-@dataclass(frozen=True)
 class Run:
-    """What one of the three found.
+    """What one of the three runs found.
 
     Attributes:
         scores: metric to value, in the units of records.
@@ -76,14 +53,27 @@ class Trial:
     """The three runs of a task on the same toy corpus.
 
     Args:
-        job: what to run.
+        task: its code.
+        upstream, checkpoint, options: as s3prl takes them: ``-u``, ``-k``, ``-g``.
+        steps: training steps of the head.
+        device: such as ``"cpu"``.
+        folder: for data, heads and records.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.folder, self.task = job, Path(job.folder), tasks.get(job.task)
-        keys = ("total_steps", "eval_step", "save_step", "log_step")
-        steps = {f"config.runner.{key}": job.steps for key in keys} if self.task.trainable else {}
-        self.settings = {**toy_corpora.build(job.task, self.folder / "data"), **steps}
+    def __init__(
+        self,
+        task: str,
+        upstream: str,
+        checkpoint: str | None,
+        options: str | None,
+        steps: int,
+        device: str,
+        folder: str,
+    ) -> None:
+        self.task, self.folder, self.device = tasks.get(task), Path(folder), device
+        self.upstream = {"-u": upstream, "-k": checkpoint, "-g": options}
+        keys = ("total_steps", "eval_step", "save_step", "log_step") if self.task.trainable else ()
+        self.settings = toy_corpora.build(task, self.folder / "data") | {f"config.runner.{key}": steps for key in keys}
         self.split = self.task.splits[0]
 
     def stock(self) -> Run:
@@ -101,7 +91,7 @@ class Trial:
             write(writer, tag, value, *arguments, **options)
 
         def run(arguments: Sequence[str]) -> None:
-            sys.argv = ["run_downstream.py", *arguments, "--device", self.job.device]
+            sys.argv = ["run_downstream.py", *arguments, "--device", self.device]
             run_downstream.main()
 
         SummaryWriter.add_scalar = keep
@@ -122,7 +112,7 @@ class Trial:
 
         def run(arguments: Sequence[str]) -> None:
             conditions = ["--condition", "clean", "--condition", CORRUPTED] if "evaluate" in arguments else []
-            launch([*arguments, *features, *conditions, "--device", self.job.device])
+            launch([*arguments, *features, *conditions, "--device", self.device])
 
         head = self._train_and_evaluate(run, self.folder / name, self.task.code)
         records = {record.condition: record for record in read_records(self.folder / name / "records")}
@@ -135,10 +125,9 @@ class Trial:
         return Run(scores, head, self._output(name), cached), corrupted
 
     def _train_and_evaluate(self, run: Any, folder: Path, downstream: str) -> Path | None:
-        new = ["-u", self.job.upstream, "-d", downstream, "-c", str(write_config(self.task, folder))]
+        new = ["-d", downstream, "-c", str(write_config(self.task, folder))]
         new += ["-p", str(folder), "-o", toy_corpora.as_option(self.settings)]
-        for option, value in (("-k", self.job.checkpoint), ("-g", self.job.options)):
-            new += [option, value] if value else []
+        new += [part for option, value in self.upstream.items() if value for part in (option, value)]
         if not self.task.trainable:
             run(["-m", "evaluate", "-t", self.split, *new])
             return None
@@ -153,12 +142,7 @@ class Trial:
 
 
 def differences(one: Run, other: Run, tolerance: float) -> list[str]:
-    """In what two runs differ by more than a tolerance, relative; of scores, of the answers, of the head's weights.
-
-    Example:
-        >>> differences(Run({"accuracy": 50.0}, None), Run({"accuracy": 75.0}, None), 1e-6)
-        ['accuracy 50 and 75']
-    """
+    """In what two runs differ by more than a tolerance, relative; of scores, of the answers, of the head's weights."""
     found = [
         f"{name} {value:.6g} and {other.scores[name]:.6g}"
         for name, value in one.scores.items()
@@ -200,15 +184,14 @@ def examine(given: Mapping[str, Any]) -> dict[str, Any]:
     """Run all three and compare.
 
     Args:
-        given: fields of a :class:`Job`.
+        given: arguments of `Trial`.
 
     Returns:
-        Fields of :class:`~robustdistiller.eval.check.run.TaskCheck`.
+        Fields of `run.TaskCheck`.
     """
-    job = Job(**given)
-    trial = Trial(job)
+    trial = Trial(**given)
     found: dict[str, Any] = {"scores": {}}
-    tolerance = SAME if job.device == "cpu" else ROUNDED
+    tolerance = SAME if trial.device == "cpu" else ROUNDED
     step = "s3prl's own runner"
     try:
         stock = trial.stock()
@@ -219,7 +202,7 @@ def examine(given: Mapping[str, Any]) -> dict[str, Any]:
         if corrupted.status != "ok":
             return {**found, "status": "failed", "why": f"{CORRUPTED}: {corrupted.reason}"}
         step = "with the feature cache"
-        cached, _ = trial.here("cached", Path(job.folder) / "features")
+        cached, _ = trial.here("cached", trial.folder / "features")
         found["scores"]["cached"] = dict(cached.scores)
     except (Exception, SystemExit) as error:  # of whatever kind: the upstream is anybody's code
         logging.getLogger(__name__).exception("%s", step)

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.common.process import ProcessDied, call_apart, usable_cores
+from robustdistiller.common.process import ProcessDied, call_apart
 from robustdistiller.eval import tasks
-from robustdistiller.eval.check.one_task import Job
 from robustdistiller.eval.check.toy_corpora import BUILDERS
 from robustdistiller.eval.tasks.needs import look_at
 from robustdistiller.upstream.contract import Finding, check_upstream
@@ -109,8 +108,8 @@ def check_on_tasks(
         return found
 
     def examine(code: str) -> TaskCheck:
-        job = Job(code, upstream, checkpoint, options, steps, device, str(folder.resolve() / code))
-        result = _examine(job, threads=max(1, usable_cores() // jobs))
+        given = {"upstream": upstream, "checkpoint": checkpoint, "options": options, "steps": steps, "device": device}
+        result = _examine(code, folder.resolve() / code, given)
         on_result(result)
         return result
 
@@ -122,18 +121,19 @@ def check_on_tasks(
             raise
 
 
-def _examine(job: Job, threads: int) -> TaskCheck:
-    needs = look_at(tasks.get(job.task))
+def _examine(code: str, folder: Path, given: Mapping[str, Any]) -> TaskCheck:
+    needs = look_at(tasks.get(code))
     if needs.missing:
         why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
-        return TaskCheck(job.task, "skipped", why)
-    folder, started = Path(job.folder), time.monotonic()
+        return TaskCheck(code, "skipped", why)
+    started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
-    environment = {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     one_task = "robustdistiller.eval.check.one_task:examine"
     try:
-        answer = call_apart(one_task, asdict(job), environment=environment, timeout_s=HANGS_S, log=log)
+        given = {**given, "task": code, "folder": str(folder)}
+        answer = call_apart(one_task, given, environment=environment, timeout_s=HANGS_S, log=log)
     except ProcessDied as error:
         answer = {"status": "failed", "why": f"{error}; see {log}"}
-    return TaskCheck(job.task, **answer, duration_s=round(time.monotonic() - started, 1))
+    return TaskCheck(code, **answer, duration_s=round(time.monotonic() - started, 1))

@@ -18,19 +18,7 @@ MARK = "#test"  # behind the file's suffix, where s3prl cuts names off
 
 
 class TrialSides(Dataset):
-    """s3prl's ``SpeakerVerifi_test`` with the files of each side apart: trials are ``[label, enrolment, marked test]``.
-
-    Example:
-        >>> files = ["a.wav", "b.wav"]
-        >>> class Stock(list):
-        ...     dataset, pair_table = files, [["1", "a.wav", "b.wav"], ["0", "b.wav", "a.wav"]]
-        ...     collate_fn = None
-        >>> sides = TrialSides(Stock((np.zeros(4), name) for name in files))
-        >>> [name for _, name in (sides[i] for i in range(len(sides)))]
-        ['a.wav', 'b.wav', 'a.wav#test', 'b.wav#test']
-        >>> sides.pair_table[0]
-        ['1', 'a.wav', 'b.wav#test']
-    """
+    """s3prl's ``SpeakerVerifi_test`` with the files of each side apart; trials are of enrolment and marked test."""
 
     def __init__(self, stock: Any) -> None:
         self.stock = stock

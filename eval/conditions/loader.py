@@ -135,14 +135,6 @@ class ConditionLoader:
         drawn: utterance id to its number of samples, the drawn parameters, and the digest of the corrupted audio.
         recordings: names of the items handed out, for tasks whose expert does not keep them itself (diarization,
             enhancement and separation).
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> samples = [(np.ones(8, np.float32), 0, f"utt-{i}") for i in range(3)]
-        >>> loader = DataLoader(samples, batch_size=2, collate_fn=lambda samples: zip(*samples))
-        >>> view = ConditionLoader(loader, Corruptor("noise:snr_db=5,noise=white"), tasks.get("IC"))
-        >>> [len(waveforms) for waveforms, *_ in view], view.items_scored, len(view.drawn)
-        ([2, 1], 3, 3)
     """
 
     def __init__(

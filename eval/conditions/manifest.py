@@ -56,15 +56,6 @@ class Manifest:
         files: ``(kind, recording)`` to its position and the SHA-256 of its file.
         utterances: id to ``{"num_samples": ..., "audio": ..., **Corruptor.draw(...)}``.
         versions: package to version; empty in manifests of the first format.
-
-    Example:
-        >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white")
-        >>> corruptor = Corruptor("noise:snr_db=5,noise=white")
-        >>> manifest.utterances["utt-1"] = {"num_samples": 8, **corruptor.draw("utt-1", 8)}
-        >>> import tempfile
-        >>> path = manifest.save(Path(tempfile.mkdtemp()) / "white.jsonl.gz")
-        >>> Manifest.load(path) == manifest, Manifest.load(path).digest == manifest.digest
-        (True, True)
     """
 
     task: str

@@ -28,14 +28,6 @@ class ReplayedCorruptor(Corruptor):
     Raises:
         ManifestError: the condition is another one, or a recording is missing here or differs from the one the
             manifest was made with; the first such file is named.
-
-    Example:
-        >>> live = Corruptor("noise:snr_db=5,noise=white", seed=3)
-        >>> drawn = {"utt-1": {"num_samples": 8, **live.draw("utt-1", 8)}}
-        >>> manifest = Manifest("IC", "test", "noise:snr_db=5,noise=white", utterances=drawn)
-        >>> replayed = ReplayedCorruptor(manifest, Corruptor("noise:snr_db=5,noise=white", seed=4))
-        >>> replayed.draw("utt-1", 8) == live.draw("utt-1", 8)
-        True
     """
 
     def __init__(self, manifest: Manifest, live: Corruptor, origin: str | Path = "the manifest") -> None:

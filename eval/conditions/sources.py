@@ -81,11 +81,6 @@ class Sources:
 
         Args:
             given: kind to ``PATH[,OPTIONS]`` or, for a source the suite has by name, ``NAME=PATH[,OPTIONS]``.
-
-        Example:
-            >>> sources = Sources(named={"noise": {"chime": SourceSpec(kind="chime")}})
-            >>> sources.with_given({"noise": ["chime=/data/backgrounds"]}).named["noise"]["chime"].title
-            'backgrounds'
         """
         named: dict[str, dict[str, SourceSpec]] = defaultdict(dict)
         unnamed: dict[str, tuple[SourceSpec, ...]] = defaultdict(tuple)
@@ -104,11 +99,6 @@ class Sources:
             FileNotFoundError: a source does not exist or holds no audio.
             ValueError: no room has the wanted reverberation time; a source of a suite was left to the user, who has
                 not given it.
-
-        Example:
-            >>> found = Sources().corruptors([Condition.parse("clean"), Condition.parse("noise:snr_db=5,noise=white")])
-            >>> [corruptor is None for corruptor in found.values()]
-            [True, False]
         """
         conditions = list(dict.fromkeys(conditions))
         self._refuse_missing(conditions)

@@ -11,7 +11,8 @@ A suite is a YAML file::
 `conditions` lists one-line forms, or names of suites that are put in whole; without it, those of `base` are taken.
 `noise`, `rir` and `speech` are a path, a mapping (see `acoustics.SourceSpec`), a list of these, or, to have several at
 once, a mapping of names that conditions use: ``noise: {street: /data/street}`` and ``noise:snr_db=5,noise=street``.
-`corpora` says which part of a corpus is used wherever one of its kind is given.
+`corpora` says which part of a corpus is used wherever one of its kind is given. `about` and `source` are for who reads
+the file.
 """
 
 from __future__ import annotations
@@ -43,34 +44,14 @@ class SuiteError(ValueError):
 
 @dataclass(frozen=True)
 class Suite:
-    """Test conditions and their sources.
+    """Test conditions, in the order they are evaluated, and what they draw from."""
 
-    Attributes:
-        name: of the file, without its suffix.
-        about: one sentence.
-        source: where it comes from.
-        conditions: in the order they are evaluated.
-        sources: what they draw from.
-
-    Example:
-        >>> load_suite("robustdistiller").conditions[1].get("snr_db").low
-        20.0
-    """
-
-    name: str
-    about: str = ""
-    source: str = ""
     conditions: tuple[Condition, ...] = ()
     sources: Sources = field(default_factory=Sources)
 
 
 def suite_names() -> list[str]:
-    """The shipped suites.
-
-    Example:
-        >>> suite_names()
-        ['clean', 'correlation', 'line', 'robustdistiller', 'srb']
-    """
+    """The shipped suites."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -100,7 +81,7 @@ def load_suites(names: Iterable[str | Path]) -> Suite:
     suites = [load_suite(name) for name in names]
     conditions = tuple(dict.fromkeys(condition for suite in suites for condition in suite.conditions))
     sources = functools.reduce(Sources.over, (suite.sources for suite in suites), Sources())
-    return Suite(" + ".join(suite.name for suite in suites), conditions=conditions, sources=sources)
+    return Suite(conditions, sources)
 
 
 def _folder() -> Path:
@@ -141,7 +122,7 @@ def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
     if not isinstance(values, Mapping):
         raise SuiteError(f"suite {path} must be a mapping with conditions, found {type(values).__name__}")
     refuse_unknown(values, _KEYS, "key", "the suite")
-    base = _load(str(values["base"]), path.parent, above) if values.get("base") else Suite("")
+    base = _load(str(values["base"]), path.parent, above) if values.get("base") else Suite()
     sources, conditions = _sources(values, path).over(base.sources), list(base.conditions)
     if "conditions" in values:
         entries = values["conditions"]
@@ -157,8 +138,7 @@ def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
                 conditions.append(Condition.parse(entry))
     if not conditions:
         raise SuiteError(f"suite {path} has no conditions; expected conditions: [clean, noise:snr_db=5, ...] or a base")
-    texts = {key: str(values.get(key) or getattr(base, key)) for key in ("about", "source")}
-    return Suite(path.stem, conditions=tuple(dict.fromkeys(conditions)), sources=sources, **texts)
+    return Suite(tuple(dict.fromkeys(conditions)), sources)
 
 
 def _sources(values: Mapping[str, Any], path: Path) -> Sources:

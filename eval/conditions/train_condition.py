@@ -67,11 +67,6 @@ class TrainingPlan:
         sources: description of the sources of each condition, as in records.
         seed: of the draws.
         task: the task's registry entry.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> TrainingPlan({Condition(): None, Condition("reverb"): None}, {}, 0, tasks.get("IC")).name
-        'clean | reverb'
     """
 
     corruptors: Mapping[Condition, Corruptor | None]

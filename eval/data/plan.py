@@ -192,15 +192,7 @@ class Plan:
         return {root.key: self.settings[root.key] for root in self.task.roots if root.key in self.settings}
 
     def option(self) -> str:
-        """The ``-o`` that run_downstream.py needs, quoted for a shell.
-
-        Example:
-            >>> from robustdistiller.eval import tasks
-            >>> plan = Plan(tasks.get("IC"), Path("out"))
-            >>> plan.set("file_path", Path("/data/fluent"))
-            >>> plan.option()
-            '-o "config.downstream_expert.datarc.file_path=\\'/data/fluent\\'"'
-        """
+        """The ``-o`` that run_downstream.py needs, quoted for a shell."""
         text = ",,".join(f"{key}={value!r}" for key, value in self._ordered().items())
         return f'-o "{text}"' if not set(text) & set('"$`\\') else f"-o {shlex.quote(text)}"
 

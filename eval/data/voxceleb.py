@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.build import link
 from robustdistiller.eval.data.checks import audio_below, find, locate, not_there, read_lines
 from robustdistiller.eval.data.plan import MISSING, OK, Plan, Recipe, Roots
@@ -17,7 +15,6 @@ from robustdistiller.eval.tasks.corpora import VOXCELEB1
 
 SPLIT_LISTS = ("iden_split.txt", "veri_test_class.txt")
 TRIAL_LISTS = ("voxceleb1_test_v2.txt", "veri_test.txt")
-DEV_SPEAKERS, DEV_TRIALS, _SEED = 40, 20_000, 0
 _FIRST, _LAST = 10_001, 11_251
 _TREE = "{dev,test}/wav/idXXXXX/VIDEO/NNNNN.wav"
 _SPLIT_FORM, _TRIAL_FORM = "1|2|3 idXXXXX/VIDEO/NNNNN.wav", "1|0 PATH PATH"
@@ -34,7 +31,6 @@ def _plan_sid(plan: Plan, roots: Roots) -> None:
 
 
 def _plan_asv(plan: Plan, roots: Roots) -> None:
-    """The tree, the official trials, and a list of trials among training speakers, which s3prl opens."""
     trials = _find_list(plan, roots, "test_meta_data", TRIAL_LISTS, _TRIAL_FORM)
     dev, test = _find_tree(plan, roots["file_path"][0])
     fix = "take the official list"
@@ -49,17 +45,9 @@ def _plan_asv(plan: Plan, roots: Roots) -> None:
     held_out = {path.split("/")[0] for path in compared}
     _link(plan, dev, test, held_out)
     speakers = [name for name in _speakers(dev) if dev != test or name not in held_out]
-    if roots.get("dev_meta_data"):
-        dev_trials = roots["dev_meta_data"][0]
-        state = OK if dev_trials.is_file() else MISSING
-        plan.note("dev trials", f"lines '{_TRIAL_FORM}'", str(dev_trials), state)
-        plan.set("dev_meta_data", dev_trials)
-    elif len(speakers) < 2:
+    if len(speakers) < 2:
         plan.note("dev speakers", "two or more", f"{len(speakers)}", MISSING, "unpack vox1_dev_wav.zip")
-    else:
-        stamp, make = f"{dev.absolute()} {len(speakers)} speakers", partial(write_trials, dev, speakers)
-        expected = "any: s3prl opens them, and scores none"
-        plan.set("dev_meta_data", plan.add("dev_trials.txt", "dev trials", expected, make, DEV_TRIALS, stamp))
+    plan.set("dev_meta_data", trials)  # s3prl opens a list of dev trials, and scores none
 
 
 def _find_list(plan: Plan, roots: Roots, name: str, usual: tuple[str, ...], form: str) -> Path | None:
@@ -81,7 +69,9 @@ def _find_tree(plan: Plan, given: Path) -> tuple[Path, Path]:
     """Where the audio of dev and test is; the same folder for both where they were unpacked into one."""
     found = [(folder, parts) for parts in TREES if (folder := locate(given, *(f"{part}/id*" for part in parts)))]
     fix = "unpack vox1_dev_wav.zip in dev/ and vox1_test_wav.zip in test/; each holds a folder wav"
-    folder, parts = found[0] if found else (find(plan, given, ["dev/wav/id*"], _TREE, fix), TREES[0])
+    if not found:
+        find(plan, given, ["dev/wav/id*"], _TREE, fix)  # says that it is not there
+    folder, parts = found[0]
     counts = [len(audio_below(folder / part, ".wav")) for part in dict.fromkeys(parts)]
     official = VOXCELEB1.counts
     if len(counts) == 1:
@@ -141,24 +131,6 @@ def _look_at_split(plan: Plan, dev: Path, test: Path, file: Path) -> None:
         plan.listed(f"audio of part {part}", not_there(test, not_there(dev, paths)), len(paths))
 
 
-def write_trials(folder: Path, speakers: Sequence[str], result: Path, bar: tqdm) -> None:
-    """Write pairs of utterances of training speakers, half of them of one speaker, always the same ones.
-
-    A line is ``1 PATH PATH`` for one speaker, ``0 PATH PATH`` for two.
-    """
-    generator = random.Random(_SEED)
-    chosen = sorted(generator.sample(sorted(speakers), min(DEV_SPEAKERS, len(speakers))))
-    files = {speaker: [f"{speaker}/{name}" for name in audio_below(folder / speaker, ".wav")] for speaker in chosen}
-    chosen = [speaker for speaker in chosen if files[speaker]]
-    lines = []
-    for number in range(DEV_TRIALS):
-        same = number % 2 == 0
-        first, second = [generator.choice(chosen)] * 2 if same else generator.sample(chosen, 2)
-        lines.append(f"{int(same)} {generator.choice(files[first])} {generator.choice(files[second])}\n")
-        bar.update()
-    write_text(result, "".join(lines))
-
-
 SID = Recipe(
     {
         "file_path": f"VoxCeleb1: {_TREE}",
@@ -170,7 +142,6 @@ ASV = Recipe(
     {
         "file_path": f"VoxCeleb1: {_TREE}",
         "test_meta_data": f"the official trials, {TRIAL_LISTS[0]}; default: in the folder",
-        "dev_meta_data": "trials among training speakers; default: drawn",
     },
     _plan_asv,
 )

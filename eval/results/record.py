@@ -110,7 +110,7 @@ class Record:
         outcomes: where the results of the single items are; None where there are none.
         feature_cache: where the head was given kept features, which: of ``training`` and ``evaluation``, e.g.
             ``means float32``, exact but for rounding, or ``frames float16``.
-        selection: how the head was chosen on the development set (see `eval.run.dev_choice`); None for a head that
+        selection: how the head was chosen on the development set (see `eval.sweep.choice`); None for a head that
             was trained with one learning rate, by hand.
         non_standard: in what the run differs from the benchmark's rules (see `eval.tasks.rules`), one phrase each;
             empty for a standard run, None when not known.

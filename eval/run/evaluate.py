@@ -9,11 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from robustdistiller.acoustics import Condition, Corruptor
-from robustdistiller.eval.conditions.manifest import (
-    Manifest,
-    ManifestError,
-    condition_of,
-)
+from robustdistiller.eval.conditions.manifest import Manifest, ManifestError, condition_of
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.record import Record
@@ -23,14 +19,14 @@ from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.making import require_own
 from robustdistiller.eval.run.s3prl_main import run_s3prl
-from robustdistiller.eval.run.specs import HeadSpec, TrainedHead
+from robustdistiller.eval.run.specs import HeadSpec
 from robustdistiller.upstream.s3prl.entries import register
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate_head(
-    head: HeadSpec | TrainedHead | str | Path,
+    head: HeadSpec,
     conditions: Iterable[Condition | str] = ("clean",),
     *,
     checkpoint: str | Path | None = "best",
@@ -48,10 +44,10 @@ def evaluate_head(
     """Evaluate a head under each condition; what has a record already is evaluated again only where asked for.
 
     Args:
-        head: the head, or where one lies: its folder or checkpoint.
+        head: the head.
         conditions: of the test audio, in their one-line form or parsed.
-        checkpoint: of a `HeadSpec`: ``best``, the best of its folder, which must be its own; a file; or None, the head
-            without any training.
+        checkpoint: ``best``, the best of its folder, which must be its own; a file; or None, the head without any
+            training.
         split: of the task; its first test split by default.
         sources: noise, rooms, speech and music of the conditions; the shipped ones by default.
         corruption_seed: of the draws.
@@ -72,7 +68,12 @@ def evaluate_head(
     """
     register()
     sources = sources or Sources()
-    spec, checkpoint = _resolved(head, checkpoint)
+    if checkpoint == "best":
+        checkpoint = None
+        if head.task is None or head.task.trainable:
+            require_own(head)
+            checkpoint = find_head(head.folder)
+    spec, checkpoint = head.with_own_vocabularies(), None if checkpoint is None else Path(checkpoint)
     spec.check()
     task = spec.task
     split = split or (task.splits[0] if task else "test")
@@ -82,7 +83,6 @@ def evaluate_head(
         note.selection = dict(selection)
     corruptors = _corruptors(spec, conditions, sources, corruption_seed, manifests)
     evaluation = Evaluation(
-        task=task,
         note=note,
         corruptors=corruptors,
         sources=sources,
@@ -92,7 +92,6 @@ def evaluate_head(
         label=label or spec.upstream.label,
         examples=examples or AudioExamples(),
         save_manifests=Path(save_manifests) if save_manifests else None,
-        quick=spec.quick,
     )
     try:
         spec.fetch_upstream()
@@ -104,30 +103,9 @@ def evaluate_head(
             "-o \"args.upstream_ckpt='NEW_NAME'\""
         ) from error
     path = str(checkpoint) if checkpoint else None
-    run_s3prl(
-        spec.arguments("evaluate", evaluate_split=split, past_exp=path if states else None, init_ckpt=path),
-        spec.config,
-        task=spec.task,
-        module=spec.upstream.module,
-        feature_plan=spec.features,
-        quick=spec.quick,
-        evaluation=evaluation if task else None,
-    )
+    loaded = {"past_exp": path if states else None, "init_ckpt": path}
+    run_s3prl(spec, "evaluate", evaluation=evaluation if task else None, evaluate_split=split, **loaded)
     return evaluation.found
-
-
-def _resolved(head: HeadSpec | TrainedHead | str | Path, checkpoint: Any) -> tuple[HeadSpec, Path | None]:
-    if isinstance(head, TrainedHead):
-        head, checkpoint = head.checkpoint, "best"
-    if not isinstance(head, HeadSpec):
-        checkpoint = find_head(head)
-        head = HeadSpec.from_checkpoint(checkpoint)
-    elif checkpoint == "best":
-        checkpoint = None
-        if head.task is None or head.task.trainable:
-            require_own(head)
-            checkpoint = find_head(head.folder)
-    return head.with_own_vocabularies(), None if checkpoint is None else Path(checkpoint)
 
 
 def _corruptors(
@@ -152,8 +130,6 @@ def _corruptors(
         raise RunError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
     try:
         corruptors = sources.corruptors(wanted, seed)
-    except FileNotFoundError:
-        raise
     except ValueError as error:
         raise RunError(f"--condition: {error}") from error
     for condition, path in replayed.items():

@@ -22,9 +22,7 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import slug
 from robustdistiller.eval.conditions.asv_sides import sides_apart
 from robustdistiller.eval.conditions.loader import ConditionLoader
-from robustdistiller.eval.conditions.manifest import (
-    SUFFIX,
-)
+from robustdistiller.eval.conditions.manifest import SUFFIX
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.files import decide, look_up, record_path, write_record
@@ -38,16 +36,14 @@ from robustdistiller.eval.results.item_scores import (
 )
 from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.run.head_note import HeadNote
-from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.record_fields import (
-    UNDONE,
     condition_fields,
     head_fields,
     machine_fields,
     upstream_fields,
 )
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
-from robustdistiller.eval.tasks import OfficialScore, Task
+from robustdistiller.eval.tasks import OfficialScore
 from robustdistiller.eval.tasks.rules import test_set_deviations
 
 logger = logging.getLogger(__name__)
@@ -74,21 +70,12 @@ class Evaluation:
     """One head under several conditions; called with its runner.
 
     Attributes:
-        task: of the head.
         note: beside the head.
         corruptors: conditions in the order of their evaluation, each with what carries it out (None for clean audio).
-        sources: of all of them.
-        split: that is evaluated.
-        records: folder of records.
-        policy: one of `results.files.POLICIES`.
-        label: name of the upstream in tables.
-        examples: utterances to write; none by default.
-        save_manifests: folder for manifests, or None.
-        quick: the part that is evaluated; None for the whole split.
+        sources, split, records, policy, label, examples, save_manifests: as `evaluate.evaluate_head` takes them.
         found: one record for each condition, once it is evaluated or taken from disk.
     """
 
-    task: Task
     note: HeadNote
     corruptors: Mapping[Condition, Corruptor | None]
     sources: Sources
@@ -98,15 +85,10 @@ class Evaluation:
     label: str
     examples: AudioExamples
     save_manifests: Path | None
-    quick: Quick | None
     found: list[Record] = field(default_factory=list)
 
     def __call__(self, runner: HeadRunner) -> None:
-        """Evaluate each condition. One that fails has a record that says so, and is raised after the others.
-
-        Args:
-            runner: with head and upstream loaded.
-        """
+        """Evaluate each condition. One that fails has a record that says so, and is raised after the others."""
         if not runner.upstream.trainable and runner.init_ckpt:
             self.note.require_upstream(runner.upstream_facts, Path(runner.args.init_ckpt).parent)
         expert = runner.downstream.model
@@ -114,13 +96,14 @@ class Evaluation:
         stock = {name: getattr(expert, name) for name in replaced if hasattr(expert, name)}
         # One loader for all conditions: some experts build a dataset, or change their settings, on every call.
         loader = stock["get_dataloader"](self.split)
-        if self.quick and not self.task.scored_in_pairs:
-            loader = self.quick.part_of(loader, self.split)
-        items = ConditionLoader(loader, None, self.task).items_expected
+        quick = runner.spec.quick
+        if quick and not runner.task.scored_in_pairs:
+            loader = quick.part_of(loader, self.split)
+        items = ConditionLoader(loader, None, runner.task).items_expected
         failures = []
         for condition, corruptor in self.corruptors.items():
             if runner.cached is not None:
-                runner.cached.keeps = corruptor is None or runner.feature_plan.keep_conditions
+                runner.cached.keeps = corruptor is None or runner.spec.features.keep_conditions
             try:
                 cell = self._cell(runner, condition, corruptor, items)
                 decision = decide(look_up(self.records, cell), self.policy)
@@ -142,27 +125,25 @@ class Evaluation:
         """All that is known about a cell before it is evaluated."""
         return Record(
             **upstream_fields(runner, self.label),
-            **head_fields(runner, self.task, self.note, self.quick.label if self.quick else ""),
+            **head_fields(runner, self.note),
             **condition_fields(condition, corruptor, self.sources),
             **machine_fields(runner),
-            **{**UNDONE, "items_expected": items},
+            metrics=[],
+            status="failed",
+            reason="not evaluated",
+            items_expected=items,
+            items_scored=0,
+            duration_s=0.0,
             split=self.split,
         )
 
 
 class _Run:
-    """The evaluation of one cell.
-
-    Args:
-        evaluation: that it belongs to.
-        runner: with head and upstream loaded.
-        cell: what is known about it.
-        corruptor: of its condition; None for clean audio.
-    """
+    """The evaluation of one cell, of which `cell` says what is known before."""
 
     def __init__(self, evaluation: Evaluation, runner: HeadRunner, cell: Record, corruptor: Corruptor | None) -> None:
         self.evaluation, self.runner, self.cell, self.corruptor = evaluation, runner, cell, corruptor
-        self.task, self.expert = evaluation.task, runner.downstream.model
+        self.task, self.expert = runner.task, runner.downstream.model
         # Predictions of a condition stand beside those of clean audio, not over them.
         self.folder = Path(runner.args.expdir)
         if corruptor is not None:

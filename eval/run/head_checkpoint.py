@@ -13,30 +13,12 @@ import torch
 
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import NOTE, OLD_NOTES, HeadNote
+from robustdistiller.upstream.s3prl import bridge
 
 logger = logging.getLogger(__name__)
 
 # Parts of s3prl's checkpoints that hold weights.
 _WEIGHTS = ("Downstream", "Featurizer", "Upstream")
-
-
-def check_trained_on(head: str | Path, digest: str) -> None:
-    """Compare the digest of an upstream's file with the note beside a head, if there is one.
-
-    Raises:
-        RunError: the head was trained on other weights.
-
-    Example:
-        >>> check_trained_on("nowhere/dev-best.ckpt", "ab")
-    """
-    head = Path(head).expanduser()
-    note = HeadNote.read(head if head.is_dir() else head.parent)
-    trained = note.upstream if note else {}
-    if trained.get("weights_of") == "file" and trained["weights"] != digest:
-        raise RunError(
-            f"head {head} was trained on {trained.get('checkpoint')} with SHA-256 {str(trained['weights'])[:12]}, "
-            f"the upstream has {digest[:12]}: its layer weights belong to another network"
-        )
 
 
 def find_head(path: str | Path) -> Path:
@@ -46,14 +28,6 @@ def find_head(path: str | Path) -> Path:
 
     Raises:
         RunError: nothing to evaluate, or several candidates.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("states-100.ckpt", "dev-best.ckpt"):
-        ...     (folder / name).touch()
-        >>> find_head(folder).name
-        'dev-best.ckpt'
     """
     path = Path(path)
     if not path.is_dir():
@@ -95,8 +69,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         RunError: the file cannot be read, or is no head of s3prl's; a full disk or a crash leaves such files.
     """
-    from robustdistiller.upstream.s3prl import bridge
-
     bridge.install()  # lets torch read the argument namespace that s3prl stores
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
@@ -126,16 +98,7 @@ def newest_states(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def head_digest(states: Mapping[str, Any]) -> str:
-    """SHA-256 of a head's weights, by name, shape and values; the same for one head in two files.
-
-    Args:
-        states: what s3prl saved.
-
-    Example:
-        >>> states = {"Downstream": {"weight": torch.zeros(2)}, "Step": 4}
-        >>> head_digest(states) == head_digest({**states, "Step": 8}), len(head_digest(states))
-        (True, 64)
-    """
+    """SHA-256 of a head's weights in what s3prl saved; the same for one head in two files."""
     tensors = {f"{part}.{name}": one for part in _WEIGHTS for name, one in states.get(part, {}).items()}
     return tensors_digest(tensors)
 

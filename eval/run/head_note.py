@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.tasks.base import Task
 
 NOTE = "head.json"
 # What was written beside heads before there was one note.
@@ -37,18 +39,10 @@ class HeadNote:
         quick: label of the part of the data that it was trained on; empty for all of it.
         dev_scores: each evaluation during training: ``split``, ``step``, ``scalars`` and checkpoints ``saved``.
         resumed_at: steps at which the training went on after it had been stopped.
+        threads: CPU threads of the training; None where an earlier version trained it.
         finished: the training ran to its end.
         selection: how it was chosen among several; None for a head that was not.
         reported: name of the checkpoint that counts where no development set chooses one; empty elsewhere.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> HeadNote.read(folder) is None
-        True
-        >>> _ = HeadNote({"name": "fbank"}, quick="quick: 10 % of items, 100 steps").write(folder)
-        >>> HeadNote.read(folder).upstream
-        {'name': 'fbank'}
     """
 
     upstream: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +52,7 @@ class HeadNote:
     quick: str = ""
     dev_scores: list[dict[str, Any]] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
+    threads: int | None = None
     finished: bool = False
     selection: dict[str, Any] | None = None
     reported: str = ""
@@ -98,16 +93,28 @@ class HeadNote:
             dev_scores=list(_whole_lines(read.get(_DEV_SCORES, ""))),
         )
 
+    def dev_score(self, task: Task) -> float | None:
+        """Score on the development set of the checkpoint that is evaluated, in the units of records, if there is one.
+
+        Where s3prl saved no best checkpoint (its first best score is 0 % right, which must be beaten), the last
+        checkpoint stands in for it, and so does its score.
+        """
+        scored = [one for one in self.dev_scores if one["split"].startswith(("dev", "valid"))]
+        if not scored:
+            return None
+        chosen = next((one for one in reversed(scored) if one["saved"]), scored[-1])
+        score = task.scores(chosen["scalars"], chosen["split"]).get(task.dev_metric.name)
+        return None if score is None or not math.isfinite(score) else score
+
     def write(self, folder: str | Path) -> Path:
         """Put the note into a head's folder."""
         return write_text(Path(folder) / NOTE, json.dumps(asdict(self), indent=1, default=str) + "\n")
 
-    def require_upstream(self, found: Mapping[str, Any], folder: Path) -> None:
-        """Refuse an upstream that the head was not trained on.
+    def require_upstream(self, found: Mapping[str, Any], folder: str | Path) -> None:
+        """Refuse an upstream that the head in `folder` was not trained on.
 
         Args:
-            found: what `upstream` would be now.
-            folder: the head's.
+            found: what `upstream` would be now, or a part of it.
 
         Raises:
             RunError: its weights or its options differ.
@@ -120,7 +127,7 @@ class HeadNote:
                 f"{found['weights'][:12]}: train the head again, or bring the old weights back "
                 "(if they moved: -o \"args.upstream_ckpt='PATH'\")"
             )
-        if "options" in noted and noted["options"] != found["options"]:
+        if "options" in noted and noted["options"] != found.get("options", noted["options"]):
             raise RunError(
                 f"the head in {folder} was trained on {noted['name']} with the options {noted['options'] or 'none'!r}, "
                 f"found {found['options'] or 'none'!r}: train the head again, or bring the old options back "

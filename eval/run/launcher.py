@@ -23,7 +23,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import condition_of, find_manifests
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import load_suites
-from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head
 from robustdistiller.eval.run.head_checkpoint import find_head, newest_states, read_checkpoint
@@ -38,7 +38,7 @@ from robustdistiller.upstream.device import usable_device
 logger = logging.getLogger(__name__)
 
 # What -e takes from the checkpoint even when it is typed, and what it does not; both as s3prl has it.
-_TAKEN_FROM_CHECKPOINT = (
+_TAKEN_FROM_CHECKPOINT = {
     "upstream",
     "upstream_ckpt",
     "upstream_model_config",
@@ -46,42 +46,24 @@ _TAKEN_FROM_CHECKPOINT = (
     "expdir",
     "seed",
     "config",
-)
-_NOT_FROM_CHECKPOINT = (
-    "mode",
-    "evaluate_split",
-    "override",
-    "backend",
-    "local_rank",
-    "past_exp",
-    "device",
-)
+}
+_NOT_FROM_CHECKPOINT = {"mode", "evaluate_split", "override", "backend", "local_rank", "past_exp", "device"}
 # Of `CachePlan`, in its order.
 _FEATURES = ("feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s", "feature_cache_conditions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script.
+    """Entry point of the console script; returns the exit status (see `common.errors.run_command`).
 
     Args:
         argv: the command line without the program's name; default ``sys.argv[1:]``.
-
-    Returns:
-        The exit status (see :func:`common.errors.run_command`).
-
-    Example:
-        >>> main(["-m", "train", "-u", "fbank", "-d", "fluent_comands", "-p", "exp"])
-        2
     """
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
     return run_command("run_downstream.py", partial(launch, list(sys.argv[1:] if argv is None else argv)))
 
 
 def launch(argv: Sequence[str]) -> None:
-    """Carry out a command line.
-
-    Args:
-        argv: without the program's name.
+    """Carry out a command line, without the program's name.
 
     Raises:
         ValueError, OSError: it cannot be carried out; one sentence.
@@ -105,10 +87,12 @@ def launch(argv: Sequence[str]) -> None:
         quick=Quick() if ours["quick"] else None,
     )
     if args.mode == "train":
-        trains_under = conditions if ours["train_condition"] else ()
-        seed = ours["corruption_seed"]
-        sources = _given(ours, sources)
-        spec = dataclasses.replace(spec, train_conditions=trains_under, sources=sources, corruption_seed=seed)
+        spec = dataclasses.replace(
+            spec,
+            train_conditions=conditions if ours["train_condition"] else (),
+            sources=_given(ours, sources),
+            corruption_seed=ours["corruption_seed"],
+        )
         train_head(spec, resume=Path(args.init_ckpt) if args.past_exp else False)
     elif args.mode == "evaluate":
         if not args.init_ckpt and spec.task is not None and spec.task.trainable:
@@ -133,7 +117,7 @@ def launch(argv: Sequence[str]) -> None:
         )
     else:
         spec.check()
-        run_s3prl(args, spec.config)
+        run_s3prl(spec, args.mode)
 
 
 def _refuse_misplaced(args: Namespace, typed: set[str], ours: dict[str, Any]) -> None:
@@ -194,8 +178,8 @@ def _settings(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[str, An
     if args.expname is None and args.expdir is None:
         raise RunError("give the experiment's folder: -p FOLDER (or -n NAME for result/downstream/NAME)")
     args.expdir = args.expdir or f"result/downstream/{args.expname}"
-    upstream = Upstream(args.upstream, args.upstream_ckpt) if args.hub == "torch" else None
-    if upstream is not None:  # a model may stand in an upstream's place
+    if args.hub == "torch":  # a model may stand in an upstream's place
+        upstream = Upstream(args.upstream, args.upstream_ckpt)
         args.upstream, args.upstream_ckpt = upstream.name, upstream.checkpoint
     return args, _configuration(args)
 
@@ -209,12 +193,11 @@ def _of_checkpoint(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[st
         raise RunError(f"-e {args.past_exp}: no checkpoint that can be read in this folder")
     states = read_checkpoint(path)
     stored = {key: value for key, value in vars(states["Args"]).items() if key not in _NOT_FROM_CHECKPOINT}
-    for name in _TAKEN_FROM_CHECKPOINT:
-        if name in typed:
-            logger.warning(
-                "%s is ignored: with -e it comes from the checkpoint. To change it: -o \"args.%s='%s'\"",
-                *(name, name, getattr(args, name)),
-            )
+    for name in sorted(typed & _TAKEN_FROM_CHECKPOINT):
+        logger.warning(
+            "%s is ignored: with -e it comes from the checkpoint. To change it: -o \"args.%s='%s'\"",
+            *(name, name, getattr(args, name)),
+        )
     merged = Namespace(**{**vars(args), **stored})
     merged.past_exp = merged.init_ckpt = str(path)
     return merged, states["Config"]

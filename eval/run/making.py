@@ -31,8 +31,6 @@ def training_plan(spec: HeadSpec) -> TrainingPlan | None:
         raise RunError("--train-condition: only trials have a test side; leave out side=")
     try:
         corruptors = spec.sources.corruptors(conditions, spec.corruption_seed)
-    except FileNotFoundError:
-        raise
     except ValueError as error:
         raise RunError(f"--train-condition: {error}") from error
     described = {condition.label: spec.sources.describe(condition, one) for condition, one in corruptors.items()}
@@ -40,12 +38,7 @@ def training_plan(spec: HeadSpec) -> TrainingPlan | None:
 
 
 def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
-    """What decides a head's weights, beside the upstream's: plain data with flat keys.
-
-    Args:
-        spec: the head.
-        training: conditions of its training audio; None for clean audio.
-    """
+    """What decides a head's weights, beside the upstream's: plain data with flat keys."""
     roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
     config = dict(_leaves(spec.quick.shorten(spec.config) if spec.quick else spec.config))
     found = {
@@ -69,17 +62,17 @@ def _leaves(node: Any, path: str = "") -> Any:
         yield path, list(node) if isinstance(node, tuple) else node
 
 
-def require_own(spec: HeadSpec) -> None:
+def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
     """Refuse a head's folder that holds another head.
+
+    Args:
+        spec: the head.
+        made: what `made_of` says of it.
 
     Raises:
         RunError: with what differs.
     """
-    require_same(spec, made_of(spec, training_plan(spec)))
-
-
-def require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
-    """The same, of what :func:`made_of` says."""
+    made = made or made_of(spec, training_plan(spec))
     note = HeadNote.read(spec.folder)
     if note is None:
         return
@@ -91,8 +84,7 @@ def require_same(spec: HeadSpec, made: dict[str, Any]) -> None:
             f"{wanted['train_condition'] if wanted else 'clean'!r} with these sources and seed; give "
             "--train-condition, --noise, --rir, --speech and --corruption-seed as before"
         )
-    differing = [key for key in note.made if note.made[key] != made.get(key)]
-    differing += [key for key in made if note.made and key not in note.made]
+    differing = [key for key in {**note.made, **made} if note.made and note.made.get(key) != made.get(key)]
     if differing:
         key = differing[0]
         raise RunError(

@@ -39,153 +39,118 @@ examples:
 
 
 def add_our_options(parser: argparse.ArgumentParser) -> list[str]:
-    """Add the launcher's own options; returns the names of their values.
-
-    Example:
-        >>> add_our_options(argparse.ArgumentParser())[:2]
-        ['condition', 'suite']
-    """
+    """Add the launcher's own options; returns the names of their values."""
     group = parser.add_argument_group(
         "RobustDistiller",
         "noisy and reverberant evaluation, records (with -m evaluate; in training too where it says so)",
     )
     add = group.add_argument
-    actions = [
-        add(
-            "--condition",
-            action="append",
-            metavar="CONDITION",
-            help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=10..20, noise:snr_db=0,noise=white, "
-            "reverb, reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.4..0.8, codec:codec=opus (default: clean); "
-            f"effects, joined by +: {', '.join(EFFECTS)}",
-        ),
-        add(
-            "--suite",
-            action="append",
-            metavar="NAME|FILE",
-            help="a list of test conditions with their sources, repeatable: clean, robustdistiller, correlation, line, "
-            "or a YAML file of your own",
-        ),
-        add(
-            "--manifest",
-            action="append",
-            metavar="PATH",
-            help="replay the corruption that a manifest, or each manifest in a folder, has written down; repeatable",
-        ),
-        add("--save-manifest", metavar="DIR", help="write one manifest per condition, to be replayed with --manifest"),
-        add(
-            "--noise",
-            action="append",
-            metavar="PATH",
-            help="folder, file or .tsv list of noise, a part of it as in /data/musan,split=test, or NAME=PATH for a "
-            "source that a suite leaves to you; repeatable (default: the shipped test noises)",
-        ),
-        add(
-            "--rir",
-            action="append",
-            metavar="PATH",
-            help="the same for room responses; repeatable (default: the shipped test rooms)",
-        ),
-        add(
-            "--speech",
-            action="append",
-            metavar="PATH",
-            help="speech to mix babble from, and of other talkers (default: the shipped training speech)",
-        ),
-        add("--music", action="append", metavar="PATH", help="the same as --noise, for music; none is shipped"),
-        add("--corruption-seed", type=int, default=0, metavar="N", help="seed of the drawn corruption (default: 0)"),
-        add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)"),
-        add(
-            "--overwrite",
-            type=read_policy,
-            choices=list(POLICIES),
-            default="rerun",
-            help="what becomes of cells that have a record; "
-            + "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
-            + " (default: rerun)",
-        ),
-        add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)"),
-        add(
-            "--dump-audio",
-            nargs="+",
-            metavar=("N", "FOLDER"),
-            help="write N utterances of each condition to listen to, clean and as the upstream hears them, with what "
-            "was drawn, below FOLDER (default: EXPDIR)",
-        ),
-        add(
-            "--asv-corrupt",
-            choices=["both", "test"],
-            default="both",
-            help="speaker verification: corrupt both sides of a trial, or the test side only (default: both)",
-        ),
-        add(
-            "--train-condition",
-            action="append",
-            metavar="CONDITION",
-            help="with -m train: train the head under this condition instead of on clean audio; given several times, "
-            "each utterance meets one of them by chance. Such heads do not follow SUPERB, and their records say so",
-        ),
-        add(
-            "--feature-cache",
-            metavar="DIR",
-            help="in training and evaluation: keep the frozen upstream's features on disk instead of computing them "
-            "again every epoch, the same for all heads and processes; s3prl's experts see no difference. Heads that "
-            "average over frames (KS, IC, ER, SID) need the means of an utterance only",
-        ),
-        add(
-            "--feature-cache-dtype",
-            choices=list(DTYPES),
-            default="fp32",
-            help="how frames are kept: fp32 exactly, fp16 in half the space, which records note (default: fp32)",
-        ),
-        add(
-            "--feature-cache-gb",
-            type=float,
-            default=50.0,
-            metavar="GB",
-            help="largest size of what is kept (default: 50)",
-        ),
-        add(
-            "--feature-cache-conditions",
-            action="store_true",
-            help="in evaluation: keep the features of corrupted audio too, not those of clean audio only",
-        ),
-        add(
-            "--read-ahead-s",
-            type=float,
-            default=0.0,
-            metavar="SECONDS",
-            help="in evaluation, give the upstream this much audio at a time, sorted by length, where s3prl gives it "
-            "one utterance; the head is given what it is always given. For GPUs, e.g. 160 (default: 0, off)",
-        ),
-    ]
-    actions.append(
-        add(
-            "--quick",
-            action="store_true",
-            help="in training and evaluation: look at a tenth of every split and train for 1000 steps at most; such "
-            "numbers have a label of their own and are never mixed with those of the full run",
-        )
+    repeatable = partial(group.add_argument, action="append")
+    repeatable(
+        "--condition",
+        metavar="CONDITION",
+        help="test condition, repeatable: clean, noise:snr_db=5, noise:snr_db=10..20, noise:snr_db=0,noise=white, "
+        "reverb, reverb:rt60_s=0.6, noise+reverb:snr_db=10,rt60_s=0.4..0.8, codec:codec=opus (default: clean); "
+        f"effects, joined by +: {', '.join(EFFECTS)}",
     )
-    return [action.dest for action in actions]
+    repeatable(
+        "--suite",
+        metavar="NAME|FILE",
+        help="a list of test conditions with their sources, repeatable: clean, robustdistiller, correlation, line, "
+        "or a YAML file of your own",
+    )
+    repeatable(
+        "--manifest",
+        metavar="PATH",
+        help="replay the corruption that a manifest, or each manifest in a folder, has written down; repeatable",
+    )
+    add("--save-manifest", metavar="DIR", help="write one manifest per condition, to be replayed with --manifest")
+    repeatable(
+        "--noise",
+        metavar="PATH",
+        help="folder, file or .tsv list of noise, a part of it as in /data/musan,split=test, or NAME=PATH for a "
+        "source that a suite leaves to you; repeatable (default: the shipped test noises)",
+    )
+    repeatable("--rir", metavar="PATH", help="the same for room responses (default: the shipped test rooms)")
+    repeatable(
+        "--speech",
+        metavar="PATH",
+        help="speech to mix babble from, and of other talkers (default: the shipped training speech)",
+    )
+    repeatable("--music", metavar="PATH", help="the same as --noise, for music; none is shipped")
+    add("--corruption-seed", type=int, default=0, metavar="N", help="seed of the drawn corruption (default: 0)")
+    add("--records", metavar="DIR", help="folder of records (default: EXPDIR/records)")
+    add(
+        "--overwrite",
+        type=read_policy,
+        choices=list(POLICIES),
+        default="rerun",
+        help="what becomes of cells that have a record; "
+        + "; ".join(f"{name}: {what}" for name, what in POLICIES.items())
+        + " (default: rerun)",
+    )
+    add("--label", default="", metavar="NAME", help="name of the upstream in tables (default: the upstream's)")
+    add(
+        "--dump-audio",
+        nargs="+",
+        metavar=("N", "FOLDER"),
+        help="write N utterances of each condition to listen to, clean and as the upstream hears them, with what was "
+        "drawn, below FOLDER (default: EXPDIR)",
+    )
+    add(
+        "--asv-corrupt",
+        choices=["both", "test"],
+        default="both",
+        help="speaker verification: corrupt both sides of a trial, or the test side only (default: both)",
+    )
+    repeatable(
+        "--train-condition",
+        metavar="CONDITION",
+        help="with -m train: train the head under this condition instead of on clean audio; given several times, each "
+        "utterance meets one of them by chance. Such heads do not follow SUPERB, and their records say so",
+    )
+    add(
+        "--feature-cache",
+        metavar="DIR",
+        help="in training and evaluation: keep the frozen upstream's features on disk instead of computing them again "
+        "every epoch, the same for all heads and processes; s3prl's experts see no difference. Heads that average over "
+        "frames (KS, IC, ER, SID) need the means of an utterance only",
+    )
+    add(
+        "--feature-cache-dtype",
+        choices=list(DTYPES),
+        default="fp32",
+        help="how frames are kept: fp32 exactly, fp16 in half the space, which records note (default: fp32)",
+    )
+    add("--feature-cache-gb", type=float, default=50.0, metavar="GB", help="largest size of what is kept (default: 50)")
+    add(
+        "--feature-cache-conditions",
+        action="store_true",
+        help="in evaluation: keep the features of corrupted audio too, not those of clean audio only",
+    )
+    add(
+        "--read-ahead-s",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="in evaluation, give the upstream this much audio at a time, sorted by length, where s3prl gives it one "
+        "utterance; the head is given what it is always given. For GPUs, e.g. 160 (default: 0, off)",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="in training and evaluation: look at a tenth of every split and train for 1000 steps at most; such "
+        "numbers have a label of their own and are never mixed with those of the full run",
+    )
+    return [action.dest for action in group._group_actions]
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, set[str], dict[str, Any]]:
-    """Read a command line of ``run_downstream.py``.
-
-    Args:
-        argv: without the program's name.
-
-    Returns:
-        s3prl's settings, the names of the options that were typed, and our options.
-    """
+    """s3prl's settings of a command line, the names of the options that were typed, and our options."""
     parser = _s3prl_parser()
     ours = add_our_options(parser)
-    parser.prog, parser.epilog, parser.formatter_class = (
-        "run_downstream.py",
-        EXAMPLES,
-        argparse.RawDescriptionHelpFormatter,
-    )
+    parser.prog, parser.epilog = "run_downstream.py", EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "s3prl's run_downstream, unchanged, with noisy and reverberant evaluation and records."
     defaults = {action.dest: action.default for action in parser._actions if action.dest != "help"}
     for action in parser._actions:

@@ -48,12 +48,7 @@ class Quick:
         return f"quick: {self.share * 100:.3g} % of items, {self.steps} steps{seed}"
 
     def shorten(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A head's configuration with fewer steps, of which four are followed by an evaluation.
-
-        Example:
-            >>> Quick(steps=200).shorten({"runner": {"total_steps": 5000, "eval_step": 500, "save_step": 500}})
-            {'runner': {'total_steps': 200, 'eval_step': 50, 'save_step': 50}}
-        """
+        """A head's configuration with fewer steps, of which four are followed by an evaluation."""
         config = copy.deepcopy(dict(config))
         runner = config["runner"]
         if "total_steps" in runner:
@@ -63,12 +58,7 @@ class Quick:
         return config
 
     def kept(self, count: int, split: str) -> np.ndarray:
-        """Which of a split's items are looked at, at least one: sorted indices, the same in every call.
-
-        Example:
-            >>> len(Quick(share=0.5).kept(10, "test")), len(Quick().kept(3, "dev"))
-            (5, 1)
-        """
+        """Which of a split's items are looked at, at least one: sorted indices, the same in every call."""
         generator = np.random.default_rng([self.seed, zlib.crc32(split.encode())])
         return np.sort(generator.choice(count, max(1, round(self.share * count)), replace=False))
 

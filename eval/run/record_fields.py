@@ -12,12 +12,10 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.identity import made_digest
-from robustdistiller.eval.run.cache.source_code import upstream_code
 from robustdistiller.eval.run.head_checkpoint import head_digest
 from robustdistiller.eval.run.head_note import HeadNote
-from robustdistiller.eval.run.run_info import git_state, tf32_enabled, versions
+from robustdistiller.eval.run.run_info import git_state, tf32_enabled, upstream_code, versions
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
-from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks.rules import ARGUMENTS, CLEAN, deviations, split
 from robustdistiller.upstream import ModelName
 
@@ -38,21 +36,14 @@ def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
     }
 
 
-def head_fields(runner: HeadRunner, task: Task, note: HeadNote, quick: str) -> dict[str, Any]:
-    """The head, how it was trained, and in what that is not the benchmark's way.
-
-    Args:
-        runner: with the head loaded.
-        task: of the head.
-        note: beside the head.
-        quick: label of the part of the data that is evaluated; empty for all of it.
-    """
-    args, config = runner.args, runner.config_as_given
+def head_fields(runner: HeadRunner, note: HeadNote) -> dict[str, Any]:
+    """The head, how it was trained, and in what that is not the benchmark's way."""
+    task, args, config = runner.task, runner.args, runner.config_as_given
     made = {name: getattr(args, name, None) for name in (*ARGUMENTS, "seed")}
     cached = {"training": note.features, "evaluation": runner.cached.features if runner.cached else ""}
     cached = {when: what for when, what in cached.items() if what}
     train_condition = note.train_condition["train_condition"] if note.train_condition else CLEAN
-    quick = quick or note.quick
+    quick = runner.spec.quick.label if runner.spec.quick else note.quick
     rules = split(task, config, vars(args), train_condition=train_condition, features=cached, quick=quick)
     weights = getattr(runner.featurizer.model, "weights", None)
     return {
@@ -99,14 +90,3 @@ def machine_fields(runner: HeadRunner) -> dict[str, Any]:
         "tf32": tf32_enabled(),
         "start_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-#: Of a cell that is not evaluated yet.
-UNDONE = {
-    "metrics": [],
-    "status": "failed",
-    "reason": "not evaluated",
-    "items_expected": None,
-    "items_scored": 0,
-    "duration_s": 0.0,
-}

@@ -21,16 +21,7 @@ _KEY = "robustdistiller"
 
 
 def why_not_exact(config: Mapping[str, Any], states: Mapping[str, Any]) -> str:
-    """Why a training cannot go on exactly where it stopped; empty where it can.
-
-    Args:
-        config: of the head.
-        states: its checkpoint.
-
-    Example:
-        >>> why_not_exact({"runner": {}}, {"Optimizer": {}})
-        'the checkpoint does not say where in its epoch the training was'
-    """
+    """Why a training cannot go on exactly from a checkpoint; empty where it can."""
     if config["runner"].get("fp16"):
         return "s3prl does not save the loss scale of half-precision training"
     if distributed.is_available() and distributed.is_initialized():

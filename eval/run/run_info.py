@@ -1,11 +1,13 @@
-"""What identifies a run: digests of configuration and weights, versions, git state, device."""
+"""What identifies a run: digests of weights and code, versions, git state, device."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustdistiller.common.files import file_digest
 from robustdistiller.eval.results.record import NO_CHECKPOINT
 from robustdistiller.eval.run.head_checkpoint import tensors_digest
 from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.s3prl.bridge import s3prl_version
+
+_VERSIONED = ("builtins", "torch", "s3prl", "robustdistiller")  # records and caches name their versions
 
 
 def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tuple[str, str]:
@@ -29,12 +34,6 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
     Returns:
         ``(sha256, "file")`` for a checkpoint on this machine; ``(sha256, "tensors")`` of names, shapes and values for
         upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters.
-
-    Example:
-        >>> identify_weights(nn.ReLU(), None)
-        ('none', 'none')
-        >>> identify_weights(nn.Linear(2, 2), None)[1]
-        'tensors'
     """
     if checkpoint and (Path(checkpoint).is_file() or (Path(checkpoint) / "config.json").is_file()):
         return checkpoint_digest(checkpoint), "file"
@@ -43,23 +42,33 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
     return tensors_digest(upstream.state_dict()), "tensors"
 
 
-def read_options(path: str | None) -> str:
-    """Contents of an upstream's options file, or the text itself where it is no file.
+def upstream_code(upstream: nn.Module) -> str:
+    """Digest of the source files that define an upstream's modules, see `source_files` and `code_digest`."""
+    return code_digest(source_files(upstream))
 
-    Example:
-        >>> read_options(None)
-        ''
-    """
+
+def source_files(upstream: nn.Module) -> list[str]:
+    """The source files that define an upstream's modules, those of torch, s3prl and this project left out."""
+    classes = {base for module in upstream.modules() for base in type(module).__mro__}
+    others = [one for one in classes if one.__module__.partition(".")[0] not in _VERSIONED]
+    functions = [value for one in others for value in vars(one).values() if hasattr(value, "__code__")]
+    files = {function.__code__.co_filename for function in functions}
+    return sorted(file for file in files if Path(file).is_file())
+
+
+def code_digest(files: Iterable[str]) -> str:
+    """SHA-256 of the contents of source files, in hexadecimal; empty where there are none."""
+    digests = sorted({file_digest(file) for file in files if Path(file).is_file()})
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
+
+
+def read_options(path: str | None) -> str:
+    """Contents of an upstream's options file, or the text itself where it is no file; empty without one."""
     return Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else str(path or "")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes a score; s3prl's after the distribution's name where it is a fork.
-
-    Example:
-        >>> sorted(versions())
-        ['python', 'robustdistiller', 's3prl', 'torch', 'torchaudio']
-    """
+    """Versions of what computes a score: Python, this project, torch, torchaudio and s3prl."""
     found = {"python": platform.python_version()}
     for package in ("robustdistiller", "torch", "torchaudio"):
         try:
@@ -69,14 +78,9 @@ def versions() -> dict[str, str]:
     return {**found, "s3prl": s3prl_version() or "not installed"}
 
 
-def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit and cleanliness of the checkout this package runs from; None when it is not a git checkout.
-
-    Example:
-        >>> git_state(Path("/")) is None
-        True
-    """
-    folder = folder or Path(__file__).resolve().parents[1]
+def git_state() -> dict[str, Any] | None:
+    """Commit and cleanliness of the checkout this package runs from; None when it is not a git checkout."""
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     try:
@@ -92,12 +96,7 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
 
 
 def tf32_enabled() -> bool:
-    """Whether float32 products on a GPU may use TF32, which changes scores slightly.
-
-    Example:
-        >>> isinstance(tf32_enabled(), bool)
-        True
-    """
+    """Whether float32 products on a GPU may use TF32, which changes scores slightly."""
     on_gpu = torch.cuda.is_available()
     return on_gpu and (torch.get_float32_matmul_precision() != "highest" or torch.backends.cudnn.allow_tf32)
 
@@ -107,10 +106,6 @@ def describe_machine(device: str) -> dict[str, Any]:
 
     Args:
         device: ``cpu`` or ``cuda``, with or without its number.
-
-    Example:
-        >>> sorted(describe_machine("cpu"))[:3]
-        ['cores', 'date', 'device']
     """
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {

@@ -1,4 +1,4 @@
-"""s3prl's own ``main``, on settings that are given as values."""
+"""s3prl's own ``main``, on values in the place of a command line."""
 
 from __future__ import annotations
 
@@ -6,27 +6,39 @@ import contextlib
 import copy
 import importlib
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
+from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
+from robustdistiller.eval.run.specs import HeadSpec
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.entries import register
 
 
-def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> HeadRunner:
-    """Run s3prl's own ``main`` on settings that are given as values.
+def run_s3prl(
+    spec: HeadSpec,
+    mode: str,
+    *,
+    training: TrainingPlan | None = None,
+    note: HeadNote | None = None,
+    evaluation: Callable[[HeadRunner], None] | None = None,
+    **settings: Any,
+) -> HeadRunner:
+    """Run s3prl's own ``main`` on a head.
 
     Of its module, three names are replaced during the call: what reads the command line, the runner's class, and
     ``hack_isinstance``, which would replace ``builtins.isinstance`` for old versions of PyTorch.
 
     Args:
-        args: settings, as s3prl's command line gives them; its mode is what is done.
-        config: configuration; left as it is.
-        options: keyword arguments of :class:`HeadRunner`.
+        spec: the head.
+        mode: ``train``, ``evaluate`` or ``inference``.
+        training, note, evaluation: of :class:`HeadRunner`.
+        settings: of s3prl's command line, by name.
 
     Returns:
         The runner, after its work.
@@ -42,24 +54,32 @@ def run_s3prl(args: Namespace, config: Mapping[str, Any], **options: Any) -> Hea
     runners: list[HeadRunner] = []
 
     def runner(args: Namespace, config: dict[str, Any]) -> HeadRunner:
-        runners.append(S3prlRunner(args, config, **options))
+        runners.append(S3prlRunner(args, config, spec, training, note, evaluation))
         return runners[-1]
 
-    def settings() -> tuple[Namespace, dict[str, Any], list[str]]:
-        copied = args.upstream_model_config  # beside the head, where it is a file
-        return args, copy.deepcopy(dict(config)), [copied] if copied and Path(copied).is_file() else []
+    args = spec.arguments(mode, **settings)
+    config = spec.quick.shorten(spec.config) if spec.quick and mode == "train" else copy.deepcopy(dict(spec.config))
 
-    # Some packages that experts import draw from Python's generator while they are imported: once in a process, and not
-    # where the package was imported before. s3prl seeds first and imports then; a head must not depend on that.
-    if options.get("task") is None or not options["task"].expert:
+    def arguments() -> tuple[Namespace, dict[str, Any], list[str]]:
+        copied = args.upstream_model_config  # beside the head, where it is a file
+        return args, config, [copied] if copied and Path(copied).is_file() else []
+
+    # Some packages that experts import draw from Python's generator, once in a process. s3prl seeds first and imports
+    # then; a head must not depend on what was imported before.
+    if spec.task is None or not spec.task.expert:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
     Path(args.expdir).mkdir(parents=True, exist_ok=True)
     # s3prl asks PyTorch for a GPU without looking at its device.
     no_gpu = {"is_available": lambda: False} if str(args.device) == "cpu" else {}
-    replaced = {"get_downstream_args": settings, "hack_isinstance": lambda: None, "Runner": runner}
-    with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
-        run_downstream.main()
+    replaced = {"get_downstream_args": arguments, "hack_isinstance": lambda: None, "Runner": runner}
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(spec.threads or threads_before)
+    try:
+        with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
+            run_downstream.main()
+    finally:
+        torch.set_num_threads(threads_before)
     return runners[0]
 
 

@@ -19,31 +19,20 @@ import torch
 from torch import nn
 
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
-from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.dependence import UTTERANCE
+from robustdistiller.eval.run.cache.loaders import ReadAhead, announcing
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
-from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.resumption import ExactTraining
 from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
-from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.run.specs import HeadSpec
 
 logger = logging.getLogger(__name__)
 
 
 class ScoreLogger:
-    """Stands where s3prl's experts expect a TensorBoard writer, and keeps the scalars.
-
-    Args:
-        writer: the TensorBoard writer behind it, which everything is handed on to; None without one.
-
-    Example:
-        >>> scores = ScoreLogger()
-        >>> scores.add_scalar("fluent_commands/test-acc", 0.5, global_step=0)
-        >>> scores.add_audio("mixture", [0.0])
-        >>> scores.scalars
-        {'fluent_commands/test-acc': 0.5}
-    """
+    """Stands where s3prl's experts expect a TensorBoard writer, keeps the scalars, and hands all on to a writer."""
 
     def __init__(self, writer: Any = None) -> None:
         self.scalars: dict[str, float] = {}
@@ -66,10 +55,7 @@ class HeadRunner:
 
     Args:
         args, config: as s3prl's runner takes them.
-        task: of the head; None for a downstream of s3prl's that is no known task.
-        module: the upstream in memory; None for the one that ``args`` names.
-        feature_plan: how features are kept.
-        quick: the part of the data that is used; None for all of it.
+        spec: the head.
         training: conditions of the training audio; None for clean audio.
         note: of the head that is trained; the scores on the development set are added to it.
         evaluation: called with this runner in place of s3prl's evaluation of a split; None leaves that as it is.
@@ -79,18 +65,13 @@ class HeadRunner:
         self,
         args: Namespace,
         config: dict[str, Any],
-        *,
-        task: Task | None = None,
-        module: nn.Module | None = None,
-        feature_plan: CachePlan | None = None,
-        quick: Quick | None = None,
+        spec: HeadSpec,
         training: TrainingPlan | None = None,
         note: HeadNote | None = None,
         evaluation: Callable[[HeadRunner], None] | None = None,
     ) -> None:
         self.config_as_given = copy.deepcopy(config)  # experts change theirs
-        self.task, self.module, self.quick = task, module, quick
-        self.feature_plan = feature_plan or CachePlan()
+        self.spec, self.task = spec, spec.task
         self.training, self.note, self.evaluation = training, note, evaluation
         super().__init__(args, config)
         self.bare_upstream: nn.Module = self.upstream.model
@@ -98,8 +79,8 @@ class HeadRunner:
         self.exact = ExactTraining(self.init_ckpt if args.mode == "train" else {}, args.device)
 
     def _get_upstream(self) -> Any:
-        if self.module is not None:
-            model = self.module.to(self.args.device)
+        if self.spec.upstream.module is not None:
+            model = self.spec.upstream.module.to(self.args.device)
             return self._init_model(model, "Upstream", False, ["get_downsample_rates"])
         try:
             entry = super()._get_upstream()
@@ -134,7 +115,7 @@ class HeadRunner:
         """The upstream as the note beside a head knows it: names, digest of weights, contents of its options file."""
         checkpoint = getattr(self.bare_upstream, "checkpoint_path", None) or self.args.upstream_ckpt
         tuned = self.upstream.trainable and self.init_ckpt.get("Upstream")  # then the file's weights are not in use
-        own_file = None if tuned or self.module is not None else checkpoint
+        own_file = None if tuned or self.spec.upstream.module is not None else checkpoint
         weights, weights_of = identify_weights(self.bare_upstream, own_file)
         return {
             "name": self.args.upstream,
@@ -148,7 +129,7 @@ class HeadRunner:
         """The upstream gets a cache, where one was asked for."""
         task, training = self.task, self.args.mode == "train"
         facts = self.upstream_facts
-        self.cached = self.feature_plan.open(
+        self.cached = self.spec.features.open(
             self.bare_upstream,
             self.featurizer.model,
             self.downstream.model,
@@ -169,19 +150,22 @@ class HeadRunner:
             self.upstream.model = self.cached
 
     def ahead(self, loader: Any) -> Any:
-        """A loader whose batches' features are computed together, where that was asked for."""
-        return self.cached.ahead(loader) if self.cached else loader
+        """A loader whose batches' features are computed together, where that was asked for and changes nothing."""
+        cached = self.cached
+        if cached is None or not cached.read_ahead_s or cached.depends_on != UTTERANCE:
+            return loader
+        return ReadAhead(loader, cached)
 
     def train(self) -> None:
         """s3prl's training, from its begin or from where a checkpoint stopped."""
         expert = self.downstream.model
         stock = expert.get_dataloader
         split = self.config["runner"].get("train_dataloader", "train")
-        loaders = self.quick.part_of_all(stock) if self.quick else stock
+        loaders = self.spec.quick.part_of_all(stock) if self.spec.quick else stock
         loaders = self.training.wrap(loaders, split) if self.training else loaders
         loaders = self.exact.in_place(loaders, split)
         self._open_cache()
-        expert.get_dataloader = self.cached.announcing(loaders) if self.cached else loaders
+        expert.get_dataloader = announcing(loaders, self.cached) if self.cached else loaders
         if self.note is not None:
             self._begin_note()
         try:

@@ -7,17 +7,15 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from robustdistiller.acoustics import Condition
-from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.run.cache import CachePlan
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.errors import RunError
-from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
 from robustdistiller.eval.run.options import s3prl_defaults
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.tasks import Task
@@ -25,30 +23,25 @@ from robustdistiller.eval.tasks.configs import check_roots, vocabulary_paths
 from robustdistiller.eval.tasks.needs import require
 from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.pretrained.names import existing_path
-from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint
-
-IN_MEMORY = "in_memory"
+from robustdistiller.upstream.s3prl.entries import entry_of, find_checkpoint, require_entry
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """An upstream under test.
+    """An upstream under test; in a sweep's file, its name alone or a mapping.
 
     Attributes:
         name: entry of s3prl's hub (``-u``), or what names a model: a path, a URL, ``org/name[@revision]`` on the Hub.
         checkpoint: its weights (``-k``).
         options: its own options file (``-g``).
-        label: name in tables; empty for the name.
+        label: name in tables; empty for the entry's name.
         feature_selection: which output the head sees (``-s``), e.g. ``hidden_states`` or ``paper``.
         layer: a single hidden state instead of the weighted sum (``-l``).
         module: the upstream itself, in memory, instead of an entry: ``forward(list of waveforms)`` gives
             ``{"hidden_states": [(batch, frames, dim), ...]}`` and ``get_downsample_rates(key)`` samples per frame.
-
-    Example:
-        >>> Upstream("microsoft/wavlm-large")
-        Upstream(name='robustdistiller_local', checkpoint='microsoft/wavlm-large', options=None, label='', \
-feature_selection='hidden_states', layer=None, module=None)
     """
+
+    short_form: ClassVar[str] = "name"
 
     name: str
     checkpoint: str | None = None
@@ -85,6 +78,7 @@ class HeadSpec:
         sources: what these draw from.
         corruption_seed: of these.
         quick: a part of the data and few steps instead of everything.
+        threads: CPU threads of training and evaluation, on which the last digits depend; None leaves them as they are.
         s3prl: other options of s3prl's ``run_downstream.py``, by name, e.g. ``{"upstream_trainable": True}``.
     """
 
@@ -99,6 +93,7 @@ class HeadSpec:
     sources: Sources = field(default_factory=Sources)
     corruption_seed: int = 0
     quick: Quick | None = None
+    threads: int | None = None
     s3prl: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,12 +105,7 @@ class HeadSpec:
         return int((self.quick.shorten(self.config) if self.quick else self.config)["runner"]["total_steps"])
 
     def arguments(self, mode: str, **changes: Any) -> Namespace:
-        """The settings that s3prl's command line would give.
-
-        Args:
-            mode: ``train``, ``evaluate`` or ``inference``.
-            changes: of settings, by s3prl's names.
-        """
+        """The settings that s3prl's command line would give, for ``train``, ``evaluate`` or ``inference``."""
         values = {
             **vars(s3prl_defaults()),
             **({} if self.task is None else {"downstream": self.task.downstream}),
@@ -143,11 +133,6 @@ class HeadSpec:
     def from_s3prl(cls, args: Namespace, config: Mapping[str, Any], **ours: Any) -> HeadSpec:
         """The head of s3prl's own settings, as its command line or one of its checkpoints gives them.
 
-        Args:
-            args: settings.
-            config: configuration.
-            ours: further attributes.
-
         Raises:
             ValueError: the downstream serves several tasks, and the configuration does not say which.
         """
@@ -162,22 +147,6 @@ class HeadSpec:
         given = {"folder": Path(args.expdir), "seed": args.seed, "device": str(args.device), "s3prl": vars(args)}
         return cls(upstream, task, config, **{**given, **ours})
 
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, **ours: Any) -> HeadSpec:
-        """The head that a checkpoint of s3prl's holds, as it was trained.
-
-        Args:
-            path: the checkpoint, or a folder with the one that was best on the development set.
-            ours: further attributes; the folder is the checkpoint's own unless given.
-
-        Raises:
-            FileNotFoundError: there is none.
-            RunError: it cannot be read.
-        """
-        path = find_head(path)
-        states = read_checkpoint(path)
-        return cls.from_s3prl(states["Args"], states["Config"], **{"folder": path.parent, "device": "auto", **ours})
-
     def check(self) -> None:
         """Refuse a head that cannot be trained or evaluated here, before anything is fetched or loaded.
 
@@ -185,12 +154,8 @@ class HeadSpec:
             InstallationError: a package or tool is missing.
             FileNotFoundError, ValueError: data are not there, or there is no such upstream or device.
         """
-        from s3prl import hub
-
-        name = self.upstream.name
-        if self.upstream.module is None and not self._is_of_s3prls_hub and not hasattr(hub, name):
-            hint = did_you_mean(name, dir(hub), most=3)
-            raise RunError(f"unknown upstream {name!r}{hint} (`run_downstream.py -h` lists them under -u)")
+        if self.upstream.module is None and not self._is_of_s3prls_hub:
+            require_entry(self.upstream.name)
         usable_device(self.device)
         if self.task is not None:
             require(self.task)
@@ -199,11 +164,7 @@ class HeadSpec:
             raise RunError("--feature-cache, --read-ahead-s: features change while -f trains the upstream")
 
     def fetch_upstream(self) -> None:
-        """Have the upstream's checkpoint on this machine: the longest check, so the last one.
-
-        Raises:
-            FileNotFoundError, ValueError: it is not to be had.
-        """
+        """Have the upstream's checkpoint on this machine: the longest check, so the last one."""
         if self.upstream.module is None and not self._is_of_s3prls_hub:
             find_checkpoint(self.upstream.name, self.upstream.checkpoint)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.eval.run.dev_choice import dev_score
+import torch
+
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import (
@@ -20,7 +22,7 @@ from robustdistiller.eval.run.head_checkpoint import (
     step_of,
 )
 from robustdistiller.eval.run.head_note import HeadNote
-from robustdistiller.eval.run.making import made_of, require_same, training_plan
+from robustdistiller.eval.run.making import made_of, require_own, training_plan
 from robustdistiller.eval.run.resumption import why_not_exact
 from robustdistiller.eval.run.s3prl_main import run_s3prl
 from robustdistiller.eval.run.specs import HeadSpec, TrainedHead
@@ -56,27 +58,20 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     if start is not None and resume is True and _is_done(spec, start[1]):
         return trained_head(spec)
     spec.fetch_upstream()  # only what follows it writes
+    threads = spec.threads or torch.get_num_threads()
     if start is None:
         clear(spec.folder)
-        note = HeadNote(made=made, quick=spec.quick.label if spec.quick else "")
+        note = HeadNote(made=made, quick=spec.quick.label if spec.quick else "", threads=threads)
         note.train_condition = training.note() if training else None
     else:
         note = HeadNote.read(spec.folder) or HeadNote()
-        note.finished = False
+        note.finished, note.threads = False, note.threads or threads
         logger.info("Going on from step %d of %d (%s)", start[1]["Step"], spec.total_steps, start[0].name)
     path = None if start is None else str(start[0])
-    runner = run_s3prl(
-        spec.arguments("train", past_exp=path, init_ckpt=path),
-        spec.quick.shorten(spec.config) if spec.quick else spec.config,
-        task=spec.task,
-        module=spec.upstream.module,
-        feature_plan=spec.features,
-        quick=spec.quick,
-        training=training,
-        note=note,
-    )
-    runner.note.finished = True
-    runner.note.write(spec.folder)
+    spec = dataclasses.replace(spec, threads=note.threads)  # a training that goes on keeps its own
+    run_s3prl(spec, "train", training=training, note=note, past_exp=path, init_ckpt=path)
+    note.finished = True
+    note.write(spec.folder)
     return trained_head(spec)
 
 
@@ -90,7 +85,8 @@ def trained_head(spec: HeadSpec) -> TrainedHead:
         _note_best_on_test(spec)
     checkpoint = find_head(spec.folder)
     states = read_checkpoint(checkpoint)
-    score = dev_score(spec.folder, spec.task)[0] if spec.task else None
+    note = HeadNote.read(spec.folder)
+    score = note.dev_score(spec.task) if note and spec.task else None
     return TrainedHead(spec.folder, checkpoint, head_digest(states), states["Step"], score)
 
 
@@ -121,14 +117,14 @@ def _start(spec: HeadSpec, made: dict[str, Any], resume: bool | Path) -> tuple[P
         return None
     if resume is not True:
         start = Path(resume), read_checkpoint(resume)
-        require_same(spec, made)
+        require_own(spec, made)
         if why := why_not_exact(spec.config, start[1]):
             logger.warning("%s: the head will differ from one that was never stopped: %s", resume, why)
         return start
     start = newest_states(spec.folder)
     if start is None:
         return None
-    require_same(spec, made)
+    require_own(spec, made)
     if _is_done(spec, start[1]):
         return start
     if why := why_not_exact(spec.config, start[1]) or _lost(spec.folder, start[1]["Step"]):

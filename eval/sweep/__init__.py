@@ -10,8 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "config": ["ExecutorConfig", "SweepConfig", "SweepError", "TaskEntry", "UpstreamEntry", "load"],
-        "result": ["SweepResult"],
-        "run": ["Sweep", "sweep"],
+        "config": ["ExecutorConfig", "SweepConfig", "load"],
+        "entries": ["SweepError", "TaskEntry"],
+        "run": ["Sweep", "SweepResult", "sweep"],
     },
 )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.files import slug
+from robustdistiller.eval.conditions.sources import Sources
+from robustdistiller.eval.results.identity import condition_digest
 from robustdistiller.eval.results.record import NO_CHECKPOINT, NO_HEAD, Metric, Record
-from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.run.run_info import read_options, versions
-from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry, UpstreamEntry
+from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
+from robustdistiller.eval.run.specs import HeadSpec, Upstream
+from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry
+from robustdistiller.eval.sweep.work import CODE_FILE
 from robustdistiller.eval.tasks.rules import Split, deviations, split
 from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
@@ -26,45 +28,49 @@ _NOT_OF_THE_HEAD = ("lr", "num_workers", "max_workers", "log_step", "max_keep", 
 
 
 @dataclass(frozen=True, eq=False)
-class Upstream:
+class System:
     """An upstream of the sweep, and what its weights are.
 
     Attributes:
-        entry: as in the sweep's file.
-        weights: SHA-256 of its checkpoint, file or folder; empty where it fetches its own weights, or has none.
+        upstream: as in the sweep's file.
+        weights: SHA-256 of its checkpoint, file or folder, or of its tensors where it is in memory; empty where it
+            fetches its own weights, or has none.
+        root: folder of the sweep.
     """
 
-    entry: UpstreamEntry
-    weights: str = ""
+    upstream: Upstream
+    weights: str
+    root: Path
 
     @cached_property
     def options(self) -> str:
         """What its options file says."""
-        return read_options(self.entry.options)
+        return read_options(self.upstream.options)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """s3prl's settings of how its features reach the head."""
         return {
-            "upstream_feature_selection": self.entry.feature_selection,
-            "upstream_layer_selection": self.entry.layer,
+            "upstream_feature_selection": self.upstream.feature_selection,
+            "upstream_layer_selection": self.upstream.layer,
         }
 
     @property
     def identity(self) -> list[Any]:
         """What tells it from other upstreams, JSON-able: its label does not."""
-        given = "" if self.weights else self.entry.checkpoint
-        return [self.entry.name, self.weights, given, self.options, self.entry.feature_selection, self.entry.layer]
-
-    @cached_property
-    def digest(self) -> str:
-        """Of its identity, eight digits."""
-        return hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:8]
+        one = self.upstream
+        given = "" if self.weights else one.checkpoint
+        return [one.name, self.weights, given, self.options, one.feature_selection, one.layer]
 
     @property
     def place(self) -> str:
         """Its folder below ``heads/`` and ``jobs/``."""
-        return f"{slug(self.entry.name)}-{self.weights[:12] or NO_CHECKPOINT}"
+        return f"{slug(self.upstream.name)}-{self.weights[:12] or NO_CHECKPOINT}"
+
+    @cached_property
+    def look_folder(self) -> Path:
+        """Of the job that looks at it first."""
+        return self.root / "jobs" / self.place / f"check-{short_digest(self.identity)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,34 +78,28 @@ class Group:
     """What shares heads: one upstream on one task, or one fold of it, with one seed.
 
     Attributes:
-        upstream, task, seed: what is measured.
+        sweep: that it is part of.
+        system, task, fold, seed: what is measured.
         config: configuration of the heads; its learning rate is the task's default.
         learning_rates: to choose from, the largest first; empty for a task without a trained head.
-        conditions: test conditions, in the order of evaluation.
-        root: folder of the sweep.
-        fold: test fold, of a task with folds.
+        sources: what each test condition draws from, name and digest of each kind, in the order of evaluation.
         leader: the group whose learning rate is taken over; None where the group chooses its own.
-        half_precision: features are kept in half precision.
-        quick: the part of the data that is looked at; None for all of it.
     """
 
-    upstream: Upstream
+    sweep: SweepConfig
+    system: System
     task: TaskEntry
+    fold: str
     seed: int
     config: Mapping[str, Any]
     learning_rates: tuple[float, ...]
-    conditions: tuple[Condition, ...]
-    root: Path
-    fold: str = ""
+    sources: Mapping[Condition, Mapping[str, Mapping[str, Any]]]
     leader: Group | None = None
-    half_precision: bool = False
-    quick: Quick | None = None
 
     @property
     def title(self) -> str:
-        """One line for the user."""
         fold = f" {self.fold}" if self.fold else ""
-        return f"{self.upstream.entry.label} / {self.task.name}{fold} / seed {self.seed}"
+        return f"{self.system.upstream.label} / {self.task.name}{fold} / seed {self.seed}"
 
     @cached_property
     def settings(self) -> Split:
@@ -109,24 +109,32 @@ class Group:
     @cached_property
     def rules(self) -> set[str]:
         """Digests of what the rules fix: heads that need means only never see half precision."""
-        kinds = ("", "frames float16") if self.half_precision else ("",)
+        kinds = ("", "frames float16") if self._half_precision else ("",)
         return {self._split(kind).digest for kind in kinds}
 
+    @property
+    def _half_precision(self) -> bool:
+        plan = self.sweep.feature_plan
+        return plan.folder is not None and plan.dtype == "fp16"
+
     def _split(self, features: str) -> Split:
-        quick = self.quick.label if self.quick else ""
-        return split(self.task.registry, self.config, self.upstream.arguments, features=features, quick=quick)
+        return split(self.task.registry, self.config, self.system.arguments, features=features, quick=self.quick)
 
     @property
-    def scored_on_dev(self) -> bool:
-        """Whether s3prl scores a development set while it trains."""
-        return bool(self.config["runner"]["eval_dataloaders"])
+    def quick(self) -> str:
+        """Label of the part of the data that is looked at; empty for all of it."""
+        return self.sweep.quick_look.label if self.sweep.quick_look else ""
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether the learning rate is chosen here, by the development set that s3prl scores while it trains."""
+        return self.leader is None and bool(self.config["runner"]["eval_dataloaders"])
 
     @cached_property
     def place(self) -> str:
         """Its folder below ``heads/`` and ``jobs/``: other weights or settings, another place.
 
-        The learning rates are no part of it, so that a longer list reuses the heads of a shorter one; nor is where the
-        data lies.
+        Learning rates are no part of it, so that a longer list reuses heads of a shorter one; nor is where data lies.
         """
         roots = {root.key.removeprefix("config.") for root in self.task.registry.roots}
         free = {
@@ -134,66 +142,66 @@ class Group:
             for key, value in self.settings.free.items()
             if key not in roots and key.rsplit(".", 1)[-1] not in _NOT_OF_THE_HEAD
         }
-        identity = [self.upstream.identity, self.task.registry.code, self.settings.fixed, free, self.seed, self.fold]
-        identity += ["fp16"] if self.half_precision else []
-        short = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        identity = [self.system.identity, self.task.registry.code, self.settings.fixed, free, self.seed, self.fold]
+        identity += ["fp16"] if self._half_precision else []
         fold = f"-{slug(self.fold)}" if self.fold else ""
-        return f"{self.upstream.place}/{slug(self.task.name)}{fold}-seed{self.seed}-{short}"
+        return f"{self.system.place}/{slug(self.task.name)}{fold}-seed{self.seed}-{short_digest(identity)}"
 
     @property
     def folder(self) -> Path:
         """Of its heads and their choice."""
-        return self.root / "heads" / self.place
+        return self.sweep.root / "heads" / self.place
 
-    def head(self, learning_rate: float) -> Head:
-        """The head of one learning rate."""
-        return Head(self, learning_rate)
+    @property
+    def jobs(self) -> Path:
+        """Of the files of its jobs, one folder below it for each: ``lr-RATE`` and ``evaluate``."""
+        return self.sweep.root / "jobs" / self.place
 
     @cached_property
     def cells(self) -> list[Cell]:
         """One per split and condition."""
-        return [Cell(self, split, condition) for split in self.task.splits for condition in self.conditions]
+        return [Cell(self, split, condition) for split in self.task.splits for condition in self.sources]
 
 
 @dataclass(frozen=True)
 class Head:
-    """One head to train."""
+    """One head of a group; of a task without a trained head, its learning rate is None."""
 
     group: Group
-    learning_rate: float
+    learning_rate: float | None
 
     @property
     def name(self) -> str:
-        """Of its folders."""
-        return f"lr-{self.learning_rate:g}"
-
-    @property
-    def folder(self) -> Path:
-        """Where s3prl writes it."""
-        return self.group.folder / self.name
+        return "untrained" if self.learning_rate is None else f"lr-{self.learning_rate:g}"
 
     @property
     def job_folder(self) -> Path:
-        """Where its training keeps its job's files."""
-        return self.group.root / "jobs" / self.group.place / self.name
+        """Of the job that trains it."""
+        return self.group.jobs / self.name
 
     @property
-    def config(self) -> dict[str, Any]:
-        """Its s3prl configuration."""
-        return {**self.group.config, "optimizer": {**self.group.config["optimizer"], "lr": self.learning_rate}}
+    def code(self) -> str:
+        """Digest of the upstream's source code that it was trained with; empty where that is not known."""
+        path = self.job_folder / CODE_FILE
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
-
-@dataclass(frozen=True)
-class Draws:
-    """What the conditions of a sweep draw from: by condition, name and digest of each kind of source.
-
-    Attributes:
-        sources: by condition, as records have it.
-        seed: of what is drawn.
-    """
-
-    sources: Mapping[Condition, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    seed: int = 0
+    @property
+    def spec(self) -> HeadSpec:
+        """All that decides how it is trained."""
+        group, config = self.group, dict(self.group.config)
+        if self.learning_rate is not None:
+            config["optimizer"] = {**config["optimizer"], "lr": self.learning_rate}
+        return HeadSpec(
+            upstream=group.system.upstream,
+            task=group.task.registry,
+            config=config,
+            folder=group.folder / self.name,
+            seed=group.seed,
+            device=group.sweep.job_device,
+            features=group.sweep.feature_plan,
+            quick=group.sweep.quick_look,
+            threads=group.sweep.executor.threads,
+        )
 
 
 @dataclass(frozen=True)
@@ -206,28 +214,33 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """One line for the user."""
         split = f" / {self.split}" if len(self.group.task.splits) > 1 else ""
         return f"{self.group.title}{split} / {self.condition.label}"
 
-    def failed_record(self, reason: str, draws: Draws, device: str, loaded: Mapping[str, Any]) -> Record:
+    @cached_property
+    def condition_digest(self) -> str:
+        """What decides how its audio sounds, as records have it."""
+        sources = self.group.sources[self.condition]
+        return condition_digest(self.condition.label, sources, self.group.sweep.corruption_seed)
+
+    def failed_record(self, reason: str, start_utc: str, loaded: Mapping[str, Any]) -> Record:
         """The record of the cell where there was no head to evaluate, or its evaluation left none.
 
         Args:
             reason: why, in a sentence.
-            draws: what the conditions draw from.
-            device: where it was tried.
-            loaded: what is known of the upstream, where it was loaded.
+            start_utc: now.
+            loaded: what a job that looked at the upstream found.
         """
-        group, task, upstream = self.group, self.group.task.registry, self.group.upstream
-        quick = group.quick.label if group.quick else ""
+        group, task, system = self.group, self.group.task.registry, self.group.system
+        in_file = bool(system.weights) and system.upstream.module is None
         return Record(
-            upstream=upstream.entry.name,
-            label=upstream.entry.label,
-            upstream_options=upstream.options,
-            checkpoint=ModelName.short_of(upstream.entry.checkpoint),
-            checkpoint_digest=upstream.weights or loaded.get("weights", ""),
-            checkpoint_digest_of="file" if upstream.weights else loaded.get("weights_of", "none"),
+            upstream=system.upstream.name,
+            label=system.upstream.label,
+            upstream_options=system.options,
+            upstream_code=loaded.get("code", ""),
+            checkpoint=ModelName.short_of(system.upstream.checkpoint),
+            checkpoint_digest=system.weights or loaded.get("weights", ""),
+            checkpoint_digest_of="file" if in_file else loaded.get("weights_of", "none"),
             parameters=loaded.get("parameters"),
             task=task.code,
             downstream=task.downstream,
@@ -236,8 +249,8 @@ class Cell:
             settings=group.settings.free,
             condition=self.condition.label,
             condition_parameters=self.condition.to_dict(),
-            sources={kind: dict(one) for kind, one in draws.sources[self.condition].items()},
-            corruption_seed=0 if self.condition.kind == "clean" else draws.seed,
+            sources={kind: dict(one) for kind, one in group.sources[self.condition].items()},
+            corruption_seed=0 if self.condition.kind == "clean" else group.sweep.corruption_seed,
             split=self.split,
             fold=group.fold,
             metrics=[Metric(m.name, None, m.higher_is_better, m.unit, "not evaluated") for m in task.metrics],
@@ -246,83 +259,58 @@ class Cell:
             learning_rate=None,
             seed=group.seed,
             versions=versions(),
-            device=device,
-            start_utc=now_utc(),
+            device=group.sweep.job_device,
+            start_utc=start_utc,
             duration_s=0.0,
             status="failed",
             reason=reason,
-            quick=quick,
+            quick=group.quick,
             non_standard=deviations(task, group.settings),
         )
 
 
-def expand(sweep: SweepConfig) -> list[Group]:
+def expand(sweep: SweepConfig, sources: Sources | None = None) -> list[Group]:
     """All groups of a sweep, tasks outermost, so that a table fills row by row.
+
+    Args:
+        sweep: what is asked for.
+        sources: what the conditions draw from; default: as the sweep says.
 
     Raises:
         SweepError: missing data or checkpoints, keys that do not exist, a grid of learning rates on a task without a
             development set.
+        FileNotFoundError, ValueError: a source cannot be read or has no fitting room.
 
     Example:
-        >>> expand(SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("QbE")]))
+        >>> expand(SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("QbE")]))
         Traceback (most recent call last):
         robustdistiller.eval.sweep.entries.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
     """
-    runs = []
+    tasks = []
     for task in sweep.tasks:
-        conditions = sweep.conditions_of(task)
         configs = [(fold, task.compose(fold)) for fold in task.folds or [""]]
-        trainings = [(fold, config, learning_rates(sweep, task, config)) for fold, config in configs]
-        runs.append((task, conditions, trainings))
-    upstreams = [Upstream(entry, _weights(entry)) for entry in sweep.upstreams]  # downloads: when all else is there
-    half = sweep.feature_plan.folder is not None and sweep.feature_cache_dtype == "fp16"
-    groups: list[Group] = []
-    places: dict[str, Group] = {}
-    for task, conditions, trainings in runs:
-        for upstream in upstreams:
+        heads = [(fold, config, learning_rates(sweep, task, config)) for fold, config in configs]
+        tasks.append((task, sweep.conditions_of(task), heads))
+    systems = [System(one, _weights(one), sweep.root) for one in sweep.upstreams]  # downloads: when all else is there
+    sources = sources or sweep.sources
+    corruptors = sources.corruptors([one for _, found, _ in tasks for one in found], sweep.corruption_seed)
+    described = {condition: sources.describe(condition, one) for condition, one in corruptors.items()}
+    groups: dict[str, Group] = {}
+    for task, conditions, heads in tasks:
+        drawn = {condition: described[condition] for condition in conditions}
+        for system in systems:
             leader = None
             for seed in sweep.seeds:
-                for fold, config, rates in trainings:
-                    group = Group(
-                        upstream,
-                        task,
-                        seed,
-                        config,
-                        rates,
-                        conditions,
-                        sweep.root,
-                        fold,
-                        leader,
-                        half,
-                        sweep.quick_look,
-                    )
+                for fold, config, rates in heads:
+                    group = Group(sweep, system, task, fold, seed, config, rates, drawn, leader)
                     if leader is None and sweep.search == "once" and len(rates) > 1:
                         leader = group
-                    other = places.setdefault(group.place, group)
+                    other = groups.setdefault(group.place, group)
                     if other is not group:
                         raise SweepError(
                             f"{other.title} and {group.title} are the same upstream on the same task; drop one"
                         )
-                    groups.append(group)
-    return groups
-
-
-def now_utc() -> str:
-    """Of this moment, as records have it."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def draws_of(sweep: SweepConfig, groups: list[Group]) -> Draws:
-    """Open the sources of all conditions.
-
-    Raises:
-        FileNotFoundError, ValueError: a source cannot be read or has no fitting room.
-    """
-    sources = sweep.sources
-    conditions = dict.fromkeys(condition for group in groups for condition in group.conditions)
-    corruptors = sources.corruptors(conditions, sweep.corruption_seed)
-    described = {condition: sources.describe(condition, one) for condition, one in corruptors.items()}
-    return Draws(described, sweep.corruption_seed)
+    return list(groups.values())
 
 
 def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any]) -> tuple[float, ...]:
@@ -333,7 +321,7 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
             set while it trains.
 
     Example:
-        >>> sweep = SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("ASV")])
+        >>> sweep = SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("ASV")])
         >>> asv = {"runner": {"eval_dataloaders": []}, "optimizer": {"lr": 1e-4}}
         >>> learning_rates(sweep, sweep.tasks[0], asv)
         (0.0001,)
@@ -355,9 +343,17 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
     return tuple(sorted(set(map(float, rates)), reverse=True))
 
 
-def _weights(entry: UpstreamEntry) -> str:
+def short_digest(identity: Any) -> str:
+    """Of JSON-able values, eight digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _weights(upstream: Upstream) -> str:
+    if upstream.module is not None:
+        weights, of = identify_weights(upstream.module, None)
+        return weights if of == "tensors" else ""
     try:  # downloaded now: heads are kept by this digest, on machines that may have no network
-        path = find_checkpoint(entry.name, entry.checkpoint)
+        path = find_checkpoint(upstream.name, upstream.checkpoint)
         return "" if path is None else checkpoint_digest(path)
     except (FileNotFoundError, ValueError) as error:
-        raise SweepError(f"upstream {entry.label}: {error}") from error
+        raise SweepError(f"upstream {upstream.label}: {error}") from error

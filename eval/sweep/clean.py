@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustdistiller.common.locks import Busy, locked
 from robustdistiller.eval.sweep.choice import CHOICE_FILE
 from robustdistiller.eval.sweep.config import SweepError
 from robustdistiller.eval.sweep.engine import LOG_FILE, WORK_FILE
+from robustdistiller.eval.sweep.engines import folder_lock
 
 #: What can be deleted, and what it is.
 KINDS = {
@@ -24,13 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Removable:
-    """One thing that can be deleted.
-
-    Attributes:
-        kind: one of `KINDS`.
-        path: file or folder.
-        size_bytes: what it takes on the disk.
-    """
+    """A file or folder that can be deleted, of one of the `KINDS`, and what it takes on the disk."""
 
     kind: str
     path: Path
@@ -38,11 +32,7 @@ class Removable:
 
 
 def removable(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:
-    """What a sweep's folder holds that the sweep does not need to go on, to evaluate more, or to show its numbers.
-
-    Args:
-        root: the sweep's folder (``out``).
-        kinds: some of `KINDS`.
+    """What a sweep's folder (``out``) holds that it does not need to go on, to evaluate more, or to show its numbers.
 
     Raises:
         SweepError: no sweep has worked in the folder, or a kind is none of them.
@@ -53,8 +43,7 @@ def removable(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]
         raise SweepError(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
     if not (root / "jobs").is_dir():
         raise SweepError(f"{root} is no sweep's folder: expected jobs and heads in it; give what the file calls out")
-    find = {"heads": _losing, "checkpoints": _spare, "features": _features, "logs": _logs}
-    return [Removable(kind, path, _size(path)) for kind in kinds for path in find[kind](root)]
+    return [Removable(kind, path, _size(path)) for kind in kinds for path in _find(kind, root)]
 
 
 def clean(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:
@@ -64,39 +53,26 @@ def clean(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:
         SweepError: as for :func:`removable`, or the sweep is running.
     """
     found = removable(root, kinds)
-    try:
-        with locked(Path(root) / ".lock", wait=False):
-            for one in found:
-                shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink(missing_ok=True)
-    except Busy as error:
-        raise SweepError(f"{root} is in use by a sweep; wait for it or stop it") from error
+    with folder_lock(Path(root)):
+        for one in found:
+            shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink(missing_ok=True)
     return found
 
 
-def _chosen(root: Path) -> Iterator[Path]:
-    """The chosen checkpoint of each group that has chosen."""
+def _find(kind: str, root: Path) -> list[Path]:
+    if kind == "features":
+        return [root / "features"] if (root / "features").is_dir() else []
+    if kind == "logs":
+        names = (LOG_FILE, f"{Path(LOG_FILE).stem}.previous.txt", WORK_FILE)
+        files = [path for name in names for path in sorted((root / "jobs").rglob(name))]
+        return [*files, *([root / "jobs" / "slurm"] if (root / "jobs" / "slurm").is_dir() else [])]
+    found = []
     for path in sorted((root / "heads").glob(f"*/*/{CHOICE_FILE}")):
         head = json.loads(path.read_text(encoding="utf-8"))["head"]
-        if head and (path.parent / head).is_file():
-            yield path.parent / head
-
-
-def _losing(root: Path) -> list[Path]:
-    return [one for kept in _chosen(root) for one in sorted(kept.parents[1].glob("lr-*")) if one != kept.parent]
-
-
-def _spare(root: Path) -> list[Path]:
-    return [one for kept in _chosen(root) for one in sorted(kept.parent.glob("*.ckpt")) if one != kept]
-
-
-def _features(root: Path) -> list[Path]:
-    return [root / "features"] if (root / "features").is_dir() else []
-
-
-def _logs(root: Path) -> list[Path]:
-    names = (LOG_FILE, f"{Path(LOG_FILE).stem}.previous.txt", WORK_FILE)
-    files = [path for name in names for path in sorted((root / "jobs").rglob(name))]
-    return [*files, *([root / "jobs" / "slurm"] if (root / "jobs" / "slurm").is_dir() else [])]
+        if head and (kept := path.parent / head).is_file():  # of a group that has not chosen, everything stays
+            found += sorted(path.parent.glob("lr-*") if kind == "heads" else kept.parent.glob("*.ckpt"))
+            found.remove(kept.parent if kind == "heads" else kept)
+    return found
 
 
 def _size(path: Path) -> int:

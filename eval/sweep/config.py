@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,12 @@ from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
 from robustdistiller.eval.results.files import read_policy
-from robustdistiller.eval.run.cache import CacheError, CachePlan
+from robustdistiller.eval.run.cache.plan import CachePlan
+from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.quick import Quick
-from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, UpstreamEntry, absolute
+from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.sweep.entries import SweepError, TaskEntry, absolute
+from robustdistiller.upstream import ModelName
 
 NotNegative = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -33,9 +37,9 @@ class ExecutorConfig:
         kind: ``local`` (in this process, one after the other), ``pool`` (processes on this machine) or ``slurm``.
         workers: processes of a pool at most; 0: as many as devices and memory allow.
         devices: of a pool, e.g. ``[cuda:0, cuda:1]``; default: the sweep's device, of ``auto`` all GPUs there are.
-        per_device: processes of a pool that share a device (cores, for ``cpu``, are shared evenly among them).
+        per_device: processes of a pool that share a device.
         memory_gb: memory of one process; a pool starts no process that would not fit. On SLURM, what is asked for.
-        threads: CPU threads of one process; 0: a fair share.
+        threads: CPU threads of one job, whoever does it: the last digits of a head's weights depend on them.
         partition, account, qos, constraint: as SLURM calls them.
         time_limit_min: SLURM's time limit of one job, minutes.
         gpus: GPUs of one SLURM job.
@@ -56,7 +60,7 @@ class ExecutorConfig:
     devices: list[str] = field(default_factory=list)
     per_device: AtLeast1 = 1
     memory_gb: Annotated[float, Field(ge=0)] = 4.0
-    threads: NotNegative = 0
+    threads: NotNegative = 1
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -68,6 +72,9 @@ class ExecutorConfig:
     max_requeues: NotNegative = 10
     setup: list[str] = field(default_factory=list)
     slurm: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.threads = self.threads or 1  # files of earlier releases have 0
 
     @property
     def asks_for_gpus(self) -> bool:
@@ -93,7 +100,8 @@ class SweepConfig:
         corruption_seed: of the drawn corruption.
         policy: one of `results.files.POLICIES`; what older files say is understood.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        check_upstreams: look at each upstream with two short noises first.
+        check_upstreams: look at each upstream with two short noises first; a later change of its source code is noticed
+            only where that was done.
         feature_cache: keep the upstreams' features on disk: ``auto`` is a folder of the sweep, empty keeps none.
         feature_cache_dtype: ``fp32`` or ``fp16``, of frames.
         feature_cache_gb: limit of what is kept of each upstream.
@@ -103,12 +111,12 @@ class SweepConfig:
         executor: where the work is done.
 
     Example:
-        >>> SweepConfig(out="o", upstreams=[UpstreamEntry("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
+        >>> SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("KS")]).learning_rates[0]
         0.1
     """
 
     out: str
-    upstreams: list[UpstreamEntry]
+    upstreams: list[Upstream]
     tasks: list[TaskEntry]
     conditions: list[str] = field(default_factory=list)
     suites: list[str] = field(default_factory=list)
@@ -137,16 +145,16 @@ class SweepConfig:
                 raise SweepError(f"{name} is empty; give at least one")
         self.policy = read_policy(self.policy)
         self._check_devices()
-        self._check_feature_plan()
+        self.feature_plan = self._feature_plan()
         self.conditions = self.conditions or ([] if self.suites else ["clean"])
-        for texts in (self.conditions, *(entry.conditions or [] for entry in self.tasks)):
-            for text in texts:
-                try:
-                    Condition.parse(text)
-                except ValueError as error:
-                    raise SweepError(f"conditions: {error}") from error
+        for text in itertools.chain(self.conditions, *(entry.conditions or [] for entry in self.tasks)):
+            try:
+                Condition.parse(text)
+            except ValueError as error:
+                raise SweepError(f"conditions: {error}") from error
+        self.upstreams = [dataclasses.replace(one, label=one.label or _default_label(one)) for one in self.upstreams]
         for what, names in (
-            ("upstreams share the label", [entry.label for entry in self.upstreams]),
+            ("upstreams share the label", [upstream.label for upstream in self.upstreams]),
             ("tasks share the name", [entry.name for entry in self.tasks]),
         ):
             double = sorted({name for name in names if names.count(name) > 1})
@@ -179,19 +187,19 @@ class SweepConfig:
             return self.device
         return kinds.pop() if len(kinds) == 1 else "auto"
 
-    def _check_feature_plan(self) -> None:
-        try:
-            CachePlan(None, self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s)
-        except CacheError as error:
-            raise SweepError(str(error)) from error
-
-    @property
-    def feature_plan(self) -> CachePlan:
+    def _feature_plan(self) -> CachePlan:
         """What becomes of the upstreams' features."""
         folder = str(self.root / "features") if self.feature_cache == "auto" else self.feature_cache
-        kept = absolute(folder) if folder else None
-        options = self.feature_cache_dtype, self.feature_cache_gb, self.read_ahead_s, self.feature_cache_conditions
-        return CachePlan(kept, *options)
+        try:
+            return CachePlan(
+                absolute(folder) if folder else None,
+                self.feature_cache_dtype,
+                self.feature_cache_gb,
+                self.read_ahead_s,
+                self.feature_cache_conditions,
+            )
+        except RunError as error:
+            raise SweepError(str(error)) from error
 
     @property
     def quick_look(self) -> Quick | None:
@@ -202,14 +210,6 @@ class SweepConfig:
     def root(self) -> Path:
         """The folder of everything, absolute."""
         return Path(self.out).absolute()
-
-    def with_policy(self, policy: str | None) -> SweepConfig:
-        """The same with another policy; None: as it is.
-
-        Raises:
-            ValueError: there is no such policy.
-        """
-        return self if policy is None else dataclasses.replace(self, policy=policy)
 
     def conditions_of(self, task: TaskEntry) -> tuple[Condition, ...]:
         """The test conditions of a task, each once: its own, or the sweep's and those of its suites.
@@ -236,6 +236,12 @@ class SweepConfig:
             return load_suites(self.suites)
         except SuiteError as error:
             raise SweepError(f"suites: {error}") from error
+
+
+def _default_label(upstream: Upstream) -> str:
+    if upstream.checkpoint is None:
+        return upstream.name
+    return ModelName.parse(upstream.checkpoint, strict=False).label
 
 
 def load(path: str | Path) -> SweepConfig:

@@ -1,7 +1,7 @@
 """Jobs and who does them: a folder with what is to be done, its log and how it ended; done in whatever process.
 
 A job is done by this process (:class:`InProcess`), by a pool of processes (:mod:`pool`) or by SLURM (:mod:`slurm`);
-all three call :func:`do_job` with the job's folder and nothing else.
+the latter two are given the job's folder and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ from robustdistiller.common.files import write_bytes, write_text
 logger = logging.getLogger(__name__)
 
 WORK_FILE, LOG_FILE, OUTCOME_FILE = "work.pkl", "log.txt", "outcome.json"
+#: Made by work that tells its first attempt from one that was put back into a queue.
+BEGUN_FILE = "begun"
 
 #: Set when this process has to leave and the job will be begun again elsewhere: it has no outcome then.
 LEAVING = threading.Event()
@@ -83,12 +85,17 @@ class Job:
         """How it ended; None while it runs, or when its process died."""
         return Outcome.read(self.folder)
 
-    def write(self) -> None:
-        """Put it into its folder, without an outcome; the log of an earlier attempt is kept beside."""
+    def clear(self) -> None:
+        """Make its folder, without an outcome; the log of an earlier attempt is kept beside."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / OUTCOME_FILE).unlink(missing_ok=True)
+        for name in (OUTCOME_FILE, BEGUN_FILE):
+            (self.folder / name).unlink(missing_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.txt"))
+
+    def write(self) -> None:
+        """Put it into its folder, for another process to do."""
+        self.clear()
         write_bytes(self.folder / WORK_FILE, cloudpickle.dumps(self.work))  # tasks may hold functions of the user's
 
 
@@ -155,26 +162,27 @@ def run_jobs(
 
 
 def do_job(folder: Path) -> Outcome:
-    """Do the work of a job's folder and leave its outcome there.
+    """Do the work that lies in a job's folder and leave its outcome there."""
+    return do_work(lambda _: pickle.loads((folder / WORK_FILE).read_bytes())(folder), folder)
+
+
+def do_work(work: Callable[[Path], Mapping[str, Any] | None], folder: Path) -> Outcome:
+    """Do work and leave its outcome in the job's folder.
 
     Whatever goes wrong becomes the outcome, except an interruption, which leaves none.
     """
-    started = time.monotonic()
-
-    def wall_s() -> float:
-        return round(time.monotonic() - started, 3)
-
+    started_s = time.monotonic()
     try:
-        work = pickle.loads((folder / WORK_FILE).read_bytes())
         result = dict(work(folder) or {})
-        return Outcome("done", "", wall_s(), result).write(folder)
+        outcome = Outcome("done", result=result)
     except (Exception, SystemExit) as error:
         if LEAVING.is_set():
             raise
         logger.exception("%s failed", folder.name)
         said = str(error).strip() or "no message"
         ours = type(error).__module__.startswith("robustdistiller")
-        return Outcome("failed", said if ours else f"{type(error).__name__}: {said}", wall_s()).write(folder)
+        outcome = Outcome("failed", said if ours else f"{type(error).__name__}: {said}")
+    return replace(outcome, wall_s=round(time.monotonic() - started_s, 3)).write(folder)
 
 
 class InProcess:
@@ -193,9 +201,9 @@ class InProcess:
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """Do the first of these jobs."""
         job = jobs[0]
-        job.write()
+        job.clear()
         with captured(job.log):
-            self._ended.append((job, do_job(job.folder)))
+            self._ended.append((job, do_work(job.work, job.folder)))
         return [job]
 
     def poll(self) -> list[tuple[Job, Outcome]]:

@@ -49,12 +49,17 @@ def _devices(config: SweepConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def folder_lock(root: Path, say: Callable[[str], None]) -> Iterator[None]:
+def folder_lock(root: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Hold a sweep's folder within the block; where its file system has no locks, `say` is told so.
+
+    Raises:
+        SweepError: another process holds it, or nothing can be written to it.
+    """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(root / ".lock", wait=False))
         except Busy as error:
-            raise SweepError(f"{root} is in use by another run of the sweep; wait for it or stop it") from error
+            raise SweepError(f"{root} is in use by another run; wait for it or stop it") from error
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise SweepError(f"nothing can be written to {root}: {error.strerror or error}") from error

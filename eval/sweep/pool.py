@@ -34,7 +34,7 @@ class Pool:
         workers: processes at most; 0: as many as devices, cores and memory allow.
         per_device: processes that share a device.
         memory_gb: memory that one process is expected to need; none is started that would not fit, but for the first.
-        threads: CPU threads of one process; 0: a fair share of the cores.
+        threads: CPU threads of one process.
         free_memory_gb: gives the memory that is free now.
         grace_s: seconds that a process has to end itself when it is stopped.
     """
@@ -47,7 +47,7 @@ class Pool:
         workers: int = 0,
         per_device: int = 1,
         memory_gb: float = 0.0,
-        threads: int = 0,
+        threads: int = 1,
         free_memory_gb: Callable[[], float] | None = None,
         grace_s: float = 60.0,
     ) -> None:
@@ -55,21 +55,17 @@ class Pool:
         self._free_gb = free_memory_gb or available_memory_gb
         cores = usable_cores()
         only_cpu = all(device == "cpu" for device in devices)
-        places = (workers or cores) if only_cpu else len(devices) * per_device
-        self.slots = min(workers or cores, places)
+        most = workers or max(1, cores // threads)
+        self.slots = most if only_cpu else min(most, len(devices) * per_device)
         if not workers and memory_gb:
             self.slots = max(1, min(self.slots, int(self._free_gb() // memory_gb)))
-        self._threads = threads or max(1, cores // self.slots)
+        self._threads = threads
         self._running: dict[Path, tuple[Job, subprocess.Popen, str]] = {}
 
     @property
     def running(self) -> list[Job]:
         """Jobs whose processes have not ended."""
         return [job for job, _, _ in self._running.values()]
-
-    def command(self, job: Job) -> list[str]:
-        """What a process runs."""
-        return [sys.executable, "-m", "robustdistiller.eval.sweep.worker", str(job.folder)]
 
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """Begin jobs while there is a place and memory for them."""
@@ -92,7 +88,7 @@ class Pool:
         device = min(self._devices, key=busy.count)
         with job.log.open("w", encoding="utf-8") as stream, signals_deferred():
             process = subprocess.Popen(
-                self.command(job),
+                [sys.executable, "-m", "robustdistiller.eval.sweep.worker", str(job.folder)],
                 stdin=subprocess.PIPE,  # its end tells the process that we are gone
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -65,7 +65,7 @@ class Slurm:
         self._submitit = submitit.AutoExecutor(
             folder=str(folder), cluster="slurm", slurm_max_num_timeout=settings.max_requeues
         )
-        threads = settings.threads or 1
+        threads = settings.threads
         options = {
             "slurm_partition": settings.partition,
             "slurm_account": settings.account,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from robustdistiller.common.process import tail
-from robustdistiller.eval.sweep.plan import duration
-from robustdistiller.eval.sweep.result import Progress
+from robustdistiller.common.process import tail, terminate_like_interrupt
+from robustdistiller.eval.sweep.engine import Job, Outcome, run_jobs
+from robustdistiller.eval.sweep.engines import folder_lock
+from robustdistiller.eval.sweep.estimate import duration
+from robustdistiller.eval.sweep.plan import GroupPlan
+from robustdistiller.eval.sweep.pool import Pool
 from robustdistiller.eval.sweep.run import Sweep
 
 _ORDER = ("training", "evaluating", "checking", "failed", "waiting", "done", "skipped", "reused")
@@ -88,13 +92,12 @@ def run_shown(sweep: Sweep, console: Console) -> int:
     started_s = time.monotonic()
 
     def table() -> Table:
-        rows = max(5, console.height - 6)
         left = sweep.estimate()
         return progress_table(
-            list(sweep.progress.values()),
+            list(sweep.plans.values()),
             time.monotonic() - started_s,
-            rows,
-            left.text(sweep.engine.slots) if left.jobs else "",
+            rows=max(5, console.height - 6),
+            left=left.text(sweep.slots) if left.jobs else "",
         )
 
     with LiveTable(console, table) as shown:
@@ -105,11 +108,39 @@ def run_shown(sweep: Sweep, console: Console) -> int:
     return 1 if result.failures else 0
 
 
-def progress_table(progress: Sequence[Progress], elapsed_s: float, rows: int = 40, left: str = "") -> Table:
+def run_jobs_shown(root: Path, jobs: Sequence[Job], workers: int, console: Console) -> list[str]:
+    """Do jobs that need nothing of one another in processes, and show what each says last; returns what failed.
+
+    Args:
+        root: folder of them all, which is locked meanwhile.
+        jobs: the jobs.
+        workers: processes at most.
+        console: where to print.
+    """
+    pool, failures = Pool(workers=workers), []
+
+    def table() -> Table:
+        rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        for job in pool.running:
+            rows.add_row(job.title, escape("".join(tail(job.log))))
+        return rows
+
+    def ended(job: Job, outcome: Outcome) -> list[Job]:
+        shown.say(f"{job.title}: {outcome.state} ({duration(outcome.wall_s)})")
+        if outcome.state == "failed":
+            failures.append(f"{job.title} failed: {outcome.reason}; its log: {job.log}")
+        return []
+
+    with folder_lock(root), terminate_like_interrupt(), LiveTable(console, table) as shown:
+        run_jobs(pool, jobs, ended, shown.update)
+    return failures
+
+
+def progress_table(plans: Sequence[GroupPlan], elapsed_s: float, rows: int = 40, left: str = "") -> Table:
     """The state of every group, what moves first; what does not fit is counted below.
 
     Args:
-        progress: of the groups.
+        plans: of the groups.
         elapsed_s: seconds since the start.
         rows: that fit.
         left: how long the rest may take.
@@ -118,30 +149,30 @@ def progress_table(progress: Sequence[Progress], elapsed_s: float, rows: int = 4
         >>> progress_table([], 61.0).caption
         '61 s, nothing to do'
     """
-    counts = Counter(one.state for one in progress)
+    counts = Counter(plan.state for plan in plans)
     said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state]) or "nothing to do"
-    table = Table(box=None, pad_edge=False, caption_justify="left", title_justify="left")
-    for name, justify in (("upstream", "left"), ("task", "left"), ("seed", "right"), ("heads", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)
-    for name, justify in (("rate", "right"), ("cells", "right"), ("state", "left")):
-        table.add_column(name, justify=justify, no_wrap=True)
+    hidden = f"; {len(plans) - rows} more rows" if len(plans) > rows else ""
+    caption = f"{duration(elapsed_s)}, {said}{hidden}" + (f"; left: {left}" if left else "")
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for name in ("upstream", "task", "seed", "heads", "rate", "cells", "state"):
+        table.add_column(name, justify="left" if name in ("upstream", "task", "state") else "right", no_wrap=True)
     table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
-    ordered = sorted(progress, key=lambda one: _ORDER.index(one.state))
-    for one in ordered[:rows]:
-        group, style = one.group, _STYLES.get(one.state, "")
-        heads = str(one.trained) if group.learning_rates else "-"
-        rate = f"{one.learning_rate:g}" if one.learning_rate else ""
-        cells = f"{one.finished}/{len(group.cells)}"
-        state = f"[{style}]{one.state}[/]" if style else one.state
-        label, task = escape(group.upstream.entry.label), f"{group.task.name} {group.fold}".strip()
-        table.add_row(label, task, str(group.seed), heads, rate, cells, state, _detail(one))
-    hidden = f"; {len(ordered) - rows} more rows" if len(ordered) > rows else ""
-    table.caption = f"{duration(elapsed_s)}, {said}{hidden}" + (f"; left: {left}" if left else "")
+    for plan in sorted(plans, key=lambda one: _ORDER.index(one.state))[:rows]:
+        group, style, chosen = plan.group, _STYLES.get(plan.state, ""), None if plan.train else plan.choice.chosen
+        table.add_row(
+            escape(group.system.upstream.label),
+            f"{group.task.name} {group.fold}".strip(),
+            str(group.seed),
+            str(plan.trained) if group.learning_rates else "-",
+            f"{chosen.learning_rate:g}" if chosen else "",
+            f"{plan.finished}/{len(group.cells)}",
+            f"[{style}]{plan.state}[/]" if style else plan.state,
+            escape(_detail(plan)),
+        )
     return table
 
 
-def _detail(one: Progress) -> str:
-    if not one.running:
-        return escape(one.detail)
-    said = tail(one.running[0].log)
-    return escape(said[-1] if said else one.running[0].title)
+def _detail(plan: GroupPlan) -> str:
+    if not plan.running:
+        return plan.detail
+    return (tail(plan.running[0].log) or [plan.running[0].title])[-1]

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.common.files import write_text
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.run.specs import HeadSpec, Upstream
+from robustdistiller.eval.sweep.engine import BEGUN_FILE
 
 logger = logging.getLogger(__name__)
-_BEGUN = "begun"
+
+#: In the job's folder of a head: digest of the upstream's source code that it is trained with.
+CODE_FILE = "code.txt"
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Check:
     device: str
 
     def __call__(self, folder: Path) -> dict[str, Any]:
-        """Raise what is wrong; otherwise what was loaded: digest of the weights, what it is of, parameters."""
-        from robustdistiller.eval.run.run_info import identify_weights
+        """Raise what is wrong; otherwise what was loaded: digests of weights and source code, parameters."""
+        from robustdistiller.eval.run.run_info import code_digest, identify_weights, source_files
         from robustdistiller.upstream.contract import examine, open_upstream, require
         from robustdistiller.upstream.device import usable_device
 
@@ -40,9 +44,15 @@ class Check:
             logger.info("%s: %s", finding.name, finding.found)
         require(findings)
         weights, of = identify_weights(upstream, getattr(upstream, "checkpoint_path", None) or given.checkpoint)
-        count = getattr(upstream, "num_parameters", 0) or sum(one.numel() for one in upstream.parameters())
-        found = [asdict(finding) for finding in findings]
-        return {"weights": weights, "weights_of": of, "parameters": count, "findings": found}
+        files = source_files(upstream)
+        return {
+            "weights": weights,
+            "weights_of": of,
+            "source_files": files,
+            "code": code_digest(files),
+            "parameters": getattr(upstream, "num_parameters", 0) or sum(one.numel() for one in upstream.parameters()),
+            "findings": [asdict(finding) for finding in findings],
+        }
 
 
 @dataclass(frozen=True)
@@ -51,31 +61,31 @@ class Train:
 
     Attributes:
         head: the head.
-        key: upstream and task, by which it is timed.
         fresh: begin anew even where there is something to go on from.
+        code: digest of the upstream's source code, where it is known; after a change of it, a head is trained anew.
     """
 
     doing: ClassVar[str] = "training"
 
     head: HeadSpec
-    key: tuple[str, str]
     fresh: bool = False
+    code: str = ""
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Train; what is to be evaluated, and its score on the development set."""
         from robustdistiller.eval.run.head_note import HeadNote
         from robustdistiller.eval.run.train import train_head
 
-        fresh = self.fresh and not (folder / _BEGUN).exists()  # a job that is put back into the queue goes on
-        (folder / _BEGUN).touch()
+        begun, code = folder / BEGUN_FILE, folder / CODE_FILE
+        changed = self.code and code.exists() and code.read_text(encoding="utf-8") not in ("", self.code)
+        fresh = bool(changed or self.fresh) and not begun.exists()  # a job that is put back into the queue goes on
+        begun.touch()
+        write_text(code, self.code)
         before = HeadNote.read(self.head.folder) or HeadNote()
         trained = train_head(self.head, resume=not fresh)
         resumed_at = (HeadNote.read(self.head.folder) or HeadNote()).resumed_at
         done = 0 if before.finished and not fresh else self.head.total_steps
         return {
-            "kind": "train",
-            "upstream": self.key[0],
-            "task": self.key[1],
             "units": done - (resumed_at[-1] if done and len(resumed_at) > len(before.resumed_at) else 0),
             "head": trained.head_digest,
             "checkpoint": trained.checkpoint.name,
@@ -91,7 +101,6 @@ class Evaluate:
 
     Attributes:
         head: as it was trained.
-        key: upstream and task, by which it is timed.
         cells: conditions by split.
         records: folder of records.
         sources, corruption_seed: of the conditions.
@@ -103,7 +112,6 @@ class Evaluate:
     doing: ClassVar[str] = "evaluating"
 
     head: HeadSpec
-    key: tuple[str, str]
     cells: Mapping[str, tuple[Condition, ...]]
     records: Path
     sources: Sources
@@ -135,5 +143,4 @@ class Evaluate:
                 errors.append(error)
         if errors:
             raise errors[0]
-        units = sum(map(len, self.cells.values()))
-        return {"kind": "evaluate", "upstream": self.key[0], "task": self.key[1], "units": units}
+        return {"units": sum(map(len, self.cells.values()))}

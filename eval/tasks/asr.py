@@ -48,7 +48,6 @@ ASR = Task(
     count_items=_count_files,
     items=_items,
     speaker=r"(\d+)-\d+-\d+",
-    best_checkpoint="dev-clean-best.ckpt",
     item_counts={"test-clean": 2620, "test-other": 2939},
     submission=Submission(
         "asr_public", {"test-clean-noLM-hyp.ark": "predict.ark"}, "test-clean-noLM-ref.ark", metrics=("wer",)

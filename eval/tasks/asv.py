@@ -22,7 +22,7 @@ TASK = Task(
     metrics=(Metric("eer", "EER", higher_is_better=False, short="EER", points=(9.56, 5.11)),),
     roots=(
         DataRoot(f"{_DATA}.file_path", "{dev,test}/wav/idXXXXX/VIDEO/NNNNN.wav"),
-        DataRoot(f"{_DATA}.dev_meta_data", "trials among dev speakers: lines '1|0 PATH PATH'"),
+        DataRoot(f"{_DATA}.dev_meta_data", "any trials: s3prl opens them, and scores none"),
         DataRoot(f"{_DATA}.test_meta_data", "the official trials: lines '1|0 PATH PATH'"),
     ),
     corpora=(corpora.VOXCELEB1,),
@@ -42,7 +42,6 @@ TASK = Task(
     scored_in_pairs=True,
     trial_sides=True,
     count_items=_count_trials,
-    best_checkpoint=None,
     best_of_every=20_000,
     item_counts={"test": 37_720},
     submission=Submission("sv_public", {"test_predict.txt": "predict.txt"}, metrics=("eer",)),

@@ -56,7 +56,6 @@ class Task:
             an item has no one speaker.
         score: the benchmark's number where s3prl computes another one: called with the expert after the evaluation, the
             split and the names of the recordings; raises `ScoringError`.
-        best_checkpoint: what s3prl saves when the development score improves, None if it chooses no checkpoint.
         best_of_every: where no development set chooses: of the checkpoints at multiples of this many steps the best on
             the clean test set is the benchmark's number; 0 elsewhere.
         trainable: False for a task without a trained head.
@@ -98,7 +97,6 @@ class Task:
     items: Callable[[Mapping[str, Any]], Mapping[str, tuple[Sequence[float], Sequence[float]]]] | None = None
     speaker: str | Callable[[str], str] = field(default="", compare=False)
     score: Callable[[Any, str, Sequence[str]], OfficialScore] | None = None
-    best_checkpoint: str | None = "dev-best.ckpt"
     best_of_every: int = 0
     trainable: bool = True
     pooled_head: bool = False
@@ -139,11 +137,6 @@ class Task:
 
         Raises:
             ValueError: the first metric that s3prl computes was not logged.
-
-        Example:
-            >>> from robustdistiller.eval.tasks import get
-            >>> get("IC").scores({"fluent_commands/test-acc": 0.5, "fluent_commands/test-intent_loss": 2.0}, "test")
-            {'accuracy': 50.0}
         """
         found = {}
         for metric in self.metrics:
@@ -170,13 +163,6 @@ class Task:
 
         Raises:
             ValueError: the task's batches cannot be corrupted, or the number of ids differs from `batch_size`.
-
-        Example:
-            >>> from robustdistiller.eval.tasks import get
-            >>> get("ASV").utterance_ids((["/data/vox1/test/wav/id10270/5r0dWxy17C8/00001.wav"],), 1)
-            ['id10270-5r0dWxy17C8-00001']
-            >>> get("SD").utterance_ids((None, None, "rec7"), 2)
-            ['rec7']
         """
         if self.corruption == "none":
             raise ValueError(f"{self.code} batches carry no utterance ids: this task cannot be evaluated corrupted.")
@@ -198,13 +184,6 @@ class Task:
 
         Args:
             kept: the expert's ``records`` at the end of an evaluation.
-
-        Example:
-            >>> from robustdistiller.eval.tasks import get
-            >>> get("IC").item_results({"acc": [1.0, 0.0]})
-            {'accuracy': ([1.0, 0.0], [1, 1], 100.0)}
-            >>> get("PR").item_results({"hypothesis": ["a b", "c"], "groundtruth": ["a c", "c"]})
-            {'per': ([1, 0], [2, 1], 100.0)}
         """
         if self.items is not None:
             return {name: (*ratio, 100.0) for name, ratio in self.items(kept).items()}
@@ -212,13 +191,7 @@ class Task:
         return {m.name: ([float(value) for value in values], [1] * len(values), m.scale) for m, values in found.items()}
 
     def speaker_of(self, item: str) -> str:
-        """The speaker of an item, by its name; the item's own name where its speaker is not known.
-
-        Example:
-            >>> from robustdistiller.eval.tasks import get
-            >>> get("ASR").speaker_of("LibriSpeech/test-clean/1089-134686-0000"), get("SD").speaker_of("rec7")
-            ('1089', 'rec7')
-        """
+        """The speaker of an item, by its name; the item's own name where its speaker is not known."""
         if callable(self.speaker):
             return self.speaker(item) or item
         found = re.search(self.speaker, item) if self.speaker else None

@@ -22,15 +22,19 @@ def _folder() -> Path:
     return Path(str(files("robustdistiller.downstream_configs")))
 
 
-def _own(task: Task) -> dict[str, Any]:
-    """The task's configuration as it is written down."""
-    if isinstance(task.config, Mapping):
-        return copy.deepcopy(dict(task.config))
-    path = Path(task.config)
+def read_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """A head's configuration as it is written down, see `Task.config`.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there, or is no configuration.
+    """
+    if isinstance(config, Mapping):
+        return copy.deepcopy(dict(config))
+    path = Path(config)
     if path.suffix not in (".yaml", ".yml"):
-        path = _folder() / f"{task.config}.yaml"
+        path = _folder() / f"{config}.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the configuration of the task {task.code}")
+        raise FileNotFoundError(f"{path}: no such file; expected the configuration of a task")
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(config, Mapping) or "downstream_expert" not in config:
         raise ValueError(f"{path}: expected s3prl's settings runner, optimizer and downstream_expert")
@@ -44,7 +48,7 @@ def vocabulary_paths(task: Task) -> dict[str, str]:
     """
     return {
         f"config.{key}": str(_folder() / value)
-        for key, value in flatten(_own(task)).items()
+        for key, value in flatten(read_config(task.config)).items()
         if isinstance(value, str) and value.startswith(_VOCABULARIES)
     }
 
@@ -54,13 +58,8 @@ def load_config(task: Task) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError, ValueError: the task names a file that is not there or no configuration.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> load_config(tasks.get("IC"))["runner"]["total_steps"]
-        200000
     """
-    config = _own(task)
+    config = read_config(task.config)
     for key, path in vocabulary_paths(task).items():
         *parents, last = key.removeprefix("config.").split(".")
         node = config
@@ -92,15 +91,6 @@ def check_roots(task: Task, config: Mapping[str, Any]) -> None:
 
     Raises:
         FileNotFoundError: naming each missing root, what belongs there, what was given, and the ``-o`` to type.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> check_roots(tasks.get("IC"), load_config(tasks.get("IC")))
-        Traceback (most recent call last):
-        FileNotFoundError: IC (intent classification, Fluent Speech Commands) needs data that is not there:
-          config.downstream_expert.datarc.file_path is not given; expected data/{train,valid,test}_data.csv and wavs/
-        Add: -o "config.downstream_expert.datarc.file_path='PATH'"
-        To look at a download and make what is not in it: robustdistiller prepare IC ROOT
     """
     missing = missing_roots(task, config)
     if not missing:

@@ -20,10 +20,6 @@ class Corpus:
         size: what to expect on disk or in the download, in words; empty where not known.
         counts: number of items by part, of the official corpus.
         counts_source: where these numbers were published.
-
-    Example:
-        >>> LIBRISPEECH.counts["test-clean"]
-        2620
     """
 
     name: str

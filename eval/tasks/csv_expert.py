@@ -41,7 +41,7 @@ class DownstreamExpert(nn.Module):
 
     Args:
         upstream_dim: of the features.
-        downstream_expert: settings, see `csv_task.CONFIG`.
+        downstream_expert: settings, see downstream_configs/csv.yaml.
         expdir: folder of the head.
         others: further settings that s3prl gives; not needed.
 

@@ -22,6 +22,7 @@ import numpy as np
 from robustdistiller.common.names import nearest
 from robustdistiller.common.written import merge
 from robustdistiller.eval.tasks.base import Task
+from robustdistiller.eval.tasks.configs import read_config
 from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, last_parts, lookup
 
 DOWNSTREAM = "robustdistiller_csv"
@@ -31,29 +32,6 @@ SPLITS = ("train", "dev", "test")
 _SPELLINGS = {**{name: name for name in SPLITS}, "valid": "dev", "validation": "dev"}
 #: Share of each split where the table has none.
 SHARES = {"dev": 0.1, "test": 0.1}
-
-#: What heads of such a task are trained with; a run may choose the learning rate.
-CONFIG: Mapping[str, Any] = {
-    "runner": {
-        "total_steps": 10_000,
-        "gradient_clipping": 1.0,
-        "gradient_accumulate_steps": 1,
-        "log_step": 100,
-        "eval_step": 500,
-        "save_step": 500,
-        "max_keep": 1,
-        "eval_dataloaders": ["dev"],
-    },
-    "optimizer": {"name": "TorchOptim", "torch_optim_name": "Adam", "lr": 1.0e-3},
-    "downstream_expert": {
-        "datarc": {"train_batch_size": 32, "eval_batch_size": 32},
-        "modelrc": {
-            "projector_dim": 256,
-            "select": "UtteranceLevel",
-            "UtteranceLevel": {"pooling": "MeanPooling"},
-        },
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +79,7 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
         title=f"{len({item.label for item in items})} labels of {path.name}",
         downstream=DOWNSTREAM,
         metrics=(Metric("accuracy", "acc", higher_is_better=True, short="acc"),),
-        config=merge(CONFIG, {"downstream_expert": {"datarc": data}}),
+        config=merge(read_config("csv"), {"downstream_expert": {"datarc": data}}),
         expert="robustdistiller.eval.tasks.csv_expert:DownstreamExpert",
         roots=(DataRoot(f"config.{_DATA}.csv", "CSV of path,label[,speaker,split]"),),
         rules=Rules(

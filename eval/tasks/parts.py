@@ -25,12 +25,6 @@ class Metric:
         scale: turns s3prl's value into the reported one (accuracies and error rates become per cent).
         short: name where space is short, as in published tables; empty for `name`.
         points: the values that count 0 and 1000 points in SUPERB's ``superb_s``; None for a metric it does not score.
-
-    Example:
-        >>> from robustdistiller.eval.tasks import get
-        >>> wer = get("ASR").metric
-        >>> wer.key, wer.higher_is_better, wer.unit, wer.short
-        ('wer', False, '%', 'WER')
     """
 
     name: str
@@ -57,6 +51,11 @@ class DataRoot:
     is_list: bool = False
 
 
+def split_folders(what: str) -> tuple[DataRoot, ...]:
+    """The roots of a task that reads a folder for each split."""
+    return tuple(DataRoot(f"config.downstream_expert.loaderrc.{name}_dir", what) for name in ("train", "dev", "test"))
+
+
 @dataclass(frozen=True)
 class Rules:
     """On what a head is trained, chosen and scored, and what a standard run may choose.
@@ -68,11 +67,6 @@ class Rules:
         score: how the number is read.
         files: names that the files given at a setting have in a standard run.
         not_superb: why the numbers must not stand beside SUPERB's; empty where they may.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> tasks.get("PR").rules.train
-        'train-clean-100'
     """
 
     train: str = "the training set"

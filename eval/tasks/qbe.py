@@ -48,7 +48,6 @@ TASK = Task(
     id_position=0,
     scored_in_pairs=True,
     score=_score,
-    best_checkpoint=None,
     trainable=False,
     submission=Submission("qbe_public", {"benchmark.stdlist.xml": "benchmark.stdlist.xml"}, metrics=("mtwv",)),
     note="MTWV needs the corpus' scoring/groundtruth_quesst14_* folders; choose the layer (-l) on dev",

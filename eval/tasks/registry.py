@@ -119,33 +119,18 @@ def get(name: str) -> Task:
 
 
 def official_split(code: str) -> str:
-    """The split whose number a task's benchmark reports; ``test`` for a task that is not known here.
-
-    Example:
-        >>> official_split("ASR"), official_split("KS")
-        ('test-clean', 'test')
-    """
+    """The split whose number a task's benchmark reports; ``test`` for a task that is not known here."""
     return TASKS[code].splits[0] if code in TASKS else "test"
 
 
 def short_name(metric: str) -> str:
-    """How a metric is called where space is short, as in published tables.
-
-    Example:
-        >>> short_name("wer"), short_name("f0_error")
-        ('WER', 'f0_error')
-    """
+    """How a metric is called where space is short, as in published tables."""
     known = (m.short for task in TASKS.values() for m in task.metrics if m.name == metric and m.short)
     return next(known, metric)
 
 
 def identify(downstream: str, config: Mapping[str, Any]) -> Task | None:
-    """The task that a finished s3prl configuration runs, or None if it is none that is known.
-
-    Example:
-        >>> identify("ctc", {"downstream_expert": {"corpus": {"name": "snips"}}}).code
-        'SF'
-    """
+    """The task that a finished s3prl configuration runs, or None if it is none that is known."""
     same = [task for task in TASKS.values() if task.downstream == downstream]
     told = [task for task in same if task.told_by and str(lookup(config, task.told_by[0])).lower() == task.told_by[1]]
     known = next(iter(told or [task for task in same if task.told_by is None]), None)

@@ -57,16 +57,6 @@ class Split:
     Attributes:
         fixed: what the task's rules fix, as this run has it; equal wherever data and files lie.
         free: what the run chose, by flat dotted keys; paths by their last part.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> config = load_config(tasks.get("IC"))
-        >>> one = split(tasks.get("IC"), config, {})
-        >>> one.free["optimizer.lr"], one.fixed["runner.total_steps"], one.fixed["utterances_per_update"]
-        (0.0001, 200000, 32)
-        >>> config["optimizer"]["lr"] = 1e-2
-        >>> split(tasks.get("IC"), config, {}).digest == one.digest
-        True
     """
 
     fixed: dict[str, Any]
@@ -140,13 +130,6 @@ def deviations(task: Task, run: Split) -> list[str]:
     Args:
         task: the registry entry.
         run: its settings, from :func:`split`.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> config = load_config(tasks.get("IC"))
-        >>> config["optimizer"]["lr"], config["runner"]["total_steps"] = 1e-2, 4000
-        >>> deviations(tasks.get("IC"), split(tasks.get("IC"), config, {"upstream_trainable": True}))
-        ['runner.total_steps is 4000, not 200000', 'upstream_trainable is True, not False']
     """
     rules, ours = task.rules, run.fixed
     standard = split(task, load_config(task), {}).fixed | {key: list(names) for key, names in rules.files.items()}

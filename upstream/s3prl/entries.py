@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.upstream.pretrained.names import ModelName
 from robustdistiller.upstream.pretrained.registry import MODELS
 from robustdistiller.upstream.pretrained.resolve import resolve
@@ -87,6 +88,23 @@ def find_checkpoint(upstream: str, ckpt: str | Path | None = None, refresh: bool
     elif not ckpt and upstream in _NEEDS_CHECKPOINT:
         raise ValueError(f"{upstream} needs a model: give -k NAME (or ckpt=NAME), a path, a URL or org/name on the Hub")
     return resolve(ckpt or ModelName("registered", upstream), refresh)
+
+
+def require_entry(name: str) -> None:
+    """Refuse a name that is no upstream of s3prl's hub, ours included.
+
+    Raises:
+        ValueError: with the nearest ones.
+
+    >>> require_entry("robustdistiller_mimi")
+    Traceback (most recent call last):
+    ValueError: s3prl's hub has no upstream 'robustdistiller_mimi'; did you mean 'robustdistiller_mini'...
+    """
+    register()
+    from s3prl import hub
+
+    if not hasattr(hub, name):
+        raise ValueError(f"s3prl's hub has no upstream {name!r}{did_you_mean(name, dir(hub), most=3)}")
 
 
 def entry_of(text: str) -> tuple[str, str | None]:

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from robustdistiller.common.generators import untouched_generators
 
-from .errors import NotReproducible
-
 UTTERANCE, PADDING, BATCH = "utterance", "padding", "batch"
 _PROBE_SAMPLES = (16000, 9600, 20321)
 _OTHER_SAMPLES = (12345, 9600, 20321)
 SAME = 1e-4
 """Largest difference, relative to the root mean square of a layer: float32 rounding is below, padding above."""
+
+
+class NotReproducible(ValueError):
+    """An upstream does not give the same features for the same batch: a cache would change scores."""
 
 
 def probe_waveforms(samples: Sequence[int] = _PROBE_SAMPLES, seed: int = 0) -> list[Tensor]:

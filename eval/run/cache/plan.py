@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from robustdistiller.common.array_store import ArrayStore, StoreError
-from robustdistiller.common.files import write_atomically
-
-from .errors import CacheError, NotReproducible
-
-if TYPE_CHECKING:
-    import torch
-
-    from .wrapper import CachedUpstream
+from robustdistiller.common.files import write_bytes
+from robustdistiller.eval.run.cache.dependence import (
+    SAME,
+    UTTERANCE,
+    NotReproducible,
+    difference,
+    find_dependence,
+    probe_waveforms,
+)
+from robustdistiller.eval.run.cache.pooling import reads_means_only
+from robustdistiller.eval.run.cache.wrapper import CachedUpstream
+from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.run_info import upstream_code
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +49,12 @@ class CachePlan:
         keep_conditions: also keep the features of corrupted test audio, which are many and seldom read again.
 
     Raises:
-        CacheError: a value makes no sense.
+        RunError: a value makes no sense.
 
     Example:
-        >>> CachePlan("cache").dtype
-        'fp32'
         >>> CachePlan("cache", dtype="int8")
         Traceback (most recent call last):
-        robustdistiller.eval.run.cache.errors.CacheError: feature cache: dtype must be fp32 or fp16, found 'int8'
+        robustdistiller.eval.run.errors.RunError: feature cache: dtype must be fp32 or fp16, found 'int8'
     """
 
     folder: str | None = None
@@ -60,11 +65,11 @@ class CachePlan:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise CacheError(f"feature cache: dtype must be {' or '.join(DTYPES)}, found {self.dtype!r}")
+            raise RunError(f"feature cache: dtype must be {' or '.join(DTYPES)}, found {self.dtype!r}")
         if self.max_gb <= 0:
-            raise CacheError(f"feature cache: the limit must be above 0 GB, found {self.max_gb:g}")
+            raise RunError(f"feature cache: the limit must be above 0 GB, found {self.max_gb:g}")
         if self.read_ahead_s < 0:
-            raise CacheError(f"read ahead: expected 0 or more seconds, found {self.read_ahead_s:g}")
+            raise RunError(f"read ahead: expected 0 or more seconds, found {self.read_ahead_s:g}")
 
     @property
     def active(self) -> bool:
@@ -86,13 +91,12 @@ class CachePlan:
 
         Args:
             upstream: frozen, in evaluation mode.
-            featurizer: s3prl's.
-            expert: s3prl's.
+            featurizer, expert: s3prl's.
             identity: what decides what the upstream computes, JSON-able: name (``upstream``), weights, options,
                 versions. Its code and what it computes of a fixed noise are looked at here.
             device: of the upstream.
-            pooled_head: the expert's forward uses an utterance's frames only through its projector and model, so that
-                means will do where those two read no more.
+            pooled_head: the expert uses an utterance's frames only through its projector and model, so that means will
+                do where those two read no more.
             training: batches come in another order each time.
             crops: audio is cut or corrupted at random, so that most of it never comes again.
 
@@ -100,13 +104,8 @@ class CachePlan:
             None where nothing is asked for, and where features would change with a cache, which is logged.
 
         Raises:
-            CacheError: the folder cannot be used.
+            RunError: the folder cannot be used.
         """
-        from .dependence import UTTERANCE, find_dependence, probe_waveforms
-        from .pooling import reads_means_only
-        from .source_code import upstream_code
-        from .wrapper import CachedUpstream
-
         if not self.active:
             return None
         name = str(identity.get("upstream"))
@@ -117,51 +116,51 @@ class CachePlan:
         except NotReproducible as error:  # scores first
             logger.warning("No feature cache for %s: %s", name, error)
             return None
-        probe = plain.compute([wav.to(device) for wav in probe_waveforms()])[-1].cpu().numpy()
-        layers, _, dim = probe.shape
-        normalized = bool(getattr(featurizer, "normalize", False))
-        means = self.folder is not None and pooled_head and not normalized and reads_means_only(expert, dim)
-        store = None
-        if self.folder is not None:
-            kind, dtype = ("means", "float32") if means else ("frames", DTYPES[self.dtype])
-            about = {**identity, "kind": kind, "layers": layers, "dim": dim, "depends_on": depends_on,
-                     "code": upstream_code(upstream), "feature_selection": featurizer.feature_selection,
-                     "layer": featurizer.layer_selection, "frame_samples": featurizer.downsample_rate}  # fmt: skip
-            digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-            base = Path(self.folder) / re.sub(r"[^\w.+-]", "_", f"{name}-{digest}") / f"{kind}-{dtype}"
-            try:
-                folder = _folder_of(base, probe)
-                store = ArrayStore(folder, (layers, None, dim), dtype, about, int(self.max_gb * 1e9))
-            except (StoreError, OSError) as error:
-                raise CacheError(f"feature cache: {error}") from error
-            logger.info("Feature cache: %s of %d layers, by %s, %d known, in %s", kind, layers, depends_on, len(store),
-                        folder)  # fmt: skip
         on_second = crops or (training and depends_on != UTTERANCE)
+        if self.folder is None:
+            return CachedUpstream(upstream, featurizer, None, False, depends_on, on_second, self.read_ahead_s)
+        probe = plain.compute([wav.to(device) for wav in probe_waveforms()])[-1].cpu()
+        layers, _, dim = probe.shape
+        means = pooled_head and not getattr(featurizer, "normalize", False) and reads_means_only(expert, dim)
+        kind, dtype = ("means", "float32") if means else ("frames", DTYPES[self.dtype])
+        about = {
+            **identity,
+            "kind": kind,
+            "layers": layers,
+            "dim": dim,
+            "depends_on": depends_on,
+            "code": upstream_code(upstream),
+            "feature_selection": featurizer.feature_selection,
+            "layer": featurizer.layer_selection,
+            "frame_samples": featurizer.downsample_rate,
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        base = Path(self.folder) / re.sub(r"[^\w.+-]", "_", f"{name}-{digest}") / f"{kind}-{dtype}"
+        try:
+            folder = _folder_of(base, probe)
+            store = ArrayStore(folder, (layers, None, dim), dtype, about, int(self.max_gb * 1e9))
+        except (StoreError, OSError) as error:
+            raise RunError(f"feature cache: {error}") from error
+        known = f"{len(store)} known, in {folder}"
+        logger.info("Feature cache: %s of %d layers, by %s, %s", kind, layers, depends_on, known)
         return CachedUpstream(upstream, featurizer, store, means, depends_on, on_second, self.read_ahead_s)
 
 
-def _folder_of(base: Path, probe: np.ndarray) -> Path:
+def _folder_of(base: Path, probe: torch.Tensor) -> Path:
     """Where the features are kept that this upstream computes now; after a change of code, a folder of their own.
 
     Args:
         base: the folder's name, followed by ``-2``, ``-3`` ... where features of other code are kept already.
         probe: features of a fixed noise, ``(layers, frames, dim)``.
     """
-    import torch
-
-    from .dependence import SAME, difference
-
     folder, number = base, 1
     while (folder / _PROBE).is_file():
-        if difference(torch.from_numpy(probe), torch.from_numpy(np.load(folder / _PROBE))) <= SAME:
+        if difference(probe, torch.from_numpy(np.load(folder / _PROBE))) <= SAME:
             return folder
         logger.warning("Feature cache: %s holds features that this upstream does not compute any more", folder)
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
-    write_atomically(folder / _PROBE, lambda file: _save(file, probe))
+    stream = io.BytesIO()
+    np.save(stream, probe.numpy())
+    write_bytes(folder / _PROBE, stream.getvalue())
     return folder
-
-
-def _save(file: Path, array: np.ndarray) -> None:
-    with file.open("wb") as stream:
-        np.save(stream, array)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,12 +14,7 @@ from torch import Tensor, nn
 from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.common.precision import without_tf32
-
-from .announce import announcing
-from .dependence import BATCH, PADDING, UTTERANCE
-from .read_ahead import ReadAhead
-
-logger = logging.getLogger(__name__)
+from robustdistiller.eval.run.cache.dependence import BATCH, PADDING, UTTERANCE
 
 _REMEMBERED = 1_000_000
 
@@ -43,7 +37,7 @@ class CachedUpstream(nn.Module):
         depends_on: of `dependence`.
         on_second: keep features when they are asked for the second time: for random crops, most of which never come
             again.
-        read_ahead_s: seconds of audio, padding included, that the upstream gets at a time where `ahead` is used.
+        read_ahead_s: seconds of audio, padding included, that the upstream gets at a time in `read_ahead`.
 
     Attributes:
         keeps: whether features that are computed are kept; known ones are read in any case.
@@ -117,10 +111,6 @@ class CachedUpstream(nn.Module):
             features.append((one.half() if half else one).float())
         return features
 
-    def ahead(self, loader: Any) -> Any:
-        """A loader whose batches' features are computed together, where that was asked for and changes nothing."""
-        return ReadAhead(loader, self) if self.read_ahead_s and self.depends_on == UTTERANCE else loader
-
     def read_ahead(self, wavs: Sequence[Tensor], sample_rate_hz: int = 16000) -> None:
         """Compute what is not known of these waveforms, sorted by length, in batches of `read_ahead_s`.
 
@@ -136,10 +126,6 @@ class CachedUpstream(nn.Module):
             if len(batch) > 1:
                 self._ahead.update(zip([key for key, _ in batch], self.compute([wav for _, wav in batch])))
                 self.computed += len(batch)
-
-    def announcing(self, get_dataloader: Callable) -> Callable:
-        """An expert's ``get_dataloader`` that says of each split, the first time, what it will need."""
-        return announcing(get_dataloader, self)
 
     @property
     def features(self) -> str:

@@ -67,15 +67,12 @@ class TermWeightedValue:
     searched: int
 
 
-def max_term_weighted_value(
-    scores: Mapping[str, Mapping[str, float]], truth: GroundTruth, default_score: float = DEFAULT_SCORE
-) -> TermWeightedValue:
+def max_term_weighted_value(scores: Mapping[str, Mapping[str, float]], truth: GroundTruth) -> TermWeightedValue:
     """MTWV of a system.
 
     Args:
         scores: query to recording to score, higher where the query is more likely there.
         truth: the ground truth.
-        default_score: of pairs that have none.
 
     Raises:
         ScoringError: no query or no recording of the system is known to the ground truth.
@@ -108,7 +105,7 @@ def max_term_weighted_value(
         at += found.values()
         gain += [hit if recording in targets else false_alarm for recording in found]
         hits_left = len(targets - set(found))
-        at.append(default_score)
+        at.append(DEFAULT_SCORE)
         gain.append(hit * hits_left + false_alarm * (len(truth.recordings) - len(found) - hits_left))
     thresholds, where = np.unique(np.array(at), return_inverse=True)
     steps = np.bincount(where, weights=gain, minlength=len(thresholds))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval.check import one_task
-from robustdistiller.eval.check.one_task import Job, Run, differences
+from robustdistiller.eval.check.one_task import Run, differences
 from robustdistiller.eval.check.run import check_on_tasks
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
@@ -74,7 +74,8 @@ def test_another_number_is_told(spoilt, tmp_path, monkeypatch):
         return run, corrupted
 
     monkeypatch.setattr(one_task.Trial, "here", wrong)
-    found = one_task.examine(vars(Job("KS", "fbank", None, None, 2, "cpu", str(tmp_path))))
+    given = {"task": "KS", "upstream": "fbank", "checkpoint": None, "options": None}
+    found = one_task.examine({**given, "steps": 2, "device": "cpu", "folder": str(tmp_path)})
     assert found["status"] == "differs" and "accuracy" in found["why"]
     assert ("s3prl and this package differ" in found["why"]) == (spoilt == "here")
 

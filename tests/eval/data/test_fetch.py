@@ -24,6 +24,7 @@ from robustdistiller.common.locks import locked
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import fetch
 from robustdistiller.eval.data.archives import ARCHIVES, BACKGROUNDS, archives_of
+from tests.language_model import asr_language_model
 from tests.web import Server
 
 from .downloads import audio, text, voicebank
@@ -141,7 +142,7 @@ def test_librispeech_in_the_folder_that_is_called_so(toy_corpora, publish, prepa
 
 def test_a_language_model_and_lexica_are_found_beside_the_corpus(toy_corpora, publish, prepare, tmp_path) -> None:
     toy_corpora.librispeech(tmp_path / "LibriSpeech")
-    model = toy_corpora.asr_language_model(tmp_path) and (tmp_path / "2-gram.arpa").read_bytes()
+    model = asr_language_model(tmp_path) and (tmp_path / "2-gram.arpa").read_bytes()
     parts = {
         f"{part}.tar.gz": tar(tmp_path, f"LibriSpeech/{part}")
         for part in ("train-clean-100", "dev-clean", "test-clean")

@@ -17,7 +17,6 @@ import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
-from robustdistiller.eval.run.dev_choice import dev_score
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
@@ -46,6 +45,21 @@ def test_checkpoints_of_one_training_are_cells_of_their_own(spec, tmp_path):
         (again,) = evaluate_head(spec, checkpoint=spec.folder / f"states-{step}.ckpt", records=tmp_path / "records")
         assert again == record
         assert record.head_digest == head_digest(read_checkpoint(spec.folder / f"states-{step}.ckpt"))
+
+
+def test_the_threads_of_a_process_do_not_change_a_head(head_spec, tmp_path):
+    """The last digits depend on them: processes of a pool had other heads than a single process."""
+    before, found = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            spec = head_spec("SID", tmp_path / str(threads), upstream=Upstream("robustdistiller_mini"), threads=1)
+            found.add(train_head(spec).head_digest)
+            assert torch.get_num_threads() == threads
+            assert evaluate_head(spec)[0].threads == HeadNote.read(spec.folder).threads == 1
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
 
 
 def test_a_finished_head_is_not_trained_again_and_another_one_is_refused(spec):
@@ -194,13 +208,13 @@ def test_notes_of_earlier_versions_are_read(spec, tmp_path):
     (spec.folder / "selection.json").write_text(json.dumps({"learning_rate": 0.1, "tried": []}))
     lines = [json.dumps(one) for one in note.dev_scores]
     (spec.folder / "dev-scores.jsonl").write_text("\n".join([*lines, '{"split": "dev", "st']))
-    (record,) = evaluate_head(spec.folder, records=tmp_path / "records")
+    (record,) = evaluate_head(spec, checkpoint=find_head(spec.folder), records=tmp_path / "records")
     assert record.train_condition == "reverb" and record.selection["learning_rate"] == 0.1
     assert record.feature_cache == {"training": "frames float16"}
-    assert dev_score(spec.folder, spec.task)[0] is not None
+    assert HeadNote.read(spec.folder).dev_score(spec.task) is not None
     (spec.folder / "upstream.json").write_text(json.dumps({**old, "digest": "ab" * 32}))
     with pytest.raises(RunError, match="with SHA-256 abababababab"):
-        evaluate_head(spec.folder)
+        evaluate_head(spec, checkpoint=find_head(spec.folder))
 
 
 def test_a_quick_head_and_a_full_one_do_not_mix(spec, tmp_path):
@@ -209,7 +223,8 @@ def test_a_quick_head_and_a_full_one_do_not_mix(spec, tmp_path):
     quick = dataclasses.replace(spec, quick=Quick(share=0.5, steps=8), folder=tmp_path / "quick")
     assert train_head(quick).step <= 8
     (record,) = evaluate_head(quick, records=tmp_path / "records")
-    (full,) = evaluate_head(quick.folder, records=tmp_path / "records")  # the whole test set, of a quick head
+    whole = dataclasses.replace(quick, quick=None)  # the whole test set, of a quick head
+    (full,) = evaluate_head(whole, checkpoint=find_head(quick.folder), records=tmp_path / "records")
     assert (record.items_scored, full.items_scored) == (2, 3)
     assert record.quick == full.quick == "quick: 50 % of items, 8 steps"
     with pytest.raises(RunError, match="holds a head with"):

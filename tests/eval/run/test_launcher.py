@@ -20,12 +20,12 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import Manifest
 from robustdistiller.eval.results.files import read_records, write_record
 from robustdistiller.eval.results.identity import cell_id
-from robustdistiller.eval.run.dev_choice import dev_score
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_checkpoint import find_head
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
+from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, export_checkpoint, save_checkpoint
 from robustdistiller.upstream.pretrained import resolve as resolving
@@ -105,6 +105,7 @@ def test_clean_record_is_what_stock_s3prl_prints(head, stock, tmp_path):
     assert (record.condition, record.items_expected, record.items_scored, record.status) == ("clean", 3, 3, "ok")
     assert (record.task, record.split, record.seed, record.step, record.learning_rate) == ("IC", "test", 1337, 4, 0.01)
     assert record.train_condition == "clean" and record.manifest_digest == "none"
+    assert (record.git is not None) == (Path(__file__).parents[3] / ".git").exists()
     assert record.non_standard == [
         "runner.total_steps is 4, not 200000",
         "runner.eval_step is 2, not 4000",
@@ -197,11 +198,12 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_not
         pass
 
     args = Namespace(expdir=str(tmp_path), mode="train", device="cpu")
-    runner = Runner(args, {}, note=HeadNote())
+    spec = HeadSpec(Upstream("fbank"), None, {}, tmp_path)
+    runner = Runner(args, {}, spec, note=HeadNote())
     assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
     assert calls == [("dev", 2)]
     assert written == [(("fluent_commands/dev-acc", 0.25), {"global_step": 2})]
-    assert dev_score(tmp_path, tasks.get("IC")) == (25.0, 2)
+    assert HeadNote.read(tmp_path).dev_score(tasks.get("IC")) == 25.0
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,11 @@ import pytest
 
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import example_record
-from robustdistiller.eval.sweep import Sweep, SweepConfig, TaskEntry, UpstreamEntry
+from robustdistiller.eval.run.run_info import code_digest
+from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.sweep import Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.sweep.engine import Job, Outcome
+from robustdistiller.eval.sweep.work import CODE_FILE
 
 
 class FakeEngine:
@@ -28,6 +31,7 @@ class FakeEngine:
         done: titles of the jobs begun, in order.
         works: what was to be done, by title.
         salt: changes what comes out of a training.
+        code: source files of the upstreams.
     """
 
     slots, poll_s = 2, 0.0
@@ -38,6 +42,7 @@ class FakeEngine:
         self.failing_conditions: set[str] = set()
         self.silent = self.stopped = False
         self.salt = ""
+        self.code: list[str] = []
         self.done: list[str] = []
         self.works: dict[str, object] = {}
         self._ended: list[tuple[Job, Outcome]] = []
@@ -53,6 +58,8 @@ class FakeEngine:
             job.write()
             self.done.append(job.title)
             self.works[job.title] = job.work
+            if job.work.doing == "training":
+                (job.folder / CODE_FILE).write_text(job.work.code)
             reason = next((why for part, why in self.fails.items() if part in job.title), "")
             outcome = Outcome("failed", reason, 1.0) if reason else getattr(self, job.work.doing)(job)
             self._ended.append((job, outcome.write(job.folder)))
@@ -67,9 +74,8 @@ class FakeEngine:
         return "stopped"
 
     def checking(self, job: Job) -> Outcome:
-        return Outcome(
-            "done", "", 1.0, {"kind": "check", "weights": "cd" * 32, "weights_of": "tensors", "parameters": 7}
-        )
+        found = {"weights": "cd" * 32, "weights_of": "tensors", "parameters": 7}
+        return Outcome("done", "", 1.0, {**found, "source_files": self.code, "code": code_digest(self.code)})
 
     def training(self, job: Job) -> Outcome:
         head = job.work.head
@@ -83,8 +89,7 @@ class FakeEngine:
             "dev_score": self.dev[head.config["optimizer"]["lr"]],
             "step": 10,
         }
-        timed = {"kind": "train", "upstream": job.work.key[0], "task": job.work.key[1], "units": 10}
-        return Outcome("done", "", 20.0, {**result, **timed})
+        return Outcome("done", "", 20.0, {**result, "units": 10})
 
     def evaluating(self, job: Job) -> Outcome:
         if self.silent:
@@ -96,8 +101,7 @@ class FakeEngine:
                 fails = condition.label in self.failing_conditions
                 bad = bad or (failed["reason"] if fails else "")
                 self._write(work, split, condition, failed if fails else {})
-        timed = {"kind": "evaluate", "upstream": work.key[0], "task": work.key[1], "units": 2}
-        return Outcome("failed" if bad else "done", bad, 6.0, timed)
+        return Outcome("failed" if bad else "done", bad, 6.0, {"units": 2})
 
     def _write(self, work, split, condition, failed) -> None:
         sources = work.sources.corruptors([condition], work.corruption_seed)
@@ -117,6 +121,7 @@ class FakeEngine:
             learning_rate=work.head.config["optimizer"]["lr"],
             head_digest="" if made is None else hashlib.sha256(made).hexdigest(),
             rules_digest="",
+            upstream_code=code_digest(self.code),
             start_utc=self._time(),
             duration_s=3.0,
         )
@@ -141,7 +146,7 @@ def config(tmp_path: Path) -> SweepConfig:
     override = {f"runner.{name}": 10 for name in ("total_steps", "eval_step", "save_step")}
     return SweepConfig(
         out=str(tmp_path / "out"),
-        upstreams=[UpstreamEntry("fbank"), UpstreamEntry("mel", label="other")],
+        upstreams=[Upstream("fbank"), Upstream("mel", label="other")],
         tasks=[TaskEntry("IC", data={"file_path": str(tmp_path / "corpus")}, override=override)],
         conditions=["clean", "noise:noise=white,snr_db=5"],
         learning_rates=[1e-1, 1e-2, 1e-3],

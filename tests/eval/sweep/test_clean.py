@@ -55,7 +55,7 @@ def test_after_deleting_everything_a_sweep_goes_on_without_training(swept, confi
         "choice.json",
         "dev-best.ckpt",
     }
-    assert go(config).result.failures == () and engine.done == []
+    assert go(config).result.failures == [] and engine.done == []
     go(dataclasses.replace(config, conditions=[*config.conditions, "noise:noise=white,snr_db=0"]))
     assert [title.split(": ")[1] for title in engine.done] == ["evaluating", "evaluating"]
 
@@ -68,7 +68,7 @@ def test_heads_without_a_choice_stay(swept):
 
 def test_nothing_is_deleted_while_the_sweep_runs(swept):
     before = files(swept)
-    with locked(swept / ".lock"), pytest.raises(SweepError, match="in use by a sweep"):
+    with locked(swept / ".lock"), pytest.raises(SweepError, match="in use by another run"):
         clean(swept)
     assert files(swept) == before
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.sweep import SweepConfig, SweepError, load
-from robustdistiller.eval.sweep.cells import expand, learning_rates
+from robustdistiller.eval.sweep import SweepError, load
+from robustdistiller.eval.sweep.cells import Head, expand, learning_rates
 from robustdistiller.eval.sweep.engines import make_engine
 from robustdistiller.upstream.pretrained import resolve as resolving
 
@@ -123,7 +123,7 @@ def test_settings_that_s3prl_reads_beyond_the_shipped_ones_are_let_through(tmp_p
     task = {"task": "IC", "data": {"file_path": str(tmp_path)}, "override": override}
     (group,) = expand(load(file(tmp_path, tasks=[task])))
     assert group.config["scheduler"] == {"name": "cosine"} and group.config["runner"]["fp16"] is True
-    assert group.head(0.1).config["optimizer"] == {**group.config["optimizer"], "lr": 0.1, "weight_decay": 0.1}
+    assert Head(group, 0.1).spec.config["optimizer"] == {**group.config["optimizer"], "lr": 0.1, "weight_decay": 0.1}
 
 
 def test_a_task_without_a_development_set_takes_one_rate(tmp_path):
@@ -204,8 +204,3 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_missed(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(SweepError, match="PyTorch finds no GPU here"):
         make_engine(load(file(tmp_path, device="cuda", executor={"kind": "pool"})))
-
-
-def test_another_policy_is_another_configuration(tmp_path):
-    config: SweepConfig = load(file(tmp_path))
-    assert config.with_policy("always").policy == "rerun" and config.with_policy(None) is config

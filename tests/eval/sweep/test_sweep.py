@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records
-from robustdistiller.eval.sweep import sweep
+from robustdistiller.eval.sweep import Sweep, load, sweep
+from robustdistiller.eval.sweep.view import summary
 from tests.leftovers import leave_temporary_file
 from tests.slurm.fake import FakeSlurm
 from tests.waiting import HANG_S, wait_until
@@ -70,12 +72,11 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     assert trained and not list(out.glob("records/**/*.json"))
 
     left = leave_temporary_file(out / "jobs")
-    second = start(file)
-    said = second.communicate(timeout=HANG_S)[0]
-    assert second.returncode == 0, said
+    second = Sweep(load(file))
+    assert f"4 cells to run, 0 not; {4 - len(trained)} heads to train" in summary(second)
+    assert second.run().failures == []
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "finished heads are not trained again"
     assert not left.exists()
-    assert f"4 cells to run, 0 not; {4 - len(trained)} heads to train" in said
     records = read_records(out)
     assert sorted((r.label, r.condition) for r in records) == [
         (label, condition) for label in ("fbank", "student") for condition in ("clean", NOISE)
@@ -91,16 +92,20 @@ def test_killed_twice_and_gone_on_with(sweep_file, tmp_path):
     (log,) = out.glob("jobs/fbank-none/*/evaluate/log.txt")
     assert log.read_text().count("downsample rate is 160") == 1
 
-    third = start(file, "--dry-run", "-v")
-    said = third.communicate(timeout=HANG_S)[0]
-    assert third.returncode == 0 and said.count("reused: accuracy") == 4, said
-    assert "0 cells to run, 4 not; 0 heads to train. Time: nothing to run." in said
+    third = Sweep(load(file))
+    assert sum("reused: accuracy" in line for line in third.lines()) == 4
+    assert summary(third) == "0 cells to run, 4 not; 0 heads to train. Time: nothing to run."
 
 
 def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_never_was(sweep_file, tmp_path):
-    few = {"steps": 60, "every": 2, "learning_rates": [1e-2], "upstreams": ["fbank"]}
-    few["executor"] = {"kind": "pool", "workers": 1, "memory_gb": 0}
+    """And those of processes are those of this process, whose CPU threads are others."""
+    few = {"steps": 60, "every": 2, "learning_rates": [1e-2], "upstreams": ["fbank"], "check_upstreams": False}
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 2)
     sweep(sweep_file("SID", out="whole", **few))
+    assert torch.get_num_threads() == before + 2
+    torch.set_num_threads(before)
+    few["executor"] = {"kind": "pool", "workers": 1, "memory_gb": 0}
     killed = sweep_file("SID", out="killed", **few)
     first = start(killed)
     wait_until(lambda: list((tmp_path / "killed").glob("heads/*/*/*/states-*.ckpt")), first)
@@ -110,7 +115,7 @@ def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_never_was(swe
     wait_until(lambda: not working(log.parent))
     assert not (log.parent / "outcome.json").exists(), "it was killed while it trained"
     again = sweep(killed)
-    assert again.failures == ()
+    assert again.failures == []
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
 
@@ -144,7 +149,7 @@ def test_a_sweep_on_slurm_goes_on_without_the_one_who_started_it(sweep_file, tmp
 
 def test_a_quick_look_has_a_label_of_its_own(sweep_file):
     found = sweep(sweep_file(upstreams=["fbank"], conditions=["clean"], quick={"share": 0.5, "steps": 3}))
-    assert found.failures == ()
+    assert found.failures == []
     (record,) = found.records
     assert record.quick == "quick: 50 % of items, 3 steps" and record.items_scored < 3
     full = sweep(sweep_file(upstreams=["fbank"], conditions=["clean"]))

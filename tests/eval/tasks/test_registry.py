@@ -89,7 +89,6 @@ def loudness(tmp_path, monkeypatch) -> Task:
         expert="loud_package.expert:Loudness",
         roots=(DataRoot("config.downstream_expert.datarc.folder", "wav files"),),
         id_position=None,
-        best_checkpoint=None,
     )
     for name in [one for one in sys.modules if one.startswith("loud_package")]:
         del sys.modules[name]

@@ -99,7 +99,8 @@ def test_entry_fits_its_config_and_its_expert(code):
 
 def test_no_config_is_left_out():
     folder = task_configs._folder()
-    assert sorted(file.stem for file in folder.glob("*.yaml")) == sorted(task.config for task in tasks.TASKS.values())
+    used = [*(task.config for task in tasks.TASKS.values()), "csv"]  # of tables of one's own
+    assert sorted(file.stem for file in folder.glob("*.yaml")) == sorted(used)
 
 
 def test_vocabularies_have_the_sizes_of_the_published_heads():

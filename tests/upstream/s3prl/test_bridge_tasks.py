@@ -14,6 +14,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.check import toy_corpora
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.upstream.s3prl import bridge
+from tests.language_model import asr_language_model
 
 # The utterances of each toy test split, as the registry names them.
 TEST_IDS = {
@@ -120,7 +121,7 @@ def test_an_asr_head_is_decoded_with_a_language_model(entry, scalars, tmp_path: 
 
     corpus = toy_corpora.build("ASR", tmp_path / "data")
     run("ASR", "-m", "train", runner__total_steps=2, runner__eval_step=2, runner__save_step=2)
-    corpus |= toy_corpora.asr_language_model(tmp_path / "lm")
+    corpus |= asr_language_model(tmp_path / "lm")
     scalars.clear()
     run("ASR-LM", "-m", "evaluate", "-t", "test-clean", "-i", tmp_path / "ASR" / "states-2.ckpt")
     assert tasks.get("ASR-LM").scores(scalars, "test-clean").keys() == {"wer", "cer"}

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from robustdistiller.eval.results.files import read_records
-from robustdistiller.eval.run.cache import CachePlan
 from robustdistiller.eval.run.cache.dependence import BATCH, PADDING, UTTERANCE
+from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.cache.pooling import reads_means_only
-from robustdistiller.eval.run.cache.source_code import upstream_code
 from robustdistiller.eval.run.launcher import main
+from robustdistiller.eval.run.run_info import upstream_code
 
 pytestmark = pytest.mark.usefixtures("bridge")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robustdistiller.eval.tasks import ScoringError
+from robustdistiller.eval.tasks.scoring import qbe
 from robustdistiller.eval.tasks.scoring.qbe import (
     GroundTruth,
     max_term_weighted_value,
@@ -29,7 +30,7 @@ def term_weighted_value(scores, truth: GroundTruth, threshold: float, default: f
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_equals_brute_force(seed):
+def test_equals_brute_force(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     recordings = [f"d{i}" for i in range(12)]
     targets = {f"q{i}": frozenset(rng.choice(recordings, rng.integers(1, 4), replace=False)) for i in range(5)}
@@ -42,7 +43,8 @@ def test_equals_brute_force(seed):
     default = -10.0 if seed < 6 else 0.5
     tried = {s for one in scores.values() for s in one.values()} | {default, np.inf}
     expected = max(term_weighted_value(scores, truth, threshold, default) for threshold in tried)
-    found = max_term_weighted_value(scores, truth, default)
+    monkeypatch.setattr(qbe, "DEFAULT_SCORE", default)
+    found = max_term_weighted_value(scores, truth)
     assert found.value == pytest.approx(expected)
     assert term_weighted_value(scores, truth, found.threshold, default) == pytest.approx(expected)
     assert (found.queries, found.searched) == (5, 4)
