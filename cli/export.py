@@ -38,12 +38,22 @@ for any batch and length; an utterance is the same in any batch. Its metadata
 name layers, checkpoint and configuration.
 
 \b
+With --stream the file is a step of streams, any number of them at once:
+  samples        (streams, block) float32; the next step begins `hop` later
+  num_samples    (streams,) int64, samples there are: less at the end
+  begins         (streams,) bool, true where an utterance begins
+  state.NAME     zeros at first, then next.NAME of the step before
+gives layers and frame_lengths as above, of one chunk, and next.NAME. The
+metadata `stream` say hop_samples and block_samples.
+
+\b
 Examples:
   robustdistiller export student.ckpt student.onnx
   robustdistiller export student.ckpt layer.onnx --layers layer_2
   robustdistiller export student.ckpt small.onnx --to onnx-int8-dynamic
   robustdistiller export student.ckpt static.onnx --to onnx-int8-static \\
       --calibration LibriSpeech/dev-clean
+  robustdistiller export student.ckpt stream.onnx --stream
   robustdistiller export student.ckpt student.pt2 --to torch
 
 \b
@@ -80,16 +90,32 @@ def export(
         ),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Version of ONNX's operators, 18 to 23.", show_default="20")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write a step of streams, to onnx or onnx-int8-dynamic.")
+    ] = False,
+    chunk_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a step, 20 ms each.", show_default="8: 160 ms")
+    ] = None,
+    left_frames: Annotated[
+        int | None, typer.Option(min=0, help="Frames before a step that attention sees.", show_default="256")
+    ] = None,
+    look_ahead_frames: Annotated[
+        int | None, typer.Option(min=0, help="Frames behind a step that it waits for.", show_default="0")
+    ] = None,
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:
     from robustdistiller.mini.calibration import calibration_speech  # slow to import
-    from robustdistiller.upstream import resolve
+    from robustdistiller.upstream import ChunkOptions, resolve
     from robustdistiller.upstream.export import export_model
 
     static = to == "onnx-int8-static"
     if not static and not calibration is calibration_files is None:
         raise ValueError(f"--calibration is for --to onnx-int8-static; --to {to} measures no ranges")
+    sizes = {"chunk_frames": chunk_frames, "left_frames": left_frames, "look_ahead_frames": look_ahead_frames}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if sizes and not stream:
+        raise ValueError(f"--{next(iter(sizes)).replace('_', '-')} is for streams; give --stream, too")
     exported = export_model(
         resolve(source),
         target,
@@ -101,10 +127,12 @@ def export(
         overwrite=overwrite,
         num_heads=num_heads,
         progress=True,
+        stream=ChunkOptions(**{"chunk_frames": 8, **sizes}) if stream else None,
     )
     deviation = exported.deviation
     typer.echo(f"{exported.path}  {exported.num_bytes / 1e6:.1f} MB: {', '.join(exported.names)}")
+    compared = "streams" if stream else "padded batches"
     typer.echo(
-        f"on random padded batches it is off by at most {deviation.max_relative_error:.1e} of a hidden state's largest "
+        f"on random {compared} it is off by at most {deviation.max_relative_error:.1e} of a hidden state's largest "
         f"value, root mean square {deviation.rms_relative_error:.1e}"
     )

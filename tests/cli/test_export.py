@@ -1,5 +1,7 @@
 """`robustdistiller export` as a user calls it."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -59,6 +61,17 @@ def test_static_int8_of_chosen_layers_at_an_older_opset(student, tmp_path):
     assert 0.8 * notes["parameters"] < weights < 1.1 * notes["parameters"]
 
 
+def test_a_step_of_streams(student, tmp_path):
+    result = run(student, tmp_path / "s.onnx", "--stream", "--look-ahead-frames", 1, "--layers", "layer_1")
+    assert result.exit_code == 0, result.output
+    assert "MB: layer_1" in result.output and "on random streams it is off by at most" in result.output
+    notes = {entry.key: entry.value for entry in onnx.load(tmp_path / "s.onnx").metadata_props}
+    assert json.loads(notes["stream"]) == {
+        **{"chunk_frames": 8, "left_frames": 256, "look_ahead_frames": 1, "hop_samples": 160, "block_samples": 205},
+        "latency_ms": pytest.approx(205 / 16),
+    }
+
+
 def test_the_mini_corpus_is_what_is_calibrated_on_by_default():
     speech = calibration_speech(None, 10)
     assert len(speech) == 10 and all(wave.dtype == np.float32 and 0.01 < np.abs(wave).max() <= 1 for wave in speech)
@@ -76,6 +89,8 @@ def test_the_mini_corpus_is_what_is_calibrated_on_by_default():
         (["student.ckpt", "out", "--int8", "linear"], "for int8 files; found linear for onnx"),
         (["student.ckpt", "out", "--to", "onnx-int8-dynamic", "--int8", "position"], "takes some of linear, extractor"),
         (["student.ckpt", "out", "--to", "onnx-int8-static", "--calibration", "nowhere"], "nowhere does not exist"),
+        (["student.ckpt", "out", "--left-frames", "9"], "--left-frames is for streams; give --stream, too"),
+        (["student.ckpt", "out", "--to", "torch", "--stream"], "exported to onnx or onnx-int8-dynamic; found torch"),
     ],
 )
 def test_errors_are_one_sentence(student, tmp_path, monkeypatch, arguments, message):

@@ -38,6 +38,30 @@ class ExportError(ValueError):
     """An encoder cannot be exported, or the file does not compute what the encoder computes."""
 
 
+class Errors:
+    """Sums over what was compared; ``names`` are those of the hidden states."""
+
+    def __init__(self, names: Sequence[object]):
+        self.names, self.worst, self.error_power, self.power = names, 0.0, 0.0, 0.0
+
+    def add(self, expected: Sequence[Tensor], found: Sequence[Tensor]) -> None:
+        """Compare the hidden states ``(frames, dim)`` of an utterance."""
+        for name, ours, theirs in zip(self.names, expected, found, strict=True):
+            if ours.shape != theirs.shape or not torch.isfinite(theirs).all():
+                raise ExportError(
+                    f"hidden state {name} has shape {tuple(theirs.shape)} or values that are not finite; expected "
+                    f"{tuple(ours.shape)}"
+                )
+            error = ours - theirs
+            self.worst = max(self.worst, (error.abs().max() / ours.abs().max()).item())
+            self.error_power += error.square().sum().item()
+            self.power += ours.square().sum().item()
+
+    def deviation(self) -> Deviation:
+        """Over everything that was added."""
+        return Deviation(self.worst, (self.error_power / self.power) ** 0.5)
+
+
 @torch.no_grad()
 def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: int = 0) -> Deviation:
     """Run both on random padded batches.
@@ -59,8 +83,7 @@ def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: in
     >>> compare(encoder.eval(), [0, 1], run)
     Deviation(max_relative_error=0.0, rms_relative_error=0.0)
     """
-    generator = torch.Generator().manual_seed(seed)
-    worst, error_power, power = 0.0, 0.0, 0.0
+    generator, errors = torch.Generator().manual_seed(seed), Errors(layers)
     for lengths in BATCHES:
         lengths = [max(length, encoder.config.receptive_field) for length in lengths]
         waveforms = torch.randn(len(lengths), max(lengths), generator=generator) * 0.1
@@ -69,16 +92,6 @@ def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: in
         found, frames = run(waveforms, torch.tensor(lengths))
         if frames.tolist() != output.frame_lengths.tolist():
             raise ExportError(f"frame lengths are {frames.tolist()}; expected {output.frame_lengths.tolist()}")
-        for layer, state in zip(layers, found, strict=True):
-            for row, count in enumerate(frames.tolist()):
-                ours, theirs = expected[layer][row, :count], state[row, :count]
-                if ours.shape != theirs.shape or not torch.isfinite(theirs).all():
-                    raise ExportError(
-                        f"hidden state {layer} has shape {tuple(theirs.shape)} or values that are not finite; expected "
-                        f"{tuple(ours.shape)}"
-                    )
-                error = ours - theirs
-                worst = max(worst, (error.abs().max() / ours.abs().max()).item())
-                error_power += error.square().sum().item()
-                power += ours.square().sum().item()
-    return Deviation(worst, (error_power / power) ** 0.5)
+        for row, count in enumerate(frames.tolist()):
+            errors.add([expected[layer][row, :count] for layer in layers], [state[row, :count] for state in found])
+    return errors.deviation()

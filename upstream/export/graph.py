@@ -9,7 +9,9 @@ from torch.nn.utils import parametrize
 
 from robustdistiller.upstream.fast.segment_extractor import conv_blocks
 from robustdistiller.upstream.fast.window_statistics import fold
-from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize
+from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize, pad_ends
+
+FRAME_LENGTHS = "frame_lengths"
 
 
 class EncoderGraph(nn.Module):
@@ -34,17 +36,9 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, encoder: SpeechEncoder, layers: tuple[int, ...] | None = None, rows: bool = False):
         super().__init__()
-        encoder = _copy(encoder)
+        encoder = exportable(encoder)
         self.config = encoder.config
-        for module in encoder.modules():
-            if parametrize.is_parametrized(module):
-                for name in list(module.parametrizations):
-                    parametrize.remove_parametrizations(module, name)
-        for layer in encoder.transformer.layers:
-            if layer.attention is not None:
-                # Weights spelt out, as for a layer that reuses them: exporters guard the fused kernel's against NaN.
-                layer.attention.lends = True
-        self.extractor = _ExtractorGraph(encoder, rows)
+        self.extractor = _ExtractorGraph(encoder, rows) if self.config.front_end == "conv" else _LogMelGraph(encoder)
         self.encoder = encoder
         names = encoder.state_names()
         self.layers = tuple(range(len(names))) if layers is None else layers
@@ -71,12 +65,20 @@ class EncoderGraph(nn.Module):
         return [states[layer] for layer in self.layers], frame_lengths
 
 
-def _copy(encoder: SpeechEncoder) -> SpeechEncoder:
-    """A copy that shares no class of a parametrised module with the original, where taking it off would show."""
-    copy = SpeechEncoder(encoder.config)
+def exportable(encoder: SpeechEncoder) -> SpeechEncoder:
+    """A frozen copy of plain tensor operations."""
+    copy = SpeechEncoder(encoder.config)  # a deep copy would share the classes of parametrised modules
     if encoder.heads is None:
         copy.heads = None
     copy.load_state_dict(encoder.state_dict())
+    for module in copy.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
+                parametrize.remove_parametrizations(module, name)
+    for layer in copy.transformer.layers:
+        if layer.attention is not None:
+            # Weights spelt out, as for a layer that reuses them: exporters guard the fused kernel's against NaN.
+            layer.attention.lends = True
     return copy.eval().requires_grad_(False)
 
 
@@ -118,6 +120,18 @@ class _ExtractorGraph(nn.Module):
         centred = (windows - mean) * valid
         weight, bias = fold(self.weight, norm, mean.squeeze(2), centred @ centred.transpose(1, 2) / count)
         return F.gelu(windows.transpose(1, 2) @ weight.transpose(1, 2) + bias.unsqueeze(1))
+
+
+class _LogMelGraph(nn.Module):
+    """The front end as it is: on spectra, its convolutions are little work."""
+
+    def __init__(self, encoder: SpeechEncoder):
+        super().__init__()
+        self.config, self.plain = encoder.config, encoder.extractor
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        waveforms, lengths = pad_ends(waveforms, lengths, self.config)
+        return self.plain(waveforms, lengths), self.plain.num_frames(lengths)
 
 
 @torch.library.custom_op("robustdistiller::rows_conv", mutates_args=())

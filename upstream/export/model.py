@@ -21,7 +21,9 @@ from robustdistiller.upstream.export.graph import EncoderGraph
 from robustdistiller.upstream.export.layers import choose_states
 from robustdistiller.upstream.export.quantize import DEFAULT_PARTS, PARTS
 from robustdistiller.upstream.export.runtime import require_packages
+from robustdistiller.upstream.export.stream import StreamGraph, compare_streams, trace_stream
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.streaming import ChunkOptions, require_chunkable
 
 #: What a checkpoint can be exported to, with what runs it.
 TARGETS = {
@@ -30,6 +32,7 @@ TARGETS = {
     "onnx-int8-static": "onnxruntime, the same with ranges from calibration speech",
     "torch": "torch.export.load",
 }
+STREAM_TARGETS = ("onnx", "onnx-int8-dynamic")
 SAMPLE_RATE_HZ = 16_000
 OPSET, MIN_OPSET, MAX_OPSET = 20, 18, 23
 
@@ -62,13 +65,15 @@ def export_model(
     overwrite: bool = False,
     num_heads: int | None = None,
     progress: bool = False,
+    stream: ChunkOptions | None = None,
 ) -> ExportedModel:
     """Write a checkpoint of any readable format for another runtime, and compare what the file computes.
 
     The file takes ``waveforms`` ``(batch, samples)`` float32 at 16 kHz and ``lengths`` ``(batch,)`` int64, valid
     samples, of any batch and length (``"torch"``: of two frames, 720 samples, or more), and returns hidden states
     ``(batch, frames, dim)``, by their names, and ``frame_lengths`` ``(batch,)`` int64. As in the encoder, an
-    utterance's features do not depend on its batch.
+    utterance's features do not depend on its batch. With ``stream`` it is a step of streams instead, see
+    :mod:`~robustdistiller.upstream.export.stream`.
 
     Args:
         source: the checkpoint.
@@ -81,6 +86,7 @@ def export_model(
         overwrite: replace what is there.
         num_heads: attention heads, for files that do not say (torchaudio's state dicts).
         progress: show a bar where it takes long.
+        stream: what a frame of a stream may see; ``None`` writes an encoder of whole utterances.
 
     Raises:
         ExportError: the encoder cannot be exported, or the float32 file computes something else.
@@ -101,6 +107,8 @@ def export_model(
     if opset is not None and to == "torch":
         raise ValueError(f"opset {opset} is for ONNX files; a program of torch.export has none")
     opset = OPSET if opset is None else opset
+    if stream is not None and to not in STREAM_TARGETS:
+        raise ValueError(f"a step of streams is exported to {' or '.join(STREAM_TARGETS)}; found {to}")
     parts = _choose_parts(int8_parts, to)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise ValueError(f"opset is {opset}; expected {MIN_OPSET} to {MAX_OPSET}")
@@ -114,6 +122,8 @@ def export_model(
     if path.exists() and path.resolve() == source.resolve():
         raise FileExistsError(f"{path} is the checkpoint to export; give another place for the result")
     encoder = checkpoint.build(padding="masked")
+    if stream is not None:
+        require_chunkable(encoder.config)
     chosen = choose_states(layers, encoder.state_names())
     notes = _notes(checkpoint, encoder, source, chosen, to)
     deviations: list[Deviation] = []
@@ -122,7 +132,8 @@ def export_model(
         if to == "torch":
             deviations.append(_write_torch(encoder, chosen, file, notes))
         else:
-            deviations.append(_write_onnx(encoder, chosen, file, notes, calibration, parts, opset, progress))
+            graph = EncoderGraph(encoder, chosen, rows=True) if stream is None else StreamGraph(encoder, chosen, stream)
+            deviations.append(_write_onnx(encoder, graph, file, notes, calibration, parts, opset, progress))
 
     write_atomically(path, write)
     return ExportedModel(path, tuple(notes["layers"]), path.stat().st_size, deviations[0])
@@ -166,7 +177,7 @@ def _notes(
 
 def _write_onnx(
     encoder: SpeechEncoder,
-    chosen: tuple[int, ...],
+    graph: EncoderGraph | StreamGraph,
     file: Path,
     notes: Mapping[str, Any],
     calibration: Sequence[np.ndarray] | None,
@@ -178,19 +189,27 @@ def _write_onnx(
     from robustdistiller.upstream.export.quantize import quantize
     from robustdistiller.upstream.export.runtime import open_session
 
+    def measure(path: Path) -> Deviation:
+        session = open_session(path)
+        if isinstance(graph, StreamGraph):
+            return compare_streams(graph, session)
+        return compare(encoder, graph.layers, _session_runner(session))
+
+    streams = isinstance(graph, StreamGraph)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         plain = Path(folder) / "float32.onnx"
-        save_model(trace_onnx(EncoderGraph(encoder, chosen, rows=True), opset), plain)
-        deviation = compare(encoder, chosen, _session_runner(open_session(plain)))
+        save_model(trace_stream(graph, opset) if streams else trace_onnx(graph, opset), plain)
+        deviation = measure(plain)
         _require_close(deviation)
         written = plain
         if notes["precision"] != "float32":
             written = Path(folder) / "int8.onnx"
             quantize(plain, written, calibration, parts, progress)
-            deviation = compare(encoder, chosen, _session_runner(open_session(written)))
+            deviation = measure(written)
         model = load_model(written)
         used = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
         used |= {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
+        used |= {"stream": graph.notes} if streams else {}
         save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})
     return deviation
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from robustdistiller.upstream.export.graph import EncoderGraph
+from robustdistiller.upstream.export.graph import FRAME_LENGTHS, EncoderGraph
 from robustdistiller.upstream.export.quiet import quiet
 
 if TYPE_CHECKING:
     import onnx
 
 INPUTS = ("waveforms", "lengths")
-FRAME_LENGTHS = "frame_lengths"
 
 
 def trace_onnx(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
@@ -26,24 +25,57 @@ def trace_onnx(graph: EncoderGraph, opset: int) -> onnx.ModelProto:
         graph: made with ``rows=True``.
         opset: version of ONNX's operators; below 20 there is no GELU, and it is spelt out.
     """
-    example = (torch.zeros(2, 2 * 16000), torch.tensor([2 * 16000, 16000]))
     dynamic = torch.export.Dim.DYNAMIC
+    return write_graph(
+        graph,
+        (torch.zeros(2, 2 * 16000), torch.tensor([2 * 16000, 16000])),
+        opset,
+        inputs=INPUTS,
+        outputs=[*graph.names, FRAME_LENGTHS],
+        dynamic_shapes={"waveforms": {0: dynamic, 1: dynamic}, "lengths": {0: dynamic}},
+        dimensions={"waveforms": ("batch", "samples"), "lengths": ("batch",), FRAME_LENGTHS: ("batch",)}
+        | dict.fromkeys(graph.names, ("batch", "frames")),
+    )
+
+
+def write_graph(
+    graph: torch.nn.Module,
+    example: tuple,
+    opset: int,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic_shapes: Any,
+    dimensions: Mapping[str, Sequence[str]],
+) -> onnx.ModelProto:
+    """A module as an ONNX model without notes of where it comes from.
+
+    Args:
+        graph: the module.
+        example: its arguments.
+        opset: version of ONNX's operators.
+        inputs: names of all tensors in ``example``, in order.
+        outputs: names of all tensors that it returns.
+        dynamic_shapes: which dimensions are free, as :func:`torch.onnx.export` takes it.
+        dimensions: what the first dimensions of inputs and outputs are called, by their names.
+    """
     with quiet():
         program = torch.onnx.export(
             graph,
-            example,
+            (*example, {}),  # a dictionary at the end would be taken for named arguments
             dynamo=True,
             opset_version=opset,
-            input_names=list(INPUTS),
-            output_names=[*graph.names, FRAME_LENGTHS],
-            dynamic_shapes={"waveforms": {0: dynamic, 1: dynamic}, "lengths": {0: dynamic}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
             custom_translation_table={torch.ops.robustdistiller.rows_conv.default: rows_conv_nodes},
             external_data=False,
             verbose=False,
         )
     model = program.model_proto
     _forget_origin(model)
-    _name_dimensions(model)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, name in zip(value.type.tensor_type.shape.dim, dimensions.get(value.name, ())):
+            dim.dim_param = name
     return model
 
 
@@ -97,17 +129,3 @@ def _forget_origin(model: onnx.ModelProto) -> None:
         thing.doc_string = ""
     del model.graph.value_info[:]
     del model.metadata_props[:]
-
-
-def _name_dimensions(model: onnx.ModelProto) -> None:
-    waveforms, lengths = model.graph.input
-    *states, frame_lengths = model.graph.output
-    for value, names in (
-        (waveforms, ("batch", "samples")),
-        (lengths, ("batch",)),
-        (frame_lengths, ("batch",)),
-        *((state, ("batch", "frames", None)) for state in states),
-    ):
-        for dim, name in zip(value.type.tensor_type.shape.dim, names):
-            if name is not None:
-                dim.dim_param = name

@@ -56,6 +56,8 @@ class OnnxEncoder:
                 f"{path} is an ONNX file without the notes {', '.join(missing)}; expected one that "
                 "`robustdistiller export` wrote"
             )
+        if "stream" in found:
+            raise ValueError(f"{path} is a step of streams; expected an encoder of whole utterances, without --stream")
         self.metadata = {key: _read(value) for key, value in found.items()}
         self.names = tuple(self.metadata["layers"])
 

@@ -4,28 +4,32 @@ What is not causal in the encoder is treated like this, for a chunk of frames an
 
 - Group norm over time, and the normalisation of waveforms: by the statistics of all samples heard up to the end of the
   look-ahead, from the start of the utterance. Norms over channels need nothing.
+- Convolutions on a log-mel spectrum reach a spectrum or two to both sides (20 ms in all with two kernels of 3), which
+  the look-ahead has beside its frames.
 - The convolution that encodes position reaches half a kernel to both sides (64 frames). Left of the chunk it sees the
   frames as their own chunk had them; behind the look-ahead it sees zeros, as behind the end of an utterance.
 - Attention: to the chunk, its look-ahead and a number of frames before the chunk. The states of the look-ahead are
   computed for this chunk alone and again for the next, so that the look-ahead does not grow with the layers
   (Emformer, https://arxiv.org/abs/2010.10759).
 
-The modules are those of the encoder. A step is a function from tensors to tensors, for any number of streams at once:
-it can be compiled and exported.
+The modules are those of the encoder. A step is a function from tensors to tensors, for any number of streams at once,
+each of which may begin anew at any step: it can be compiled and exported. Convolutions on samples have no state: a
+block begins with the samples that it shares with the one before (5 ms beside the look-ahead), which its caller keeps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
-from robustdistiller.upstream.model.extractor import TimeNorm, moments_over_time
+from robustdistiller.upstream.model.config import EncoderConfig, field_of
+from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder, pad_ends
+from robustdistiller.upstream.model.extractor import TimeNorm
+from robustdistiller.upstream.model.running import Running
 
 
 @dataclass(frozen=True)
@@ -61,60 +65,22 @@ class ChunkOptions:
 
     def block_samples(self, config: EncoderConfig) -> int:
         """Samples of a step: what the frames of a block are made from."""
-        return (self.block_frames - 1) * config.downsample_rate + config.receptive_field
+        return config.block_samples(self.block_frames)
 
     def latency_ms(self, config: EncoderConfig, sample_rate_hz: int = 16_000) -> float:
         """Audio that has to be there before the first frame of a chunk can be computed: no frame waits longer."""
-        return 1000 * self.block_samples(config) / sample_rate_hz
+        return 1000 * (self.block_samples(config) - config.front_padding) / sample_rate_hz
 
 
-class Running(NamedTuple):
-    """Statistics over time of what has been heard so far, merged without loss of precision (Chan et al. 1979).
-
-    Attributes:
-        count: ``(streams, 1, 1)``.
-        mean: ``(streams, channels, 1)``.
-        squares: ``(streams, channels, 1)``, sum of squared distances from the mean.
-    """
-
-    count: Tensor
-    mean: Tensor
-    squares: Tensor
-
-    def add(self, x: Tensor, num_frames: Tensor) -> Running:
-        """With the first ``num_frames`` ``(streams,)`` frames of ``x`` ``(streams, channels, time)``."""
-        mean, variance = moments_over_time(x, num_frames)
-        new = num_frames.view(-1, 1, 1).to(x.dtype)
-        count = self.count + new
-        share = new / count.clamp(min=1)
-        distance = mean - self.mean
-        squares = self.squares + variance * new + distance.square() * self.count * share
-        return Running(count, self.mean + distance * share, squares)
-
-    @property
-    def variance(self) -> Tensor:
-        """``(streams, channels, 1)``."""
-        return self.squares / self.count.clamp(min=1)
-
-
-class StreamState(NamedTuple):
-    """What a stream keeps between steps, ``streams`` of them in the first dimension of every tensor.
-
-    Attributes:
-        level: statistics of the samples, for encoders that normalise waveforms.
-        windows: statistics of the first convolution's outputs, for group norm.
-        left: ``(streams, position_kernel // 2, dim)``, frames that the position convolution sees before a chunk.
-        keys: ``(layers, streams, heads, left_frames, head_dim)`` for each layer with attention, a list.
-        values: likewise.
-        num_left: ``(streams,)`` frames before the chunk that are there, at most ``left_frames``.
-    """
-
-    level: Running
-    windows: Running
-    left: Tensor
-    keys: list[Tensor]
-    values: list[Tensor]
-    num_left: Tensor
+#: What streams keep between steps, tensors by name, with the streams in the first dimension of each. All zeros are the
+#: state of streams of which nothing has been heard.
+#:
+#: - ``left`` ``(streams, position_kernel // 2, dim)``: frames that the position convolution sees before a chunk.
+#: - ``num_left`` ``(streams,)``: frames before the chunk that attention sees, at most ``left_frames``.
+#: - ``keys_I``, ``values_I`` ``(streams, heads, left_frames, head_dim)``: those frames in layer I, if it has attention.
+#: - ``windows_...``: a :class:`Running` of the first convolution's outputs, for group norm; ``level_...``: one of the
+#:   samples, for encoders that normalise waveforms.
+StreamState = dict[str, Tensor]
 
 
 class ChunkedEncoder(nn.Module):
@@ -138,54 +104,66 @@ class ChunkedEncoder(nn.Module):
         self.encoder, self.options = encoder, options
 
     def initial_state(self, streams: int = 1) -> StreamState:
-        """The state of utterances of which nothing has been heard."""
+        """The state of streams of which nothing has been heard: zeros."""
         encoder, config = self.encoder, self.encoder.config
         zeros = next(encoder.parameters()).new_zeros
-        heads = [layer.attention.num_heads for layer in encoder.transformer.layers if layer.attention is not None]
-        caches = [zeros(streams, count, self.options.left_frames, config.width_per_head) for count in heads]
-        return StreamState(
-            Running(*(zeros(streams, 1, 1) for _ in range(3))),
-            Running(zeros(streams, 1, 1), *(zeros(streams, config.conv_layers[0][0], 1) for _ in range(2))),
-            zeros(streams, config.position_kernel // 2, config.embed_dim),
-            caches,
-            [cache.clone() for cache in caches],
-            zeros(streams, dtype=torch.int64),
-        )
+        state = {
+            "left": zeros(streams, config.position_kernel // 2, config.embed_dim),
+            "num_left": zeros(streams, dtype=torch.int64),
+        }
+        for number, layer in enumerate(encoder.transformer.layers, start=1):
+            if layer.attention is not None:
+                shape = streams, layer.attention.num_heads, self.options.left_frames, config.width_per_head
+                state |= {f"keys_{number}": zeros(shape), f"values_{number}": zeros(shape)}
+        if isinstance(encoder.extractor.layers[0].norm, TimeNorm):
+            state |= Running.zeros(streams, config.conv_layers[0][0], zeros).named("windows")
+        if config.normalize_waveform:
+            state |= Running.zeros(streams, 1, zeros).named("level")
+        return state
 
     def step(
-        self, samples: Tensor, num_samples: Tensor, state: StreamState, predict: bool = True
+        self,
+        samples: Tensor,
+        num_samples: Tensor,
+        state: StreamState,
+        predict: bool = True,
+        begins: Tensor | None = None,
     ) -> tuple[EncoderOutput, StreamState]:
         """Encode one chunk of each stream.
 
         Args:
             samples: ``(streams, block_samples)`` float32, from the first sample of the chunk's first frame on; steps
-                move on by ``chunk_frames`` frames.
-            num_samples: ``(streams,)`` int64, valid samples among them. Fewer than ``block_samples`` is the end of an
-                utterance, 0 a stream that has none left.
+                move on by ``chunk_frames`` frames. Utterances have ``front_padding`` zeros at both ends.
+            num_samples: ``(streams,)`` int64, valid samples among them, those zeros included. Fewer than
+                ``block_samples`` is the end of an utterance, 0 a stream that has none left.
             state: what the step before returned, or :meth:`initial_state`.
             predict: whether to run the prediction heads.
+            begins: ``(streams,)`` bool, true for streams whose utterance begins with this chunk: what their rows of
+                the state hold is forgotten.
 
         Returns:
             The output, whose tensors have ``chunk_frames`` frames, ``frame_lengths`` of them valid, and the new state.
         """
         encoder, options = self.encoder, self.options
-        valid_frames = encoder.num_frames(num_samples)
-        samples, level = self._normalize(samples, num_samples, state.level)
-        features, windows = self._extract(samples, num_samples, state.windows)
+        if begins is not None:
+            state = forget(state, begins)
+        new: StreamState = {}
+        valid_frames = encoder.extractor.num_frames(num_samples)
+        samples = self._normalize(samples, num_samples, state, new)
+        features = self._extract(samples, num_samples, state, new)
         inside = torch.arange(options.block_frames, device=samples.device) < valid_frames.unsqueeze(1)
         projected = encoder.projection(encoder.feature_norm(features))
         projected = projected.masked_fill(~inside.unsqueeze(-1), 0.0)
-        block = torch.cat([state.left, projected], dim=1)
-        main, before = options.chunk_frames, state.left.shape[1]
+        block = torch.cat([state["left"], projected], dim=1)
+        main, before = options.chunk_frames, state["left"].shape[1]
         x = projected + encoder.transformer.position.behind_context(block)
-        states, keys, values = self._layers(x, inside, state)
-        states = [hidden[:, :main] for hidden in states]
+        states = [hidden[:, :main] for hidden in self._layers(x, inside, state, new)]
         predictions = encoder.predict(states[-1]) if predict else []
         frame_lengths = valid_frames.clamp(max=main)
         output = EncoderOutput(features[:, :main], projected[:, :main], states, frame_lengths, predictions)
-        left = block[:, main : main + before]
-        num_left = (state.num_left + frame_lengths).clamp(max=options.left_frames)
-        return output, StreamState(level, windows, left, keys, values, num_left)
+        new["left"] = block[:, main : main + before]
+        new["num_left"] = (state["num_left"] + frame_lengths).clamp(max=options.left_frames)
+        return output, {name: new[name] for name in state}
 
     @torch.no_grad()
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, predict: bool = True) -> EncoderOutput:
@@ -205,6 +183,7 @@ class ChunkedEncoder(nn.Module):
         lengths = lengths.to(waveforms.device)
         hop, size = self.options.chunk_frames * config.downsample_rate, self.options.block_samples(config)
         frames = encoder.num_frames(waveforms.shape[1])
+        waveforms, lengths = pad_ends(waveforms, lengths, config)
         waveforms = F.pad(waveforms, (0, size + hop))
         state, outputs = self.initial_state(len(waveforms)), []
         for start in range(0, -(-frames // self.options.chunk_frames) * hop, hop):
@@ -214,39 +193,40 @@ class ChunkedEncoder(nn.Module):
         joined = join(outputs)
         return EncoderOutput(*(_cut(part, frames) for part in joined[:3]), joined[3], _cut(joined[4], frames))
 
-    def _normalize(self, samples: Tensor, num_samples: Tensor, level: Running) -> tuple[Tensor, Running]:
+    def _normalize(self, samples: Tensor, num_samples: Tensor, state: StreamState, new: StreamState) -> Tensor:
         config = self.encoder.config
         if not config.normalize_waveform:
-            return samples, level
+            return samples
+        level = Running.of(state, "level")
         fresh = self._overlap(level.count, config.receptive_field, config.downsample_rate)
-        level = _extend(level, samples.unsqueeze(1), num_samples, fresh)
+        level = level.extended(samples.unsqueeze(1), num_samples, fresh)
+        new |= level.named("level")
         valid = torch.arange(samples.shape[1], device=samples.device) < num_samples.unsqueeze(1)
         samples = (samples - level.mean[:, 0]) * torch.rsqrt(level.variance[:, 0] + config.normalize_eps)
-        return samples.masked_fill(~valid, 0.0), level
+        return samples.masked_fill(~valid, 0.0)
 
-    def _extract(self, samples: Tensor, num_samples: Tensor, windows: Running) -> tuple[Tensor, Running]:
+    def _extract(self, samples: Tensor, num_samples: Tensor, state: StreamState, new: StreamState) -> Tensor:
         """Features ``(streams, frames, channels)`` by the statistics up to the end of the block."""
         extractor = self.encoder.extractor
         first = extractor.layers[0]
         if not isinstance(first.norm, TimeNorm):
-            return extractor(samples), windows
-        config = self.encoder.config
-        kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
-        rest_rate = config.downsample_rate // stride
-        rest_field = (config.receptive_field - kernel) // stride + 1
-        fresh = self._overlap(windows.count, rest_field, rest_rate)
-        windows = _extend(windows, first.conv(samples.unsqueeze(1)), first.num_frames(num_samples), fresh)
-        return extractor(samples, moments=(windows.mean, windows.variance)), windows
+            return extractor(samples)
+        rest, windows = self.encoder.config.conv_layers[1:], Running.of(state, "windows")
+        fresh = self._overlap(windows.count, field_of(rest), prod([stride for _, _, stride in rest]))
+        heard = first.conv(extractor.inputs(samples)), extractor.first_frames(num_samples)
+        windows = windows.extended(*heard, fresh)
+        new |= windows.named("windows")
+        return extractor(samples, moments=(windows.mean, windows.variance))
 
     def _overlap(self, count: Tensor, field: int, rate: int) -> Tensor:
         """Positions of a block that the step before has counted already: none at the start of an utterance."""
         overlap = max(0, (self.options.look_ahead_frames - 1) * rate + field)
         return torch.where(count[:, 0, 0] > 0, overlap, 0)
 
-    def _layers(self, x: Tensor, inside: Tensor, state: StreamState) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _layers(self, x: Tensor, inside: Tensor, state: StreamState, new: StreamState) -> list[Tensor]:
         transformer, options = self.encoder.transformer, self.options
         left = options.left_frames
-        there = torch.arange(left, device=x.device) >= left - state.num_left.unsqueeze(1)
+        there = torch.arange(left, device=x.device) >= left - state["num_left"].unsqueeze(1)
         # A frame past the end sees itself: no NaN.
         own = inside.unsqueeze(1) | torch.eye(options.block_frames, dtype=torch.bool, device=x.device)
         mask = torch.cat([there.unsqueeze(1).expand(-1, options.block_frames, -1), own], dim=2).unsqueeze(1)
@@ -254,28 +234,26 @@ class ChunkedEncoder(nn.Module):
         if transformer.position_bias is not None and len(transformer.layers):
             bias = transformer.position_bias(left + options.block_frames)[:, left:]
         x = x if transformer.norm_first else transformer.norm(x)
-        states, keys, values = [x], [], []
-        for layer in transformer.layers:
-            cache = None
-            if layer.attention is not None:
-                cache = [state.keys[len(keys)], state.values[len(values)]]
+        states, keep = [x], slice(options.chunk_frames, options.chunk_frames + left)
+        for number, layer in enumerate(transformer.layers, start=1):
+            names = [f"keys_{number}", f"values_{number}"]
+            cache = [state[name] for name in names] if layer.attention is not None else None
             x = layer(x, mask, bias, cache=cache)[0]
             if cache is not None:
-                keep = slice(options.chunk_frames, options.chunk_frames + left)
-                keys.append(cache[0][:, :, keep])
-                values.append(cache[1][:, :, keep])
+                new |= {name: heard[:, :, keep] for name, heard in zip(names, cache)}
             states.append(x)
         if transformer.norms_last:
             states[-1] = transformer.norm(states[-1])
-        return states, keys, values
+        return states
 
 
-def _extend(running: Running, x: Tensor, num_frames: Tensor, counted: Tensor) -> Running:
-    """``running`` with what of ``x`` ``(streams, channels, time)`` lies behind its first ``counted`` positions."""
-    new = (num_frames - counted).clamp(min=0)
-    position = torch.arange(x.shape[-1], device=x.device) + counted.unsqueeze(1)
-    moved = x.gather(2, position.clamp(max=x.shape[-1] - 1).unsqueeze(1).expand_as(x))
-    return running.add(moved, new)
+def forget(state: StreamState, begins: Tensor) -> StreamState:
+    """The state with the rows of streams that begin anew, ``(streams,)`` bool, as they are at first.
+
+    >>> forget({"left": torch.ones(2, 1, 3)}, torch.tensor([True, False]))["left"].sum((1, 2))
+    tensor([0., 3.])
+    """
+    return {name: x.masked_fill(begins.view(-1, *[1] * (x.dim() - 1)), 0) for name, x in state.items()}
 
 
 def _cut(part, frames: int):
@@ -308,7 +286,8 @@ class Stream:
     def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
         self.chunked = ChunkedEncoder(encoder, options)
         self.state = self.chunked.initial_state()
-        self.samples = self.state.left.new_empty(0)  # from the first sample of the next chunk on
+        # From the first sample of the next chunk on.
+        self.samples = self.state["left"].new_zeros(encoder.config.front_padding)
         self.hop, self.size = options.chunk_frames * encoder.downsample_rate, options.block_samples(encoder.config)
         self.ended = False
 
@@ -338,8 +317,9 @@ class Stream:
         """End the utterance and give the frames that are left, if there are any."""
         if self.ended:
             raise ValueError("the stream has ended; expected one call of finish()")
-        self.ended, outputs = True, []
-        while self.chunked.encoder.num_frames(len(self.samples)) > 0:
+        self.ended, outputs, encoder = True, [], self.chunked.encoder
+        self.samples = F.pad(self.samples, (0, encoder.config.front_padding))
+        while encoder.extractor.num_frames(len(self.samples)) > 0:
             outputs.append(self._step(predict))
         return join(outputs)
 
@@ -389,5 +369,8 @@ def require_chunkable(config: EncoderConfig) -> None:
         raise ValueError("a batch norm before the position convolution cannot be computed in chunks")
     if config.attention_reuse:
         raise ValueError(f"layers {config.attention_reuse} reuse attention, which cannot be computed in chunks")
-    if config.normalize_waveform and config.conv_norm == "group":
-        raise ValueError("waveforms are normalised before group norm, which cannot be computed in chunks")
+    if config.normalize_waveform and (config.conv_norm == "group" or config.front_padding):
+        before = "zeros are put at their ends" if config.front_padding else "group norm"
+        raise ValueError(f"waveforms are normalised before {before}, which cannot be computed in chunks")
+    if config.squeeze > 1:
+        raise ValueError(f"squeeze is {config.squeeze}; only encoders with squeeze 1 can be computed in chunks")

@@ -118,7 +118,7 @@ def test_memory_is_bounded():
     for number in range(12):
         stream.push(audio(8000, number))
     assert len(stream.samples) < 11 * 320 + 400
-    assert stream.state.keys[0].shape[2] == 12 and stream.state.left.shape[1] == 8
+    assert stream.state["keys_1"].shape[2] == 12 and stream.state["left"].shape[1] == 8
 
 
 def test_the_upstream_hears_chunks_by_its_options(tmp_path):
