@@ -13,8 +13,6 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Device
 
 HELP = """
-Train heads on a model and score them, clean and under noise and reverberation: the short way, in this process.
-
 \b
   robustdistiller evaluate student.ckpt --task KS=/data/speech_commands \\
       --condition clean --condition noise:snr_db=5
