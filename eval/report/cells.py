@@ -31,11 +31,6 @@ class Column:
         condition: one-line form, or a source's words.
         test: in what it differs from the benchmark's test, such as ``346 items`` or ``fold1``; empty where it does not.
         tag: tells apart conditions of one form whose noise was drawn otherwise; empty where there is one only.
-
-    Example:
-        >>> column = Column("IC", "test", "accuracy", "%", True, "noise:snr_db=5", test="346 items", tag="2bdeba")
-        >>> column.task_title, column.title, column.metric_title
-        ('IC (346 items)', 'noise 5 dB [2bdeba]', 'acc % ↑')
     """
 
     task: str
