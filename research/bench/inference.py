@@ -17,7 +17,7 @@ from torch import Tensor
 
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from research.recipe_study.student import native_bfloat16
+from robustdistiller.cli.quickstart_plan import native_bfloat16
 from robustdistiller.common.process import call_apart
 from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.mini.calibration import calibration_speech
