@@ -26,7 +26,7 @@ from robustdistiller import mini
 from robustdistiller.mini.pack import is_speech, read_audio, read_pack
 from robustdistiller.pretrain import distill, load_config
 from robustdistiller.pretrain.multitask.heads import TaskHeads, load_heads, save_heads
-from robustdistiller.upstream import ChunkedEncoder, ChunkOptions, SpeechEncoder, load_encoder
+from robustdistiller.upstream import ChunkedEncoder, ChunkOptions, SpeechEncoder, accelerate, load_encoder
 from robustdistiller.upstream.export.onnx_file import save_model
 from robustdistiller.upstream.export.quantize import quantize
 from robustdistiller.upstream.export.stream import StreamGraph, trace_stream
@@ -213,9 +213,7 @@ def fit_to_streams(
     chunks: ChunkOptions,
 ) -> None:
     """Fit the head to what it sees in a stream: means over the last second, of frames that know the past alone."""
-    chunked = ChunkedEncoder(encoder, chunks)
-    with torch.no_grad():
-        frames = torch.cat([chunked(wave[None], predict=False).hidden_states[-1] for wave in waveforms])
+    frames = ChunkedEncoder(accelerate(encoder), chunks)(waveforms, predict=False).hidden_states[-1]
     sums = torch.nn.functional.pad(frames.cumsum(1), (0, 0, 1, 0))
     ends = torch.arange(WINDOW_FRAMES, frames.shape[1] + 1)
     means, given = (sums[:, ends] - sums[:, ends - WINDOW_FRAMES]) / WINDOW_FRAMES, classes[:, ends - 1]
