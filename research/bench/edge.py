@@ -72,13 +72,12 @@ def run(settings: Settings) -> Findings:
                 }
                 part = f"{duration_s:g} s, batch of {count}: {name} against {peer}"
                 goal = target if peer == WAVLM_BASE_PLUS else None
-                comparisons.append(
-                    measured = seconds[name], seconds[peer]
-                    comparisons.append(Comparison(part, name, peer, *measured, "other models", goal, told))
-                )
+                measured = seconds[name], seconds[peer]
+                comparisons.append(Comparison(part, name, peer, *measured, "other models", goal, told))
     text = [
         "Noise, one thread, processor time, all hidden states and no predictions. Weights are random, which tells "
-        "nothing about accuracy. Memory is the peak of a process of its own that encodes 10 s, Python and packages included.",
+        "nothing about accuracy. Memory is the peak of a process of its own that encodes 10 s, Python and its "
+        "packages included.",
     ]
     return Findings(tuple(comparisons), text=tuple(text))
 
