@@ -1,7 +1,7 @@
 # make quickstart   install into .venv and run the main job on the embedded data (about ten minutes on two cores)
 # make test         install what the tests need, lint, run the whole default suite
 # make doctor       say what works on this machine, and what to type for what does not
-# make study POOL=FOLDER JOBS=2   train and compare every recipe on the mini teacher (hours; see research/recipe_study)
+# make study POOL=FOLDER STAGE=screening JOBS=2   train and compare every recipe on the mini teacher (hours; see research/recipe_study)
 # make bench        measure our ways beside those people use today, into results/bench (hours on two cores; one: BENCH=NAME)
 # make test-newest  the suite on the newest versions of everything, in an environment of its own
 # make lock         choose the versions in constraints.txt anew
@@ -44,7 +44,7 @@ quickstart: install
 
 study: install
 	@test -n "$(POOL)" || { echo "Give the folder of the speech to distil on: make study POOL=FOLDER"; exit 1; }
-	$(BIN)/python -m research.recipe_study --pool "$(POOL)" --jobs $(or $(JOBS),1)
+	$(BIN)/python -m research.recipe_study $(or $(STAGE),screening) --pool "$(POOL)" --jobs $(or $(JOBS),0)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m research.bench $(BENCH)

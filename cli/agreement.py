@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 HELP = """
-Show whether feature distance and linear probe rank students alike.
-
 \b
   robustdistiller agreement exp/a exp/b exp/c
   robustdistiller agreement exp/* --plot agreement.png
@@ -30,9 +28,7 @@ probe's accuracy, over all steps and over the last steps, with its bootstrap int
 @command(HELP)
 def agreement(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs with validation and probe.", metavar="RUN...")],
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw accuracy over distance for each condition.", metavar="FILE.png")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw accuracy over distance.", metavar="FILE.png")] = None,
 ) -> None:
     from robustdistiller.pretrain.training.agreement import draw_agreement, rank_agreement
 

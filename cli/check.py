@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from robustdistiller.eval.check.run import TaskCheck
 
 HELP = """
-Try an upstream on every SUPERB task, on toy corpora that are made here, and compare with stock s3prl.
-
 \b
   robustdistiller check robustdistiller_local -k student.ckpt
   robustdistiller check hubert_local -k hubert.pt --task KS --task ASR
@@ -44,13 +42,9 @@ def check(
     upstream: Upstream,
     checkpoint: Checkpoint = None,
     options: Options = None,
-    task: Annotated[
-        list[str] | None, typer.Option("--task", help="Task, such as KS; repeatable. Default: all.")
-    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Such as KS; repeatable. Default: all.")] = None,
     steps: Annotated[int, typer.Option(help="Training steps of each head.", min=1)] = 8,
-    device: Annotated[
-        str, typer.Option(help="Such as cpu or cuda; the numbers of a GPU are equal to 0.1 % only.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda; a GPU's numbers are equal to 0.1 % only.")] = "cpu",
     jobs: Annotated[int, typer.Option(help="Tasks side by side; 0: one per CPU core, at most 4.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Keep data, heads and logs here.", metavar="DIR")] = None,
     as_json: AsJson = False,

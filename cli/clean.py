@@ -12,8 +12,6 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import new_table, print_whole
 
 HELP = """
-Delete what a sweep made and does not need to go on: heads that lost, features, logs.
-
 \b
   robustdistiller clean exp/sweep              # what could go, and how large it is
   robustdistiller clean exp/sweep --delete
@@ -26,10 +24,7 @@ Records, the chosen heads and what was tried stay, so that nothing has to be tra
 @command(HELP)
 def clean(
     folder: Annotated[Path, typer.Argument(help="The sweep's folder, what its file calls out.")],
-    what: Annotated[
-        list[str] | None,
-        typer.Option(help="heads (that lost), checkpoints (of the chosen ones, spare), features, logs; default: all."),
-    ] = None,
+    what: Annotated[list[str] | None, typer.Option(help="heads, checkpoints, features, logs; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--delete", help="List it, or delete it.")] = True,
 ) -> None:
     from robustdistiller.eval.sweep.clean import KINDS, clean, removable

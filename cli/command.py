@@ -29,14 +29,15 @@ _VERBOSE = typer.Option(
 
 
 def command(
-    help_text: str = "", *, log_level: int = logging.WARNING, keeps: str = ""
+    help_text: str, *, log_level: int = logging.WARNING, keeps: str = ""
 ) -> Callable[[Callable[..., int | None]], Any]:
     """Make a function a sub-command of ``robustdistiller``.
 
     Args:
-        help_text: for ``--help``; paragraphs that begin with a backspace keep their lines. Default: the docstring.
+        help_text: for ``--help``, below what :data:`main.COMMANDS` says of it; paragraphs that begin with a backspace
+            keep their lines.
         log_level: of this package's messages, without ``--verbose``.
-        keeps: of a command that goes on when it is typed again: what an interruption leaves, e.g. ``what is finished``.
+        keeps: as for :func:`~robustdistiller.common.errors.run_command`.
     """
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -52,7 +53,7 @@ def command(
                 with warnings.catch_warnings():
                     if not verbose:  # what libraries say to one another's authors
                         warnings.filterwarnings("ignore", category=FutureWarning)
-                    status = run_command(program, lambda: _said_what_stays(keeps, lambda: function(**arguments)))
+                    status = run_command(program, lambda: function(**arguments), keeps)
             finally:  # a command may be called by a program that goes on
                 ours.setLevel(level)
             raise typer.Exit(status)
@@ -61,19 +62,10 @@ def command(
         option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=_VERBOSE, annotation=bool)
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
         run.__annotations__ = {**function.__annotations__, "verbose": bool}
-        run.__doc__ = folded(help_text or inspect.getdoc(function) or "")
+        run.__doc__ = folded(help_text)
         return run
 
     return decorate
-
-
-def _said_what_stays(keeps: str, call: Callable[[], int | None]) -> int | None:
-    try:
-        return call()
-    except KeyboardInterrupt as stop:
-        if not keeps or str(stop):
-            raise
-        raise KeyboardInterrupt(f"stopped; {keeps} is kept: the same command goes on from here") from stop
 
 
 def folded(text: str) -> str:

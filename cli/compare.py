@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import Official
 from robustdistiller.cli.printing import new_table, print_notes, print_whole
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.report.comparison import Comparison, Missing
@@ -18,15 +19,14 @@ from robustdistiller.eval.report.comparison import compare as compare_systems
 from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
 
 HELP = """
-Compare two systems on the cells that both have, and print the sweep file that would fill the rest.
-
 \b
   robustdistiller compare mine DPHuBERT --records exp/sweep
   robustdistiller compare teacher student --records exp/sweep --task IC --json
 
 Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and every
 item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict stands at
-5 %. Published numbers have no results of single items: their differences stand without interval.
+5 %. Published numbers have no results of single items: their differences stand without interval. Of cells that one of
+the two lacks, a sweep file that fills them is printed.
 """
 
 
@@ -34,14 +34,9 @@ item is right or wrong, the test is McNemar's. p-values are corrected within eac
 def compare(
     first: Annotated[str, typer.Argument(help="Label of measured records, or a published system, e.g. DPHuBERT.")],
     second: Annotated[str, typer.Argument(help="The other one; published:NAME if a label has the same name.")],
-    records: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a sweep, a run or records, repeatable; default: ./records.")
-    ] = None,
+    records: Annotated[list[Path] | None, typer.Option(help="Of sweeps, runs or records; default: ./records.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task to compare, repeatable; default: all.")] = None,
-    official: Annotated[
-        list[str] | None,
-        typer.Option(help="Task whose records are of the official test set though its size is not known, repeatable."),
-    ] = None,
+    official: Official = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON instead.")] = False,
 ) -> None:
     folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]

@@ -11,8 +11,6 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Model, NumHeads, Overwrite
 
 HELP = """
-Write a checkpoint of any readable format as another one, with the very same weights.
-
 \b
   native       one file for this package: configuration, weights, metadata
   s3prl        one file for s3prl alone: -u distiller_local, hubert_local,
@@ -39,17 +37,10 @@ What cannot be expressed is refused, with the property that prevents it.
 def convert(
     source: Model,
     target: Annotated[Path, typer.Argument(help="File, or for huggingface folder, to write.", metavar="OUT")],
-    to: Annotated[
-        Literal["native", "s3prl", "huggingface", "torchaudio", "dphubert"],
-        typer.Option("--to", help="Format to write."),
-    ],
+    to: Annotated[Literal["native", "s3prl", "huggingface", "torchaudio", "dphubert"], typer.Option(help="Format.")],
     drop_heads: Annotated[bool, typer.Option("--drop-heads", help="Leave the prediction heads out.")] = False,
-    records: Annotated[
-        Path | None, typer.Option(help="Folder of result records to show in the model card (huggingface).")
-    ] = None,
-    license_: Annotated[
-        str, typer.Option("--license", help="Licence to note, such as cc-by-4.0.", metavar="NAME")
-    ] = "",
+    records: Annotated[Path | None, typer.Option(help="Folder of records, for a model card.", metavar="DIR")] = None,
+    license_: Annotated[str, typer.Option("--license", help="To note, such as cc-by-4.0.", metavar="NAME")] = "",
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -21,8 +21,6 @@ _LISTED = 10  # troubles
 _LABELS = 6
 
 HELP = """
-Say what lies in folders of noise, rooms and speech: corpora, their parts, hours, labels, rates, and useless files.
-
 \b
   robustdistiller data /data/musan /data/RIRS_NOISES
   robustdistiller data /data              # several corpora in one folder

@@ -11,7 +11,7 @@ import yaml
 from robustdistiller.cli.command import command
 
 HELP = """
-Distil a small student from a big speech model. Every setting of a recipe can be changed with KEY=VALUE.
+Every setting of a recipe can be changed with KEY=VALUE.
 
 \b
 What there is, what a recipe sets, and how large its student is:
@@ -29,33 +29,21 @@ A student of WavLM Base+ for noise and reverberation (one GPU, some days):
 Variations:
   three layers             student.num_layers=3
   other teacher layers     targets.layers=[3,6,9]
-  enhance from last layer  objectives.enhancement.input=last_hidden
   no enhancement head      objectives.enhancement.weight=0
   batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
   stop after a while       trainer.max_hours=11.5
   a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
-  simulated rooms, too     data.rir=RIRS_NOISES
   validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
   less memory              trainer.activation_checkpointing=true
-  compiled layers          trainer.compile=true
 
 \b
 Several GPUs (trainer.batch_size is per GPU); several machines under SLURM:
   robustdistiller distill robustdistiller trainer.devices=4 ...
-  torchrun --nproc_per_node 4 -m robustdistiller.cli distill robustdistiller trainer.devices=4 ...
   srun -K --nodes 2 --ntasks-per-node 4 \\
       robustdistiller distill robustdistiller trainer.devices=4 trainer.num_nodes=2 ...
 
-Stop with Ctrl-C; the same command continues exactly where it stopped.
-
-\b
-out_dir then holds
-  student.ckpt     for run_downstream.py -u robustdistiller_local -k ...
-  config.yaml      all settings, as merged from recipe and command line
-  history.csv, history.png, tensorboard/
-  cost.json        parameters, MACs, and where the time of a step goes
-  validation.csv, student_best.ckpt   with validation: distances to the teacher, the best student
-  checkpoints/     to continue from
+Stop with Ctrl-C; the same command continues exactly where it stopped. out_dir then holds student.ckpt (for
+run_downstream.py -u robustdistiller_local -k ...), the merged config.yaml, the course of the training and checkpoints.
 
 RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and write what differs.
 """
@@ -64,9 +52,7 @@ RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and
 @command(HELP, log_level=logging.INFO)
 def distill(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.", metavar="RECIPE")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to change, e.g. data.speech=[A, B].", metavar="KEY=VALUE...")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change.", metavar="KEY=VALUE...")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes with their sources.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the merged settings and stop.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Print parameters and MACs, and stop.")] = False,

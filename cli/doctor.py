@@ -12,8 +12,6 @@ from robustdistiller.eval.doctor.examination import examine
 from robustdistiller.eval.doctor.report import as_text, mark, table
 
 HELP = """
-Say what works here: versions, audio, s3prl, every SUPERB task, and what to type for what is missing.
-
 \b
   robustdistiller doctor
   robustdistiller doctor -u hubert_base -k hubert.pt

@@ -13,8 +13,6 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Device
 
 HELP = """
-Train heads on a model and score them, clean and under noise and reverberation: the short way, in this process.
-
 \b
   robustdistiller evaluate student.ckpt --task KS=/data/speech_commands \\
       --condition clean --condition noise:snr_db=5
@@ -41,6 +39,7 @@ def evaluate(
     seed: Annotated[list[int] | None, typer.Option(help="Of the heads, repeatable; default: 1337.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the data, few steps.")] = False,
     device: Device = "auto",
+    threads: Annotated[int, typer.Option(help="Of the CPU; a head's last digits depend on them.", min=1)] = 1,
     label: Annotated[str, typer.Option(help="Name of the model in tables.")] = "",
     out: Annotated[Path, typer.Option(help="Folder of heads and records.", metavar="DIR")] = Path("exp/evaluate"),
     as_json: AsJson = False,
@@ -61,6 +60,7 @@ def evaluate(
         seeds=seed or (1337,),
         quick=quick,
         device=device,
+        threads=threads,
         label=label,
     )
     if as_json:

@@ -14,16 +14,16 @@ CALIBRATION_FILES = 64
 
 
 HELP = """
-Write a checkpoint of any readable format as a file that runs without this package, and check what the file computes.
+\b
+  robustdistiller export student.ckpt student.onnx --layers layer_2
+  robustdistiller export student.ckpt static.onnx --to onnx-int8-static --calibration LibriSpeech/dev-clean
+  run_downstream.py -u robustdistiller_onnx -k static.onnx ...
 
 \b
   onnx               for ONNX Runtime, in float32
-  onnx-int8-dynamic  linear maps in int8; ranges of activations are found
-                     at run time
-  onnx-int8-static   the same, with ranges measured beforehand, over the mini
-                     corpus' development speech or --calibration
-  torch              for torch.export.load (.pt2); batches of two frames, 720
-                     samples, or more
+  onnx-int8-dynamic  linear maps in int8; ranges of activations are found at run time
+  onnx-int8-static   the same, with ranges measured over the mini corpus or --calibration
+  torch              for torch.export.load (.pt2); batches of two frames, 720 samples, or more
 
 The convolutions of the extractor stay in float32 unless --int8 names them: in int8 they cost accuracy.
 
@@ -46,20 +46,6 @@ With --stream the file is a step of streams, any number of them at once:
 gives layers and frame_lengths as above, of one chunk, and next.NAME. The
 metadata `stream` say hop_samples and block_samples.
 
-\b
-Examples:
-  robustdistiller export student.ckpt student.onnx
-  robustdistiller export student.ckpt layer.onnx --layers layer_2
-  robustdistiller export student.ckpt small.onnx --to onnx-int8-dynamic
-  robustdistiller export student.ckpt static.onnx --to onnx-int8-static \\
-      --calibration LibriSpeech/dev-clean
-  robustdistiller export student.ckpt stream.onnx --stream
-  robustdistiller export student.ckpt student.pt2 --to torch
-
-\b
-Then, for instance
-  run_downstream.py -u robustdistiller_onnx -k small.onnx ...
-
 ONNX needs: pip install onnx onnxruntime onnxscript
 """
 
@@ -71,16 +57,9 @@ def export(
     to: Annotated[
         Literal["onnx", "onnx-int8-dynamic", "onnx-int8-static", "torch"], typer.Option("--to", help="Kind of file.")
     ] = "onnx",
-    layers: Annotated[
-        str, typer.Option(help="Hidden states to return: numbers and names, with commas; or all.", metavar="LIST")
-    ] = "all",
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of speech for onnx-int8-static.", metavar="FOLDER")
-    ] = None,
-    calibration_files: Annotated[
-        int | None,
-        typer.Option(min=1, help="At most so many recordings of it, spread over the folder.", show_default="64"),
-    ] = None,
+    layers: Annotated[str, typer.Option(help="Hidden states, by number or name, with commas.", metavar="LIST")] = "all",
+    calibration: Annotated[Path | None, typer.Option(help="Speech for onnx-int8-static.", metavar="FOLDER")] = None,
+    calibration_files: Annotated[int | None, typer.Option(min=1, help="Recordings of it.", show_default="64")] = None,
     int8: Annotated[
         str | None,
         typer.Option(

@@ -15,27 +15,17 @@ if TYPE_CHECKING:
 
 
 HELP = """
-Write the features of audio files and folders, one file for each recording.
-
 \b
-UPSTREAM is one of
-  a checkpoint   of any readable format, or a Hugging Face folder
-  a name         robustdistiller_mini, robustdistiller_wavlm, dphubert, ...
-  a URL          of a checkpoint
-
-\b
---layer is
-  a number       0 is what the transformer starts from, 4 the output of its
-                 layer 4; as s3prl's -l
-  a name         layer_4, prediction_8
-  all            every hidden state and prediction
-  weighted       their sum with the weights that a head learned: --head FILE
-
-\b
-Examples:
   robustdistiller extract student.ckpt speech/ --layer 2 --out features
   robustdistiller extract student.ckpt speech/ --layer weighted \\
       --head result/downstream/ic/dev-best.ckpt --out features
+
+\b
+--layer is
+  a number       0 is what the transformer starts from, 4 the output of its layer 4; as s3prl's -l
+  a name         layer_4, prediction_8
+  all            every hidden state and prediction
+  weighted       their sum with the weights that a head learned: --head FILE
 
 \b
 DIR then holds

@@ -11,44 +11,24 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Device, Model
 
 HELP = """
-Find groups of similar layers in a teacher, to distil from their means.
+The teacher runs on some utterances, its layers are compared on all frames, and the most similar ones are merged step by
+step until COUNT groups are left. The student then predicts the mean of each group instead of hand-picked layers. The
+idea is SKILL's (arXiv 2402.16830), whose similarity, linkage and number of groups are not known to us: look at the
+picture.
 
 \b
-The teacher runs on some utterances, its layers are compared on all frames, and
-the most similar ones are merged step by step until COUNT groups are left.
-The student then predicts the mean of each group instead of hand-picked
-layers. The idea is SKILL's (arXiv 2402.16830). Which similarity, linkage and
-number of groups it used is not known to us: look at the picture.
-
-\b
-Example:
-  robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean \\
-      --count 4 --out exp/groups
+  robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean --count 4 --out exp/groups
   robustdistiller distill exp/groups/groups.yaml out_dir=exp/grouped \\
       teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech
 
 \b
---similarity is
-  cka      do two layers tell frames apart in the same way? Blind to rotations
-           and scale; linear, unbiased. The default
-  cosine   do they point the same way, unit by unit? High where layers share
-           a large common mean
-  cca      do their strongest directions (99 % of the variance) correlate?
-           Blind to every linear map; needs many more frames than units
---linkage is, for two clusters of layers,
-  average  the mean over their pairs. The default
-  complete their least similar pair: compact groups
-  single   their most similar pair: long chains
-Ward's method is not offered: it needs points in space, not similarities.
+--similarity cka     do two layers tell frames apart alike? blind to rotations and scale (linear, unbiased)
+             cosine  do they point the same way, unit by unit? high where they share a large mean
+             cca     do their strongest directions correlate? blind to linear maps, needs many frames
+--linkage    average, complete (compact groups) or single (long chains), of clusters' pairs
 
-\b
-DIR then holds
-  groups.png       similarity matrix and tree; the dashed line is the cut
-  groups.yaml      a recipe with these groups as targets
-  groups.json      everything, with the utterances that were used
-  similarity.csv   the matrix
-
-A run can do this by itself, on its own speech: targets.layers=auto.
+DIR then holds groups.png (similarities and tree), groups.yaml (a recipe with these groups), groups.json and
+similarity.csv. A run can do this by itself, on its own speech: targets.layers=auto.
 """
 
 
@@ -63,9 +43,7 @@ def groups(
     utterances: Annotated[int, typer.Option(help="Utterances to use, drawn by seed; 15 s of each at most.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     contiguous: Annotated[bool, typer.Option("--contiguous", help="Groups of successive layers only.")] = False,
-    layers: Annotated[
-        str | None, typer.Option(help="Layers to group, such as 4,5,6,7; default: all.", metavar="N,N,...")
-    ] = None,
+    layers: Annotated[str | None, typer.Option(help="To group, such as 4,5,6; default: all.", metavar="N,N...")] = None,
     layer_0: Annotated[bool, typer.Option("--include-layer-0", help="Also group the first layer's input.")] = False,
     base: Annotated[str, typer.Option(help="Recipe that groups.yaml builds on.", metavar="RECIPE")] = "distilhubert",
     device: Device = "auto",

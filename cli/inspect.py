@@ -22,13 +22,11 @@ _SAFE = {True: "yes", False: "NO", None: "not known"}
 
 
 HELP = """
-Say what a checkpoint is: format, architecture, sizes, what else it holds, whether it is safe, how to use it.
-
 \b
   robustdistiller inspect student.ckpt
   robustdistiller inspect org/name@main --json
 
-Nothing in the file is run. The exit status is 1 if no encoder can be loaded from it.
+The exit status is 1 if no encoder can be loaded from it.
 """
 
 

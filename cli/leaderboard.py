@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.parameters import Official
 from robustdistiller.cli.printing import new_table, print_notes, print_whole
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board
 from robustdistiller.eval.report.board import leaderboard as build
@@ -18,8 +19,6 @@ from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import FORMATS, Grid, grids, write_board
 
 HELP = """
-Show task scores, SUPERB's score and robustness of all measured systems beside published ones.
-
 \b
   robustdistiller leaderboard exp/sweep
   robustdistiller leaderboard exp/sweep --no-published --reference teacher --plots board
@@ -34,9 +33,7 @@ Nothing is written without --out or --plots.
 @command(HELP)
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, runs or records.", metavar="FOLDER...")],
-    published: Annotated[
-        bool, typer.Option("--published/--no-published", help="Show published systems, marked as such.")
-    ] = True,
+    published: Annotated[bool, typer.Option("--published/--no-published", help="Show published systems.")] = True,
     system: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,13 +41,8 @@ def leaderboard(
             f"Default: {', '.join(REFERENCE_SYSTEMS)}. CSV, JSON and HTML hold all of them."
         ),
     ] = None,
-    reference: Annotated[
-        str, typer.Option(help="System whose losses others are divided by; plots draw it dashed.", metavar="SYSTEM")
-    ] = "",
-    official: Annotated[
-        list[str] | None,
-        typer.Option(help="Task whose records are of the official test set though its size is not known, repeatable."),
-    ] = None,
+    reference: Annotated[str, typer.Option(help="System whose losses others are divided by; dashed in plots.")] = "",
+    official: Official = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write files to.")] = None,
     formats: Annotated[
         str,

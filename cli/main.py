@@ -18,7 +18,7 @@ from robustdistiller.common.names import did_you_mean
 #: Sub-commands in the groups that `--help` shows: what each does. `robustdistiller.cli.NAME` is imported when called.
 GROUPS = {
     "Make a student": {
-        "quickstart": "Distil two students of the embedded teacher and score them in noise and rooms.",
+        "quickstart": "Distil a plain and a robust student of the embedded teacher, score them in noise and rooms.",
         "distill": "Distil a small student from a large teacher, by a recipe.",
         "groups": "Find groups of similar layers in a teacher, to distil from their means.",
         "merge": "Write the weighted mean of two students of one shape.",
@@ -28,7 +28,7 @@ GROUPS = {
         "models": "List the models that are known by name.",
         "inspect": "Say what a checkpoint is, without running anything in it.",
         "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code.",
-        "export": "Write a checkpoint for ONNX Runtime or torch.export.",
+        "export": "Write a checkpoint for ONNX Runtime or torch.export, and check what it computes.",
         "extract": "Write the features of a folder of audio.",
         "profile": "Measure parameters, MACs, real-time factor and memory.",
     },
@@ -76,8 +76,9 @@ class _Commands(TyperGroup):
 def load(name: str) -> click.Command:
     """The sub-command of that name."""
     function = name.replace("-", "_")
+    found = getattr(import_module(f"robustdistiller.cli.{function}"), function)
     single = typer.Typer(add_completion=False)
-    single.command(name)(getattr(import_module(f"robustdistiller.cli.{function}"), function))
+    single.command(name, help=f"{COMMANDS[name]}\n\n{found.__doc__}")(found)
     return typer.main.get_command(single)
 
 

@@ -10,10 +10,9 @@ import typer
 from robustdistiller.cli.command import command
 
 HELP = """
-Write the weighted mean of two students of one shape: (1 - weight) * A + weight * B.
-
-Where B was trained on from A, or both from one student, the weight moves between what each is good at, such as
-clean and noisy speech, and costs no training. Students that began differently average to nothing.
+The mean is (1 - weight) * A + weight * B. Where B was trained on from A, or both from one student, the weight moves
+between what each is good at, such as clean and noisy speech, and costs no training. Students that began differently
+average to nothing.
 
 \b
 Examples:
@@ -28,9 +27,7 @@ Then, for instance
 
 @command(HELP)
 def merge(
-    a: Annotated[
-        str, typer.Argument(help="Model at weight 0: a path, a URL, org/name on the Hub, or a name.", metavar="A")
-    ],
+    a: Annotated[str, typer.Argument(help="Model at weight 0, by any kind of name.", metavar="A")],
     b: Annotated[str, typer.Argument(help="Model at weight 1, of the same shape.", metavar="B")],
     out: Annotated[Path, typer.Option("--out", help="File to write, in this package's format.", metavar="FILE")],
     weight: Annotated[float, typer.Option(help="Of B, from 0 to 1.")] = 0.5,

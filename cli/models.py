@@ -6,16 +6,13 @@ import dataclasses
 import json
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson
+from robustdistiller.cli.printing import new_table
 
 HELP = """
-List the models that are known by name: size, licence, teacher, and whether they are on this machine.
-
 \b
   robustdistiller models
   robustdistiller models --json | jq '.[] | select(.path) | .name'
@@ -40,9 +37,8 @@ def models(as_json: AsJson = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for head in ("name", "MB", "licence", "teacher", "here", "what it is"):
-        table.add_column(head, justify="right" if head == "MB" else "left", overflow="fold", no_wrap=head == "name")
+    table = new_table("", ["name", "MB", "licence", "teacher", "here", "what it is"])
+    table.columns[0].no_wrap = True
     for name, model in MODELS.items():
         size = "-" if model.size_mb is None else f"{model.size_mb:g}"
         here = "yes" if found[name] else "no"

@@ -20,8 +20,6 @@ from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
 from robustdistiller.eval.tasks.corpora import Corpus
 
 HELP = """
-Look at a task's data, say what is missing, and make the files that s3prl needs and the download does not hold.
-
 \b
   robustdistiller prepare --list                              # all tasks; with a task: its data and rules
   robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
@@ -30,6 +28,7 @@ Look at a task's data, say what is missing, and make the files that s3prl needs 
   robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
   robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
   robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
+  robustdistiller prepare mini exp/mini                       # the shipped speech, noise and rooms, and tasks of them
 
 Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
 nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
@@ -43,19 +42,17 @@ Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run
 def prepare(
     task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
-    root: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="A further file or folder of the task, repeatable.")
-    ] = None,
+    root: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further root, repeatable.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Look only; write nothing.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Fetch what is free to fetch into ROOT first.")] = False,
     mirror: Annotated[str, typer.Option(metavar="URL", help="Folder of the web to fetch all archives from.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of what is made; default: prepared/TASK.")] = None,
-    show_list: Annotated[
-        bool, typer.Option("--list", help="Show the tasks: data, terms, rules. With a task: all that is known of it.")
-    ] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the tasks; with a task, all about it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
     console = Console(quiet=as_json)
+    if task and task.lower() == "mini":
+        return _mini(folder or Path("prepared") / "mini", console)
     background = BACKGROUNDS.get(task.lower()) if task else None
     entry = tasks.get(task) if task and not background else None
     if show_list:
@@ -91,6 +88,18 @@ def prepare(
     when = ", when the files are made (the same command without --check)" if check and plan.steps else ""
     say(console, f"\nFor run_downstream.py -d {entry.code}{when}:\n  {plan.option()}")
     say(console, f"For the tasks of a sweep's file:\n  {plan.sweep_entry()}")
+    return 0
+
+
+def _mini(folder: Path, console: Console) -> int:
+    """Unpack the shipped corpus and say what its tasks are called."""
+    from robustdistiller import mini
+
+    corpus = mini.build(folder.expanduser(), progress=console.is_terminal)
+    say(console, f"In {corpus.root}: {', '.join(corpus.counts())}")
+    say(console, "For the tasks of a sweep's file, or robustdistiller evaluate MODEL --csv:")
+    for path in corpus.tasks.values():
+        say(console, f"  - {path}")
     return 0
 
 

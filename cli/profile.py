@@ -19,8 +19,6 @@ from robustdistiller.upstream.model.cost import NOT_COUNTED
 from robustdistiller.upstream.s3prl.entries import entry_of
 
 HELP = f"""
-Measure what an upstream costs: parameters, MACs, real-time factor, memory.
-
 \b
   robustdistiller profile dphubert
   robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
@@ -45,17 +43,11 @@ def profile(
     checkpoint: Checkpoint = None,
     options: Options = None,
     label: Annotated[str, typer.Option(help="Name to show; default: of the checkpoint or upstream.")] = "",
-    librispeech: Annotated[
-        Path | None, typer.Option(help="LibriSpeech, the folder with test-clean: its audio instead of noise.")
-    ] = None,
+    librispeech: Annotated[Path | None, typer.Option(help="Folder with test-clean: audio instead of noise.")] = None,
     durations: Annotated[str, typer.Option(help="Fixed lengths in seconds, separated by commas.")] = "1,5,10,20",
     repeats: Annotated[int, typer.Option(help="Timed runs of each length.", min=1)] = 5,
-    device: Annotated[
-        list[str] | None, typer.Option(help="cpu or cuda, repeatable; default: both where there is a GPU.")
-    ] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option(help="CPU threads, repeatable; default: 1, and as many as there are.", min=1)
-    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="cpu or cuda, repeatable; default: all there are.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Repeatable; default: 1 and all there are.", min=1)] = None,
     out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
     as_json: AsJson = False,
 ) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 CONDITIONS = ["clean", "noise:snr_db=10", "noise:snr_db=0", "reverb", "noise+reverb:snr_db=10"]
 
 HELP = """
-Distil a plain and a robust student, train heads on clean audio, score all under noise and reverberation.
-
 \b
   robustdistiller quickstart --steps 300 --condition reverb --out trial
 
@@ -41,9 +39,7 @@ def quickstart(
     device: Annotated[str, typer.Option(help="Device for heads and scores: auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = 1337,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil; default: the mini teacher.")] = None,
-    condition: Annotated[
-        list[str], typer.Option(help="Test condition, repeatable, such as noise+codec:snr_db=5,codec=opus.")
-    ] = CONDITIONS,
+    condition: Annotated[list[str], typer.Option(help="Test condition, such as reverb; repeatable.")] = CONDITIONS,
 ) -> None:
     from robustdistiller import mini
     from robustdistiller.acoustics import Condition

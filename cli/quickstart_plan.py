@@ -119,6 +119,11 @@ def _distil(recipe: str, overrides: tuple[str, ...], folder: Path) -> None:
 
 
 def _precision() -> tuple[str, ...]:
-    """bfloat16 where the processor computes in it (twice as fast there), float32 elsewhere."""
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return ("trainer.precision=bf16", "teacher.autocast=true") if native else ("trainer.precision=fp32",)
+    """bfloat16 where it is twice as fast, float32 elsewhere."""
+    fast = native_bfloat16()
+    return ("trainer.precision=bf16", "teacher.autocast=true") if fast else ("trainer.precision=fp32",)
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -22,8 +22,6 @@ class Direction(str, Enum):
 
 
 HELP = """
-Share records: push your own to a folder or a Hub dataset, pull those of others.
-
 \b
   robustdistiller results push exp/sweep hf://datasets/ORG/NAME
   robustdistiller results push exp/sweep hf://datasets/ORG/NAME --pull-request
@@ -42,9 +40,7 @@ Exit status: 0 all copied or there already, 1 some records were refused.
 def results(
     direction: Annotated[Direction, typer.Argument(help="push or pull.", metavar="push|pull")],
     places: Annotated[list[str], typer.Argument(help="From where, and last to where.", metavar="FROM... TO")],
-    pull_request: Annotated[
-        bool, typer.Option("--pull-request", help="Propose the records to a dataset that is not yours.")
-    ] = False,
+    pull_request: Annotated[bool, typer.Option("--pull-request", help="Propose the records to others.")] = False,
 ) -> None:
     *sources, to = places
     if not sources or (direction is Direction.pull and len(sources) > 1):

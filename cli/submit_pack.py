@@ -17,8 +17,6 @@ from robustdistiller.eval.submit.rescoring import NEEDS_TRUTH
 from robustdistiller.upstream.s3prl import bridge
 
 HELP = """
-Write SUPERB's submission archive from finished experiments, and score it again from the archive.
-
 \b
   robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
   robustdistiller submit-pack exp/sweep --label mine
@@ -42,8 +40,7 @@ def submit_pack(
     label: Annotated[str | None, typer.Option(help="System, where the folders hold several.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the heads, where there are several.")] = None,
     truth: Annotated[
-        list[str] | None,
-        typer.Option(help="TASK=PATH, repeatable: list of trials (ASV), Kaldi folder or rttm (SD), corpus (QbE)."),
+        list[str] | None, typer.Option(help="Trials (ASV), rttm (SD), corpus (QbE).", metavar="TASK=PATH")
     ] = None,
 ) -> None:
     if out.suffix != ".zip":

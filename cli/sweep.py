@@ -16,8 +16,6 @@ from robustdistiller.cli.command import command
 logger = logging.getLogger(__name__)
 
 HELP = """
-Train and evaluate heads of many upstreams on many tasks; every number becomes a record.
-
 \b
   robustdistiller sweep sweep.yaml --dry-run
   robustdistiller sweep sweep.yaml
@@ -30,15 +28,10 @@ A file:
     - dphubert
     - fbank
   tasks:
-    - {task: KS, data: {speech_commands_root: /data/speech_commands_v0.01,
-                        speech_commands_test_root: /data/speech_commands_test_set_v0.01}}
     - {task: IC, data: {file_path: /data/fluent_speech_commands_dataset}}
-  suites:                      # or conditions: clean, noise:snr_db=5, reverb:rt60_s=0.6 ...
-    - robustdistiller
-  noise:
-    - /data/musan/noise
-  rir:
-    - /data/RIRS_NOISES
+  suites: [robustdistiller]    # or conditions: [clean, noise:snr_db=5, reverb:rt60_s=0.6]
+  noise: [/data/musan/noise]
+  rir: [/data/RIRS_NOISES]
   seeds: [1337, 1338]
   learning_rates: [1.e-2, 1.e-3, 1.e-4]   # chosen on the clean dev set with the first seed
   search: once                 # or every: each seed and fold chooses its own learning rate
@@ -47,9 +40,8 @@ A file:
 
 ER is run once for each of its five folds ("folds: [fold1]" in its entry: some only); SUPERB's number is their mean.
 
-Started again, a sweep runs only what is missing. Heads that lost are not needed again: robustdistiller clean exp/sweep
-
-See the result with: robustdistiller leaderboard exp/sweep
+Started again, a sweep runs only what is missing; --policy rerun runs everything, show nothing. Heads that lost are not
+needed again: robustdistiller clean exp/sweep. See the result with: robustdistiller leaderboard exp/sweep
 
 Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written, 130 interrupted.
 """
@@ -58,13 +50,8 @@ Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written,
 @command(HELP, keeps="what is finished")
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep's YAML file: upstreams, tasks, conditions, seeds, executor.")],
-    dry_run: Annotated[
-        bool, typer.Option(help="Say what would run, and how long that may take (-v: cell by cell); run nothing.")
-    ] = False,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="Instead of the file's: reuse (run what is missing), rerun (everything) or show (nothing)."),
-    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Run nothing; say what would run (-v: each cell).")] = False,
+    policy: Annotated[str | None, typer.Option(help="reuse, rerun or show, instead of the file's.")] = None,
 ) -> int:
     """Plan, say what is to be done, and do it."""
     from robustdistiller.eval.sweep.config import load

@@ -52,7 +52,7 @@ def show_task(task: tasks.Task, console: Console) -> None:
     for number, (name, what) in enumerate(inputs.items()):
         lines.append(f"  {f'--root {name}=PATH' if number else 'ROOT'}: {what}")
     lines += ["", "Rules", f"  trained on: {rules.train}", f"  developed on: {rules.dev}"]
-    lines += [f"  tested on: {rules.test}", f"  score: {rules.score}"]
+    lines += [f"  tested on: {rules.test}", f"  score: {rules.score or task.metric.name}; {rules.chosen}"]
     for metric in task.metrics:
         direction = "higher" if metric.higher_is_better else "lower"
         lines.append(f"  metric: {metric.name}{' in ' + metric.unit if metric.unit else ''}, {direction} is better")

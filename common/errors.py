@@ -19,7 +19,7 @@ class RunFailed(RuntimeError):
     """What was asked for was in order, it ran, and it failed: commands say why and end with status 1."""
 
 
-def run_command(program: str, call: Callable[[], int | None]) -> int:
+def run_command(program: str, call: Callable[[], int | None], keeps: str = "") -> int:
     """Run a command; errors that its user can mend become one sentence on stderr.
 
     ``ValueError`` and ``OSError`` are taken for such errors, and packages that are missing. Everything else is a fault
@@ -28,6 +28,7 @@ def run_command(program: str, call: Callable[[], int | None]) -> int:
     Args:
         program: what the sentence begins with.
         call: the command; returns its exit status, or None for 0.
+        keeps: of a command that goes on when it is typed again: what an interruption leaves, e.g. ``what is finished``.
 
     Returns:
         The exit status: that of ``call``; 1 where something ran and failed or the disk is full; 2 where the user has to
@@ -42,7 +43,8 @@ def run_command(program: str, call: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader of our output has gone; click ends quietly
         raise
     except KeyboardInterrupt as stop:
-        _say(f"{program}: {str(stop) or 'interrupted'}", "yellow")
+        stays = f"stopped; {keeps} is kept: the same command goes on from here" if keeps else "interrupted"
+        _say(f"{program}: {str(stop) or stays}", "yellow")
         return getattr(stop, "exit_code", INTERRUPTED)
     except (RunFailed, ValueError, OSError, ImportError) as error:
         found = diagnose(error)

@@ -17,13 +17,13 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from . import layouts
+from . import layouts, tasks
 from .bopomofo import parse_syllable
 from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack, read_rows, read_table
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 1  # raise when `build` writes anything else than before
+LAYOUT_VERSION = 2  # raise when `build` writes anything else than before
 STAMP = "corpus.json"
 
 
@@ -104,14 +104,10 @@ class MiniCorpus:
         return self.root / "prompts" / "len_for_bucket"
 
     @property
-    def voices(self) -> Path:
-        """Root in the VoxCeleb1 layout: who is speaking."""
-        return self.root / "voices"
-
-    @property
-    def voices_meta(self) -> Path:
-        """s3prl's split list for `voices`."""
-        return self.root / "voices" / "iden_split.txt"
+    def tasks(self) -> dict[str, Path]:
+        """Tables of recordings and labels, by the name of the task: ``initials``, ``finals`` and ``tones`` of the
+        syllables, and ``voices``. Each path is a task to `evaluate` and to a sweep."""
+        return {name: self.root / "tasks" / f"{name}.csv" for name in ("initials", "finals", "tones", "voices")}
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Utterances (or files) of each part and split, as written by `build`."""
@@ -130,7 +126,6 @@ class MiniCorpus:
         options = {
             "fluent_commands": {"file_path": self.syllables},
             "asr": {"libri_root": self.prompts, "bucket_file": self.prompts_bucket},
-            "voxceleb1": {"file_path": self.voices, "meta_data": self.voices_meta},
         }
         if downstream not in options:
             raise ValueError(f"the mini corpus has no data for the task {downstream!r}; it has {', '.join(options)}")
@@ -165,7 +160,7 @@ def build(out_dir: Path | str, progress: bool = False) -> MiniCorpus:
     leaves nothing that looks finished. A corpus built from other data or by another version is replaced.
 
     Args:
-        out_dir: folder to make (about 150 MB; 15 s of CPU time).
+        out_dir: folder to make (about 170 MB; 25 s of CPU time).
         progress: show a progress bar.
 
     Raises:
@@ -244,7 +239,8 @@ def _write(corpus: MiniCorpus, progress: bool) -> dict[str, dict[str, int]]:
         "pool": _write_pool(corpus.pool, written),
         "syllables": layouts.write_syllables(corpus.syllables, written),
         "prompts": layouts.write_prompts(corpus.prompts, corpus.prompts_bucket, written),
-        "voices": layouts.write_voices(corpus.voices, corpus.voices_meta, written),
+        **tasks.write_tasks(corpus.root / "tasks", "syllables", tasks.syllable_clips(written)),
+        **tasks.write_tasks(corpus.root / "tasks", "voices", tasks.voice_clips(written)),
         "noise": _write_noise(corpus.root / "noise"),
         "rir": _write_rirs(corpus.root / "rir"),
     }

@@ -16,15 +16,6 @@ from .prompt_text import normalise
 
 PROMPT_SPLITS = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-clean"}
 PROMPT_SPEAKERS = {"en_US_f_Allison": "1001", "psphinx_cards": "1002", "psphinx_librivox": "1003"}
-# VoxCeleb1 speaker ids must lie between id10001 and id11251.
-VOICE_IDS = {
-    "en_US_f_Allison": "id10001",
-    "fr_CA_f_June": "id10002",
-    "ru_RU_f_IvrvoiceRU": "id10003",
-    SYLLABLE_VOICE: "id10004",
-}
-VOICE_SPLITS = {"train": 1, "dev": 2, "test": 3}
-MAX_VOICE_SECONDS = 10
 
 
 def link(source: Path, target: Path) -> None:
@@ -105,23 +96,3 @@ def write_prompts(root: Path, bucket: Path, written: dict[Utterance, Path]) -> d
         rows.sort(key=lambda row: -row["length"])
         write_table(bucket / f"{PROMPT_SPLITS[split]}.csv", rows, index=True)
     return {split: len(rows) for split, rows in tables.items()}
-
-
-def write_voices(root: Path, meta: Path, written: dict[Utterance, Path]) -> dict[str, int]:
-    """VoxCeleb1 layout (`{dev,test}/wav/SPEAKER/VIDEO/NAME`) and its split list; utterances of at most 10 s.
-
-    One speaker speaks English and Spanish; otherwise voice, language and channel go together, so this checks that the
-    task runs rather than how well voices are told apart.
-    """
-    lines, counts = [], Counter()
-    for utterance, source in written.items():
-        speaker = VOICE_IDS.get(utterance.voice)
-        if speaker is None or utterance.num_samples > MAX_VOICE_SECONDS * SAMPLE_RATE_HZ:
-            continue
-        folder = "test" if utterance.split == "test" else "dev"
-        path = f"{speaker}/{utterance.language}/{source.name}"
-        link(source, root / folder / "wav" / path)
-        lines.append(f"{VOICE_SPLITS[utterance.split]} {path}\n")
-        counts[utterance.split] += 1
-    meta.write_text("".join(lines), encoding="utf-8")
-    return {split: counts[split] for split in VOICE_SPLITS}

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check import toy_corpora
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.results.record import Record
-from robustdistiller.eval.run.head_checkpoint import find_head
+from robustdistiller.eval.run.head_checkpoint import find_head, head_tensors, read_checkpoint
 from robustdistiller.eval.run.launcher import launch
 from robustdistiller.eval.tasks.configs import write_config
 from robustdistiller.eval.tasks.scoring import qbe
@@ -161,23 +159,16 @@ def differences(one: Run, other: Run, tolerance: float) -> list[str]:
 
 def _head_difference(one: Path, other: Path) -> float:
     """Largest root mean square difference between the tensors of two heads, relative to the tensor's own."""
-    weights = [_tensors(torch.load(path, map_location="cpu", weights_only=True)) for path in (one, other)]
-    if weights[0].keys() != weights[1].keys():
+    mine, theirs = (head_tensors(read_checkpoint(path)) for path in (one, other))
+    if mine.keys() != theirs.keys():
         return math.inf
     return max(
-        float((value - weights[1][name]).square().mean().sqrt() / value.square().mean().sqrt().clamp_min(1e-8))
-        for name, value in weights[0].items()
+        float(
+            (value - theirs[name]).double().square().mean().sqrt() / value.double().square().mean().sqrt().clamp(1e-8)
+        )
+        for name, value in mine.items()
         if value.numel()
     )
-
-
-def _tensors(node: Any, path: str = "") -> dict[str, torch.Tensor]:
-    if isinstance(node, torch.Tensor):
-        return {path: node.double()}
-    if not isinstance(node, Mapping):
-        return {}
-    kept = node if path else {key: node[key] for key in ("Downstream", "Featurizer") if key in node}
-    return {name: value for key, one in kept.items() for name, value in _tensors(one, f"{path}/{key}").items()}
 
 
 def examine(given: Mapping[str, Any]) -> dict[str, Any]:

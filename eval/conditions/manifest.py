@@ -21,7 +21,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +123,7 @@ class Manifest:
 
 def versions() -> dict[str, str]:
     """What decides the samples, beside the processor: package to version."""
-    found = {"libsndfile": soundfile.__libsndfile_version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"libsndfile": soundfile.__libsndfile_version__, **{name: version(name) for name in _PACKAGES}}
 
 
 def audio_digest(samples: np.ndarray, digits: int = 16) -> str:

@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "measure": ["ProfileSettings", "profile_upstream"],
-        "record": ["Profile", "profile_path", "read_profiles", "write_profile"],
+        "record": ["Profile", "read_profiles", "write_profile"],
     },
 )

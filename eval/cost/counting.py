@@ -22,10 +22,6 @@ def count_parameters(upstream: nn.Module) -> dict[str, int | None]:
     """Parameters: ``stored``, ``used`` for hidden states, and ``used_without_heads`` where there are prediction heads.
 
     A parameter is used if a hidden state depends on it, which its gradient tells; None where the upstream keeps none.
-
-    Example:
-        >>> count_parameters(nn.Linear(2, 3))["stored"]
-        9
     """
     if isinstance(upstream, OnnxExpert):  # what a file holds is what it needs
         return {"stored": upstream.num_parameters, "used": upstream.num_parameters, "used_without_heads": None}

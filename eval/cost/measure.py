@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -68,11 +68,6 @@ def profile_upstream(settings: ProfileSettings, on_step: Callable[[str], None] =
         ContractError: the upstream does not load.
         RunFailed: it fails while it is timed.
         FileNotFoundError, ValueError: LibriSpeech is not as the protocol needs it.
-
-    Example:
-        >>> profile_upstream(ProfileSettings("robustdistiller_mini", librispeech="nowhere"))
-        Traceback (most recent call last):
-        FileNotFoundError: nowhere/test-clean/672/122797/672-122797-0033.flac is not there; ...
     """
     start_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for name in UTTERANCES:  # before anything long
@@ -104,8 +99,7 @@ def profile_upstream(settings: ProfileSettings, on_step: Callable[[str], None] =
 
 
 def _time(settings: ProfileSettings, device: str, threads: int) -> list[dict[str, Any]]:
-    given = {name: getattr(settings, name) for name in ("name", "checkpoint", "options", "repeats", "librispeech")}
-    given |= {"durations_s": list(settings.durations_s), "device": device, "threads": threads}
+    given = {**asdict(settings), "device": device, "threads": threads}
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     try:
         runs = call_apart("robustdistiller.eval.cost.timing:time_upstream", given, environment=environment)

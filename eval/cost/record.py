@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import slug, write_text
-from robustdistiller.common.settings import SettingsError, read
-from robustdistiller.eval.results.record import NO_CHECKPOINT, RecordError
+from robustdistiller.common.settings import read
+from robustdistiller.eval.results.identity import made_digest
+from robustdistiller.eval.results.record import RecordError
 
 PROFILE_VERSION = 1
 
@@ -51,6 +51,10 @@ class Profile:
     start_utc: str
     version: int = PROFILE_VERSION
 
+    def __post_init__(self) -> None:
+        if not isinstance((self.macs.get("superb") or {}).get("macs"), int):
+            raise RecordError("a profile without the MACs of SUPERB's utterances")
+
     @property
     def identity(self) -> tuple[str, str, str]:
         """What it is a profile of, as in records of evaluations."""
@@ -61,49 +65,17 @@ class Profile:
         """MACs on SUPERB's 32 utterances."""
         return self.macs["superb"]["macs"]
 
-    @classmethod
-    def from_dict(cls, data: Any) -> Profile:
-        """Build a profile from plain data.
-
-        Raises:
-            RecordError: another version, or keys that do not fit.
-        """
-        if not isinstance(data, dict) or data.get("version") != PROFILE_VERSION:
-            found = data.get("version") if isinstance(data, dict) else type(data).__name__
-            raise RecordError(f"a profile of version {found!r}; this release reads {PROFILE_VERSION}: profile again")
-        try:
-            profile = read(cls, data)
-        except SettingsError as error:
-            raise RecordError(str(error)) from error
-        if not isinstance((profile.macs.get("superb") or {}).get("macs"), int):
-            raise RecordError("a profile without the MACs of SUPERB's utterances")
-        return profile
-
-
-def profile_path(root: Path | str, profile: Profile) -> Path:
-    """Where a profile belongs: ``root/upstream/digest/profile-machine.json``."""
-    where = [profile.machine.get(name) for name in ("processor", "cores")]
-    where.append(sorted({str(run["device"]) for run in profile.runs}))
-    machine = hashlib.sha256(json.dumps(where).encode()).hexdigest()[:8]
-    options = hashlib.sha256(profile.upstream_options.encode()).hexdigest()[:8] if profile.upstream_options else ""
-    weights = profile.checkpoint_digest[:12] + (f"@{options}" if options else "")
-    return Path(root) / slug(profile.upstream) / weights / f"profile-{machine}.json"
+    def path(self, root: Path | str) -> Path:
+        """Where it belongs: ``root/upstream/digest/profile-machine.json``."""
+        devices = sorted({str(run["device"]) for run in self.runs})
+        machine = made_digest(machine=[self.machine.get("processor"), self.machine.get("cores"), devices])[:8]
+        options = f"@{made_digest(options=self.upstream_options)[:8]}" if self.upstream_options else ""
+        return Path(root) / slug(self.upstream) / (self.checkpoint_digest[:12] + options) / f"profile-{machine}.json"
 
 
 def write_profile(root: Path | str, profile: Profile) -> Path:
-    """Write a profile at its place; an older one of this machine is replaced.
-
-    Example:
-        >>> import tempfile
-        >>> root = tempfile.mkdtemp()
-        >>> path = write_profile(root, example_profile())
-        >>> read_profiles([root])[path] == example_profile()
-        True
-    """
-    path = profile_path(root, profile)
-    text = json.dumps(dataclasses.asdict(profile), indent=1, allow_nan=False) + "\n"
-    write_text(path, text)
-    return path
+    """Write a profile at its place; an older one of this machine is replaced."""
+    return write_text(profile.path(root), json.dumps(dataclasses.asdict(profile), indent=1, allow_nan=False) + "\n")
 
 
 def read_profiles(folders: Iterable[Path | str]) -> dict[Path, Profile]:
@@ -111,39 +83,15 @@ def read_profiles(folders: Iterable[Path | str]) -> dict[Path, Profile]:
 
     Raises:
         RecordError: with the path of a file that is no profile of this version.
-
-    Example:
-        >>> read_profiles(["nowhere"])
-        {}
     """
     found = {}
-    for folder in folders:
-        for path in sorted(Path(folder).rglob("profile-*.json")):
-            try:
-                found[path] = Profile.from_dict(json.loads(path.read_text(encoding="utf-8")))
-            except (json.JSONDecodeError, UnicodeDecodeError, RecordError) as error:
-                raise RecordError(f"{path} is not a valid profile: {error}") from error
+    for path in [path for folder in folders for path in sorted(Path(folder).rglob("profile-*.json"))]:
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data.get("version") if isinstance(data, dict) else type(data).__name__
+            if version != PROFILE_VERSION:
+                raise RecordError(f"version {version!r}; this release reads {PROFILE_VERSION}: profile again")
+            found[path] = read(Profile, data)
+        except ValueError as error:
+            raise RecordError(f"{path} is not a valid profile: {error}") from error
     return found
-
-
-def example_profile(**changes: Any) -> Profile:
-    """A small valid profile, for examples and tests.
-
-    Example:
-        >>> example_profile(label="mine").label
-        'mine'
-    """
-    base = Profile(
-        upstream="fbank",
-        label="fbank",
-        checkpoint="",
-        checkpoint_digest=NO_CHECKPOINT,
-        checkpoint_digest_of="none",
-        upstream_options="",
-        parameters={"stored": 0, "used": 0, "used_without_heads": None},
-        macs={"superb": {"macs": 1_600_000_000_000}, "lengths": []},
-        runs=[],
-        machine={"processor": "example", "cores": 2},
-        start_utc="2025-01-01T00:00:00+00:00",
-    )
-    return dataclasses.replace(base, **changes)

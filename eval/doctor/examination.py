@@ -16,7 +16,6 @@ from typing import Any
 from robustdistiller.common.process import ProcessDied, call_apart
 from robustdistiller.eval.doctor.report import Check, Report
 
-MINIMUM_FREE_GB = 5.0
 PYTHONS = ((3, 10), (3, 12))
 _PROBES = ("packages", "torch", "torchaudio", "s3prl", "audio", "tasks")
 _HANGS_S = 600.0
@@ -30,13 +29,8 @@ def examine() -> Report:
         found = dict(zip(_PROBES, pool.map(probe, _PROBES)))
     checks = {name: [Check(**check) for check in answer["checks"]] for name, answer in found.items()}
     tasks = checks.pop("tasks")
-    machine = (
-        check_python(),
-        *chain.from_iterable(checks.values()),
-        check_sox(),
-        check_disk(Path.cwd()),
-        check_cache(),
-    )
+    packages = chain.from_iterable(checks.values())
+    machine = (check_python(), *packages, check_sox(), check_disk(Path.cwd()), check_cache())
     return Report(machine, tuple(found["s3prl"].get("shims", ())), tuple(tasks))
 
 
@@ -46,10 +40,6 @@ def probe(name: str, *arguments: str) -> dict[str, Any]:
     Returns:
         ``checks``: the fields of its :class:`Check` lines, and what else the probe says. A probe that dies is one
         failed check, with its last words.
-
-    Example:
-        >>> probe("nothing_like_it")["checks"][0]["ok"]
-        False
     """
     with tempfile.TemporaryDirectory(prefix="robustdistiller-doctor-") as folder:
         clean = {**dict.fromkeys(_CACHES, folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -62,31 +52,28 @@ def probe(name: str, *arguments: str) -> dict[str, Any]:
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
     """A Python that this package is tested on."""
-    ok = PYTHONS[0] <= version <= PYTHONS[1]
-    fix = "" if ok else "make PYTHON=/path/to/python3.11 install"
-    return Check("Python", ok, f"{platform.python_version()}, {sys.executable}", fix)
+    found = f"{platform.python_version()}, {sys.executable}"
+    return Check("Python", PYTHONS[0] <= version <= PYTHONS[1], found, "make PYTHON=/path/to/python3.11 install")
 
 
 def check_sox() -> Check:
     """The one system tool."""
     program = shutil.which("sox")
-    fix = "" if program else "apt-get install sox   (or: brew install sox, conda install sox)"
+    fix = "apt-get install sox   (or: brew install sox, conda install sox)"
     return Check("sox", program is not None, program or "not found: ASV and QbE need it", fix, required=False)
 
 
-def check_disk(folder: Path, minimum_gb: float = MINIMUM_FREE_GB) -> Check:
+def check_disk(folder: Path, minimum_gb: float = 5.0) -> Check:
     """Free space where experiments will be written."""
     free_gb = shutil.disk_usage(folder).free / 1e9
-    ok = free_gb >= minimum_gb
-    fix = "" if ok else f"free some space: experiments want {minimum_gb:.0f} GB or more"
-    return Check("disk", ok, f"{free_gb:.0f} GB free in {folder}", fix, required=False)
+    fix = f"free some space: experiments want {minimum_gb:.0f} GB or more"
+    return Check("disk", free_gb >= minimum_gb, f"{free_gb:.0f} GB free in {folder}", fix, required=False)
 
 
 def check_cache() -> Check:
     """A folder for caches that can be written."""
     wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    there = next((folder for folder in (wanted, *wanted.parents) if folder.exists()), Path("/"))
+    there = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
     ok = there.is_dir() and os.access(there, os.W_OK)
-    found = str(wanted) if ok else f"{wanted} cannot be written"
-    fix = "" if ok else "export XDG_CACHE_HOME=/a/folder/that/can/be/written"
-    return Check("caches", ok, found, fix, required=False)
+    fix = "export XDG_CACHE_HOME=/a/folder/that/can/be/written"
+    return Check("caches", ok, str(wanted) if ok else f"{wanted} cannot be written", fix, required=False)

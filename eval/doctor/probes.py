@@ -49,22 +49,11 @@ def run(name: str, *arguments: str) -> dict[str, Any]:
 
 def packages() -> list[Check]:
     """What this package declares is installed, in versions it declares."""
-    try:
-        return check_packages(importlib.metadata.requires(PACKAGE) or [])
-    except importlib.metadata.PackageNotFoundError:
-        return check_packages([PACKAGE])
+    return check_packages(importlib.metadata.requires(PACKAGE) or [] if _version(PACKAGE) else [PACKAGE])
 
 
 def check_packages(requirements: Iterable[str]) -> list[Check]:
-    """One line for the core and one for each extra.
-
-    Args:
-        requirements: as in package metadata.
-
-    Example:
-        >>> [(check.name, check.ok) for check in check_packages(["numpy>=1", "tqdm>=1000; extra == 'train'"])]
-        [('packages', True), ('packages for train', False)]
-    """
+    """One line for the core and one for each extra, of requirements as in package metadata."""
     from packaging.requirements import Requirement
 
     problems: dict[str, list[str]] = {"": []}
@@ -80,7 +69,7 @@ def check_packages(requirements: Iterable[str]) -> list[Check]:
     for extra, wrong in problems.items():
         name = f"packages for {extra}" + (f" ({_OPTIONAL[extra]})" if extra in _OPTIONAL else "")
         found = "; ".join(wrong) or ("" if extra else shown) or "all there"
-        fix = install_command(extra) if wrong else ""
+        fix = install_command(extra)
         checks.append(Check(name if extra else "packages", not wrong, found, fix, required=not extra))
     return checks
 
@@ -112,7 +101,7 @@ def torch() -> list[Check]:
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     named = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus)
     return [
-        Check("torch", works, f"{torch.__version__}, {built_for}", "" if works else install_command()),
+        Check("torch", works, f"{torch.__version__}, {built_for}", install_command()),
         Check("GPU", True, named or f"none, {os.cpu_count()} CPU cores", required=False),
     ]
 
@@ -173,7 +162,7 @@ def check_audio(written: Any, plain: Any, quiet: Any, rate_hz: int) -> Check:
     error = max(abs(plain - written).max(), abs(quiet - plain * 10**-0.15).max())
     ok = rate_hz == 16000 and error < 1e-6
     found = f"wav read back at {rate_hz} Hz with an error of {error:.0e}"
-    return Check("audio", bool(ok), found, "" if ok else install_command("superb"))
+    return Check("audio", bool(ok), found, install_command("superb"))
 
 
 def tasks() -> list[Check]:

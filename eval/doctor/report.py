@@ -25,6 +25,10 @@ class Check:
     fix: str = ""
     required: bool = True
 
+    def __post_init__(self) -> None:
+        if self.ok:
+            object.__setattr__(self, "fix", "")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -51,16 +55,7 @@ class Report:
 
 
 def as_text(report: Report, shims: bool = True) -> str:
-    """The report for a terminal.
-
-    Example:
-        >>> print(as_text(Report((Check("Python", False, "3.9", "make PYTHON=python3.11"),), (), ())))
-        This machine
-          no  Python  3.9
-        <BLANKLINE>
-        The core does not work yet. Type:
-          make PYTHON=python3.11
-    """
+    """The report for a terminal."""
     parts = [table("This machine", ((mark(check), check.name, check.found) for check in report.core))]
     if shims and report.shims:
         rows = (("bridged" if shim["applied"] else "as is", shim["name"], shim["reason"]) for shim in report.shims)
@@ -68,8 +63,8 @@ def as_text(report: Report, shims: bool = True) -> str:
     if report.tasks:
         rows = (("ok" if task.ok else "no", task.name, task.found) for task in report.tasks)
         parts.append(table("SUPERB tasks (for their data: robustdistiller prepare --list)", rows))
-    broken = [check.fix for check in report.core if not check.ok and check.required and check.fix]
-    advice = [check.fix for check in report.core if not check.ok and not check.required and check.fix]
+    broken = [check.fix for check in report.core if check.required and check.fix]
+    advice = [check.fix for check in report.core if not check.required and check.fix]
     advice += [f"{task.fix}   # {task.name}" for task in report.tasks if task.fix]
     if not report.ok:
         verdict = "The core does not work yet." + (" Type:" if broken else "")

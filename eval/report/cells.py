@@ -10,10 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
+from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
-from robustdistiller.eval.conditions.titles import condition_order, condition_title
 from robustdistiller.eval.report.significance import Estimate, crossed_test
 from robustdistiller.eval.tasks.superb import points_of
+
+_KINDS = ("clean", "noise", "reverb", "noise+reverb")
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,6 @@ class Column:
         condition: one-line form, or a source's words.
         test: in what it differs from the benchmark's test, such as ``346 items`` or ``fold1``; empty where it does not.
         tag: tells apart conditions of one form whose noise was drawn otherwise; empty where there is one only.
-
-    Example:
-        >>> column = Column("IC", "test", "accuracy", "%", True, "noise:snr_db=5", test="346 items", tag="2bdeba")
-        >>> column.task_title, column.title, column.metric_title
-        ('IC (346 items)', 'noise 5 dB [2bdeba]', 'acc % ↑')
     """
 
     task: str
@@ -164,3 +161,26 @@ def stack(cells: Sequence[Cell], seeds: Sequence[int]) -> np.ndarray | None:
 def shared_seeds(cells: Sequence[Cell]) -> list[int]:
     """Seeds that all of some measured cells have, in order."""
     return sorted(set.intersection(*(set(cell.values) for cell in cells)) - {None}) if cells else []
+
+
+def condition_title(condition: str) -> str:
+    """Short human form of a condition's one-line form: ``noise 10 dB + reverb 0.6 s``."""
+    parsed = _parsed(condition)
+    return condition if parsed is None else parsed.title
+
+
+def condition_order(condition: str) -> tuple:
+    """Sort key: clean, noise from high to low SNR, reverberation from short to long, both, anything else."""
+    parsed = _parsed(condition)
+    if parsed is None:
+        return len(_KINDS), 0.0, 0.0, condition
+    kind = _KINDS.index(parsed.kind) if parsed.kind in _KINDS else len(_KINDS)
+    snr_db, rt60_s = (parsed.get(key) for key in ("snr_db", "rt60_s"))
+    return kind, -snr_db.low if snr_db else 0.0, rt60_s.low if rt60_s else 0.0, condition
+
+
+def _parsed(condition: str) -> Condition | None:
+    try:
+        return Condition.parse(condition)
+    except ValueError:  # a record of another release: shown as it is
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
 from robustdistiller.eval.results.files import read_record
-from robustdistiller.eval.results.frame import MEAN
 from robustdistiller.eval.results.identity import CLEAN, differences
 from robustdistiller.upstream import ModelName
 
@@ -50,11 +49,6 @@ class Comparison:
             ``difference`` is first minus second, ``p_adjusted`` is corrected within the task (Holm), ``better`` names
             the system that is better beyond chance, empty where none is shown to be.
         missing: what either lacks.
-
-    Example:
-        >>> found = compare("DPHuBERT", "DistilHuBERT", [], tasks=["IC"])
-        >>> found.frame.difference.round(2).tolist(), found.frame.remark.tolist()
-        ([2.93], ['published: no interval'])
     """
 
     first: Row
@@ -68,7 +62,7 @@ def compare(
     second: str,
     folders: Iterable[Path | str],
     *,
-    tasks: Iterable[str] = (),
+    tasks: Collection[str] = (),
     official: Iterable[str] = (),
 ) -> Comparison:
     """Compare two systems on all cells that both have.
@@ -91,22 +85,19 @@ def compare(
         >>> robustdistiller.compare("DPHuBERT", "DistilHuBERT", []).first.name
         'DPHuBERT'
     """
-    only = list(tasks)
     board = leaderboard(folders, official=official)
-    found = compare_rows(board, first, second, only)
-    return dataclasses.replace(found, missing=tuple(missing_cells(board, found.first, found.second, only)))
+    found = compare_rows(board, first, second, tasks)
+    return dataclasses.replace(found, missing=missing_cells(board, found.first, found.second, tasks))
 
 
-def compare_rows(board: Board, first: str, second: str, only: Iterable[str] = ()) -> Comparison:
+def compare_rows(board: Board, first: str, second: str, only: Collection[str] = ()) -> Comparison:
     """As `compare`, of a leaderboard's rows, without what is missing."""
     one, other = board.row(first), board.row(second)
     if one is other:
         raise ValueError(f"{one.name!r} is on both sides")
-    codes = {tasks.get(name).code for name in only}
-    wanted = [column for column in board.columns if not codes or column.task in codes]
     lines = []
-    for group in dict.fromkeys(column.group for column in wanted):
-        shared = [c for c in wanted if c.group == group and c in one.cells and c in other.cells]
+    for columns in board.groups.values():
+        shared = [c for c in _of_tasks(columns, only) if c in one.cells and c in other.cells]
         family = [_line(one, other, [column]) for column in shared]
         corrupted = [column for column in shared if column.condition != CLEAN]
         if len(corrupted) > 1:
@@ -115,15 +106,19 @@ def compare_rows(board: Board, first: str, second: str, only: Iterable[str] = ()
     return Comparison(one, other, pd.DataFrame(lines, columns=_COLUMNS))
 
 
-def missing_cells(board: Board, first: Row, second: Row, only: Iterable[str] = ()) -> list[Missing]:
+def missing_cells(board: Board, first: Row, second: Row, only: Collection[str] = ()) -> tuple[Missing, ...]:
     """Cells that one of two measured systems has and the other lacks; published systems cannot be filled."""
-    codes = {tasks.get(name).code for name in only}
     found = []
     for lacking, having in ((first, second), (second, first)):
-        columns = [c for c in having.cells if c not in lacking.cells and (not codes or c.task in codes)]
+        columns = [c for c in _of_tasks(having.cells, only) if c not in lacking.cells]
         if columns and not first.published and not second.published:
             found.append(Missing(lacking.name, tuple(columns), _sweep_file(board, lacking, having, columns)))
-    return found
+    return tuple(found)
+
+
+def _of_tasks(columns: Iterable[Column], only: Collection[str]) -> list[Column]:
+    codes = {tasks.get(name).code for name in only}
+    return [column for column in columns if not codes or column.task in codes]
 
 
 _COLUMNS = [
@@ -137,23 +132,21 @@ def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
     sides = [[row.cells[column] for column in columns] for row in (one, other)]
     values, estimate, test, remark = _paired(*sides)
     low, high = estimate.interval or (None, None)
-    if one.published or other.published:
+    published = one.published or other.published
+    ruled = [] if published else [(a, b) for a, b in zip(*sides) if a.rules != b.rules]
+    if published:
         remark = "published: no interval"
-    marks = ["‡" if any(cell.non_standard for cell in cells) else "" for cells in sides]
-    ruled = [(a, b) for a, b in zip(*sides) if a.rules != b.rules]
-    if ruled and not (one.published or other.published):
-        records = [read_record(cell.record) for cell in ruled[0]]
-        said = dict.fromkeys(["run under different rules", *differences(*records), remark])
-        remark = "; ".join(part for part in said if part)
-    first = columns[0]
-    several = MEAN_OF.format(len(columns))
+    elif ruled:
+        reasons = differences(*(read_record(cell.record) for cell in ruled[0]))
+        remark = "; ".join(filter(None, dict.fromkeys(["run under different rules", *reasons, remark])))
+    first, several = columns[0], MEAN_OF.format(len(columns))
     return {
         **{name: getattr(first, name) for name in ("task", "split", "test", "metric", "unit", "higher_is_better")},
         "condition": first.condition if len(columns) == 1 else several,
         "title": first.title if len(columns) == 1 else several,
         **dict(zip(("first", "second"), values)),
         **{"difference": estimate.value, "low": low, "high": high, "test_used": test[0], "p": test[1]},
-        "marks": marks,
+        "marks": ["‡" if any(cell.non_standard for cell in cells) else "" for cells in sides],
         "remark": remark,
     }
 
@@ -200,15 +193,15 @@ def _judged(family: list[dict[str, Any]], first: str, second: str) -> list[dict[
 
 def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Column]) -> str:
     """A sweep that makes cells of one system as another system has them."""
-    records = board.records[~board.records.superseded.astype(bool)]
-    mine = records[records.system == lacking.system].iloc[0]
-    theirs = records[records.system == having.system]
-    known = ModelName.parse(mine.checkpoint, strict=False).kind in ("hub", "registered") if mine.checkpoint else False
-    checkpoint = {"checkpoint": mine.checkpoint if known else f"FOLDER_OF/{mine.checkpoint}"} if mine.checkpoint else {}
+    mine = board.records[board.records.system == lacking.system].iloc[0]
+    upstream: dict[str, Any] = {"name": mine.upstream, "label": lacking.name}
+    if mine.checkpoint:
+        known = ModelName.parse(mine.checkpoint, strict=False).kind in ("hub", "registered")
+        upstream["checkpoint"] = mine.checkpoint if known else f"FOLDER_OF/{mine.checkpoint}"
+    if pd.notna(mine.layer):
+        upstream["layer"] = int(mine.layer)
     entries: dict[str, dict[str, Any]] = {}
     sources: dict[str, list[str]] = {}
-    seeds: set[int] = set()
-    drawn: set[int] = set()
     for column in columns:
         data = {root.key.rpartition(".")[2]: "FOLDER" for root in tasks.get(column.task).roots}
         entry = entries.setdefault(column.task, {"task": column.task, "data": data, "conditions": []})
@@ -216,20 +209,11 @@ def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Colum
             entry["conditions"].append(column.condition)
         if column.split != tasks.official_split(column.task):
             entry["splits"] = sorted({*entry.get("splits", ()), column.split})
-        same = theirs[(theirs.task == column.task) & (theirs.condition == column.condition) & (theirs.fold != MEAN)]
-        example = read_record(same.path.iloc[0])
-        for kind, source in example.sources.items():
-            if not source["name"].startswith("shipped "):
-                sources[kind] = [f"FOLDER_OF/{source['name']}"]
-        seeds.update(int(seed) for seed in same.seed)
-        drawn.add(example.corruption_seed)
-    layer = {} if pd.isna(mine.layer) else {"layer": int(mine.layer)}
-    upstream = {"name": mine.upstream, **checkpoint, "label": lacking.name, **layer}
-    sweep = {
-        "out": "FOLDER",
-        "upstreams": [upstream],
-        "tasks": list(entries.values()),
-        "seeds": sorted(seeds),
-        **sources,
-    }
-    return yaml.safe_dump(sweep | ({"corruption_seed": max(drawn)} if any(drawn) else {}), sort_keys=False)
+    examples = [read_record(having.cells[column].record) for column in columns]
+    for kind, source in [pair for example in examples for pair in example.sources.items()]:
+        if not source["name"].startswith("shipped "):
+            sources[kind] = [f"FOLDER_OF/{source['name']}"]
+    seeds = sorted({int(seed) for column in columns for seed in having.cells[column].values})
+    sweep = {"out": "FOLDER", "upstreams": [upstream], "tasks": list(entries.values()), "seeds": seeds, **sources}
+    drawn = max(example.corruption_seed for example in examples)
+    return yaml.safe_dump(sweep | ({"corruption_seed": drawn} if drawn else {}), sort_keys=False)

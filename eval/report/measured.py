@@ -94,35 +94,33 @@ def _unfinished(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
 
 def _without_whole_folds(frame: pd.DataFrame) -> pd.DataFrame:
     """Folds whose mean is there go; those of unfinished cross-validations stay, each in a column of its own."""
-    keys = ["system", "task", "split", "seed", "condition_id", "rules", "metric"]
-    lines = list(zip(frame.fold, frame[keys].itertuples(index=False, name=None)))
-    means = {key for fold, key in lines if fold == MEAN}
-    kept = [fold in ("", MEAN) or key not in means for fold, key in lines]
-    return frame[pd.Series(kept, index=frame.index, dtype=bool)]
+    number = ["system", "task", "split", "seed", "condition_id", "rules", "metric"]
+    is_mean = frame.fold == MEAN
+    return frame[~is_mean.groupby([frame[key] for key in number]).transform("any") | is_mean | (frame.fold == "")]
 
 
 def _columns(frame: pd.DataFrame, stated: set[str], notes: list[str]) -> list[Column]:
     """The column of each line; conditions that were drawn otherwise get tags."""
-    spelled: dict[str, str] = {}  # of two spellings of one condition, as with names of folders, the shorter
-    drawn: dict[tuple, dict[tuple[str, str], None]] = {}
-    keys = []
-    for line in frame.itertuples():
-        spelled[line.condition_id] = min(spelled.get(line.condition_id, line.condition), line.condition, key=len)
-    for line in frame.itertuples():
-        keys.append((line.task, line.split, _test(line, stated, notes), spelled[line.condition_id]))
-        drawn.setdefault(keys[-1], {})[line.condition_id, line.draws] = None
-    columns = []
-    for (task, split, test, condition), line in zip(keys, frame.itertuples()):
-        ways, tag = drawn[task, split, test, condition], ""
-        if condition != CLEAN and len(ways) > 1:
-            same = [one for one in ways if one[0] == line.condition_id]
-            tag = line.condition_id[:6] if len(same) == 1 else line.draws[:6]
+    if frame.empty:
+        return []
+    frame = frame.assign(
+        test=[_test(line, stated, notes) for line in frame.itertuples()],
+        # Of two spellings of one condition, as with names of folders, the shorter.
+        condition=frame.groupby("condition_id").condition.transform(lambda spellings: min(spellings, key=len)),
+        way=frame.condition_id + frame.draws,
+    )
+    place = ["task", "split", "test", "condition"]
+    ways = frame.groupby(place).way.transform("nunique").where(frame.condition != CLEAN, 1)
+    same_sources = frame.groupby([*place, "condition_id"]).draws.transform("nunique") == 1
+    tags = frame.condition_id.where(same_sources, frame.draws).str[:6].where(ways > 1, "")
+    for task, condition, count in zip(frame.task, frame.condition, ways):
+        if count > 1:
             notes.append(
-                f"{task} under {condition} was drawn in {len(ways)} ways (other sources, seeds or lengths of audio); "
+                f"{task} under {condition} was drawn in {count} ways (other sources, seeds or lengths of audio); "
                 "each has a column of its own"
             )
-        columns.append(Column(task, split, line.metric, line.unit, line.higher_is_better, condition, test, tag))
-    return columns
+    shown = ["task", "split", "metric", "unit", "higher_is_better", "condition", "test"]
+    return [Column(*line, tag) for line, tag in zip(frame[shown].itertuples(index=False), tags)]
 
 
 def _test(line: Any, stated: set[str], notes: list[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -26,9 +28,6 @@ def plot_board(board: Board, folder: Path | str) -> list[Path]:
     Args:
         board: the leaderboard; its reference is drawn as a dashed black line.
         folder: where to write.
-
-    Returns:
-        The files.
     """
     written = []
     drawn: set[str] = set()
@@ -54,36 +53,27 @@ def plot_task(rows: Sequence[Row], columns: Sequence[Column], path: Path | str, 
         columns: of one task, metric and test set.
         path: file to write.
         reference: system to draw as a dashed black line.
-
-    Returns:
-        The path.
     """
     figure = Figure(figsize=(max(6.4, 1.35 * len(columns) + 2.6), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    others = [row for row in rows if row.name != reference]
+    looks = itertools.cycle(zip(_COLOURS, _MARKERS))
     for i, row in enumerate(sorted(rows, key=lambda row: row.name != reference)):
-        style = {"color": "black", "linestyle": "--", "linewidth": 1.6, "zorder": 2}
-        if row.name != reference:
-            place = others.index(row)
-            marker = _MARKERS[place % len(_MARKERS)]
-            style = {"color": _COLOURS[place % len(_COLOURS)], "marker": marker, "markersize": 6.5, "zorder": 3}
+        if row.name == reference:
+            style = {"color": "black", "linestyle": "--", "linewidth": 1.6, "zorder": 2}
+        else:
+            style = {**dict(zip(("color", "marker"), next(looks))), "markersize": 6.5, "zorder": 3}
+        there = [(x, c.bounded(row.cells[c].estimate)) for x, c in enumerate(columns) if c in row.cells]
+        values = np.array([estimate.value for _, estimate in there])
+        bounds = np.array([estimate.interval or (estimate.value, estimate.value) for _, estimate in there])
+        errors = np.abs(bounds - values[:, None]).T
         # A small sideways shift keeps the error bars of different systems apart.
         shift = 0.05 * (i - (len(rows) - 1) / 2)
-        there = [
-            (x + shift, column.bounded(row.cells[column].estimate))
-            for x, column in enumerate(columns)
-            if column in row.cells
-        ]
-        values = [estimate.value for _, estimate in there]
-        bounds = [estimate.interval or (estimate.value, estimate.value) for _, estimate in there]
-        errors = [[v - low for v, (low, _) in zip(values, bounds)], [high - v for v, (_, high) in zip(values, bounds)]]
-        size = f"{row.size} M" if row.parameters else "no parameters"
         axes.errorbar(
-            [x for x, _ in there],
+            [x + shift for x, _ in there],
             values,
-            yerr=errors if any(map(any, errors)) else None,
-            label=f"{row.name} ({size})",
+            yerr=errors if errors.any() else None,
+            label=f"{row.name} ({f'{row.size} M' if row.parameters else 'no parameters'})",
             capsize=2.5,
             elinewidth=1.0,
             **style,

@@ -51,17 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class System:
-    """A published system.
-
-    Attributes:
-        system: its name, as in its paper; ``(100 h)`` where it was distilled on less data than usual.
-        kind: ``large`` (a teacher), ``student`` or ``baseline``.
-        teacher: what it was distilled from, empty where that was not found.
-        distilled_on: speech it was distilled on, empty for what was not distilled.
-        parameters_millions: 1e6 parameters, None where not found.
-        macs_g: 1e9 multiply-accumulates on the 32 profiling utterances of SUPERB, None where not found.
-        macs_source: key of the source of `macs_g`.
-    """
+    """A published system, a line of ``systems.csv``; None and empty texts stand for what was not found."""
 
     system: str
     kind: Literal["baseline", "large", "student"]
@@ -83,19 +73,7 @@ class System:
 
 @dataclass(frozen=True)
 class Result:
-    """One published number.
-
-    Attributes:
-        system: key of the systems.
-        task: SUPERB task code, or ``SUPERB`` for a score over tasks.
-        metric: name as in the records; rates in per cent, MTWV as a fraction.
-        condition: ``clean``, or the condition in the source's words.
-        value: the number as printed.
-        protocol: ``superb`` where it follows the benchmark, otherwise what differs.
-        source: key of the sources.
-        verified: ``yes`` where the number was read in its source.
-        remark: what a reader must know.
-    """
+    """One published number, a line of ``published_results.csv``: rates in per cent, MTWV as a fraction."""
 
     system: str
     task: str
@@ -116,11 +94,6 @@ class Published:
         systems: by name.
         results: in the order of the file.
         sources: by key, the most trusted first.
-
-    Example:
-        >>> published = load_published()
-        >>> published.find("dphubert").parameters, published.value("DPHuBERT", "IC", "accuracy")
-        (23585946, 97.92)
     """
 
     systems: Mapping[str, System]
@@ -148,10 +121,6 @@ class Published:
             system: name.
             protocol: what the numbers follow.
             over_tasks: give the scores over all tasks, not those of single tasks.
-
-        Example:
-            >>> [result.task for result in load_published().of("DistilHuBERT (100 h)")]
-            ['ASR', 'SID', 'IC']
         """
         order, wanted = list(self.sources), (system, protocol, "yes", over_tasks)
         own = [r for r in self.results if (r.system, r.protocol, r.verified, r.task == "SUPERB") == wanted]
@@ -161,12 +130,7 @@ class Published:
         return [one for one in own if one is first[one.task, one.metric, one.condition]]
 
     def value(self, system: str, task: str, metric: str, condition: str = "clean") -> float | None:
-        """One verified number under SUPERB's protocol; None where there is none.
-
-        Example:
-            >>> load_published().value("LightHuBERT small", "SUPERB", "superb_s")
-            901.0
-        """
+        """One verified number under SUPERB's protocol; None where there is none."""
         found = self.of(system, over_tasks=task == "SUPERB")
         wanted = task, metric, condition
         return next((one.value for one in found if (one.task, one.metric, one.condition) == wanted), None)
@@ -181,10 +145,6 @@ def load_published(folder: Path | str | None = None) -> Published:
     Raises:
         PublishedError: a missing file, unknown column, name or source, a number that is none, or two numbers for one
             cell from one source; with the file and the line.
-
-    Example:
-        >>> load_published().value("WavLM Base+", "ASR", "wer")
-        5.59
     """
     folder = Path(str(files("robustdistiller.results") / "published")) if folder is None else Path(folder)
     sources = {one.source: one for one in _read(folder / "sources.csv", Source, ["source"], {})}

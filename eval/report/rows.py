@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,17 +84,22 @@ class Row:
 def published_rows(published: Published) -> list[Row]:
     """One row for each published system and shown protocol that has numbers, from large to small."""
     rows = []
-    for name, system in published.systems.items():
-        for protocol, suffix in _SHOWN_PROTOCOLS.items():
-            results = published.of(name, protocol)
-            printed = [one for one in published.of(name, protocol, over_tasks=True) if one.metric == "superb_s"]
-            if not results and not printed:
-                continue
-            macs_known = system.macs_g is not None and system.macs_source != "unchecked"
-            made_from = ", ".join(part for part in (system.teacher, system.distilled_on) if part)
-            keys = {one.source for one in (results or printed)} | ({system.macs_source} if macs_known else set())
-            cells = {_published_column(one): _published_cell(one) for one in results}
-            row = Row(
+    for (name, system), (protocol, suffix) in itertools.product(published.systems.items(), _SHOWN_PROTOCOLS.items()):
+        results = published.of(name, protocol)
+        printed = [one for one in published.of(name, protocol, over_tasks=True) if one.metric == "superb_s"]
+        if not results and not printed:
+            continue
+        macs_known = system.macs_g is not None and system.macs_source != "unchecked"
+        keys = {one.source for one in (results or printed)} | ({system.macs_source} if macs_known else set())
+        made_from = ", ".join(filter(None, (system.teacher, system.distilled_on)))
+        cells = {
+            _published_column(one): Cell(
+                {None: one.value}, remarks=(one.remark,) if one.remark else (), source=one.source
+            )
+            for one in results
+        }
+        rows.append(
+            Row(
                 name=name + suffix,
                 published=True,
                 parameters=system.parameters,
@@ -103,17 +109,12 @@ def published_rows(published: Published) -> list[Row]:
                 sources=tuple(key for key in published.sources if key in keys),
                 printed_score=printed[0].value if printed else None,
             )
-            rows.append(row)
+        )
     return sorted(rows, key=lambda row: -(row.parameters or 0))
 
 
 def _published_column(one: Result) -> Column:
-    task = tasks.TASKS.get(one.task)
-    unit = next((m.unit for m in task.metrics if m.name == one.metric), None) if task else None
-    if unit is None:
-        unit = "" if one.metric in ("mtwv", "pesq", "bleu") else "%"
+    known = tasks.TASKS[one.task].metrics if one.task in tasks.TASKS else ()
+    units = {metric.name: metric.unit for metric in known}
+    unit = units.get(one.metric, "" if one.metric in ("mtwv", "pesq", "bleu") else "%")
     return Column(one.task, tasks.official_split(one.task), one.metric, unit, METRICS[one.metric], one.condition)
-
-
-def _published_cell(one: Result) -> Cell:
-    return Cell({None: one.value}, remarks=(one.remark,) if one.remark else (), source=one.source)

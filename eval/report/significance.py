@@ -33,12 +33,6 @@ class Estimate:
         degrees: of freedom of the t distribution.
         seeds: how many it is the mean of.
         limit: of a rate, which lies between 0 and this (100, or infinity); None for numbers of any size.
-
-    Example:
-        >>> print(Estimate(3.0, 1.0, 100.0), Estimate(3.0))
-        +3.00 [+1.02, +4.98] +3.00
-        >>> print(Estimate(0.3, 0.3, 345.0, limit=100.0))
-        +0.30 [+0.04, +2.12]
     """
 
     value: float
@@ -107,13 +101,6 @@ def crossed_test(blocks: Sequence[np.ndarray]) -> Estimate:
 
     Raises:
         ValueError: no blocks, different numbers of seeds, or fewer than two items.
-
-    Example:
-        >>> rounded = lambda d: (round(d.value, 2), round(d.standard_error, 3), round(d.p, 3))
-        >>> rounded(crossed_test([np.array([[1.0, 0.0, 1.0, 1.0]])]))  # one seed: the paired t-test
-        (0.75, 0.25, 0.058)
-        >>> rounded(crossed_test([np.array([[1.0, 0.0, 1.0, 1.0], [-1.0, 0.0, -1.0, 0.0]])]))  # the seeds disagree
-        (0.12, 0.591, 0.874)
     """
     if not blocks or any(block.ndim != 2 or block.shape[1] < 2 for block in blocks):
         raise ValueError("expected (seeds, items) arrays with at least two items each")
@@ -164,10 +151,6 @@ def adjust(p_values: Sequence[float], method: str = "holm") -> np.ndarray:
 
     Raises:
         ValueError: unknown method.
-
-    Example:
-        >>> adjust([0.01, 0.04, 0.03]).round(3).tolist(), adjust([0.01, 0.04, 0.03], "bh").round(3).tolist()
-        ([0.03, 0.06, 0.06], [0.03, 0.04, 0.04])
     """
     p = np.asarray(p_values, dtype=np.float64)
     if method not in ("holm", "bh"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,39 +53,33 @@ class Grid:
 
     def to_markdown(self) -> str:
         """The grid in Markdown."""
-
-        def line(texts: Sequence[str]) -> str:
-            return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
-
         head = [f"{a}<br>{b}" if b else a for a, b in zip(self.header, self.subheader)]
-        rows = [
-            line([f"**{text}**" if (i, j) in self.best else text for j, text in enumerate(row)])
-            for i, row in enumerate(self.rows)
-        ]
-        align = line(["---", *["---:"] * (len(head) - 1)])
-        notes = [part for note in self.notes for part in (note, "")]
-        return "\n".join([f"**{self.title}**", "", line(head), align, *rows, "", *notes])
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *self._emphasised("**{}**".format)]
+        table = ["| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines]
+        return "\n".join([f"**{self.title}**", "", *table, "", *(f"{note}\n" for note in self.notes)])
 
     def to_latex(self) -> str:
         r"""The grid as a LaTeX table; needs ``\usepackage{booktabs}``."""
-
-        def line(texts: Sequence[str]) -> str:
-            return " & ".join(texts) + r" \\"
-
-        head = [line([_latex(text) for text in self.header])]
-        if any(self.subheader):
-            head.append(line([_latex(text) for text in self.subheader]))
-        body = [
-            line([rf"\textbf{{{_latex(t)}}}" if (i, j) in self.best else _latex(t) for j, t in enumerate(row)])
-            for i, row in enumerate(self.rows)
-        ]
-        notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes]
+        heads = [map(_latex, line) for line in (self.header, self.subheader) if any(line)]
+        head, body = (
+            [" & ".join(line) + r" \\" for line in lines]
+            for lines in (heads, self._emphasised(r"\textbf{{{}}}".format, _latex))
+        )
         parts = [
             *(r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.title)}}}"),
             *(rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}", r"\toprule", *head, r"\midrule", *body),
-            *(r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""),
+            *(r"\bottomrule", r"\end{tabular}"),
+            *(rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes),
+            *(r"\end{table}", ""),
         ]
         return "\n".join(parts)
+
+    def _emphasised(self, bold: Callable[[str], str], escape: Callable[[str], str] = str) -> list[list[str]]:
+        """The rows, the best values in bold."""
+        return [
+            [bold(escape(text)) if (i, j) in self.best else escape(text) for j, text in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
 
 
 def _latex(text: str) -> str:
@@ -112,12 +106,6 @@ def grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid
     Args:
         board: the leaderboard.
         systems: published systems to show beside the measured ones; ``all`` for every one.
-
-    Example:
-        >>> from robustdistiller.eval.report.board import leaderboard
-        >>> clean, *others = grids(leaderboard([]), ["DPHuBERT"])
-        >>> clean.rows[0][:3], clean.rows[0][-1]
-        (['DPHuBERT †', '23.59', '654.1'], '866')
     """
     found = [clean_grid(board, systems)]
     for group, columns in board.groups.items():

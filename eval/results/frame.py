@@ -64,15 +64,6 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         FileNotFoundError: no such folder.
         RecordError: a ``labels.yaml`` that does not give names for names.
-
-    Example:
-        >>> import tempfile
-        >>> from robustdistiller.eval.results.files import write_record
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> folder = tempfile.mkdtemp()
-        >>> _ = write_record(folder, example_record())
-        >>> read_frame([folder])[["label", "task", "condition", "metric", "value"]].values.tolist()
-        [['fbank', 'IC', 'clean', 'accuracy', 75.0]]
     """
     folders = [Path(folder) for folder in folders]
     rows: list[dict[str, Any]] = []

@@ -55,12 +55,6 @@ class CellId:
         head: digest of the evaluated head, see `Record.head_digest`.
         rules: digest of what the task's rules fix, as the run has it.
         items: of the test set; None where that is not known.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> cell = cell_id(example_record(condition="noise:snr_db=5", seed=7))
-        >>> cell.path("records", "noise:snr_db=5").as_posix()
-        'records/fbank/none/IC/noise~snr_db=5@cfc2f4a4/test-seed7-c548f03f.json'
     """
 
     system: SystemId
@@ -150,13 +144,6 @@ def differences(a: Record, b: Record) -> list[str]:
     """Why two numbers cannot be compared, one phrase each; empty when they can.
 
     Seeds, labels, learning rates, heads, names of folders, devices and dates may differ.
-
-    Example:
-        >>> from robustdistiller.eval.results.record import example_record
-        >>> differences(example_record(), example_record(seed=1, label="mine", learning_rate=0.1))
-        []
-        >>> differences(example_record(), example_record(items_expected=5, items_scored=5))
-        ['the number of items: 4 and 5']
     """
     one, other = ({
         "the task": record.task,

@@ -107,12 +107,6 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
 
     Raises:
         NoOutcomes: the expert keeps nothing of single items (verification and query by example score pairs).
-
-    Example:
-        >>> from robustdistiller.eval.tasks import get
-        >>> kept = {"acc": [1.0, 0.0], "filename": ["/data/x/1.wav", "/data/x/2.wav"]}
-        >>> outcomes_of(get("IC"), kept).metrics["accuracy"].value
-        50.0
     """
     names = kept.get("filename") or kept.get("filenames") or names
     ids = ["/".join(str(name).replace("\\", "/").split("/")[-3:]) for name in names]  # wherever the corpus lies

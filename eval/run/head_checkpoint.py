@@ -99,8 +99,12 @@ def newest_states(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
 def head_digest(states: Mapping[str, Any]) -> str:
     """SHA-256 of a head's weights in what s3prl saved; the same for one head in two files."""
-    tensors = {f"{part}.{name}": one for part in _WEIGHTS for name, one in states.get(part, {}).items()}
-    return tensors_digest(tensors)
+    return tensors_digest(head_tensors(states))
+
+
+def head_tensors(states: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """A head's weights in what s3prl saved, by part and name."""
+    return {f"{part}.{name}": one for part in _WEIGHTS for name, one in states.get(part, {}).items()}
 
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -130,7 +130,8 @@ def choose(experiments: Sequence[Experiment], label: str | None = None, seed: in
         raise SubmissionError(f"no experiment is of that system and seed; there are {labels} with seeds {seeds}")
     systems = {system_id(one.record): one.record for one in chosen}
     if len(systems) > 1:
-        named = "; ".join(f"{r.label} ({r.upstream} {r.checkpoint_digest[:8]})" for r in systems.values())
+        layers = {one: "" if one.layer is None else f", layer {one.layer}" for one in systems}
+        named = "; ".join(f"{r.label} ({s.upstream} {s.weights[:8]}{layers[s]})" for s, r in systems.items())
         raise SubmissionError(f"an archive is of one system, these are of {len(systems)}: {named}; say which (--label)")
     by_title: dict[str, list[Experiment]] = {}
     for one in chosen:

@@ -62,20 +62,16 @@ def pack(
         SubmissionError: nothing can be packed.
         RunFailed: a number from the archive differs from its record; nothing is written then.
     """
-    packed = Packed(archive, remarks=_remarks(experiments))
-    chosen = []
-    for one in experiments:
-        reason = _why_not(one)
-        if reason:
-            packed.left_out[one.title] = reason
-        else:
-            chosen.append(one)
+    why_not = {one.title: _why_not(one) for one in experiments}
+    chosen = [one for one in experiments if not why_not[one.title]]
+    left_out = {title: why for title, why in why_not.items() if why}
+    if not chosen:
+        reasons = "; ".join(f"{title}: {why}" for title, why in left_out.items())
+        raise SubmissionError(f"nothing can be packed ({reasons or 'no experiment of a task that SUPERB scores'})")
     present = {one.record.task for one in experiments}
     absent = [code for code, task in TASKS.items() if task.submission and code not in present]
-    packed.left_out.update(dict.fromkeys(absent, "no finished experiment was given"))
-    if not chosen:
-        reasons = "; ".join(f"{title}: {why}" for title, why in packed.left_out.items() if title in present)
-        raise SubmissionError(f"nothing can be packed ({reasons or 'no experiment of a task that SUPERB scores'})")
+    left_out |= dict.fromkeys(absent, "no finished experiment was given")
+    packed = Packed(archive, left_out=left_out, remarks=_remarks(experiments))
 
     def write(temporary: Path) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:

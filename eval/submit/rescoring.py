@@ -82,18 +82,18 @@ def _rate(metric: str, said: tuple[str, ...], meant: tuple[str, ...]) -> float:
         return float(np.mean([a == b for a, b in zip(said, meant)]))
     from s3prl.downstream.ctc import metric as s3prl
 
-    rates = {"per": s3prl.wer, "wer": s3prl.wer, "slot_type_f1": s3prl.slot_type_f1}
-    return {**rates, "slot_value_cer": s3prl.slot_value_cer}[metric](said, meant)
+    return getattr(s3prl, "wer" if metric == "per" else metric)(said, meant)
 
 
 def _given(experiment: Experiment, key: str, truth: Path | None, what: str) -> Path:
     """Where the right answers are."""
     path = truth or experiment.setting(key)
-    if path is None or not Path(path).exists():
-        where = f"{path} is not there" if path else f"the run's configuration in {experiment.folder} does not say where"
-        raise SubmissionError(f"{what} is needed to score {experiment.title} again: {where}; give --truth "
-                              f"{experiment.record.task}=PATH")  # fmt: skip
-    return Path(path)
+    if path and Path(path).exists():
+        return Path(path)
+    where = f"{path} is not there" if path else f"the run's configuration in {experiment.folder} does not say where"
+    raise SubmissionError(
+        f"{what} is needed to score {experiment.title} again: {where}; give --truth {experiment.record.task}=PATH"
+    )
 
 
 def _verification(packed: Path, experiment: Experiment, truth: Path | None) -> dict[str, float]:
@@ -133,13 +133,12 @@ def _query_by_example(packed: Path, experiment: Experiment, truth: Path | None) 
 def _metrics(packed: Path, experiment: Experiment, truth: Path | None) -> dict[str, float]:
     """Enhancement and separation: the website takes the means that s3prl wrote."""
     stated = read_table(_only_file(packed))
-    found = {}
-    for metric, key, scale in (("pesq", "pesq", 1.0), ("stoi", "stoi", 100.0), ("si_sdr_improvement", "si_sdr", 1.0)):
-        if metric in experiment.part.metrics:
-            if key not in stated:
-                raise SubmissionError(f"metrics.txt of {experiment.title} has no {key}, found {', '.join(stated)}")
-            found[metric] = scale * float(stated[key])
-    return found
+    names = {"pesq": ("pesq", 1.0), "stoi": ("stoi", 100.0), "si_sdr_improvement": ("si_sdr", 1.0)}
+    wanted = {metric: names[metric] for metric in experiment.part.metrics}
+    lacking = [key for key, _ in wanted.values() if key not in stated]
+    if lacking:
+        raise SubmissionError(f"metrics.txt of {experiment.title} has no {lacking[0]}, found {', '.join(stated)}")
+    return {metric: scale * float(stated[key]) for metric, (key, scale) in wanted.items()}
 
 
 #: What cannot be told from the predictions alone comes from the corpus (`--truth`).

@@ -280,11 +280,6 @@ def expand(sweep: SweepConfig, sources: Sources | None = None) -> list[Group]:
         SweepError: missing data or checkpoints, keys that do not exist, a grid of learning rates on a task without a
             development set.
         FileNotFoundError, ValueError: a source cannot be read or has no fitting room.
-
-    Example:
-        >>> expand(SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("QbE")]))
-        Traceback (most recent call last):
-        robustdistiller.eval.sweep.entries.SweepError: QbE (query by example, QUESST 2014 English) needs data ...
     """
     tasks = []
     for task in sweep.tasks:
@@ -300,7 +295,7 @@ def expand(sweep: SweepConfig, sources: Sources | None = None) -> list[Group]:
         drawn = {condition: described[condition] for condition in conditions}
         for system in systems:
             leader = None
-            for seed in sweep.seeds:
+            for seed in sweep.upstream_seeds.get(system.upstream.label, sweep.seeds):
                 for fold, config, rates in heads:
                     group = Group(sweep, system, task, fold, seed, config, rates, drawn, leader)
                     if leader is None and sweep.search == "once" and len(rates) > 1:
@@ -319,12 +314,6 @@ def learning_rates(sweep: SweepConfig, task: TaskEntry, config: Mapping[str, Any
     Raises:
         SweepError: a rate that is not positive, one set by `override`, or several where s3prl scores no development
             set while it trains.
-
-    Example:
-        >>> sweep = SweepConfig(out="o", upstreams=[Upstream("fbank")], tasks=[TaskEntry("ASV")])
-        >>> asv = {"runner": {"eval_dataloaders": []}, "optimizer": {"lr": 1e-4}}
-        >>> learning_rates(sweep, sweep.tasks[0], asv)
-        (0.0001,)
     """
     if not task.registry.trainable:
         return ()

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.acoustics.condition import SOURCES
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.common.settings import SettingsError, read_yaml
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import Suite, SuiteError, load_suites
@@ -93,6 +94,7 @@ class SweepConfig:
         conditions: test conditions; default: clean.
         suites: named sets of conditions, added to `conditions`.
         seeds: of the heads' training.
+        upstream_seeds: instead of `seeds`, of some upstreams by their labels.
         learning_rates: of the heads; the best on the development set is evaluated.
         search: ``once``: the learning rate is chosen with the first seed (and the first fold) of each upstream and task
             and taken over by the others; ``every``: each seed and fold chooses its own.
@@ -121,6 +123,7 @@ class SweepConfig:
     conditions: list[str] = field(default_factory=list)
     suites: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1337])
+    upstream_seeds: dict[str, list[int]] = field(default_factory=dict)
     learning_rates: list[float] = field(default_factory=lambda: list(LEARNING_RATES))
     search: Literal["once", "every"] = "once"
     noise: list[str] = field(default_factory=list)
@@ -160,6 +163,10 @@ class SweepConfig:
             double = sorted({name for name in names if names.count(name) > 1})
             if double:
                 raise SweepError(f"two {what} {double[0]!r}; give each its own")
+        labels = [upstream.label for upstream in self.upstreams]
+        for label in self.upstream_seeds:
+            if label not in labels:
+                raise SweepError(f"upstream_seeds: no upstream has the label {label!r}{did_you_mean(label, labels)}")
 
     def _check_devices(self) -> None:
         executor = self.executor

@@ -16,12 +16,7 @@ from robustdistiller.eval.sweep.pool import Pool
 def make_engine(
     config: SweepConfig, say: Callable[[str], None] = lambda line: None, planned_s: float | None = None
 ) -> Engine:
-    """Who does the work, as a configuration asks.
-
-    Args:
-        config: the sweep's.
-        say: called with one line when a cluster takes no more jobs for now.
-        planned_s: when the sweep looked at what there is; default: now.
+    """Who does the work, as a configuration asks; `say` and `planned_s` are for a cluster, see `Slurm`.
 
     Raises:
         SweepError: it cannot be done here.

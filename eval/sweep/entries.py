@@ -79,12 +79,6 @@ class TaskEntry:
 
         Raises:
             SweepError: a key that does not exist, missing data, or a training without a score on the development set.
-
-        Example:
-            >>> TaskEntry("IC", override={"runner.total_stepz": 10}).compose()
-            Traceback (most recent call last):
-            robustdistiller.eval.sweep.entries.SweepError: task IC: unknown key 'runner.total_stepz'; did you mean \
-'total_steps'?
         """
         config = task_configs.load_config(self.registry)
         runner = config.get("runner") or {}

@@ -14,11 +14,7 @@ from robustdistiller.eval.sweep.plan import GroupPlan
 
 
 class Timings:
-    """How long pieces of work took, to say how long others may take.
-
-    Args:
-        groups: of the sweep, whose earlier jobs are looked at.
-    """
+    """How long pieces of work took: what the earlier jobs of a sweep's groups say, and what is added."""
 
     def __init__(self, groups: Iterable[Group]) -> None:
         self._took: dict[tuple, list[tuple[float, int]]] = defaultdict(list)
@@ -28,13 +24,7 @@ class Timings:
             self.add("evaluating", group, Outcome.read(group.jobs / "evaluate"))
 
     def add(self, doing: str, group: Group, outcome: Outcome | None) -> None:
-        """Learn from a job that ended.
-
-        Args:
-            doing: ``training``, whose units are steps, or ``evaluating``, whose units are cells.
-            group: of the job.
-            outcome: says in its result how many ``units`` were done.
-        """
+        """Learn from a job of a group that ended; in its result it says how many ``units`` it did, steps or cells."""
         if outcome is not None and outcome.state == "done" and outcome.result.get("units"):
             for upstream in (group.system.place, ""):
                 self._took[doing, group.task.name, upstream].append((outcome.wall_s, outcome.result["units"]))
@@ -65,10 +55,7 @@ class Estimate:
     jobs: int
 
     def text(self, slots: int) -> str:
-        """One line for the user.
-
-        Args:
-            slots: jobs that run side by side.
+        """One line for the user, where so many jobs run side by side.
 
         >>> Estimate(7200.0, 900.0, unknown=1, jobs=3).text(slots=2)
         'about 1 h 0 min with 2 at a time, and 1 of 3 jobs of which none like them has run yet'

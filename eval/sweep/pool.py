@@ -30,11 +30,7 @@ class Pool:
     that their standard input is closed, and end.
 
     Args:
-        devices: where the jobs may run, e.g. ``cpu`` or ``cuda:1``; jobs are spread evenly.
-        workers: processes at most; 0: as many as devices, cores and memory allow.
-        per_device: processes that share a device.
-        memory_gb: memory that one process is expected to need; none is started that would not fit, but for the first.
-        threads: CPU threads of one process.
+        devices, workers, per_device, memory_gb, threads: see `config.ExecutorConfig`.
         free_memory_gb: gives the memory that is free now.
         grace_s: seconds that a process has to end itself when it is stopped.
     """
@@ -123,12 +119,7 @@ class Pool:
 
 
 def lost(job: Job, how: str) -> Outcome:
-    """The outcome of a job whose process left none; written into its folder.
-
-    Args:
-        job: the job.
-        how: e.g. ``was killed by signal 9``.
-    """
+    """The outcome of a job whose process left none, in its folder too; `how` is e.g. ``was killed by signal 9``."""
     said = tail(job.log)
     last = f"; the last line of its log: {said[-1]}" if said else ""
     return Outcome("failed", f"its process {how}{last}").write(job.folder)

@@ -59,7 +59,6 @@ class Sweep:
         config: what is asked for.
         engine: who does it; by default as the configuration says.
         say: called with one line for each event.
-        changed: called whenever `plans` may have changed, several times a second.
         sources: what the conditions draw from; by default as the configuration says.
 
     Attributes:
@@ -72,10 +71,9 @@ class Sweep:
         config: SweepConfig,
         engine: Engine | None = None,
         say: Callable[[str], None] = lambda line: None,
-        changed: Callable[[], None] = lambda: None,
         sources: Sources | None = None,
     ) -> None:
-        self.config, self.say, self.changed = config, say, changed
+        self.config, self.say = config, say
         self.sources = sources or config.sources
         self.failures: list[str] = []
         groups = expand(config, self.sources)
@@ -128,7 +126,6 @@ class Sweep:
             with folder_lock(self.config.root, self.say), terminate_like_interrupt():
                 remove_leftovers(self.config.root)  # of a sweep that was killed
                 run_jobs(self.engine, self._first_jobs(), self._ended, self._changed, self.say)
-        self.changed()
         self._found.refresh()
         cells = ((cell, plan.choice.chosen) for plan in self.plans.values() for cell in plan.group.cells)
         records = [self._record(cell, chosen) for cell, chosen in cells]
@@ -174,7 +171,6 @@ class Sweep:
                 plan.state = job.work.doing
             if job not in self._since_s and job.log.exists():  # on a cluster, it waits before
                 self._since_s[job] = time.monotonic()
-        self.changed()
 
     def _ended(self, job: Job, outcome: Outcome) -> list[Job]:
         plans, end = self._ends.pop(job)

@@ -33,7 +33,7 @@ class Slurm:
         settings: of the sweep's file.
         folder: of submitit's files, seen by all nodes.
         say: called with one line when the cluster takes no more jobs for now, or does not answer.
-        planned_s: when the sweep looked at what there is, as `time.time` has it; default: now.
+        planned_s: `time.time` when the sweep looked at what there is; default: now.
 
     Raises:
         SweepError: submitit or SLURM's commands are missing, or an option is none of sbatch's.

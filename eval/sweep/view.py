@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -24,53 +26,15 @@ _ORDER = ("training", "evaluating", "checking", "failed", "waiting", "done", "sk
 _STYLES = {"failed": "red", "done": "green", "reused": "dim", "skipped": "dim", "waiting": "dim"}
 
 
-class LiveTable:
-    """Shows a table while work goes on; use as a context manager.
-
-    Args:
-        console: where to print.
-        table: makes the table of this moment.
-
-    Example:
-        >>> with LiveTable(Console(width=80, force_terminal=False), Table) as shown:
-        ...     shown.say("IC: done")
-        ...     shown.update()
-        IC: done
-    """
-
-    def __init__(self, console: Console, table: Callable[[], Table]) -> None:
-        self.console, self._table = console, table
-        self._live = Live(console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False)
-        self._shown_s = 0.0
-
-    def __enter__(self) -> LiveTable:
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
-            self._live.update(self._table(), refresh=True)
-            self._live.stop()
-
-    def say(self, line: str) -> None:
-        """Print a line; in a terminal above the table."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def update(self) -> None:
-        """Show how it is now."""
-        now = time.monotonic()
-        if self.console.is_terminal and now - self._shown_s > 0.2:
-            self._shown_s = now
-            self._live.update(self._table())
+def _live(console: Console, table: Callable[[], Table]) -> AbstractContextManager:
+    """Shows the table of each moment below what is printed, in a terminal."""
+    if not console.is_terminal:
+        return nullcontext()
+    return Live(console=console, get_renderable=table, redirect_stdout=False, redirect_stderr=False)
 
 
 def summary(sweep: Sweep) -> str:
-    """What is to be done, in a few lines: what has failed before is named, the rest is counted.
-
-    Args:
-        sweep: planned.
-    """
+    """What is to be done, in a few lines: what has failed before is named, the rest is counted."""
     plans = sweep.plans.values()
     decisions = [decision for plan in plans for decision in plan.decisions.values()]
     cells = Counter(decision.run for decision in decisions)
@@ -83,12 +47,7 @@ def summary(sweep: Sweep) -> str:
 
 
 def run_shown(sweep: Sweep, console: Console) -> int:
-    """Run a sweep, show its progress and what failed; returns 0 when nothing did, else 1.
-
-    Args:
-        sweep: planned.
-        console: where to print.
-    """
+    """Run a sweep, show its progress and what failed; returns 0 when nothing did, else 1."""
     started_s = time.monotonic()
 
     def table() -> Table:
@@ -100,23 +59,16 @@ def run_shown(sweep: Sweep, console: Console) -> int:
             left=left.text(sweep.slots) if left.jobs else "",
         )
 
-    with LiveTable(console, table) as shown:
-        sweep.say, sweep.changed = shown.say, shown.update
+    sweep.say = partial(_say, console)
+    with _live(console, table):
         result = sweep.run()
     for failure in result.failures:
-        console.print(f"failed: {failure}", style="red", markup=False, soft_wrap=True)
+        _say(console, f"failed: {failure}", "red")
     return 1 if result.failures else 0
 
 
 def run_jobs_shown(root: Path, jobs: Sequence[Job], workers: int, console: Console) -> list[str]:
-    """Do jobs that need nothing of one another in processes, and show what each says last; returns what failed.
-
-    Args:
-        root: folder of them all, which is locked meanwhile.
-        jobs: the jobs.
-        workers: processes at most.
-        console: where to print.
-    """
+    """Do jobs below a folder side by side in processes, and show what each says last; returns what failed."""
     pool, failures = Pool(workers=workers), []
 
     def table() -> Table:
@@ -126,29 +78,18 @@ def run_jobs_shown(root: Path, jobs: Sequence[Job], workers: int, console: Conso
         return rows
 
     def ended(job: Job, outcome: Outcome) -> list[Job]:
-        shown.say(f"{job.title}: {outcome.state} ({duration(outcome.wall_s)})")
+        _say(console, f"{job.title}: {outcome.state} ({duration(outcome.wall_s)})")
         if outcome.state == "failed":
             failures.append(f"{job.title} failed: {outcome.reason}; its log: {job.log}")
         return []
 
-    with folder_lock(root), terminate_like_interrupt(), LiveTable(console, table) as shown:
-        run_jobs(pool, jobs, ended, shown.update)
+    with folder_lock(root), terminate_like_interrupt(), _live(console, table):
+        run_jobs(pool, jobs, ended)
     return failures
 
 
 def progress_table(plans: Sequence[GroupPlan], elapsed_s: float, rows: int = 40, left: str = "") -> Table:
-    """The state of every group, what moves first; what does not fit is counted below.
-
-    Args:
-        plans: of the groups.
-        elapsed_s: seconds since the start.
-        rows: that fit.
-        left: how long the rest may take.
-
-    Example:
-        >>> progress_table([], 61.0).caption
-        '61 s, nothing to do'
-    """
+    """The state of every group, what moves first; what does not fit is counted below."""
     counts = Counter(plan.state for plan in plans)
     said = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state]) or "nothing to do"
     hidden = f"; {len(plans) - rows} more rows" if len(plans) > rows else ""
@@ -170,6 +111,10 @@ def progress_table(plans: Sequence[GroupPlan], elapsed_s: float, rows: int = 40,
             escape(_detail(plan)),
         )
     return table
+
+
+def _say(console: Console, line: str, style: str | None = None) -> None:
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _detail(plan: GroupPlan) -> str:

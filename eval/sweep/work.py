@@ -60,7 +60,6 @@ class Train:
     """Train a head, or go on with it.
 
     Attributes:
-        head: the head.
         fresh: begin anew even where there is something to go on from.
         code: digest of the upstream's source code, where it is known; after a change of it, a head is trained anew.
     """
@@ -97,17 +96,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a head, all conditions of a split in one call.
-
-    Attributes:
-        head: as it was trained.
-        cells: conditions by split.
-        records: folder of records.
-        sources, corruption_seed: of the conditions.
-        checkpoint: of the head; None for a task without a trained one.
-        selection: how the head was chosen.
-        policy: one of `results.files.POLICIES`.
-    """
+    """Evaluate a head under conditions, by split, all of a split in one call; see `evaluate_head`."""
 
     doing: ClassVar[str] = "evaluating"
 

@@ -31,8 +31,8 @@ TASK = Task(
         train="VoxCeleb1 dev, 1211 speakers, 8 s crops",
         dev="none",
         test="the official trials (VoxCeleb1-O)",
-        score="equal error rate; SUPERB saves a checkpoint every 20000 steps and reports the best of them on the "
-        "trials",
+        score="equal error rate",
+        chosen="of the checkpoints at every 20000 steps the best on the trials",
     ),
     packages={"librosa": "librosa", "sklearn": "scikit-learn", "joblib": "joblib"},
     needs_sox=True,

@@ -82,10 +82,7 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
         config=merge(read_config("csv"), {"downstream_expert": {"datarc": data}}),
         expert="robustdistiller.eval.tasks.csv_expert:DownstreamExpert",
         roots=(DataRoot(f"config.{_DATA}.csv", "CSV of path,label[,speaker,split]"),),
-        rules=Rules(
-            *(f"{counts[split]} items{how}" for split in SPLITS),
-            score="accuracy; the checkpoint that is best on dev, scored once on test",
-        ),
+        rules=Rules(*(f"{counts[split]} items{how}" for split in SPLITS)),
         told_by=(f"{_DATA}.digest", digest),
         speaker=partial(_speaker_in, speakers),
         pooled_head=True,

@@ -25,8 +25,7 @@ TASK = Task(
         train="80 % of four sessions",
         dev="the other 20 % of them, drawn with a fixed seed",
         test="the fifth session",
-        score="accuracy over four classes, the mean of the five folds; of each the checkpoint that is best on dev, "
-        "scored once on test",
+        score="accuracy over four classes, the mean of the five folds",
     ),
     pooled_head=True,
     speaker=r"(Ses\d\d)[FM]_\w+_([FM])\d+",

@@ -17,8 +17,7 @@ TASK = Task(
         train="train_data.csv",
         dev="valid_data.csv",
         test="test_data.csv",
-        score="accuracy, right when action, object and location all are; the checkpoint that is best on dev, scored "
-        "once on test",
+        score="accuracy, right when action, object and location all are",
     ),
     packages={"pandas": "pandas"},
     pooled_head=True,

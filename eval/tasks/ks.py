@@ -20,7 +20,6 @@ TASK = Task(
         train="Speech Commands v0.01, about 80 % by the corpus's own hash rule, ten words, unknown and silence",
         dev="10 % by the same rule, drawn with replacement to balance the classes",
         test="the official test set of twelve folders",
-        score="accuracy; the checkpoint that is best on dev, scored once on test",
     ),
     pooled_head=True,
     random_crops=True,

@@ -64,7 +64,8 @@ class Rules:
 
     Attributes:
         train, dev, test: what heads are trained on, chosen on and scored on.
-        score: how the number is read.
+        score: what the number is.
+        chosen: of which checkpoint it is.
         files: names that the files given at a setting have in a standard run.
         not_superb: why the numbers must not stand beside SUPERB's; empty where they may.
     """
@@ -72,7 +73,8 @@ class Rules:
     train: str = "the training set"
     dev: str = "the development set"
     test: str = "the test set"
-    score: str = "the checkpoint that is best on dev, scored once on test"
+    score: str = ""
+    chosen: str = "the checkpoint that is best on dev, scored once on test"
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     not_superb: str = ""
 

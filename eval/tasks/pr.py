@@ -29,7 +29,7 @@ TASK = Task(
         train="train-clean-100",
         dev="dev-clean",
         test="test-clean",
-        score="phoneme error rate; the checkpoint that is best on dev, scored once on test",
+        score="phoneme error rate",
         files={
             "downstream_expert.corpus.lexicon": (
                 "librispeech-lexicon-200k-g2p.txt",

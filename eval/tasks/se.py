@@ -28,7 +28,7 @@ SE = Task(
         train="26 speakers of the 28-speaker training set",
         dev="speakers p226 and p287 of it",
         test="the test set",
-        score="PESQ and STOI; the checkpoint that is best on dev, scored once on test",
+        score="PESQ and STOI",
     ),
     packages=PACKAGES,
     corruption="mixture",

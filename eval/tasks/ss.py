@@ -20,7 +20,7 @@ SS = Task(
         train="Libri2Mix train-100, 16 kHz, min, mix_clean",
         dev="1000 mixtures of dev, drawn with a fixed seed",
         test="test",
-        score="SI-SDR improvement; the checkpoint that is best on dev, scored once on test",
+        score="SI-SDR improvement",
     ),
     packages=PACKAGES,
     corruption="mixture",

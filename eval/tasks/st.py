@@ -21,7 +21,7 @@ TASK = Task(
         train="CoVoST 2 English-German train",
         dev="dev",
         test="test",
-        score="case-sensitive detokenised BLEU; the checkpoint that is best on dev",
+        score="case-sensitive detokenised BLEU",
     ),
     packages={
         "fairseq": "fairseq-fixed",

@@ -21,7 +21,6 @@ from robustdistiller.eval.tasks.parts import Metric
 from robustdistiller.eval.tasks.registry import TASKS
 
 PAPER_TASKS = ("PR", "SID", "KS", "QbE", "IC", "ASR", "ASV", "ER", "SD", "SF")
-PUBLIC_TASKS = ("PR", "SID", "QbE", "ASR", "ASV", "ER", "SD", "ST", "SE", "SS")
 
 Values = Mapping[tuple[str, str], float]
 
@@ -45,31 +44,30 @@ def task_points(task: str, values: Values) -> float:
     return sum(points) / len(points)
 
 
-def missing_metrics(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[tuple[str, str]]:
-    """Task and metric of each value that a score over some tasks lacks."""
-    wanted = [(task, metric) for task in tasks for metric in points_of(task)]
+def _missing(values: Values) -> list[tuple[str, str]]:
+    """Task and metric of each value that the scores need and that is not there."""
+    wanted = [(task, metric) for task in PAPER_TASKS for metric in points_of(task)]
     return [key for key in wanted if math.isnan(values.get(key, math.nan))]
 
 
-def missing_tasks(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> list[str]:
-    """Tasks that lack one of their metrics."""
-    return list(dict.fromkeys(task for task, _ in missing_metrics(values, tasks)))
+def missing_tasks(values: Values) -> list[str]:
+    """Those of `PAPER_TASKS` that lack one of their metrics."""
+    return list(dict.fromkeys(task for task, _ in _missing(values)))
 
 
-def superb_score(values: Values, tasks: tuple[str, ...] = PAPER_TASKS) -> float:
-    """``superb_s`` over a set of tasks.
+def superb_score(values: Values) -> float:
+    """``superb_s`` over the ten tasks that papers report.
 
     Args:
         values: ``(task, metric)`` to value on the official test sets, rates in per cent, MTWV as a fraction.
-        tasks: `PAPER_TASKS`, the ten that papers report, or `PUBLIC_TASKS`, those of the challenge.
 
     Raises:
         ScoreError: naming the tasks that are missing: a mean over other tasks is another score.
     """
-    missing = missing_tasks(values, tasks)
+    missing = missing_tasks(values)
     if missing:
-        raise ScoreError(f"superb_s is the mean over {', '.join(tasks)}; missing: {', '.join(missing)}")
-    return sum(task_points(task, values) for task in tasks) / len(tasks)
+        raise ScoreError(f"superb_s is the mean over {', '.join(PAPER_TASKS)}; missing: {', '.join(missing)}")
+    return sum(task_points(task, values) for task in PAPER_TASKS) / len(PAPER_TASKS)
 
 
 def overall_mean(values: Values) -> float:
@@ -81,7 +79,7 @@ def overall_mean(values: Values) -> float:
     Raises:
         ScoreError: a metric is missing.
     """
-    missing = [f"{task} {metric}" for task, metric in missing_metrics(values)]
+    missing = [f"{task} {metric}" for task, metric in _missing(values)]
     if missing:
         raise ScoreError(f"the overall mean is over eleven metrics; missing: {', '.join(missing)}")
     scored = [(task, metric) for task in PAPER_TASKS for metric in TASKS[task].metrics if metric.points is not None]

@@ -61,8 +61,9 @@ class StudentConfig:
 
     Attributes:
         checkpoint: start from this student, named as the teacher is, in its own shape, instead of building one.
-        conv_layers: `[channels, kernel, stride]` of each layer of the conv extractor, or a cheaper one by name:
-            `squeezed` (ARMHuBERT, STaRHuBERT) or `sew` (SEW); the samples per frame have to be the teacher's.
+        conv_layers: `[channels, kernel, stride]` of each layer of the conv extractor, or a cheaper front end by name:
+            `squeezed` (FitHuBERT, ARMHuBERT, STaRHuBERT), `sew` (SEW), or `log_mel`: two convolutions, as wide as the
+            transformer, on log-mel spectra. The samples per frame have to be the teacher's.
         feature_norm: layer norm between conv extractor and projection; null is as `init` has it.
         num_layers: transformer layers; null is as many as the teacher has.
         source_layers: teacher layers that the student's start from: the `first` ones, `every_other` one (1, 3, 5 ...),
@@ -75,6 +76,11 @@ class StudentConfig:
             extractor ("thin and deep").
         num_heads: attention heads per layer.
         ffn_dim: feed-forward width.
+        squeeze: frames that share one inside the transformer: 2 computes at half the rate. What comes out, and is
+            compared with the teacher's, has all frames.
+        squeeze_by: `pool` takes their mean (SEW), `conv` is a convolution (FitHuBERT).
+        expand_by: `linear` maps each frame of the last layer to as many as it stands for (SEW), `repeat` gives it as
+            often, as those of the other layers are given.
         attention_reuse: layers, counted from 1, that take the attention weights of the layer before them, and so have
             no queries and keys (ARMHuBERT).
         first_state: what the upstream gives as hidden state 0: the conv features `projected`, or `layer_input`, behind
@@ -90,7 +96,7 @@ class StudentConfig:
     """
 
     checkpoint: str | None = None
-    conv_layers: Literal["squeezed", "sew"] | tuple[tuple[Count, Count, Count], ...] | None = None
+    conv_layers: Literal["squeezed", "sew", "log_mel"] | tuple[tuple[Count, Count, Count], ...] | None = None
     feature_norm: bool | None = None
     num_layers: Count | None = 2
     source_layers: Literal["first", "every_other"] | tuple[int, ...] = "first"
@@ -99,6 +105,9 @@ class StudentConfig:
     embed_dim: Count | None = None
     num_heads: Count | None = None
     ffn_dim: Count | None = None
+    squeeze: Count | None = None
+    squeeze_by: Literal["pool", "conv"] = "pool"
+    expand_by: Literal["linear", "repeat"] = "linear"
     attention_reuse: tuple[int, ...] | None = None
     first_state: Literal["auto", "projected", "layer_input"] = "auto"
     feature_grad_mult: NotNegative = 0.1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,6 +12,8 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import StudentConfig
 from robustdistiller.pretrain.student.shapes import shape_of, student_shape, training_options
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, resolve
+
+logger = logging.getLogger(__name__)
 
 
 def make_student(
@@ -28,7 +32,8 @@ def make_student(
     - `random`: nothing.
 
     Of another conv extractor than the teacher's only the first layers are copied, as far as they are the same, and not
-    what comes next to it (norm and projection). Of another width (thin and deep students) nothing behind the extractor
+    what comes next to it (norm and projection); of a log-mel front end nothing is. What joins frames (`squeeze`) starts
+    at random. Of another width (thin and deep students) nothing behind the extractor
     is. Another number of heads, or another feed-forward width, leaves attention, or the feed-forward part, at random.
 
     Args:
@@ -61,10 +66,28 @@ def make_student(
     student = SpeechEncoder(shape)
     if options.init != "random":
         weights, places = teacher.state_dict(), student.state_dict()
+        origins = copied_weights(teacher, student, sources, options.init == "truncated")
         with torch.no_grad():
-            for name, origin in copied_weights(teacher, student, sources, options.init == "truncated").items():
+            for name, origin in origins.items():
                 places[name].copy_(weights[origin])
+        _say_origins(student, origins)
     return student
+
+
+def _say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
+    """For each part of the student, how many of its weights are the teacher's; each by its name at level DEBUG."""
+    total, copied = Counter(), Counter()
+    for name, weight in student.state_dict().items():
+        words = name.split(".")
+        part = ".".join(words[: 3 if "layers" in words else 2 if words[0] == "transformer" else 1])
+        total[part] += weight.numel()
+        copied[part] += weight.numel() if name in origins else 0
+        logger.debug("%s starts %s", name, f"as the teacher's {origins[name]}" if name in origins else "at random")
+    for part, count in total.items():
+        share = (
+            "at random" if not copied[part] else "as the teacher" if copied[part] == count else "partly as the teacher"
+        )
+        logger.info("%s starts %s: %d of %d weights are copied", part, share, copied[part], count)
 
 
 def load_student(options: StudentConfig, prediction_layers: Sequence[int], prediction_dim: int) -> SpeechEncoder:
@@ -150,7 +173,8 @@ def copied_weights(teacher: SpeechEncoder, student: SpeechEncoder, sources: Sequ
     'transformer.layers.2.up.weight'
     """
     there, here, weights = teacher.config, student.config, teacher.state_dict()
-    same = [one == other for one, other in zip(here.conv_layers, there.conv_layers)]
+    same_kind = here.front_end == there.front_end
+    same = [same_kind and one == other for one, other in zip(here.conv_layers, there.conv_layers)]
     first_other = min((index for index, equal in enumerate(same) if not equal), default=len(same))
     pairs = {}
     for name, value in student.state_dict().items():
@@ -159,9 +183,9 @@ def copied_weights(teacher: SpeechEncoder, student: SpeechEncoder, sources: Sequ
         if name.startswith("extractor.layers."):
             fits = int(name.split(".")[2]) < first_other
         elif part in ("extractor", "feature_norm"):
-            fits = here.conv_layers == there.conv_layers
+            fits = same_kind and here.conv_layers == there.conv_layers
         elif part == "projection":
-            fits = here.conv_layers == there.conv_layers and here.embed_dim == there.embed_dim
+            fits = same_kind and here.conv_layers == there.conv_layers and here.embed_dim == there.embed_dim
         else:
             fits = part == "transformer" and here.embed_dim == there.embed_dim
             fits = fits and (with_norm or not name.startswith("transformer.norm."))

@@ -13,11 +13,12 @@ ConvLayers = tuple[tuple[int, int, int], ...]
 
 
 def extractor(name: str, width: int) -> ConvLayers:
-    """Conv extractors that are cheaper than wav2vec 2.0's, with the same frames: 400 samples every 320.
+    """Convolutions of front ends that are cheaper than wav2vec 2.0's, with the same frames: 400 samples every 320.
 
     Args:
         name: `squeezed`, of ARMHuBERT (arXiv 2305.11685) and STaRHuBERT (arXiv 2312.09040), where the last layers are
-            as wide as the transformer, so that no projection is needed; `sew`, of SEW (arXiv 2109.06870).
+            as wide as the transformer, so that no projection is needed; `sew`, of SEW (arXiv 2109.06870); `log_mel`,
+            on log-mel spectra, as wide as the transformer.
         width: of the student's transformer.
 
     >>> EncoderConfig(conv_layers=extractor("squeezed", 768)).receptive_field
@@ -25,6 +26,8 @@ def extractor(name: str, width: int) -> ConvLayers:
     >>> EncoderConfig(conv_layers=extractor("sew", 768)).downsample_rate
     320
     """
+    if name == "log_mel":
+        return ((width, 3, 1), (width, 3, 2))
     if name == "squeezed":
         return ((128, 10, 5), (256, 1, 1), *((256, 3, 2),) * 4, (width, 1, 1), *((width, 2, 2),) * 2)
     mixed = ((128, 3, 2), (128, 1, 1)) * 2 + ((256, 3, 2), (256, 1, 1)) * 2 + ((512, 2, 2), (512, 1, 1)) * 2
@@ -82,6 +85,9 @@ def student_shape(
         "num_heads": options.num_heads or chosen(teacher.num_heads),
         "ffn_dim": options.ffn_dim or chosen(teacher.ffn_dim),
         "position_bias_heads": chosen(teacher.position_bias_heads),
+        "squeeze": options.squeeze or teacher.squeeze,
+        "squeeze_by": options.squeeze_by if options.squeeze else teacher.squeeze_by,
+        "expand_by": options.expand_by if options.squeeze else teacher.expand_by,
         "attention_reuse": _attention_reuse(options.attention_reuse, teacher, sources),
         "feature_norm": options.feature_norm,
         "prediction_layers": tuple(prediction_layers),
@@ -93,6 +99,9 @@ def student_shape(
     if options.conv_layers is not None:
         given = options.conv_layers
         changes["conv_layers"] = extractor(given, width) if isinstance(given, str) else given
+        changes["front_end"] = "log_mel" if given == "log_mel" else "conv"
+        if given == "log_mel":
+            changes["normalize_waveform"] = False  # the norms behind the convolutions take the level out
     if options.conv_layers is not None or options.embed_dim is not None:
         changes["projection"] = None
     if options.num_heads is not None or options.embed_dim is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -98,7 +99,8 @@ def read_measured(folders: Sequence[str | Path]) -> pd.DataFrame:
 def _read(folder: Path) -> pd.DataFrame:
     path = folder / "validation.csv"
     try:
-        table = pd.read_csv(path, encoding="utf-8")
+        # Not by pandas, which makes an error of its own of a Ctrl-C while it reads.
+        table = pd.read_csv(io.StringIO(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be read ({error.strerror}), expected the folder of a run with validation.every_steps=N"

@@ -9,7 +9,14 @@ import torch
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig, StudentConfig
 from robustdistiller.pretrain.data.roots import load_teacher
-from robustdistiller.pretrain.student.build import adopt_student, freeze, load_student, make_student
+from robustdistiller.pretrain.student.build import (
+    adopt_student,
+    copied_weights,
+    freeze,
+    load_student,
+    make_student,
+)
+from robustdistiller.pretrain.student.shapes import student_shape
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.targets import as_groups
 from robustdistiller.pretrain.training.step import Distiller
@@ -42,6 +49,14 @@ def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
         if options.checkpoint:
             return load_student(options, heads, teacher.width)
         return make_student(teacher, options, heads)
+
+
+def weights_from_teacher(options: StudentConfig, teacher: Teacher, student: SpeechEncoder) -> dict[str, str]:
+    """Which weight of the teacher each weight of an untrained student is; those that are not named were random."""
+    if options.checkpoint or options.init == "random":
+        return {}
+    sources = student_shape(teacher.config, options, student.config.prediction_layers)[1]
+    return copied_weights(teacher, student, sources, options.init == "truncated")
 
 
 def with_training_options(student: SpeechEncoder, options: StudentConfig) -> SpeechEncoder:

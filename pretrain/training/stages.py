@@ -30,6 +30,7 @@ from robustdistiller.pretrain.training.build import (
     build_student,
     count_parameters,
     student_digest,
+    weights_from_teacher,
     with_training_options,
 )
 from robustdistiller.pretrain.training.checkpoint import (
@@ -290,6 +291,7 @@ class _Run:
             "last_losses": lines[-1] if lines else {},
             **({"best": {**best, "value": abs(progress["best"][0])}} if best else {}),
             "parameters": count_parameters(distiller),
+            "weights_from_teacher": self.origins,
             "versions": versions(),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -340,6 +342,7 @@ class _Run:
         config = self.stages[0].config
         torch.manual_seed(config.seed)
         student = build_student(config, self.teachers[""])
+        self.origins = weights_from_teacher(config.student, self.teachers[""], student)
         if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
             student.extractor.requires_grad_(False)
         return student

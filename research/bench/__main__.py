@@ -23,6 +23,7 @@ BENCHES: dict[str, str] = {
     "training": "the training step of distillation against the released way of it",
     "target_cache": "distillation with the teacher's targets kept on disk or asked for in every step",
     "inference": "features of one utterance on one core: teacher, student, s3prl's modules, onnxruntime, int8",
+    "edge": "students that are really small, float32 and int8, against s3prl's WavLM Base+ and DistilHuBERT",
     "kernels": "what each CPU kernel of upstream/fast gains end to end",
     "streaming": "a student that hears chunks as they arrive: work, and latency",
     "scaling": "training steps by batch, length and depth; evaluation by number of conditions",

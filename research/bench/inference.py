@@ -17,7 +17,7 @@ from torch import Tensor
 
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from research.recipe_study.student import native_bfloat16
+from robustdistiller.cli.quickstart_plan import native_bfloat16
 from robustdistiller.common.process import call_apart
 from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
 from robustdistiller.mini.calibration import calibration_speech
@@ -41,7 +41,7 @@ WAVLM = {"relative_position": True, "gated_relative_position": True, "reference_
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """One way to compute features: an entry of s3prl's hub, and its file."""
 
     entry: str
@@ -64,7 +64,7 @@ def run(settings: Settings) -> Findings:
     states = {name: upstream(waveform)[-1] for name, upstream in upstreams.items()}
     calls = {name: lambda upstream=upstream: upstream(waveform) for name, upstream in upstreams.items()}
     seconds = alternate(calls, settings.rounds, device=settings.device, clock=work_clock(settings.device))
-    memory = {name: _peak_bytes(way, duration_s) for name, way in ways.items()}
+    memory = {name: peak_bytes(way, duration_s) for name, way in ways.items()}
     comparisons = []
     for part, ours, peer, target in _pairs(ways):
         notes: dict[str, float | str] = {}
@@ -87,7 +87,7 @@ def run(settings: Settings) -> Findings:
     return Findings(tuple(comparisons), text=tuple(text))
 
 
-def _pairs(ways: dict[str, _Way]) -> list[tuple[str, str, str, float | None]]:
+def _pairs(ways: dict[str, Way]) -> list[tuple[str, str, str, float | None]]:
     """What is compared: title, our way, the other way, target."""
     stock, student = f"{TEACHER}, s3prl", f"{STUDENT}, ours"
     pairs: list[tuple[str, str, str, float | None]] = [
@@ -108,7 +108,7 @@ def _pairs(ways: dict[str, _Way]) -> list[tuple[str, str, str, float | None]]:
     return pairs
 
 
-def _make(settings: Settings) -> dict[str, _Way]:
+def _make(settings: Settings) -> dict[str, Way]:
     """Every file, by the name of the way."""
     small: dict = {}
     if settings.quick:
@@ -119,25 +119,25 @@ def _make(settings: Settings) -> dict[str, _Way]:
         STUDENT: EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12), **small),
     }
     speech = calibration_speech(None, 4 if settings.quick else 16)
-    ways: dict[str, _Way] = {}
+    ways: dict[str, Way] = {}
     for name, shape in shapes.items():
         torch.manual_seed(settings.seed)
         checkpoint = settings.work / f"{name}.ckpt"
         save_checkpoint(checkpoint, SpeechEncoder(shape), {})
         stock = export_checkpoint(checkpoint, settings.work / f"{name}-s3prl.pt", "s3prl", overwrite=True)
-        ways[f"{name}, ours"] = _Way("robustdistiller_local", checkpoint)
-        ways[f"{name}, s3prl"] = _Way(stock.model.split()[-1], stock.path)
+        ways[f"{name}, ours"] = Way("robustdistiller_local", checkpoint)
+        ways[f"{name}, s3prl"] = Way(stock.model.split()[-1], stock.path)
         plain = settings.work / f"{name}.onnx"
         export_model(checkpoint, plain, "onnx", range(shape.num_layers + 1), overwrite=True)
-        ways[f"{name}, ONNX"] = _Way("robustdistiller_onnx", plain)
+        ways[f"{name}, ONNX"] = Way("robustdistiller_onnx", plain)
         for kind, (given, parts) in INT8.items():
             path = settings.work / f"{name}-{kind.replace(' ', '-')}.onnx"
             quantize(plain, path, speech if given else None, parts)
-            ways[f"{name}, {kind}"] = _Way("robustdistiller_onnx", path)
+            ways[f"{name}, {kind}"] = Way("robustdistiller_onnx", path)
     return ways
 
 
-def _open(way: _Way) -> Callable[[Tensor], list[Tensor]]:
+def _open(way: Way) -> Callable[[Tensor], list[Tensor]]:
     """From a waveform to hidden states, without predictions."""
     with contextlib.redirect_stdout(io.StringIO()):
         upstream = open_upstream(way.entry, str(way.path), None).eval()
@@ -158,7 +158,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float(((a - b).square().sum() / b.square().sum()).sqrt())
 
 
-def _peak_bytes(way: _Way, duration_s: float) -> int:
+def peak_bytes(way: Way, duration_s: float) -> int:
     """Of a process that loads the file and encodes one utterance."""
     given = {"name": way.entry, "checkpoint": str(way.path), "options": None, "repeats": 1, "librispeech": None}
     given |= {"durations_s": [duration_s], "device": "cpu", "threads": 1, "superb": False}

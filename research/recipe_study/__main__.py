@@ -1,95 +1,108 @@
-"""The recipe study: students of the mini teacher by every recipe, several seeds each, scored on four real tasks.
+"""The recipe study, one stage after the other.
 
-    python -m research.recipe_study --pool FOLDER --out results/study
+    python -m research.recipe_study screening --pool POOL       # every student once, on development sets
+    python -m research.recipe_study finalists --pool POOL       # then: those the plan names, on the test sets
+    python -m research.recipe_study report --pool POOL          # both pages again, from what is there
 
-Interrupted or killed, the same command goes on; started twice, both share the work. `--report` only writes tables,
-figures and text from the outcomes found in the results folder.
+Between the first two: read OUT/screening.md, name the finalists in the plan, and write down in the list of comparisons
+what is to be compared with what. Stopped or killed, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import sys
 from pathlib import Path
 
-from research.recipe_study.evaluate import Evaluation
-from research.recipe_study.plan import BASELINES, STUDENTS
+from research.recipe_study import report
+from research.recipe_study.comparisons import open_test_sets
+from research.recipe_study.distil import distil_all, runs_of
+from research.recipe_study.plan import STAGES, load_comparisons, load_plan
 from research.recipe_study.pool import prepare
-from research.recipe_study.report import write_report
-from research.recipe_study.run import Study, run_study
-from research.recipe_study.student import native_bfloat16
-from robustdistiller.mini.corpus import teacher_checkpoint
+from research.recipe_study.sweep import write_sweep
+from robustdistiller.common.locks import Busy, locked
+from robustdistiller.common.process import terminate_like_interrupt, usable_cores
+from robustdistiller.eval.sweep.run import sweep
 
-SEEDS = [0, 1, 2]
+HERE = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
     """Command-line options."""
     parser = argparse.ArgumentParser(
         prog="python -m research.recipe_study",
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--pool", type=Path, help="folder with speech.tsv, noise.tsv, word30.tsv and voice20.tsv")
-    parser.add_argument("--out", type=Path, default=Path("results/study"), help="outcomes, tables and figures")
-    parser.add_argument("--work", type=Path, default=Path("exp/study"), help="audio, students and caches")
-    parser.add_argument("--recipes", nargs="*", choices=list(STUDENTS), metavar="NAME", default=list(STUDENTS),
-                        help="students of the plan")  # fmt: skip
-    parser.add_argument("--baselines", nargs="*", choices=list(BASELINES), metavar="NAME", default=list(BASELINES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS,
-                        help="with --report: of these only, into a folder of its own")  # fmt: skip
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps of each student")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
-    parser.add_argument("--teacher", type=Path, default=teacher_checkpoint())
-    parser.add_argument("--fp32", action="store_true", help="features in float32 even where bfloat16 is native")
-    parser.add_argument("--prepare", action="store_true", help="only decode the pool and mix the test audio")
-    parser.add_argument("--report", action="store_true", help="only write the report")
-    parser.add_argument("--complete", action="store_true", help="report on upstreams with every seed only")
-    options = parser.parse_args(argv)
-    if options.pool is None and not options.report:
-        parser.error("--pool is needed: the folder of the speech to distil on")
-    return options
-
-
-def shown(argv: list[str]) -> str:
-    """Arguments for the records: with a word in place of each folder, which mean nothing on another machine.
-
-    >>> shown(["--pool", "/data/study", "--seeds", "0", "1"])
-    '--pool POOL --seeds 0 1'
-    """
-    places = {"--pool": "POOL", "--work": "WORK", "--out": "OUT", "--teacher": "TEACHER"}
-    return shlex.join(places.get(before, word) for before, word in zip(["", *argv], argv))
+    parser.add_argument("stage", choices=[*STAGES, "report"], help="what to do")
+    parser.add_argument("--pool", type=Path, required=True, help="folder of the speech to distil on, see pool.prepare")
+    parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml", help="default: %(default)s")
+    parser.add_argument("--comparisons", type=Path, default=HERE / "comparisons.yaml", help="default: %(default)s")
+    parser.add_argument("--work", type=Path, default=Path("exp/study"), help="audio, students, heads and records")
+    parser.add_argument("--out", type=Path, default=Path("results/study"), help="pages, tables and pictures")
+    parser.add_argument("--jobs", type=int, default=0, help="processes side by side; default: one per core")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the study and writes its report; 1 if something is missing."""
+    """Run a stage and write its page; 1 if something is missing."""
     options = parse_options(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
-    if options.report:
-        write_report(options.out, None if options.seeds == SEEDS else options.seeds, options.complete)
-        return 0
-    data = prepare(options.pool, options.work)
-    evaluation = Evaluation(data, autocast=native_bfloat16() and not options.fp32)
-    evaluation.prepare()
-    if options.prepare:
-        return 0
-    study = Study(
-        evaluation=evaluation,
-        out=options.out,
-        teacher=options.teacher.resolve(),
-        steps=options.steps,
-        seeds=tuple(options.seeds),
-        students=tuple(options.recipes),
-        baselines=tuple(options.baselines),
-        command="python -m research.recipe_study " + shown(sys.argv[1:] if argv is None else argv),
-    )
-    left = run_study(study, options.jobs)
-    write_report(options.out, complete=options.complete)
-    for line in left:
-        logging.getLogger(__name__).error("missing: %s", line)
-    return 1 if left else 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        with locked(options.work / ".lock", wait=False), terminate_like_interrupt():
+            failures = run(options, logger.info)
+    except (Busy, ValueError, FileNotFoundError) as error:
+        logger.error("%s", error)
+        return 2
+    except KeyboardInterrupt:
+        logger.error("stopped; what is finished is kept: the same command goes on")
+        return 130
+    for line in failures:
+        logger.error("%s", line)
+    return 1 if failures else 0
+
+
+def run(options: argparse.Namespace, say) -> list[str]:
+    """Do a stage.
+
+    Returns:
+        One line for each student and number that is missing.
+
+    Raises:
+        SettingsError, FileNotFoundError, SweepError: it cannot run as it is written; before anything is trained.
+    """
+    plan, jobs = load_plan(options.plan), options.jobs or usable_cores()
+    materials = prepare(options.pool, options.work)
+    if options.stage == "report":
+        for stage in STAGES:
+            if (materials.work / stage / "records").is_dir():
+                say(f"{write_page(plan, stage, runs_of(plan, stage, materials), materials.work / stage, options)}")
+        return []
+    runs = runs_of(plan, options.stage, materials)
+    folder = materials.work / options.stage
+    if options.stage == "finalists":
+        if not runs:
+            raise ValueError(f"{options.plan}: finalists is empty; name students and their number of seeds")
+        load_comparisons(options.comparisons, plan)
+    failures = distil_all(runs, jobs, say)
+    done = [run for run in runs if run.finished]
+    config = write_sweep(plan, options.stage, done, materials, jobs)
+    if options.stage == "finalists":
+        open_test_sets(folder, options.comparisons, plan)
+    failures += sweep(config, say=say).failures
+    say(f"{write_page(plan, options.stage, runs, folder, options)}")
+    return failures
+
+
+def write_page(plan, stage: str, runs, folder: Path, options: argparse.Namespace) -> Path:
+    """Write a stage's page."""
+    if stage == "screening":
+        return report.write_screening(plan, runs, folder, options.out)
+    asked = load_comparisons(options.comparisons, plan) if options.comparisons.is_file() else []
+    return report.write_finalists(plan, runs, folder, options.out, asked)
 
 
 if __name__ == "__main__":

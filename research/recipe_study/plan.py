@@ -1,191 +1,171 @@
-"""What is compared with what: the students, the baselines, and the questions.
-
-All students have about the size of the two-layer one and see the same number of batches of the same speech.
-"""
+"""The plan of the study, read strictly from YAML: students, how they are scored, which of them are finalists."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from research.recipe_study.student import Student
+import yaml
+from pydantic import Field
 
-_HEADS = ("targets.layers=[2,3,5]",)
-_LAYERS = ("targets.layers=[0,2,3,5]",)
-_ENHANCEMENT = ("objectives.enhancement.hidden_size=64", "objectives.enhancement.num_layers=1")
+from robustdistiller.acoustics import Condition
+from robustdistiller.common.names import did_you_mean
+from robustdistiller.common.settings import SettingsError, read, read_yaml
+from robustdistiller.eval.results.identity import CLEAN
 
-STUDENTS = {
-    student.name: student
-    for student in (
-        Student("distilhubert", "plain distillation", "distilhubert", _HEADS, tests="the reference: clean speech only"),
-        Student(
-            "robust_plain",
-            "noise and rooms, no enhancement",
-            "robustdistiller",
-            (*_HEADS, *_ENHANCEMENT, "objectives.enhancement.weight=0"),
-            corrupted=True,
-            tests="what corrupted input alone brings",
-        ),
-        Student(
-            "robustdistiller",
-            "RobustDistiller, as released",
-            "robustdistiller",
-            (*_HEADS, *_ENHANCEMENT),
-            corrupted=True,
-            tests="the recipe, with enhancement from the conv features",
-        ),
-        Student(
-            "robustdistiller_paper",
-            "RobustDistiller, as drawn",
-            "robustdistiller_paper",
-            (*_HEADS, *_ENHANCEMENT),
-            corrupted=True,
-            tests="the recipe, with enhancement from the last layer",
-        ),
-        Student(
-            "robust_correlation",
-            "noise and rooms, correlation terms",
-            "robustdistiller",
-            (
-                *(*_HEADS, *_ENHANCEMENT, "objectives.enhancement.weight=0"),
-                # Standardised over all frames: a batch of six is too few utterances for 256 features. The published
-                # weights leave the terms off the diagonal at a thousandth of the loss; here they are about a tenth.
-                "objectives.cross_correlation={weight: 0.05, normalize: batch_and_time, off_diagonal: 0.05}",
-                "objectives.self_correlation={weight: 10, normalize: batch_and_time, variant: new}",
-            ),
-            corrupted=True,
-            tests="what correlation terms add to corrupted input",
-        ),
-        Student(
-            "robust_groups",
-            "noise and rooms, layer groups",
-            "robustdistiller",
-            ("targets.layers=auto", *_ENHANCEMENT, "objectives.enhancement.weight=0"),
-            corrupted=True,
-            tests="what means of similar layers as targets add to corrupted input",
-        ),
-        Student(
-            "robust_invariance",
-            "noise and rooms, two views",
-            "robustdistiller",
-            (*_HEADS, *_ENHANCEMENT, "objectives.enhancement.weight=0", "objectives.invariance.weight=0.5"),
-            corrupted=True,
-            tests="what agreement of two corruptions of an utterance adds to corrupted input",
-        ),
-        Student(
-            "correlation",
-            "correlation, setup 2",
-            "correlation",
-            _HEADS,
-            corrupted=True,
-            tests="cross- and self-correlation, teacher and student under corruptions of their own",
-        ),
-        Student("skill_heads", "layer groups", "skill_heads", tests="means of similar layers as targets"),
-        Student("dphubert", "pruned, clean", "dphubert", _LAYERS, pruned=True, tests="pruning, clean speech only"),
-        Student("skill", "pruned, layer groups", "skill", pruned=True, tests="SKILL: pruning towards groups"),
-        Student(
-            "robustdistiller_dpwavlm",
-            "pruned, noise and rooms",
-            "robustdistiller_dpwavlm",
-            (*_LAYERS, *_ENHANCEMENT),
-            corrupted=True,
-            pruned=True,
-            tests="pruning with the robust recipe",
-        ),
-        Student(
-            "robust_skill",
-            "pruned, noise and rooms, layer groups",
-            "ours",
-            (
-                *_ENHANCEMENT,
-                *("objectives.enhancement.weight=0", "objectives.cross_correlation=0", "objectives.self_correlation=0"),
-            ),
-            corrupted=True,
-            pruned=True,
-            tests="pruning under corruption towards groups, without further terms",
-        ),
-        Student(
-            "ours",
-            "ours",
-            "ours",
-            _ENHANCEMENT,
-            corrupted=True,
-            pruned=True,
-            tests="what this project recommends: pruning, corrupted input, groups, correlation terms, enhancement",
-        ),
-        Student(
-            "ours_views",
-            "ours, two views",
-            "ours",
-            (*_ENHANCEMENT, "objectives.invariance={weight: 0.1, features: last_hidden}"),
-            corrupted=True,
-            pruned=True,
-            tests="what agreement of two corruptions of an utterance adds to our recipe",
-        ),
-    )
-}
-
-REFERENCE = "distilhubert"
-BASELINES = {
-    "teacher": "teacher",
-    "random": "untrained student",
-    "fbank": "log-mel spectrum with deltas",
-}
+Count = Annotated[int, Field(ge=1)]
+STAGES = ("screening", "finalists")
+TEACHER = "teacher"
 
 
-@dataclass(frozen=True)
-class Question:
+@dataclass
+class Student:
+    """A student of the study.
+
+    Attributes:
+        recipe: of `robustdistiller distill`.
+        about: what it is there for.
+        settings: over those of all students, `dotted.key=value` each.
+    """
+
+    short_form: ClassVar[str] = "recipe"
+
+    recipe: str
+    about: str = ""
+    settings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Heads:
+    """How the heads of all tasks are trained.
+
+    Attributes:
+        steps: of each head; the learning rate falls to zero in a line.
+        learning_rates: the best on the development set, clean, is taken.
+    """
+
+    steps: Count = 600
+    learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+
+
+@dataclass
+class Plan:
+    """A study.
+
+    Attributes:
+        students: by name.
+        steps: optimizer steps of each, of both stages where a recipe has two.
+        settings: of all students, over their recipes.
+        pruned_settings: of those whose recipe prunes, besides.
+        teacher: its checkpoint; empty is the shipped mini teacher.
+        baselines: s3prl's or this project's upstreams, by name, that are scored beside the students and the teacher.
+        tasks: names of the pool's tasks and of the shipped ones.
+        conditions: of the scored audio.
+        heads: of all tasks.
+        measure_every_steps: steps between two measurements of feature distance and linear probe.
+        finalists: student to its number of seeds. They are 1, 2, ...; screening has seed 0.
+    """
+
+    students: dict[str, Student]
+    steps: Count
+    tasks: list[str]
+    conditions: list[str]
+    settings: list[str] = field(default_factory=list)
+    pruned_settings: list[str] = field(default_factory=list)
+    teacher: str = ""
+    baselines: list[str] = field(default_factory=list)
+    heads: Heads = field(default_factory=Heads)
+    measure_every_steps: Count = 500
+    finalists: dict[str, Count] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.finalists:
+            self.check(name, self.students, "finalists")
+        for text in self.conditions:
+            Condition.parse(text)
+        if {TEACHER, *self.baselines} & set(self.students):
+            raise ValueError(f"no student may be called {TEACHER} or as a baseline")
+
+    def check(self, name: str, known: object, where: str) -> None:
+        """Raise ValueError for a name that is not known."""
+        if name not in known:
+            raise ValueError(f"{where}: there is no {name!r}{did_you_mean(name, known)}")
+
+    def seeds(self, stage: str) -> dict[str, list[int]]:
+        """The seeds of each student in a stage."""
+        if stage == "screening":
+            return {name: [0] for name in self.students}
+        return {name: list(range(1, count + 1)) for name, count in self.finalists.items()}
+
+
+@dataclass
+class Comparison:
     """A question that the difference between two upstreams answers.
 
     Attributes:
-        text: the question.
-        treatment: the upstream it is about.
-        reference: what it is compared with.
-
-    >>> QUESTIONS[0].reference
-    'distilhubert'
+        question: that it answers.
+        treatment: the upstream that it is about: a student, ``teacher`` or a baseline.
+        reference: the one that it is compared with.
+        over: conditions whose mean is compared: ``clean``, ``corrupted`` for all others, or a list of them.
+        tasks: whose mean is compared; all where none is given.
     """
 
-    text: str
+    question: str
     treatment: str
     reference: str
+    over: Literal["clean", "corrupted"] | list[str] = "corrupted"
+    tasks: list[str] = field(default_factory=list)
+
+    def conditions(self, plan: Plan) -> list[str]:
+        """The conditions in their one-line form."""
+        every = [str(Condition.parse(text)) for text in plan.conditions]
+        if isinstance(self.over, str):
+            return [one for one in every if (one == CLEAN) == (self.over == CLEAN)]
+        return [str(Condition.parse(text)) for text in self.over]
+
+    def check(self, plan: Plan) -> None:
+        """Raise ValueError where the finalists cannot answer it."""
+        for name in (self.treatment, self.reference):
+            plan.check(name, [*plan.finalists, TEACHER, *plan.baselines], self.question)
+        for task in self.tasks:
+            plan.check(task, plan.tasks, self.question)
+        unknown = set(self.conditions(plan)) - {str(Condition.parse(text)) for text in plan.conditions}
+        if unknown:
+            raise ValueError(f"{self.question}: the plan has no condition {unknown.pop()!r}")
 
 
-QUESTIONS = (
-    Question("Does the robust recipe beat plain distillation?", "robustdistiller", REFERENCE),
-    Question("Does our recipe beat plain distillation?", "ours", REFERENCE),
-    Question("Does our recipe beat the robust one?", "ours", "robustdistiller"),
-    Question("Does our recipe beat pruning without corruption?", "ours", "dphubert"),
-    Question("Does our recipe beat pruning with the robust recipe?", "ours", "robustdistiller_dpwavlm"),
-    Question("Does our student beat its teacher?", "ours", "teacher"),
-    Question("Does pruning with the robust recipe beat the robust one?", "robustdistiller_dpwavlm", "robustdistiller"),
-    Question("Do the further terms add to pruning under corruption?", "ours", "robust_skill"),
-    Question("Does agreement of two views add to our recipe?", "ours_views", "ours"),
-    Question("What does corrupted input alone add?", "robust_plain", REFERENCE),
-    Question("What does enhancement from the conv features add?", "robustdistiller", "robust_plain"),
-    Question("What does enhancement from the last layer add?", "robustdistiller_paper", "robust_plain"),
-    Question("What do correlation terms add to corrupted input?", "robust_correlation", "robust_plain"),
-    Question("What do layer groups add to corrupted input?", "robust_groups", "robust_plain"),
-    Question("What does agreement of two views add to corrupted input?", "robust_invariance", "robust_plain"),
-    Question("Does the correlation recipe beat plain distillation?", "correlation", REFERENCE),
-    Question("What do layer groups add on clean speech?", "skill_heads", REFERENCE),
-    Question("What do layer groups add to pruning?", "skill", "dphubert"),
-    Question("What does pruning add?", "dphubert", REFERENCE),
-    Question("What does pruning add to the robust recipe?", "robustdistiller_dpwavlm", "robustdistiller_paper"),
-)
-
-
-def choose(names: Sequence[str] | None) -> list[Student]:
-    """Students by name, all of them by default.
+def load_plan(path: Path) -> Plan:
+    """Read a plan.
 
     Raises:
-        ValueError: a name is unknown.
-
-    >>> choose(["plain"])
-    Traceback (most recent call last):
-    ValueError: unknown student 'plain'; known: distilhubert, robust_plain, robustdistiller, ...
+        SettingsError: it cannot be read, or says what makes no sense; with the file's name.
     """
-    for name in names or ():
-        if name not in STUDENTS:
-            raise ValueError(f"unknown student {name!r}; known: {', '.join(STUDENTS)}")
-    return [student for name, student in STUDENTS.items() if not names or name in names]
+    return _named(path, lambda text: read_yaml(Plan, text))
+
+
+def load_comparisons(path: Path, plan: Plan) -> list[Comparison]:
+    """Read what is to be compared with what.
+
+    Raises:
+        SettingsError: the file is not there, empty, or asks what the finalists of the plan cannot answer.
+    """
+
+    def parse(text: str) -> list[Comparison]:
+        found = [read(Comparison, one) for one in yaml.safe_load(text) or []]
+        for one in found:
+            one.check(plan)
+        if not found:
+            raise ValueError("no comparisons; expected a list of question, treatment, reference and over")
+        return found
+
+    return _named(path, parse)
+
+
+def _named(path: Path, parse):
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file")
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: {error}") from error

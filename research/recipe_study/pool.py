@@ -1,16 +1,13 @@
-"""The study's audio, decoded once: distillation speech and noise as long WAV files with tables of pieces.
-
-A run of distillation reads a few hundred pieces per minute at random; out of Ogg-Opus each would cost the decoding of
-everything before it.
-"""
+"""The study's audio: speech, noise and rooms to train on, others to choose by, others to test with; tasks as tables."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,159 +17,166 @@ import soundfile
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import locked
-from robustdistiller.mini import pack
-from robustdistiller.mini.corpus import MiniCorpus, build
+from robustdistiller.mini import MiniCorpus, build
+from robustdistiller.mini.pack import SAMPLE_RATE_HZ, Row, rank_of, read_rows, read_table
+from robustdistiller.mini.tasks import Clip, middle, write_tasks
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT_RANKS = (0, 1)  # test, dev
+LAYOUT_VERSION = 1  # raise when `prepare` writes anything else than before
+SPLIT_OF_RANK = {0: "test", 1: "dev"}
 MIN_TRAIN_SAMPLES = 4_000  # a quarter of a second
 MIN_BABBLE_SAMPLES = 16_000
+#: Voices that no student is trained on; babble is mixed from those of their utterances that no teacher heard either.
 BABBLE_VOICES = ("tuxpaint_bg", "tuxpaint_el", "tuxpaint_be", "tuxpaint_ca", "tuxpaint_da")
-"""Voices that no student is trained on; babble is mixed from those of their utterances that no teacher heard either."""
+#: Table of the pool to the name of its task.
+TABLES = {"word30.tsv": "words", "voice20.tsv": "pool_voices"}
+PROBE_TASK = "words"
 
 
 @dataclass(frozen=True)
-class StudyData:
+class Materials:
     """Where the prepared audio lies.
 
     Attributes:
         work: folder that holds everything made from the pool.
-        pool: the pool itself, see `prepare`.
-
-    >>> StudyData(Path("work"), Path("pool")).speech.as_posix()
-    'work/data/speech.tsv'
     """
 
     work: Path
-    pool: Path
-
-    @property
-    def root(self) -> Path:
-        """Folder of the decoded audio."""
-        return self.work / "data"
-
-    @property
-    def speech(self) -> Path:
-        """Manifest of the pool's speech to distil on."""
-        return self.root / "speech.tsv"
-
-    @property
-    def babble(self) -> Path:
-        """Manifest of the speech that test babble is mixed from."""
-        return self.root / "babble.tsv"
-
-    @property
-    def noise_train(self) -> Path:
-        """Manifest of the pool's training noise."""
-        return self.root / "noise-train.tsv"
-
-    @property
-    def noise_test(self) -> Path:
-        """Manifest of the pool's test noise, from other sources than the training noise."""
-        return self.root / "noise-test.tsv"
 
     @property
     def corpus(self) -> MiniCorpus:
-        """The shipped corpus, built in the work folder."""
+        """The shipped corpus."""
         return MiniCorpus(self.work / "corpus")
 
+    @property
+    def speech(self) -> list[Path]:
+        """To distil on."""
+        return [self.work / "data" / "speech.tsv", self.corpus.pool]
 
-def read_table(path: Path) -> list[pack.Row]:
-    """Rows of a tab-separated table without quoting.
+    def noise(self, split: str) -> list[Path]:
+        """Noise of a split: of other recordings in dev, and of other packages in test, than in train."""
+        shipped = {"train": [self.corpus.noise_train], "test": [self.corpus.noise_test]}
+        return [self.work / "data" / f"noise-{split}.tsv", *shipped.get(split, [])]
 
-    Raises:
-        FileNotFoundError: there is no such table.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a pool with speech.tsv, noise.tsv, word30.tsv and "
-                                "voice20.tsv (give its folder with --pool)")  # fmt: skip
-    return pack.read_table(path)
+    def rir(self, split: str) -> list[Path]:
+        """Rooms of a split."""
+        return [self.corpus.rir_test if split == "test" else self.work / "data" / "rir" / split]
+
+    def babble(self, split: str) -> list[Path]:
+        """Speech that babble is mixed from; in train, that of the distillation."""
+        return [self.work / "data" / f"babble-{split}.tsv"] if split != "train" else self.speech
+
+    @property
+    def tasks(self) -> dict[str, Path]:
+        """Tables of the pool's tasks and of the shipped ones."""
+        return {**{path.stem: path for path in (self.work / "data" / "tasks").glob("*.csv")}, **self.corpus.tasks}
+
+    @property
+    def probe(self) -> Path:
+        """Table of the linear probe: a task's training set, and its development set to test on."""
+        return self.work / "data" / "probe.csv"
 
 
-def prepare(pool: Path | str, work: Path | str) -> StudyData:
-    """Decodes what the study needs from a pool into `work`, or returns at once when that was done.
+def prepare(pool: Path, work: Path) -> Materials:
+    """Make what the study needs, or return at once where that was done from the same tables.
+
+    Speech and noise become long WAV files: out of Ogg-Opus, each of the many short pieces that distillation reads would
+    cost the decoding of everything before it.
 
     Args:
-        pool: folder with `speech.tsv` and `noise.tsv` (columns file, offset_samples, num_samples, utterance_id or
-            name, voice, kind, split) and the recordings they name in `speech/` and `noise/`, 16 kHz mono.
+        pool: folder with `speech.tsv`, `noise.tsv` (columns file, offset_samples, num_samples, utterance_id or name,
+            voice, kind, split), tables of tasks (with label) and the recordings they name in `speech/` and `noise/`, 16
+            kHz mono.
         work: folder for everything made from it.
 
     Raises:
         FileNotFoundError: a table or a recording is missing.
         ValueError: a recording is not 16 kHz mono.
     """
-    data = StudyData(Path(work).resolve(), Path(pool).resolve())
-    data.root.mkdir(parents=True, exist_ok=True)
-    speech, noise = read_table(data.pool / "speech.tsv"), read_table(data.pool / "noise.tsv")
-    trained = [row for row in speech if pack.rank_of(row["utterance_id"]) not in HELD_OUT_RANKS]
-    parts: dict[Path, tuple[str, list[pack.Row]]] = {
-        data.speech: (
-            "speech",
-            [
-                row
-                for row in trained
-                if row["voice"] not in BABBLE_VOICES and int(row["num_samples"]) >= MIN_TRAIN_SAMPLES
-            ],
-        ),
-        data.babble: (
-            "speech",
-            [
-                row
-                for row in speech
-                if row["voice"] in BABBLE_VOICES
-                and pack.rank_of(row["utterance_id"]) in HELD_OUT_RANKS
-                and int(row["num_samples"]) >= MIN_BABBLE_SAMPLES
-            ],
-        ),
-        data.noise_train: ("noise", [row for row in noise if row["split"] == "train" and row["kind"] == "noise"]),
-        data.noise_test: ("noise", [row for row in noise if row["split"] == "test" and row["kind"] == "noise"]),
-    }
-    with locked(data.root / "prepare.lock"):
-        for manifest, (folder, rows) in parts.items():
-            if rows:
-                _once(manifest, rows, lambda manifest=manifest, folder=folder, rows=rows: _decode(
-                    data.pool / folder, rows, manifest
-                ))  # fmt: skip
-        build(data.corpus.root)
-    return data
+    names = ("speech.tsv", "noise.tsv", *TABLES)
+    for name in names:
+        if not (pool / name).is_file():
+            raise FileNotFoundError(f"{pool / name} does not exist; expected a pool with {', '.join(names)}")
+    materials = Materials(work.resolve())
+    digest = hashlib.sha256(b"".join((pool / name).read_bytes() for name in names)).hexdigest()
+    stamp = {"layout_version": LAYOUT_VERSION, "tables": digest}
+    data = materials.work / "data"
+    with locked(materials.work / "prepare.lock"):
+        build(materials.corpus.root)
+        written = data / "made_from.json"
+        if not written.is_file() or json.loads(written.read_text(encoding="utf-8")) != stamp:
+            partial = data.with_name("data.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            _write(pool, partial, materials.corpus)
+            write_text(partial / written.name, json.dumps(stamp))
+            shutil.rmtree(data, ignore_errors=True)
+            partial.replace(data)
+    return materials
 
 
-def _decode(folder: Path, rows: list[pack.Row], manifest: Path) -> None:
-    """Writes the rows' samples as one WAV file per recording and the table that names their places."""
+def _write(pool: Path, folder: Path, corpus: MiniCorpus) -> None:
+    speech, noise = read_table(pool / "speech.tsv"), read_table(pool / "noise.tsv")
+    for name, rows in speech_parts(speech).items():
+        _decode(pool / "speech", rows, folder / f"{name}.tsv")
+    for split in ("train", "dev", "test"):
+        rows = [row for row in noise if row["kind"] == "noise" and held_out(row["split"], row["name"]) == split]
+        _decode(pool / "noise", rows, folder / f"noise-{split}.tsv")
+    for path in sorted(corpus.rir_train.glob("*.flac")):
+        target = folder / "rir" / held_out("train", path.name) / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for table, task in TABLES.items():
+        counts = write_tasks(folder / "tasks", task, _clips(pool, table, task))
+        logger.info("%s: %s", task, counts[task])
+    with (folder / "tasks" / f"{PROBE_TASK}.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] != "test"]
+    with (folder / "probe.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["path", "label", "split"])
+        split_of = {"train": "train", "dev": "test"}
+        writer.writerows([f"tasks/{row['path']}", row["label"], split_of[row["split"]]] for row in rows)
+
+
+def held_out(split: str, name: str) -> str:
+    """The split of a noise or room: a tenth of what is there to train on is kept to choose by."""
+    return "dev" if split == "train" and rank_of(name) == 1 else split
+
+
+def speech_parts(rows: list[Row]) -> dict[str, list[Row]]:
+    """The pool's speech divided: to distil on, and for babble to choose by and to test with."""
+    parts: dict[str, list[Row]] = {"speech": [], "babble-dev": [], "babble-test": []}
+    for row in rows:
+        split, samples = SPLIT_OF_RANK.get(rank_of(row["utterance_id"]), "train"), int(row["num_samples"])
+        if row["voice"] in BABBLE_VOICES and split != "train" and samples >= MIN_BABBLE_SAMPLES:
+            parts[f"babble-{split}"].append(row)
+        elif row["voice"] not in BABBLE_VOICES and split == "train" and samples >= MIN_TRAIN_SAMPLES:
+            parts["speech"].append(row)
+    return parts
+
+
+def _clips(pool: Path, table: str, task: str) -> Iterator[Clip]:
+    for row, samples in read_rows(pool / "speech", read_table(pool / table)):
+        samples = middle(samples) if row["label"] == row["voice"] else samples
+        name = f"{row['utterance_id']}-{row['offset_samples']}"
+        yield Clip(name, row["voice"], row["split"], {task: row["label"]}, samples)
+
+
+def _decode(folder: Path, rows: list[Row], manifest: Path) -> None:
+    """Write the rows' samples as one WAV file per recording, and the table that names their places."""
     target = manifest.with_suffix("")
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    listed, names = [], set()
-    for file, group in groupby(pack.read_rows(folder, rows), key=lambda pair: pair[0]["file"]):
-        wav = f"{Path(file).stem}.wav"
-        offset = 0
-        with soundfile.SoundFile(partial / wav, "w", pack.SAMPLE_RATE_HZ, 1, "PCM_16") as stream:
+    target.mkdir()
+    lines = ["file\toffset_samples\tnum_samples\tname"]
+    for file, group in groupby(read_rows(folder, rows), key=lambda pair: pair[0]["file"]):
+        wav, offset = f"{target.name}/{Path(file).stem}.wav", 0
+        with soundfile.SoundFile(manifest.parent / wav, "w", SAMPLE_RATE_HZ, 1, "PCM_16") as stream:
             for row, samples in group:
                 if not np.any(samples):
                     continue
-                name = f"{Path(file).stem}/{row.get('name') or row['utterance_id']}"
-                if name in names:
-                    name = f"{name}@{row['offset_samples']}"
-                names.add(name)
                 stream.write(samples)
-                listed.append((wav, offset, len(samples), name, row.get("voice", ""), row.get("source", "")))
+                name = f"{Path(file).stem}/{row.get('name') or row['utterance_id']}@{row['offset_samples']}"
+                lines.append(f"{wav}\t{offset}\t{len(samples)}\t{name}")
                 offset += len(samples)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
-    header = "file\toffset_samples\tnum_samples\tname\tvoice\tsource"
-    lines = [header, *("\t".join(map(str, line)) for line in listed)]
     write_text(manifest, "\n".join(lines) + "\n")
-    logger.info("%s: %d pieces, %.2f h", manifest, len(listed), sum(line[2] for line in listed) / 3600 / 16_000)
-
-
-def _once(product: Path, inputs: object, make: Callable[[], None]) -> None:
-    """Calls `make` unless the product was made from the same inputs; the note of the inputs is written last."""
-    note = product.with_suffix(".json")
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    if product.exists() and note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("inputs") == digest:
-        return
-    note.unlink(missing_ok=True)
-    make()
-    write_text(note, json.dumps({"inputs": digest}))
+    logger.info("%s: %d pieces", manifest.name, len(lines) - 1)

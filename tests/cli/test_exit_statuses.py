@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from robustdistiller.cli.command import command
@@ -126,6 +129,25 @@ def test_statuses(error, status, sentence, capsys) -> None:
     assert capsys.readouterr().err == sentence
 
 
+@pytest.mark.parametrize("name", ["prepare", "sweep", "evaluate", "extract", "quickstart"])
+def test_an_interrupted_command_says_what_is_kept_and_how_to_go_on(name, capsys, monkeypatch) -> None:
+    def interrupted(program, call, keeps=""):
+        def stop() -> None:
+            raise KeyboardInterrupt
+
+        return run_command(program, stop, keeps)
+
+    monkeypatch.setattr("robustdistiller.cli.command.run_command", interrupted)
+    load(name)
+    function = getattr(import_module(f"robustdistiller.cli.{name}"), name)
+    with pytest.raises(typer.Exit) as stop:
+        function(verbose=False)
+    said = capsys.readouterr().err
+    assert stop.value.exit_code == 130 and re.fullmatch(
+        rf"robustdistiller {name}: stopped; what .* is kept: the same command goes on from here\n", said
+    )
+
+
 def test_faults_of_this_package_raise() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command("x", lambda: 1 // 0)
@@ -173,4 +195,4 @@ def test_control_c_is_status_130(place) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     os.close(pipe)
-    assert process.returncode == 130 and said == "robustdistiller agreement: interrupted\n"
+    assert (process.returncode, said) == (130, "robustdistiller agreement: interrupted\n")

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 import soundfile
 
+from robustdistiller.eval.tasks.csv_task import read_items
 from robustdistiller.mini import build, data_dir
 from robustdistiller.mini import corpus as corpus_module
 from robustdistiller.mini.corpus import STAMP, file_stem
@@ -48,11 +49,11 @@ def test_no_dev_or_test_audio_is_in_the_pool(corpus):
             held_out += [corpus.syllables / row["path"] for row in csv.DictReader(stream)]
     for split in ("dev-clean", "test-clean"):
         held_out += (corpus.prompts / split).rglob("*.flac")
-    lines = [line.split() for line in corpus.voices_meta.read_text(encoding="utf-8").splitlines()]
-    held_out += [next(corpus.voices.glob(f"*/wav/{path}")) for split, path in lines if split in "23"]
-    assert len(held_out) == 120 + 346 + 56 + 110 + 330 + 781
+    items, _ = read_items(corpus.tasks["initials"])
+    held_out += [item.path for item in items if item.split != "train"]
+    assert len(held_out) == 2 * (120 + 346) + 56 + 110
     assert not [path for path in held_out if audio_digest(path) in pool]
-    in_train = [corpus.voices / "dev" / "wav" / path for split, path in lines if split == "1"]
+    in_train = [item.path for item in items if item.split == "train"]
     assert all(audio_digest(path) in pool for path in in_train[:50]), "the comparison finds what is there"
 
 
@@ -60,7 +61,9 @@ def test_counts(corpus):
     counts = corpus.counts()
     assert counts["syllables"] == {"train": 678, "dev": 120, "test": 346}
     assert counts["prompts"] == {"train": 368, "dev": 56, "test": 110}
-    assert counts["voices"] == {"train": 2119, "dev": 330, "test": 781}
+    for slot in ("initials", "finals", "tones"):
+        assert counts[slot] == counts["syllables"]
+    assert counts["voices"] == {"train": 531, "dev": 334, "test": 796}
     assert counts["noise"] == {"train noise": 35, "train music": 94, "test noise": 96, "test music": 5}
     assert counts["rir"] == {"train": 66, "test": 20}
 

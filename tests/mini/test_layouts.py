@@ -80,21 +80,8 @@ def test_asr_dataset_reads_the_prompts(s3prl, corpus):
         assert names[0] in dataset.Y
 
 
-def test_voxceleb_dataset_reads_the_voices(s3prl, corpus, tmp_path, monkeypatch):
-    from s3prl.downstream.voxceleb1 import dataset as module
-
-    monkeypatch.setattr(module, "CACHE_PATH", str(tmp_path))
-    for split, items in (("train", 2119), ("dev", 330), ("test", 781)):
-        dataset = module.SpeakerClassifiDataset(split, corpus.voices, corpus.voices_meta, 8 * 16000)
-        assert len(dataset) == items
-        assert set(dataset.label) == {0, 1, 2, 3}
-        waveform, _, name = dataset[items // 2]
-        assert 0 < len(waveform) <= 8 * 16000
-        assert name.startswith("id1000")
-
-
 def test_overrides_point_at_what_exists(corpus):
-    for downstream in ("fluent_commands", "asr", "voxceleb1"):
+    for downstream in ("fluent_commands", "asr"):
         for key, path in corpus.overrides(downstream).items():
             assert key.startswith("config.downstream_expert.datarc.")
             assert corpus.root in type(corpus.root)(path).parents

@@ -43,6 +43,9 @@ def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: in
         short += ["targets.layers=[projected,2,5]" if config.targets.match == "layers" else "targets.layers=[2,5]"]
     if config.student.embed_dim is not None:
         short += ["student.num_layers=5", "student.embed_dim=16", "student.num_heads=2", "student.ffn_dim=20"]
+    if "warm" in config.stages:
+        short += ["stages.warm.trainer.max_steps=2", "stages.warm.optim.schedule_steps=2"]
+        short += ["stages.warm.objectives.l1.target_weights=[3,0,0]"]
     if config.student.attention_reuse is not None:
         short += ["student.attention_reuse=[2,4]", "objectives.l2.target_weights=[0.1,0.1,1]"]
     if config.targets.units is not None:

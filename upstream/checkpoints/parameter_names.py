@@ -34,6 +34,7 @@ _NAMES = [
         ("position.conv.", "pos_conv.0.", "pos_conv_embed.conv."),
         ("position.batch_norm.", "pos_conv.0.", "pos_conv_embed.batch_norm."),
         ("norm.", "layer_norm.", "layer_norm."),
+        ("squeeze.linear.", None, "upsample.projection."),
         ("position_bias.table.", "layers.0.self_attn.relative_attention_bias.", "layers.0.attention.rel_attn_embed."),
     ]),
     (r"", "", "", [
@@ -75,6 +76,30 @@ def huggingface_name(name: str, config: EncoderConfig | None = None) -> str:
     'encoder.layers.3.feed_forward.intermediate_dense.weight'
     """
     return _rename(name, 1, "Hugging Face's models")
+
+
+def sew_name(name: str, config: EncoderConfig | None = None) -> str:
+    """The name that Hugging Face's SEW gives to our parameter ``name``.
+
+    >>> sew_name("projection.bias"), sew_name("transformer.squeeze.linear.bias")
+    ('feature_projection.bias', 'encoder.upsample.projection.bias')
+    """
+    return re.sub(r"^feature_projection\.(projection\.)?", "feature_projection.", huggingface_name(name)).replace(
+        "feature_projection.layer_norm.", "layer_norm."
+    )
+
+
+def fithubert_name(name: str, config: EncoderConfig) -> str:
+    """The name that FitHuBERT gives to our parameter ``name``: what joins frames is the first of its layers.
+
+    >>> fithubert_name("transformer.layers.3.up.weight", EncoderConfig(squeeze=2, squeeze_by="conv"))
+    'encoder.layers.4.fc1.weight'
+    """
+    if name.startswith("transformer.squeeze.conv."):
+        return name.replace("transformer.squeeze.conv.", "encoder.layers.0.")
+    return re.sub(
+        r"^encoder\.layers\.(\d+)", lambda found: f"encoder.layers.{int(found[1]) + 1}", fairseq_name(name, config)
+    )
 
 
 def torchaudio_name(name: str, config: EncoderConfig | None = None) -> str:

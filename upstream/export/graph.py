@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 from robustdistiller.upstream.fast.segment_extractor import conv_blocks
 from robustdistiller.upstream.fast.window_statistics import fold
-from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize
+from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize, pad_ends
 
 FRAME_LENGTHS = "frame_lengths"
 
@@ -38,7 +38,7 @@ class EncoderGraph(nn.Module):
         super().__init__()
         encoder = exportable(encoder)
         self.config = encoder.config
-        self.extractor = _ExtractorGraph(encoder, rows)
+        self.extractor = _ExtractorGraph(encoder, rows) if self.config.front_end == "conv" else _LogMelGraph(encoder)
         self.encoder = encoder
         names = encoder.state_names()
         self.layers = tuple(range(len(names))) if layers is None else layers
@@ -120,6 +120,18 @@ class _ExtractorGraph(nn.Module):
         centred = (windows - mean) * valid
         weight, bias = fold(self.weight, norm, mean.squeeze(2), centred @ centred.transpose(1, 2) / count)
         return F.gelu(windows.transpose(1, 2) @ weight.transpose(1, 2) + bias.unsqueeze(1))
+
+
+class _LogMelGraph(nn.Module):
+    """The front end as it is: on spectra, its convolutions are little work."""
+
+    def __init__(self, encoder: SpeechEncoder):
+        super().__init__()
+        self.config, self.plain = encoder.config, encoder.extractor
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        waveforms, lengths = pad_ends(waveforms, lengths, self.config)
+        return self.plain(waveforms, lengths), self.plain.num_frames(lengths)
 
 
 @torch.library.custom_op("robustdistiller::rows_conv", mutates_args=())

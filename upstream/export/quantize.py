@@ -148,11 +148,12 @@ def _products(path: Path) -> list[tuple[str, str]]:
         weight = weights.get(node.input[1])
         if weight is None or weight.data_type == TensorProto.DOUBLE:
             return "attention, or statistics for group norm"
+        in_extractor = weight.name.startswith("extractor.")
         if node.op_type == "Conv":
-            # An identity matrix cuts the waveform into windows for the first convolution.
-            channels, inputs, kernel = weight.dims
-            return "windows" if channels == kernel and inputs == 1 else "position"
-        return "extractor" if weight.name.startswith("extractor.") else "linear"
+            # One input channel: an identity cuts the waveform into windows, or waves make spectra of it.
+            inputs = weight.dims[1]
+            return "waveform" if inputs == 1 else "extractor" if in_extractor else "position"
+        return "extractor" if in_extractor else "linear"
 
     return [(node.name, part(node)) for node in graph.node if node.op_type in STATIC_TYPES]
 

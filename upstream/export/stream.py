@@ -4,7 +4,8 @@ It takes ``samples`` ``(streams, block_samples)`` float32, ``num_samples`` ``(st
 ``(streams,)`` bool and the state, ``state.NAME`` each, and returns hidden states ``(streams, chunk_frames, dim)`` by
 their names, ``frame_lengths`` ``(streams,)`` int64, and ``next.NAME`` for each ``state.NAME``: as
 :meth:`~robustdistiller.upstream.model.streaming.ChunkedEncoder.step` does. A step moves on by ``hop_samples``; the
-samples that two blocks share are kept by the caller.
+samples that two blocks share are kept by the caller. An utterance has ``padding_samples`` zeros at both ends, for
+log-mel front ends; for others that number is 0.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class StreamGraph(nn.Module):
             "look_ahead_frames": options.look_ahead_frames,
             "hop_samples": options.chunk_frames * config.downsample_rate,
             "block_samples": options.block_samples(config),
+            "padding_samples": config.front_padding,
             "latency_ms": options.latency_ms(config),
         }
 
@@ -153,6 +155,7 @@ def compare_streams(graph: StreamGraph, session: onnxruntime.InferenceSession, s
         block, heard = torch.zeros(2, size), torch.zeros(2, dtype=torch.int64)
         begins, places = torch.zeros(2, dtype=torch.bool), [None, None]
         for number, ((stream, first, _), waveform) in enumerate(zip(plan, utterances)):
+            waveform = nn.functional.pad(waveform, (notes["padding_samples"],) * 2)
             part = waveform[0, (step - first) * hop :][:size] if step >= first else waveform[0, :0]
             if len(part):
                 block[stream, : len(part)], heard[stream], places[stream] = part, len(part), (number, step - first)

@@ -41,8 +41,8 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
 def accelerate_training(encoder: SpeechEncoder) -> None:
     """Put a faster conv extractor for training on a CPU into ``encoder``, in place; parameters and their names stay.
 
-    An extractor with layer norms is left as it is. Forward hooks of single layers of the extractor, as pruning sets
-    them, are not run any more.
+    An extractor with layer norms, or on log-mel spectra, is left as it is. Forward hooks of single layers of the
+    extractor, as pruning sets them, are not run any more.
 
     Args:
         encoder: on the CPU, in float32.
@@ -55,7 +55,8 @@ def accelerate_training(encoder: SpeechEncoder) -> None:
         >>> list(encoder.state_dict()) == names
         True
     """
-    if encoder.config.conv_norm == "group" and isinstance(encoder.extractor, ConvExtractor):
+    config = encoder.config
+    if config.conv_norm == "group" and config.front_end == "conv" and isinstance(encoder.extractor, ConvExtractor):
         encoder.extractor = MatrixExtractor(encoder.extractor)
 
 
@@ -67,7 +68,8 @@ class AcceleratedEncoder(SpeechEncoder):
         if encoder.heads is None:
             self.heads = None
         super().load_state_dict(encoder.state_dict())
-        self.extractor = SegmentExtractor(self.extractor)
+        if self.config.front_end == "conv":
+            self.extractor = SegmentExtractor(self.extractor)
         for module in list(self.modules()):
             if parametrize.is_parametrized(module, "weight"):  # a weight norm, once and for all
                 parametrize.remove_parametrizations(module, "weight")

@@ -48,7 +48,8 @@ class MatrixExtractor(nn.Module):
             raise ValueError("the extractor has layer norms; expected group norm behind its first convolution alone")
         self.layers, self.scale = extractor.layers, extractor.scale
 
-    num_frames = ConvExtractor.num_frames
+    spectrum = None  # it hears waveforms
+    first_frames, num_frames = ConvExtractor.first_frames, ConvExtractor.num_frames
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
         """See :meth:`ConvExtractor.forward`; ``moments`` are for streams, which are not trained."""

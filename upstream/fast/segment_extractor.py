@@ -48,7 +48,8 @@ class SegmentExtractor(nn.Module):
             rows.append(F.pad(features, (0, 0, 0, frames - len(features))))
         return torch.stack(rows)
 
-    num_frames = ConvExtractor.num_frames
+    spectrum = None  # it hears waveforms
+    inputs, first_frames, num_frames = ConvExtractor.inputs, ConvExtractor.first_frames, ConvExtractor.num_frames
 
     def _row(self, waveform: Tensor, moments: Moments | None) -> Tensor:
         """Features ``(frames, channels)`` of an utterance ``(samples,)``."""

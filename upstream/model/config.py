@@ -7,26 +7,19 @@ values found here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from robustdistiller.common.names import refuse_unknown
+from robustdistiller.upstream.model.config_check import check_config, require
 
 #: (channels, kernel in samples, stride in samples) of the seven layers of wav2vec 2.0: 25 ms windows every 20 ms.
 WAV2VEC2_CONV_LAYERS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
 
-_CHOICES = {
-    "conv_norm": ("group", "layer"),
-    "activation": ("gelu", "gelu_tanh", "relu"),
-    "padding": ("masked", "reference"),
-    "reference_mask": ("conv", "block"),
-    "first_state": ("auto", "projected", "layer_input"),
-}
-_MOST = {"num_layers": 1000, "num_heads": 1000, "position_depth": 100}
-_MOST |= dict.fromkeys(("embed_dim", "head_dim", "prediction_dim", "prediction_inner_dim", "position_kernel"), 100_000)
-_MOST |= dict.fromkeys(("ffn_dim", "num_buckets", "max_distance"), 1_000_000)
+#: Of the spectra of a log-mel front end: 25 ms every 10 ms at 16 kHz.
+MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES = 400, 160
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,11 @@ class EncoderConfig:
     """Everything that defines a :class:`~robustdistiller.upstream.SpeechEncoder`. The defaults are HuBERT Base.
 
     Args:
-        conv_layers: ``(channels, kernel, stride)`` of each layer of the convolutional extractor.
+        front_end: what the first convolution sees: ``"conv"``, the waveform (wav2vec 2.0, SEW, ARMHuBERT), or
+            ``"log_mel"``, a log-mel spectrum every 10 ms (https://arxiv.org/abs/2210.15631).
+        num_mel_bands: bands of that spectrum.
+        conv_layers: ``(channels, kernel, stride)`` of each convolution of the front end. The first counts in samples,
+            or in spectra of 10 ms.
         conv_norm: ``"group"`` normalises each channel over time after the first layer (Base models); ``"layer"``
             normalises the channels of each frame after every layer (Large models).
         conv_bias: whether the extractor's convolutions have biases.
@@ -59,6 +56,13 @@ class EncoderConfig:
             models, https://arxiv.org/abs/2406.06371).
         position_depth: 1 is one weight-normalised convolution (wav2vec 2.0); more is as many plain ones, each with a
             layer norm without weights (data2vec, https://arxiv.org/abs/2202.03555).
+        squeeze: frames that share one frame inside the transformer: with 2, students of 50 Hz compute at 25 Hz.
+            Hidden states have all frames, whatever is here.
+        squeeze_by: how frames become one: ``"pool"`` takes their mean, and the position convolution has strides (SEW,
+            https://arxiv.org/abs/2109.06870); ``"conv"`` is a convolution behind position and norm (FitHuBERT,
+            https://arxiv.org/abs/2207.00555).
+        expand_by: how the last layer's frames become many again: ``"linear"`` maps each to all of its frames, with
+            GELU (SEW); ``"repeat"`` gives it to all of them, as those of the layers before are given.
         attention_reuse: layers, counted from 0, that take the attention weights of the layer before them and so have
             no queries and keys (ARMHuBERT, https://arxiv.org/abs/2305.11685).
         relative_position: add WavLM's bucketed relative position bias (https://arxiv.org/abs/2110.13900, eq. 2-6).
@@ -93,6 +97,8 @@ class EncoderConfig:
     ValueError: unknown encoder option 'num_layer'; did you mean 'num_layers'?
     """
 
+    front_end: str = "conv"
+    num_mel_bands: int = 80
     conv_layers: tuple[tuple[int, int, int], ...] = WAV2VEC2_CONV_LAYERS
     conv_norm: str = "group"
     conv_bias: bool = False
@@ -113,6 +119,9 @@ class EncoderConfig:
     position_groups: int = 16
     position_batch_norm: bool = False
     position_depth: int = 1
+    squeeze: int = 1
+    squeeze_by: str = "pool"
+    expand_by: str = "linear"
     attention_reuse: tuple[int, ...] = ()
     relative_position: bool = False
     gated_relative_position: bool = False
@@ -135,7 +144,7 @@ class EncoderConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _freeze(getattr(self, field.name)))
-        self._check()
+        check_config(self)
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -175,7 +184,8 @@ class EncoderConfig:
     @property
     def downsample_rate(self) -> int:
         """Samples per frame."""
-        return prod([stride for _, _, stride in self.conv_layers])  # a list: compilers know no generators
+        # a list: compilers know no generators
+        return self._input_hop * prod([stride for _, _, stride in self.conv_layers])
 
     @property
     def receptive_field(self) -> int:
@@ -184,10 +194,32 @@ class EncoderConfig:
         >>> EncoderConfig().receptive_field
         400
         """
-        samples = 1
-        for _, kernel, stride in reversed(self.conv_layers):
-            samples = (samples - 1) * stride + kernel
-        return samples
+        return self.block_samples(1) - 2 * self.front_padding
+
+    @property
+    def front_padding(self) -> int:
+        """Zeros that are put on both sides of an utterance: what the convolutions reach beyond one spectrum.
+
+        With odd kernels each frame then lies around the spectrum, and there are the frames, that wav2vec 2.0 has.
+
+        >>> log_mel = EncoderConfig(front_end="log_mel", conv_layers=((384, 3, 1), (384, 3, 2)))
+        >>> log_mel.front_padding, log_mel.receptive_field, log_mel.downsample_rate
+        (320, 400, 320)
+        """
+        return 0 if self.front_end == "conv" else (self.block_samples(1) - MEL_WINDOW_SAMPLES) // 2
+
+    def block_samples(self, frames: int) -> int:
+        """Samples, padding included, that so many frames are made from.
+
+        >>> EncoderConfig().block_samples(2)
+        720
+        """
+        steps = field_of(self.conv_layers, frames)
+        return steps if self.front_end == "conv" else (steps - 1) * MEL_HOP_SAMPLES + MEL_WINDOW_SAMPLES
+
+    @property
+    def _input_hop(self) -> int:
+        return 1 if self.front_end == "conv" else MEL_HOP_SAMPLES
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values.
@@ -256,89 +288,22 @@ class EncoderConfig:
         small = {"conv_layers": layers, "embed_dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 32}
         return cls(**{**small, "position_kernel": 16, "position_groups": 4, **changes})
 
-    def _check(self) -> None:
-        for name, allowed in _CHOICES.items():
-            _require(getattr(self, name) in allowed, f"{name} is {getattr(self, name)!r}; expected one of {allowed}")
-        _require(
-            len(self.conv_layers) > 0 and all(len(layer) == 3 and min(layer) > 0 for layer in self.conv_layers),
-            f"conv_layers is {str(self.conv_layers)[:200]}; expected triples of positive (channels, kernel, stride)",
-        )
-        positive = ("embed_dim", "position_kernel", "position_groups", "position_depth", "num_buckets", "max_distance")
-        for name in (*positive, "head_dim", "prediction_dim", "prediction_inner_dim"):
-            value = getattr(self, name)
-            optional = value is None and name not in positive
-            _require(optional or value > 0, f"{name} is {value}; expected a positive integer")
-        # Far above any model, and low enough that a damaged or hostile file cannot make us build without end.
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            value = max(value, default=0) if isinstance(value, tuple) else value or 0
-            _require(value <= most, f"{name} is {value}; expected at most {most}")
-        _require(
-            len(self.conv_layers) <= 100, f"conv_layers lists {len(self.conv_layers)} layers; expected at most 100"
-        )
-        widest = max(map(max, self.conv_layers))
-        _require(widest <= 100_000, f"conv_layers has a value of {widest}; expected at most 100000")
-        if self.relative_position:
-            # Distances below a quarter of the buckets have one each; the others are spread up to max_distance.
-            exact = self.num_buckets // 4
-            _require(exact > 0, f"num_buckets is {self.num_buckets}; relative positions need at least 4")
-            _require(
-                self.max_distance > exact,
-                f"max_distance is {self.max_distance}; expected more than {exact}, a quarter of num_buckets",
-            )
-        _require(self.normalize_eps >= 0, f"normalize_eps is {self.normalize_eps}; expected 0 or more")
-        _require(self.num_layers >= 0, f"num_layers is {self.num_layers}; expected 0 or more")
-        _require(
-            self.embed_dim % self.position_groups == 0,
-            f"embed_dim {self.embed_dim} is not divisible by position_groups {self.position_groups}",
-        )
-        _require(
-            not self.position_batch_norm or self.position_depth == 1,
-            f"position_batch_norm is for one position convolution; position_depth is {self.position_depth}",
-        )
-        heads, _ = self.heads, self.ffn_dims
-        if self.head_dim is None:
-            _require(len(set(heads)) <= 1, f"num_heads is {heads}; give head_dim when layers differ")
-            _require(
-                not heads or (heads[0] > 0 and self.embed_dim % heads[0] == 0),
-                f"embed_dim {self.embed_dim} is not divisible by num_heads {heads[:1]}; change one or give head_dim",
-            )
-        _require(
-            tuple(map(len, self.bias_columns)) == heads,
-            f"position_bias_heads must list {heads} columns per layer, found {tuple(map(len, self.bias_columns))}",
-        )
-        width = self.conv_layers[-1][0]
-        _require(
-            self.projection is not False or width == self.embed_dim,
-            f"without a projection embed_dim is {self.embed_dim}; expected {width}, the last conv width",
-        )
-        _require(
-            not self.relative_position or all(column < self.total_heads for c in self.bias_columns for column in c),
-            f"position_bias_heads go beyond the {self.total_heads} heads of width {self.width_per_head}",
-        )
-        for layer in self.attention_reuse:
-            _require(
-                0 < layer < self.num_layers and 0 < heads[layer] == heads[layer - 1],
-                f"attention_reuse lists layer {layer}; expected a layer after one with as many heads",
-            )
-        _require(
-            not self.attention_reuse or self.layerdrop == 0,
-            f"layerdrop is {self.layerdrop}; expected 0 where attention is reused",
-        )
-        for name in ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop"):
-            _require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected 0 to 1")
-        _require(self.feature_grad_mult >= 0, f"feature_grad_mult is {self.feature_grad_mult}; expected 0 or more")
 
+def field_of(conv_layers: Sequence[tuple[int, int, int]], frames: int = 1) -> int:
+    """Steps of their input that ``frames`` successive outputs of convolutions are made from.
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(f"encoder configuration: {message}")
+    >>> field_of(((512, 3, 2), (512, 2, 2)))
+    5
+    """
+    for _, kernel, stride in reversed(conv_layers):
+        frames = (frames - 1) * stride + kernel
+    return frames
 
 
 def _per_layer(value: int | tuple[int, ...], num_layers: int, name: str) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value,) * num_layers
-    _require(len(values) == num_layers, f"{name} lists {len(values)} layers; expected num_layers = {num_layers}")
-    _require(all(v >= 0 for v in values), f"{name} is {values}; expected 0 or more")
+    require(len(values) == num_layers, f"{name} lists {len(values)} layers; expected num_layers = {num_layers}")
+    require(all(v >= 0 for v in values), f"{name} is {values}; expected 0 or more")
     return values
 
 

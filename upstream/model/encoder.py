@@ -18,7 +18,7 @@ class EncoderOutput(NamedTuple):
     """What :class:`SpeechEncoder` returns. Frames at or past ``frame_lengths`` are padding: finite, without meaning.
 
     Attributes:
-        extractor_features: ``(batch, frames, channels)``, output of the convolutional extractor.
+        extractor_features: ``(batch, frames, channels)``, output of the front end.
         projected: ``(batch, frames, dim)``, after the projection, before the position encoding.
         hidden_states: ``[0]`` is the input of the first layer, ``[i]`` the output of layer ``i``, each
             ``(batch, frames, dim)``, or None where it was not asked for. In a pre-norm encoder the last layer's is
@@ -96,7 +96,7 @@ class SpeechEncoder(nn.Module):
         >>> encoder.num_frames(16000), encoder.num_frames(torch.tensor([400, 399]))
         (49, tensor([1, 0]))
         """
-        return self.extractor.num_frames(num_samples)
+        return self.extractor.num_frames(num_samples + 2 * self.config.front_padding)
 
     def state_names(self, predict: bool = True) -> tuple[str, ...]:
         """Names of the upstream's hidden states: what the first layer starts from, layers, predictions.
@@ -150,7 +150,7 @@ class SpeechEncoder(nn.Module):
         if config.normalize_waveform:
             waveforms = normalize(waveforms, lengths, config.normalize_eps)
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.feature_grad_mult > 0):
-            features = self.extractor(waveforms, lengths if config.padding == "masked" else None)
+            features = self.extractor(*pad_ends(waveforms, lengths if config.padding == "masked" else None, config))
         if config.feature_grad_mult != 1.0 and features.requires_grad:
             features = _ScaleGradient.apply(features, config.feature_grad_mult)
         projected = self.feature_dropout(self.projection(self.feature_norm(features)))
@@ -234,6 +234,22 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient * ctx.factor, None
+
+
+def pad_ends(waveforms: Tensor, lengths: Tensor | None, config: EncoderConfig) -> tuple[Tensor, Tensor | None]:
+    """Waveforms and lengths with the zeros at both ends of each utterance that the front end needs.
+
+    >>> config = EncoderConfig(front_end="log_mel", conv_layers=((16, 3, 2),))
+    >>> waveforms, lengths = pad_ends(torch.ones(2, 16000), torch.tensor([16000, 400]), config)
+    >>> waveforms.sum(1).tolist(), lengths.tolist()
+    ([16000.0, 400.0], [16320, 720])
+    """
+    if not config.front_padding:
+        return waveforms, lengths
+    if lengths is not None:
+        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.to(waveforms.device).unsqueeze(1)
+        waveforms, lengths = waveforms.masked_fill(~inside, 0.0), lengths + 2 * config.front_padding
+    return F.pad(waveforms, (config.front_padding, config.front_padding)), lengths
 
 
 def normalize(waveforms: Tensor, lengths: Tensor | None, eps: float) -> Tensor:

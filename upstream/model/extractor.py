@@ -1,4 +1,8 @@
-"""The convolutional front end of wav2vec 2.0 (https://arxiv.org/abs/2006.11477): waveform to one vector per 20 ms."""
+"""The front end: waveform to one vector per 20 ms, by convolutions on it or on its log-mel spectra.
+
+wav2vec 2.0's is the first kind (https://arxiv.org/abs/2006.11477). SEW's, and the squeezed one of FitHuBERT and
+ARMHuBERT, are other lists of convolutions.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.log_mel import LogMel, num_windows
 
 
 class ConvExtractor(nn.Module):
@@ -15,11 +20,17 @@ class ConvExtractor(nn.Module):
     >>> extractor = ConvExtractor(EncoderConfig(conv_layers=((8, 10, 5), (8, 3, 2))))
     >>> extractor(torch.zeros(2, 100)).shape
     torch.Size([2, 9, 8])
+
+    Attributes:
+        spectrum: what turns waveforms into the input of the first layer; None gives it the waveforms.
+        layers: the convolutions.
+        scale: a factor on each channel of the output, if the encoder has them.
     """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        inputs, layers = 1, []
+        self.spectrum = LogMel(config.num_mel_bands) if config.front_end == "log_mel" else None
+        inputs, layers = 1 if self.spectrum is None else config.num_mel_bands, []
         for index, (channels, kernel, stride) in enumerate(config.conv_layers):
             normalise = config.conv_norm == "layer" or index == 0
             layers.append(ConvLayer(inputs, channels, kernel, stride, config, config.conv_norm if normalise else None))
@@ -31,7 +42,7 @@ class ConvExtractor(nn.Module):
         """Extract features.
 
         Args:
-            waveforms: ``(batch, samples)``.
+            waveforms: ``(batch, samples)``, with the zeros at both ends that `EncoderConfig.front_padding` asks for.
             lengths: ``(batch,)`` valid samples of each utterance; group norm then takes its statistics from the valid
                 frames only, and the valid frames equal those of each utterance alone. ``None``: from the whole rows.
             moments: what group norm is to take instead of statistics of its own, see :class:`TimeNorm`.
@@ -40,17 +51,27 @@ class ConvExtractor(nn.Module):
             ``(batch, frames, channels)``. Frames past an utterance's own count mean nothing.
         """
         first, *rest = self.layers
-        x = first(waveforms.unsqueeze(1), None if lengths is None else first.num_frames(lengths), moments)
+        x = first(self.inputs(waveforms), None if lengths is None else self.first_frames(lengths), moments)
         for layer in rest:
             x = layer(x)
         x = x.transpose(1, 2).contiguous()
         return x if self.scale is None else x * self.scale
 
+    def inputs(self, waveforms: Tensor) -> Tensor:
+        """What the first convolution sees of ``waveforms`` ``(batch, samples)``: ``(batch, channels, time)``."""
+        return waveforms.unsqueeze(1) if self.spectrum is None else self.spectrum(waveforms)
+
+    def first_frames(self, num_samples):
+        """Outputs of the first convolution for ``num_samples`` samples (an integer or an integer tensor)."""
+        steps = num_samples if self.spectrum is None else self.spectrum.num_frames(num_samples)
+        return self.layers[0].num_frames(steps)
+
     def num_frames(self, num_samples):
         """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""
-        for layer in self.layers:
-            num_samples = layer.num_frames(num_samples)
-        return num_samples
+        frames = self.first_frames(num_samples)
+        for layer in self.layers[1:]:
+            frames = layer.num_frames(frames)
+        return frames
 
 
 class ConvLayer(nn.Module):
@@ -76,8 +97,7 @@ class ConvLayer(nn.Module):
     def num_frames(self, num_samples):
         """Frames made from ``num_samples`` inputs (an integer or an integer tensor), 0 where they are too few."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        frames = (num_samples - kernel) // stride + 1
-        return frames.clamp(min=0) if isinstance(frames, Tensor) else max(frames, 0)
+        return num_windows(num_samples, kernel, stride)
 
 
 #: Mean and variance of each channel over time, each ``(batch, channels, 1)``.

@@ -22,9 +22,10 @@ class PositionalConv(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.leaks = config.padding == "reference"
+        stride = config.squeeze if config.squeeze_by == "pool" else 1
         dim, kernel = config.embed_dim, config.position_kernel
         convs = [
-            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=config.position_groups)
+            nn.Conv1d(dim, dim, kernel, stride=stride, groups=config.position_groups)
             for _ in range(config.position_depth)
         ]
         if len(convs) > 1:
@@ -39,16 +40,18 @@ class PositionalConv(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
 
+        Where the mean of several frames is taken (``squeeze_by="pool"``), to as many frames as there are means.
+
         In a stack the layers after the first would see what the first made of the padding, and a batch norm makes
         something of it at once. The implementations of data2vec and mHuBERT let that happen (``padding="reference"``).
         """
-        frames, x = x.shape[1], x.transpose(1, 2)
+        x = x.transpose(1, 2)
         if self.convs is None:
             if self.batch_norm is not None:
                 x = self._masked(self.batch_norm(x), valid)
-            return F.gelu(self.conv(x)[..., :frames]).transpose(1, 2)  # an even kernel gives one frame too many
+            return F.gelu(_around(self.conv, x)).transpose(1, 2)
         for conv in self.convs:
-            y = conv(self._masked(x, valid))[..., :frames].transpose(1, 2)
+            y = _around(conv, self._masked(x, valid)).transpose(1, 2)
             x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
         return x.transpose(1, 2)
 
@@ -63,6 +66,12 @@ class PositionalConv(nn.Module):
 
     def _masked(self, x: Tensor, valid: Tensor | None) -> Tensor:
         return x if valid is None or self.leaks else x.masked_fill(~valid.unsqueeze(1), 0.0)
+
+
+def _around(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """The convolution around each frame, or each first of ``stride`` frames; an even kernel reaches further back."""
+    (kernel,) = conv.kernel_size
+    return conv(F.pad(x, (kernel // 2, (kernel - 1) // 2)))
 
 
 class RelativePositionBias(nn.Module):

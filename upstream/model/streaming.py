@@ -4,6 +4,8 @@ What is not causal in the encoder is treated like this, for a chunk of frames an
 
 - Group norm over time, and the normalisation of waveforms: by the statistics of all samples heard up to the end of the
   look-ahead, from the start of the utterance. Norms over channels need nothing.
+- Convolutions on a log-mel spectrum reach a spectrum or two to both sides (20 ms in all with two kernels of 3), which
+  the look-ahead has beside its frames.
 - The convolution that encodes position reaches half a kernel to both sides (64 frames). Left of the chunk it sees the
   frames as their own chunk had them; behind the look-ahead it sees zeros, as behind the end of an utterance.
 - Attention: to the chunk, its look-ahead and a number of frames before the chunk. The states of the look-ahead are
@@ -18,13 +20,14 @@ block begins with the samples that it shares with the one before (5 ms beside th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
+from robustdistiller.upstream.model.config import EncoderConfig, field_of
+from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder, pad_ends
 from robustdistiller.upstream.model.extractor import TimeNorm
 from robustdistiller.upstream.model.running import Running
 
@@ -62,11 +65,11 @@ class ChunkOptions:
 
     def block_samples(self, config: EncoderConfig) -> int:
         """Samples of a step: what the frames of a block are made from."""
-        return (self.block_frames - 1) * config.downsample_rate + config.receptive_field
+        return config.block_samples(self.block_frames)
 
     def latency_ms(self, config: EncoderConfig, sample_rate_hz: int = 16_000) -> float:
         """Audio that has to be there before the first frame of a chunk can be computed: no frame waits longer."""
-        return 1000 * self.block_samples(config) / sample_rate_hz
+        return 1000 * (self.block_samples(config) - config.front_padding) / sample_rate_hz
 
 
 #: What streams keep between steps, tensors by name, with the streams in the first dimension of each. All zeros are the
@@ -130,9 +133,9 @@ class ChunkedEncoder(nn.Module):
 
         Args:
             samples: ``(streams, block_samples)`` float32, from the first sample of the chunk's first frame on; steps
-                move on by ``chunk_frames`` frames.
-            num_samples: ``(streams,)`` int64, valid samples among them. Fewer than ``block_samples`` is the end of an
-                utterance, 0 a stream that has none left.
+                move on by ``chunk_frames`` frames. Utterances have ``front_padding`` zeros at both ends.
+            num_samples: ``(streams,)`` int64, valid samples among them, those zeros included. Fewer than
+                ``block_samples`` is the end of an utterance, 0 a stream that has none left.
             state: what the step before returned, or :meth:`initial_state`.
             predict: whether to run the prediction heads.
             begins: ``(streams,)`` bool, true for streams whose utterance begins with this chunk: what their rows of
@@ -145,7 +148,7 @@ class ChunkedEncoder(nn.Module):
         if begins is not None:
             state = forget(state, begins)
         new: StreamState = {}
-        valid_frames = encoder.num_frames(num_samples)
+        valid_frames = encoder.extractor.num_frames(num_samples)
         samples = self._normalize(samples, num_samples, state, new)
         features = self._extract(samples, num_samples, state, new)
         inside = torch.arange(options.block_frames, device=samples.device) < valid_frames.unsqueeze(1)
@@ -180,6 +183,7 @@ class ChunkedEncoder(nn.Module):
         lengths = lengths.to(waveforms.device)
         hop, size = self.options.chunk_frames * config.downsample_rate, self.options.block_samples(config)
         frames = encoder.num_frames(waveforms.shape[1])
+        waveforms, lengths = pad_ends(waveforms, lengths, config)
         waveforms = F.pad(waveforms, (0, size + hop))
         state, outputs = self.initial_state(len(waveforms)), []
         for start in range(0, -(-frames // self.options.chunk_frames) * hop, hop):
@@ -207,12 +211,10 @@ class ChunkedEncoder(nn.Module):
         first = extractor.layers[0]
         if not isinstance(first.norm, TimeNorm):
             return extractor(samples)
-        config, windows = self.encoder.config, Running.of(state, "windows")
-        kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
-        rest_rate = config.downsample_rate // stride
-        rest_field = (config.receptive_field - kernel) // stride + 1
-        fresh = self._overlap(windows.count, rest_field, rest_rate)
-        windows = windows.extended(first.conv(samples.unsqueeze(1)), first.num_frames(num_samples), fresh)
+        rest, windows = self.encoder.config.conv_layers[1:], Running.of(state, "windows")
+        fresh = self._overlap(windows.count, field_of(rest), prod([stride for _, _, stride in rest]))
+        heard = first.conv(extractor.inputs(samples)), extractor.first_frames(num_samples)
+        windows = windows.extended(*heard, fresh)
         new |= windows.named("windows")
         return extractor(samples, moments=(windows.mean, windows.variance))
 
@@ -284,7 +286,8 @@ class Stream:
     def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
         self.chunked = ChunkedEncoder(encoder, options)
         self.state = self.chunked.initial_state()
-        self.samples = self.state["left"].new_empty(0)  # from the first sample of the next chunk on
+        # From the first sample of the next chunk on.
+        self.samples = self.state["left"].new_zeros(encoder.config.front_padding)
         self.hop, self.size = options.chunk_frames * encoder.downsample_rate, options.block_samples(encoder.config)
         self.ended = False
 
@@ -314,8 +317,9 @@ class Stream:
         """End the utterance and give the frames that are left, if there are any."""
         if self.ended:
             raise ValueError("the stream has ended; expected one call of finish()")
-        self.ended, outputs = True, []
-        while self.chunked.encoder.num_frames(len(self.samples)) > 0:
+        self.ended, outputs, encoder = True, [], self.chunked.encoder
+        self.samples = F.pad(self.samples, (0, encoder.config.front_padding))
+        while encoder.extractor.num_frames(len(self.samples)) > 0:
             outputs.append(self._step(predict))
         return join(outputs)
 
@@ -365,5 +369,8 @@ def require_chunkable(config: EncoderConfig) -> None:
         raise ValueError("a batch norm before the position convolution cannot be computed in chunks")
     if config.attention_reuse:
         raise ValueError(f"layers {config.attention_reuse} reuse attention, which cannot be computed in chunks")
-    if config.normalize_waveform and config.conv_norm == "group":
-        raise ValueError("waveforms are normalised before group norm, which cannot be computed in chunks")
+    if config.normalize_waveform and (config.conv_norm == "group" or config.front_padding):
+        before = "zeros are put at their ends" if config.front_padding else "group norm"
+        raise ValueError(f"waveforms are normalised before {before}, which cannot be computed in chunks")
+    if config.squeeze > 1:
+        raise ValueError(f"squeeze is {config.squeeze}; only encoders with squeeze 1 can be computed in chunks")

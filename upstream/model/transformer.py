@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.position import PositionalConv, PositionGate, RelativePositionBias
+from robustdistiller.upstream.model.squeeze import Squeeze
 
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 
@@ -160,6 +161,7 @@ class Transformer(nn.Module):
         self.norms_last = config.norm_first and config.last_state_normed
         self.recompute_layers, self.recompute_context = False, noop_context_fn
         self.position = PositionalConv(config)
+        self.squeeze = Squeeze(config) if config.squeeze > 1 else None
         self.norm = nn.LayerNorm(config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(TransformerLayer(config, index) for index in range(config.num_layers))
@@ -182,13 +184,16 @@ class Transformer(nn.Module):
             The input of the first layer and the output of each layer run, each ``(batch, frames, dim)``; None where
             ``layers`` does not list it.
         """
-        mask = None
+        frames, squeeze = x.shape[1], self.squeeze
         if valid is not None:
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)  # what the position encoder sees past an utterance's end
-            mask = valid[:, None, None, :]
-        x = x + self.position(x, valid)
+        pooled = x if squeeze is None else squeeze.pool(x, valid)
+        x = pooled + self.position(x, valid)[:, : pooled.shape[1]]
         if not self.norm_first:
             x = self.norm(x)
+        if squeeze is not None:
+            x, valid = squeeze.convolve(x, valid), squeeze.valid(valid, frames)
+        mask = None if valid is None else valid[:, None, None, :]
         x = self.dropout(x)
         last = len(self.layers) if layers is None else max(layers)
         states = [x if layers is None or 0 in layers else None]
@@ -203,7 +208,7 @@ class Transformer(nn.Module):
             states.append(x if layers is None or number in layers else None)
         if self.norms_last and not self.layers:
             states = [self.norm(x)]
-        return states
+        return states if squeeze is None else squeeze.expand(states, frames, last == len(self.layers))
 
     def _run(self, layer: TransformerLayer, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.recompute_layers and torch.is_grad_enabled():

@@ -63,7 +63,7 @@ def prunable_parameters(config: EncoderConfig, units: Units) -> Any:
     >>> prunable_parameters(config, Units.of(config)) - prunable_parameters(config, Units.of(small.config))
     9222
     """
-    total, inputs = 0, 1
+    total, inputs = 0, 1 if config.front_end == "conv" else config.num_mel_bands
     for index, (channels, (_, kernel, _)) in enumerate(zip(units.conv, config.conv_layers)):
         norm = 2 if config.conv_norm == "layer" or index == 0 else 0
         total = total + inputs * channels * kernel + channels * (norm + config.conv_bias)

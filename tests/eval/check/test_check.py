@@ -82,7 +82,10 @@ def test_another_number_is_told(spoilt, tmp_path, monkeypatch):
 
 def test_heads_are_compared_by_their_weights(tmp_path):
     for name, weight in (("a", 1.0), ("b", 1.0 + 1e-4), ("c", 2.0)):
-        torch.save({"Downstream": {"w": torch.full((3,), weight)}, "Step": 2}, tmp_path / f"{name}.ckpt")
+        torch.save(
+            {"Downstream": {"w": torch.full((3,), weight)}, "Step": 2, "Args": None, "Config": {}},
+            tmp_path / f"{name}.ckpt",
+        )
     runs = {name: Run({}, tmp_path / f"{name}.ckpt") for name in "abc"}
     assert differences(runs["a"], runs["a"], 1e-6) == []
     assert differences(runs["a"], runs["b"], 1e-2) == []

@@ -18,7 +18,7 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.cost import ProfileSettings, profile_upstream, read_profiles, write_profile
 from robustdistiller.eval.cost.counting import count_parameters
 from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, utterance
-from robustdistiller.eval.cost.record import example_profile
+from robustdistiller.eval.cost.record import Profile
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.page.html import page_data
 from robustdistiller.eval.results.files import write_record
@@ -155,13 +155,27 @@ def test_what_cannot_be_profiled_is_said(tmp_path, monkeypatch):
 
 
 def test_files_of_other_versions_are_refused(tmp_path):
-    path = write_profile(tmp_path, example_profile())
+    profile = Profile(
+        upstream="fbank",
+        label="fbank",
+        checkpoint="",
+        checkpoint_digest="none",
+        checkpoint_digest_of="none",
+        upstream_options="",
+        parameters={"stored": 0, "used": 0, "used_without_heads": None},
+        macs={"superb": {"macs": 1_600_000_000_000}, "lengths": []},
+        runs=[],
+        machine={"processor": "example", "cores": 2},
+        start_utc="2025-01-01T00:00:00+00:00",
+    )
+    path = write_profile(tmp_path, profile)
+    assert read_profiles([tmp_path]) == {path: profile}
     for change, message in (
-        ({"version": 2}, "a profile of version 2; this release reads 1"),
+        ({"version": 2}, "version 2; this release reads 1"),
         ({"colour": "red"}, "unknown key 'colour'"),
         ({"macs": {}}, "without the MACs"),
     ):
-        data = {**dataclasses.asdict(example_profile()), **change}
+        data = {**dataclasses.asdict(profile), **change}
         path.write_text(json.dumps(data))
         with pytest.raises(RecordError, match=message) as error:
             read_profiles([tmp_path])

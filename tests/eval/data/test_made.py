@@ -247,6 +247,20 @@ def test_nothing_is_made_while_something_is_missing(toy_corpora, look_at, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_is_whole_or_not_there(toy_corpora, look_at, tmp_path, monkeypatch):
+    from robustdistiller.eval.data import librispeech
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    toy_corpora.build("ASR", tmp_path / "data")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(librispeech, "audio_info", interrupted)
+        made(look_at("ASR", tmp_path / "data"))
+    assert not (tmp_path / "out" / "len_for_bucket").exists() and not look_at("ASR", tmp_path / "data").made_before()
+    assert len(made(look_at("ASR", tmp_path / "data"))) >= 3
+
+
 def test_a_killed_conversion_goes_on_where_it_stopped(look_at, tmp_path):
     source, out = snips_mp3(tmp_path / "data", sentences=40), tmp_path / "out"
     work, finished = out / ".work", "*/result/*.wav"

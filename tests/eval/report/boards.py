@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robustdistiller.eval.conditions.titles import condition_title
 from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.report.cells import condition_title
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric, Record, example_record

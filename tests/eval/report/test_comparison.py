@@ -160,6 +160,15 @@ def test_missing_cells_come_with_the_sweep_that_fills_them(folder):
     assert "teacher lacks KS (200 items) under clean; IC (200 items) under noise 5 dB" in result.output
 
 
+def test_a_missing_cell_whose_condition_others_spell_shorter_has_its_sweep(folder):
+    """The column goes by the shortest spelling, which the record of the other side need not have."""
+    sources = {"noise": {"name": "musan", "digest": "ff" * 32}}
+    for label, condition in (("student", "noise:noise=musan,snr_db=5"), ("third", "noise:snr_db=5")):
+        write_record(folder, boards.record(label, condition, 30.0, sources=sources))
+    (missing,) = compare("teacher", "student", [folder]).missing
+    assert yaml.safe_load(missing.sweep)["tasks"][0]["conditions"] == ["noise:snr_db=5"]
+
+
 def test_two_published_systems_have_differences_only():
     result = run("DPHuBERT", "distilhubert", "--task", "ASR", "--task", "IC")
     assert result.exit_code == 0, result.output

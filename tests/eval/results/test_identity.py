@@ -243,6 +243,12 @@ def test_the_frame_puts_together_what_is_comparable_and_nothing_else(folder, tmp
         assert (len(frame[alike].drop_duplicates()) == 1) is comparable, name
 
 
+def test_the_file_of_a_cell_stays_where_earlier_releases_look_for_it():
+    record = example_record(condition="noise:snr_db=5", seed=7)
+    place = "records/fbank/none/IC/noise~snr_db=5@cfc2f4a4/test-seed7-c548f03f.json"
+    assert record_path("records", record).as_posix() == place
+
+
 def test_what_is_different_is_said(folder):
     base = record_of(Run(), folder)
     said = {

@@ -177,10 +177,10 @@ def test_each_split_of_a_condition_has_its_manifest(head_spec, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["lr=0.01,step=8", "run #3", "a: b", "it's [1]", "100 % ä"])
-def test_paths_are_values_whatever_is_in_them(name, head_spec, toy_corpora, toy_student, tmp_path):
+def test_paths_are_values_whatever_is_in_them(head_spec, toy_corpora, toy_student, tmp_path):
+    name = "lr=0.01,step=8/run #3/a: b/it's [1]/100 % ä"
     student = tmp_path / name / "student.ckpt"
-    student.parent.mkdir()
+    student.parent.mkdir(parents=True)
     student.write_bytes(toy_student.read_bytes())
     corpus = toy_corpora.build("IC", tmp_path / name / "corpus")
     upstream = Upstream("robustdistiller_local", str(student))

@@ -56,6 +56,7 @@ def test_defaults_and_short_forms(tmp_path):
             r"override sets test_fold; give folds: \[FOLD\] instead",
         ),
         ({"upstreams": ["fbank", "fbank"]}, "two upstreams share the label 'fbank'"),
+        ({"upstream_seeds": {"fbnk": [1]}}, "no upstream has the label 'fbnk'; did you mean 'fbank'"),
         ({"upstreams": [{"name": "fbank"}, {"name": "fbank", "label": "b"}]}, "are the same upstream"),
         (
             {"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]},
@@ -150,6 +151,11 @@ def test_place_follows_weights_and_settings_but_not_labels_and_data_paths(tmp_pa
     weights.write_bytes(b"two")
     others.add(place(upstreams=[student]))
     assert len(others | {first}) == 5
+
+
+def test_an_upstream_may_have_seeds_of_its_own(tmp_path):
+    groups = expand(load(file(tmp_path, upstreams=["fbank", "mel"], seeds=[1, 2], upstream_seeds={"mel": [3]})))
+    assert [(group.system.upstream.label, group.seed) for group in groups] == [("fbank", 1), ("fbank", 2), ("mel", 3)]
 
 
 def test_checkpoints_are_known_by_their_contents_folders_too(tmp_path):

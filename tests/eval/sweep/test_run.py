@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import read_records, record_files
@@ -21,7 +23,7 @@ from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import Sweep, SweepConfig, SweepError, TaskEntry, sweep
 from robustdistiller.eval.sweep.engine import InProcess, Job
-from robustdistiller.eval.sweep.view import progress_table, summary
+from robustdistiller.eval.sweep.view import progress_table, run_shown, summary
 from robustdistiller.eval.sweep.work import Train
 
 NOISE = "noise:snr_db=5,noise=white"
@@ -315,8 +317,9 @@ def test_time_is_estimated_from_what_ran_before(config, one, go):
 
 def test_time_left_is_known_as_soon_as_the_first_job_of_its_kind_has_ended(config, engine):
     left = []
-    running = Sweep(config, engine, changed=lambda: left.append(running.estimate()))
+    running = Sweep(config, engine, say=lambda _: left.append(running.estimate()))
     running.run()
+    left.append(running.estimate())
     known = [one for one in left if one.jobs and one.unknown < one.jobs]
     assert left[0].unknown == left[0].jobs == 8 and known and left[-1].jobs == 0
 
@@ -340,6 +343,14 @@ def test_live_table_counts_what_does_not_fit(config, go, engine):
     assert str(table.caption) == "5 s, 1 failed, 1 done; 1 more rows; left: about 3 s with 2 at a time"
     states = {p.group.system.upstream.label: (p.state, p.trained, p.finished) for p in run.plans.values()}
     assert states == {"fbank": ("failed", 0, 0), "other": ("done", 3, 2)}
+
+
+def test_a_terminal_shows_the_table_and_what_happens(config, engine):
+    engine.fails = {"fbank: looking": "no [frames]"}
+    shown = io.StringIO()
+    assert run_shown(Sweep(config, engine), Console(file=shown, force_terminal=True, width=100)) == 1
+    assert "other: looking at the upstream: done" in shown.getvalue() and "1 failed, 1 done" in shown.getvalue()
+    assert "failed: fbank / IC / seed 1337 / clean: fbank was not tried: no [frames]" in shown.getvalue()
 
 
 def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, engine, tmp_path):

@@ -46,9 +46,9 @@ def write_table(folder: Path, head: str = "path,label,speaker", per_label: int =
 @pytest.mark.usefixtures("bridge")
 def test_a_head_is_trained_scored_under_conditions_and_known_again(tmp_path, toy_student):
     table = write_table(tmp_path / "data")
-    settings = {"total_steps": 60, "eval_step": 30, "save_step": 30}
+    settings = {"total_steps": 20, "eval_step": 10, "save_step": 10}
     options = ",,".join([f"config.runner.{key}={value}" for key, value in settings.items()])
-    options += ",,config.optimizer.lr=0.05,,config.downstream_expert.datarc.num_workers=0"
+    options += ",,config.optimizer.lr=0.1,,config.downstream_expert.datarc.num_workers=0"
     folders = {"plain": [], "cached": ["--feature-cache", str(tmp_path / "cache")]}
     found = {}
     for name, cache in folders.items():

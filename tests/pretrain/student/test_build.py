@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from robustdistiller.pretrain import SettingsError, load_config, make_student
 from robustdistiller.pretrain.config.schema import StudentConfig
 from robustdistiller.pretrain.student.build import adopt_student, copied_weights, freeze, load_student
+from robustdistiller.pretrain.student.pruning.dense import make_dense
+from robustdistiller.pretrain.student.pruning.hooks import attach
+from robustdistiller.pretrain.student.pruning.sizes import Units, prunable_parameters
 from robustdistiller.pretrain.training.build import count_parameters, make_distiller
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
@@ -281,3 +286,36 @@ def test_what_does_not_fit_is_refused(teacher: SpeechEncoder, options: dict, mes
 def test_heads_for_layers_that_are_not_there_are_refused(teacher: SpeechEncoder) -> None:
     with pytest.raises(SettingsError, match=r"prediction_layers: the teacher has layers 0 to 4, found \[5\]"):
         make_student(teacher, StudentConfig(), (2, 5))
+
+
+def test_of_another_front_end_what_lies_behind_it_is_copied_and_said(caplog):
+    teacher = SpeechEncoder(EncoderConfig.tiny(num_layers=3))
+    options = StudentConfig(num_layers=2, init="truncated", conv_layers="log_mel", squeeze=2)
+    with caplog.at_level("DEBUG"):
+        student = make_student(teacher, options)
+    weights, theirs = student.state_dict(), teacher.state_dict()
+    copied = copied_weights(teacher, student, [1, 2], with_norm=True)
+    assert {name.split(".")[0] for name in copied} == {"transformer"}
+    assert all(torch.equal(weights[name], theirs[origin]) for name, origin in copied.items())
+    assert not any(".squeeze." in name for name in copied) and any(".squeeze." in name for name in weights)
+    said = caplog.text
+    assert re.search(r"extractor.layers.0 starts at random: 0 of 3872 weights are copied", said)
+    assert re.search(r"transformer.layers.1 starts as the teacher: (\d+) of \1 weights are copied", said)
+    assert "transformer.squeeze starts at random" in said
+    assert all(f"{name} starts " in said for name in weights)
+
+
+def test_log_mel_students_are_pruned_too():
+    config = EncoderConfig.tiny(front_end="log_mel", conv_layers=((16, 3, 1), (16, 3, 2)), squeeze=2, projection=True)
+    encoder = SpeechEncoder(config).eval()
+    gates = {("conv", 0): torch.tensor([1.0, 0.0] * 8), ("heads", 0): torch.tensor([0.0, 1.0])}
+    small = make_dense(encoder, gates).eval()
+    handles = attach(encoder, lambda: gates)
+    waveforms = torch.randn(1, 8000)
+    with torch.no_grad():
+        expected, found = encoder(waveforms).hidden_states[-1], small(waveforms).hidden_states[-1]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    counted = [prunable_parameters(one, Units.of(one)) for one in (config, small.config)]
+    assert counted[0] - counted[1] == encoder.count_parameters() - small.count_parameters()
+    for handle in handles:
+        handle.remove()

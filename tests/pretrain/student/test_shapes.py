@@ -78,6 +78,39 @@ def test_the_table_is_read() -> None:
     assert len(_table()) == 5
 
 
+def _fast_table() -> list[tuple[str, list[str], tuple[float, float, float]]]:
+    """Recipe, settings, and millions of parameters, 1e9 MACs a second and speed of each line in the table of fast50."""
+    text = (resources.files("robustdistiller.pretrain") / "recipes" / "fast50.yaml").read_text()
+    lines = re.findall(r"^#   (\d+\.\d\d) +(\d\.\d\d) +(\d+\.\d) +(.*)$", text, re.MULTILINE)
+    recipes = [re.search(r"recipe (fast25|small)", what) for *_, what in lines]
+    return [
+        (found[1] if found else "fast50", re.findall(r"student\.\S+=\S+", what), tuple(map(float, numbers)))
+        for found, (*numbers, what) in zip(recipes, lines)
+    ]
+
+
+@pytest.mark.parametrize(("recipe", "settings", "numbers"), _fast_table())
+def test_what_the_fast_recipes_say_they_cost(recipe: str, settings: list, numbers: tuple) -> None:
+    cost = cost_of(student_shape(BASE, load_config(recipe, settings).student)[0])
+    found = round(cost.parameters_used / 1e6, 2), round(cost.macs_per_s / 1e9, 2), round(cost.predicted_speed, 1)
+    assert found == numbers
+    assert len(_fast_table()) == 5
+
+
+def test_predicted_speed_is_against_wavlm_base_plus() -> None:
+    assert cost_of(EncoderConfig.wavlm_base_plus()).predicted_speed == pytest.approx(1, abs=1e-3)
+
+
+def test_a_log_mel_front_end_needs_no_waveform_of_a_certain_level() -> None:
+    large = EncoderConfig.hubert_large()
+    assert large.normalize_waveform
+    shape = shape_of({"conv_layers": "log_mel", "squeeze": 2}, large)
+    assert (shape.front_end, shape.normalize_waveform, shape.conv_layers[0]) == ("log_mel", False, (1024, 3, 1))
+    assert (shape.downsample_rate, shape.receptive_field, shape.squeeze, shape.has_projection) == (320, 400, 2, False)
+    assert shape_of({"conv_layers": "sew"}, shape).front_end == "conv"
+    assert shape_of({}, shape).squeeze == 2
+
+
 @pytest.mark.parametrize("name", ["squeezed", "sew"])
 @pytest.mark.parametrize("samples", [400, 719, 720, 16000, 250_001])
 def test_cheaper_extractors_have_the_frames_of_the_teacher(name: str, samples: int) -> None:

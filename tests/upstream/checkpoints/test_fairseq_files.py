@@ -242,11 +242,14 @@ def test_armhubert_has_its_published_size():
     assert round(with_maps / 1e6, 2) == 26.45
 
 
-def test_students_that_shorten_time_are_refused(tmp_path, equality):
+@pytest.mark.parametrize(
+    "found", [{"upsampler.weight": torch.zeros(36, 36, 2)}, {"encoder.layers.0.weight": torch.zeros(36, 72)}]
+)
+def test_students_that_shorten_time_in_other_ways_are_refused(tmp_path, equality, found):
     _, content = armhubert(equality)
-    content["state_dict"]["student_model.upsampler.weight"] = torch.zeros(36, 36, 2)
+    content["state_dict"] |= {f"student_model.{name}": value for name, value in found.items()}
     torch.save(content, tmp_path / "student.ckpt")
-    with pytest.raises(ValueError, match=r"student.ckpt: this student shortens time inside its transformer"):
+    with pytest.raises(ValueError, match=r"student.ckpt: this student shortens time inside its transformer, but not"):
         read_checkpoint(tmp_path / "student.ckpt")
 
 

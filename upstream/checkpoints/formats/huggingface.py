@@ -1,4 +1,4 @@
-"""Hugging Face's wav2vec2, hubert, wavlm and data2vec-audio: read and written without transformers."""
+"""Hugging Face's wav2vec2, hubert, wavlm and data2vec-audio: read and written without transformers; sew: read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robustdistiller.upstream.checkpoints.formats.base import (
 from robustdistiller.upstream.checkpoints.formats.huggingface_files import FILES, write_folder
 from robustdistiller.upstream.checkpoints.formats.limits import obstacle
 from robustdistiller.upstream.checkpoints.model_card import model_card
-from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, huggingface_name
+from robustdistiller.upstream.checkpoints.parameter_names import from_foreign, huggingface_name, sew_name
 from robustdistiller.upstream.model.config import EncoderConfig
 
 #: ``model_type`` to the class that reads it.
@@ -35,6 +35,7 @@ _MODELS = {
 }
 #: ``model_type`` to the prefix of the parameters when the encoder is part of a model with a task head.
 PREFIXES = {"wav2vec2": "wav2vec2.", "hubert": "hubert.", "wavlm": "wavlm.", "data2vec-audio": "data2vec_audio."}
+PREFIXES |= {"sew": "sew."}
 _ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 _ACTIVATIONS |= {"gelu_fast": "gelu_tanh", "relu": "relu"}
 _SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
@@ -70,6 +71,11 @@ _SAME: dict[str, tuple[str, Any]] = {
 _RELATIVE = {"num_buckets": ("num_buckets", 320), "max_bucket_distance": ("max_distance", 800)}
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _CONV = {"conv_dim": (512,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
+_SEW_CONV = {
+    "conv_dim": (64, *(128,) * 4, *(256,) * 4, *(512,) * 4),
+    "conv_kernel": (10, *(3, 1) * 4, *(2, 1) * 2),
+    "conv_stride": (5, *(2, 1) * 6),
+}
 
 
 def read_huggingface(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig, dict]:
@@ -83,7 +89,7 @@ def read_huggingface(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderC
     config = translate(cfg, content["hf_preprocessor"], clues)
     prefix = PREFIXES[kind]
     weights = {name.removeprefix(prefix): value for name, value in weights.items() if isinstance(name, str)}
-    return config, from_foreign(weights, config, huggingface_name, _TRAINING_ONLY)
+    return config, from_foreign(weights, config, sew_name if kind == "sew" else huggingface_name, _TRAINING_ONLY)
 
 
 def _kind(cfg: Mapping[str, Any]) -> str:
@@ -109,7 +115,7 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
     activation = cfg.get("hidden_act", "gelu")
     if activation not in _ACTIVATIONS:
         raise ValueError(f"config.json: hidden_act is {activation!r}; this encoder knows {', '.join(_ACTIVATIONS)}")
-    conv = [tuple(cfg.get(option, default)) for option, default in _CONV.items()]
+    conv = [tuple(cfg.get(option, default)) for option, default in (_SEW_CONV if kind == "sew" else _CONV).items()]
     if len({len(values) for values in conv}) != 1:
         raise ValueError(f"config.json: {', '.join(_CONV)} have different lengths")
     stack = kind == "data2vec-audio"
@@ -120,7 +126,11 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
         said = "is" if normalize else "is not"
         clues.guesses.append(f"the input {said} normalised: preprocessor_config.json does not say do_normalize")
     options = {ours: cfg.get(theirs, default) for theirs, (ours, default) in _SAME.items()}
-    options["norm_first"] = not stack and bool(options["norm_first"])
+    options["norm_first"] = not stack and kind != "sew" and bool(options["norm_first"])
+    if kind == "sew":
+        options["squeeze"] = cfg.get("squeeze_factor", 2)
+        if options["squeeze"] == 1:
+            raise ValueError("config.json: squeeze_factor is 1; this package reads SEW with 2 or more")
     if kind == "wavlm":
         options |= {ours: cfg.get(theirs, default) for theirs, (ours, default) in _RELATIVE.items()}
     return EncoderConfig(
@@ -128,7 +138,7 @@ def translate(cfg: Mapping[str, Any], preprocessor: Mapping[str, Any], clues: Cl
         conv_layers=tuple(zip(*conv)),
         conv_norm=conv_norm,
         feature_norm=bool(cfg.get("feat_proj_layer_norm", True)),
-        projection=True,
+        projection=None if kind == "sew" else True,
         normalize_waveform=bool(normalize),
         normalize_eps=_NORMALIZE_EPS,
         activation=_ACTIVATIONS[activation],

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE_HZ = 16_000
+from robustdistiller.upstream.model.log_mel import mel_filters
+
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
 _SMALLEST_POWER = 1e-10
 _RANGE = 8.0  # in powers of ten below an utterance's loudest bin
-
-
-def mel_filters(num_mel_bins: int) -> Tensor:
-    """Triangles of equal area over 0 to 8 kHz, on the mel scale of Slaney's Auditory Toolbox (1998).
-
-    The scale is linear below 1 kHz, with 200/3 Hz a mel, and logarithmic above, with 27 mels from 1 to 6.4 kHz.
-
-    Args:
-        num_mel_bins: how many, 80 or 128 in Whisper's models.
-
-    Returns:
-        (num_mel_bins, 201) float32, weights of the bins of a spectrum of 400 samples.
-
-    >>> filters = mel_filters(80)
-    >>> filters.shape, round(filters[0, 1].item(), 6)
-    (torch.Size([80, 201]), 0.024863)
-    """
-    mels = torch.linspace(0, 15 + 27 * math.log(8) / math.log(6.4), num_mel_bins + 2, dtype=torch.float64)
-    above = 1000 * torch.exp((mels - 15) * math.log(6.4) / 27)
-    edges_hz = torch.where(mels < 15, mels * 200 / 3, above)
-    bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, WINDOW_SAMPLES // 2 + 1, dtype=torch.float64)
-    low, centre, high = (edges_hz[start : start + num_mel_bins, None] for start in range(3))
-    triangles = torch.minimum((bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre)).clamp(min=0)
-    return (triangles * 2 / (high - low)).float()
 
 
 class LogMel(nn.Module):

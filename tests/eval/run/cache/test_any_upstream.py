@@ -52,9 +52,14 @@ def wavlm(path) -> None:
     torch.save({"cfg": config, "model": WavLM(WavLMConfig(config)).state_dict()}, path)
 
 
-@pytest.mark.parametrize("code", ["IC", "ASR"])
 @pytest.mark.parametrize(
-    ("build", "name"), [(hubert, "hubert_custom"), (wav2vec2, "wav2vec2_custom"), (wavlm, "wavlm_local")]
+    ("build", "name", "code"),
+    [
+        (hubert, "hubert_custom", "IC"),
+        (hubert, "hubert_custom", "ASR"),
+        (wav2vec2, "wav2vec2_custom", "IC"),
+        (wavlm, "wavlm_local", "ASR"),
+    ],
 )
 def test_s3prls_own_upstreams_get_equal_heads_and_scores(build, name, code, toy_corpora, tmp_path, caplog) -> None:
     caplog.set_level("INFO")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustdistiller.eval.conditions.titles import condition_order, condition_title
+from robustdistiller.eval.report.cells import condition_order, condition_title
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""One sweep over the students of a stage: its file is written, so that it can be read, changed and run by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from research.recipe_study.distil import Run, teacher_of
+from research.recipe_study.plan import TEACHER, Plan
+from research.recipe_study.pool import Materials
+from robustdistiller.common.files import write_text
+from robustdistiller.common.settings import SettingsError
+from robustdistiller.common.written import dump_yaml
+
+LOCAL = "robustdistiller_local"
+SEPARATOR = " / seed "
+
+
+def label_of(name: str, seed: int) -> str:
+    """How a student is called in the sweep.
+
+    >>> label_of("ours", 3)
+    'ours / seed 3'
+    """
+    return f"{name}{SEPARATOR}{seed}"
+
+
+def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, workers: int) -> Path:
+    """Write the sweep of a stage.
+
+    Screening scores development sets in noise and rooms for choosing, finalists are scored on test sets. A student's
+    heads have its seed, so that a seed is one attempt at the whole thing; teacher and baselines have every seed.
+
+    Returns:
+        Its file, in the folder that the sweep works in.
+
+    Raises:
+        SettingsError: the plan names a task that is not there.
+    """
+    split = "dev" if stage == "screening" else "test"
+    steps = plan.heads.steps
+    override = {
+        "runner.total_steps": steps,
+        "scheduler": {"name": "linear_schedule_with_warmup", "num_warmup_steps": max(1, steps // 15)},
+        **{f"runner.{name}": max(1, steps // 6) for name in ("eval_step", "save_step", "log_step")},
+    }
+    there = materials.tasks
+    for name in plan.tasks:
+        if name not in there:
+            raise SettingsError(f"tasks: there is no {name!r}, expected some of {', '.join(sorted(there))}")
+    fixed = [{"name": LOCAL, "checkpoint": str(teacher_of(plan)), "label": TEACHER}]
+    fixed += [{"name": name, "label": name} for name in plan.baselines]
+    settings = {
+        "out": str(materials.work / stage),
+        "upstreams": [
+            *fixed,
+            *(
+                {"name": LOCAL, "checkpoint": str(run.checkpoint), "label": label_of(run.name, run.seed)}
+                for run in runs
+            ),
+        ],
+        "tasks": [{"task": str(there[name]), "override": override, "splits": [split]} for name in plan.tasks],
+        "conditions": plan.conditions,
+        "seeds": sorted({run.seed for run in runs}),
+        "upstream_seeds": {label_of(run.name, run.seed): [run.seed] for run in runs},
+        "learning_rates": plan.heads.learning_rates,
+        "noise": [str(path) for path in materials.noise(split)],
+        "rir": [str(path) for path in materials.rir(split)],
+        "speech": [str(path) for path in materials.babble(split)],
+        "feature_cache": "auto",
+        "check_upstreams": False,  # all are of this project, and each look takes a process
+        "executor": {"kind": "pool", "workers": workers, "memory_gb": 1.5},
+    }
+    return write_text(materials.work / stage / "sweep.yaml", dump_yaml(settings))
