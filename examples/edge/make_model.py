@@ -25,8 +25,8 @@ from scipy.signal import resample_poly
 from robustdistiller import mini
 from robustdistiller.mini.pack import is_speech, read_audio, read_pack
 from robustdistiller.pretrain import distill, load_config
-from robustdistiller.pretrain.multitask.heads import TaskHeads, load_heads, save_heads
-from robustdistiller.upstream import ChunkedEncoder, ChunkOptions, SpeechEncoder, accelerate, load_encoder
+from robustdistiller.pretrain.multitask.heads import TaskHeads, load_heads
+from robustdistiller.upstream import ChunkOptions, SpeechEncoder, load_encoder
 from robustdistiller.upstream.export.onnx_file import save_model
 from robustdistiller.upstream.export.quantize import quantize
 from robustdistiller.upstream.export.stream import StreamGraph, trace_stream
@@ -171,61 +171,6 @@ def make_head(work: Path, corpus: mini.MiniCorpus, student: Path, steps: int, se
     return distill(load_config("multitask_keywords", [f"{key}={value}" for key, value in settings.items()]))
 
 
-def make_streams(
-    training: Recordings, others: list[np.ndarray], noises: list[np.ndarray], labels: list[str], count: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half minutes of words between other speech, three of four in noise, and what is said at the end of each 20 ms.
-
-    Returns:
-        Waveforms ``(count, samples)``; classes ``(count, samples // 320)``: of a word up to 0.4 s behind its end, and
-        -1 where it is half heard.
-    """
-    generator = np.random.default_rng(seed)
-    silence, unknown = labels.index(SILENCE), labels.index(UNKNOWN)
-    waveforms = np.zeros((count, 30 * RATE_HZ), np.float32)
-    classes = np.full((count, 30 * RATE_HZ // 320), silence)
-    for wave, said in zip(waveforms, classes):
-        place = RATE_HZ
-        while place < len(wave) - 4 * RATE_HZ:
-            word = str(generator.choice(sorted(training))) if generator.random() < 0.5 else None
-            samples = others[generator.integers(len(others))][: 2 * RATE_HZ]
-            if word is not None:
-                samples = training[word][generator.integers(len(training[word]))]
-            samples = resample_poly(samples, int(generator.integers(17, 24)), 20) * generator.uniform(0.4, 1.2)
-            wave[place : place + len(samples)] = samples
-            start, end = place // 320, (place + len(samples)) // 320
-            said[start : end + WINDOW_FRAMES] = unknown
-            if word is not None:
-                said[(start + end) // 2 : end + WINDOW_FRAMES] = -1
-                said[end - 2 : end + 20] = labels.index(word)
-            place += len(samples) + int(generator.uniform(0.2, 1.2) * RATE_HZ)
-        noise = np.resize(noises[generator.integers(len(noises))], len(wave))
-        level_db = float(generator.choice([40, *generator.uniform(0, 20, 3)]))
-        wave += noise * np.sqrt(np.mean(wave**2) / np.mean(noise**2) / 10 ** (level_db / 10))
-    return torch.from_numpy(waveforms), torch.from_numpy(classes)
-
-
-def fit_to_streams(
-    encoder: SpeechEncoder,
-    classify: torch.nn.Linear,
-    waveforms: torch.Tensor,
-    classes: torch.Tensor,
-    chunks: ChunkOptions,
-) -> None:
-    """Fit the head to what it sees in a stream: means over the last second, of frames that know the past alone."""
-    frames = ChunkedEncoder(accelerate(encoder), chunks)(waveforms, predict=False).hidden_states[-1]
-    sums = torch.nn.functional.pad(frames.cumsum(1), (0, 0, 1, 0))
-    ends = torch.arange(WINDOW_FRAMES, frames.shape[1] + 1)
-    means, given = (sums[:, ends] - sums[:, ends - WINDOW_FRAMES]) / WINDOW_FRAMES, classes[:, ends - 1]
-    means, given = means[given >= 0], given[given >= 0]
-    counts = torch.bincount(given, minlength=classify.out_features).clamp(min=1)
-    optimizer = torch.optim.AdamW(classify.parameters(), lr=0.02, weight_decay=0.02)
-    for _ in range(300):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(classify(means), given, weight=counts.rsqrt()).backward()
-        optimizer.step()
-
-
 def export(encoder: SpeechEncoder, heads: TaskHeads, out: Path, chunks: ChunkOptions) -> None:
     """Write a step of student and head, in float32 and with linear maps in int8."""
     spotter = Spotter(StreamGraph(encoder, [encoder.config.num_layers], chunks), heads["keywords"].classify).eval()
@@ -255,7 +200,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=600, help="optimizer steps of the distillation")
     parser.add_argument("--word-steps", type=int, default=600, help="optimizer steps for the words")
     parser.add_argument("--each", type=int, default=60, help="seconds of speech made from each word")
-    parser.add_argument("--streams", type=int, default=24, help="half minutes of speech that the head is fitted to")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -267,12 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     student = make_student(given.work, corpus, given.steps, given.seed)
     head = make_head(given.work, corpus, student, given.word_steps, given.seed)
     encoder, heads = load_encoder(head.parent / "student.ckpt").eval(), load_heads(head.parent / "heads.ckpt").eval()
-    noises = [soundfile.read(file, dtype="float32")[0] for file in sorted(corpus.noise_train.rglob("*.flac"))]
-    labels, chunks = heads.config.labels["keywords"], ChunkOptions(chunk_frames=8, left_frames=100)
-    streams = make_streams(training, others[1::2], noises, labels, given.streams, given.seed)
-    fit_to_streams(encoder, heads["keywords"].classify, *streams, chunks)
-    save_heads(given.out / "heads.ckpt", heads, {"student": "work/words/student.ckpt"})
-    export(encoder, heads, given.out, chunks)
+    export(encoder, heads, given.out, ChunkOptions(chunk_frames=8, left_frames=100))
     print(f"{given.out}: keywords.onnx, keywords-int8.onnx, test.wav, test.tsv")
 
 

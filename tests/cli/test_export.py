@@ -68,6 +68,7 @@ def test_a_step_of_streams(student, tmp_path):
     notes = {entry.key: entry.value for entry in onnx.load(tmp_path / "s.onnx").metadata_props}
     assert json.loads(notes["stream"]) == {
         **{"chunk_frames": 8, "left_frames": 256, "look_ahead_frames": 1, "hop_samples": 160, "block_samples": 205},
+        "padding_samples": 0,
         "latency_ms": pytest.approx(205 / 16),
     }
 

@@ -54,7 +54,7 @@ def made(corpus: MiniCorpus, recordings: tuple, tmp_path_factory) -> Path:
     """Folders `model` and `work` of a model that has hardly been trained; the test is cut to its first seconds."""
     folder = tmp_path_factory.mktemp("edge")
     options = {"out": folder / "model", "work": folder / "work", "corpus": corpus.root}
-    options |= {"steps": 1, "word-steps": 2, "each": 2, "streams": 1}
+    options |= {"steps": 1, "word-steps": 2, "each": 2}
     module, found = load("make_model"), recordings[1]
     module.read_words = lambda: found
     module.main([f"--{name}={value}" for name, value in options.items()])
@@ -78,7 +78,7 @@ def test_the_test_holds_recordings_that_are_not_trained_on(recordings: tuple, ma
 def test_probabilities_are_those_of_torch_whatever_the_pieces(made: Path) -> None:
     keywords = load("keywords")
     samples, _ = soundfile.read(made / "model" / "test.wav", dtype="float32")
-    encoder, head = load_encoder(made / "work/words/student.ckpt").eval(), load_heads(made / "model/heads.ckpt")
+    encoder, head = load_encoder(made / "work/words/student.ckpt").eval(), load_heads(made / "work/words/heads.ckpt")
     chunked = ChunkedEncoder(encoder, ChunkOptions(8, left_frames=100))
     with torch.no_grad():
         frames = chunked(torch.from_numpy(samples)[None]).hidden_states[-1][0]
