@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from robustdistiller.acoustics import CorruptionPolicy
@@ -228,10 +227,6 @@ class DataConfig:
     manifest_dir: str | None = None
     unreadable_budget: WholeNumber = 10
 
-    def lists(self, out_dir: Path) -> Path:
-        """Folder of the lists of audio files, for a run in `out_dir`."""
-        return Path(self.manifest_dir or out_dir / "manifests").expanduser()
-
 
 @dataclass
 class DistillConfig:
@@ -285,11 +280,6 @@ class DistillConfig:
     log: LogConfig = field(default_factory=LogConfig)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     multitask: MultitaskConfig | None = None
-
-    @property
-    def criterion(self) -> str:
-        """The column of `validation.csv` that chooses the best checkpoint."""
-        return "probe_accuracy" if self.probe.criterion else self.validation.criterion
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-able values; as YAML it is a recipe that gives the same configuration again."""

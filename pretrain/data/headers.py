@@ -21,6 +21,11 @@ UNREADABLE_SHARE = 0.01
 """Beyond it a folder or a shard is broken, not a file."""
 
 
+def lists_folder(manifest_dir: str | None, out_dir: Path) -> Path:
+    """Where a run in `out_dir` keeps its lists of audio files, if `data.manifest_dir` does not say."""
+    return Path(manifest_dir or out_dir / "manifests").expanduser()
+
+
 def read_headers(pieces: Iterable[Piece], cache: Path, where: str = "") -> tuple[dict[str, AudioInfo], dict[str, str]]:
     """The headers of the files that some recordings are in, and why others have none.
 

@@ -14,7 +14,7 @@ from robustdistiller.acoustics import AudioInfo, AudioSource, Corruptor, Piece, 
 from robustdistiller.acoustics.audio.listing import list_pieces
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig, OtherTeacherConfig, TeacherConfig
-from robustdistiller.pretrain.data.headers import read_headers
+from robustdistiller.pretrain.data.headers import lists_folder, read_headers
 from robustdistiller.pretrain.data.speech import RootReport, SpeechCuts, speech_cuts
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.upstream import ModelName, checkpoint_digest, read_checkpoint, read_model, resolve
@@ -87,7 +87,9 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[SpeechCuts, Corrup
     if not data.speech:
         raise SettingsError("data.speech: no speech to learn from; give data.speech=[FOLDER, ...]")
     longest, windows = ({data.long_files: data.max_samples}.get(choice) for choice in ("drop", "windows"))
-    cuts, reports = speech_cuts(data.speech, data.lists(out_dir), data.min_samples, longest, windows)
+    cuts, reports = speech_cuts(
+        data.speech, lists_folder(data.manifest_dir, out_dir), data.min_samples, longest, windows
+    )
     sources, found = open_sources(config, policy.needs if policy else ())
     for report in reports + found:
         logger.info("%s", report)
@@ -115,7 +117,7 @@ def open_sources(
             logger.warning("data.%s is given, but this corruption does not use it", kind)
         if wanted:
             exclude = config.data.noise_exclude if kind == "noise" else []
-            folder = config.data.lists(Path(config.out_dir or "."))
+            folder = lists_folder(config.data.manifest_dir, Path(config.out_dir or "."))
             try:
                 source, found = _open_source(kind, roots, exclude, folder)
             except (FileNotFoundError, ValueError) as error:

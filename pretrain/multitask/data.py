@@ -16,6 +16,7 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.dataset import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
+from robustdistiller.pretrain.data.headers import lists_folder
 from robustdistiller.pretrain.data.speech import piece_cuts
 from robustdistiller.pretrain.multitask.keywords import keyword_utterances
 from robustdistiller.pretrain.multitask.speakers import Trial, speaker_utterances
@@ -89,7 +90,8 @@ def _task_data(
     key, data = f"multitask.{task}.data", config.data
     path = Path(getattr(config.multitask, task).data).expanduser()
     name = path.resolve().name
-    found, unreadable = piece_cuts([one.piece for one in utterances], name, path, data.lists(out_dir) / task, key)
+    pieces, lists = [one.piece for one in utterances], lists_folder(data.manifest_dir, out_dir) / task
+    found, unreadable = piece_cuts(pieces, name, path, lists, key)
     by_id = {cut.id: cut for cut in found}
     kept, short = [], []
     for one in utterances:

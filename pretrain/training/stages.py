@@ -55,7 +55,7 @@ from robustdistiller.pretrain.training.preparation import (
 )
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest
-from robustdistiller.pretrain.training.validate import Validation
+from robustdistiller.pretrain.training.validate import Validation, criterion_of
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.model.cost import cost_table, encoder_cost
 
@@ -277,7 +277,7 @@ class _Run:
         config = stage.config
         lines = [line for line in read_history(self.out_dir / "history.csv") if line["stage"] == stage.name]
         lines = [line for line in lines if line["step"] <= progress["step"]]
-        best = progress["best"] and {"criterion": config.criterion, "step": progress["best"][1]}
+        best = progress["best"] and {"criterion": criterion_of(config), "step": progress["best"][1]}
         return {
             "teacher": self.teacher_notes[""],
             **({"teachers": self.teacher_notes} if len(self.teacher_notes) > 1 else {}),

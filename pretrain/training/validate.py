@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.objectives.ops import at_least_float32
 from robustdistiller.pretrain.objectives.spectra import si_snr_db
@@ -66,7 +67,7 @@ class Validation:
                 found = self.probe.measure(self.training.distiller.export_student()) if fabric.is_global_zero else None
                 for condition, accuracy in fabric.broadcast(found).items():
                     lines.setdefault(condition, {})["probe_accuracy"] = accuracy
-        criterion = config.criterion
+        criterion = criterion_of(config)
         values = [line[criterion] for line in lines.values() if criterion in line]
         if fabric.is_global_zero:
             for condition, line in lines.items():
@@ -94,6 +95,11 @@ class Validation:
 
     def _due(self, step: int, every_steps: int) -> bool:
         return step % every_steps == 0 or step >= self.training.distiller.config.trainer.max_steps
+
+
+def criterion_of(config: DistillConfig) -> str:
+    """The column of `validation.csv` that chooses the best checkpoint."""
+    return "probe_accuracy" if config.probe.criterion else config.validation.criterion
 
 
 @torch.no_grad()

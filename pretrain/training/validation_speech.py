@@ -16,6 +16,7 @@ from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash, id_digest, name_hash
 from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
+from robustdistiller.pretrain.data.headers import lists_folder
 from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _divide(config: DistillConfig, out_dir: Path, cuts: SpeechCuts) -> tuple[Spe
     listed = cuts.listed
     settings, data = config.validation, config.data
     if settings.speech:
-        found, _ = speech_cuts(settings.speech, data.lists(out_dir), data.min_samples)
+        found, _ = speech_cuts(settings.speech, lists_folder(data.manifest_dir, out_dir), data.min_samples)
         files = {_file_of(cut) for cut in found} - {None}
         training = cuts.where(lambda cut: _file_of(cut) not in files)
         held = choose_by_hash(found, settings.utterances)

@@ -80,7 +80,12 @@ def test_every_option_is_read_by_what_trains(corpus, teacher_path: Path, tmp_pat
     recipe.write_text(f"base: dphubert\nteachers: {{other: {other}}}\n")
     more = {
         "distilhubert": ["validation.every_steps=2", "targets.cache={}", "trainer.ema_decay=0.9"],
-        "robustdistiller": ["student.feature_dropout=0.5", "probe.every_steps=2", f"probe.data={table}"],
+        "robustdistiller": [
+            "student.feature_dropout=0.5",
+            "probe.every_steps=2",
+            f"probe.data={table}",
+            "student.squeeze=2",
+        ],
         str(recipe): ["stages.distil.trainer.max_steps=1"],
         "skill": ["stages=null"],
         "dice": ["targets.cache={}", "objectives.l1=1"],
