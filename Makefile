@@ -4,6 +4,7 @@
 # make study POOL=FOLDER STAGE=screening JOBS=2   train and compare every recipe on the mini teacher (hours; see research/recipe_study)
 # make bench        measure our ways beside those people use today, into results/bench (hours on two cores; one: BENCH=NAME)
 # make test-newest  the suite on the newest versions of everything, in an environment of its own
+# make docs         render docs/ as a site into build/site
 # make lock         choose the versions in constraints.txt anew
 
 # The first Python that runs here and that we support; `command -v` is not enough, pyenv leaves names behind that do not run.
@@ -32,7 +33,7 @@ new_environment = \
   "$(PYTHON)" -m venv $(1) || { test "$$old" || rm -rf $(1); echo; \
     echo "$(PYTHON) cannot make a virtual environment with pip in $(CURDIR)/$(1) (on Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
 
-.PHONY: help install quickstart study bench test test-newest lock lint sox doctor clean
+.PHONY: help install quickstart study bench test test-newest lock lint docs sox doctor clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -74,6 +75,9 @@ lock: $(VENV)/bin/python
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
 
 doctor: $(VENV)/.installed
 	$(BIN)/robustdistiller doctor

@@ -68,10 +68,11 @@ EXTRAS = {
     "export": EXPORT,  # ONNX files
     "slurm": SLURM,  # sweeps on a cluster
     "rooms": ["pyroomacoustics"],  # simulate new rooms
+    "docs": ["mkdocs-material>=9.6"],  # the pages as a site
 }
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-xdist", "ruff", "packaging", "transformers"),
-    *(requirement for extra in ("superb", "train", "metrics", "export") for requirement in EXTRAS[extra]),
+    *(requirement for extra in ("superb", "train", "metrics", "export", "docs") for requirement in EXTRAS[extra]),
 ]
 
 setup(

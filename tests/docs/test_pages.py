@@ -1,0 +1,135 @@
+"""The README and the pages of docs/: code blocks run; those marked as needing data are checked to be well typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from robustdistiller.cli.main import app, load
+from robustdistiller.eval.run.options import parse
+from robustdistiller.pretrain import list_recipes, load_config
+from robustdistiller.upstream import mini_teacher
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+_BLOCK = re.compile(r"(<!-- needs: [^>]+ -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A block of code on a page."""
+
+    place: str
+    language: str
+    code: str
+    needs_more: bool
+
+
+def _blocks() -> list[Block]:
+    found = []
+    for page in (ROOT / "README.md", *PAGES):
+        text = page.read_text(encoding="utf-8")
+        for match in _BLOCK.finditer(text):
+            line = text[: match.start(2)].count("\n") + 1
+            found.append(Block(f"{page.name}:{line}", match[2], match[3], match[1] is not None))
+    return found
+
+
+BLOCKS = _blocks()
+
+
+def _parametrize(*languages: str, needs_more: bool):
+    chosen = [block for block in BLOCKS if block.language in languages and block.needs_more == needs_more]
+    return pytest.mark.parametrize("block", chosen, ids=lambda block: block.place)
+
+
+def _commands(code: str) -> list[list[str]]:
+    """The commands of a block that are ours, as words."""
+    lines = (shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines())
+    return [words for words in lines if words and words[0] in ("robustdistiller", "run_downstream.py")]
+
+
+def test_there_are_pages_and_blocks_to_try():
+    assert len(PAGES) >= 8 and len(BLOCKS) >= 25
+    assert {block.language for block in BLOCKS} <= {"python", "bash", "yaml"}
+
+
+@_parametrize("python", needs_more=False)
+def test_python_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.code, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+@_parametrize("bash", needs_more=False)
+def test_commands_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").symlink_to(ROOT / "mini")
+    shutil.copy(mini_teacher(), "student.ckpt")
+    commands = _commands(block.code)
+    assert commands
+    for _, *words in commands:
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{words}: {result.output}"
+
+
+@_parametrize("python", needs_more=True)
+def test_python_that_needs_more_compiles(block):
+    compile(block.code, block.place, "exec")
+
+
+@_parametrize("bash", needs_more=True)
+def test_commands_that_need_more_are_well_typed(block):
+    for program, *words in _commands(block.code):
+        if "..." in words or any("$" in word for word in words):
+            words = [word for word in words if word != "..." and "$" not in word]
+        if program == "run_downstream.py":
+            parse(words)
+        elif words[0] == "distill":
+            recipe = next((word for word in words[1:] if "=" not in word), "robustdistiller")
+            load_config(recipe, [word for word in words[1:] if "=" in word])
+        else:
+            load(words[0]).make_context(words[0], words[1:])
+
+
+@_parametrize("yaml", needs_more=False)
+def test_yaml_is_read(block):
+    assert isinstance(yaml.safe_load(block.code), dict)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).is_file(), target
+
+
+def test_every_page_is_in_the_menu():
+    menu = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    assert sorted(name for entry in menu for name in entry.values()) == [page.name for page in PAGES]
+
+
+def test_every_recipe_is_listed():
+    page = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+    listed = []
+    for row in page.split("| recipe | what it does |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]:
+        first, *more = re.findall(r"`(\w+)`", row.split("|")[1])
+        # `_x` continues the row's first name
+        listed += [first, *(first.rpartition("_")[0] + name if name.startswith("_") else name for name in more)]
+    assert sorted(listed) == sorted(list_recipes())
+
+
+def test_the_site_builds_and_fetches_nothing(tmp_path):
+    pytest.importorskip("material", reason="mkdocs-material is not installed: pip install '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "true"})
+    for page in (tmp_path / "site").rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"?(https?:[^\" >]+)", html), page
