@@ -34,6 +34,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["profile", *arguments], env={"COLUMNS": "200"})
 
 
+@pytest.mark.slow
 def test_superbs_utterances_and_the_published_count():
     """The challenge's profiler printed 1 669 156 022 848 MACs for HuBERT Base on these utterances."""
     assert len(UTTERANCES) == 32 and list(UTTERANCES.values()) == sorted(UTTERANCES.values())
