@@ -43,10 +43,13 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Name of the model in tables.")] = "",
     out: Annotated[Path, typer.Option(help="Folder of heads and records.", metavar="DIR")] = Path("exp/evaluate"),
     as_json: AsJson = False,
-) -> int:
+) -> None:
     from robustdistiller.eval.api import evaluate as run  # slow to import
+    from robustdistiller.eval.conditions.suite import load_suite
     from robustdistiller.eval.tasks import csv_task
 
+    for name in suite or ():
+        load_suite(name)  # a mistyped one is told as a suite
     data = dict(_task_and_folder(text) for text in task or ())
     own = [csv_task(path) for path in csv or ()]
     if not data and not own:
@@ -68,7 +71,6 @@ def evaluate(
     for record in () if as_json else found.records:
         scores = ", ".join(f"{one.name} {one.value:.2f}{one.unit}" for one in record.metrics if one.value is not None)
         typer.echo(f"{record.task} {record.fold} {record.condition}: {scores or record.reason}".replace("  ", " "))
-    return any(record.status != "ok" for record in found.records)
 
 
 def _task_and_folder(text: str) -> tuple[str, str]:

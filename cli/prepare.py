@@ -52,9 +52,13 @@ def prepare(
 ) -> int:
     console = Console(quiet=as_json)
     if task and task.lower() == "mini":
+        if check or download or mirror or out or root or show_list or as_json:
+            raise PrepareError("prepare mini takes a folder and no options: robustdistiller prepare mini FOLDER")
         return _mini(folder or Path("prepared") / "mini", console)
     background = BACKGROUNDS.get(task.lower()) if task else None
     entry = tasks.get(task) if task and not background else None
+    if as_json and (show_list or background):
+        raise PrepareError("--json is of what was found of a task's data; leave it out here")
     if show_list:
         show_task(entry, console) if entry else show_tasks(console)
         return 0

@@ -146,6 +146,9 @@ def signals_deferred() -> Iterator[None]:
     A process started within the block is noted before anything can interrupt, and can itself be interrupted even where
     this process ignores SIGINT (nohup, a script's ``&``): an ignored signal is inherited, one with a handler is not.
     """
+    if threading.current_thread() is not threading.main_thread():  # to which alone signals are delivered
+        yield
+        return
     arrived: list[int] = []
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]

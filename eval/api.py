@@ -17,11 +17,12 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.eval import tasks as registry
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.conditions.suite import suite_names
+from robustdistiller.eval.conditions.suite import is_suite
 from robustdistiller.eval.data import look, recipe_of, run
 from robustdistiller.eval.data.plan import MISSING
-from robustdistiller.eval.results.files import record_path
+from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.frame import read_frame
+from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.quick import Quick
@@ -52,7 +53,9 @@ class Results:
     @property
     def frame(self) -> pd.DataFrame:
         """One row for each record and metric, in the order of the records; see `eval.results.frame.read_frame`."""
-        places = {str(record_path(self.folder, one)): place for place, one in enumerate(self.records)}
+        order = {(cell_id(one), one.start_utc): place for place, one in enumerate(self.records)}
+        there = read_record_files(self.folder)
+        places = {str(path): order.get((cell_id(one), one.start_utc)) for path, one in there.items()}
         frame = read_frame([self.folder])
         frame["place"] = frame["path"].astype(str).map(places)
         ordered = frame.dropna(subset="place").sort_values("place", kind="stable", ignore_index=True)
@@ -133,7 +136,7 @@ def evaluate(
     usable_device(device)
     if isinstance(conditions, str):
         raise ValueError(f"conditions: expected a list, found {conditions!r}")
-    suites = [one for one in conditions if one != "clean" and one in suite_names()]
+    suites = [one for one in conditions if is_suite(one)]
     given = [*tasks, *([] if csv is None else [str(csv)])]
     chosen = [task if isinstance(task, Task) else registry.get(task) for task in given]
     if not chosen:
@@ -167,7 +170,9 @@ def evaluate(
     with _left_as_it_was(upstream.module):
         found = Sweep(config, say=logger.info, sources=sources).run()
     if found.failures:
-        raise RunFailed("; ".join(found.failures))
+        done = sum(record.status == "ok" for record in found.records)
+        kept = f"{done} finished numbers are kept: robustdistiller leaderboard {root} shows them"
+        raise RunFailed("\n".join([*found.failures, kept]))
     return Results(found.records, root / "records")
 
 

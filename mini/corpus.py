@@ -74,11 +74,6 @@ class MiniCorpus:
         return self.root / "noise" / "test" / "noise"
 
     @property
-    def music_test(self) -> Path:
-        """Test music, from other sources than the training music."""
-        return self.root / "noise" / "test" / "music"
-
-    @property
     def rir_train(self) -> Path:
         """Training room responses, with `rir.tsv` describing them."""
         return self.root / "rir" / "train"

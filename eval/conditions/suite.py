@@ -118,6 +118,13 @@ def _load(name: str, beside: Path, above: tuple[Path, ...]) -> Suite:
         raise SuiteError(f"suite {path}: {error}") from error
 
 
+def is_suite(name: object) -> bool:
+    """Whether a text names a suite: a shipped one, or a file."""
+    if not isinstance(name, str) or name == "clean":
+        return False
+    return name in suite_names() or Path(name).suffix in (".yaml", ".yml")
+
+
 def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
     if not isinstance(values, Mapping):
         raise SuiteError(f"suite {path} must be a mapping with conditions, found {type(values).__name__}")
@@ -130,7 +137,7 @@ def _build(path: Path, values: Any, above: tuple[Path, ...]) -> Suite:
             raise SuiteError(f"suite {path}: conditions must be a list of one-line forms or suites, found {entries!r}")
         conditions = []
         for entry in entries:
-            if entry != "clean" and (entry in suite_names() or Path(entry).suffix in (".yaml", ".yml")):
+            if is_suite(entry):
                 included = _load(entry, path.parent, above)
                 conditions += included.conditions
                 sources = sources.over(included.sources)

@@ -156,6 +156,7 @@ def _cell(lines: pd.DataFrame, notes: list[str]) -> Cell:
     """One system in one column: its seeds together, as far as they were run under the same rules."""
     by_rules = [own for _, own in lines.groupby("rules", sort=False)]
     shown = max(by_rules, key=lambda own: (own.non_standard.iloc[0] == (), len(own), own.start_utc.max()))
+    shown = shown.sort_values(["items", "start_utc"], kind="stable").drop_duplicates("seed", keep="last")
     parts, units = {}, {}
     for line in shown.itertuples():
         try:

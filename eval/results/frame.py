@@ -213,7 +213,7 @@ def _find_systems(rows: list[dict[str, Any]]) -> None:
 
 
 def _tell_layers_apart(frame: pd.DataFrame) -> None:
-    several = frame.fillna({"free_layer": -1}).groupby(_NUMBER).free_layer.transform("nunique") > 1
+    several = frame.fillna({"free_layer": -1}).groupby(["system", "task", "split"]).free_layer.transform("nunique") > 1
     apart = several & frame.free_layer.notna()
     for row in frame[apart].itertuples():
         layer = int(row.free_layer)

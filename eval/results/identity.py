@@ -93,7 +93,7 @@ def system_id(record: Record) -> SystemId:
     """The system that a record is of."""
     options = record.upstream_options.strip()
     # To read a single layer is a deviation from the rules, and is told as one.
-    told = re.search(r"upstream_layer_selection is (\d+)", "; ".join(record.non_standard or []))
+    told = re.search(r"upstream_layer_selection is (-?\d+)", "; ".join(record.non_standard or []))
     layer = int(told[1]) if told else None
     return SystemId(record.upstream, record.checkpoint_digest, options, record.upstream_code, layer)
 

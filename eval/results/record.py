@@ -221,29 +221,3 @@ class Record:
                 f"a record with {scored}{of_expected} items scored cannot have status 'ok'; "
                 "expected 'partial' or 'failed' with a reason"
             )
-
-
-def example_record(**changes: Any) -> Record:
-    """A small valid record, for examples and tests."""
-    values = {
-        "upstream": "fbank",
-        "checkpoint_digest": NO_CHECKPOINT,
-        "checkpoint_digest_of": "none",
-        "parameters": 0,
-        "task": "IC",
-        "downstream": "fluent_commands",
-        "head_digest": "ab" * 32,
-        "rules_digest": "cd" * 32,
-        "condition": "clean",
-        "metrics": [Metric("accuracy", 75.0, higher_is_better=True, unit="%")],
-        "items_expected": 4,
-        "items_scored": 4,
-        "learning_rate": 1e-3,
-        "seed": 1337,
-        "versions": {"torch": "2.11.0"},
-        "device": "cpu",
-        "start_utc": "2025-01-01T00:00:00+00:00",
-        "duration_s": 1.0,
-        "non_standard": [],
-    }
-    return Record(**{**values, **changes})

@@ -15,6 +15,7 @@ from robustdistiller.eval.run.run_info import code_digest, upstream_code
 from robustdistiller.eval.sweep.cells import Cell, Group, Head, System
 from robustdistiller.eval.sweep.choice import Choice, Tried, read_tried, tried_from, tried_of
 from robustdistiller.eval.sweep.engine import Job, Outcome
+from robustdistiller.upstream.pretrained.names import ModelName
 
 
 @dataclass
@@ -202,8 +203,11 @@ def _is_of(record: Record, group: Group, code: str | None) -> bool:
     system = group.system
     if record.upstream_options != system.options:
         return False
-    if record.checkpoint_digest != system.weights if system.weights else record.checkpoint_digest_of == "file":
-        return False
+    if system.weights:
+        if record.checkpoint_digest != system.weights:
+            return False
+    elif record.checkpoint_digest_of == "file" or record.checkpoint != ModelName.short_of(system.upstream.checkpoint):
+        return False  # s3prl fetches the weights by this name
     if code is not None and record.upstream_code != code and "upstream_code" not in record.unknown:
         return False
     layer = record.settings.get("upstream_layer_selection")

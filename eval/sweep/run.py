@@ -271,10 +271,12 @@ class Sweep:
         self._found.refresh()
         cells, plan.run, plan.state = plan.run, [], "done"
         for cell in cells:
-            newest = self._record(cell, plan.choice.chosen)
-            if newest is not None and newest.status == "ok":
+            done, newest = self._found.record(cell, plan.choice.chosen, finished=True), self._found.record(cell)
+            old = done is not None and done.start_utc < begun_utc
+            left_over = old and self.config.policy == "rerun" and outcome.state != "done"
+            if done is not None and not left_over:
                 plan.finished += 1
-            elif newest is not None and newest.start_utc >= begun_utc:
+            elif newest is not None and newest.status != "ok" and newest.start_utc >= begun_utc:
                 self._note_failure(plan, f"{cell.title}: {newest.status}, {newest.reason}")
             else:
                 plan.run.append(cell)
@@ -284,8 +286,9 @@ class Sweep:
     def _fail(self, plan: GroupPlan, reason: str) -> None:
         """Write the records of cells for which there was no head to evaluate, or whose evaluation left none."""
         look = Outcome.read(plan.group.system.look_folder)
+        loaded = (look.result if look else {}) | {"code": self._found.code(plan.group.system) or ""}
         for cell in plan.run:
-            record = cell.failed_record(reason, _now_utc(), look.result if look else {})
+            record = cell.failed_record(reason, _now_utc(), loaded)
             write_record(self.config.root / "records", record)
             self._note_failure(plan, f"{cell.title}: {reason}")
         plan.run, plan.train = [], []

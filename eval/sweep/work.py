@@ -72,15 +72,18 @@ class Train:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Train; what is to be evaluated, and its score on the development set."""
+        from robustdistiller.eval.run.head_checkpoint import clear
         from robustdistiller.eval.run.head_note import HeadNote
         from robustdistiller.eval.run.train import train_head
 
         begun, code = folder / BEGUN_FILE, folder / CODE_FILE
         changed = self.code and code.exists() and code.read_text(encoding="utf-8") not in ("", self.code)
         fresh = bool(changed or self.fresh) and not begun.exists()  # a job that is put back into the queue goes on
+        before = HeadNote.read(self.head.folder) or HeadNote()
+        if fresh:  # before it is noted as begun: what then fails leaves no head of other code behind
+            clear(self.head.folder)
         begun.touch()
         write_text(code, self.code)
-        before = HeadNote.read(self.head.folder) or HeadNote()
         trained = train_head(self.head, resume=not fresh)
         resumed_at = (HeadNote.read(self.head.folder) or HeadNote()).resumed_at
         done = 0 if before.finished and not fresh else self.head.total_steps

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import example_record
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
+from tests.records import example_record
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), (16, 8, 4)), "feature_norm": False, "prediction_layers": (4, 8)}

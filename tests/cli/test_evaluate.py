@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval.api import Results
-from robustdistiller.eval.results.record import example_record
+from tests.records import example_record
 
 
 @pytest.fixture
@@ -46,11 +45,12 @@ def test_tasks_tables_and_conditions(asked) -> None:
     assert result.stdout == "IC reverb: accuracy 75.00%\n"
 
 
-def test_json_and_failures(asked, monkeypatch) -> None:
+def test_json(asked) -> None:
     result = CliRunner().invoke(app, ["evaluate", "fbank", "--task", "IC=/data", "--json"])
     assert result.exit_code == 0 and json.loads(result.stdout)[0]["condition"] == "reverb"
     assert asked[0][0][2] == ["clean"] and asked[0][1]["seeds"] == (1337,)
-    failed = dataclasses.replace(example_record(), status="failed", reason="out of memory", metrics=[])
-    monkeypatch.setattr("robustdistiller.eval.api.evaluate", lambda *_, **__: Results([failed]))
-    result = CliRunner().invoke(app, ["evaluate", "fbank", "--task", "IC=/data"])
-    assert result.exit_code == 1 and result.stdout == "IC clean: out of memory\n"
+
+
+def test_a_mistyped_suite_is_told_as_one(asked) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "fbank", "--task", "IC=/data", "--suite", "sbr"])
+    assert result.exit_code == 2 and "sbr" in result.stderr and "srb" in result.stderr and asked == []

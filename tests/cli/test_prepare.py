@@ -133,3 +133,18 @@ def test_a_task_of_somebodys_own_that_says_nothing_of_its_data(monkeypatch, tmp_
     for arguments in (["OWN", tmp_path], ["OWN", tmp_path, "--download"]):
         result = prepare(*arguments)
         assert result.exit_code == 2 and "OWN (my task) says nothing of its data; give its folders to" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["mini", "exp", "--check"], "prepare mini takes a folder and no options"),
+        (["mini", "--list"], "prepare mini takes a folder and no options"),
+        (["--list", "--json"], "leave it out here"),
+        (["musan", "data", "--download", "--json"], "leave it out here"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = prepare(*arguments)
+    assert result.exit_code == 2 and told in result.stderr and list(tmp_path.iterdir()) == []

@@ -22,10 +22,11 @@ from robustdistiller.eval.cost.record import Profile
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.page.html import page_data
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import RecordError, example_record
+from robustdistiller.eval.results.record import RecordError
 from robustdistiller.upstream import EncoderConfig, checkpoint_digest, read_checkpoint
 from robustdistiller.upstream.model.cost import encoder_macs
 from robustdistiller.upstream.s3prl.entries import UpstreamExpert
+from tests.records import example_record
 
 pytestmark = pytest.mark.usefixtures("bridge")
 

@@ -13,7 +13,8 @@ from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.cells import condition_title
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
-from robustdistiller.eval.results.record import Metric, Record, example_record
+from robustdistiller.eval.results.record import Metric, Record
+from tests.records import example_record
 
 CONDITIONS = {"clean": 0.9, "noise:snr_db=10": 0.7, "noise:snr_db=0": 0.4, "reverb": 0.6}
 TITLES = ["clean", "noise 10 dB", "noise 0 dB", "reverb", "noise 10 dB + reverb"]

@@ -21,7 +21,8 @@ from robustdistiller.eval.results.files import (
 )
 from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.identity import cell_id
-from robustdistiller.eval.results.record import Metric, Record, RecordError, example_record
+from robustdistiller.eval.results.record import Metric, Record, RecordError
+from tests.records import example_record
 
 
 def test_round_trip_keeps_every_field(tmp_path):

@@ -14,7 +14,8 @@ import pytest
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, items_of, write_outcomes
-from robustdistiller.eval.results.record import Metric, RecordError, example_record
+from robustdistiller.eval.results.record import Metric, RecordError
+from tests.records import example_record
 
 ROOT = Path(__file__).parents[3]
 SIZES = {"fold1": 1085, "fold2": 1023, "fold3": 1151, "fold4": 1031, "fold5": 1241}

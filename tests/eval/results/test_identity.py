@@ -25,9 +25,10 @@ from robustdistiller.eval.results.identity import (
     made_digest,
     readable_condition,
 )
-from robustdistiller.eval.results.record import Metric, Record, example_record
+from robustdistiller.eval.results.record import Metric, Record
 from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.eval.tasks.rules import deviations, split
+from tests.records import example_record
 
 CLEAN, NOISE, ROOM = "clean", "noise:snr_db=5", "reverb:rt60_s=0.4"
 

@@ -9,7 +9,8 @@ import pytest
 
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, NoOutcomes, Outcomes, items_of, write_outcomes
-from robustdistiller.eval.results.record import Metric, RecordError, example_record
+from robustdistiller.eval.results.record import Metric, RecordError
+from tests.records import example_record
 
 IDS = {
     "KS": ["yes/0a7c2a8d_nohash_0.wav", "yes/0a7c2a8d_nohash_1.wav", "no/ffa7c2a8_nohash_0.wav"],

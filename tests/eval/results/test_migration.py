@@ -14,7 +14,8 @@ from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.identity import cell_id, differences
 from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.migration import HALF_PRECISION
-from robustdistiller.eval.results.record import RecordError, example_record
+from robustdistiller.eval.results.record import RecordError
+from tests.records import example_record
 
 OLD = Path(__file__).parent / "old"  # each written by the release of its schema
 QUICKSTART = Path(__file__).parents[3] / "results" / "quickstart"  # schema 5

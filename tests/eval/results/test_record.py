@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import ItemsFile, Metric, Record, RecordError, example_record
+from robustdistiller.eval.results.record import ItemsFile, Metric, Record, RecordError
+from tests.records import example_record
 
 
 def changed(**changes) -> Record:

@@ -21,7 +21,7 @@ from robustdistiller.eval.conditions.manifest import Manifest
 from robustdistiller.eval.results.files import read_records, write_record
 from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.run.errors import RunError
-from robustdistiller.eval.run.head_checkpoint import find_head
+from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
@@ -83,7 +83,7 @@ def evaluate(head: Path, *arguments: str) -> int:
 
 
 def states(folder: Path) -> dict:
-    return torch.load(folder / "states-4.ckpt", weights_only=False)
+    return read_checkpoint(folder / "states-4.ckpt")
 
 
 def test_training_is_s3prls_own_to_the_last_bit(head, stock):

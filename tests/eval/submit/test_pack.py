@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import Metric, example_record
+from robustdistiller.eval.results.record import Metric
 from robustdistiller.eval.run.head_checkpoint import head_digest
 from robustdistiller.eval.submit import SubmissionError, choose, find_experiments, pack
 from robustdistiller.eval.submit.rescoring import rescore
 from robustdistiller.eval.tasks.scoring.diarization import Turn, score_diarization
+from tests.records import example_record
 
 pytestmark = pytest.mark.usefixtures("bridge")
 

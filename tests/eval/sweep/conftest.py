@@ -11,13 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from robustdistiller.eval.results.files import write_record
-from robustdistiller.eval.results.record import example_record
+from robustdistiller.eval.results.files import read_records, write_record
 from robustdistiller.eval.run.run_info import code_digest
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.sweep.engine import Job, Outcome
 from robustdistiller.eval.sweep.work import CODE_FILE
+from robustdistiller.upstream.pretrained.names import ModelName
+from tests.records import example_record
+
+NOISE = "noise:snr_db=5,noise=white"
+
+
+def records(config):
+    return {(r.label, r.condition): r for r in read_records(Path(config.out))}
+
+
+def why(config):
+    plans = Sweep(config).plans.values()
+    return [decision.why for plan in plans for decision in plan.decisions.values()]
+
+
+def trainings(engine):
+    return [title for title in engine.done if "training" in title]
+
+
+def change(config, **values):
+    return replace(config, **values)
 
 
 class FakeEngine:
@@ -110,6 +130,7 @@ class FakeEngine:
         record = example_record(
             upstream=work.head.upstream.name,
             label=work.head.upstream.label,
+            checkpoint=ModelName.short_of(work.head.upstream.checkpoint),
             task=work.head.task.code,
             fold=work.head.config["downstream_expert"]["datarc"].get("test_fold", ""),
             seed=work.head.seed,
@@ -167,3 +188,9 @@ def go(engine: FakeEngine) -> Callable[..., Sweep]:
         return sweep
 
     return run
+
+
+@pytest.fixture
+def one(config):
+    """One upstream only."""
+    return change(config, upstreams=config.upstreams[:1])

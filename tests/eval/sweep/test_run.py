@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import io
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-import torch
-from rich.console import Console
 
 from robustdistiller.eval.report.board import leaderboard
-from robustdistiller.eval.results.files import read_records, record_files
+from robustdistiller.eval.results.files import record_files
 from robustdistiller.eval.run.cache.plan import CachePlan
-from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.specs import Upstream
-from robustdistiller.eval.sweep import Sweep, SweepConfig, SweepError, TaskEntry, sweep
-from robustdistiller.eval.sweep.engine import InProcess, Job
-from robustdistiller.eval.sweep.view import progress_table, run_shown, summary
-from robustdistiller.eval.sweep.work import Train
+from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, sweep
 
-NOISE = "noise:snr_db=5,noise=white"
-
-
-def records(config):
-    return {(r.label, r.condition): r for r in read_records(Path(config.out))}
-
-
-def why(config):
-    plans = Sweep(config).plans.values()
-    return [decision.why for plan in plans for decision in plan.decisions.values()]
-
-
-def trainings(engine):
-    return [title for title in engine.done if "training" in title]
-
-
-def change(config, **values):
-    return dataclasses.replace(config, **values)
-
-
-@pytest.fixture
-def one(config):
-    """One upstream only."""
-    return change(config, upstreams=config.upstreams[:1])
+from .conftest import NOISE, change, records, trainings, why
 
 
 def test_heads_are_chosen_on_dev_and_every_cell_becomes_a_record(config, go, engine):
@@ -306,53 +274,6 @@ def test_locks_say_what_is_the_case(one, go, monkeypatch, number, expected):
         assert run.result.failures == [] and any(expected in line for line in run.said)
 
 
-def test_time_is_estimated_from_what_ran_before(config, one, go):
-    assert Sweep(config).estimate().unknown == 8
-    go(one)
-    found = Sweep(config).estimate()
-    # Three heads of ten steps at 2 s, two cells of 3 s, known from the other upstream.
-    assert (found.known_s, found.unknown, found.jobs) == (66.0, 0, 4)
-    assert found.text(2) == "about 33 s with 2 at a time"
-
-
-def test_time_left_is_known_as_soon_as_the_first_job_of_its_kind_has_ended(config, engine):
-    left = []
-    running = Sweep(config, engine, say=lambda _: left.append(running.estimate()))
-    running.run()
-    left.append(running.estimate())
-    known = [one for one in left if one.jobs and one.unknown < one.jobs]
-    assert left[0].unknown == left[0].jobs == 8 and known and left[-1].jobs == 0
-
-
-def test_the_summary_counts_and_names_what_failed(config, go, engine):
-    assert summary(Sweep(config, engine)) == (
-        "4 cells to run, 0 not; 6 heads to train. Time: unknown: no job like these has run yet."
-    )
-    engine.failing_conditions = {NOISE}
-    go(config)
-    said = summary(Sweep(config, engine)).splitlines()
-    assert said[0].startswith("2 cells to run, 2 not; 0 heads to train.")
-    assert said[1:] == ["  2 cells: runs: its record is failed, RuntimeError: a file vanished"]
-
-
-def test_live_table_counts_what_does_not_fit(config, go, engine):
-    engine.fails = {"fbank: looking": "no [frames]"}
-    run = go(config)
-    table = progress_table(list(run.plans.values()), 5.0, rows=1, left="about 3 s with 2 at a time")
-    assert table.row_count == 1
-    assert str(table.caption) == "5 s, 1 failed, 1 done; 1 more rows; left: about 3 s with 2 at a time"
-    states = {p.group.system.upstream.label: (p.state, p.trained, p.finished) for p in run.plans.values()}
-    assert states == {"fbank": ("failed", 0, 0), "other": ("done", 3, 2)}
-
-
-def test_a_terminal_shows_the_table_and_what_happens(config, engine):
-    engine.fails = {"fbank: looking": "no [frames]"}
-    shown = io.StringIO()
-    assert run_shown(Sweep(config, engine), Console(file=shown, force_terminal=True, width=100)) == 1
-    assert "other: looking at the upstream: done" in shown.getvalue() and "1 failed, 1 done" in shown.getvalue()
-    assert "failed: fbank / IC / seed 1337 / clean: fbank was not tried: no [frames]" in shown.getvalue()
-
-
 def test_features_are_kept_for_all_jobs_of_an_upstream(config, go, engine, tmp_path):
     options = {"feature_cache": "auto", "feature_cache_gb": 2, "read_ahead_s": 30, "feature_cache_conditions": True}
     go(change(config, **options))
@@ -377,76 +298,29 @@ def test_folds_share_the_rate_of_the_first(one, go, engine, tmp_path, monkeypatc
     assert len(trainings(engine)) == 3 + 1 and "fold2" in trainings(engine)[-1]
 
 
-def test_an_upstream_whose_source_code_changed_is_another_system(config, one, go, engine, tmp_path):
-    source = tmp_path / "expert.py"
-    source.write_text("features = 1")
-    engine.code = [str(source)]
+def test_an_old_number_is_no_excuse_for_an_evaluation_that_died(one, go, engine):
     go(one)
-    assert go(one).result.failures == [] and engine.done == []
-    source.write_text("features = 2")
-    assert set(why(one)) == {"runs: it has no record"}
-    assert go(one).result.failures == []
-    assert engine.done[0] == "fbank: looking at the upstream" and len(trainings(engine)) == 3
-    assert go(one).result.failures == [] and engine.done == [] and len(record_files(one.out)) == 4
-    source.write_text("features = 1")
-    assert [line[:6] for line in why(one)] == ["reused"] * 2, "what was found of that code is still there"
+    engine.dev[1e-4], engine.silent = 90.0, True  # the new rate wins, and its evaluation is killed
+    longer = change(one, learning_rates=[*one.learning_rates, 1e-4])
+    failures = go(longer).result.failures
+    assert len(failures) == 2 and all("killed by signal 9" in failure for failure in failures)
 
 
-def test_source_code_that_nobody_looked_at_is_not_missed(one, go, engine):
-    go(change(one, check_upstreams=False))
-    assert not any("looking" in title for title in engine.done)
+def test_what_was_there_before_a_rerun_is_no_number_of_it(one, go, engine):
     go(one)
-    assert engine.done == []
+    for path in record_files(one.out):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "start_utc": "2026-01-01T00:00:00+00:00"}))
+    engine.silent = True
+    failures = go(change(one, policy="rerun")).result.failures
+    assert len(failures) == 2 and all("killed by signal 9" in failure for failure in failures)
 
 
-@pytest.mark.parametrize(
-    ("work", "again", "fresh"),
-    [
-        (Train(None, fresh=True), Train(None, fresh=True), [True, True]),
-        (Train(None), Train(None), [False, False]),
-        (Train(None, code="a"), Train(None, code="a"), [False, False]),
-        (Train(None, code="a"), Train(None, code="b"), [False, True]),
-        (Train(None), Train(None, code="b"), [False, False]),
-    ],
-)
-def test_a_training_begins_anew_where_it_is_asked_to_or_the_code_changed(tmp_path, monkeypatch, work, again, fresh):
-    found = []
+def test_two_models_that_s3prl_fetches_are_two_systems(one, go, engine):
+    def of(model):
+        return change(one, upstreams=[Upstream("hf_hubert_custom", model)], conditions=["clean"])
 
-    def train(_, resume):
-        found.append(not resume)
-        raise ValueError("enough")
-
-    monkeypatch.setattr("robustdistiller.eval.run.train.train_head", train)
-    for one in (work, again):
-        one = dataclasses.replace(one, head=SimpleNamespace(folder=tmp_path / "head"))
-        job = Job("train", tmp_path / "job", one)
-        InProcess().start([job])
-        with pytest.raises(ValueError, match="enough"):
-            one(job.folder)  # put back into the queue: it goes on
-    assert found == [fresh[0], False, fresh[1], False]
-
-
-def test_time_left_is_that_of_what_waits_for_one_another(one, go):
-    go(one)
-    more = Sweep(change(one, learning_rates=[1e-1, 1e-2, 1e-3, 1e-4], conditions=[*one.conditions, "reverb"]))
-    # One more head of 20 s and then a third cell of 3 s, however many could run side by side.
-    assert more.estimate().text(4) == "about 23 s with 4 at a time"
-
-
-def test_a_quick_look_is_timed_by_its_own_steps(one, go):
-    quick = change(one, quick=Quick(0.5, 5))
-    go(quick)
-    more = change(quick, learning_rates=[*one.learning_rates, 1e-4])
-    assert Sweep(more).estimate().known_s == pytest.approx(10.0)
-
-
-def test_an_upstream_in_memory_is_known_by_its_weights_and_code(one, go, engine):
-    def with_module(weight: float) -> SweepConfig:
-        module = torch.nn.Linear(1, 1)
-        torch.nn.init.constant_(module.weight, weight)
-        torch.nn.init.zeros_(module.bias)
-        return change(one, upstreams=[Upstream("Linear", module=module)])
-
-    first, same, other = (Sweep(with_module(weight), engine).plans for weight in (1.0, 1.0, 2.0))
-    places = [next(iter(plans)).place for plans in (first, same, other)]
-    assert places[0] == places[1] != places[2]
+    go(of("org/a"))
+    assert go(of("org/a")).result.failures == [] and engine.done == []
+    go(of("org/b"))
+    assert len(trainings(engine)) == 3 and len(record_files(one.out)) == 2

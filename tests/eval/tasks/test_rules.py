@@ -11,11 +11,12 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.tables import clean_grid
 from robustdistiller.eval.results.files import read_record, write_record
-from robustdistiller.eval.results.record import RecordError, example_record
+from robustdistiller.eval.results.record import RecordError
 from robustdistiller.eval.tasks import configs as task_configs
 from robustdistiller.eval.tasks import rules
 from robustdistiller.eval.tasks.rules import split
 from tests.eval.report import boards
+from tests.records import example_record
 
 
 def deviations(task: tasks.Task, *run: object, **told: str) -> list[str]:

@@ -21,13 +21,14 @@ from research.recipe_study.sweep import write_sweep
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.eval.results.files import record_path, write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
-from robustdistiller.eval.results.record import Metric, example_record
+from robustdistiller.eval.results.record import Metric
 from robustdistiller.eval.sweep import load
 from robustdistiller.eval.sweep.cells import expand
 from robustdistiller.eval.sweep.engine import InProcess
 from robustdistiller.pretrain import load_config, stages_of
 from robustdistiller.pretrain.training.build import build_student
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
+from tests.records import example_record
 
 from .conftest import TEACHER
 

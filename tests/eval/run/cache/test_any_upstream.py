@@ -17,6 +17,7 @@ from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.cache.dependence import BATCH, PADDING, UTTERANCE
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.cache.pooling import reads_means_only
+from robustdistiller.eval.run.head_checkpoint import read_checkpoint
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.run_info import upstream_code
 
@@ -78,7 +79,7 @@ def test_s3prls_own_upstreams_get_equal_heads_and_scores(build, name, code, toy_
         head = ["-e", str(folder / "states-6.ckpt"), "-o", workers]
         assert main(["-m", "evaluate", *head, *conditions, *kept]) == 0
         computed[run] = re.findall(r"features of (\d+) utterances computed for (\d+)", caplog.text)
-        states[run] = torch.load(folder / "states-6.ckpt", weights_only=False)
+        states[run] = read_checkpoint(folder / "states-6.ckpt")
         found = read_records(folder / "records")
         scores[run] = {record.condition: [metric.value for metric in record.metrics] for record in found}
         assert {record.status for record in found} == {"ok"} and len(found) == 2

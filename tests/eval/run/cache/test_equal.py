@@ -12,6 +12,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.cache import wrapper
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
+from robustdistiller.eval.run.head_checkpoint import read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
 from robustdistiller.upstream import UpstreamExpert
@@ -49,7 +50,7 @@ class Run:
         self.evaluation = said(caplog)
         self.records = {record.condition: record for record in read_records(folder / "records")}
         states = folder / "states-6.ckpt"
-        self.states = torch.load(states, weights_only=False) if states.is_file() else {}
+        self.states = read_checkpoint(states) if states.is_file() else {}
 
     @property
     def scores(self) -> dict[str, list]:
