@@ -53,12 +53,12 @@ class Spotter:
         }
 
     def push(self, samples: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-        """Time in seconds up to which was heard, and the probabilities ``(classes,)``, every ``hop`` samples."""
+        """Time in seconds of the end of a step, and its probabilities ``(classes,)``, every ``hop`` samples."""
         self.samples = np.concatenate([self.samples, samples.astype(np.float32)])
         while len(self.samples) >= self.size:
             given = {
                 "samples": self.samples[None, : self.size],
-                "num_samples": np.array([self.size]),
+                "num_samples": np.array([self.size], np.int64),
                 "begins": np.array([self.begins]),
                 **self.state,
             }
@@ -140,7 +140,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"model   {spotter.notes['parameters'] / 1e6:.2f} M parameters, {size_mb:.1f} MB, {len(spotter.labels)} classes"
     )
-    print(f"speed   real-time factor {factor:.3f} on {given.threads} thread: {1 / factor:.0f} times as fast as speech")
+    print(
+        f"speed   real-time factor {factor:.3f} on {given.threads} thread(s): {1 / factor:.0f} times as fast as speech"
+    )
     print(f"stream  a step each {hop_ms:.0f} ms, the first after {latency_ms:.0f} ms")
     samples = read(given.wav, spotter.rate_hz)
     if given.snr_db is not None:

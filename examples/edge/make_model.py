@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from robustdistiller.upstream.model.streaming import forget
 
 RATE_HZ = 16_000
 VOICE = "en_US_f_Allison"
-WORDS = (*("bravo", "india", "kilo", "minutes", "oscar", "please try again", "press", "second", "star", "thank you"),)
+WORDS = ("bravo", "india", "kilo", "minutes", "oscar", "please try again", "press", "second", "star", "thank you")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 WINDOW_FRAMES = 50  # the second that a decision is made from
 
@@ -111,8 +112,9 @@ def write_seconds(folder: Path, training: Recordings, others: list[np.ndarray], 
                 start, late = sum(map(len, before)), int(generator.integers(-1600, 4800))
                 part = second([*before, said, gap(), paced(other())], start + len(said) // 2 + late)
                 _write(folder / split / word / f"{number}.wav", part, generator)
-                # Half of a word is none.
-                part = second([*before, said, gap(), paced(other())], start + int(generator.integers(-4000, 500)))
+                # Half of a word is none: the second ends within its first half, but for a quarter at most.
+                end = start + len(said) // 2 - int(generator.integers(0, len(said) // 4))
+                part = second([*before, said, gap(), paced(other())], end - RATE_HZ // 2)
                 _write(folder / split / UNKNOWN / f"{word} {number}.wav", part, generator)
         for number in range(4 * count):
             parts = [paced(other()), gap(), paced(other())]
@@ -158,10 +160,10 @@ def make_student(work: Path, corpus: mini.MiniCorpus, steps: int, seed: int) -> 
     return distill(load_config("robustdistiller", [f"{key}={value}" for key, value in settings.items()]))
 
 
-def make_head(work: Path, corpus: mini.MiniCorpus, student: Path, steps: int, seed: int) -> Path:
+def make_head(work: Path, corpus: mini.MiniCorpus, student: Path, seconds: Path, steps: int, seed: int) -> Path:
     """Fine-tune the student for the words, in noise and rooms."""
     settings = {
-        **{"student.checkpoint": student, "multitask.keywords.data": work / "seconds"},
+        **{"student.checkpoint": student, "multitask.keywords.data": seconds},
         **{"multitask.keywords.words": "[]", "multitask.features": "last_hidden", "multitask.export": "last"},
         **{"multitask.dev_every_steps": steps, "data.noise": corpus.noise_train, "data.rir": corpus.rir_train},
         "corruption.tables": "[{clean: 0.2, 'noise:snr_db=-5..20': 0.5, 'noise+reverb:snr_db=0..20': 0.3}]",
@@ -205,11 +207,15 @@ def main(arguments: list[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     training, testing, others = read_words()
     write_test(given.out, testing, others[::2], given.seed)
-    if not (given.work / "seconds").is_dir():
-        write_seconds(given.work / "seconds", training, others[1::2], given.each, given.seed)
+    seconds = given.work / f"seconds-{given.each}-{given.seed}"
+    if not seconds.is_dir():
+        partial = seconds.with_suffix(".part")
+        shutil.rmtree(partial, ignore_errors=True)
+        write_seconds(partial, training, others[1::2], given.each, given.seed)
+        partial.rename(seconds)
     corpus = mini.build(given.corpus or given.work / "corpus", progress=False)
     student = make_student(given.work, corpus, given.steps, given.seed)
-    head = make_head(given.work, corpus, student, given.word_steps, given.seed)
+    head = make_head(given.work, corpus, student, seconds, given.word_steps, given.seed)
     encoder, heads = load_encoder(head.parent / "student.ckpt").eval(), load_heads(head.parent / "heads.ckpt").eval()
     export(encoder, heads, given.out, ChunkOptions(chunk_frames=8, left_frames=100))
     print(f"{given.out}: keywords.onnx, keywords-int8.onnx, test.wav, test.tsv")

@@ -52,27 +52,37 @@ async function hearRecording(spotter, bytes) {
 
 async function hearMicrophone(spotter) {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
-  const context = new AudioContext({ sampleRate: spotter.rateHz });
-  const worklet = `registerProcessor("tap", class extends AudioWorkletProcessor {
-    process([[samples]]) { if (samples) this.port.postMessage(samples.slice()); return true; }
-  });`;
-  await context.audioWorklet.addModule(URL.createObjectURL(new Blob([worklet], { type: "text/javascript" })));
-  const tap = new AudioWorkletNode(context, "tap");
-  context.createMediaStreamSource(stream).connect(tap);
-  spotter.restart();
-  $("words").replaceChildren();
-  $("state").textContent = "listening …";
-  let work = Promise.resolve(); // one step at a time
-  tap.port.onmessage = ({ data }) => {
-    work = work.then(async () => {
-      for (const word of await spotter.push(data, Number($("threshold").value))) show(word);
-    });
-  };
-  return () => {
-    stream.getTracks().forEach((track) => track.stop());
-    $("state").textContent = "";
-    return context.close();
-  };
+  const release = () => stream.getTracks().forEach((track) => track.stop());
+  try {
+    const context = new AudioContext({ sampleRate: spotter.rateHz });
+    const worklet = `registerProcessor("tap", class extends AudioWorkletProcessor {
+      process([[samples]]) { if (samples) this.port.postMessage(samples.slice()); return true; }
+    });`;
+    await context.audioWorklet.addModule(URL.createObjectURL(new Blob([worklet], { type: "text/javascript" })));
+    const tap = new AudioWorkletNode(context, "tap");
+    context.createMediaStreamSource(stream).connect(tap);
+    spotter.restart();
+    $("words").replaceChildren();
+    $("state").textContent = "listening …";
+    let work = Promise.resolve(); // one step at a time
+    tap.port.onmessage = ({ data }) => {
+      work = said(
+        work.then(async () => {
+          for (const word of await spotter.push(data, Number($("threshold").value))) show(word);
+        }),
+      );
+    };
+    return async () => {
+      tap.port.onmessage = null;
+      release();
+      await context.close();
+      await work; // the step that is under way must not end in the next stream
+      $("state").textContent = "";
+    };
+  } catch (error) {
+    release();
+    throw error;
+  }
 }
 
 /** Show what goes wrong. */
@@ -86,9 +96,9 @@ async function listen(spotter, work) {
 }
 
 said(open().then((spotter) => {
-  $("file").addEventListener("change", async ({ target }) => {
-    const bytes = await target.files[0].arrayBuffer();
-    await listen(spotter, () => hearRecording(spotter, bytes));
+  $("file").addEventListener("change", ({ target }) => {
+    const [file] = target.files; // none after Cancel
+    if (file) listen(spotter, async () => hearRecording(spotter, await file.arrayBuffer()));
   });
   $("test").addEventListener("click", () =>
     listen(spotter, async () => hearRecording(spotter, await fetched("model/test.wav"))));

@@ -101,7 +101,8 @@ def student_shape(
         changes["conv_layers"] = extractor(given, width) if isinstance(given, str) else given
         changes["front_end"] = "log_mel" if given == "log_mel" else "conv"
         if given == "log_mel":
-            changes["normalize_waveform"] = False  # the norms behind the convolutions take the level out
+            # A gain is the same step in every band: a norm over time takes it out, one over channels would not.
+            changes |= {"normalize_waveform": False, "conv_norm": "group"}
     if options.conv_layers is not None or options.embed_dim is not None:
         changes["projection"] = None
     if options.num_heads is not None or options.embed_dim is not None:

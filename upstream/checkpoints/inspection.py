@@ -158,10 +158,13 @@ def describe(config: EncoderConfig) -> str:
     '7 conv layers (group norm), 2 post-norm layers 768 wide, 3 prediction heads'
     """
     heads, ffn = set(config.heads), set(config.ffn_dims)
+    on_bands = "" if config.front_end == "conv" else f" on {config.num_mel_bands} log-mel bands"
     traits = [
-        f"{len(config.conv_layers)} conv layers ({config.conv_norm} norm)",
+        f"{len(config.conv_layers)} conv layers{on_bands} ({config.conv_norm} norm)",
         f"{config.num_layers} {'pre' if config.norm_first else 'post'}-norm layers {config.embed_dim} wide",
     ]
+    if config.squeeze > 1:
+        traits.append(f"{config.squeeze} frames as one inside")
     if config.position_depth > 1:
         traits.append(f"position from {config.position_depth} convolutions")
     if config.position_batch_norm:

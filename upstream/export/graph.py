@@ -61,7 +61,7 @@ class EncoderGraph(nn.Module):
         hidden_states = encoder.transformer(projected, valid, range(last + 1))
         states = [projected if config.starts_projected else hidden_states[0], *hidden_states[1:]]
         if max(self.layers) > config.num_layers:
-            states += encoder.heads(hidden_states[-1])
+            states += encoder.predict(hidden_states[-1])
         return [states[layer] for layer in self.layers], frame_lengths
 
 

@@ -72,7 +72,14 @@ def _quantize(
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"
         _fold(source, folded)
-        options["nodes_to_exclude"] = [name for name, part in _products(folded) if part not in parts]
+        products = _products(folded, DYNAMIC_TYPES if calibration is None else STATIC_TYPES)
+        lacking = sorted(set(parts) - {part for _, part in products})
+        if lacking:
+            raise ValueError(
+                f"int8 for {', '.join(lacking)}: this file has none of that to put into int8; leave it out, or write "
+                "another kind of file"
+            )
+        options["nodes_to_exclude"] = [name for name, part in products if part not in parts]
         if calibration is None:
             quantize_dynamic(folded, target, op_types_to_quantize=list(DYNAMIC_TYPES), **options)
             return
@@ -137,8 +144,8 @@ def _rename(names: MutableSequence[str], old: str, new: str) -> None:
             names[index] = new
 
 
-def _products(path: Path) -> list[tuple[str, str]]:
-    """Name and part of each node that may be quantised; the part of what never is quantised is no part."""
+def _products(path: Path, types: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and part of each node of these types; the part of what never is quantised is no part."""
     from onnx import TensorProto
 
     graph = load_model(path).graph
@@ -148,14 +155,14 @@ def _products(path: Path) -> list[tuple[str, str]]:
         weight = weights.get(node.input[1])
         if weight is None or weight.data_type == TensorProto.DOUBLE:
             return "attention, or statistics for group norm"
-        in_extractor = weight.name.startswith("extractor.")
+        in_extractor = ".extractor." in f".{weight.name}"
         if node.op_type == "Conv":
             # One input channel: an identity cuts the waveform into windows, or waves make spectra of it.
             inputs = weight.dims[1]
             return "waveform" if inputs == 1 else "extractor" if in_extractor else "position"
         return "extractor" if in_extractor else "linear"
 
-    return [(node.name, part(node)) for node in graph.node if node.op_type in STATIC_TYPES]
+    return [(node.name, part(node)) for node in graph.node if node.op_type in types]
 
 
 class _Reader:

@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16_000
 DURATION_S = 10.0
-#: Of WavLM Base+, per second of audio, for 10 s.
-WAVLM_BASE_PLUS_MACS_PER_S = 7.41e9
 #: What `counted_macs` leaves out.
 NOT_COUNTED = "norms, activations, softmax, sums, FFTs, table look-ups, recurrent layers"
 
@@ -61,9 +59,9 @@ class EncoderCost:
     def predicted_speed(self) -> float:
         """How many times as fast as WavLM Base+ it should be on one CPU core: the ratio of the MACs.
 
-        Measured speeds of students of 20 to 27 M parameters, float32, are within a tenth of it.
+        A first guess, which knows nothing of memory and of small matrices: what was measured is in `results/bench`.
         """
-        return WAVLM_BASE_PLUS_MACS_PER_S / self.macs_per_s
+        return encoder_macs(EncoderConfig.wavlm_base_plus(), self.duration_s) / self.macs
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

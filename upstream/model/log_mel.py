@@ -43,7 +43,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", mel_filters(num_bands), persistent=False)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Map ``(batch, samples)`` to ``(batch, bands, frames)``, in float32 also under autocast and in half precision.
+        """Map ``(batch, samples)`` to ``(batch, bands, frames)``, in float32 also under autocast.
 
         Powers span more than half precision does.
         """

@@ -82,6 +82,22 @@ def test_two_streams_that_begin_at_different_times_equal_each_alone(files, name)
             assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(ours).max()
 
 
+@pytest.mark.parametrize("chunk_frames", [1, 2])
+@pytest.mark.parametrize("name", ["student", "log-mel"])
+def test_short_chunks_leave_pieces_without_a_frame(name, chunk_frames, files, tmp_path):
+    checkpoint = files[name][1].path.with_suffix(".ckpt")
+    options = ChunkOptions(chunk_frames, left_frames=20)
+    written = export_model(checkpoint, tmp_path / "s.onnx", "onnx", ["layer_1"], stream=options)
+    assert written.deviation.max_relative_error < 1e-4
+
+
+def test_int8_of_what_a_step_does_not_have_is_refused(files, tmp_path):
+    checkpoint = files["student"][1].path.with_suffix(".ckpt")
+    with pytest.raises(ValueError, match="int8 for extractor: this file has none of that"):
+        export_model(checkpoint, tmp_path / "s.onnx", "onnx-int8-dynamic", int8_parts=["extractor"], stream=OPTIONS)
+    assert not (tmp_path / "s.onnx").exists()
+
+
 def test_the_file_says_what_it_is(files):
     _, written = files["student"]
     assert written.names == ("projected", "layer_1", "layer_2", "prediction_4", "prediction_8")

@@ -121,6 +121,19 @@ def test_log_mel_streams(shape, batch):
         )
 
 
+@torch.no_grad()
+def test_log_mel_features_are_those_of_the_utterance_so_far():
+    # By the extractor itself, on the samples that a chunk and its look-ahead are made from.
+    encoder, waveform = encoder_of("log-mel"), torch.randn(16_000, generator=torch.Generator().manual_seed(3)) * 0.1
+    found = ChunkedEncoder(encoder, ChunkOptions(8, 12, 3))(waveform[None]).extractor_features[0]
+    padding = encoder.config.front_padding
+    padded = torch.nn.functional.pad(waveform, (padding, padding))
+    for start in (0, 8, 16):
+        block = padded[: encoder.config.block_samples(start + 11)]
+        expected = encoder.extractor(block[None])[0, start : start + 8]
+        torch.testing.assert_close(found[start : start + 8], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", ["pooled", "log-mel, normalised waveform"])
 def test_what_cannot_be_computed_in_chunks_says_so(shape):
     with pytest.raises(ValueError, match="computed in chunks"):
