@@ -72,7 +72,11 @@ EXTRAS = {
 }
 EXTRAS["dev"] = [
     *("pytest>=8", "pytest-xdist", "ruff", "packaging", "transformers"),
-    *(requirement for extra in ("superb", "train", "metrics", "export", "docs") for requirement in EXTRAS[extra]),
+    *(
+        requirement
+        for extra in ("superb", "train", "metrics", "export", "slurm", "docs")
+        for requirement in EXTRAS[extra]
+    ),
 ]
 
 setup(

@@ -20,7 +20,7 @@ What there is, what a recipe sets, and how large its student is:
   robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt --cost
 
 \b
-A student of WavLM Base+ for noise and reverberation (one GPU, some days):
+A student of WavLM Base+ for noise and reverberation (on a GPU):
   robustdistiller distill robustdistiller out_dir=exp/robust \\
       teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech \\
       data.noise=[UrbanSound8K,musan/noise] data.rir='RIRS_NOISES,only=real'

@@ -13,7 +13,7 @@ import yaml
 
 from research.recipe_study.plan import Comparison, Plan, load_comparisons
 from robustdistiller.common.files import write_text
-from robustdistiller.common.settings import read
+from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.common.written import dump_yaml
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import shared_seeds, stack
@@ -35,13 +35,22 @@ def open_test_sets(folder: Path, comparisons: Path, plan: Plan) -> Path:
         The file that it is kept in.
 
     Raises:
-        SettingsError: there is no list, or it does not fit the plan.
+        SettingsError: there is no list, or it does not fit the plan; test items were scored and the file that was kept
+            is not there; or the plan has other numbers of seeds than when it was written.
     """
     path = folder / OPENED_FILE
     if not path.is_file():
-        listed = [dataclasses.asdict(one) for one in load_comparisons(comparisons, plan)]
+        if any((folder / "records").rglob("*.json")):
+            raise SettingsError(f"{folder} has test scores and no {OPENED_FILE}; put it back, or give another --work")
+        listed = [dataclasses.asdict(one.resolved(plan)) for one in load_comparisons(comparisons, plan)]
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_text(path, dump_yaml({"opened_utc": now, "comparisons": listed}))
+        write_text(path, dump_yaml({"opened_utc": now, "finalists": plan.finalists, "comparisons": listed}))
+    seeds = yaml.safe_load(path.read_text(encoding="utf-8"))["finalists"]
+    if seeds != plan.finalists:
+        raise SettingsError(
+            f"finalists: found {plan.finalists}, expected {seeds} as when the test sets were opened: seeds "
+            "that are added until a difference shows are no test. Put them back, or give another --work"
+        )
     return path
 
 
@@ -64,7 +73,7 @@ def gain(
         tasks, conditions: the cells.
 
     Returns:
-        Positive is better; None where a cell, or a seed that both have, is missing.
+        Positive is better; None where a cell, or a seed that both have, is missing, or where the rules of heads differ.
     """
     columns = {task: [c for c in board.columns if c.task == task and c.condition in conditions] for task in tasks}
     try:
@@ -74,6 +83,8 @@ def gain(
         return None
     if any(len(found) != len(conditions) for found in columns.values()):
         return None
+    if any(len({cell.rules for cells in pair for cell in cells}) > 1 for pair in sides):
+        return None  # heads of other settings, such as steps
     seeds = shared_seeds([cell for pair in sides for cells in pair for cell in cells])
     blocks = []
     for task, pair in zip(tasks, sides):
@@ -99,6 +110,7 @@ def compare(board: Board, plan: Plan, listed: Sequence[Comparison], asked: Seque
         With columns ``question``, ``treatment``, ``reference``, ``over``, ``tasks``, ``seeds``, ``gain``, ``low``,
         ``high``, ``p`` (of one test), ``p_holm`` (NaN where exploratory) and ``exploratory``.
     """
+    listed, asked = ([one.resolved(plan) for one in some] for some in (listed, asked))
     lines = []
     for one in [*listed, *(one for one in asked if one not in listed)]:
         found = gain(board, one.treatment, one.reference, one.tasks or plan.tasks, one.conditions(plan))
@@ -106,7 +118,7 @@ def compare(board: Board, plan: Plan, listed: Sequence[Comparison], asked: Seque
         lines.append(
             {
                 **{name: getattr(one, name) for name in ("question", "treatment", "reference")},
-                "over": one.over if isinstance(one.over, str) else ", ".join(one.over),
+                "over": _told(one.over, plan),
                 "tasks": ", ".join(one.tasks or plan.tasks),
                 "seeds": found.seeds if found else 0,
                 "gain": found.value if found else np.nan,
@@ -121,6 +133,12 @@ def compare(board: Board, plan: Plan, listed: Sequence[Comparison], asked: Seque
     table.loc[~table.exploratory, "p_holm"] = adjust(table.loc[~table.exploratory, "p"].fillna(1.0))
     table.loc[table.gain.isna(), "p_holm"] = np.nan
     return table
+
+
+def _told(conditions: Sequence[str], plan: Plan) -> str:
+    """Conditions by the name of their set where they are one."""
+    sets = condition_sets(plan)
+    return next((name for name, known in sets.items() if list(conditions) == known), ", ".join(conditions))
 
 
 def condition_sets(plan: Plan) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from robustdistiller.pretrain import load_config
 from robustdistiller.upstream import checkpoint_digest
 
 _FINAL_SHARE = 1 / 3  # of the steps of a pruning recipe come after pruning, as in DPHuBERT
+_WARM_SHARE = 1 / 20  # of the steps are the front end's alone, as in recipe fast50
 #: Corruptions under which feature distance and linear probe are measured.
 _MEASURED = "[clean, 'noise:snr_db=5', reverb, 'noise+reverb:snr_db=10']"
 
@@ -85,19 +86,21 @@ def runs_of(plan: Plan, stage: str, materials: Materials) -> list[Run]:
     """
     seeds = plan.seeds(stage)
     wanted = sorted((place, name, seed) for name in seeds for place, seed in enumerate(seeds[name]))
-    digest = checkpoint_digest(teacher_of(plan))
-    made_from = [digest, (materials.work / "data" / "made_from.json").read_text(encoding="utf-8")]
+    teacher = teacher_of(plan)
+    made_from = [checkpoint_digest(teacher), (materials.work / "data" / "made_from.json").read_text(encoding="utf-8")]
     runs = []
     for _, name, seed in wanted:
         student = plan.students[name]
         try:
-            own = settings_of(plan, name)
             corrupted = load_config(student.recipe, student.settings).corruption is not None
-            overrides = (*_places(teacher_of(plan), materials, corrupted), *own, f"seed={seed}")
-            load_config(student.recipe, overrides)
+            overrides = (*_places(teacher, materials, corrupted), *settings_of(plan, name), f"seed={seed}")
+            merged = json.dumps(load_config(student.recipe, overrides).to_dict(), sort_keys=True)
         except SettingsError as error:
             raise SettingsError(f"students.{name}: {error}") from error
-        key = hashlib.sha256(json.dumps([student.recipe, own, made_from]).encode()).hexdigest()[:8]
+        recipe = merged.replace(str(materials.work), "").replace(
+            str(teacher), ""
+        )  # as it is now, wherever its data lie
+        key = hashlib.sha256(json.dumps([recipe, made_from]).encode()).hexdigest()[:8]
         folder = materials.work / "students" / f"{name}-seed{seed}-{key}"
         runs.append(Run(name, seed, student.recipe, overrides, folder))
     return runs
@@ -118,6 +121,11 @@ def settings_of(plan: Plan, name: str) -> list[str]:
         pruning = plan.steps - final
         steps = [f"trainer.max_steps={pruning}", f"stages.distil.trainer.max_steps={final}"]
         steps += [f"pruning.ramp_steps={max(1, pruning // 3)}", *plan.pruned_settings]
+    elif "warm" in base.stages:
+        warm = max(1, round(plan.steps * _WARM_SHARE))
+        steps = [f"trainer.max_steps={plan.steps - warm}", f"stages.warm.trainer.max_steps={warm}"]
+    elif base.stages:
+        raise SettingsError(f"how the steps are shared among the stages {', '.join(base.stages)} is not known here")
     return [*plan.settings, *measured, *steps, *student.settings]
 
 

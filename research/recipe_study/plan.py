@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -55,7 +55,7 @@ class Plan:
 
     Attributes:
         students: by name.
-        steps: optimizer steps of each, of both stages where a recipe has two.
+        steps: optimizer steps of each, of all stages where a recipe has several.
         settings: of all students, over their recipes.
         pruned_settings: of those whose recipe prunes, besides.
         teacher: its checkpoint; empty is the shipped mini teacher.
@@ -123,6 +123,10 @@ class Comparison:
         if isinstance(self.over, str):
             return [one for one in every if (one == CLEAN) == (self.over == CLEAN)]
         return [str(Condition.parse(text)) for text in self.over]
+
+    def resolved(self, plan: Plan) -> Comparison:
+        """The same with conditions and tasks spelled out, which no later change of the plan touches."""
+        return replace(self, over=self.conditions(plan), tasks=self.tasks or list(plan.tasks))
 
     def check(self, plan: Plan) -> None:
         """Raise ValueError where the finalists cannot answer it."""

@@ -68,9 +68,9 @@ def write_screening(plan: Plan, runs: Sequence[Run], folder: Path, out: Path) ->
     """
     board = board_of(folder, plan, runs)
     table = pd.DataFrame(means(board, plan)).T
-    runs = [run for run in runs if run.finished]
-    if runs:
-        table = table.join(_last_measures(runs))
+    done = [run for run in runs if run.finished]
+    if done:
+        table = table.join(_last_measures(done))
     parts = [
         "# Screening: every student once, on development sets",
         _provenance(plan, runs, board),
@@ -78,10 +78,10 @@ def write_screening(plan: Plan, runs: Sequence[Run], folder: Path, out: Path) ->
         "Means over tasks; distance and accuracy of the linear probe are means over four conditions at the last step.",
         _markdown(table.round(3), "upstream"),
         "Spearman's rank correlation between these columns, over students:",
-        _markdown(table.loc[[run.name for run in runs if run.name in table.index]].corr("spearman").round(2), ""),
-        *_agreement(runs),
+        _markdown(table.loc[[run.name for run in done if run.name in table.index]].corr("spearman").round(2), ""),
+        *_agreement(done),
         *_scores(board, out / "screening"),
-        *_students(plan, runs),
+        *_students(plan, done),
     ]
     return write_text(out / "screening.md", "\n\n".join(parts) + "\n")
 
@@ -107,6 +107,7 @@ def write_finalists(plan: Plan, runs: Sequence[Run], folder: Path, out: Path, as
     board = board_of(folder, plan, runs)
     opened, listed = read_opened(folder)
     answers = compare(board, plan, listed, asked)
+    write_text(out / OPENED_FILE, (folder / OPENED_FILE).read_text(encoding="utf-8"))
     write_text(out / "comparisons.csv", answers.round(4).to_csv(index=False))
     exploratory = answers[answers.exploratory]
     parts = [

@@ -63,6 +63,7 @@ def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, w
         "seeds": sorted({run.seed for run in runs}),
         "upstream_seeds": {label_of(run.name, run.seed): [run.seed] for run in runs},
         "learning_rates": plan.heads.learning_rates,
+        "search": "every",  # so that a seed of the teacher's and the baselines' is one attempt, too
         "noise": [str(path) for path in materials.noise(split)],
         "rir": [str(path) for path in materials.rir(split)],
         "speech": [str(path) for path in materials.babble(split)],

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from robustdistiller.pretrain import SettingsError, distill, list_recipes, load_config
+from robustdistiller.pretrain.training.build import build_student
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
 
@@ -17,6 +18,8 @@ from .option_reads import OptionReads
 DISTILLING = sorted(name for name, recipe in list_recipes().items() if recipe.multitask is None)
 PRUNING = sorted(name for name in DISTILLING if list_recipes()[name].pruning is not None)
 RESUMED = ["correlation", "dice", "anchor", "robustdistiller_curriculum", "robustdistiller_dpwavlm", "skill_heads"]
+RESUMED += ["fast50"]
+STAGES = {name: tuple(list_recipes()[name].stages) or ("distil",) for name in DISTILLING}
 
 
 def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: int = 3) -> list[str]:
@@ -123,34 +126,46 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
 
 
 class Stop:
-    """Breaks a run in the middle of a step."""
+    """Breaks a run in the middle of a step of a stage."""
 
-    def __init__(self, step: int, second_stage: bool = False):
-        self.step, self.second_stage = step, second_stage
+    def __init__(self, step: int, stage: int = 0):
+        self.step, self.stage, self.begun = step, stage, -1
+
+    def on_train_start(self, distiller) -> None:
+        self.begun += 1
 
     def on_before_optimizer_step(self, distiller, step) -> None:
-        if step == self.step and (distiller.gates is None) == self.second_stage:
+        if step == self.step and self.begun == self.stage:
             raise OSError("the power went out")
 
 
-@pytest.mark.parametrize("recipe", RESUMED)
-@pytest.mark.parametrize("second_stage", [False, True])
-def test_recipe_resumes_exactly(recipe, second_stage, straight_runs, corpus, teacher_path, tmp_path: Path) -> None:
-    if second_stage and recipe not in PRUNING:
-        pytest.skip("one stage only")
+@pytest.mark.parametrize(
+    ("recipe", "stage"), [(recipe, number) for recipe in RESUMED for number in range(len(STAGES[recipe]))]
+)
+def test_recipe_resumes_exactly(recipe, stage, straight_runs, corpus, teacher_path, tmp_path: Path) -> None:
     overrides = [*_overrides(recipe, teacher_path, corpus, tmp_path), "trainer.save_every_steps=1"]
-    second = second_stage or recipe not in PRUNING
     with pytest.raises(OSError, match="power"):
-        distill(load_config(recipe, overrides), callbacks=[Stop(2, second)])
+        distill(load_config(recipe, overrides), callbacks=[Stop(2, stage)])
     distill(load_config(recipe, overrides))
     folders = [tmp_path, straight_runs[recipe]]
-    for stage in ("prune", "distil") if recipe in PRUNING else ("distil",):
-        one, other = (last_checkpoint(folder, stage) for folder in folders)
+    for name in STAGES[recipe]:
+        one, other = (last_checkpoint(folder, name) for folder in folders)
         for key in ("model", "optimizer", "progress", "begins_with"):
             assert_equal_states(one[key], other[key], key)
-        name = "student_prune.ckpt" if stage == "prune" else "student.ckpt"
-        assert_equal_states(*(read_checkpoint(folder / name).state_dict for folder in folders))
-        assert any("log_alpha" in name for name in one["model"]) == (stage == "prune")
+        file = "student.ckpt" if name == STAGES[recipe][-1] else f"student_{name}.ckpt"
+        assert_equal_states(*(read_checkpoint(folder / file).state_dict for folder in folders))
+        assert any("log_alpha" in weight for weight in one["model"]) == (name == "prune")
+
+
+def test_the_warm_up_trains_the_front_end_alone(straight_runs, teacher_path) -> None:
+    folder = straight_runs["fast50"]
+    built = build_student(load_config(str(folder / "config.yaml")), load_encoder(teacher_path)).state_dict()
+    warm = read_checkpoint(folder / "student_warm.ckpt").state_dict
+    moved = {name: float((weight - warm[name]).abs().max()) for name, weight in built.items() if name in warm}
+    assert max(change for name, change in moved.items() if name.startswith(("extractor", "projection"))) > 1e-4
+    assert max(change for name, change in moved.items() if name.startswith("transformer")) < 1e-6  # decay of weights
+    final = read_checkpoint(folder / "student.ckpt").state_dict
+    assert max(float((final[name] - warm[name]).abs().max()) for name in moved if name.startswith("transformer")) > 1e-5
 
 
 def test_wavlm_position_bias_is_kept_or_dropped_by_choice(corpus, tmp_path: Path) -> None:

@@ -15,16 +15,6 @@ from robustdistiller.common.settings import read
 from robustdistiller.mini.pack import rank_of
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
-TEACHER = EncoderConfig(
-    conv_layers=((12, 10, 5), (12, 3, 2), (12, 3, 2), (12, 3, 2), (12, 3, 2), (12, 2, 2), (12, 2, 2)),
-    embed_dim=24,
-    num_layers=5,
-    num_heads=4,
-    ffn_dim=48,
-    position_kernel=16,
-    position_groups=4,
-)
-
 
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory) -> Path:
@@ -84,7 +74,7 @@ def teacher(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.ckpt"
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        save_checkpoint(path, SpeechEncoder(TEACHER), {"name": "tiny"})
+        save_checkpoint(path, SpeechEncoder(EncoderConfig.tiny(num_layers=5)), {"name": "tiny"})
     return path
 
 

@@ -65,6 +65,13 @@ def test_a_missing_cell_is_missing_and_no_mean_of_fewer(board):
     assert gain(board, "robust", "nobody", ["words"], CONDITIONS) is None
 
 
+def test_heads_of_other_settings_are_not_compared(board):
+    first, *others = board.rows
+    cells = {column: dataclasses.replace(cell, rules="other") for column, cell in first.cells.items()}
+    board = dataclasses.replace(board, rows=(dataclasses.replace(first, cells=cells), *others))
+    assert gain(board, "robust", "plain", ["words"], CONDITIONS) is None
+
+
 def test_holm_is_over_the_whole_list_whatever_is_missing(board, two_tasks):
     listed = [
         Comparison("noise?", "robust", "plain"),
@@ -89,7 +96,28 @@ def test_the_list_is_closed_when_the_test_sets_are_opened(tmp_path, plan):
     first = read_opened(tmp_path)
     path.write_text(yaml.safe_dump([{"question": "!", "treatment": "plain", "reference": "robust"}]))
     open_test_sets(tmp_path, path, plan)
-    assert read_opened(tmp_path) == first == (first[0], [Comparison("?", "robust", "plain")])
+    listed = Comparison("?", "robust", "plain", list(CONDITIONS[1:]), plan.tasks)
+    assert read_opened(tmp_path) == first == (first[0], [listed])
+
+
+def test_a_later_change_of_the_plan_changes_nothing_that_is_tested(tmp_path, plan):
+    path = tmp_path / "comparisons.yaml"
+    path.write_text(yaml.safe_dump([{"question": "?", "treatment": "robust", "reference": "plain"}]))
+    open_test_sets(tmp_path, path, plan)
+    fewer = dataclasses.replace(plan, conditions=plan.conditions[:2])
+    open_test_sets(tmp_path, path, fewer)
+    assert read_opened(tmp_path)[1][0].conditions(fewer) == list(CONDITIONS[1:])
+    with pytest.raises(SettingsError, match="seeds that are added until a difference shows are no test"):
+        open_test_sets(tmp_path, path, dataclasses.replace(plan, finalists={**plan.finalists, "robust": 9}))
+
+
+def test_a_list_that_is_lost_is_not_written_again_after_scoring(tmp_path, plan):
+    path = tmp_path / "comparisons.yaml"
+    path.write_text(yaml.safe_dump([{"question": "?", "treatment": "robust", "reference": "plain"}]))
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "one.json").touch()
+    with pytest.raises(SettingsError, match=r"has test scores and no opened.yaml"):
+        open_test_sets(tmp_path, path, plan)
 
 
 @pytest.mark.parametrize(

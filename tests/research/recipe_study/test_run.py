@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from research.recipe_study import __main__ as study
 from research.recipe_study import distil
 from research.recipe_study.comparisons import open_test_sets
 from research.recipe_study.distil import distil_all, runs_of, settings_of
-from research.recipe_study.plan import Comparison, load_plan
+from research.recipe_study.plan import Comparison, Student, load_plan
 from research.recipe_study.report import board_of, write_finalists, write_screening
 from research.recipe_study.sweep import write_sweep
 from robustdistiller.common.settings import SettingsError
@@ -27,10 +28,15 @@ from robustdistiller.eval.sweep.cells import expand
 from robustdistiller.eval.sweep.engine import InProcess
 from robustdistiller.pretrain import load_config, stages_of
 from robustdistiller.pretrain.training.build import build_student
-from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import (
+    EncoderConfig,
+    SpeechEncoder,
+    checkpoint_digest,
+    load_encoder,
+    read_checkpoint,
+    save_checkpoint,
+)
 from tests.records import example_record
-
-from .conftest import TEACHER
 
 PARAMETERS = "student without prediction heads"
 
@@ -107,7 +113,7 @@ def runs(plan, materials):
                 "parameters": {PARAMETERS: 1e6},
                 "audio_hours": 0.1,
             }
-            save_checkpoint(run.checkpoint, SpeechEncoder(TEACHER), metadata)
+            save_checkpoint(run.checkpoint, SpeechEncoder(EncoderConfig.tiny(num_layers=5)), metadata)
         run.job.folder.mkdir(exist_ok=True)
         distil.Outcome("done", wall_s=60.0).write(run.job.folder)
         lines = ["step,condition,l1,cosine,probe_accuracy"]
@@ -190,7 +196,7 @@ def test_the_page_of_finalists_answers_what_was_listed(plan, runs, records, tmp_
     listed = [Comparison("Noise?", "robust", "plain"), Comparison("Clean?", "robust", "teacher", "clean")]
     path = tmp_path / "comparisons.yaml"
     path.write_text(yaml.safe_dump([dataclasses.asdict(one) for one in listed]))
-    open_test_sets(records, path, plan)
+    shutil.copy(open_test_sets(tmp_path / "before", path, plan), records)
     page = write_finalists(plan, runs, records, tmp_path / "out", [Comparison("Rooms?", "robust", "plain", ["reverb"])])
     text = page.read_text()
     answers, _, exploratory = text.partition("## Exploratory: not in the list")
@@ -224,3 +230,14 @@ def test_test_sets_stay_closed_without_a_list(plan, materials, pool, tmp_path, c
     path.write_text(yaml.safe_dump({**dataclasses.asdict(plan), "finalists": {}}))
     assert study.main(["finalists", *options]) == 2
     assert "finalists is empty" in caplog.text
+
+
+def test_a_recipe_that_warms_up_has_the_steps_of_the_others(plan):
+    plan = dataclasses.replace(
+        plan, steps=100, students={"fast": Student("fast50"), "ours": Student("ours")}, finalists={}
+    )
+    for name, shares in (("fast", {"warm": 5, "distil": 95}), ("ours", {"prune": 67, "distil": 33})):
+        config = load_config(
+            plan.students[name].recipe, [*settings_of(plan, name), "probe.data=words.csv", "data.min_samples=1"]
+        )
+        assert {stage.name: stage.config.trainer.max_steps for stage in stages_of(config)} == shares
