@@ -7,6 +7,7 @@ square of the length, so a cost belongs to the length for which it is stated.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ def encoder_cost(encoder: nn.Module, duration_s: float = DURATION_S) -> EncoderC
     )
 
 
+@functools.cache  # two seconds, which a run would spend on its teacher and on WavLM Base+ again and again
 def encoder_macs(
     config: EncoderConfig, duration_s: float = DURATION_S, max_layer: int | None = None, heads: bool = False
 ) -> int:
