@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pretrained.models": ["read_model"],
         "pretrained.names": ["ModelName"],
         "pretrained.resolve": ["find_local", "load", "mini_teacher", "resolve"],
+        "publishing.publish": ["publish"],
         "s3prl.entries": ["ENTRIES", "register"],
         "s3prl.expert": ["UpstreamExpert"],
     },
