@@ -13,7 +13,6 @@ from torch import Tensor
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl.entries import find_checkpoint, require_entry
 
-SAMPLE_RATE_HZ = 16000
 LONG_SAMPLES, SHORT_SAMPLES, SHORTEST_SAMPLES = 16000, 9600, 800
 # s3prl's Featurizer stops at a difference of 5 frames between what an upstream gives and what its rate promises.
 _FRAMES_TOLERANCE = 5
@@ -93,7 +92,7 @@ def examine(upstream: Any, device: str = "cpu") -> list[Finding]:
     if not isinstance(upstream, torch.nn.Module):
         return [Finding("type", False, f"the upstream is a {type(upstream).__name__}; expected a torch.nn.Module")]
     try:
-        rate = upstream.get_downsample_rates("hidden_states")
+        rate = upstream.get_downsample_rates("hidden_states")  # type: ignore[operator]
     except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
         what = "get_downsample_rates('hidden_states')"
         return [Finding("rate", False, f"{what} raised {type(error).__name__}: {error}; expected a number of samples")]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_atomically
 from robustdistiller.upstream.checkpoints import Checkpoint, read_checkpoint
 from robustdistiller.upstream.checkpoints.files import checkpoint_digest
@@ -33,7 +34,6 @@ TARGETS = {
     "torch": "torch.export.load",
 }
 STREAM_TARGETS = ("onnx", "onnx-int8-dynamic")
-SAMPLE_RATE_HZ = 16_000
 OPSET, MIN_OPSET, MAX_OPSET = 20, 18, 23
 
 
@@ -207,7 +207,7 @@ def _write_onnx(
             quantize(plain, written, calibration, parts, progress)
             deviation = measure(written)
         model = load_model(written)
-        used = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
+        used: dict[str, Any] = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
         used |= {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
         used |= {"stream": graph.notes} if streams else {}
         save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})

@@ -55,7 +55,7 @@ def hub_folder(
             f"{name} holds no {_missing(error)}, so it is no model that can be read by its name; a single file in it "
             f"can be named by its URL, see {page}/tree/{revision or 'main'}"
         ) from error
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc]
         if isinstance(error, FileNotFoundError) or diagnose(error):
             raise
         why = " ".join(str(error).split())
@@ -95,7 +95,9 @@ def writing_explained(repository: str) -> Iterator[None]:
             ) from error
         why = getattr(error, "server_message", None) or str(error)
         raise ConnectionError(f"{repository} is not written: {' '.join(why.split())}") from error
-    except errors.HfHubHTTPError.__bases__[0] as error:  # of the library for HTTP
+    except FileExistsError:
+        raise
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc]
         why = f"{constants.ENDPOINT} could not be reached ({' '.join(str(error).split())})"
         raise ConnectionError(f"{repository} is not written: {why}") from error
 

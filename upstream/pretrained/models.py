@@ -5,14 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.checkpoints.formats.base import Checkpoint
 from robustdistiller.upstream.checkpoints.inspection import Inspection, inspect_checkpoint, size_bytes
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
-from robustdistiller.upstream.model.cost import SAMPLE_RATE_HZ, counted_macs
+from robustdistiller.upstream.model.cost import counted_macs
 from robustdistiller.upstream.pretrained.whisper.checkpoint import WhisperCheckpoint, is_whisper, read_whisper
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
@@ -37,7 +38,7 @@ def read_model(path: str | Path, num_heads: int | None = None) -> Model:
     >>> read_model(mini_teacher()).build().num_layers
     5
     """
-    return read_whisper(path) if is_whisper(path) else read_checkpoint(path, num_heads)
+    return read_whisper(path) or read_checkpoint(path, num_heads)
 
 
 def inspect_model(path: str | Path, num_heads: int | None = None) -> Inspection:
@@ -52,9 +53,14 @@ def inspect_model(path: str | Path, num_heads: int | None = None) -> Inspection:
             return inspect_checkpoint(path, num_heads)
     except (ValueError, OSError):
         return inspect_checkpoint(path, num_heads)  # says what is wrong
-    facts = {"path": str(path), "size_bytes": size_bytes(path), "safe": True, "about": "OpenAI's Whisper, its encoder"}
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "size_bytes": size_bytes(path),
+        "safe": True,
+        "about": "OpenAI's Whisper, its encoder",
+    }
     try:
-        checkpoint = read_whisper(path)
+        checkpoint = cast(WhisperCheckpoint, read_whisper(path))
     except (ValueError, OSError) as error:
         return Inspection(**facts, format="whisper", error=str(error))
     config = checkpoint.config

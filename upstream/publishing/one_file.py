@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 from robustdistiller import __version__
 
@@ -37,12 +38,13 @@ def one_file(module: str, about: str) -> str:
     for name, source in _sources(module, {}).items():
         tree = ast.parse(source)
         left_out = [node for node in tree.body if _only_imports(node)]
-        kept = [node for node in tree.body if node not in left_out]
+        kept: list[Any] = [node for node in tree.body if node not in left_out]
         for bound, statement in _imports_of_others(left_out):
             _claim(imports, bound, statement, name)
         for defined in _defined(kept):
             _claim(owners, defined, name, name)
-        if late := next((inner for node in kept for inner in ast.walk(node) if _is_ours(inner)), None):
+        late: Any = next((inner for node in kept for inner in ast.walk(node) if _is_ours(inner)), None)
+        if late:
             raise ValueError(f"{name}, line {late.lineno}: imports of this package should stand at the top level")
         parts.append(_without(source, left_out, ast.get_docstring(tree)))
     if both := imports.keys() & owners.keys():
@@ -56,11 +58,12 @@ def one_file(module: str, about: str) -> str:
 def _sources(module: str, found: dict[str, str]) -> dict[str, str]:
     """Name to source of the modules of ours that a module needs, each behind those that it imports; itself last."""
     spec = find_spec(module)
-    source = spec.loader.get_source(module) if spec and spec.loader else None
+    loader: Any = spec and spec.loader
+    source = loader.get_source(module) if loader else None
     if source is None:
         raise ValueError(f"the source of {module} is not installed; expected an ordinary installation of {_PACKAGE}")
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and _is_ours(node) and node.module not in found:
+        if isinstance(node, ast.ImportFrom) and node.module and _is_ours(node) and node.module not in found:
             _sources(node.module, found)
     found[module] = source
     return found
@@ -73,13 +76,13 @@ def _only_imports(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
-def _is_ours(node: ast.AST) -> bool:
+def _is_ours(node: Any) -> bool:
     if isinstance(node, ast.Import):
         return any(alias.name.partition(".")[0] == _PACKAGE for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and (node.level > 0 or node.module.partition(".")[0] == _PACKAGE)
+    return isinstance(node, ast.ImportFrom) and (node.level > 0 or (node.module or "").partition(".")[0] == _PACKAGE)
 
 
-def _imports_of_others(nodes: Iterable[ast.stmt]) -> Iterator[tuple[str, str]]:
+def _imports_of_others(nodes: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """Each name that the statements import, and a statement that imports it alone."""
     for node in nodes:
         if isinstance(node, ast.If) or getattr(node, "module", "") == "__future__":
@@ -118,4 +121,4 @@ def _without(source: str, nodes: Iterable[ast.stmt], docstring: str | None) -> s
 
 
 def _lines(node: ast.stmt) -> range:
-    return range(node.lineno, node.end_lineno + 1)
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)

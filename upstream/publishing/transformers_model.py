@@ -111,10 +111,11 @@ class RobustDistillerModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """What the file of weights lacks: transformers builds a model without values, constants of ours included."""
         buffers = dict(module.named_buffers(recurse=False))
-        if not buffers or not hasattr(module, "reset_buffers"):
+        reset: Any = getattr(module, "reset_buffers", None)
+        if not buffers or reset is None:
             return super()._init_weights(module)
         with next(iter(buffers.values())).device:
-            module.reset_buffers()
+            reset()
         for name in buffers:
             value = getattr(module, name)
             setattr(module, name, value.to(self.dtype) if value.is_floating_point() else value)

@@ -102,7 +102,9 @@ def _usage(config: EncoderConfig, address: str) -> Iterator[str]:
     yield f"In s3prl, through the same package: `run_downstream.py -m train -u robustdistiller_local -k {address} ...`"
 
 
-FORMATS = (Format("published", "published by this package: config.json with encoder_options", _matches, _read),)
+FORMATS: tuple[Format, ...] = (
+    Format("published", "published by this package: config.json with encoder_options", _matches, _read),
+)
 TARGET = Target(
     "published",
     "transformers.AutoModel.from_pretrained with trust_remote_code: a folder with code and model card",
