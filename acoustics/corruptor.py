@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from .audio.sources import AudioSource
 from .condition import SOURCES, Condition
 from .effects import EFFECTS, Recordings, Sound, joined
@@ -53,7 +55,7 @@ class Corruptor:
         speech: AudioSource | None = None,
         music: AudioSource | None = None,
         seed: int = 0,
-        sample_rate_hz: int = 16000,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
     ):
         self.what = Condition.parse(what) if isinstance(what, str) else what
         self.seed = seed

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 LEVELS = ("rms", "active")
 
 _TIME_CONSTANT_S = 0.03
@@ -20,7 +22,7 @@ def rms(signal: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
 
 
-def level_of(signal: np.ndarray, level: str = "rms", sample_rate_hz: int = 16000) -> float:
+def level_of(signal: np.ndarray, level: str = "rms", sample_rate_hz: int = SAMPLE_RATE_HZ) -> float:
     """How loud speech is, as an amplitude.
 
     Args:
@@ -34,7 +36,7 @@ def level_of(signal: np.ndarray, level: str = "rms", sample_rate_hz: int = 16000
     return rms(signal) if level == "rms" else active_speech_level(signal, sample_rate_hz)[0]
 
 
-def active_speech_level(signal: np.ndarray, sample_rate_hz: int = 16000) -> tuple[float, float]:
+def active_speech_level(signal: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> tuple[float, float]:
     """The level of speech while somebody speaks, by method B of ITU-T P.56.
 
     The envelope (two exponential averages of 30 ms) is compared with thresholds 6 dB apart; what lies within 200 ms

@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 LEAD_S = 0.0025
 """What is kept of a response before its direct path: the rising edge of the band-limited direct sound."""
 
 
-def direct_path_index(response: np.ndarray, sample_rate_hz: int = 16000) -> int:
+def direct_path_index(response: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> int:
     """Index of the direct sound in an impulse response.
 
     The onset is the first sample within 12 dB of the strongest one; the direct path is the strongest sample of the
@@ -30,7 +32,7 @@ def direct_path_index(response: np.ndarray, sample_rate_hz: int = 16000) -> int:
     return onset + int(np.argmax(magnitude[onset : onset + max(sample_rate_hz // 1000, 1)]))
 
 
-def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = 16000) -> float | None:
+def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> float | None:
     """Reverberation time by backward integration of the squared response (Schroeder 1965; ISO 3382).
 
     A line is fitted to the decay curve from -5 to -25 dB (T20), or from -5 to -15 dB (T10) when the noise floor of the
@@ -68,7 +70,7 @@ def measure_rt60_s(response: np.ndarray, sample_rate_hz: int = 16000) -> float |
     return None
 
 
-def measure_drr_db(response: np.ndarray, sample_rate_hz: int = 16000) -> float:
+def measure_drr_db(response: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> float:
     """Direct-to-reverberant ratio: energy within 2.5 ms of the direct path against that of all that comes later.
 
     Args:

@@ -9,9 +9,10 @@ import soundfile
 
 from robustdistiller.acoustics.audio.files import read_audio
 from robustdistiller.acoustics.audio.listing import list_pieces
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 
 from .corpus import data_dir
-from .pack import SAMPLE_RATE_HZ, is_speech, read_pack
+from .pack import is_speech, read_pack
 
 SHORTEST_S, LONGEST_S = 0.1, 15  # memory grows with the longest
 

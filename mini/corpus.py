@@ -17,9 +17,11 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from . import layouts, tasks
 from .bopomofo import parse_syllable
-from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack, read_rows, read_table
+from .pack import SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack, read_rows, read_table
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import soundfile
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from .bopomofo import parse_syllable
-from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance
+from .pack import SYLLABLE_VOICE, Utterance
 from .prompt_text import normalise
 
 PROMPT_SPLITS = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-clean"}

@@ -17,9 +17,10 @@ from typing import TypeVar
 import numpy as np
 import soundfile
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 T = TypeVar("T")
 Row = dict[str, str]
-SAMPLE_RATE_HZ = 16000
 SYLLABLE_VOICE = "gcin_5"
 DEV_RANK = 1
 # Test ranks (tenths of the utterances): the syllables need about 350 test items for a binomial error below 3 points,

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from .bopomofo import parse_syllable
-from .pack import SAMPLE_RATE_HZ, SYLLABLE_VOICE, Utterance, rank_of
+from .pack import SYLLABLE_VOICE, Utterance, rank_of
 
 #: Only so much of a recording is heard where voices are told apart: with more, everything is right.
 VOICE_SECONDS = 1.0

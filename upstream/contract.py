@@ -13,7 +13,6 @@ from torch import Tensor
 from robustdistiller.upstream import CheckpointError
 from robustdistiller.upstream.s3prl.entries import find_checkpoint, require_entry
 
-SAMPLE_RATE_HZ = 16000
 LONG_SAMPLES, SHORT_SAMPLES, SHORTEST_SAMPLES = 16000, 9600, 800
 # s3prl's Featurizer stops at a difference of 5 frames between what an upstream gives and what its rate promises.
 _FRAMES_TOLERANCE = 5

@@ -10,6 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 if TYPE_CHECKING:
     import torch
 
@@ -70,7 +72,7 @@ def audio_info(path: str | Path) -> AudioInfo:
 
 def load_audio(
     path: str | Path,
-    sample_rate_hz: int = 16000,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
     frame_offset: int = 0,
     num_frames: int | None = None,
     channel: int | None = None,
@@ -108,7 +110,7 @@ def load_audio(
 
 def read_audio(
     path: str | Path,
-    sample_rate_hz: int = 16000,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
     frame_offset: int = 0,
     num_frames: int | None = None,
     channel: int | None = None,

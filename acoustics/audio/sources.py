@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.digests import content_digests
 
 from .files import AudioInfo, audio_info, read_audio
@@ -61,7 +62,7 @@ class AudioSource:
     def __init__(
         self,
         pieces: Iterable[Piece],
-        sample_rate_hz: int = 16000,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
         cache_bytes: int = 256 * 2**20,
         infos: Mapping[str, AudioInfo] | None = None,
         weights: Sequence[float] | None = None,

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from .base import Effect, Parameters, Recordings, number
 from .filtering import convolved, linear_phase
 
@@ -84,7 +86,7 @@ def mel_to_hz(mel: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def band_reject_filter(low_hz: float, high_hz: float, sample_rate_hz: int = 16000) -> np.ndarray:
+def band_reject_filter(low_hz: float, high_hz: float, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
     """A band-stop filter: 60 dB less in the band, nothing changed 40 Hz away from it.
 
     Its transitions lie outside the band, so that the narrowest band falls by as much as a wide one. A transition that

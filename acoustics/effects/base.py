@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from ..levels import LEVELS, level_of
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class Recordings:
     rir: RIRSource | None = None
     speech: AudioSource | None = None
     music: AudioSource | None = None
-    sample_rate_hz: int = 16000
+    sample_rate_hz: int = SAMPLE_RATE_HZ
 
 
 class Effect:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 from ..levels import rms
 from .base import Parameters, Recordings, Sound, choice, number, scaled, speech_level, spoken
 
@@ -124,7 +126,7 @@ def part_of(source: AudioSource, name: str, start: int, num_samples: int) -> np.
     return source.read(name, sounds_from, num_samples)
 
 
-def colored_noise(color: str, num_samples: int, seed: int, sample_rate_hz: int = 16000) -> np.ndarray:
+def colored_noise(color: str, num_samples: int, seed: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
     """Gaussian noise with a power spectrum falling by 0 (white), 3 (pink) or 6 dB (brown) per octave above 20 Hz.
 
     Args:

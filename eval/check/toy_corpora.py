@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-SAMPLE_RATE_HZ = 16000
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 EXPERT = "config.downstream_expert"
 RNN_SMALL = {f"{EXPERT}.modelrc.project_dim": 16, f"{EXPERT}.modelrc.RNNs.dim": [8, 8]}
 

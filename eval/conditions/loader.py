@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.acoustics.corruptor import checked
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import slug
 from robustdistiller.eval.conditions.asv_sides import MARK, TrialSides
 from robustdistiller.eval.conditions.manifest import (
@@ -34,8 +35,6 @@ from robustdistiller.eval.conditions.manifest import (
 )
 from robustdistiller.eval.conditions.recordings import recordings_corrupted
 from robustdistiller.eval.tasks import Task
-
-SAMPLE_RATE_HZ = 16_000
 
 
 class UtteranceCorruptor:

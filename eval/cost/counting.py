@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustdistiller.eval.cost.protocol import AUDIO_S, SAMPLE_RATE_HZ, UTTERANCES, noise, utterance
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, noise, utterance
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs
 from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert

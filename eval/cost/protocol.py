@@ -14,7 +14,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-SAMPLE_RATE_HZ = 16_000
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+
 #: Utterance to its number of samples.
 UTTERANCES: dict[str, int] = {
     "672-122797-0033": 20560,

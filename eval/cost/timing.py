@@ -11,7 +11,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from robustdistiller.eval.cost.protocol import AUDIO_S, SAMPLE_RATE_HZ, UTTERANCES, noise, utterance
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, noise, utterance
 from robustdistiller.upstream.contract import open_upstream
 
 _EVERY_S = 0.002

@@ -11,11 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.build import mapped
 from robustdistiller.eval.data.checks import read_lines
 from robustdistiller.eval.data.kaldi import PREPARE_AGAIN, look_at_audio, look_at_prepared, read_table, write_table
-from robustdistiller.eval.data.librimix import SAMPLE_RATE_HZ, libri2mix_folder, mixtures
+from robustdistiller.eval.data.librimix import libri2mix_folder, mixtures
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import LIBRI2MIX, LIBRI2MIX_SPEECH_TIMES
 

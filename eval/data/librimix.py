@@ -6,6 +6,7 @@ import random
 from functools import partial
 from pathlib import Path
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.data.checks import audio_below, find, locate, look_at_rates
 from robustdistiller.eval.data.kaldi import SPLITS, add_lists, folder_of, look_at_lists, look_at_prepared, refuse_blanks
 from robustdistiller.eval.data.plan import MISSING, Plan, Recipe, Roots
@@ -13,7 +14,6 @@ from robustdistiller.eval.tasks.corpora import LIBRI2MIX
 
 KINDS = ("mix_clean", "s1", "s2")
 DEV_SIZE, _SEED = 1000, 7
-SAMPLE_RATE_HZ = 16000
 
 
 def _plan_ss(plan: Plan, roots: Roots, drawn: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.archives import LANGUAGE_MODEL
 from robustdistiller.eval.data.build import mapped
@@ -20,7 +21,6 @@ from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, UNPACK_AGAIN, P
 from robustdistiller.eval.tasks.corpora import LIBRISPEECH
 
 NEEDED, WELCOME = ("train-clean-100", "dev-clean", "test-clean"), ("dev-other", "test-other")
-SAMPLE_RATE_HZ = 16000
 LAYOUT = "LibriSpeech: SPLIT/SPEAKER/CHAPTER/*.flac and *.trans.txt"
 _SPELLING = "lines 'WORD<tab>W O R D |'"
 

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from robustdistiller.acoustics.audio.files import read_audio
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.data.build import convert_files, link
 from robustdistiller.eval.data.checks import audio_below, find, locate, look_at_rates, read_lines
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, Plan, Recipe, Roots
@@ -19,7 +20,6 @@ from robustdistiller.eval.tasks.corpora import AUDIO_SNIPS
 
 SPLITS = ("train", "valid", "test")
 LABELS, SLOTS = "all.iob.snips.txt", "slots.txt"
-SAMPLE_RATE_HZ = 16000
 _RAW = re.compile(r"(?:.*/)?audio_(\w+)/snips/(snips-(\w+)-\d+)\.mp3")
 
 

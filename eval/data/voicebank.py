@@ -10,6 +10,7 @@ import soundfile
 from tqdm import tqdm
 
 from robustdistiller.acoustics.audio.files import audio_info
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.data.build import convert_files
 from robustdistiller.eval.data.checks import audio_below, find
 from robustdistiller.eval.data.kaldi import add_lists, folder_of, look_at_lists, look_at_prepared, refuse_blanks
@@ -19,7 +20,6 @@ from robustdistiller.eval.tasks.corpora import VOICEBANK_DEMAND
 KINDS = ("noisy", "clean")
 PARTS = {"train": "trainset_28spk_wav", "dev": "trainset_28spk_wav", "test": "testset_wav"}
 DEV_SPEAKERS = ("p226", "p287")
-SAMPLE_RATE_HZ = 16000
 
 
 def _plan_se(plan: Plan, roots: Roots) -> None:

@@ -13,9 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics.audio.files import read_audio
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.tasks.csv_task import Item, digest_of, read_items
-
-SAMPLE_RATE_HZ = 16_000
 
 
 class Recordings(Dataset):

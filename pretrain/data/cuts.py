@@ -14,8 +14,7 @@ from lhotse.audio import AudioSource as RecordingFile
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioInfo, Piece
-
-SAMPLE_RATE_HZ = 16_000
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 
 
 class FileCut(NamedTuple):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.acoustics.condition import SOURCES
-from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.data.reading import read_into
 from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream, Position
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio, UnreadableAudioError

@@ -9,7 +9,8 @@ from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 from lhotse.cut import Cut, MonoCut
 from lhotse.utils import compute_num_samples
 
-from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ, FileCut, as_cut
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.shards import shard_place, with_audio
 
 # Formats that can be read from any sample on, and of these the samples that can be NaN.

@@ -18,8 +18,9 @@ from lhotse.dataset.sampling import DynamicBucketingSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import Sampler
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.seeds import seed_of
-from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ, FileCut, as_cut, stretch_of
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut, stretch_of
 from robustdistiller.pretrain.data.speech import SpeechCuts
 
 _BUFFER_CUTS = 20_000

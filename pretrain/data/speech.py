@@ -14,18 +14,11 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioSource, Piece, SourceSpec, root_weights
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.names import hours_in_words
 from robustdistiller.common.seeds import seed_of
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.data.cuts import (
-    SAMPLE_RATE_HZ,
-    FileCut,
-    LengthRule,
-    at_16_khz,
-    file_cuts,
-    id_digest,
-    num_samples_of,
-)
+from robustdistiller.pretrain.data.cuts import FileCut, LengthRule, at_16_khz, file_cuts, id_digest, num_samples_of
 from robustdistiller.pretrain.data.headers import read_headers
 from robustdistiller.pretrain.data.shard_index import find_shards, index_shards
 from robustdistiller.pretrain.data.shards import ShardedSpeech

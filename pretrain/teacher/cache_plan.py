@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig, TargetCacheConfig
-from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.data.speech import SpeechCuts
 from robustdistiller.pretrain.teacher.cache import TargetCache, TargetCodec
 from robustdistiller.pretrain.teacher.protocol import Teacher

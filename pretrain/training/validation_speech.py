@@ -13,9 +13,10 @@ from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioSource, Condition, Corruptor, RIRSource, SourceSpec
 from robustdistiller.acoustics.condition import SOURCES
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash, id_digest, name_hash
-from robustdistiller.pretrain.data.dataset import SAMPLE_RATE_HZ, Batch, BatchRequest, Heard, Position, SpeechBatches
+from robustdistiller.pretrain.data.dataset import Batch, BatchRequest, Heard, Position, SpeechBatches
 from robustdistiller.pretrain.data.headers import lists_folder
 from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 

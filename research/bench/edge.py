@@ -18,7 +18,8 @@ from torch import Tensor
 from research.bench.inference import WAVLM, Way, peak_bytes
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.eval.cost.protocol import noise
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.pretrain import load_config
 from robustdistiller.pretrain.student.shapes import student_shape

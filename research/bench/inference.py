@@ -18,8 +18,9 @@ from torch import Tensor
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from robustdistiller.cli.quickstart_plan import native_bfloat16
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.process import call_apart
-from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.eval.cost.protocol import noise
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint

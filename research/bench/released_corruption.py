@@ -18,6 +18,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.s3prl.bridge import load_torchaudio
 
 _RESAMPLING = "sinc_interp_kaiser"
@@ -37,7 +38,7 @@ class ReleasedCorruption:
     torch.Size([8])
     """
 
-    def __init__(self, noise: Sequence[Path], rir: Sequence[Path], seed: int, sample_rate_hz: int = 16000):
+    def __init__(self, noise: Sequence[Path], rir: Sequence[Path], seed: int, sample_rate_hz: int = SAMPLE_RATE_HZ):
         self.noise, self.rir, self.sample_rate_hz = list(noise), list(rir), sample_rate_hz
         self.generator = torch.Generator().manual_seed(seed)
 

@@ -11,7 +11,8 @@ import torch
 
 from research.bench.measure import Comparison, Series, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from robustdistiller.eval.cost.protocol import SAMPLE_RATE_HZ, noise
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.eval.cost.protocol import noise
 from robustdistiller.upstream import (
     ChunkedEncoder,
     ChunkOptions,

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_text
 from robustdistiller.common.locks import locked
 from robustdistiller.mini import MiniCorpus, build
-from robustdistiller.mini.pack import SAMPLE_RATE_HZ, Row, rank_of, read_rows, read_table
+from robustdistiller.mini.pack import Row, rank_of, read_rows, read_table
 from robustdistiller.mini.tasks import Clip, middle, write_tasks
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_atomically
 from robustdistiller.upstream.checkpoints import Checkpoint, read_checkpoint
 from robustdistiller.upstream.checkpoints.files import checkpoint_digest
@@ -33,7 +34,6 @@ TARGETS = {
     "torch": "torch.export.load",
 }
 STREAM_TARGETS = ("onnx", "onnx-int8-dynamic")
-SAMPLE_RATE_HZ = 16_000
 OPSET, MIN_OPSET, MAX_OPSET = 20, 18, 23
 
 

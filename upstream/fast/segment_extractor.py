@@ -6,11 +6,14 @@ does not grow with the utterance but for what is returned.
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.fast.window_statistics import fold_norm
+from robustdistiller.upstream.model.config import field_of
 from robustdistiller.upstream.model.extractor import ConvExtractor, ConvLayer, Moments, TimeNorm
 
 SEGMENT_FRAMES = 64
@@ -32,10 +35,8 @@ class SegmentExtractor(nn.Module):
         self.layers, self.scale = extractor.layers, extractor.scale
         first = extractor.layers[0]
         self.kernel, self.stride = first.conv.kernel_size[0], first.conv.stride[0]
-        self.rate = self.field = 1
-        for layer in reversed(extractor.layers):
-            self.field = (self.field - 1) * layer.conv.stride[0] + layer.conv.kernel_size[0]
-            self.rate *= layer.conv.stride[0]
+        shapes = [(c.out_channels, c.kernel_size[0], c.stride[0]) for c in (layer.conv for layer in extractor.layers)]
+        self.field, self.rate = field_of(shapes), prod([stride for _, _, stride in shapes])
         self.blocks = [conv_blocks(layer.conv) for layer in extractor.layers]
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:

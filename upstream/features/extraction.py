@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.precision import without_tf32
 from robustdistiller.upstream import checkpoint_digest, resolve
 from robustdistiller.upstream.device import usable_device
@@ -23,7 +24,6 @@ from robustdistiller.upstream.s3prl.expert import Expert
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE_HZ = 16000
 DTYPES = ("float32", "float16")
 _READERS = 4  # threads; they decode while the network computes
 

@@ -18,12 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE_HZ = 16_000
 DURATION_S = 10.0
 #: What `counted_macs` leaves out.
 NOT_COUNTED = "norms, activations, softmax, sums, FFTs, table look-ups, recurrent layers"

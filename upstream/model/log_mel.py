@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES, MEL_WINDOW_SAMPLES
 
-SAMPLE_RATE_HZ = 16_000
 #: Added to the power of each band: a little more than rounding to 16 bits adds.
 _SMALLEST_POWER = 1e-9
 #: Of the logarithms, over read speech of usual loudness.

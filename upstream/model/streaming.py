@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.model.config import EncoderConfig, field_of
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder, pad_ends
 from robustdistiller.upstream.model.extractor import TimeNorm
@@ -67,7 +68,7 @@ class ChunkOptions:
         """Samples of a step: what the frames of a block are made from."""
         return config.block_samples(self.block_frames)
 
-    def latency_ms(self, config: EncoderConfig, sample_rate_hz: int = 16_000) -> float:
+    def latency_ms(self, config: EncoderConfig, sample_rate_hz: int = SAMPLE_RATE_HZ) -> float:
         """Audio that has to be there before the first frame of a chunk can be computed: no frame waits longer."""
         return 1000 * (self.block_samples(config) - config.front_padding) / sample_rate_hz
 

@@ -9,10 +9,11 @@ from typing import TypeAlias
 
 import torch
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.checkpoints.formats.base import Checkpoint
 from robustdistiller.upstream.checkpoints.inspection import Inspection, inspect_checkpoint, size_bytes
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
-from robustdistiller.upstream.model.cost import SAMPLE_RATE_HZ, counted_macs
+from robustdistiller.upstream.model.cost import counted_macs
 from robustdistiller.upstream.pretrained.whisper.checkpoint import WhisperCheckpoint, is_whisper, read_whisper
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder

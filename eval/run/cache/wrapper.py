@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.array_store import KEY_BYTES, ArrayStore
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.common.precision import without_tf32
 from robustdistiller.eval.run.cache.dependence import BATCH, PADDING, UTTERANCE
@@ -111,7 +112,7 @@ class CachedUpstream(nn.Module):
             features.append((one.half() if half else one).float())
         return features
 
-    def read_ahead(self, wavs: Sequence[Tensor], sample_rate_hz: int = 16000) -> None:
+    def read_ahead(self, wavs: Sequence[Tensor], sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
         """Compute what is not known of these waveforms, sorted by length, in batches of `read_ahead_s`.
 
         They are kept in memory until the next call. Waveforms that stand alone in a batch are left for their turn.

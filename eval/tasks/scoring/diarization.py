@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import scipy
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.tasks.parts import ScoringError
 
 #: What score.sh tries; the lowest error rate counts.
@@ -27,7 +28,6 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MEDIAN_FRAMES = (1, 11)
 #: Nothing around a speaker's boundaries is forgiven: md-eval's default, which dscore passes on.
 COLLAR_S = 0.0
-SAMPLE_RATE_HZ = 16_000
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import torch
 from lhotse.cut import Cut
 from torch import Tensor
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.trainer import Count
-from robustdistiller.pretrain.data.cuts import SAMPLE_RATE_HZ
 from robustdistiller.pretrain.teacher.calibration import calibrate
 from robustdistiller.pretrain.teacher.groups.clustering import cluster_layers
 from robustdistiller.pretrain.teacher.groups.similarity import SIMILARITIES

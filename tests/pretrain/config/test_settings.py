@@ -63,6 +63,8 @@ def test_bad_override_is_refused_by_name(override: str, message: str) -> None:
             ["student.checkpoint=x.ckpt"],
             "brings its own shape, so student.num_layers, student.init",
         ),
+        ("fast50", ["student.squeeze_by=conv"], "student.squeeze_by is given and student.squeeze is not"),
+        ("fast50", ["student.expand_by=linear"], "student.expand_by is given and student.squeeze is not"),
         ("distilhubert", ["probe.every_steps=5"], "probe.every_steps is given and probe.data is not"),
         ("distilhubert", ["probe.data=words.csv"], "probe.data is given and probe.every_steps is not"),
         ("distilhubert", ["probe.criterion=true"], "a probe that is never made"),

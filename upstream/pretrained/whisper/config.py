@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustdistiller.common.names import refuse_unknown
-from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.pretrained.whisper.log_mel import HOP_SAMPLES, WINDOW_SAMPLES
+from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES, MEL_WINDOW_SAMPLES, EncoderConfig
 
-SAMPLES_PER_FRAME = 2 * HOP_SAMPLES
+SAMPLES_PER_FRAME = 2 * MEL_HOP_SAMPLES
 _MOST = {"num_mel_bins": 1000, "num_layers": 1000, "num_heads": 1000, "max_frames": 100_000}
 _MOST |= {"embed_dim": 100_000, "ffn_dim": 1_000_000}
 
@@ -74,7 +73,7 @@ class WhisperConfig:
     @property
     def receptive_field(self) -> int:
         """Samples needed for one frame: a window of the spectrogram. Frames see 1040 samples where there are more."""
-        return WINDOW_SAMPLES
+        return MEL_WINDOW_SAMPLES
 
     @property
     def max_samples(self) -> int:

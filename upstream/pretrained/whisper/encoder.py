@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES
 from robustdistiller.upstream.model.transformer import TransformerLayer
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
-from robustdistiller.upstream.pretrained.whisper.log_mel import HOP_SAMPLES, LogMel
+from robustdistiller.upstream.pretrained.whisper.log_mel import LogMel
 
 
 class WhisperOutput(NamedTuple):
@@ -41,7 +42,7 @@ def num_frames(num_samples):
     >>> num_frames(16000), num_frames(torch.tensor([8000, 8159, 8160]))
     (50, tensor([25, 25, 26]))
     """
-    return (num_samples // HOP_SAMPLES + 1) // 2
+    return (num_samples // MEL_HOP_SAMPLES + 1) // 2
 
 
 class WhisperEncoder(nn.Module):
@@ -140,7 +141,7 @@ class WhisperEncoder(nn.Module):
             lengths = torch.full_like(lengths, self.config.max_samples)
         mels = self.log_mel(waveforms, lengths)
         # What follows an utterance is as the zeros that its convolutions would be padded with, were it alone.
-        inside = torch.arange(mels.shape[2], device=mels.device) < (lengths // HOP_SAMPLES)[:, None]
+        inside = torch.arange(mels.shape[2], device=mels.device) < (lengths // MEL_HOP_SAMPLES)[:, None]
         x = F.gelu(self.conv1(mels.to(self.conv1.weight.dtype))).masked_fill(~inside.unsqueeze(1), 0.0)
         projected = F.gelu(self.conv2(x)).transpose(1, 2)
         x = projected + self.positions[: projected.shape[1]]

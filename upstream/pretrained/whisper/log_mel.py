@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES, MEL_WINDOW_SAMPLES
 from robustdistiller.upstream.model.log_mel import mel_filters
 
-WINDOW_SAMPLES = 400
-HOP_SAMPLES = 160
 _SMALLEST_POWER = 1e-10
 _RANGE = 8.0  # in powers of ten below an utterance's loudest bin
 
@@ -29,7 +28,7 @@ class LogMel(nn.Module):
     def __init__(self, num_mel_bins: int):
         super().__init__()
         self.register_buffer("filters", mel_filters(num_mel_bins), persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
+        self.register_buffer("window", torch.hann_window(MEL_WINDOW_SAMPLES), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Compute the spectrograms, in float32 also under autocast: the logarithm needs it.
@@ -41,16 +40,17 @@ class LogMel(nn.Module):
         Returns:
             (batch, num_mel_bins, samples // 160), zero past the ``length // 160`` frames of each utterance.
         """
-        frames = waveforms.shape[1] // HOP_SAMPLES
+        frames = waveforms.shape[1] // MEL_HOP_SAMPLES
         device = "cpu" if waveforms.is_meta else waveforms.device.type  # where only shapes are, there is no autocast
         with torch.autocast(device, enabled=False):
             heard = _mirrored(waveforms.float(), lengths)
+            window = self.window.float()
             spectrum = torch.stft(
-                heard, WINDOW_SAMPLES, HOP_SAMPLES, window=self.window.float(), center=False, return_complex=True
+                heard, MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES, window=window, center=False, return_complex=True
             )
             mels = self.filters.float() @ spectrum[..., :frames].abs().square()
             levels = mels.clamp(min=_SMALLEST_POWER).log10()
-            valid = torch.arange(frames, device=levels.device) < (lengths // HOP_SAMPLES)[:, None]
+            valid = torch.arange(frames, device=levels.device) < (lengths // MEL_HOP_SAMPLES)[:, None]
             valid = valid.unsqueeze(1)
             loudest = levels.masked_fill(~valid, -torch.inf).amax((1, 2), keepdim=True)
             return ((torch.maximum(levels, loudest - _RANGE) + 4) / 4).masked_fill(~valid, 0.0)
@@ -58,7 +58,7 @@ class LogMel(nn.Module):
 
 def _mirrored(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """(batch, 200 + samples + 200): each row with 200 samples of itself, mirrored, before and after its valid part."""
-    reach = WINDOW_SAMPLES // 2
+    reach = MEL_WINDOW_SAMPLES // 2
     places = torch.arange(-reach, waveforms.shape[1] + reach, device=waveforms.device).abs()
     last = (lengths - 1)[:, None]
     return waveforms.gather(1, torch.where(places <= last, places, 2 * last - places).clamp(min=0))
