@@ -27,6 +27,7 @@ With --model it also shows
 The head estimates magnitude spectra. Their sound is made with the phase of the corrupted speech.
 """
 
+
 @command(HELP)
 def listen(
     conditions: Annotated[list[str], typer.Argument(help="Such as noise:snr_db=5.", metavar="CONDITION...")],
@@ -64,11 +65,13 @@ def _speech(audio, utterances: int, seconds: float) -> dict:
     """Waveforms at 16 kHz by name."""
     from robustdistiller.acoustics.audio.files import audio_info, read_audio
     from robustdistiller.acoustics.audio.listing import name_recordings
+    from robustdistiller.common.audio import SAMPLE_RATE_HZ
     from robustdistiller.mini import data_dir
     from robustdistiller.mini.pack import sample_sentences
 
     if audio is None:
-        return {name: wave[: round(seconds * 16000)] for name, wave in sample_sentences(data_dir(), utterances).items()}
+        spoken = sample_sentences(data_dir(), utterances)
+        return {name: waveform[: round(seconds * SAMPLE_RATE_HZ)] for name, waveform in spoken.items()}
     found = {}
     for name, path in list(name_recordings(audio).items())[:utterances]:
         info = audio_info(path)

@@ -9,9 +9,9 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.page.render import data_uri
 
-SAMPLE_RATE_HZ = 16000
 #: FFT size, hop and window (Hann) in samples.
 STFT = (512, 160, 400)
 RANGE_DB = 70.0

@@ -198,6 +198,8 @@ def _export(tuning: Tuning, out_dir: Path, checkpoints: Checkpoints, origin: Map
     }
     save_heads(out_dir / "heads.ckpt", tuner.heads, metadata)
     save_checkpoint(out_dir / "student.ckpt", tuner.encoder, metadata)
+    from robustdistiller.pretrain.page.run import write_run_page  # matplotlib takes long to import
+
     write_run_page(out_dir)
     logger.info("student  %s, heads %s (step %d)", out_dir / "student.ckpt", out_dir / "heads.ckpt", step)
 

@@ -31,16 +31,16 @@ from robustdistiller.pretrain.training.checkpoint import exported_weights, read_
 from robustdistiller.pretrain.training.preparation import load_teachers
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.validate import feature_distances
-from robustdistiller.upstream import SpeechEncoder, read_model, resolve
+from robustdistiller.upstream import read_model, resolve
 
 _OWN = (
-    "1 − cos(h, c), mean over frames, then over utterances: h is the state of this layer for the corrupted utterance, c "
-    "that for the clean one. 0: the corruption changes nothing."
+    "1 - cos(h, c), mean over frames, then over utterances: h is the state of this layer for the corrupted utterance, "
+    "c that for the clean one. 0: the corruption changes nothing."
 )
 _TAUGHT = (
-    "1 − cos(p, t), mean over frames, then over utterances: p is what the student predicts from the corrupted utterance, "
-    "t the target that it was trained on, from these layers of the teacher for the clean one. The column of clean "
-    "speech is how far the student is from its teacher at best."
+    "1 - cos(p, t), mean over frames, then over utterances: p is what the student predicts from the corrupted "
+    "utterance, t the target that it was trained on, from these layers of the teacher for the clean one. The column of "
+    "clean speech is how far the student is from its teacher without any corruption."
 )
 
 
@@ -120,7 +120,9 @@ class Listener:
         output = self.model(waveforms)
         names = self.model.state_names()
         states = output.upstream_states(self.model.config)
-        return {name.replace("_", " "): state for name, state in zip(names, states) if not name.startswith("prediction_")}
+        return {
+            name.replace("_", " "): state for name, state in zip(names, states) if not name.startswith("prediction_")
+        }
 
     def _teach(self, answer: Answer, clean: Tensor, corrupted: Tensor) -> None:
         module = self.distiller
@@ -158,7 +160,9 @@ class Listener:
         if state is not None:
             distiller.load_state_dict(exported_weights(state))
         elif config.targets.match == "layers":
-            raise SettingsError(f"the maps to the teacher's layers are in checkpoints, and {path.parent} has none of it")
+            raise SettingsError(
+                f"the maps to the teacher's layers are in checkpoints, and {path.parent} has none of it"
+            )
         elif distiller.heads:
             self.notes.append(f"The enhancement head is in the run's checkpoints, and {path.parent} has none of them.")
         self.distiller = distiller

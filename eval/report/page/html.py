@@ -1,8 +1,8 @@
 """The leaderboard as one HTML page that needs nothing else: no network, no server, no library.
 
-The page is ``page.html`` in the look of all pages, with the scripts and the data written into it. Its content security policy
-forbids the browser to load anything. The charts are drawn by the page's own scripts: Vega-Lite would bring a megabyte
-and ask the policy for ``unsafe-eval``, to save some two hundred lines.
+The page is ``page.html`` in the look of all pages, with the scripts and the data written into it. Its content security
+policy forbids the browser to load anything. The charts are drawn by the page's own scripts: Vega-Lite would bring a
+megabyte and ask the policy for ``unsafe-eval``, to save some two hundred lines.
 """
 
 from __future__ import annotations
