@@ -68,10 +68,10 @@ EXTRAS = {
     "export": EXPORT,  # ONNX files
     "slurm": SLURM,  # sweeps on a cluster
     "rooms": ["pyroomacoustics"],  # simulate new rooms
-    "docs": ["mkdocs-material>=9.6"],  # the pages as a site
+    "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],  # the pages as a site
 }
 EXTRAS["dev"] = [
-    *("pytest>=8", "pytest-xdist", "ruff", "packaging", "transformers"),
+    *("pytest>=8", "pytest-xdist", "ruff", "mypy>=1.18", "types-PyYAML", "packaging", "transformers"),
     *(
         requirement
         for extra in ("superb", "train", "metrics", "export", "slurm", "docs")
@@ -88,6 +88,7 @@ setup(
     package_dir=package_dir,
     packages=packages,
     package_data={
+        "": ["py.typed", "*.pyi"],
         "robustdistiller.pretrain": ["recipes/*.yaml"],
         "robustdistiller.common.page": ["*.html", "*.css"],
         "robustdistiller.acoustics.listening": ["*.html"],

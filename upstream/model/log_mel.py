@@ -33,6 +33,9 @@ class LogMel(nn.Module):
     torch.Size([2, 80, 98])
     """
 
+    waves: Tensor
+    filters: Tensor
+
     def __init__(self, num_bands: int):
         super().__init__()
         phase = 2 * math.pi / MEL_WINDOW_SAMPLES * torch.arange(MEL_WINDOW_SAMPLES, dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 
 import torch
@@ -14,11 +14,17 @@ from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.position import PositionalConv, PositionGate, RelativePositionBias
 from robustdistiller.upstream.model.squeeze import Squeeze
 
-_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention with an optional, optionally gated, position bias."""
+
+    bias_columns: Tensor
 
     def __init__(self, config: EncoderConfig, layer: int):
         super().__init__()

@@ -53,7 +53,7 @@ def hub_folder(
             f"{name} holds no {_missing(error)}, so it is no model that can be read by its name; a single file in it "
             f"can be named by its URL, see {page}/tree/{revision or 'main'}"
         ) from error
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc]
         if isinstance(error, FileNotFoundError) or diagnose(error):
             raise
         why = " ".join(str(error).split())

@@ -40,10 +40,12 @@ _ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", 
 _ACTIVATIONS |= {"gelu_fast": "gelu_tanh", "relu": "relu"}
 _SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
 #: Parameters of pre-training losses and task heads (name prefixes).
-_TRAINING_ONLY = ("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "lm_head.", "projector.")
-_TRAINING_ONLY += ("classifier.", "layer_weights", "tdnn.", "objective.")
-#: The last layer of ...ForXVector has the name of the conv extractor.
-_TRAINING_ONLY += ("feature_extractor.weight", "feature_extractor.bias")
+_TRAINING_ONLY = (
+    *("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "lm_head.", "projector."),
+    *("classifier.", "layer_weights", "tdnn.", "objective."),
+    # The last layer of ...ForXVector has the name of the conv extractor.
+    *("feature_extractor.weight", "feature_extractor.bias"),
+)
 #: Options that change the network in ways this encoder does not know, with the value that it knows.
 _FIXED = {
     "add_adapter": False,
