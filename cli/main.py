@@ -29,6 +29,7 @@ GROUPS = {
         "models": "List the models that are known by name.",
         "inspect": "Say what a checkpoint is, without running anything in it.",
         "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code.",
+        "publish": "Write a student that AutoModel loads, with a model card, to a folder or the Hub.",
         "export": "Write a checkpoint for ONNX Runtime or torch.export, and check what it computes.",
         "extract": "Write the features of a folder of audio.",
         "profile": "Measure parameters, MACs, real-time factor and memory.",

@@ -18,6 +18,7 @@ from .pretrained.resolve import find_local as find_local
 from .pretrained.resolve import load as load
 from .pretrained.resolve import mini_teacher as mini_teacher
 from .pretrained.resolve import resolve as resolve
+from .publishing.publish import publish as publish
 from .s3prl.entries import ENTRIES as ENTRIES
 from .s3prl.entries import register as register
 from .s3prl.expert import UpstreamExpert as UpstreamExpert

@@ -38,11 +38,15 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.embed_dim, inner)
         self.out_proj = nn.Linear(inner, config.embed_dim)
         self.gate = None
-        if config.relative_position and not self.reuses:
-            columns = torch.tensor(config.bias_columns[layer])
-            self.register_buffer("bias_columns", columns, persistent=False)
-            if config.gated_relative_position:
-                self.gate = PositionGate(config, layer)
+        self.columns = config.bias_columns[layer] if config.relative_position and not self.reuses else ()
+        self.reset_buffers()
+        if self.columns and config.gated_relative_position:
+            self.gate = PositionGate(config, layer)
+
+    def reset_buffers(self) -> None:
+        """Compute what is constant; to be called again where this was built without values, on the device ``meta``."""
+        if self.columns:
+            self.register_buffer("bias_columns", torch.tensor(self.columns), persistent=False)
 
     def forward(
         self,
