@@ -52,12 +52,12 @@ SUPERB = [
     "dtw-python",  # QbE
     "lxml",  # QbE
     "pandas",  # IC, ASR, SD; tables
-    "jinja2",  # the page of leaderboards
+    "jinja2",  # pages
     "matplotlib",  # plots
     "psutil",  # memory: profiles, sweeps
     "cloudpickle",  # jobs of sweeps
 ]
-TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "scikit-learn"]  # probes, units
+TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "jinja2", "scikit-learn"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]
 SLURM = ["submitit>=1.5"]
 EXTRAS = {
@@ -90,7 +90,10 @@ setup(
     package_data={
         "": ["py.typed", "*.pyi"],
         "robustdistiller.pretrain": ["recipes/*.yaml"],
-        "robustdistiller.eval.report.page": ["page.html", "*.css", "*.js"],
+        "robustdistiller.common.page": ["*.html", "*.css"],
+        "robustdistiller.acoustics.listening": ["*.html"],
+        "robustdistiller.pretrain.page": ["*.html"],
+        "robustdistiller.eval.report.page": ["*.html", "*.css", "*.js"],
         "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*", "recipes/*.yaml"],
         **{f"robustdistiller.{room}": patterns for room, patterns in DATA_ROOMS.items()},
     },

@@ -22,6 +22,7 @@ GROUPS = {
         "distill": "Distil a small student from a large teacher, by a recipe.",
         "groups": "Find groups of similar layers in a teacher, to distil from their means.",
         "merge": "Write the weighted mean of two students of one shape.",
+        "run-page": "Write a page of a distillation run: losses, validation, cost, settings.",
         "agreement": "Show whether feature distance and linear probe rank students alike.",
     },
     "Use a model": {
@@ -49,6 +50,7 @@ GROUPS = {
     "Look at what is here": {
         "doctor": "Say what works on this machine, and how to get what does not.",
         "data": "Say what lies in folders of noise, rooms and speech.",
+        "listen": "Write a page of speech under conditions, to look at and listen to.",
     },
 }
 COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}
