@@ -75,6 +75,8 @@ lock: $(VENV)/bin/python
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/hooks/linked_sources.py
+	$(BIN)/mypy
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/mkdocs build --strict
@@ -86,12 +88,12 @@ $(VENV)/bin/python:
 	@$(call new_environment,$(VENV))
 	@$(call pip_install,$(VENV),-c constraints.txt --upgrade pip)
 
-$(VENV)/.installed: setup.py constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing PyTorch, s3prl and the rest into $(VENV) (a few minutes the first time)"
 	@$(call pip_install,$(VENV),$(LOCKED) -e '.[superb$(,)train]')
 	@touch $@
 
-$(VENV)/.installed-dev: setup.py constraints.txt $(VENV)/.installed
+$(VENV)/.installed-dev: setup.py pyproject.toml constraints.txt $(VENV)/.installed
 	@echo "Installing what the tests need into $(VENV)"
 	@$(call pip_install,$(VENV),$(LOCKED) -e '.[dev]')
 	@touch $@

@@ -52,12 +52,12 @@ SUPERB = [
     "dtw-python",  # QbE
     "lxml",  # QbE
     "pandas",  # IC, ASR, SD; tables
-    "jinja2",  # the page of leaderboards
+    "jinja2",  # pages
     "matplotlib",  # plots
     "psutil",  # memory: profiles, sweeps
     "cloudpickle",  # jobs of sweeps
 ]
-TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "scikit-learn"]  # probes, units
+TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "jinja2", "scikit-learn"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]
 SLURM = ["submitit>=1.5"]
 EXTRAS = {
@@ -68,10 +68,10 @@ EXTRAS = {
     "export": EXPORT,  # ONNX files
     "slurm": SLURM,  # sweeps on a cluster
     "rooms": ["pyroomacoustics"],  # simulate new rooms
-    "docs": ["mkdocs-material>=9.6"],  # the pages as a site
+    "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],  # the pages as a site
 }
 EXTRAS["dev"] = [
-    *("pytest>=8", "pytest-xdist", "ruff", "packaging", "transformers"),
+    *("pytest>=8", "pytest-xdist", "ruff", "mypy>=1.18", "types-PyYAML", "packaging", "transformers"),
     *(
         requirement
         for extra in ("superb", "train", "metrics", "export", "slurm", "docs")
@@ -88,8 +88,12 @@ setup(
     package_dir=package_dir,
     packages=packages,
     package_data={
+        "": ["py.typed", "*.pyi"],
         "robustdistiller.pretrain": ["recipes/*.yaml"],
-        "robustdistiller.eval.report.page": ["page.html", "*.css", "*.js"],
+        "robustdistiller.common.page": ["*.html", "*.css"],
+        "robustdistiller.acoustics.listening": ["*.html"],
+        "robustdistiller.pretrain.page": ["*.html"],
+        "robustdistiller.eval.report.page": ["*.html", "*.css", "*.js"],
         "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*", "recipes/*.yaml"],
         **{f"robustdistiller.{room}": patterns for room, patterns in DATA_ROOMS.items()},
     },

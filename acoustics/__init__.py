@@ -7,20 +7,4 @@ only read results have no PyTorch.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "audio.files": ["AudioInfo", "audio_info", "load_audio", "resample"],
-        "audio.listing": ["Piece"],
-        "audio.sources": ["AudioSource"],
-        "condition": ["Condition"],
-        "corpora": ["SourceSpec", "corpus_pieces", "detect_layout", "root_weights", "split_of"],
-        "corruptor": ["Corruptor", "corrupt_utterance"],
-        "effects": ["EFFECTS", "Range"],
-        "levels": ["active_speech_level"],
-        "parameters": ["check_parameters"],
-        "policy": ["CorruptionPolicy"],
-        "responses": ["direct_path_index", "measure_drr_db", "measure_rt60_s"],
-        "rooms": ["RIRSource"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

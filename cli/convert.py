@@ -23,13 +23,12 @@ HELP = """
 \b
 Examples:
   robustdistiller convert student.ckpt student-hf --to huggingface
-  robustdistiller convert student.ckpt student-hf --to huggingface \\
-      --records exp/records
   robustdistiller convert WavLM-Base+.pt wavlm.ckpt --to native
   robustdistiller convert robustdistiller_hubert rd_hubert --to huggingface
   robustdistiller convert hubert-base-ls960/ hubert.pt --to s3prl
 
-What cannot be expressed is refused, with the property that prevents it.
+What cannot be expressed is refused, with the property that prevents it. `robustdistiller publish` writes any shape for
+transformers, with the code of the encoder.
 """
 
 
@@ -39,39 +38,15 @@ def convert(
     target: Annotated[Path, typer.Argument(help="File, or for huggingface folder, to write.", metavar="OUT")],
     to: Annotated[Literal["native", "s3prl", "huggingface", "torchaudio", "dphubert"], typer.Option(help="Format.")],
     drop_heads: Annotated[bool, typer.Option("--drop-heads", help="Leave the prediction heads out.")] = False,
-    records: Annotated[Path | None, typer.Option(help="Folder of records, for a model card.", metavar="DIR")] = None,
     license_: Annotated[str, typer.Option("--license", help="To note, such as cc-by-4.0.", metavar="NAME")] = "",
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    from robustdistiller.upstream import checkpoint_digest, export_checkpoint, resolve  # slow to import
+    from robustdistiller.upstream import export_checkpoint, resolve  # slow to import
 
-    if records is not None and to != "huggingface":
-        raise ValueError(f"--records is for the model card of --to huggingface; --to {to} has none")
-    path = resolve(source)
-    results = "" if records is None else results_markdown(records, checkpoint_digest(path))
-    exported = export_checkpoint(path, target, to, drop_heads, overwrite, results, license_, num_heads)
+    exported = export_checkpoint(
+        resolve(source), target, to, drop_heads, overwrite, license_=license_, num_heads=num_heads
+    )
     for note in exported.notes:
         typer.secho(f"note: {note}", fg="yellow", err=True)
     typer.echo(f"{exported.path}  ({exported.model})")
-
-
-def results_markdown(folder: Path, digest: str) -> str:
-    """The tables of a folder of records, for a model card, and which of their rows is the checkpoint.
-
-    Args:
-        folder: records.
-        digest: the checkpoint's SHA-256.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: none of the records is of this checkpoint.
-    """
-    from robustdistiller.eval.report import leaderboard
-
-    board = leaderboard([folder], published=False)
-    systems = set(board.records.system[board.records.weights == digest])
-    rows = [row.name for row in board.rows if row.system in systems]
-    if not rows:
-        raise ValueError(f"no record in {folder} is of this checkpoint (SHA-256 {digest[:12]})")
-    return "\n".join([f"This model is the row {', '.join(rows)}.", "", board.to_markdown()])

@@ -22,12 +22,14 @@ GROUPS = {
         "distill": "Distil a small student from a large teacher, by a recipe.",
         "groups": "Find groups of similar layers in a teacher, to distil from their means.",
         "merge": "Write the weighted mean of two students of one shape.",
+        "run-page": "Write a page of a distillation run: losses, validation, cost, settings.",
         "agreement": "Show whether feature distance and linear probe rank students alike.",
     },
     "Use a model": {
         "models": "List the models that are known by name.",
         "inspect": "Say what a checkpoint is, without running anything in it.",
         "convert": "Write a checkpoint for s3prl, transformers, torchaudio or DPHuBERT's code.",
+        "publish": "Write a student that AutoModel loads, with a model card, to a folder or the Hub.",
         "export": "Write a checkpoint for ONNX Runtime or torch.export, and check what it computes.",
         "extract": "Write the features of a folder of audio.",
         "profile": "Measure parameters, MACs, real-time factor and memory.",
@@ -48,6 +50,7 @@ GROUPS = {
     "Look at what is here": {
         "doctor": "Say what works on this machine, and how to get what does not.",
         "data": "Say what lies in folders of noise, rooms and speech.",
+        "listen": "Write a page of speech under conditions, to look at and listen to.",
     },
 }
 COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}

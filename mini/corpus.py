@@ -25,7 +25,7 @@ from .pack import SYLLABLE_VOICE, Utterance, is_speech, read_audio, read_pack, r
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 2  # raise when `build` writes anything else than before
+LAYOUT_VERSION = 3  # raise when `build` writes anything else than before
 STAMP = "corpus.json"
 
 
@@ -103,8 +103,10 @@ class MiniCorpus:
     @property
     def tasks(self) -> dict[str, Path]:
         """Tables of recordings and labels, by the name of the task: ``initials``, ``finals`` and ``tones`` of the
-        syllables, and ``voices``. Each path is a task to `evaluate` and to a sweep."""
-        return {name: self.root / "tasks" / f"{name}.csv" for name in ("initials", "finals", "tones", "voices")}
+        syllables, ``voices``, and ``words``. Each path is a task to `evaluate` and to a sweep."""
+        return {
+            name: self.root / "tasks" / f"{name}.csv" for name in ("initials", "finals", "tones", "voices", "words")
+        }
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Utterances (or files) of each part and split, as written by `build`."""
@@ -220,7 +222,7 @@ def file_stem(utterance: Utterance) -> str:
 
 
 def _write(corpus: MiniCorpus, progress: bool) -> dict[str, dict[str, int]]:
-    utterances = read_pack(data_dir())
+    utterances, words = read_pack(data_dir()), read_table(data_dir() / "words.tsv")
     written = {}
     bar = tqdm(total=len(utterances), desc="mini corpus", unit="utterance", disable=not progress)
     for utterance, samples in read_audio(utterances):
@@ -238,6 +240,7 @@ def _write(corpus: MiniCorpus, progress: bool) -> dict[str, dict[str, int]]:
         "prompts": layouts.write_prompts(corpus.prompts, corpus.prompts_bucket, written),
         **tasks.write_tasks(corpus.root / "tasks", "syllables", tasks.syllable_clips(written)),
         **tasks.write_tasks(corpus.root / "tasks", "voices", tasks.voice_clips(written)),
+        **tasks.write_tasks(corpus.root / "tasks", "words", tasks.word_clips(written, words)),
         "noise": _write_noise(corpus.root / "noise"),
         "rir": _write_rirs(corpus.root / "rir"),
     }

@@ -10,7 +10,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -155,3 +155,22 @@ def read_pieces(pieces: Iterable[T], place_of: Callable[[T], tuple[Path, int, in
             raise ValueError(f"{path}: expected {SAMPLE_RATE_HZ} Hz mono, found {rate_hz} Hz and shape {audio.shape}")
         for (_, start, num_samples), piece in group:
             yield piece, audio[start : start + num_samples]
+
+
+def sample_sentences(folder: Path | str, count: int) -> dict[str, np.ndarray]:
+    """Some test utterances of a pack, of different voices as far as there are, between 2 and 5 s long.
+
+    Args:
+        folder: of the pack.
+        count: how many; fewer are given where there are not as many.
+
+    Returns:
+        (samples,) float32 by id.
+    """
+    voices: dict[str, list[Utterance]] = {}
+    for one in sorted(read_pack(folder), key=lambda one: hashlib.md5(one.utterance_id.encode()).digest()):
+        if one.split == "test" and 2 <= one.num_samples / SAMPLE_RATE_HZ <= 5:
+            voices.setdefault(one.voice, []).append(one)
+    in_turn = [one for group in zip_longest(*(voices[name] for name in sorted(voices))) for one in group if one]
+    audio = {one.utterance_id: samples for one, samples in read_audio(in_turn[:count])}
+    return {one.utterance_id: audio[one.utterance_id].astype(np.float32) / 32768 for one in in_turn[:count]}

@@ -14,7 +14,7 @@ import soundfile
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 
 from .bopomofo import parse_syllable
-from .pack import SYLLABLE_VOICE, Utterance, rank_of
+from .pack import SYLLABLE_VOICE, Row, Utterance, rank_of
 
 #: Only so much of a recording is heard where voices are told apart: with more, everything is right.
 VOICE_SECONDS = 1.0
@@ -109,3 +109,22 @@ def voice_clips(files: Mapping[Utterance, Path]) -> Iterator[Clip]:
             samples = middle(soundfile.read(path, dtype="int16")[0])
             name = f"{utterance.voice}/{path.stem}"
             yield Clip(name, utterance.voice, utterance.split, {"voices": utterance.voice}, samples)
+
+
+def word_clips(files: Mapping[Utterance, Path], rows: Iterable[Row]) -> Iterator[Clip]:
+    """Words in the prompts.
+
+    Args:
+        files: of the shipped recordings.
+        rows: of `words.tsv`; offsets count from the start of the utterance.
+    """
+    words: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        words[row["utterance_id"]].append(row)
+    for utterance, path in files.items():
+        if utterance.utterance_id in words:
+            samples, _ = soundfile.read(path, dtype="int16")
+            for row in words[utterance.utterance_id]:
+                start, length = int(row["offset_samples"]), int(row["num_samples"])
+                name, label = f"{utterance.voice}/{path.stem}-{start}", {"words": row["label"]}
+                yield Clip(name, utterance.voice, utterance.split, label, samples[start : start + length])

@@ -3,24 +3,15 @@
 >>> import robustdistiller
 >>> encoder = robustdistiller.load("robustdistiller_mini")
 
-What is below is imported when it is first used; importing this package imports neither PyTorch nor s3prl.
+The public names are listed in `__init__.pyi`, and imported when they are first used: importing this package imports
+neither PyTorch nor s3prl.
 """
 
 import lazy_loader
 
 __version__ = "0.1.0"
 
-_attribute, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "eval.api": ["evaluate"],
-        "eval.report.board": ["leaderboard"],
-        "eval.report.comparison": ["compare"],
-        "eval.sweep.run": ["sweep"],
-        "pretrain.training.stages": ["distill"],
-        "upstream.pretrained.resolve": ["load"],
-    },
-)
+_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import robustdistiller
+from robustdistiller.upstream.pretrained.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,10 +57,20 @@ def test_the_version_has_one_definition() -> None:
 
 
 def test_a_checkout_that_is_not_installed_serves_torch_hub() -> None:
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '').lower()]\n"
-        "import torch\n"
-        "print(torch.hub.load(sys.argv[1], 'load', 'robustdistiller_mini', source='local').config.num_layers)"
-    )
-    assert run(code, ROOT) == "5"
+    """With what it says that it needs, and nothing else of this package's requirements."""
+    code = """
+import importlib.metadata, sys
+sys.path.insert(0, sys.argv[1])
+sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '').lower()]
+import hubconf
+needed = {'scipy', 'soundfile', 'soxr', 'pydantic', 'typer', 'rich', 's3prl', 'lightning'} - set(hubconf.dependencies)
+sys.modules.update(dict.fromkeys(needed))
+import torch
+print(*(name for name, value in vars(hubconf).items() if callable(value) and name[0] != '_'))  # as torch.hub.list
+for entry in (['load', 'robustdistiller_mini'], ['robustdistiller_mini']):
+    print(torch.hub.load(sys.argv[1], *entry, source='local').config.num_layers)
+print(hubconf.dphubert.__doc__)  # as torch.hub.help
+"""
+    names, *layers, about = run(code, ROOT).splitlines()
+    assert layers == ["5", "5"] and "DPHuBERT" in about
+    assert set(names.split()) == {"load", *(name for name in MODELS if "/" not in name)}

@@ -1,4 +1,4 @@
-"""What the README shows: commands, upstreams, recipes, links and table; `docs/test_pages.py` runs its code."""
+"""What the README shows: commands, recipes, links and table; `docs/test_pages.py` runs its code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from robustdistiller.cli.main import COMMANDS
 from robustdistiller.pretrain import list_recipes
-from robustdistiller.upstream import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,11 +35,6 @@ def _first_column(header: str) -> list[str]:
     """The names in backticks in the first column of the table of that header."""
     rows = TEXT.split(header, 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     return [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-
-
-@pytest.mark.parametrize("name", _first_column("| upstream (`-u`) |"))
-def test_upstreams_exist(name: str) -> None:
-    assert name in ENTRIES
 
 
 @pytest.mark.parametrize("name", _first_column("| recipe | what it does |"))

@@ -34,7 +34,7 @@ class Server:
             def do_GET(self) -> None:
                 outer.answer(self)
 
-            do_HEAD = do_GET
+            do_HEAD = do_POST = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -5,26 +5,4 @@ Names are imported when they are first used; importing this package imports neit
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "checkpoints": [
-            "Checkpoint",
-            "CheckpointError",
-            "checkpoint_digest",
-            "export_checkpoint",
-            "load_encoder",
-            "read_checkpoint",
-            "save_checkpoint",
-        ],
-        "fast": ["accelerate"],
-        "model.config": ["EncoderConfig"],
-        "model.encoder": ["EncoderOutput", "SpeechEncoder"],
-        "model.streaming": ["ChunkOptions", "ChunkedEncoder", "Stream"],
-        "pretrained.models": ["read_model"],
-        "pretrained.names": ["ModelName"],
-        "pretrained.resolve": ["find_local", "load", "mini_teacher", "resolve"],
-        "s3prl.entries": ["ENTRIES", "register"],
-        "s3prl.expert": ["UpstreamExpert"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -92,7 +92,7 @@ def examine(upstream: Any, device: str = "cpu") -> list[Finding]:
     if not isinstance(upstream, torch.nn.Module):
         return [Finding("type", False, f"the upstream is a {type(upstream).__name__}; expected a torch.nn.Module")]
     try:
-        rate = upstream.get_downsample_rates("hidden_states")
+        rate = upstream.get_downsample_rates("hidden_states")  # type: ignore[operator]
     except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
         what = "get_downsample_rates('hidden_states')"
         return [Finding("rate", False, f"{what} raised {type(error).__name__}: {error}; expected a number of samples")]

@@ -5,10 +5,4 @@ Names are imported when they are first used: those who only read results have no
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "measure": ["ProfileSettings", "profile_upstream"],
-        "record": ["Profile", "read_profiles", "write_profile"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

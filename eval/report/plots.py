@@ -12,13 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from robustdistiller.common.files import slug, write_atomically
+from robustdistiller.common.page.figures import COLOURS
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.results.identity import CLEAN
 
-# Okabe and Ito's palette: told apart with the common colour-vision deficiencies; markers differ as well.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
@@ -57,7 +56,7 @@ def plot_task(rows: Sequence[Row], columns: Sequence[Column], path: Path | str, 
     figure = Figure(figsize=(max(6.4, 1.35 * len(columns) + 2.6), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    looks = itertools.cycle(zip(_COLOURS, _MARKERS))
+    looks = itertools.cycle(zip(COLOURS, _MARKERS))
     for i, row in enumerate(sorted(rows, key=lambda row: row.name != reference)):
         if row.name == reference:
             style = {"color": "black", "linestyle": "--", "linewidth": 1.6, "zorder": 2}

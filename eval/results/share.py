@@ -19,6 +19,7 @@ from robustdistiller.common.files import write_bytes, write_text
 from robustdistiller.eval.results.files import read_record, record_files, record_path
 from robustdistiller.eval.results.item_scores import items_of
 from robustdistiller.eval.results.record import RecordError
+from robustdistiller.upstream.pretrained.hub import writing_explained
 
 HUB = "hf://datasets/"
 ORIGINS = "origins.json"
@@ -53,6 +54,8 @@ def push(folders: Iterable[Path | str], to: Path | str, *, pull_request: bool = 
 
     Raises:
         FileNotFoundError: no such folder.
+        PermissionError: the Hub does not let its user write there; the message says what is missing.
+        ConnectionError: the Hub could not be reached, or did not take the files.
     """
     found = Shared(where=str(to))
     bundles = _finished(folders, found)
@@ -60,26 +63,27 @@ def push(folders: Iterable[Path | str], to: Path | str, *, pull_request: bool = 
         _copy(bundles, Path(to), found)
         return found
     name, revision = _dataset(str(to))
-    api = api or _hub()
-    api.create_repo(name, repo_type="dataset", exist_ok=True)
-    commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
-    names = [name for files in bundles for name in files]
-    with tempfile.TemporaryDirectory() as folder:
-        there = api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=names)
-        new = _copy(bundles, Path(folder), found, Path(there))
-        if new:
-            from huggingface_hub import CommitOperationAdd
+    with writing_explained(name):
+        api = api or _hub()
+        api.create_repo(name, repo_type="dataset", exist_ok=True)
+        commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
+        names = [name for files in bundles for name in files]
+        with tempfile.TemporaryDirectory() as folder:
+            there = api.snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=names)
+            new = _copy(bundles, Path(folder), found, Path(there))
+            if new:
+                from huggingface_hub import CommitOperationAdd
 
-            answer = api.create_commit(
-                name,
-                [CommitOperationAdd(path, data) for path, data in new.items()],
-                commit_message=f"{len(found.copied)} records",
-                repo_type="dataset",
-                revision=revision,
-                create_pr=pull_request,
-                parent_commit=commit,  # whoever wrote in between is not overwritten
-            )
-            found.where = getattr(answer, "pr_url", None) or getattr(answer, "commit_url", found.where)
+                answer = api.create_commit(
+                    name,
+                    [CommitOperationAdd(path, data) for path, data in new.items()],
+                    commit_message=f"{len(found.copied)} records",
+                    repo_type="dataset",
+                    revision=revision,
+                    create_pr=pull_request,
+                    parent_commit=commit,  # whoever wrote in between is not overwritten
+                )
+                found.where = getattr(answer, "pr_url", None) or getattr(answer, "commit_url", found.where)
     return found
 
 

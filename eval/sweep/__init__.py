@@ -7,11 +7,4 @@ jobs to an `engine`. Everything that is measured is a record; which heads were t
 import lazy_loader
 
 # Imported when first used: a process of the pool is to watch its parent before it imports PyTorch.
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "config": ["ExecutorConfig", "SweepConfig", "load"],
-        "entries": ["SweepError", "TaskEntry"],
-        "run": ["Sweep", "SweepResult", "sweep"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

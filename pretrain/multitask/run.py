@@ -24,7 +24,7 @@ from robustdistiller.pretrain.multitask.heads import load_heads, save_heads
 from robustdistiller.pretrain.multitask.tuning import MultitaskTuner, Tuning
 from robustdistiller.pretrain.training.checkpoint import Checkpoints, read_training, refuse_other_run, write_run
 from robustdistiller.pretrain.training.launch import launch, versions
-from robustdistiller.pretrain.training.log import History, append_line, draw_history, forget_after
+from robustdistiller.pretrain.training.log import History, append_line, forget_after
 from robustdistiller.pretrain.training.stopping import StopRequest
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, save_checkpoint
 
@@ -198,7 +198,9 @@ def _export(tuning: Tuning, out_dir: Path, checkpoints: Checkpoints, origin: Map
     }
     save_heads(out_dir / "heads.ckpt", tuner.heads, metadata)
     save_checkpoint(out_dir / "student.ckpt", tuner.encoder, metadata)
-    draw_history(out_dir / "history.csv", out_dir / "history.png")
+    from robustdistiller.pretrain.page.run import write_run_page  # matplotlib takes long to import
+
+    write_run_page(out_dir)
     logger.info("student  %s, heads %s (step %d)", out_dir / "student.ckpt", out_dir / "heads.ckpt", step)
 
 

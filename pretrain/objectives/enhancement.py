@@ -175,7 +175,7 @@ class Enhancement(Objective):
         """Scalar. `l1`, `l2`, `mrstft`: >= 0; `si_snr`: from -80 to 80 dB."""
         clean, lengths = step.batch.waveforms, step.batch.lengths.to(step.student_input.device, non_blocking=True)
         if self.loss in ("l1", "l2"):
-            estimate, valid = self._estimate(step, head, spectrum(step.student_input, *STFT).abs())
+            estimate, valid = self.estimate_spectra(step, head, spectrum(step.student_input, *STFT).abs())
             return spectral_distance(estimate, spectrum(clean, *STFT).abs(), valid, self.loss)
         waveforms = self.estimate_waveforms(step, head)
         if self.loss == "mrstft":
@@ -184,11 +184,20 @@ class Enhancement(Objective):
 
     def estimate_waveforms(self, step: Step, head: EnhancementHead) -> Tensor:
         """The clean speech as the head estimates it, with the phase of what was heard: (B, samples)."""
-        estimate, valid = self._estimate(step, head, spectrum(step.student_input, *STFT))
+        estimate, valid = self.estimate_spectra(step, head, spectrum(step.student_input, *STFT))
         return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.student_input.shape[1])
 
-    def _estimate(self, step: Step, head: EnhancementHead, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, 257) as in `noisy`, magnitudes or complex, and which spectra are valid: (B, S)."""
+    def estimate_spectra(self, step: Step, head: EnhancementHead, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean spectra as the head estimates them.
+
+        Args:
+            step: what the student made of the batch.
+            head: of this objective.
+            noisy: (B, S, 257) of what the student heard, magnitudes or complex.
+
+        Returns:
+            (B, S, 257) as in `noisy`, and which spectra are valid: (B, S).
+        """
         output = step.student
         features = output.extractor_features if self.input == "extractor" else hidden_state(output, self.input)
         lengths = num_spectra(step.batch.lengths.to(noisy.device, non_blocking=True))

@@ -8,6 +8,7 @@ out_dir/validation.csv                    distances to the teacher and probes, i
 out_dir/groups.json, units.npz            found once, before the first step, if the recipe asks for them
 out_dir/manifests/, targets/              headers of audio files, the teacher's targets, if they have no other place
 out_dir/cost.json                         size and work of teacher and student
+out_dir/run.html                          a page of all this, once the run is over
 out_dir/student_STAGE.ckpt                the student of a stage that another follows
 out_dir/student.ckpt, student_best.ckpt   the student, once the run is over; and at its best checkpoint
 """

@@ -163,19 +163,20 @@ def _is_term(name: str) -> bool:
 
 
 def read_history(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a table, numbers as such; none if there is no such file. Empty cells are left out."""
+    """The lines of a table, numbers as such; none if there is no such file.
+
+    Empty cells are left out, and so is a last line that is still being written.
+    """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as lines:
-            return [{name: _number(cell) for name, cell in line.items() if cell} for line in csv.DictReader(lines)]
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    lines = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    return [{name: _value(name, cell) for name, cell in line.items() if cell} for line in lines]
 
 
-def _number(cell: str) -> float | str:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+def _value(column: str, cell: str) -> float | str:
+    return cell if column in ("stage", "condition") else float(cell)
 
 
 def append_line(path: Path, line: Mapping[str, object]) -> None:
@@ -213,27 +214,3 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]])
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def draw_history(history: str | Path, picture: str | Path) -> None:
-    """Draw every term of the loss over steps, stage after stage: a run's `history.csv` to a PNG."""
-    from matplotlib.figure import Figure  # no pyplot: its state is global
-
-    lines = read_history(history)
-    names = [name for name in dict.fromkeys(name for line in lines for name in line) if _is_term(name)]
-    stages = list(dict.fromkeys(line["stage"] for line in lines))
-    figure = Figure(figsize=(3.2 * max(len(names), 1), 2.8), layout="constrained")
-    for index, name in enumerate(names):
-        axes, before = figure.add_subplot(1, len(names), index + 1), 0.0
-        for stage in stages:
-            own = [line for line in lines if line["stage"] == stage]
-            shown = [line for line in own if name in line]
-            axes.plot([before + line["step"] for line in shown], [line[name] for line in shown], lw=1, label=stage)
-            before += max(line["step"] for line in own)
-        axes.set_title(name, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
-        if index == 0 and len(stages) > 1:
-            axes.legend(fontsize=7)
-    figure.savefig(picture, dpi=120)

@@ -42,7 +42,7 @@ from robustdistiller.pretrain.training.checkpoint import (
     write_run,
 )
 from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
-from robustdistiller.pretrain.training.log import History, draw_history, read_history
+from robustdistiller.pretrain.training.log import History, read_history
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.preparation import (
     Materials,
@@ -182,7 +182,9 @@ class _Run:
                 self._refuse_lost_stage(stage, later)
                 handed = self._train(stage, handed, stop, is_last=not later)
         if self.fabric.is_global_zero:
-            draw_history(self.out_dir / "history.csv", self.out_dir / "history.png")
+            from robustdistiller.pretrain.page.run import write_run_page  # matplotlib takes long to import
+
+            logger.info("page     %s", write_run_page(self.out_dir))
             logger.info("student  %s", self.out_dir / "student.ckpt")
         self.fabric.barrier()
         return self.out_dir / "student.ckpt"

@@ -24,15 +24,15 @@ from robustdistiller.mini.tasks import Clip, middle, write_tasks
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 1  # raise when `prepare` writes anything else than before
+LAYOUT_VERSION = 2  # raise when `prepare` writes anything else than before
 SPLIT_OF_RANK = {0: "test", 1: "dev"}
 MIN_TRAIN_SAMPLES = 4_000  # a quarter of a second
 MIN_BABBLE_SAMPLES = 16_000
 #: Voices that no student is trained on; babble is mixed from those of their utterances that no teacher heard either.
 BABBLE_VOICES = ("tuxpaint_bg", "tuxpaint_el", "tuxpaint_be", "tuxpaint_ca", "tuxpaint_da")
 #: Table of the pool to the name of its task.
-TABLES = {"word30.tsv": "words", "voice20.tsv": "pool_voices"}
-PROBE_TASK = "words"
+TABLES = {"word30.tsv": "pool_words", "voice20.tsv": "pool_voices"}
+PROBE_TASK = "pool_words"
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,20 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app, load
 from robustdistiller.eval.run.options import parse
+from robustdistiller.eval.sweep import load as load_sweep
 from robustdistiller.eval.tasks import TASKS
 from robustdistiller.pretrain import list_recipes, load_config
-from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
+from robustdistiller.upstream import ENTRIES, EncoderConfig, SpeechEncoder, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # In the layout of DistilHuBERT, which every format takes.
 STUDENT = EncoderConfig.tiny(num_layers=1, feature_norm=False, projection=True, prediction_layers=(4,))
 _BLOCK = re.compile(r"(<!-- needs: [^>]+ -->\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+_REST_OF_A_SWEEP = "out: exp/sweep\nupstreams: [fbank]\ntasks: [KS]\nconditions: [clean]"
+_LOOP = re.compile(r"^for (\w+) in ([^;]+); do\n(.*?)^done$", re.DOTALL | re.MULTILINE)
+_INCLUDED = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -42,7 +47,8 @@ def _blocks() -> list[Block]:
         text = page.read_text(encoding="utf-8")
         for match in _BLOCK.finditer(text):
             line = text[: match.start(2)].count("\n") + 1
-            found.append(Block(f"{page.name}:{line}", match[2], match[3], match[1] is not None))
+            code = _INCLUDED.sub(lambda name: (ROOT / name[1]).read_text(encoding="utf-8"), match[3])
+            found.append(Block(f"{page.name}:{line}", match[2], code, match[1] is not None))
     return found
 
 
@@ -54,9 +60,16 @@ def _parametrize(*languages: str, needs_more: bool):
     return pytest.mark.parametrize("block", chosen, ids=lambda block: block.place)
 
 
+def _unrolled(code: str) -> str:
+    """`for NAME in ...; do ... done` as the lines that it stands for."""
+    return _LOOP.sub(
+        lambda loop: "".join(loop[3].replace(f"${loop[1]}", value) for value in shlex.split(loop[2])), code
+    )
+
+
 def _commands(code: str) -> list[list[str]]:
     """The commands of a block that are ours, as words."""
-    lines = (shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines())
+    lines = [shlex.split(line, comments=True) for line in _unrolled(code.replace("\\\n", " ")).splitlines()]
     return [words for words in lines if words and words[0] in ("robustdistiller", "run_downstream.py")]
 
 
@@ -92,8 +105,7 @@ def test_python_that_needs_more_compiles(block):
 @_parametrize("bash", needs_more=True)
 def test_commands_that_need_more_are_well_typed(block):
     for program, *words in _commands(block.code):
-        if "..." in words or any("$" in word for word in words):
-            words = [word for word in words if word != "..." and "$" not in word]
+        words = [word for word in words if word != "..."]
         if program == "run_downstream.py":
             parse(words)
         elif words[0] == "distill":
@@ -104,8 +116,21 @@ def test_commands_that_need_more_are_well_typed(block):
 
 
 @_parametrize("yaml", needs_more=False)
-def test_yaml_is_read(block):
-    assert isinstance(yaml.safe_load(block.code), dict)
+def test_yaml_is_read(block, tmp_path, monkeypatch):
+    """Recipes, sweeps and parts of sweeps, each by what reads them."""
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text("path,label\n" + "".join(f"{n}.wav,{'ab'[n % 2]}\n" for n in range(40)))
+    for number in range(40):
+        Path(f"{number}.wav").touch()
+    values = yaml.safe_load(block.code)
+    if "base" in values:
+        Path("recipe.yaml").write_text(block.code)
+        assert load_config("recipe.yaml").recipe
+        return
+    Path("sweep.yaml").write_text(block.code if "out" in values else f"{block.code}\n{_REST_OF_A_SWEEP}")
+    config = load_sweep("sweep.yaml")
+    assert all(hasattr(config, name) for name in values)
+    assert config.executor.kind == values["executor"]["kind"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -117,6 +142,12 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_in_the_menu():
     menu = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     assert sorted(name for entry in menu for name in entry.values()) == [page.name for page in PAGES]
+
+
+def test_every_upstream_is_listed():
+    page = (ROOT / "docs/use-a-student.md").read_text(encoding="utf-8")
+    rows = page.split("| upstream (`-u`) |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])) == sorted(ENTRIES)
 
 
 def test_every_recipe_is_listed():

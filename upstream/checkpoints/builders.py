@@ -54,7 +54,9 @@ class Inert(Named):
 
     def __init__(self, name: str, args: tuple = ()):
         super().__init__(name)
-        self.args, self.state, self.items = args, None, []
+        self.args = args
+        self.state: Any = None
+        self.items: list = []
 
     def __repr__(self) -> str:
         return f"<{self.name}, not built>"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from robustdistiller.upstream.checkpoints.files import checkpoint_digest
+from robustdistiller.upstream.checkpoints.files import checkpoint_digest, existing_file, read_json
 from robustdistiller.upstream.checkpoints.formats import TARGETS
-from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Exported, NotExportable, Target, listed
+from robustdistiller.upstream.checkpoints.formats.base import Card, Checkpoint, Exported, NotExportable, Target, listed
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
+from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.pretrained.names import expanded
+
+_PLAIN = Card()
 
 
 def export_checkpoint(
@@ -18,7 +21,7 @@ def export_checkpoint(
     to: str,
     drop_heads: bool = False,
     overwrite: bool = False,
-    results: str = "",
+    card: Card = _PLAIN,
     license_: str = "",
     num_heads: int | None = None,
 ) -> Exported:
@@ -32,7 +35,7 @@ def export_checkpoint(
         to: a key of :data:`TARGETS`.
         drop_heads: leave the prediction heads out. Formats without a place for them do so anyway, and say so.
         overwrite: replace what is there.
-        results: Markdown for the model card's section of results.
+        card: what a model card is to say besides what the checkpoint notes.
         license_: licence to note in metadata and model card, such as ``"cc-by-4.0"``.
         num_heads: attention heads, for files that do not say (torchaudio's state dicts).
 
@@ -66,7 +69,7 @@ def export_checkpoint(
         checkpoint = checkpoint.without_heads()
     if reason := target.obstacle(checkpoint.config):
         raise NotExportable(f"{source} cannot be written for {target.whose}: {reason}")
-    return target.write(checkpoint, path, notes, results)
+    return target.write(checkpoint, path, notes, card)
 
 
 def _check_place(source: Path, path: Path, target: Target, overwrite: bool) -> None:
@@ -86,6 +89,8 @@ def _check_place(source: Path, path: Path, target: Target, overwrite: bool) -> N
         raise FileExistsError(f"{path} holds {listed(foreign[:3])}{more}, not only a conversion; give another folder")
     if path.exists() and not overwrite and (inside or not target.files):
         raise FileExistsError(f"{path} exists already; choose another name, or overwrite it with --overwrite")
+    if inside and NATIVE_KEY not in read_json(existing_file(path / "config.json")):
+        raise FileExistsError(f"{path} holds a model that this package did not write; give another folder")
 
 
 def _with_origin(checkpoint: Checkpoint, source: Path) -> dict:

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustdistiller.upstream.checkpoints.builders import Inert
 from robustdistiller.upstream.checkpoints.formats import TARGETS, detect, looked_for
 from robustdistiller.upstream.checkpoints.load import Source, open_source, translate
+from robustdistiller.upstream.checkpoints.model_card import describe
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 from robustdistiller.upstream.model.config import EncoderConfig
@@ -151,35 +152,6 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
     )
 
 
-def describe(config: EncoderConfig) -> str:
-    """The traits of an encoder, in a few words.
-
-    >>> describe(EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)))
-    '7 conv layers (group norm), 2 post-norm layers 768 wide, 3 prediction heads'
-    """
-    heads, ffn = set(config.heads), set(config.ffn_dims)
-    on_bands = "" if config.front_end == "conv" else f" on {config.num_mel_bands} log-mel bands"
-    traits = [
-        f"{len(config.conv_layers)} conv layers{on_bands} ({config.conv_norm} norm)",
-        f"{config.num_layers} {'pre' if config.norm_first else 'post'}-norm layers {config.embed_dim} wide",
-    ]
-    if config.squeeze > 1:
-        traits.append(f"{config.squeeze} frames as one inside")
-    if config.position_depth > 1:
-        traits.append(f"position from {config.position_depth} convolutions")
-    if config.position_batch_norm:
-        traits.append("batch norm before the position convolution")
-    if config.relative_position:
-        traits.append(f"{'gated ' if config.gated_relative_position else ''}relative position bias")
-    if len(heads) > 1 or len(ffn) > 1 or 0 in heads | ffn:
-        traits.append("pruned (sizes differ by layer)")
-    if config.attention_reuse:
-        traits.append(f"attention reused in {len(config.attention_reuse)} layers")
-    if config.prediction_layers:
-        traits.append(f"{len(config.prediction_layers)} prediction heads")
-    return ", ".join(traits)
-
-
 def _commands(path: str, config: EncoderConfig) -> Iterator[str]:
     quoted = shlex.quote(path)
     yield f"run_downstream.py -m train -u robustdistiller_local -k {quoted} -d TASK -n NAME"
@@ -187,7 +159,9 @@ def _commands(path: str, config: EncoderConfig) -> Iterator[str]:
         yield f"robustdistiller distill robustdistiller teacher.checkpoint={quoted}"
     yield f"robustdistiller extract {quoted} AUDIO --out DIR"
     for target in TARGETS.values():
-        if target.obstacle(config) is None:
+        if target.name == "published":
+            yield f"robustdistiller publish {quoted} --to OUT"
+        elif target.obstacle(config) is None:
             yield f"robustdistiller convert {quoted} OUT --to {target.name}"
 
 

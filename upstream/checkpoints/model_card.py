@@ -13,22 +13,20 @@ from robustdistiller.upstream.model.config import EncoderConfig
 _UNKNOWN = "not recorded in the checkpoint"
 
 
-def model_card(
-    checkpoint: Checkpoint, name: str, model_class: str, notes: Iterable[str] = (), results: str = ""
-) -> str:
+def model_card(checkpoint: Checkpoint, name: str, usage: str, notes: Iterable[str] = (), results: str = "") -> str:
     """Markdown with YAML front matter. What the metadata does not say is called unrecorded, not guessed.
 
     Args:
         checkpoint: encoder and metadata, as :func:`robustdistiller.pretrain.distill` writes it.
         name: title of the card.
-        model_class: class of transformers that reads the folder.
+        usage: Markdown for the section that says how it is used.
         notes: what differs from the original checkpoint.
         results: Markdown for the section of results.
 
     >>> from robustdistiller.upstream import EncoderConfig, SpeechEncoder
     >>> config = EncoderConfig.tiny(num_layers=1)
     >>> weights = SpeechEncoder(config).state_dict()
-    >>> card = model_card(Checkpoint("robustdistiller", config, weights, {"license": "mit"}), "tiny", "HubertModel")
+    >>> card = model_card(Checkpoint("robustdistiller", config, weights, {"license": "mit"}), "tiny", "See ...")
     >>> card.splitlines()[1:3]
     ['license: mit', 'library_name: transformers']
     """
@@ -36,13 +34,42 @@ def model_card(
     sections = [
         f"# {name}",
         _summary(checkpoint),
-        _section("Use", _usage(model_class, checkpoint.config)),
+        _section("Use", usage),
         _section("Origin", _bullets(_origin(metadata))),
         _section("Differences from the original checkpoint", _bullets((note,) for note in notes)),
         _section("Results", results.strip() or "No results were given when this card was written."),
         _section("Architecture", _bullets(_architecture(checkpoint))),
     ]
     return "\n\n".join([_front_matter(metadata), *filter(None, sections)]) + "\n"
+
+
+def describe(config: EncoderConfig) -> str:
+    """The traits of an encoder, in a few words.
+
+    >>> describe(EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)))
+    '7 conv layers (group norm), 2 post-norm layers 768 wide, 3 prediction heads'
+    """
+    heads, ffn = set(config.heads), set(config.ffn_dims)
+    on_bands = "" if config.front_end == "conv" else f" on {config.num_mel_bands} log-mel bands"
+    traits = [
+        f"{len(config.conv_layers)} conv layers{on_bands} ({config.conv_norm} norm)",
+        f"{config.num_layers} {'pre' if config.norm_first else 'post'}-norm layers {config.embed_dim} wide",
+    ]
+    if config.squeeze > 1:
+        traits.append(f"{config.squeeze} frames as one inside")
+    if config.position_depth > 1:
+        traits.append(f"position from {config.position_depth} convolutions")
+    if config.position_batch_norm:
+        traits.append("batch norm before the position convolution")
+    if config.relative_position:
+        traits.append(f"{'gated ' if config.gated_relative_position else ''}relative position bias")
+    if len(heads) > 1 or len(ffn) > 1 or 0 in heads | ffn:
+        traits.append("pruned (sizes differ by layer)")
+    if config.attention_reuse:
+        traits.append(f"attention reused in {len(config.attention_reuse)} layers")
+    if config.prediction_layers:
+        traits.append(f"{len(config.prediction_layers)} prediction heads")
+    return ", ".join(traits)
 
 
 def _front_matter(metadata: Mapping[str, Any]) -> str:
@@ -64,26 +91,6 @@ def _summary(checkpoint: Checkpoint) -> str:
     return (
         f"A speech encoder of {count / 1e6:.2f} M parameters: {config.num_layers} transformer layers of width "
         f"{config.embed_dim}. It turns a waveform at 16 kHz into one vector per {milliseconds:g} ms."
-    )
-
-
-def _usage(model_class: str, config: EncoderConfig) -> str:
-    scaled = "waveform"
-    if config.normalize_waveform:
-        scaled = f"torch.nn.functional.layer_norm(waveform, waveform.shape, eps={config.normalize_eps:g})"
-    return "\n".join(
-        [
-            "```python",
-            "import torch",
-            "from transformers import AutoModel",
-            "",
-            f'model = AutoModel.from_pretrained("PATH").eval()  # {model_class}',
-            "waveform = torch.randn(16000)  # one second at 16 kHz, as float",
-            "with torch.no_grad():",
-            f"    output = model({scaled}[None], output_hidden_states=True)",
-            "output.hidden_states  # input of the first layer, then the output of each layer",
-            "```",
-        ]
     )
 
 
@@ -114,12 +121,17 @@ def _origin(metadata: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
 
 def _architecture(checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:
     config = checkpoint.config
-    yield "Conv extractor", f"{len(config.conv_layers)} layers, {config.conv_norm} norm"
+    yield "In short", describe(config)
     yield "Layer norm before the projection", "yes" if config.feature_norm else "no, as in DistilHuBERT"
-    yield "Attention heads", str(config.heads[0])
-    yield "Feed-forward width", str(config.ffn_dims[0])
+    yield "Attention heads", _per_layer(config.heads)
+    yield "Feed-forward width", _per_layer(config.ffn_dims)
     yield "Relative position bias", "yes" if config.relative_position else "no"
-    yield "Expects a normalised waveform", "yes" if config.normalize_waveform else "no"
+    yield "Waveforms are normalised first", "yes" if config.normalize_waveform else "no"
+
+
+def _per_layer(values: tuple[int, ...]) -> str:
+    """One number where all layers have the same."""
+    return ", ".join(map(str, values if len(set(values)) > 1 else values[:1])) or "none"
 
 
 def _teacher(teacher: Any) -> str:

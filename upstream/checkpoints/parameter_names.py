@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from robustdistiller.upstream.model.encoder import SpeechEncoder
 
 #: Beginnings of our names, of fairseq's and of Hugging Face's; the first match counts, None is a part that they lack.
 #: Numbered parts stand together. One direction is enough: both lists of names follow from our network.
-_NAMES = [
+_NAMES: list[tuple[Any, ...]] = [
     (r"extractor\.layers\.(\d+)\.", "feature_extractor.conv_layers.{}.", "feature_extractor.conv_layers.{}.", [
         ("conv.", "0.", "conv."),
         ("norm.", "2.", "layer_norm."),

@@ -119,7 +119,7 @@ def _read_zip(path: Path) -> tuple[Any, set[str]]:
             raise ValueError("it was written on a machine with another byte order")
         if members[f"{root}data.pkl"].compress_size > _MAX_PICKLE_BYTES:
             raise ValueError("its pickle is larger than any checkpoint's")
-        content = torch.UntypedStorage.from_file(str(path), False, size)
+        content: Any = torch.UntypedStorage.from_file(str(path), False, size)
 
         def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
             info = members.get(f"{root}data/{key}")
@@ -177,7 +177,7 @@ def _legacy_places(buffer: mmap.mmap, dtypes: dict[str, torch.dtype], size: int)
 
 
 def _legacy_storage(path: Path, size: int, places: dict[str, tuple[int, int]]) -> Callable:
-    content = torch.UntypedStorage.from_file(str(path), False, size)
+    content: Any = torch.UntypedStorage.from_file(str(path), False, size)
 
     def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
         start, found = places.get(key, (0, -1))

@@ -37,8 +37,10 @@ _COST = {pickle.EMPTY_LIST: 64, pickle.EMPTY_DICT: 64, pickle.EMPTY_SET: 216, pi
 _COST |= {pickle.LONG_BINPUT: 100, pickle.TUPLE1: 56, pickle.TUPLE2: 64, pickle.TUPLE3: 72, pickle.TUPLE: 64}
 _COST |= {pickle.LIST: 64, pickle.DICT: 64, pickle.FROZENSET: 216, pickle.REDUCE: 200, pickle.NEWOBJ: 200}
 _COST |= {pickle.OBJ: 200, pickle.INST: 400, pickle.GLOBAL: 400, pickle.STACK_GLOBAL: 400}
-_REFUSED = (pickle.BYTEARRAY8, pickle.PERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4)
-_REFUSED += (pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
+_REFUSED = (
+    *(pickle.BYTEARRAY8, pickle.PERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4),
+    *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+)
 
 
 class HostilePickle(ValueError):
@@ -105,8 +107,8 @@ class Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("it refers to something outside of it that is not a tensor's storage")
         kind, key, count, view = pid[1], pid[2], pid[4], pid[5] if len(pid) == 6 else None
         dtype = kind.build if isinstance(kind, Builder) else None
-        described = isinstance(dtype, torch.dtype) and isinstance(key, str) and len(key) <= _LONGEST_NAME
-        if not described or not is_natural(count):
+        named = isinstance(key, str) and len(key) <= _LONGEST_NAME
+        if not isinstance(dtype, torch.dtype) or not named or not is_natural(count):
             raise pickle.UnpicklingError("a storage is described in an unknown way")
         values = self.storage(dtype, key, count)
         if view is not None and values is not None:

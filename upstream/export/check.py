@@ -86,8 +86,8 @@ def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: in
     Deviation(max_relative_error=0.0, rms_relative_error=0.0)
     """
     generator, errors = torch.Generator().manual_seed(seed), Errors(layers)
-    for lengths in BATCHES:
-        lengths = [max(length, encoder.config.receptive_field) for length in lengths]
+    for batch in BATCHES:
+        lengths = [max(length, encoder.config.receptive_field) for length in batch]
         waveforms = torch.randn(len(lengths), max(lengths), generator=generator) * 0.1
         output = encoder(waveforms, torch.tensor(lengths))
         expected = output.upstream_states(encoder.config)

@@ -130,8 +130,8 @@ class _LogMelGraph(nn.Module):
         self.config, self.plain = encoder.config, encoder.extractor
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        waveforms, lengths = pad_ends(waveforms, lengths, self.config)
-        return self.plain(waveforms, lengths), self.plain.num_frames(lengths)
+        waveforms, ends = pad_ends(waveforms, lengths, self.config)
+        return self.plain(waveforms, ends), self.plain.num_frames(ends)
 
 
 @torch.library.custom_op("robustdistiller::rows_conv", mutates_args=())

@@ -207,7 +207,7 @@ def _write_onnx(
             quantize(plain, written, calibration, parts, progress)
             deviation = measure(written)
         model = load_model(written)
-        used = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
+        used: dict[str, Any] = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
         used |= {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
         used |= {"stream": graph.notes} if streams else {}
         save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.features.folder import FORMATS, FeatureFolder, write_features
 from robustdistiller.upstream.features.layers import LayerChoice, LayerReader, choose_layers
 from robustdistiller.upstream.s3prl.entries import open_entry
-from robustdistiller.upstream.s3prl.expert import Expert
+from robustdistiller.upstream.s3prl.expert import UpstreamExpert
+from robustdistiller.upstream.s3prl.whisper_expert import WhisperExpert
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +121,12 @@ def extract(
     """
     _check(format_, dtype, batch_s)
     checkpoint = resolve(upstream)
-    model = open_entry("robustdistiller_local", checkpoint).eval().to(usable_device(device))
-    if hasattr(model, "accelerate"):
+    model = (
+        cast("UpstreamExpert | WhisperExpert", open_entry("robustdistiller_local", checkpoint))
+        .eval()
+        .to(usable_device(device))
+    )
+    if isinstance(model, UpstreamExpert):
         model.accelerate()
     choice = choose_layers(str(layer), model.names, head)
     digest = checkpoint_digest(checkpoint)
@@ -160,9 +165,9 @@ def _check(format_: str, dtype: str, batch_s: float) -> None:
         raise ValueError(f"batch_s is {batch_s}; expected seconds above 0")
 
 
-def _check_widths(model: Expert, choice: LayerChoice, format_: str) -> None:
+def _check_widths(model: UpstreamExpert | WhisperExpert, choice: LayerChoice, format_: str) -> None:
     heads = [name for name in choice.needed if name.startswith("prediction_")]
-    if not heads or len(heads) == len(choice.needed):
+    if not isinstance(model, UpstreamExpert) or not heads or len(heads) == len(choice.needed):
         return
     config = model.encoder.config
     other = config.prediction_dim or config.embed_dim

@@ -44,7 +44,8 @@ class LayerChoice:
             return dict(zip(self.names, kept))
         if self.normalize:
             kept = [F.layer_norm(state, state.shape[-1:]) for state in kept]
-        return {self.names[0]: sum(weight * state for weight, state in zip(self.weights, kept))}
+        summed: Any = sum(weight * state for weight, state in zip(self.weights, kept))
+        return {self.names[0]: summed}
 
 
 def choose_layers(layer: str, names: Sequence[str], head: str | Path | None = None) -> LayerChoice:

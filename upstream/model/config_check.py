@@ -40,8 +40,10 @@ def check_config(config: EncoderConfig) -> None:
         len(config.conv_layers) > 0 and all(len(layer) == 3 and min(layer) > 0 for layer in config.conv_layers),
         f"conv_layers is {str(config.conv_layers)[:200]}; expected triples of positive (channels, kernel, stride)",
     )
-    positive = ("embed_dim", "position_kernel", "position_groups", "position_depth", "num_buckets", "max_distance")
-    positive += ("num_mel_bands", "squeeze")
+    positive = (
+        *("embed_dim", "position_kernel", "position_groups", "position_depth", "num_buckets", "max_distance"),
+        *("num_mel_bands", "squeeze"),
+    )
     for name in (*positive, "head_dim", "prediction_dim", "prediction_inner_dim"):
         value = getattr(config, name)
         optional = value is None and name not in positive

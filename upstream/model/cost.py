@@ -85,8 +85,8 @@ def encoder_cost(encoder: nn.Module, duration_s: float = DURATION_S) -> EncoderC
         waveform = torch.zeros(1, round(duration_s * SAMPLE_RATE_HZ), device=next(encoder.parameters()).device)
         macs = counted_macs(encoder, waveform)
     return EncoderCost(
-        parameters_stored=encoder.count_parameters(heads=True),
-        parameters_used=encoder.count_parameters(heads=False),
+        parameters_stored=encoder.count_parameters(heads=True),  # type: ignore[operator]
+        parameters_used=encoder.count_parameters(heads=False),  # type: ignore[operator]
         duration_s=duration_s,
         macs=macs,
     )
@@ -136,7 +136,7 @@ def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **op
     try:
         shapes = FakeTensorMode(allow_non_fake_inputs=True)
         try:
-            fake = [shapes.from_tensor(waveform) for waveform in waveforms]
+            fake: list[Tensor] = [shapes.from_tensor(waveform) for waveform in waveforms]
             with shapes:
                 return _count(upstream, torch.stack(fake) if isinstance(waveforms, Tensor) else fake, options)
         except Exception as error:  # noqa: BLE001 - somebody's code that looks at numbers: it gets some

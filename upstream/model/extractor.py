@@ -6,6 +6,8 @@ ARMHuBERT, are other lists of convolutions.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -128,7 +130,7 @@ class TimeNorm(nn.GroupNorm):
             return super().forward(x)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if moments is None:
-            moments = moments_over_time(x, num_frames)
+            moments = moments_over_time(x, cast(Tensor, num_frames))
         mean, variance = moments
         scale = torch.rsqrt(variance + self.eps) * self.weight.unsqueeze(-1)
         return torch.addcmul(self.bias.unsqueeze(-1), x - mean, scale)

@@ -33,14 +33,22 @@ class LogMel(nn.Module):
     torch.Size([2, 80, 98])
     """
 
+    waves: Tensor
+    filters: Tensor
+
     def __init__(self, num_bands: int):
         super().__init__()
+        self.num_bands = num_bands
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Compute what is constant; to be called again where this was built without values, on the device ``meta``."""
         phase = 2 * math.pi / MEL_WINDOW_SAMPLES * torch.arange(MEL_WINDOW_SAMPLES, dtype=torch.float64)
         phases = phase * torch.arange(MEL_WINDOW_SAMPLES // 2 + 1).unsqueeze(1)
         window = torch.hann_window(MEL_WINDOW_SAMPLES, dtype=torch.float64)
         waves = torch.cat([phases.cos() * window, phases.sin() * window])
         self.register_buffer("waves", waves.float().unsqueeze(1), persistent=False)
-        self.register_buffer("filters", mel_filters(num_bands), persistent=False)
+        self.register_buffer("filters", mel_filters(self.num_bands), persistent=False)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """Map ``(batch, samples)`` to ``(batch, bands, frames)``, in float32 also under autocast.

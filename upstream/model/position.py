@@ -28,10 +28,9 @@ class PositionalConv(nn.Module):
             nn.Conv1d(dim, dim, kernel, stride=stride, groups=config.position_groups)
             for _ in range(config.position_depth)
         ]
-        if len(convs) > 1:
-            self.convs = nn.ModuleList(convs)
+        self.convs = nn.ModuleList(convs) if len(convs) > 1 else None
+        if self.convs is not None:
             return
-        self.convs = None
         nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
         nn.init.zeros_(convs[0].bias)
         self.batch_norm = nn.BatchNorm1d(dim) if config.position_batch_norm else None

@@ -20,7 +20,7 @@ class Running(NamedTuple):
         squares: ``(streams, channels, 1)``, sum of squared distances from the mean.
     """
 
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple's method, which nobody calls here
     mean: Tensor
     squares: Tensor
 

@@ -191,8 +191,7 @@ class ChunkedEncoder(nn.Module):
             heard = (lengths - start).clamp(0, size)
             output, state = self.step(waveforms[:, start : start + size], heard, state, predict)
             outputs.append(output)
-        joined = join(outputs)
-        return EncoderOutput(*(_cut(part, frames) for part in joined[:3]), joined[3], _cut(joined[4], frames))
+        return _cut(join(outputs), frames)
 
     def _normalize(self, samples: Tensor, num_samples: Tensor, state: StreamState, new: StreamState) -> Tensor:
         config = self.encoder.config
@@ -257,8 +256,14 @@ def forget(state: StreamState, begins: Tensor) -> StreamState:
     return {name: x.masked_fill(begins.view(-1, *[1] * (x.dim() - 1)), 0) for name, x in state.items()}
 
 
-def _cut(part, frames: int):
-    return part[:, :frames] if isinstance(part, Tensor) else [one[:, :frames] for one in part]
+def _cut(output: EncoderOutput, frames: int) -> EncoderOutput:
+    return EncoderOutput(
+        output.extractor_features[:, :frames],
+        output.projected[:, :frames],
+        [state[:, :frames] for state in output.hidden_states],
+        output.frame_lengths,
+        [prediction[:, :frames] for prediction in output.predictions],
+    )
 
 
 class Stream:
@@ -331,8 +336,7 @@ class Stream:
         lengths = torch.tensor([heard], device=block.device)
         output, self.state = self.chunked.step(block, lengths, self.state, predict)
         self.samples = self.samples[self.hop :].clone()
-        frames = int(output.frame_lengths)
-        return EncoderOutput(*(_cut(part, frames) for part in output[:3]), output[3], _cut(output[4], frames))
+        return _cut(output, int(output.frame_lengths))
 
 
 def join(outputs: list[EncoderOutput]) -> EncoderOutput | None:
@@ -343,12 +347,13 @@ def join(outputs: list[EncoderOutput]) -> EncoderOutput | None:
     """
     if not outputs:
         return None
-    parts = []
-    for name in ("extractor_features", "projected", "hidden_states", "predictions"):
-        found = [getattr(output, name) for output in outputs]
-        tensors = isinstance(found[0], Tensor)
-        parts.append(torch.cat(found, dim=1) if tensors else [torch.cat(part, dim=1) for part in zip(*found)])
-    return EncoderOutput(*parts[:3], sum(output.frame_lengths for output in outputs), parts[3])
+    return EncoderOutput(
+        torch.cat([output.extractor_features for output in outputs], dim=1),
+        torch.cat([output.projected for output in outputs], dim=1),
+        [torch.cat(states, dim=1) for states in zip(*(output.hidden_states for output in outputs))],
+        sum(output.frame_lengths for output in outputs),
+        [torch.cat(parts, dim=1) for parts in zip(*(output.predictions for output in outputs))],
+    )
 
 
 def require_chunkable(config: EncoderConfig) -> None:

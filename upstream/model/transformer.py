@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 
 import torch
@@ -14,11 +14,17 @@ from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.position import PositionalConv, PositionGate, RelativePositionBias
 from robustdistiller.upstream.model.squeeze import Squeeze
 
-_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention with an optional, optionally gated, position bias."""
+
+    bias_columns: Tensor
 
     def __init__(self, config: EncoderConfig, layer: int):
         super().__init__()
@@ -32,11 +38,15 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.embed_dim, inner)
         self.out_proj = nn.Linear(inner, config.embed_dim)
         self.gate = None
-        if config.relative_position and not self.reuses:
-            columns = torch.tensor(config.bias_columns[layer])
-            self.register_buffer("bias_columns", columns, persistent=False)
-            if config.gated_relative_position:
-                self.gate = PositionGate(config, layer)
+        self.columns = config.bias_columns[layer] if config.relative_position and not self.reuses else ()
+        self.reset_buffers()
+        if self.columns and config.gated_relative_position:
+            self.gate = PositionGate(config, layer)
+
+    def reset_buffers(self) -> None:
+        """Compute what is constant; to be called again where this was built without values, on the device ``meta``."""
+        if self.columns:
+            self.register_buffer("bias_columns", torch.tensor(self.columns), persistent=False)
 
     def forward(
         self,

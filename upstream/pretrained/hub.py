@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from robustdistiller.common.installation import diagnose
@@ -53,11 +55,51 @@ def hub_folder(
             f"{name} holds no {_missing(error)}, so it is no model that can be read by its name; a single file in it "
             f"can be named by its URL, see {page}/tree/{revision or 'main'}"
         ) from error
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc]
         if isinstance(error, FileNotFoundError) or diagnose(error):
             raise
         why = " ".join(str(error).split())
         raise FileNotFoundError(f"{name} could not be fetched from {page}: {why}") from error
+
+
+@contextmanager
+def writing_explained(repository: str) -> Iterator[None]:
+    """Let what goes wrong when something is uploaded be said in one sentence, with what to do.
+
+    Args:
+        repository: ``org/name``.
+
+    Raises:
+        PermissionError: there is no token, it is not valid, or it may not write there.
+        ConnectionError: the Hub could not be reached, or refused for another reason.
+    """
+    from huggingface_hub import constants, errors
+
+    tokens = f"{constants.ENDPOINT}/settings/tokens"
+    give = f"give one of {tokens} that may write, with HF_TOKEN=... or `hf auth login`"
+    try:
+        yield
+    except errors.LocalTokenNotFoundError as error:
+        raise PermissionError(f"{repository} is not written: no token was found; {give}") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise ConnectionError(f"{repository} is not written: offline mode is on (HF_HUB_OFFLINE)") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status == 401:
+            raise PermissionError(f"{repository} is not written: no token, or one that is not valid; {give}") from error
+        if status == 403:
+            org = repository.partition("/")[0]
+            raise PermissionError(
+                f"{repository} is not written: your token may not write to {org}; {give} to {org}. "
+                f"A folder would be ./{repository}"
+            ) from error
+        why = getattr(error, "server_message", None) or str(error)
+        raise ConnectionError(f"{repository} is not written: {' '.join(why.split())}") from error
+    except FileExistsError:
+        raise
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:  # type: ignore[misc]
+        why = f"{constants.ENDPOINT} could not be reached ({' '.join(str(error).split())})"
+        raise ConnectionError(f"{repository} is not written: {why}") from error
 
 
 class _Files:

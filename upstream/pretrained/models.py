@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 
@@ -38,7 +38,7 @@ def read_model(path: str | Path, num_heads: int | None = None) -> Model:
     >>> read_model(mini_teacher()).build().num_layers
     5
     """
-    return read_whisper(path) if is_whisper(path) else read_checkpoint(path, num_heads)
+    return read_whisper(path) or read_checkpoint(path, num_heads)
 
 
 def inspect_model(path: str | Path, num_heads: int | None = None) -> Inspection:
@@ -53,9 +53,14 @@ def inspect_model(path: str | Path, num_heads: int | None = None) -> Inspection:
             return inspect_checkpoint(path, num_heads)
     except (ValueError, OSError):
         return inspect_checkpoint(path, num_heads)  # says what is wrong
-    facts = {"path": str(path), "size_bytes": size_bytes(path), "safe": True, "about": "OpenAI's Whisper, its encoder"}
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "size_bytes": size_bytes(path),
+        "safe": True,
+        "about": "OpenAI's Whisper, its encoder",
+    }
     try:
-        checkpoint = read_whisper(path)
+        checkpoint = cast(WhisperCheckpoint, read_whisper(path))
     except (ValueError, OSError) as error:
         return Inspection(**facts, format="whisper", error=str(error))
     config = checkpoint.config

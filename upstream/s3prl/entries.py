@@ -49,7 +49,7 @@ def open_entry(
     Traceback (most recent call last):
     ValueError: robustdistiller_local needs a model: give -k NAME (or ckpt=NAME), a path, a URL or org/name on the Hub
     """
-    path = find_checkpoint(name, ckpt, refresh)
+    path = _model(name, ckpt, refresh)
     if name != "robustdistiller_onnx":
         expert = WhisperExpert if is_whisper(path) else UpstreamExpert
         return expert(path, model_config, **options)
@@ -82,12 +82,15 @@ def find_checkpoint(upstream: str, ckpt: str | Path | None = None, refresh: bool
     Traceback (most recent call last):
     FileNotFoundError: checkpoint nowhere.pt: expected a file or folder, found nothing there (seen from ...)
     """
-    if upstream not in ENTRIES:
-        if not ckpt or ModelName.parse(ckpt, strict=False).kind != "path":
-            return None
-    elif not ckpt and upstream in _NEEDS_CHECKPOINT:
-        raise ValueError(f"{upstream} needs a model: give -k NAME (or ckpt=NAME), a path, a URL or org/name on the Hub")
-    return resolve(ckpt or ModelName("registered", upstream), refresh)
+    if upstream not in ENTRIES and (not ckpt or ModelName.parse(ckpt, strict=False).kind != "path"):
+        return None
+    return _model(upstream, ckpt, refresh)
+
+
+def _model(entry: str, ckpt: str | Path | None, refresh: bool) -> Path:
+    if not ckpt and entry in _NEEDS_CHECKPOINT:
+        raise ValueError(f"{entry} needs a model: give -k NAME (or ckpt=NAME), a path, a URL or org/name on the Hub")
+    return resolve(ckpt or ModelName("registered", entry), refresh)
 
 
 def require_entry(name: str) -> None:
@@ -118,7 +121,7 @@ def entry_of(text: str) -> tuple[str, str | None]:
 
 def _entry(name: str, about: str) -> partial:
     entry = partial(open_entry, name)
-    entry.__name__, entry.__doc__ = name, about
+    entry.__name__, entry.__doc__ = name, about  # type: ignore[attr-defined]
     return entry
 
 

@@ -214,7 +214,7 @@ class UpstreamExpert(Expert):
             self.encoder.heads = None
         self.chunks = settings.chunks
         # What runs is no module of the upstream's: weights are counted, moved and saved once.
-        self._running: list[nn.Module] = []
+        self._running: list[Any] = []
         self._run(self.encoder)
         config = self.encoder.config
         self.names, self.num_layers = self.encoder.state_names(), config.num_layers

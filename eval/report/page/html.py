@@ -1,8 +1,8 @@
 """The leaderboard as one HTML page that needs nothing else: no network, no server, no library.
 
-The page is ``page.html`` with ``page.css``, the scripts and the data written into it. Its content security policy
-forbids the browser to load anything. The charts are drawn by the page's own scripts: Vega-Lite would bring a megabyte
-and ask the policy for ``unsafe-eval``, to save some two hundred lines.
+The page is ``page.html`` in the look of all pages, with the scripts and the data written into it. Its content security
+policy forbids the browser to load anything. The charts are drawn by the page's own scripts: Vega-Lite would bring a
+megabyte and ask the policy for ``unsafe-eval``, to save some two hundred lines.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-import jinja2
-
+from robustdistiller.common.page.render import render_page
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.comparison import compare_rows
@@ -23,6 +22,7 @@ from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.tables import clean_grid
 from robustdistiller.eval.results.identity import CLEAN
 
+_PACKAGE = "robustdistiller.eval.report.page"
 _SCRIPTS = ("page.js", "table.js", "charts.js", "scatter.js", "views.js", "controls.js")
 #: Numbers of compared pairs of systems that a page holds; of larger boards the differences stand without intervals.
 _MOST_COMPARED = 4000
@@ -148,14 +148,14 @@ def to_html(board: Board, title: str = "RobustDistiller leaderboard") -> str:
         >>> "<title>Ours &amp; theirs</title>" in page, "https://cdn" in page
         (True, False)
     """
-    folder = files("robustdistiller.eval.report.page")
-    text = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text["page.html"])
-    return template.render(
+    folder = files(_PACKAGE)
+    return render_page(
+        _PACKAGE,
+        "page.html",
+        ["page.css"],
         title=title,
-        style=text["page.css"],
         # No "<" in the data can end the script element it stands in.
         data=json.dumps(page_data(board), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        scripts="\n".join(text[name] for name in _SCRIPTS),
+        scripts="\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS),
         grid=clean_grid(board, ["all"]),
     )

@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import html
-import html.parser
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from robustdistiller.eval.report.board import leaderboard
-from tests.waiting import HANG_S
+from tests.pages import Page, in_browser, needs_browser
 
 from . import boards
 
 QUICKSTART = Path(__file__).parents[3] / "results" / "quickstart" / "records"
-
-
-class Page(html.parser.HTMLParser):
-    """Elements, attributes that could load something, and ids of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.loads: list[tuple[str, str]] = []
-        self.ids: list[str] = []
-        self.scripts: list[str] = []
-        self.labelled: set[str] = set()
-        self.inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.inside = tag
-        for name, value in attributes:
-            if name in ("src", "srcset", "data", "action") or (name == "href" and not value.startswith("#")):
-                self.loads.append((tag, value))
-            if name == "id":
-                self.ids.append(value)
-            if name in ("aria-labelledby", "aria-label"):
-                self.labelled.add(value)
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, text):
-        if self.inside == "script":
-            self.scripts.append(text)
 
 
 def test_the_page_is_whole_in_itself():
@@ -93,12 +57,7 @@ def test_names_cannot_become_markup(tmp_path):
 
 # In a browser
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 _CHECK = """
-<script>
-window.addEventListener("load", () => setTimeout(() => {
   const table = () => document.querySelector("#table table");
   const names = () => [...table().querySelectorAll("tbody th")].map((cell) => cell.firstChild.data.trim());
   const heads = () => [...table().querySelectorAll("thead button")].map((button) => button.textContent);
@@ -148,41 +107,12 @@ window.addEventListener("load", () => setTimeout(() => {
   found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   found.width = window.innerWidth;
   found.small = found.small.length;
-  parent.postMessage(found, "*");
-}, 300));
-</script></body>"""
-_HOLDER = """<!doctype html><body><pre id="result"></pre>
-<iframe src="page.html" style="width:390px;height:800px"></iframe>
-<script>window.addEventListener("message", (event) => {
-  document.getElementById("result").textContent = JSON.stringify(event.data);
-});</script></body>"""
+"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
+@needs_browser
 def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
-    page = leaderboard([QUICKSTART], reference="teacher").to_html()
-    catch = "<script>window.wrong = []; window.onerror = (words) => window.wrong.push(String(words));</script><title>"
-    page = page.replace("<title>", catch, 1).replace("</body>", _CHECK, 1)
-    (tmp_path / "page.html").write_text(page, encoding="utf-8")
-    (tmp_path / "holder.html").write_text(_HOLDER, encoding="utf-8")
-    shown = subprocess.run(
-        [
-            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"),
-            *(
-                "--no-first-run",
-                "--disable-extensions",
-                "--disable-background-networking",
-                "--disable-component-update",
-            ),
-            *("--virtual-time-budget=8000", "--dump-dom", (tmp_path / "holder.html").as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-    )
-    dumped = re.search(r'<pre id="result">(.*?)</pre>', shown.stdout, re.DOTALL)
-    assert dumped and dumped[1], shown.stderr[-2000:]
-    found = json.loads(html.unescape(dumped[1]))
+    found = in_browser(leaderboard([QUICKSTART], reference="teacher").to_html(), _CHECK, tmp_path)
     assert found["errors"] == []
     assert found["start"][:3] == ["teacher", "plain student", "robust student"] and "DPHuBERT" in found["start"]
     assert found["heads"][:5] == ["system", "size", "MACs", "superb_s", "overall"]

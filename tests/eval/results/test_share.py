@@ -154,3 +154,14 @@ def test_the_command(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(share, "_hub", lambda: Hub(tmp_path / "hub"))
     assert run("push", sweep, ADDRESS).exit_code == 0
     assert json.loads((tmp_path / "mine" / "records" / ORIGINS).read_text())
+
+
+def test_without_a_token_it_is_said_how_to_get_one(sweep) -> None:
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    class Closed:
+        def create_repo(self, *_, **__):
+            raise LocalTokenNotFoundError("Token is required")
+
+    with pytest.raises(PermissionError, match=r"org/results is not written: no token was found; .*hf auth login"):
+        push([sweep], ADDRESS, api=Closed())

@@ -95,7 +95,7 @@ def plan(teacher) -> Plan:
                 "robust": {"recipe": "robustdistiller", "settings": ["objectives.enhancement=0"]},
             },
             "measure_every_steps": 2,
-            "tasks": ["words"],
+            "tasks": ["pool_words"],
             "conditions": ["clean", "noise:snr_db=5", "reverb"],
             "baselines": ["fbank"],
             "heads": {"steps": 60, "learning_rates": [1e-2]},

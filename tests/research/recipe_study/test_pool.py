@@ -50,13 +50,13 @@ def test_manifest_pieces_are_the_pool_s_samples(materials, pool):
 
 
 def test_tasks_of_pool_and_shipped_corpus_stand_side_by_side(materials):
-    assert set(materials.tasks) == {"words", "pool_voices", "initials", "finals", "tones", "voices"}
+    assert set(materials.tasks) == {"words", "pool_words", "pool_voices", "initials", "finals", "tones", "voices"}
     items, drawn = read_items(materials.tasks["pool_voices"])
     assert not drawn and {item.label for item in items} == {"v0", "v1"}
 
 
 def test_the_probe_never_hears_test_items(materials):
-    tests = {item.path.name for item in read_items(materials.tasks["words"])[0] if item.split == "test"}
+    tests = {item.path.name for item in read_items(materials.tasks["pool_words"])[0] if item.split == "test"}
     with materials.probe.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert tests and {row["split"] for row in rows} == {"train", "test"}

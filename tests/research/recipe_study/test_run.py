@@ -154,7 +154,7 @@ def write_answers(folder: Path, label: str, digest: str, seed: int, shares: tupl
             label=label,
             checkpoint_digest=digest,
             checkpoint_digest_of="none" if digest == "none" else "file",
-            task="words",
+            task="pool_words",
             downstream="robustdistiller_csv",
             split=split,
             condition=condition,

@@ -16,6 +16,7 @@ from robustdistiller.upstream import (
     save_checkpoint,
 )
 from robustdistiller.upstream.checkpoints.formats import huggingface
+from robustdistiller.upstream.checkpoints.formats.base import Card
 
 SHAPE = {"embed_dim": 36, "num_layers": 2, "num_heads": 3, "ffn_dim": 50, "position_kernel": 17, "position_groups": 4}
 SHAPE |= {"conv_layers": ((24, 10, 5), *((24, 3, 2),) * 4, *((24, 2, 2),) * 2)}
@@ -82,7 +83,9 @@ def test_model_card_says_where_it_comes_from(tmp_path):
     metadata["config"] = {"data": {"speech": ["/home/someone/LibriSpeech/"], "noise": ["/data/musan"], "rir": None}}
     save_checkpoint(tmp_path / "student.ckpt", build(STUDENT), metadata)
     results = "| upstream | clean |\n| --- | --- |\n| student | 71.0 |"
-    exported = export_checkpoint(tmp_path / "student.ckpt", tmp_path / "tiny-student", "huggingface", results=results)
+    exported = export_checkpoint(
+        tmp_path / "student.ckpt", tmp_path / "tiny-student", "huggingface", card=Card(results)
+    )
     card = (exported.path / "README.md").read_text()
     expected = ["license: cc-by-4.0", "# tiny-student", "wavlm.pt", "ab" * 32, "robustdistiller", "200,000 steps"]
     expected += ["1234.6 hours", "LibriSpeech", "musan", "snr_db 0 to 20", "| student | 71.0 |", "prediction heads"]

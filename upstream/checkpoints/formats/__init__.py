@@ -12,6 +12,7 @@ from robustdistiller.upstream.checkpoints.formats import (
     fairseq,
     huggingface,
     native,
+    published,
     s3prl,
     torchaudio,
 )
@@ -27,12 +28,13 @@ FORMATS: tuple[Format, ...] = (
     *dphubert.FORMATS,
     *armhubert.FORMATS,
     *fairseq.FORMATS,
+    *published.FORMATS,
     *huggingface.FORMATS,
     *torchaudio.FORMATS,
 )
 #: What a checkpoint can be written as, by name.
 TARGETS: dict[str, Target] = {
-    module.TARGET.name: module.TARGET for module in (native, s3prl, huggingface, torchaudio, dphubert)
+    module.TARGET.name: module.TARGET for module in (native, s3prl, huggingface, published, torchaudio, dphubert)
 }
 
 

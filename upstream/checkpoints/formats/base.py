@@ -121,11 +121,13 @@ class Exported:
         path: the file or folder.
         model: what reads it: a class, a function or an s3prl upstream.
         notes: what of the checkpoint the format has no place for, one sentence each.
+        commit: its address on the Hub, if it was uploaded; the folder is gone then.
     """
 
     path: Path
     model: str
     notes: tuple[str, ...] = ()
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,19 @@ class Format:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What a model card says that the checkpoint does not know.
+
+    Attributes:
+        results: Markdown for the section of results.
+        address: what users are to type for the model.
+    """
+
+    results: str = ""
+    address: str = "PATH"
+
+
+@dataclass(frozen=True)
 class Target:
     """What a checkpoint can be written as.
 
@@ -154,8 +169,8 @@ class Target:
         about: what reads the result.
         whose: the software, in a few words.
         obstacle: the property that prevents an encoder from being written so, ``None`` if it can be.
-        write: writes a checkpoint to a file or folder, with notes on what was left out before, and results for a model
-            card.
+        write: writes a checkpoint to a file or folder, with notes on what was left out before, and what to say in a
+            model card.
         keeps_heads: whether it has a place for prediction heads.
         files: names of the files in it, if it is a folder.
     """
@@ -164,7 +179,7 @@ class Target:
     about: str
     whose: str
     obstacle: Callable[[EncoderConfig], str | None]
-    write: Callable[[Checkpoint, Path, tuple[str, ...], str], Exported]
+    write: Callable[[Checkpoint, Path, tuple[str, ...], Card], Exported]
     keeps_heads: bool = False
     files: tuple[str, ...] = ()
 
@@ -209,14 +224,13 @@ def listed(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def own_notes(checkpoint: Checkpoint, given: bool = True) -> dict[str, Any]:
+def own_notes(checkpoint: Checkpoint, options: tuple[str, ...] = (*_TRAINED, *_GIVEN)) -> dict[str, Any]:
     """What other software has no option for, under a key that it does not look at and :func:`apply_own_notes` reads.
 
     Args:
         checkpoint: of its metadata only whether it is a student: the rest may name folders of this machine.
-        given: say which hidden states are given, too.
+        options: of the encoder, that the layout has no place for.
     """
-    options = (*_TRAINED, *_GIVEN) if given else _TRAINED
     config = {name: getattr(checkpoint.config, name) for name in options}
     return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student}}}
 
@@ -241,4 +255,5 @@ def apply_own_notes(config: EncoderConfig, content: Mapping[str, Any]) -> Encode
 
 def save_dictionary(checkpoint: Checkpoint, content: Mapping[str, Any], path: Path, given: bool = False) -> None:
     """``torch.save`` of ``content`` and the :func:`own_notes`, atomically."""
-    write_atomically(path, lambda file: torch.save({**content, **own_notes(checkpoint, given)}, file))
+    notes = own_notes(checkpoint, (*_TRAINED, *_GIVEN) if given else _TRAINED)
+    write_atomically(path, lambda file: torch.save({**content, **notes}, file))

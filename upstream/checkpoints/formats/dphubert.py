@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from robustdistiller.upstream.checkpoints.formats.base import (
+    Card,
     Checkpoint,
     Clues,
     Exported,
@@ -80,7 +81,7 @@ def read_dphubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConf
     return config, from_foreign(weights, config, torchaudio_name, TRAINING_ONLY)
 
 
-def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
+def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], card: Card) -> Exported:
     """``config`` (arguments of DPHuBERT's ``wav2vec2_model``) and ``state_dict``."""
     config = checkpoint.config
     notes += lost(config, ("feature_grad_mult",)) + other_eps(config, 1e-5, "DPHuBERT")

@@ -34,8 +34,10 @@ _SAME: dict[str, tuple[str, Any]] = {
 }
 _SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_accurate", "relu": "relu"}
 #: Parameters used by pre-training losses only (name prefixes). ``_ema`` is data2vec's teacher.
-TRAINING_ONLY = ("mask_emb", "final_proj.", "label_embs_concat", "target_glu.", "quantizer.", "project_q.", "_ema")
-TRAINING_ONLY += ("input_quantizer.", "project_inp.")
+TRAINING_ONLY = (
+    *("mask_emb", "final_proj.", "label_embs_concat", "target_glu.", "quantizer.", "project_q.", "_ema"),
+    *("input_quantizer.", "project_inp."),
+)
 _FINE_TUNED = "w2v_encoder.w2v_model."
 #: Options that change the network in ways this encoder does not know, with the value that it knows.
 _FIXED = {
@@ -164,12 +166,13 @@ def parse_conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:
     >>> parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 2")
     ((512, 10, 5), (512, 3, 2), (512, 3, 2))
     """
-    pieces, layers = re.sub(r"\s", "", text[:2001]).split("+"), []
+    pieces = re.sub(r"\s", "", text[:2001]).split("+")
+    layers: list[tuple[int, int, int]] = []
     for piece in pieces:
         found = _CONV_LAYERS.fullmatch(piece)
         if found is None or len(text) > 2000:
             raise ValueError(f"conv layers {text[:200]!r}: expected a list of (channels, kernel, stride)")
-        triples = [tuple(map(int, triple)) for triple in re.findall(r"(\d+),(\d+),(\d+)", found[1])]
+        triples = [(int(c), int(k), int(s)) for c, k, s in re.findall(r"(\d+),(\d+),(\d+)", found[1])]
         layers += triples * int(found[2] or 1)
     return tuple(layers)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.upstream.checkpoints.formats.base import (
+    Card,
     Checkpoint,
     Clues,
     Exported,
@@ -40,10 +41,12 @@ _ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", 
 _ACTIVATIONS |= {"gelu_fast": "gelu_tanh", "relu": "relu"}
 _SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
 #: Parameters of pre-training losses and task heads (name prefixes).
-_TRAINING_ONLY = ("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "lm_head.", "projector.")
-_TRAINING_ONLY += ("classifier.", "layer_weights", "tdnn.", "objective.")
-#: The last layer of ...ForXVector has the name of the conv extractor.
-_TRAINING_ONLY += ("feature_extractor.weight", "feature_extractor.bias")
+_TRAINING_ONLY = (
+    *("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "lm_head.", "projector."),
+    *("classifier.", "layer_weights", "tdnn.", "objective."),
+    # The last layer of ...ForXVector has the name of the conv extractor.
+    *("feature_extractor.weight", "feature_extractor.bias"),
+)
 #: Options that change the network in ways this encoder does not know, with the value that it knows.
 _FIXED = {
     "add_adapter": False,
@@ -164,7 +167,7 @@ def huggingface_type(config: EncoderConfig) -> str:
     return "hubert" if config.reference_mask == "block" or only_hubert else "wav2vec2"
 
 
-def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
+def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], card: Card) -> Exported:
     config = checkpoint.config
     model_type = huggingface_type(config)
     model = _MODELS[model_type]
@@ -175,11 +178,12 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: 
         # Written by itself, safetensors would make the file private.
         write_atomically(folder / "model.safetensors", lambda file: save_file(weights, file, {"format": "pt"}))
         options = {"config": _options(config, model_type) | own_notes(checkpoint)}
-        for name, values in (options | {"preprocessor_config": _preprocessor(config)}).items():
+        for name, values in (options | {"preprocessor_config": preprocessor(config.normalize_waveform)}).items():
             write_text(folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
-        write_text(folder / "README.md", model_card(checkpoint, path.name, model, notes, results))
+        usage = _usage(model, config, card.address)
+        write_text(folder / "README.md", model_card(checkpoint, path.name, usage, notes, card.results))
 
-    write_folder(path, write)
+    write_folder(path, FILES, write)
     return Exported(path, f"transformers.{model}", notes)
 
 
@@ -225,14 +229,31 @@ def _options(config: EncoderConfig, model_type: str) -> dict[str, Any]:
     return options
 
 
-def _preprocessor(config: EncoderConfig) -> dict[str, Any]:
+def _usage(model: str, config: EncoderConfig, address: str) -> str:
+    scaled = "waveform"
+    if config.normalize_waveform:
+        scaled = f"torch.nn.functional.layer_norm(waveform, waveform.shape, eps={config.normalize_eps:g})"
+    return f"""```python
+import torch
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{address}").eval()  # {model}
+waveform = torch.randn(16000)  # one second at 16 kHz, as float
+with torch.no_grad():
+    output = model({scaled}[None], output_hidden_states=True)
+output.hidden_states  # input of the first layer, then the output of each layer
+```"""
+
+
+def preprocessor(normalize: bool) -> dict[str, Any]:
+    """``preprocessor_config.json``: what transformers' feature extractor does before the model."""
     return {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
         "sampling_rate": 16000,
         "padding_side": "right",
         "padding_value": 0.0,
-        "do_normalize": config.normalize_waveform,
+        "do_normalize": normalize,
         "return_attention_mask": True,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from robustdistiller.upstream.checkpoints.files import existing_file, model_file
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, safe_load
 from robustdistiller.upstream.pretrained.names import expanded
 
-#: What a conversion writes, in the order in which it replaces older files.
+#: What every conversion writes, in the order in which it replaces older files.
 FILES = ("model.safetensors", "preprocessor_config.json", "config.json", "README.md")
 
 
@@ -47,8 +47,8 @@ def load_huggingface(path: str | Path) -> dict[str, Any] | None:
     }
 
 
-def write_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a new folder with :data:`FILES`, then put them at ``path``. Nothing else there is touched.
+def write_folder(path: Path, files: Sequence[str], write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a new folder with ``files``, then put them at ``path``. Nothing else there is touched.
 
     A folder that is new or empty appears when it is complete. In another, the files are replaced one by one, after all
     of them are written.
@@ -61,5 +61,5 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
         if not path.exists() or not any(path.iterdir()):
             new.rename(path)
             return
-        for name in FILES:
+        for name in files:
             (new / name).replace(path / name)

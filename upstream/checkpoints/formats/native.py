@@ -12,7 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robustdistiller.common.files import write_atomically
-from robustdistiller.upstream.checkpoints.formats.base import Checkpoint, Clues, Exported, Format, Target, has_keys
+from robustdistiller.upstream.checkpoints.formats.base import (
+    Card,
+    Checkpoint,
+    Clues,
+    Exported,
+    Format,
+    Target,
+    has_keys,
+)
 from robustdistiller.upstream.checkpoints.parameter_names import check_own
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
@@ -81,7 +89,7 @@ def _read(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig, dict
     return config, check_own(weights_of(content, "state_dict"), config)
 
 
-def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
+def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], card: Card) -> Exported:
     write_native(path, checkpoint.config, checkpoint.state_dict, checkpoint.metadata)
     return Exported(path, "robustdistiller.upstream.load_encoder", notes)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustdistiller.upstream.checkpoints.formats import distiller
 from robustdistiller.upstream.checkpoints.formats.base import (
+    Card,
     Checkpoint,
     Clues,
     Exported,
@@ -74,7 +75,7 @@ def s3prl_content(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     return upstream, _CONTENTS[upstream](config, weights)
 
 
-def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
+def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], card: Card) -> Exported:
     upstream, content = s3prl_content(checkpoint)
     if upstream == "distiller_local":
         notes += distiller.differences(checkpoint.config)

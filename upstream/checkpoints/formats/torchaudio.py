@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustdistiller.upstream.checkpoints.formats.base import (
+    Card,
     Checkpoint,
     Clues,
     Exported,
@@ -131,7 +132,7 @@ def _factory(config: EncoderConfig) -> str:
     return "wavlm_model" if config.relative_position else "wav2vec2_model"
 
 
-def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], results: str) -> Exported:
+def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], card: Card) -> Exported:
     """``factory``, ``config`` (its keyword arguments) and ``state_dict``.
 
     Loaded with ``getattr(torchaudio.models, file["factory"])(**file["config"]).load_state_dict(file["state_dict"])``.

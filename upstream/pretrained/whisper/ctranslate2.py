@@ -82,7 +82,7 @@ class _Reader:
         return text[:-1].decode("utf-8")
 
     def number(self, kind: str) -> int:
-        return struct.unpack(f"<{kind}", self.bytes(struct.calcsize(f"<{kind}")))[0]
+        return struct.unpack(f"<{kind}", self.bytes(struct.calcsize(f"<{kind}")).tobytes())[0]
 
     def bytes(self, count: int) -> np.ndarray:
         start, self.place = self.place, self.place + count

@@ -62,6 +62,7 @@ class WhisperEncoder(nn.Module):
 
     num_frames = staticmethod(num_frames)
     first_centre_sample = 0.0
+    positions: Tensor
 
     def __init__(self, config: WhisperConfig):
         super().__init__()

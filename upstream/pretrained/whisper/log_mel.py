@@ -25,6 +25,9 @@ class LogMel(nn.Module):
     torch.Size([2, 80, 100])
     """
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, num_mel_bins: int):
         super().__init__()
         self.register_buffer("filters", mel_filters(num_mel_bins), persistent=False)

@@ -44,7 +44,7 @@ def load_torchaudio() -> ModuleType:
         if error.name == "torchaudio":
             problem = f"s3prl needs torchaudio, which is not installed beside torch {torch.__version__}"
             raise InstallationError(problem, mending_command()) from error
-        reason = error
+        reason: Exception = error
     except Exception as error:  # noqa: BLE001 - OSError, RuntimeError or ImportError, whatever the loader meets
         reason = error
     try:
@@ -101,7 +101,7 @@ def _library_hidden() -> Iterator[None]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
         del sys.modules[name]
     patch_after_import("torchaudio._extension.utils", lambda module: vars(module).update(_load_lib=lambda _lib: False))
-    sys.modules[_EXTENSION] = None  # find_spec() then says that there is no such module
+    sys.modules[_EXTENSION] = None  # type: ignore[assignment]  # find_spec() then says that there is no such module
     try:
         yield
     finally:

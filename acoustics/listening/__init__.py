@@ -1,0 +1,1 @@
+"""Speech under conditions as one page to look at and listen to, which opens offline."""

@@ -1,0 +1,1 @@
+"""What all pages share: one HTML file each, which opens offline, in one look."""

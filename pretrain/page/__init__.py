@@ -1,0 +1,1 @@
+"""A distillation run as one page that opens offline."""
