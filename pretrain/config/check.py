@@ -54,11 +54,11 @@ def _check_student(student: StudentConfig) -> None:
     if student.checkpoint and changed:
         names = ", ".join(f"student.{key}" for key in changed)
         raise SettingsError(f"student.checkpoint brings its own shape, so {names} cannot be given beside it")
-    ways = [key for key in ("squeeze_by", "expand_by") if getattr(student, key) is not None]
+    ways = [key for key in ("squeeze_by", "expand_by") if getattr(student, key) != getattr(StudentConfig(), key)]
     if ways and student.squeeze is None:
         raise SettingsError(
-            f"student.{ways[0]} is given and student.squeeze is not, so that no frames are joined; give "
-            "student.squeeze=2 or leave it out"
+            f"student.{ways[0]}={getattr(student, ways[0])} means nothing without student.squeeze, as no frames are "
+            "joined; give student.squeeze=2 or leave it out"
         )
 
 

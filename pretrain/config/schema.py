@@ -77,9 +77,9 @@ class StudentConfig:
         ffn_dim: feed-forward width.
         squeeze: frames that share one inside the transformer: 2 computes at half the rate. What comes out, and is
             compared with the teacher's, has all frames.
-        squeeze_by: `pool` takes their mean (SEW), `conv` is a convolution (FitHuBERT); null is `pool`.
+        squeeze_by: `pool` takes their mean (SEW), `conv` is a convolution (FitHuBERT).
         expand_by: `linear` maps each frame of the last layer to as many as it stands for (SEW), `repeat` gives it as
-            often, as those of the other layers are given; null is `linear`.
+            often, as those of the other layers are given.
         attention_reuse: layers, counted from 1, that take the attention weights of the layer before them, and so have
             no queries and keys (ARMHuBERT).
         first_state: what the upstream gives as hidden state 0: the conv features `projected`, or `layer_input`, behind
@@ -105,8 +105,8 @@ class StudentConfig:
     num_heads: Count | None = None
     ffn_dim: Count | None = None
     squeeze: Count | None = None
-    squeeze_by: Literal["pool", "conv"] | None = None
-    expand_by: Literal["linear", "repeat"] | None = None
+    squeeze_by: Literal["pool", "conv"] = "pool"
+    expand_by: Literal["linear", "repeat"] = "linear"
     attention_reuse: tuple[int, ...] | None = None
     first_state: Literal["auto", "projected", "layer_input"] = "auto"
     feature_grad_mult: NotNegative = 0.1

@@ -92,7 +92,7 @@ def encoder_cost(encoder: nn.Module, duration_s: float = DURATION_S) -> EncoderC
     )
 
 
-@functools.cache  # two seconds, which a run would spend on its teacher and on WavLM Base+ again and again
+@functools.cache  # a run asks for its teacher, its student and WavLM Base+ several times
 def encoder_macs(
     config: EncoderConfig, duration_s: float = DURATION_S, max_layer: int | None = None, heads: bool = False
 ) -> int:
@@ -114,7 +114,8 @@ def encoder_macs(
         encoder, waveforms = SpeechEncoder(config).eval(), torch.empty(1, round(duration_s * SAMPLE_RATE_HZ))
     encoder._check_input(waveforms, None)
     layers = None if max_layer is None else (max_layer,)
-    return counted_macs(encoder, waveforms, layers=layers, predict=heads)
+    with torch.no_grad():
+        return _count(encoder, waveforms, {"layers": layers, "predict": heads})
 
 
 def counted_macs(upstream: nn.Module, waveforms: Sequence[Tensor] | Tensor, **options: Any) -> int:
