@@ -24,7 +24,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from tests.waiting import HANG_S, wait_until
 
 CONDITIONS = ["clean", "noise+reverb:snr_db=10"]
-LABELS = ["teacher", "plain student", "robust student", "fbank", "fbank_no_cmvn"]
+LABELS = ["teacher", "plain student", "robust student", "filter bank"]
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +70,27 @@ def test_stopping_is_announced_and_what_was_finished_is_not_done_again(finished)
     took = re.search(r"distil plain student: done \((\d+) s\)", first)
     assert took and int(took[1]) >= 1, "a process that imports PyTorch takes more than a second"
     assert "what is finished is kept: the same command goes on from here" in first
-    assert "distil" not in second.split("Done in")[0] and "teacher / IC / seed 1337: evaluating: done" in second
+    assert "distil" not in second.split("Done in")[0] and "teacher / words / seed 1337: evaluating: done" in second
 
 
 def test_one_record_per_upstream_and_condition(finished):
     out, _, _ = finished
     records = read_records(out)
     assert sorted((r.label, r.condition) for r in records) == sorted((u, c) for u in LABELS for c in CONDITIONS)
-    assert {(r.status, r.items_scored, r.items_expected) for r in records} == {("ok", 346, 346)}
+    assert {(r.status, r.items_scored, r.items_expected) for r in records} == {("ok", 596, 596)}
     for condition in CONDITIONS:  # everybody heard the same
         assert len({r.manifest_digest for r in records if r.condition == condition}) == 1
     digests = {r.label: r.checkpoint_digest for r in records}
-    assert len(set(digests.values())) == 4 and digests["fbank"] == digests["fbank_no_cmvn"] == "none"
+    assert len(set(digests.values())) == 4 and digests["filter bank"] == "none"
 
 
 def test_table_and_picture(finished):
     out, _, printed = finished
-    _, heading, table = printed.partition("IC (346 items): accuracy (%), higher is better")
+    _, heading, table = printed.partition("words (596 items): accuracy (%), higher is better")
     assert heading
     positions = [re.search(rf"^ *{label}\s", table, re.MULTILINE).start() for label in LABELS]
     assert positions == sorted(positions)
-    assert (out / "IC-test-346_items.png").stat().st_size > 20_000
+    assert (out / "words-test-596_items.png").stat().st_size > 20_000
     assert len((out / "leaderboard.csv").read_text().splitlines()) == 1 + len(LABELS) * len(CONDITIONS)
     assert str(out / "records") in printed and "Everything is in" in printed
 
@@ -115,7 +115,7 @@ def test_the_table_can_be_made_again(finished, tmp_path):
 def test_its_sweep_is_a_file_that_can_be_run_again(finished):
     out, _, _ = finished
     result = CliRunner().invoke(app, ["sweep", str(out / "quickstart.yaml"), "--dry-run"])
-    assert result.exit_code == 0 and "0 cells to run, 10 not; 0 heads to train." in result.output
+    assert result.exit_code == 0 and "0 cells to run, 8 not; 0 heads to train." in result.output
 
 
 def test_a_missing_teacher_is_said_at_once(tmp_path):

@@ -27,7 +27,7 @@ sys.meta_path.insert(0, Absent())
 @pytest.mark.parametrize(
     ("arguments", "made"),
     [
-        (["leaderboard", str(RECORDS), "--no-published", "--plots", "."], ["IC-test-346_items.png"]),
+        (["leaderboard", str(RECORDS), "--no-published", "--plots", "."], ["words-test-596_items.png"]),
         (["leaderboard", str(RECORDS), "--out", "."], ["leaderboard.csv", "leaderboard.html", "leaderboard.md"]),
         (["compare", "teacher", "robust student", "--records", str(RECORDS)], []),
     ],

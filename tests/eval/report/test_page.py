@@ -80,7 +80,7 @@ _CHECK = """
   found.small = names();
   set("size", "");
   set("origin", "measured");
-  set("task", [...document.getElementById("task").options].find((o) => o.text.startsWith("IC (")).value);
+  set("task", [...document.getElementById("task").options].find((o) => o.text.startsWith("words (")).value);
   found.task = heads();
   found.taskNames = names();
   set("name", "robust");
@@ -123,17 +123,28 @@ def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
     assert found["task"][:8] == ["system", "size", "clean", "noise 10 dB", "noise 0 dB", "reverb", *found["task"][6:8]]
     assert {"mean", "difference", "loss %", "% of teacher's", "area, noise"} <= set(found["task"])
     there, back = ({line[0]: line for line in found[name]} for name in ("pair", "turned"))
-    assert list(there) == [f"IC (346 items), {title}" for title in boards.TITLES]
-    noise = there["IC (346 items), noise 10 dB"]
-    assert noise[2:4] == ["4.62 ‡", "11.27 ‡"] and noise[4].replace("\u2212", "-") == "-6.65-10.40 to -2.89"
-    assert noise[5:] == ["0.005", "robust student is better"]
-    assert back["IC (346 items), noise 10 dB"][4].startswith("+6.65+2.89 to +10.40")
-    assert there["IC (346 items), noise 0 dB"][6] == "no difference shown"
+    assert list(there) == [f"words (596 items), {title}" for title in boards.TITLES]
+    noise = there["words (596 items), noise 10 dB"]
+    scores = [boards.quickstart_score(name, "noise 10 dB") for name in ("teacher", "robust student")]
+    assert noise[2:4] == [f"{score} ‡" for score in scores]
+    number = r"([+-]\d+\.\d\d)"
+    gains = [
+        re.fullmatch(f"{number}{number} to {number}", line[4].replace("\u2212", "-")).groups()
+        for line in (noise, back["words (596 items), noise 10 dB"])
+    ]
+    gain, low, high = map(float, gains[1])
+    assert gain == pytest.approx(float(scores[1]) - float(scores[0]), abs=0.011) and low < gain < high
+    assert [float(one) for one in gains[0]] == [-gain, -high, -low]
+    told = "robust student is better" if low > 0 else "teacher is better" if high < 0 else "no difference shown"
+    assert noise[6] == told
     assert [line[0] for line in found["one"]] == list(there)
-    assert found["one"][1][2].startswith("11.27 ‡") and found["one"][1][4:6] == ["23.99", "68 %"]
+    clean, noisy = (float(boards.quickstart_score("robust student", name)) for name in ("clean", "noise 10 dB"))
+    assert found["one"][1][2].startswith(f"{noisy:.2f} ‡")
+    assert float(found["one"][1][4]) == pytest.approx(clean - noisy, abs=0.011)
+    assert float(found["one"][1][5].removesuffix(" %")) == pytest.approx(100 * (clean - noisy) / clean, abs=0.51)
     assert found["nothing"] == "These two have no number in common."
-    assert len(found["taskNames"]) == 5 and found["named"] == ["robust student"]
-    assert found["curves"] == 10  # five systems, each a line over SNR and one to clean
-    assert "68 %" in found["heat"]  # 35.26 to 11.27
+    assert len(found["taskNames"]) == 4 and found["named"] == ["robust student"]
+    assert found["curves"] == 8  # four systems, each a line over SNR and one to clean
+    assert found["one"][1][5] in found["heat"]
     assert found["scatter"] == 3 and found["scatterAll"] > 25
     assert found["width"] == 390 and found["overflow"] == 0
