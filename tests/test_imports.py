@@ -61,3 +61,25 @@ def test_the_doctor_needs_the_standard_library_only(imports) -> None:
         ahead |= {f"{name.replace('.', '/')}.py" for name in ours} - seen
         assert {name for name, top in imports[Path(path)] if top} <= {*sys.stdlib_module_names, "robustdistiller"}
     assert "common/process.py" in seen
+
+
+def test_folders_import_what_the_architecture_page_lets_them() -> None:
+    """`from robustdistiller import ...`, such as the version, is free to all."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    table = page.split("| folder | content | may import |", 1)[1].split("\n\n", 1)[0]
+    allowed = {}
+    for row in table.splitlines()[2:]:
+        folder, _, names = (cell.strip() for cell in row.strip("|").split("|"))
+        allowed[folder.strip("`/")] = set(names.split(", "))
+    assert allowed.keys() >= {*ROOMS, "research"}
+    wrong = []
+    for path in SOURCES:
+        room = path.relative_to(ROOT).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            others = {name.split(".")[1] for name in names if name.startswith("robustdistiller.")} - {room}
+            if "all" not in allowed[room] and others - allowed[room]:
+                wrong.append((str(path.relative_to(ROOT)), others))
+    assert wrong == []
