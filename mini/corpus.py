@@ -135,7 +135,7 @@ class MiniCorpus:
         """s3prl options with which a head of that task trains well on this little data.
 
         Those of the syllables were chosen with test scores in sight, so that scores compare upstreams and do not
-        estimate new data; those of the words on the development set of the shipped teacher.
+        estimate new data; that of the words is the best of three on the development set, of the shipped teacher.
         The learning rate falls linearly to zero, so the last checkpoint is the one to evaluate: with a constant rate
         the accuracy still moves by several points from one checkpoint to the next.
 
