@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from typer.testing import CliRunner
 
@@ -148,8 +150,12 @@ def test_other_settings_make_other_students(tmp_path, teacher):
 
 
 def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teacher):
+    table = tmp_path / "007 #1" / "corpus" / "tasks" / "words.csv"
+    table.parent.mkdir(parents=True)
+    soundfile.write(table.with_name("one.wav"), np.ones(800), 16_000)
+    table.write_text("path,label,split\n" + "".join(f"one.wav,{split},{split}\n" for split in ("train", "dev", "test")))
     plan = Quickstart(tmp_path / "007 #1", teacher, 500, 80, 2, "auto", 3, ("clean",))
     config = load(plan.write_sweep())
     assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
-    assert config.tasks[0].override["runner.eval_step"] == 10 and config.tasks[0].learning_rates == [2e-2]
+    assert config.tasks[0].override["runner.eval_step"] == 10 and config.tasks[0].learning_rates == [1e-2]
     assert config.upstreams[0].label == "teacher"
