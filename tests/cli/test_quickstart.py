@@ -152,8 +152,11 @@ def test_other_settings_make_other_students(tmp_path, teacher):
 def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teacher):
     table = tmp_path / "007 #1" / "corpus" / "tasks" / "words.csv"
     table.parent.mkdir(parents=True)
-    soundfile.write(table.with_name("one.wav"), np.ones(800), 16_000)
-    table.write_text("path,label,split\n" + "".join(f"one.wav,{split},{split}\n" for split in ("train", "dev", "test")))
+    lines = ["path,label,split"]
+    for split in ("train", "dev", "test"):
+        soundfile.write(table.with_name(f"{split}.wav"), np.ones(800), 16_000)
+        lines.append(f"{split}.wav,yes,{split}")
+    table.write_text("\n".join(lines))
     plan = Quickstart(tmp_path / "007 #1", teacher, 500, 80, 2, "auto", 3, ("clean",))
     config = load(plan.write_sweep())
     assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
