@@ -36,6 +36,10 @@ def evaluate(
     csv: Annotated[list[Path] | None, typer.Option(help="A task of your own.", metavar="FILE")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="Test condition, repeatable; default: clean.")] = None,
     suite: Annotated[list[str] | None, typer.Option(help="A list of conditions, such as srb; repeatable.")] = None,
+    noise: Annotated[list[str] | None, typer.Option(help="Noise to draw from: file, folder or list.")] = None,
+    rir: Annotated[list[str] | None, typer.Option(help="The same for rooms.")] = None,
+    speech: Annotated[list[str] | None, typer.Option(help="The same for babble and other talkers.")] = None,
+    music: Annotated[list[str] | None, typer.Option(help="The same for music.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Of the heads, repeatable; default: 1337.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the data, few steps.")] = False,
     device: Device = "auto",
@@ -45,6 +49,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     from robustdistiller.eval.api import evaluate as run  # slow to import
+    from robustdistiller.eval.conditions.sources import Sources
     from robustdistiller.eval.conditions.suite import load_suite
     from robustdistiller.eval.tasks import csv_task
 
@@ -54,6 +59,8 @@ def evaluate(
     own = [csv_task(path) for path in csv or ()]
     if not data and not own:
         raise ValueError("which task? give --task TASK=FOLDER, such as KS=/data/speech_commands, or --csv FILE")
+    given = {"noise": noise, "rir": rir, "speech": speech, "music": music}
+    sources = Sources().with_given({kind: paths or () for kind, paths in given.items()})
     found = run(
         model,
         [*data, *own],
@@ -65,6 +72,7 @@ def evaluate(
         device=device,
         threads=threads,
         label=label,
+        sources=sources,
     )
     if as_json:
         typer.echo(json.dumps([record.to_dict() for record in found.records], indent=2))

@@ -12,7 +12,9 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import typer
 from typer.testing import CliRunner
 
@@ -24,6 +26,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 SHAPE = {"embed_dim": 16, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 8, "position_groups": 4}
 SHAPE |= {"conv_layers": ((16, 10, 5), (16, 8, 4))}
 
+SPLITS = ("train", "dev", "test")
 #: Command line, and words of the sentence. "occupied" is a file where a folder is to be made, "cut.ckpt" half a file.
 HOSTILE = [
     (["agreement", "absent"], "absent/validation.csv"),
@@ -45,6 +48,7 @@ HOSTILE = [
     (["evaluate", "fbank", "--task", "KS=absent"], "absent"),
     (["evaluate", "fbank", "--csv", "absent.csv"], "absent.csv"),
     (["evaluate", "fbank", "--csv", "occupied"], "occupied"),
+    (["evaluate", "fbank", "--csv", "one.csv", "--condition", "noise:snr_db=5", "--noise", "absent"], "absent"),
     (["export", "cut.ckpt", "out.onnx"], "cut.ckpt cannot be read as a checkpoint"),
     (["export", "whole.ckpt", "out.onnx", "--layers", "layer_9"], "layer_9"),
     (["extract", "cut.ckpt", "speech.wav", "--out", "f"], "speech.wav does not exist"),
@@ -82,6 +86,9 @@ def place(tmp_path, monkeypatch) -> Path:
     save_checkpoint("whole.ckpt", SpeechEncoder(EncoderConfig(**SHAPE)), {})
     Path("cut.ckpt").write_bytes(Path("whole.ckpt").read_bytes()[:3000])
     Path("occupied").write_text("a file\n")
+    Path("one.csv").write_text("path,label,split\n" + "".join(f"{one}.wav,yes,{one}\n" for one in SPLITS))
+    for split in SPLITS:
+        soundfile.write(f"{split}.wav", np.ones(800), 16_000)
     return tmp_path
 
 
