@@ -49,8 +49,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     from robustdistiller.eval.api import evaluate as run  # slow to import
-    from robustdistiller.eval.conditions.sources import Sources
     from robustdistiller.eval.conditions.suite import load_suite
+    from robustdistiller.eval.run.cache.plan import CachePlan
     from robustdistiller.eval.tasks import csv_task
 
     for name in suite or ():
@@ -60,7 +60,6 @@ def evaluate(
     if not data and not own:
         raise ValueError("which task? give --task TASK=FOLDER, such as KS=/data/speech_commands, or --csv FILE")
     given = {"noise": noise, "rir": rir, "speech": speech, "music": music}
-    sources = Sources().with_given({kind: paths or () for kind, paths in given.items()})
     found = run(
         model,
         [*data, *own],
@@ -72,7 +71,8 @@ def evaluate(
         device=device,
         threads=threads,
         label=label,
-        sources=sources,
+        sources={kind: paths for kind, paths in given.items() if paths},
+        features=CachePlan(str(out.expanduser().absolute() / "features")) if quick else None,
     )
     if as_json:
         typer.echo(json.dumps([record.to_dict() for record in found.records], indent=2))

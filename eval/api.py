@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.generators import untouched_generators
+from robustdistiller.common.names import refuse_unknown
 from robustdistiller.eval import tasks as registry
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import is_suite
@@ -77,7 +79,7 @@ def evaluate(
     device: str = "auto",
     threads: int = 1,
     label: str = "",
-    sources: Sources | None = None,
+    sources: Sources | Mapping[str, Sequence[str]] | None = None,
     corruption_seed: int = 0,
     features: CachePlan | None = None,
     policy: str = "reuse",
@@ -109,7 +111,9 @@ def evaluate(
         device: ``cpu``, ``cuda[:N]`` or ``auto``.
         threads: of the CPU; the last digits of heads depend on them.
         label: name of the model in tables.
-        sources: noise, rooms, speech and music of the conditions; those of the suites, or the shipped ones, by default.
+        sources: what conditions draw from, instead of the shipped recordings: ``noise``, ``rir``, ``speech`` or
+            ``music`` to paths, such as ``{"noise": ["/data/cafe"]}``, over what the suites say. A `Sources` is taken
+            as it is, and the suites' are not.
         corruption_seed: of what is drawn from them.
         features: where the model's features are kept between epochs; by default nowhere.
         policy: ``reuse``, ``rerun`` or ``show`` records that are there.
@@ -145,6 +149,8 @@ def evaluate(
         if not any(_is(task, name) for task in chosen):
             known = ", ".join(task.code for task in chosen)
             raise ValueError(f"data or settings of {name!r}, which is not among the tasks: {known}")
+    recordings = sources if isinstance(sources, Mapping) else {}
+    refuse_unknown(recordings, SOURCES, "kind of source")
     root = Path(out).expanduser().absolute()
     upstream = _upstream(model, label)
     features = features or CachePlan()
@@ -154,6 +160,7 @@ def evaluate(
         tasks=[_task_entry(task, data or {}, overrides or {}, learning_rates, root) for task in chosen],
         conditions=[one.label if isinstance(one, Condition) else one for one in conditions if one not in suites],
         suites=suites,
+        **{kind: [str(path) for path in paths] for kind, paths in recordings.items()},
         seeds=list(seeds),
         search="every",
         corruption_seed=corruption_seed,
@@ -168,7 +175,7 @@ def evaluate(
         executor=ExecutorConfig(threads=threads),
     )
     with _left_as_it_was(upstream.module):
-        found = Sweep(config, say=logger.info, sources=sources).run()
+        found = Sweep(config, say=logger.info, sources=sources if isinstance(sources, Sources) else None).run()
     if found.failures:
         done = sum(record.status == "ok" for record in found.records)
         kept = f"{done} finished numbers are kept: robustdistiller leaderboard {root} shows them"

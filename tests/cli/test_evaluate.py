@@ -35,12 +35,15 @@ def test_tasks_tables_and_conditions(asked) -> None:
     Path("labels.csv").write_text("path,label\n" + "".join(f"{i}.wav,{'ab'[i % 2]}\n" for i in range(20)))
     command = ["evaluate", "student.ckpt", "--task", "ks=/data/kws", "--task", "IC=/data/a=b", "--csv", "labels.csv"]
     command += ["--condition", "reverb", "--suite", "srb", "--seed", "1", "--seed", "2", "--quick", "--label", "mine"]
+    command += ["--noise", "cafe", "--noise", "street", "--rir", "rooms"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     (((model, tasks, conditions, data), options),) = asked
     assert (model, data) == ("student.ckpt", {"KS": "/data/kws", "IC": "/data/a=b"})
     assert tasks[:2] == ["KS", "IC"] and tasks[2].title and len(tasks) == 3
     assert conditions == ["reverb", "srb"] and options["seeds"] == [1, 2] and options["quick"] is True
+    assert options["sources"] == {"noise": ["cafe", "street"], "rir": ["rooms"]}
+    assert options["features"].folder == str(Path("exp/evaluate/features").absolute()), "computed once"
     assert options["label"] == "mine" and options["device"] == "auto"
     assert result.stdout == "IC reverb: accuracy 75.00%\n"
 
@@ -49,6 +52,7 @@ def test_json(asked) -> None:
     result = CliRunner().invoke(app, ["evaluate", "fbank", "--task", "IC=/data", "--json"])
     assert result.exit_code == 0 and json.loads(result.stdout)[0]["condition"] == "reverb"
     assert asked[0][0][2] == ["clean"] and asked[0][1]["seeds"] == (1337,)
+    assert asked[0][1]["sources"] == {} and asked[0][1]["features"] is None
 
 
 def test_a_mistyped_suite_is_told_as_one(asked) -> None:

@@ -80,6 +80,25 @@ def test_changed_weights_are_another_system_and_the_same_ones_are_not_scored_aga
     assert len(first.frame) == len(changed.frame) == 1 and len(list((tmp_path / "records").rglob("*-seed*.json"))) == 2
 
 
+def test_recordings_of_ones_own_go_over_those_of_a_suite(model, data, tmp_path, toy_corpora):
+    for number, name in enumerate(("hiss", "cafe", "street")):
+        toy_corpora.write(tmp_path / name / "one.wav", pitch_hz=300 + number)
+    suite = tmp_path / "mine.yaml"
+    conditions = ["noise:snr_db=5,noise=hiss", "noise:snr_db=5"]
+    suite.write_text(f"noise: {{hiss: {tmp_path / 'hiss'}}}\nconditions: {conditions}\n")
+
+    def names(**options) -> list[str]:
+        results = robustdistiller.evaluate(model, ["IC"], [str(suite)], out=tmp_path, **options, **data_of("IC", data))
+        found = {one.condition: one.sources["noise"]["name"] for one in results.records}
+        return [found[condition] for condition in conditions]
+
+    assert names(sources={})[0] == "hiss: hiss"
+    assert names(sources={"noise": [tmp_path / "cafe"]}) == ["hiss: hiss", "cafe"]
+    assert names(sources={"noise": [f"hiss={tmp_path / 'street'}"]})[0] == "hiss: street"
+    with pytest.raises(ValueError, match="unknown kind of source 'nois'"):
+        names(sources={"nois": []})
+
+
 def test_the_learning_rate_is_chosen_on_the_development_set(model, data, tmp_path):
     results = robustdistiller.evaluate(
         model, ["IC"], out=tmp_path, seeds=[1, 2], learning_rates=[1e-2, 1e-4], **data_of("IC", data)
