@@ -1,6 +1,6 @@
 """A student in a folder that transformers loads by itself: python examples/transformers_student.py STUDENT FOLDER
 
-For students of DistilHuBERT's shape; others are refused with the property that the format cannot express.
+For students of DistilHuBERT's shape, in transformers' own class. `robustdistiller publish` takes students of any shape.
 """
 
 import sys

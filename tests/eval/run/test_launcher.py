@@ -8,9 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,12 +18,9 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.conditions.manifest import Manifest
 from robustdistiller.eval.results.files import read_records, write_record
 from robustdistiller.eval.results.identity import cell_id
-from robustdistiller.eval.run.errors import RunError
-from robustdistiller.eval.run.head_checkpoint import find_head, read_checkpoint
+from robustdistiller.eval.run.head_checkpoint import read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
-from robustdistiller.eval.run.s3prl_runner import HeadRunner
-from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, checkpoint_digest, export_checkpoint, save_checkpoint
 from robustdistiller.upstream.pretrained import resolve as resolving
@@ -177,35 +172,6 @@ def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkey
     assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
 
 
-def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_noted(tmp_path):
-    calls, written = [], []
-
-    class Writer:
-        def add_scalar(self, *arguments, **options):
-            written.append((arguments, options))
-
-    class Stock:
-        def __init__(self, args, config):
-            self.args, self.config, self.init_ckpt = args, config, {}
-            self.upstream = self.downstream = SimpleNamespace(model=SimpleNamespace(get_dataloader=None))
-
-        def evaluate(self, split, writer, global_step):
-            calls.append((split, global_step))
-            writer.add_scalar("fluent_commands/dev-acc", 0.25, global_step=global_step)
-            return ["dev-best.ckpt"]
-
-    class Runner(HeadRunner, Stock):
-        pass
-
-    args = Namespace(expdir=str(tmp_path), mode="train", device="cpu")
-    spec = HeadSpec(Upstream("fbank"), None, {}, tmp_path)
-    runner = Runner(args, {}, spec, note=HeadNote())
-    assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
-    assert calls == [("dev", 2)]
-    assert written == [(("fluent_commands/dev-acc", 0.25), {"global_step": 2})]
-    assert HeadNote.read(tmp_path).dev_score(tasks.get("IC")) == 25.0
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -308,22 +274,6 @@ def test_ignored_options_are_named(head, caplog, tmp_path):
     assert evaluate(head, "-u", "fbank", "--records", str(tmp_path)) == 0
     assert "upstream is ignored: with -e it comes from the checkpoint" in caplog.text
     assert read_records(tmp_path)[0].upstream == "robustdistiller_local"
-
-
-def test_folder_means_best_on_dev(tmp_path, caplog):
-    caplog.set_level("INFO")
-    with pytest.raises(RunError, match="no checkpoint"):
-        find_head(tmp_path)
-    for name in ("states-90.ckpt", "states-100.ckpt", "test-best.ckpt"):
-        (tmp_path / name).touch()
-    assert find_head(tmp_path).name == "states-100.ckpt"
-    assert "evaluating the newest" in caplog.text
-    (tmp_path / "best-states-dev.ckpt").touch()
-    assert find_head(tmp_path).name == "best-states-dev.ckpt"
-    (tmp_path / "dev-clean-best.ckpt").touch()
-    with pytest.raises(RunError, match="several best checkpoints"):
-        find_head(tmp_path)
-    assert find_head(tmp_path / "states-90.ckpt").name == "states-90.ckpt"
 
 
 def test_help_shows_s3prls_options_and_ours(capsys):
