@@ -123,7 +123,7 @@ def export_model(
         raise FileExistsError(f"{path} is the checkpoint to export; give another place for the result")
     encoder = checkpoint.build(padding="masked")
     if stream is not None:
-        require_chunkable(encoder.config)
+        require_chunkable(encoder.config, stream)
     chosen = choose_states(layers, encoder.state_names())
     notes = _notes(checkpoint, encoder, source, chosen, to)
     deviations: list[Deviation] = []

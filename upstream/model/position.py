@@ -60,8 +60,9 @@ class PositionalConv(nn.Module):
         For one convolution without batch norm.
         """
         context = self.conv.kernel_size[0] // 2
-        y = F.conv1d(F.pad(x.transpose(1, 2), (0, context)), self.conv.weight, self.conv.bias, groups=self.conv.groups)
-        return F.gelu(y[..., : x.shape[1] - context]).transpose(1, 2)
+        x, (stride,), size = F.pad(x.transpose(1, 2), (0, context)), self.conv.stride, x.shape[1] - context
+        y = F.conv1d(x, self.conv.weight, self.conv.bias, stride=stride, groups=self.conv.groups)
+        return F.gelu(y[..., : -(-size // stride)]).transpose(1, 2)
 
     def _masked(self, x: Tensor, valid: Tensor | None) -> Tensor:
         return x if valid is None or self.leaks else x.masked_fill(~valid.unsqueeze(1), 0.0)

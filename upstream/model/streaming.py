@@ -11,6 +11,7 @@ What is not causal in the encoder is treated like this, for a chunk of frames an
 - Attention: to the chunk, its look-ahead and a number of frames before the chunk. The states of the look-ahead are
   computed for this chunk alone and again for the next, so that the look-ahead does not grow with the layers
   (Emformer, https://arxiv.org/abs/2010.10759).
+- Encoders that join frames inside (``squeeze``) join those of one chunk or look-ahead, which have to divide.
 
 The modules are those of the encoder. A step is a function from tensors to tensors, for any number of streams at once,
 each of which may begin anew at any step: it can be compiled and exported. Convolutions on samples have no state: a
@@ -78,7 +79,8 @@ class ChunkOptions:
 #:
 #: - ``left`` ``(streams, position_kernel // 2, dim)``: frames that the position convolution sees before a chunk.
 #: - ``num_left`` ``(streams,)``: frames before the chunk that attention sees, at most ``left_frames``.
-#: - ``keys_I``, ``values_I`` ``(streams, heads, left_frames, head_dim)``: those frames in layer I, if it has attention.
+#: - ``keys_I``, ``values_I`` ``(streams, heads, left_frames / squeeze, head_dim)``: those frames in layer I, if it has
+#:   attention.
 #: - ``windows_...``: a :class:`Running` of the first convolution's outputs, for group norm; ``level_...``: one of the
 #:   samples, for encoders that normalise waveforms.
 StreamState = dict[str, Tensor]
@@ -92,7 +94,7 @@ class ChunkedEncoder(nn.Module):
         options: what a frame may see.
 
     Raises:
-        ValueError: the encoder has a part that cannot be computed in chunks.
+        ValueError: the encoder has a part that cannot be computed in chunks, or not in chunks of these sizes.
 
     >>> chunked = ChunkedEncoder(SpeechEncoder(EncoderConfig.tiny()).eval(), ChunkOptions(8, look_ahead_frames=2))
     >>> chunked(torch.randn(1, 8000)).hidden_states[1].shape
@@ -101,7 +103,7 @@ class ChunkedEncoder(nn.Module):
 
     def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
         super().__init__()
-        require_chunkable(encoder.config)
+        require_chunkable(encoder.config, options)
         self.encoder, self.options = encoder, options
 
     def initial_state(self, streams: int = 1) -> StreamState:
@@ -114,7 +116,8 @@ class ChunkedEncoder(nn.Module):
         }
         for number, layer in enumerate(encoder.transformer.layers, start=1):
             if layer.attention is not None:
-                shape = streams, layer.attention.num_heads, self.options.left_frames, config.width_per_head
+                left = self.options.left_frames // config.squeeze
+                shape = streams, layer.attention.num_heads, left, config.width_per_head
                 state |= {f"keys_{number}": zeros(shape), f"values_{number}": zeros(shape)}
         if isinstance(encoder.extractor.layers[0].norm, TimeNorm):
             state |= Running.zeros(streams, config.conv_layers[0][0], zeros).named("windows")
@@ -157,8 +160,10 @@ class ChunkedEncoder(nn.Module):
         projected = projected.masked_fill(~inside.unsqueeze(-1), 0.0)
         block = torch.cat([state["left"], projected], dim=1)
         main, before = options.chunk_frames, state["left"].shape[1]
-        x = projected + encoder.transformer.position.behind_context(block)
-        states = [hidden[:, :main] for hidden in self._layers(x, inside, state, new)]
+        squeeze = encoder.transformer.squeeze
+        x = projected if squeeze is None else squeeze.pool(projected, inside)
+        x = x + encoder.transformer.position.behind_context(block)
+        states = self._layers(x, inside, state, new)
         predictions = encoder.predict(states[-1]) if predict else []
         frame_lengths = valid_frames.clamp(max=main)
         output = EncoderOutput(features[:, :main], projected[:, :main], states, frame_lengths, predictions)
@@ -224,17 +229,24 @@ class ChunkedEncoder(nn.Module):
         return torch.where(count[:, 0, 0] > 0, overlap, 0)
 
     def _layers(self, x: Tensor, inside: Tensor, state: StreamState, new: StreamState) -> list[Tensor]:
-        transformer, options = self.encoder.transformer, self.options
-        left = options.left_frames
-        there = torch.arange(left, device=x.device) >= left - state["num_left"].unsqueeze(1)
+        transformer, squeeze, factor = (
+            self.encoder.transformer,
+            self.encoder.transformer.squeeze,
+            self.encoder.config.squeeze,
+        )
+        sizes = self.options.left_frames, self.options.chunk_frames, self.options.block_frames
+        left, main, frames = (size // factor for size in sizes)
+        x = x if transformer.norm_first else transformer.norm(x)
+        if squeeze is not None:
+            x, inside = squeeze.convolve(x, inside), squeeze.valid(inside, self.options.block_frames)
+        there = torch.arange(left, device=x.device) >= left - state["num_left"].unsqueeze(1) // factor
         # A frame past the end sees itself: no NaN.
-        own = inside.unsqueeze(1) | torch.eye(options.block_frames, dtype=torch.bool, device=x.device)
-        mask = torch.cat([there.unsqueeze(1).expand(-1, options.block_frames, -1), own], dim=2).unsqueeze(1)
+        own = inside.unsqueeze(1) | torch.eye(frames, dtype=torch.bool, device=x.device)
+        mask = torch.cat([there.unsqueeze(1).expand(-1, frames, -1), own], dim=2).unsqueeze(1)
         bias = None
         if transformer.position_bias is not None and len(transformer.layers):
-            bias = transformer.position_bias(left + options.block_frames)[:, left:]
-        x = x if transformer.norm_first else transformer.norm(x)
-        states, keep = [x], slice(options.chunk_frames, options.chunk_frames + left)
+            bias = transformer.position_bias(left + frames)[:, left:]
+        states, keep = [x], slice(main, main + left)
         for number, layer in enumerate(transformer.layers, start=1):
             names = [f"keys_{number}", f"values_{number}"]
             cache = [state[name] for name in names] if layer.attention is not None else None
@@ -244,7 +256,8 @@ class ChunkedEncoder(nn.Module):
             states.append(x)
         if transformer.norms_last:
             states[-1] = transformer.norm(states[-1])
-        return states
+        states = [hidden[:, :main] for hidden in states]
+        return states if squeeze is None else squeeze.expand(states, self.options.chunk_frames, has_last=True)
 
 
 def forget(state: StreamState, begins: Tensor) -> StreamState:
@@ -356,13 +369,13 @@ def join(outputs: list[EncoderOutput]) -> EncoderOutput | None:
     )
 
 
-def require_chunkable(config: EncoderConfig) -> None:
-    """Refuse encoders that cannot be computed in chunks.
+def require_chunkable(config: EncoderConfig, options: ChunkOptions) -> None:
+    """Refuse encoders that cannot be computed in chunks, or not in chunks of these sizes.
 
     Raises:
-        ValueError: naming the part.
+        ValueError: naming the part, or the size.
 
-    >>> require_chunkable(EncoderConfig(position_depth=5))
+    >>> require_chunkable(EncoderConfig(position_depth=5), ChunkOptions(8))
     Traceback (most recent call last):
     ValueError: position_depth is 5; only encoders with one position convolution can be computed in chunks
     """
@@ -378,5 +391,14 @@ def require_chunkable(config: EncoderConfig) -> None:
     if config.normalize_waveform and (config.conv_norm == "group" or config.front_padding):
         before = "zeros are put at their ends" if config.front_padding else "group norm"
         raise ValueError(f"waveforms are normalised before {before}, which cannot be computed in chunks")
-    if config.squeeze > 1:
-        raise ValueError(f"squeeze is {config.squeeze}; only encoders with squeeze 1 can be computed in chunks")
+    if config.squeeze > 1 and config.padding == "reference":
+        raise ValueError(
+            f"squeeze is {config.squeeze} with padding: reference, which leaves out the last frames of an utterance; "
+            "expected padding: masked"
+        )
+    for name in ("chunk_frames", "left_frames", "look_ahead_frames"):
+        if (number := getattr(options, name)) % config.squeeze:
+            raise ValueError(
+                f"{name} is {number}; expected a multiple of {config.squeeze}, as the encoder joins {config.squeeze} "
+                "frames to one"
+            )

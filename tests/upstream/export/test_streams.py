@@ -25,6 +25,7 @@ ENCODERS = {
         **{"num_buckets": 32, "position_bias_heads": ((0, 1, 2, 3), ())},
     },
     "log-mel": {"front_end": "log_mel", "conv_layers": ((24, 3, 1), (24, 3, 2))},
+    "25 Hz": {"front_end": "log_mel", "conv_layers": ((24, 3, 1), (24, 3, 2)), "squeeze": 2},
 }
 
 

@@ -11,8 +11,9 @@ SHAPES = {
     "student": {"feature_norm": False, "prediction_layers": (4, 8)},
     "wavlm": {"relative_position": True, "gated_relative_position": True, "num_buckets": 32, "max_distance": 40},
     "large": {"conv_norm": "layer", "norm_first": True, "normalize_waveform": True},
+    "25 Hz": {"squeeze": 2},
 }
-OPTIONS = ChunkOptions(8, 12, 3)
+OPTIONS = ChunkOptions(8, 12, 4)
 
 
 def make(name: str) -> SpeechEncoder:

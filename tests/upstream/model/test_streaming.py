@@ -20,8 +20,17 @@ ENCODERS = {
     "wavlm": {"relative_position": True, "gated_relative_position": True, "num_buckets": 32, "max_distance": 40},
     "large": {"conv_norm": "layer", "norm_first": True, "normalize_waveform": True, "num_heads": (4, 0), "head_dim": 8,
               "position_kernel": 7},
+    "25 Hz": {"squeeze": 2, "position_kernel": 7},
+    "25 Hz by a convolution": {"squeeze": 2, "squeeze_by": "conv", "expand_by": "repeat", "norm_first": True,
+                               "relative_position": True, "num_buckets": 32, "max_distance": 40},
 }  # fmt: skip
 OPTIONS = [ChunkOptions(8, 12, 3), ChunkOptions(5, 0, 0), ChunkOptions(4, 100, 6), ChunkOptions(200)]
+
+
+def fitting(options, config):
+    """The options with sizes that the encoder's joined frames divide."""
+    sizes = options.chunk_frames, options.left_frames, options.look_ahead_frames
+    return ChunkOptions(*(-(-size // config.squeeze) * config.squeeze for size in sizes))
 
 
 def build(name):
@@ -52,6 +61,7 @@ def listen(stream, waveform, sizes):
 @torch.no_grad()
 def test_the_stream_equals_the_masked_whole(name, options):
     encoder, waveform = build(name), audio(24077)
+    options = fitting(options, encoder.config)
     whole = ChunkedEncoder(encoder, options)(waveform[None])
     sizes = [399, 1, 7000, 320, 11000]
     streamed = listen(Stream(encoder, options), waveform, [*sizes, len(waveform) - sum(sizes)])
@@ -60,9 +70,10 @@ def test_the_stream_equals_the_masked_whole(name, options):
         torch.testing.assert_close(ours, theirs[0], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["student", "25 Hz", "25 Hz by a convolution"])
 @torch.no_grad()
-def test_one_chunk_is_the_encoder_itself():
-    encoder, lengths = build("student"), torch.tensor([16000, 9311])
+def test_one_chunk_is_the_encoder_itself(name):
+    encoder, lengths = build(name), torch.tensor([16000, 9311])  # 49 and 28 frames: the last joined one has one or two
     waveforms = torch.stack([audio(16000), audio(16000, seed=1)])
     expected, found = encoder(waveforms, lengths), ChunkedEncoder(encoder, ChunkOptions(100))(waveforms, lengths)
     assert found.frame_lengths.tolist() == expected.frame_lengths.tolist()
@@ -71,9 +82,11 @@ def test_one_chunk_is_the_encoder_itself():
             torch.testing.assert_close(ours[row, :count], theirs[row, :count], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["wavlm", "25 Hz"])
 @torch.no_grad()
-def test_a_batch_changes_nothing():
-    encoder, options, lengths = build("wavlm"), ChunkOptions(8, 12, 3), [16000, 9311, 400]
+def test_a_batch_changes_nothing(name):
+    encoder, lengths = build(name), [16000, 9311, 400]
+    options = fitting(ChunkOptions(8, 12, 3), encoder.config)
     waveforms = torch.stack([audio(16000, seed) for seed in range(3)])
     together = ChunkedEncoder(encoder, options)(waveforms, torch.tensor(lengths))
     for row, length in enumerate(lengths):
@@ -84,9 +97,9 @@ def test_a_batch_changes_nothing():
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
 def test_nothing_past_the_look_ahead_is_seen(name):
-    encoder, options = build(name), ChunkOptions(8, 12, 3)
-    waveform = audio(24000)
-    needed = (8 + 3 - 1) * 320 + 400
+    encoder, waveform = build(name), audio(24000)
+    options = fitting(ChunkOptions(8, 12, 3), encoder.config)
+    needed = (options.block_frames - 1) * 320 + 400
     changed = waveform.clone()
     changed[needed:] = audio(24000 - needed, seed=9) * 3
     chunked = ChunkedEncoder(encoder, options)
@@ -150,3 +163,7 @@ def test_what_cannot_be_done_is_said():
     with pytest.raises(ValueError, match="reuse attention"):
         config = EncoderConfig(**{**SHAPE, "attention_reuse": (1,)})
         Stream(SpeechEncoder(config), ChunkOptions(4))
+    with pytest.raises(ValueError, match="look_ahead_frames is 3; expected a multiple of 2, as the encoder joins 2"):
+        Stream(build("25 Hz"), ChunkOptions(8, 12, 3))
+    with pytest.raises(ValueError, match="padding: reference, which leaves out the last frames"):
+        Stream(SpeechEncoder(EncoderConfig(**{**SHAPE, "squeeze": 2, "padding": "reference"})), ChunkOptions(4))
