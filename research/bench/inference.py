@@ -17,7 +17,6 @@ from torch import Tensor
 
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
-from robustdistiller.cli.quickstart_plan import native_bfloat16
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.process import call_apart
 from robustdistiller.eval.cost.protocol import noise
@@ -83,8 +82,6 @@ def run(settings: Settings) -> Findings:
         "nothing about accuracy. Differences are root mean squares relative to the values. Memory is the peak of a "
         "process of its own, Python and its packages included; there the student's encoder runs its heads, too.",
     ]
-    if not native_bfloat16():
-        text.append("bfloat16 was not timed: this processor has none, and PyTorch emulates it.")
     return Findings(tuple(comparisons), text=tuple(text))
 
 
