@@ -71,7 +71,7 @@ def run(settings: Settings) -> Findings:
                     "file_MB_other": ways[peer].megabytes,
                     **notes[student],
                 }
-                part = f"{duration_s:g} s, batch of {count}: {name} against {peer}"
+                part = f"{duration_s:g} s, batch of {count}"
                 goal = target if peer == WAVLM_BASE_PLUS else None
                 measured = seconds[name], seconds[peer]
                 comparisons.append(Comparison(part, name, peer, *measured, "other models", goal, told))

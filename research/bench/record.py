@@ -120,7 +120,9 @@ def markdown(reports: Iterable[Report]) -> str:
             f"torch {machine.get('versions', {}).get('torch')}"
         )
         if report.comparisons:
-            parts.append(_comparison_table(report.comparisons))
+            pairs = {(c.ours, c.peer) for c in report.comparisons}
+            several = len(pairs) * len({c.part for c in report.comparisons}) == len(report.comparisons) > len(pairs)
+            parts.append((_matrix if several else _comparison_table)(report.comparisons))
         parts += [_series_line(series) for series in report.series]
         if report.series:
             parts.append(f"![costs against sizes]({Path(report.file_name).with_suffix('.png')})")
@@ -132,12 +134,32 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> str:
     header = ["what", "ours", "s", "the other way", "s", "times faster", "target", "equal?", "further"]
     rows = []
     for c in comparisons:
-        spread = f"{c.ratio:.2f} ({c.ratios[0]:.2f} to {c.ratios[-1]:.2f})"
         target = "" if c.target is None else f"{c.target:g}: {'met' if c.met else 'not met'}"
-        further = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                            for key, value in c.notes.items())  # fmt: skip
-        rows.append([c.part, c.ours, _spread(c.ours_s), c.peer, _spread(c.peer_s), spread, target, c.equal, further])
+        times = _spread(c.ours_s), c.peer, _spread(c.peer_s), _ratio(c)
+        rows.append([c.part, c.ours, *times, target, c.equal, _further(c)])
     return markdown_table(header, rows)
+
+
+def _matrix(comparisons: Sequence[Comparison]) -> str:
+    """The same pairs under several circumstances: a line a pair, a column of ratios for each circumstance."""
+    parts = list(dict.fromkeys(c.part for c in comparisons))
+    rows = []
+    for ours, peer in dict.fromkeys((c.ours, c.peer) for c in comparisons):
+        of_pair = {c.part: c for c in comparisons if (c.ours, c.peer) == (ours, peer)}
+        first, met = of_pair[parts[0]], sum(bool(c.met) for c in of_pair.values())
+        target = "" if first.target is None else f"{first.target:g}: met in {met} of {len(parts)}"
+        rows.append([ours, peer, *(_ratio(of_pair[part]) for part in parts), target, _further(first)])
+    ratios = [f"times faster, {part}" for part in parts]
+    return markdown_table(["ours", "the other way", *ratios, "target", f"further, {parts[0]}"], rows)
+
+
+def _ratio(comparison: Comparison) -> str:
+    return f"{comparison.ratio:.2f} ({comparison.ratios[0]:.2f} to {comparison.ratios[-1]:.2f})"
+
+
+def _further(comparison: Comparison) -> str:
+    notes = comparison.notes.items()
+    return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in notes)
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -46,6 +46,18 @@ def test_a_report_comes_back_and_its_page_says_what_was_measured(tmp_path) -> No
         load_reports(tmp_path)
 
 
+def test_pairs_measured_under_several_circumstances_have_a_line_each(tmp_path) -> None:
+    def compared(part: str, ours_s: float, peer: str) -> Comparison:
+        return Comparison(part, "small", peer, (ours_s,), (10.0,), "", 4.0, {"file_MB": 1.0})
+
+    kinds = (("10 s", 2.0), ("2 s", 5.0))
+    pairs = tuple(compared(part, ours_s, peer) for part, ours_s in kinds for peer in ("large", "larger"))
+    write_report(tmp_path, Report("toy", "a toy", "python -m research.bench toy", 0, "cpu", pairs))
+    lines = [line for line in (tmp_path / "tables.md").read_text(encoding="utf-8").splitlines() if "| small" in line]
+    assert [line.split(" | ")[1] for line in lines] == ["large", "larger"]
+    assert all("5.00 (5.00 to 5.00) | 2.00 (2.00 to 2.00) | 4: met in 1 of 2 | file_MB 1" in line for line in lines)
+
+
 @pytest.mark.slow
 def test_features_kept_give_the_same_head(tmp_path, monkeypatch) -> None:
     """The benchmark itself, small: both ways run, and end with the same weights."""
