@@ -64,7 +64,7 @@ def test_counts(corpus):
     for slot in ("initials", "finals", "tones"):
         assert counts[slot] == counts["syllables"]
     assert counts["voices"] == {"train": 531, "dev": 334, "test": 796}
-    assert counts["noise"] == {"train noise": 35, "train music": 94, "test noise": 96, "test music": 5}
+    assert counts["noise"] == {"train noise": 71, "train music": 94, "test noise": 29, "test music": 5}
     assert counts["rir"] == {"train": 66, "test": 20}
 
 
