@@ -94,7 +94,7 @@ setup(
         "robustdistiller.acoustics.listening": ["*.html"],
         "robustdistiller.pretrain.page": ["*.html"],
         "robustdistiller.eval.report.page": ["*.html", "*.css", "*.js"],
-        "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*", "recipes/*.yaml"],
+        "robustdistiller.mini": ["data/**/*", "data/*", "teacher/*"],
         **{f"robustdistiller.{room}": patterns for room, patterns in DATA_ROOMS.items()},
     },
     install_requires=CORE,

@@ -33,7 +33,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything; started again, it continues there.")] = Path(
         "quickstart"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each student.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each student.")] = 400,
     head_steps: Annotated[int, typer.Option(min=0, help="Training steps of each head; 0: recommended.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Jobs side by side; 0: one per CPU core, at most 4.")] = 0,
     device: Annotated[str, typer.Option(help="Device for heads and scores: auto, cpu or cuda.")] = "auto",

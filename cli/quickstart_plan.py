@@ -15,6 +15,8 @@ from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.sweep.engine import Job
 from robustdistiller.upstream import checkpoint_digest
 
+SHIPPED = "shipped student"  # of the mini teacher, whatever teacher is distilled here
+
 _TASK = "words"
 # The mini teacher has five layers and the pool 1.2 hours of speech: what the published recipes are scaled down by.
 _SCALED_DOWN = (
@@ -88,7 +90,7 @@ class Quickstart:
     def write_sweep(self) -> Path:
         """Write the sweep's file, which `robustdistiller sweep` can run again, changed or not; returns its path."""
         corpus = mini.MiniCorpus(self.out / "corpus")
-        models = {"teacher": self.teacher, **self.students}
+        models = {"teacher": self.teacher, SHIPPED: mini.student_checkpoint(), **self.students}
         head = {key.removeprefix("config."): value for key, value in corpus.head_options(_TASK).items()}
         steps, rate = self.head_steps or head["runner.total_steps"], head.pop("optimizer.lr")
         head["scheduler"] = {**head["scheduler"], "num_warmup_steps": steps // 15}

@@ -48,6 +48,15 @@ def teacher_checkpoint() -> Path:
     return Path(__file__).resolve().parent / "teacher" / "teacher.ckpt"
 
 
+def student_checkpoint() -> Path:
+    """A student of the mini teacher by the recipe `ours`, trained for longer than the quickstart trains its own.
+
+    >>> student_checkpoint().name
+    'student.ckpt'
+    """
+    return Path(__file__).resolve().parent / "teacher" / "student.ckpt"
+
+
 @dataclass(frozen=True)
 class MiniCorpus:
     """Folders of a built corpus; see `build`.

@@ -10,7 +10,7 @@ import pkgutil
 import pytest
 
 INSTALLED = ("common", "upstream", "acoustics", "pretrain", "eval", "mini")
-RESEARCH = ("bench", "recipe_study", "mini_teacher")
+RESEARCH = ("bench", "embedded_noise", "embedded_words", "mini_models", "recipe_study")
 ROOMS = [*(f"robustdistiller.{room}" for room in INSTALLED), *(f"research.{room}" for room in RESEARCH)]
 
 

@@ -48,7 +48,7 @@ class Checkpoint:
 
     format: str
     config: EncoderConfig
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Tensor] = field(repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
     guesses: tuple[str, ...] = ()
 
