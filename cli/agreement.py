@@ -15,21 +15,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-HELP = """
-\b
-  robustdistiller agreement exp/a exp/b exp/c
-  robustdistiller agreement exp/* --plot agreement.png
-
-From each run's validation.csv: Spearman's rank correlation of the distance to the teacher (cosine, L1) and the
-probe's accuracy, over all steps and over the last steps, with its bootstrap interval over runs.
-"""
-
-
-@command(HELP)
+@command()
 def agreement(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs with validation and probe.", metavar="RUN...")],
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy over distance.", metavar="FILE.png")] = None,
 ) -> None:
+    """
+    \b
+      robustdistiller agreement exp/a exp/b exp/c
+      robustdistiller agreement exp/* --plot agreement.png
+
+    From each run's validation.csv: Spearman's rank correlation of the distance to the teacher (cosine, L1) and the
+    probe's accuracy, over all steps and over the last steps, with its bootstrap interval over runs.
+    """
     from robustdistiller.pretrain.training.agreement import draw_agreement, rank_agreement
 
     console = Console()

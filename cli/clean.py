@@ -11,22 +11,21 @@ from rich.console import Console
 from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import new_table, print_whole
 
-HELP = """
-\b
-  robustdistiller clean exp/sweep              # what could go, and how large it is
-  robustdistiller clean exp/sweep --delete
-  robustdistiller clean exp/sweep --what heads --delete
 
-Records, the chosen heads and what was tried stay, so that nothing has to be trained again.
-"""
-
-
-@command(HELP)
+@command()
 def clean(
     folder: Annotated[Path, typer.Argument(help="The sweep's folder, what its file calls out.")],
     what: Annotated[list[str] | None, typer.Option(help="heads, checkpoints, features, logs; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--delete", help="List it, or delete it.")] = True,
 ) -> None:
+    """
+    \b
+      robustdistiller clean exp/sweep              # what could go, and how large it is
+      robustdistiller clean exp/sweep --delete
+      robustdistiller clean exp/sweep --what heads --delete
+
+    Records, the chosen heads and what was tried stay, so that nothing has to be trained again.
+    """
     from robustdistiller.eval.sweep.clean import KINDS, clean, removable
 
     console = Console()

@@ -18,19 +18,8 @@ from robustdistiller.eval.report.comparison import Comparison, Missing
 from robustdistiller.eval.report.comparison import compare as compare_systems
 from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
 
-HELP = """
-\b
-  robustdistiller compare mine DPHuBERT --records exp/sweep
-  robustdistiller compare teacher student --records exp/sweep --task IC --json
 
-Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and every
-item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict stands at
-5 %. Published numbers have no results of single items: their differences stand without interval. Of cells that one of
-the two lacks, a sweep file that fills them is printed.
-"""
-
-
-@command(HELP)
+@command()
 def compare(
     first: Annotated[str, typer.Argument(help="Label of measured records, or a published system, e.g. DPHuBERT.")],
     second: Annotated[str, typer.Argument(help="The other one; published:NAME if a label has the same name.")],
@@ -39,6 +28,16 @@ def compare(
     official: Official = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON instead.")] = False,
 ) -> None:
+    """
+    \b
+      robustdistiller compare mine DPHuBERT --records exp/sweep
+      robustdistiller compare teacher student --records exp/sweep --task IC --json
+
+    Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and
+    every item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict
+    stands at 5 %. Published numbers have no results of single items: their differences stand without interval. Of cells
+    that one of the two lacks, a sweep file that fills them is printed.
+    """
     folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]
     found = compare_systems(first, second, folders, tasks=task or (), official=official or ())
     if as_json:

@@ -21,21 +21,19 @@ if TYPE_CHECKING:
 _SAFE = {True: "yes", False: "NO", None: "not known"}
 
 
-HELP = """
-\b
-  robustdistiller inspect student.ckpt
-  robustdistiller inspect org/name@main --json
-
-The exit status is 1 if no encoder can be loaded from it.
-"""
-
-
-@command(HELP)
+@command()
 def inspect(
     model: Model,
     as_json: AsJson = False,
     num_heads: NumHeads = None,
 ) -> int:
+    """
+    \b
+      robustdistiller inspect student.ckpt
+      robustdistiller inspect org/name@main --json
+
+    The exit status is 1 if no encoder can be loaded from it.
+    """
     from robustdistiller.upstream import resolve
     from robustdistiller.upstream.pretrained.models import inspect_model  # slow to import
 

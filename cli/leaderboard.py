@@ -18,19 +18,8 @@ from robustdistiller.eval.report.board import leaderboard as build
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import FORMATS, Grid, grids, write_board
 
-HELP = """
-\b
-  robustdistiller leaderboard exp/sweep
-  robustdistiller leaderboard exp/sweep --no-published --reference teacher --plots board
-  robustdistiller leaderboard exp/sweep other/records --out board --format html,csv
 
-Records only are read, in whatever state a sweep is. What cannot be compared has a column of its own or a mark, and a
-note says why. Measured cells stand in a column with published ones only if they are of the official test set.
-Nothing is written without --out or --plots.
-"""
-
-
-@command(HELP)
+@command()
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, runs or records.", metavar="FOLDER...")],
     published: Annotated[bool, typer.Option("--published/--no-published", help="Show published systems.")] = True,
@@ -52,6 +41,16 @@ def leaderboard(
     title: Annotated[str, typer.Option(help="Heading of the HTML page.")] = "RobustDistiller leaderboard",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers and notes as JSON instead.")] = False,
 ) -> None:
+    """
+    \b
+      robustdistiller leaderboard exp/sweep
+      robustdistiller leaderboard exp/sweep --no-published --reference teacher --plots board
+      robustdistiller leaderboard exp/sweep other/records --out board --format html,csv
+
+    Records only are read, in whatever state a sweep is. What cannot be compared has a column of its own or a mark, and
+    a note says why. Measured cells stand in a column with published ones only if they are of the official test set.
+    Nothing is written without --out or --plots.
+    """
     wanted = [part.strip() for part in formats.split(",") if part.strip()]
     unknown = [part for part in wanted if part not in FORMATS]
     if unknown or not wanted:

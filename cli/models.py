@@ -12,19 +12,18 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson
 from robustdistiller.cli.printing import new_table
 
-HELP = """
-\b
-  robustdistiller models
-  robustdistiller models --json | jq '.[] | select(.path) | .name'
-  robustdistiller inspect robustdistiller_mini
 
-Wherever a model is asked for, these names do, and so does any org/name[@revision] of a readable model on the
-Hugging Face Hub, a path or a URL. A dash is what its publisher does not say.
-"""
-
-
-@command(HELP)
+@command()
 def models(as_json: AsJson = False) -> None:
+    """
+    \b
+      robustdistiller models
+      robustdistiller models --json | jq '.[] | select(.path) | .name'
+      robustdistiller inspect robustdistiller_mini
+
+    Wherever a model is asked for, these names do, and so does any org/name[@revision] of a readable model on the
+    Hugging Face Hub, a path or a URL. A dash is what its publisher does not say.
+    """
     from robustdistiller.upstream.pretrained.names import ModelName
     from robustdistiller.upstream.pretrained.registry import MODELS
     from robustdistiller.upstream.pretrained.resolve import find_local

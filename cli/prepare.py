@@ -19,26 +19,8 @@ from robustdistiller.eval.data.archives import BACKGROUNDS, archives_of
 from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
 from robustdistiller.eval.tasks.corpora import Corpus
 
-HELP = """
-\b
-  robustdistiller prepare --list                              # all tasks; with a task: its data and rules
-  robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
-  robustdistiller prepare ASR /data/LibriSpeech               # the same, and the length tables
-  robustdistiller prepare SD /data/Libri2Mix --root rttm=LibriMix/metadata/LibriSpeech
-  robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
-  robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
-  robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
-  robustdistiller prepare mini exp/mini                       # the shipped speech, noise and rooms, and tasks of them
 
-Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
-nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
-command goes on where it stopped; what is there already is neither made nor fetched again.
-
-Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run as typed, 130 interrupted.
-"""
-
-
-@command(HELP, keeps="what was fetched and made")
+@command(keeps="what was fetched and made")
 def prepare(
     task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
@@ -50,6 +32,23 @@ def prepare(
     show_list: Annotated[bool, typer.Option("--list", help="Show the tasks; with a task, all about it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
+    """
+    \b
+      robustdistiller prepare --list                              # all tasks; with a task: its data and rules
+      robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
+      robustdistiller prepare ASR /data/LibriSpeech               # the same, and the length tables
+      robustdistiller prepare SD /data/Libri2Mix --root rttm=LibriMix/metadata/LibriSpeech
+      robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
+      robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
+      robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
+      robustdistiller prepare mini exp/mini                       # the shipped speech, noise, rooms, and tasks of them
+
+    Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
+    nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
+    command goes on where it stopped; what is there already is neither made nor fetched again.
+
+    Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run as typed, 130 interrupted.
+    """
     console = Console(quiet=as_json)
     if task and task.lower() == "mini":
         if check or download or mirror or out or root or show_list or as_json:

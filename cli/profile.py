@@ -18,26 +18,8 @@ from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream
 from robustdistiller.upstream.model.cost import NOT_COUNTED
 from robustdistiller.upstream.s3prl.entries import entry_of
 
-HELP = f"""
-\b
-  robustdistiller profile dphubert
-  robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
-  robustdistiller profile fbank --durations 1,10 --threads 1
 
-Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads.
-
-MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
-papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and attention;
-it does not count {NOT_COUNTED}. MACs depend on lengths only: without --librispeech, noise is taken.
-
-Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one; of the 32 utterances, their sum
-in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has allocated.
-
-Written as JSON below --out; in the folder of an upstream's records, robustdistiller leaderboard shows its MACs.
-"""
-
-
-@command(HELP)
+@command()
 def profile(
     upstream: Upstream,
     checkpoint: Checkpoint = None,
@@ -51,6 +33,24 @@ def profile(
     out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
     as_json: AsJson = False,
 ) -> None:
+    """
+    \b
+      robustdistiller profile dphubert
+      robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
+      robustdistiller profile fbank --durations 1,10 --threads 1
+
+    Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads.
+
+    MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
+    papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and
+    attention; what it does not count is said below the tables. MACs depend on lengths only: without --librispeech,
+    noise is taken.
+
+    Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one; of the 32 utterances, their
+    sum in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has allocated.
+
+    Written as JSON below --out; in the folder of an upstream's records, robustdistiller leaderboard shows its MACs.
+    """
     import torch
 
     if checkpoint is None:

@@ -21,27 +21,25 @@ class Direction(str, Enum):
     pull = "pull"
 
 
-HELP = """
-\b
-  robustdistiller results push exp/sweep hf://datasets/ORG/NAME
-  robustdistiller results push exp/sweep hf://datasets/ORG/NAME --pull-request
-  robustdistiller results pull hf://datasets/ORG/NAME@REVISION others
-  robustdistiller leaderboard exp/sweep others
-
-The last place is where they go. Only finished records are copied, with their results of single items, as they are: the
-digests in them are checked, and a file that lies there with other content is never replaced. What was pulled is noted
-in records/origins.json. Writing to the Hub needs a login: hf auth login.
-
-Exit status: 0 all copied or there already, 1 some records were refused.
-"""
-
-
-@command(HELP)
+@command()
 def results(
     direction: Annotated[Direction, typer.Argument(help="push or pull.", metavar="push|pull")],
     places: Annotated[list[str], typer.Argument(help="From where, and last to where.", metavar="FROM... TO")],
     pull_request: Annotated[bool, typer.Option("--pull-request", help="Propose the records to others.")] = False,
 ) -> None:
+    """
+    \b
+      robustdistiller results push exp/sweep hf://datasets/ORG/NAME
+      robustdistiller results push exp/sweep hf://datasets/ORG/NAME --pull-request
+      robustdistiller results pull hf://datasets/ORG/NAME@REVISION others
+      robustdistiller leaderboard exp/sweep others
+
+    The last place is where they go. Only finished records are copied, with their results of single items, as they are:
+    the digests in them are checked, and a file that lies there with other content is never replaced. What was pulled is
+    noted in records/origins.json. Writing to the Hub needs a login: hf auth login.
+
+    Exit status: 0 all copied or there already, 1 some records were refused.
+    """
     *sources, to = places
     if not sources or (direction is Direction.pull and len(sources) > 1):
         raise ValueError(f"results {direction.value} got {' '.join(places)}; expected where from and where to")

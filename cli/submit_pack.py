@@ -16,24 +16,8 @@ from robustdistiller.eval.submit import Packed, SubmissionError, choose, find_ex
 from robustdistiller.eval.submit.rescoring import NEEDS_TRUTH
 from robustdistiller.upstream.s3prl import bridge
 
-HELP = """
-\b
-  robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
-  robustdistiller submit-pack exp/sweep --label mine
 
-FOLDER is that of an experiment (-p of run_downstream.py) that was evaluated on clean speech, or that of a sweep. All
-must be of one upstream with one checkpoint; --label and --seed choose among several.
-
-The archive holds, below predict/, s3prl's own prediction files under the names that the website reads, and the frame
-shift of diarization, without which it is scored at another one. Then it is unpacked elsewhere and every task is scored
-by the website's rules: where a number differs from the record, nothing is written. The right answers are those that the
-evaluation wrote; of ASV, SD and QbE they are read from the corpus, where the run read it or where --truth says.
-
-What was left out, and why, is printed and written beside the archive as JSON.
-"""
-
-
-@command(HELP)
+@command()
 def submit_pack(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of experiments or sweeps.")],
     out: Annotated[Path, typer.Option(help="Archive to write; a report goes beside it.")] = Path("predict.zip"),
@@ -43,6 +27,22 @@ def submit_pack(
         list[str] | None, typer.Option(help="Trials (ASV), rttm (SD), corpus (QbE).", metavar="TASK=PATH")
     ] = None,
 ) -> None:
+    """
+    \b
+      robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
+      robustdistiller submit-pack exp/sweep --label mine
+
+    FOLDER is that of an experiment (-p of run_downstream.py) that was evaluated on clean speech, or that of a sweep.
+    All must be of one upstream with one checkpoint; --label and --seed choose among several.
+
+    The archive holds, below predict/, s3prl's own prediction files under the names that the website reads, and the
+    frame shift of diarization, without which it is scored at another one. Then it is unpacked elsewhere and every task
+    is scored by the website's rules: where a number differs from the record, nothing is written. The right answers are
+    those that the evaluation wrote; of ASV, SD and QbE they are read from the corpus, where the run read it or where
+    --truth says.
+
+    What was left out, and why, is printed and written beside the archive as JSON.
+    """
     if out.suffix != ".zip":
         raise SubmissionError(f"--out {out}: expected a file that ends in .zip")
     truths = dict(map(_truth, truth or []))
