@@ -22,12 +22,7 @@ _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
 def plot_board(board: Board, folder: Path | str) -> list[Path]:
-    """Draw the measured systems of each task that was scored under conditions, one PNG each.
-
-    Args:
-        board: the leaderboard; its reference is drawn as a dashed black line.
-        folder: where to write.
-    """
+    """Draw the measured systems of each task that was scored under conditions, one PNG each."""
     written = []
     drawn: set[str] = set()
     for columns in board.groups.values():

@@ -101,11 +101,7 @@ class Published:
     sources: Mapping[str, Source]
 
     def find(self, name: str) -> System:
-        """The system called `name`, in any case.
-
-        Raises:
-            PublishedError: no system has this name; the nearest ones are given.
-        """
+        """The system called `name`, in any case."""
         by_lower = {key.lower(): system for key, system in self.systems.items()}
         if name.lower() in by_lower:
             return by_lower[name.lower()]
@@ -116,11 +112,6 @@ class Published:
         """Verified results of a system under a protocol; of one number from several sources, the first source's.
 
         Sources may differ by rounding; their order is that of ``sources.csv``.
-
-        Args:
-            system: name.
-            protocol: what the numbers follow.
-            over_tasks: give the scores over all tasks, not those of single tasks.
         """
         order, wanted = list(self.sources), (system, protocol, "yes", over_tasks)
         own = [r for r in self.results if (r.system, r.protocol, r.verified, r.task == "SUPERB") == wanted]

@@ -83,12 +83,6 @@ def area_under_curve(snrs_db: Sequence[float], values: np.ndarray) -> np.ndarray
     Args:
         snrs_db: at least two, rising.
         values: (..., points).
-
-    Returns:
-        (...) in the unit of the values.
-
-    Raises:
-        ValueError: fewer than two SNRs, or they do not rise.
     """
     if len(snrs_db) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(snrs_db)):
         raise ValueError(f"an area under a curve needs two or more rising SNRs, found {snrs_db}")

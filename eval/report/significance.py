@@ -129,12 +129,7 @@ def crossed_test(blocks: Sequence[np.ndarray]) -> Estimate:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p-value of McNemar's test (1947).
-
-    Args:
-        first: (items,) bool, right answers of one system.
-        second: (items,) of the other.
-    """
+    """Exact two-sided p-value of McNemar's test (1947)."""
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
     if only_first + only_second == 0:
         return 1.0

@@ -101,12 +101,7 @@ def estimate_text(estimate: Estimate | str | None, metric: str = "", mark: str =
 
 
 def grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid]:
-    """The grid of clean speech, and one for each task that was scored under conditions.
-
-    Args:
-        board: the leaderboard.
-        systems: published systems to show beside the measured ones; ``all`` for every one.
-    """
+    """The grid of clean speech, and one for each task that was scored under conditions."""
     found = [clean_grid(board, systems)]
     for group, columns in board.groups.items():
         rows = [row for row in board.shown(systems) if any(column in row.cells for column in columns)]
@@ -222,15 +217,7 @@ def write_board(
     systems: Sequence[str] = REFERENCE_SYSTEMS,
     title: str = "RobustDistiller leaderboard",
 ) -> list[Path]:
-    """Write a leaderboard's files.
-
-    Args:
-        board: the leaderboard.
-        folder: where to write, made where it is not there.
-        formats: of `FORMATS`.
-        systems: published systems of Markdown and LaTeX; the others hold all.
-        title: heading of the page.
-    """
+    """Write a leaderboard's files."""
     makers = {
         "csv": lambda: board.frame.to_csv(index=False),
         "robustness": lambda: board.robustness.to_csv(index=False),

@@ -36,9 +36,6 @@ def utterance_scores(board: Board) -> pd.DataFrame:
 
     Records without results of single items are passed over. Severities are those of the suite ``srb``, 0 for clean
     speech; conditions that are not of the suite have none.
-
-    Args:
-        board: the leaderboard.
     """
     names = {row.system: row.name for row in board.measured}
     records = board.records

@@ -22,11 +22,7 @@ _OLD_POLICIES = {"only-missing": "reuse", "never": "reuse", "always": "rerun", "
 
 
 def read_policy(word: str) -> str:
-    """One of `POLICIES`; the words of earlier releases are read too.
-
-    Raises:
-        ValueError: unknown policy.
-    """
+    """One of `POLICIES`; the words of earlier releases are read too."""
     policy = _OLD_POLICIES.get(word, word)
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {word!r}{did_you_mean(word, POLICIES)}")
@@ -83,9 +79,6 @@ def record_files(root: Path | str) -> list[Path]:
 
     An experiment or a sweep keeps its records in ``records/``: of its folder, only that one is looked through. What an
     earlier release set aside below ``superseded/`` is left out, and so are hidden files.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
     """
     root = Path(root)
     if not root.is_dir():
@@ -134,12 +127,7 @@ class Decision:
 
 
 def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
-    """The record of a cell, whatever its status; the error when its file is broken, None when there is none.
-
-    Args:
-        root: folder of records.
-        wanted: a record of the same cell; its scores do not matter.
-    """
+    """The record of a cell, whatever its status; the error when its file is broken, None when there is none."""
     try:
         record = read_record(record_path(root, wanted))
     except FileNotFoundError:
@@ -150,15 +138,7 @@ def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
 
 
 def decide(found: Record | RecordError | None, policy: str = "reuse") -> Decision:
-    """Whether a cell is run, given what `look_up` found of it.
-
-    Args:
-        found: the cell's record, the error in reading it, or None.
-        policy: see `read_policy`.
-
-    Raises:
-        ValueError: unknown policy.
-    """
+    """Whether a cell is run, given what `look_up` found of it."""
     policy = read_policy(policy)
     finished = isinstance(found, Record) and found.status == "ok"
     if found is None:

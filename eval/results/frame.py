@@ -98,9 +98,6 @@ def mean_over_folds(frame: pd.DataFrame) -> pd.DataFrame:
     """Add what the benchmark reports of a task with cross-validation: the plain mean over its folds, as fold ``mean``.
 
     Only where a seed has all folds. The row's ``path`` is the tuple of theirs, ``items`` their sum.
-
-    Args:
-        frame: of :func:`read_frame`.
     """
     counted = frame[(frame.status == "ok") & ~frame.superseded & (frame.fold != "")]
     keys = [name for name in _NUMBER if name != "fold"]

@@ -65,10 +65,6 @@ def _leaves(node: Any, path: str = "") -> Any:
 def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
     """Refuse a head's folder that holds another head.
 
-    Args:
-        spec: the head.
-        made: what `made_of` says of it.
-
     Raises:
         RunError: with what differs.
     """

@@ -32,12 +32,7 @@ def why_not_exact(config: Mapping[str, Any], states: Mapping[str, Any]) -> str:
 
 
 class ExactTraining:
-    """Keeps one training's place, and takes it up again.
-
-    Args:
-        states: the checkpoint that the training goes on from; empty for a new one.
-        device: of the training.
-    """
+    """Keeps one training's place, and takes it up again."""
 
     def __init__(self, states: Mapping[str, Any], device: str) -> None:
         self.device = str(device)

@@ -102,11 +102,7 @@ def tf32_enabled() -> bool:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Processor, cores, threads, device, versions, commit and date.
-
-    Args:
-        device: ``cpu`` or ``cuda``, with or without its number.
-    """
+    """Processor, cores, threads, device, versions, commit and date."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {
         "processor": _processor(),

@@ -39,9 +39,6 @@ def run_s3prl(
         mode: ``train``, ``evaluate`` or ``inference``.
         training, note, evaluation: of :class:`HeadRunner`.
         settings: of s3prl's command line, by name.
-
-    Returns:
-        The runner, after its work.
     """
     bridge.install()
     register()

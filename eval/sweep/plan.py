@@ -58,11 +58,7 @@ class GroupPlan:
 
 
 class Found:
-    """The records of a sweep and what its heads came to, read when asked for.
-
-    Args:
-        root: folder of the sweep.
-    """
+    """The records of a sweep and what its heads came to, read when asked for."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -108,12 +104,7 @@ class Found:
         return None
 
     def choice(self, group: Group, rates: tuple[float, ...]) -> Choice:
-        """What is known of a group's heads: what its file says, what its records say, and what was trained since.
-
-        Args:
-            group: the group.
-            rates: the learning rates to choose among.
-        """
+        """What is known of a group's heads: what its file says, what its records say, and what was trained since."""
         tried = read_tried(group.folder)
         if not tried:
             for record in [one for one in self.of_group(group) if (one.selection or {}).get("tried")][:1]:

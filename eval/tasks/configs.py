@@ -23,11 +23,7 @@ def _folder() -> Path:
 
 
 def read_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
-    """A head's configuration as it is written down, see `Task.config`.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is not there, or is no configuration.
-    """
+    """A head's configuration as it is written down, see `Task.config`."""
     if isinstance(config, Mapping):
         return copy.deepcopy(dict(config))
     path = Path(config)

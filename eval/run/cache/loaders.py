@@ -24,10 +24,6 @@ class ReadAhead:
 
     s3prl evaluates one utterance at a time. The head still gets the batches as s3prl makes them; only the upstream sees
     more at a time, sorted by length.
-
-    Args:
-        loader: of batches ``(waveforms, *others)``.
-        cached: the upstream that reads ahead.
     """
 
     def __init__(self, loader: Any, cached: CachedUpstream) -> None:
