@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 from typing import Annotated
 
@@ -98,7 +99,7 @@ def show(found: Profile, console: Console) -> None:
     shown = new_table("Speed and memory", ["device"], columns)
     for run in found.runs:
         what = f"32 utterances, {run['audio_s']:.0f} s" if run["what"] == "superb" else run["what"]
-        seconds = sorted(run["seconds"])[len(run["seconds"]) // 2]
+        seconds = statistics.median(run["seconds"])
         cells = [run["device"], str(run["threads"] or "-"), what, f"{seconds:.3f}", f"{run['real_time_factor']:.4f}"]
         shown.add_row(*cells, *(f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes")))
     print_whole(shown, console)

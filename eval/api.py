@@ -207,7 +207,7 @@ def _task_entry(
     """A task with its data and settings."""
     where = next((value for name, value in data.items() if _is(task, name)), {})
     if not isinstance(where, Mapping):
-        where = _found(task, Path(where), root)
+        where = _found(task, Path(where).expanduser(), root)
     where = {key: [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
              for key, value in where.items()}  # fmt: skip
     settings = next((value for name, value in overrides.items() if _is(task, name)), {})

@@ -48,6 +48,14 @@ def model(bridge) -> Frames:
     return Frames()
 
 
+def test_a_folder_of_data_may_begin_at_home(model, toy_corpora, tmp_path, monkeypatch):
+    toy_corpora.build("KS", tmp_path / "home" / "speech")
+    (tmp_path / "home" / "speech" / "test").rename(tmp_path / "home" / "speech" / "speech_commands_test_set_v0.01")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    data = {"KS": "~/speech"}
+    assert robustdistiller.evaluate(model, ["KS"], data=data, out=tmp_path / "out", policy="show").records == []
+
+
 def test_a_module_in_memory_is_scored_and_left_as_it_was(model, data, tmp_path):
     model.train()
     model.first.eval()
