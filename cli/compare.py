@@ -14,6 +14,7 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Official
 from robustdistiller.cli.printing import new_table, print_notes, print_whole
 from robustdistiller.common.errors import RunFailed
+from robustdistiller.eval.report.cells import digits_of
 from robustdistiller.eval.report.comparison import Comparison, Missing
 from robustdistiller.eval.report.comparison import compare as compare_systems
 from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
@@ -68,7 +69,6 @@ def show_differences(found: Comparison, console: Console) -> None:
     )
     for line in found.frame.itertuples():
         bounds = "" if pd.isna(line.low) else rf" \[{line.low:+.2f}, {line.high:+.2f}]"
-        digits = 4 if line.metric == "mtwv" else 2
         values = [
             number(value, line.metric) + (f" {mark}" if mark else "")
             for value, mark in zip((line.first, line.second), line.marks)
@@ -77,7 +77,12 @@ def show_differences(found: Comparison, console: Console) -> None:
         shown.add_row(
             *(f"{line.task} {line.split}{test}", line.title),
             f"{line.metric} {line.unit} {'↑' if line.higher_is_better else '↓'}",
-            *(*values, f"{line.difference:+.{digits}f}{bounds}", _p_value(line.p_adjusted), _verdict(line)),
+            *(
+                *values,
+                f"{line.difference:+.{digits_of(line.metric)}f}{bounds}",
+                _p_value(line.p_adjusted),
+                _verdict(line),
+            ),
         )
     print_whole(shown, console)
     tests = sorted({test for test in found.frame.test_used if test})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -14,16 +13,9 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.results.share import pull, push
 
 
-class Direction(str, Enum):
-    """Which way records go."""
-
-    push = "push"
-    pull = "pull"
-
-
 @command()
 def results(
-    direction: Annotated[Direction, typer.Argument(help="push or pull.", metavar="push|pull")],
+    direction: Annotated[Literal["push", "pull"], typer.Argument(help="push or pull.", metavar="push|pull")],
     places: Annotated[list[str], typer.Argument(help="From where, and last to where.", metavar="FROM... TO")],
     pull_request: Annotated[bool, typer.Option("--pull-request", help="Propose the records to others.")] = False,
 ) -> None:
@@ -41,9 +33,9 @@ def results(
     Exit status: 0 all copied or there already, 1 some records were refused.
     """
     *sources, to = places
-    if not sources or (direction is Direction.pull and len(sources) > 1):
-        raise ValueError(f"results {direction.value} got {' '.join(places)}; expected where from and where to")
-    if direction is Direction.push:
+    if not sources or (direction == "pull" and len(sources) > 1):
+        raise ValueError(f"results {direction} got {' '.join(places)}; expected where from and where to")
+    if direction == "push":
         found = push(sources, to, pull_request=pull_request)
     elif pull_request:
         raise ValueError("--pull-request is for push")

@@ -15,7 +15,7 @@ from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
-from robustdistiller.eval.tasks.parts import Submission
+from robustdistiller.eval.tasks.parts import Submission, lookup
 
 
 class SubmissionError(ValueError):
@@ -53,11 +53,9 @@ class Experiment:
         for path in [*notes, self.folder / "head.yaml"]:
             if not path.is_file():
                 continue
-            node: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-            for part in key.split("."):
-                node = node.get(part) if isinstance(node, dict) else None
-            if node is not None:
-                return node
+            value = lookup(yaml.safe_load(path.read_text(encoding="utf-8")), key)
+            if value is not None:
+                return value
         return None
 
 
