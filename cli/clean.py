@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import new_table, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 
 
 @command()
@@ -31,10 +31,10 @@ def clean(
     console = Console()
     kinds = what or list(KINDS)
     found = removable(folder, kinds) if dry_run else clean(folder, kinds)
-    table = new_table("", left=["what"], right=["files or folders", "MB"])
+    rows = []
     for kind in kinds:
         sizes = [one.size_bytes for one in found if one.kind == kind]
-        table.add_row(f"{kind}: {KINDS[kind]}", str(len(sizes)), f"{sum(sizes) / 1e6:,.1f}")
-    print_whole(table, console)
+        rows.append((f"{kind}: {KINDS[kind]}", str(len(sizes)), f"{sum(sizes) / 1e6:,.1f}"))
+    print_whole(new_table("", ["what"], ["files or folders", "MB"], rows), console)
     if dry_run and found:
-        console.print("Nothing was deleted; to delete it, add --delete.", highlight=False)
+        say(console, "Nothing was deleted; to delete it, add --delete.")

@@ -36,10 +36,11 @@ def models(as_json: AsJson = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = new_table("", ["name", "MB", "licence", "teacher", "here", "what it is"])
-    table.columns[0].no_wrap = True
+    rows = []
     for name, model in MODELS.items():
         size = "-" if model.size_mb is None else f"{model.size_mb:g}"
         here = "yes" if found[name] else "no"
-        table.add_row(name, size, model.licence or "-", model.teacher or "-", here, model.about)
+        rows.append((name, size, model.licence or "-", model.teacher or "-", here, model.about))
+    table = new_table("", ["name", "MB", "licence", "teacher", "here", "what it is"], rows=rows)
+    table.columns[0].no_wrap = True
     Console(width=None if Console().width >= 120 else 120).print(table)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Checkpoint, Options, Upstream
-from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.model.cost import NOT_COUNTED
@@ -84,29 +84,26 @@ def show(found: Profile, console: Console) -> None:
     """Print a profile as tables."""
     counts = found.parameters
     heads = ["with heads", "without"] if counts["used_without_heads"] else [""]
-    shown = new_table(f"{found.label}: size and work", [""], heads)
-    shown.add_row("parameters stored", _short(counts["stored"], "M"))
-    shown.add_row(
-        "parameters used", *(_short(counts[key], "M") for key in ("used", "used_without_heads")[: len(heads)])
-    )
+    used = [_short(counts[key], "M") for key in ("used", "used_without_heads")[: len(heads)]]
+    rows = [("parameters stored", _short(counts["stored"], "M")), ("parameters used", *used)]
     superb = found.macs["superb"]
     keys = [key for key in ("macs", "without_heads") if key in superb]
-    shown.add_row(f"MACs of SUPERB's {superb['utterances']} utterances", *(_short(superb[key], "G") for key in keys))
-    for one in found.macs["lengths"]:
-        shown.add_row(f"MACs of {one['duration_s']:g} s", *(_short(one[key], "G") for key in keys))
-    print_whole(shown, console)
-    columns = ["threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"]
-    shown = new_table("Speed and memory", ["device"], columns)
+    counted = {f"SUPERB's {superb['utterances']} utterances": superb}
+    counted |= {f"{one['duration_s']:g} s": one for one in found.macs["lengths"]}
+    rows += [(f"MACs of {what}", *(_short(one[key], "G") for key in keys)) for what, one in counted.items()]
+    print_whole(new_table(f"{found.label}: size and work", [""], heads, rows), console)
+    columns, rows = ["threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"], []
     for run in found.runs:
         what = f"32 utterances, {run['audio_s']:.0f} s" if run["what"] == "superb" else run["what"]
         seconds = statistics.median(run["seconds"])
         cells = [run["device"], str(run["threads"] or "-"), what, f"{seconds:.3f}", f"{run['real_time_factor']:.4f}"]
-        shown.add_row(*cells, *(f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes")))
-    print_whole(shown, console)
+        memory = (f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes"))
+        rows.append((*cells, *memory))
+    print_whole(new_table("Speed and memory", ["device"], columns, rows), console)
     methods = "; ".join(dict.fromkeys(run["memory_method"] for run in found.runs))
     notes = [f"MACs by {found.macs['tool']} (torch {found.macs['tool_version']}); not counted: {NOT_COUNTED}."]
     notes.append(f"Audio: {superb['audio']}. Memory: {methods}. {found.machine['processor']}.")
-    print_notes(notes, console)
+    say(console, *notes, style="dim")
 
 
 def _short(count: int | None, unit: str) -> str:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import print_notes
+from robustdistiller.cli.printing import say
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.results.share import pull, push
 
@@ -42,7 +42,7 @@ def results(
     else:
         found = pull(sources[0], to)
     console = Console()
-    print_notes([f"{len(found.copied)} copied to {found.where}, {len(found.there)} there already"], console, style="")
-    print_notes(found.refused, console, style="yellow")
+    say(console, f"{len(found.copied)} copied to {found.where}, {len(found.there)} there already")
+    say(console, *found.refused, style="yellow")
     if found.refused:
         raise RunFailed(f"{len(found.refused)} records were refused")

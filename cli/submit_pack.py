@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.tables import number
 from robustdistiller.eval.submit import Packed, SubmissionError, choose, find_experiments, pack
@@ -72,11 +72,12 @@ def _truth(text: str) -> tuple[str, Path]:
 
 def show(packed: Packed, console: Console) -> None:
     """Print what is in the archive, what is not, and what to know about it."""
-    shown = new_table(str(packed.archive), ["in the archive", "files", "scored from the archive"])
+    rows = []
     for folder, one in packed.tasks.items():
         scores = ", ".join(f"{metric} {number(value, metric)}" for metric, value in one["metrics"].items())
-        shown.add_row(folder, str(len(one["files"])), scores)
-    print_whole(shown, console)
-    console.print(f"Every number is that of its record. Report: {packed.archive.with_suffix('.json')}", soft_wrap=True)
-    print_notes([f"Note: {remark}" for remark in packed.remarks], console, style="")
-    print_notes([f"Left out: {title}: {why}" for title, why in packed.left_out.items()], console)
+        rows.append((folder, str(len(one["files"])), scores))
+    heads = ["in the archive", "files", "scored from the archive"]
+    print_whole(new_table(str(packed.archive), heads, rows=rows), console)
+    say(console, f"Every number is that of its record. Report: {packed.archive.with_suffix('.json')}")
+    say(console, *(f"Note: {remark}" for remark in packed.remarks))
+    say(console, *(f"Left out: {title}: {why}" for title, why in packed.left_out.items()), style="dim")

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
+from robustdistiller.cli.printing import say
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,10 @@ def sweep(
     planned = Sweep(config if policy is None else dataclasses.replace(config, policy=policy))
     for line in planned.lines():
         logger.info("%s", line)
-    console.print(summary(planned), markup=False, highlight=False, soft_wrap=True)
+    say(console, summary(planned))
     if dry_run:
         return 0
     status = run_shown(planned, console)
     out = planned.config.out
-    console.print(f"Records: {out}/records (robustdistiller leaderboard {out})", highlight=False, soft_wrap=True)
+    say(console, f"Records: {out}/records (robustdistiller leaderboard {out})")
     return status
