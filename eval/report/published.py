@@ -120,12 +120,6 @@ class Published:
             first.setdefault((one.task, one.metric, one.condition), one)
         return [one for one in own if one is first[one.task, one.metric, one.condition]]
 
-    def value(self, system: str, task: str, metric: str, condition: str = "clean") -> float | None:
-        """One verified number under SUPERB's protocol; None where there is none."""
-        found = self.of(system, over_tasks=task == "SUPERB")
-        wanted = task, metric, condition
-        return next((one.value for one in found if (one.task, one.metric, one.condition) == wanted), None)
-
 
 def load_published(folder: Path | str | None = None) -> Published:
     """Read and validate the published numbers.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 
@@ -26,7 +27,7 @@ def read_ahead(cached: CachedUpstream, loader: Any) -> Iterator[Any]:
     more at a time, sorted by length.
     """
     device = next((one.device for one in cached.parameters()), torch.device("cpu"))
-    for batches in _windows(loader, _BATCHES_AT_ONCE * cached.read_ahead_s * 16000):
+    for batches in _windows(loader, _BATCHES_AT_ONCE * cached.read_ahead_s * SAMPLE_RATE_HZ):
         wavs = [torch.as_tensor(wav, dtype=torch.float32) for batch in batches for wav in batch[0]]
         cached.read_ahead([wav.to(device) for wav in wavs])
         yield from batches
