@@ -84,17 +84,6 @@ def check_on_tasks(
 
     Scores on toy corpora mean nothing; that they are equal means that a run of the real task would be stock s3prl's.
 
-    Args:
-        upstream: entry of s3prl's hub (``-u``).
-        checkpoint: what its ``-k`` is given.
-        options: what its ``-g`` is given.
-        folder: for data, heads, records and one log for each task.
-        codes: tasks; default: all that have a toy corpus.
-        steps: training steps of each head.
-        device: such as ``"cpu"``.
-        jobs: tasks side by side.
-        on_result: called with each task as it is done.
-
     Raises:
         ValueError: a task is not known or has no toy corpus.
     """

@@ -144,10 +144,6 @@ class Cell:
 def stack(cells: Sequence[Cell], seeds: Sequence[int]) -> np.ndarray | None:
     """Contributions of the same items in several cells.
 
-    Args:
-        cells: of one task.
-        seeds: the ones to take from each.
-
     Returns:
         (cells, seeds, units), or None where one lacks results of single items, or where the items are others.
     """

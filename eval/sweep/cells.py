@@ -266,10 +266,6 @@ class Cell:
 def expand(sweep: SweepConfig, sources: Sources | None = None) -> list[Group]:
     """All groups of a sweep, tasks outermost, so that a table fills row by row.
 
-    Args:
-        sweep: what is asked for.
-        sources: what the conditions draw from; default: as the sweep says.
-
     Raises:
         SweepError: missing data or checkpoints, keys that do not exist, a grid of learning rates on a task without a
             development set.

@@ -86,13 +86,7 @@ class Found:
         return sorted(fitting, key=lambda record: record.start_utc, reverse=True)
 
     def record(self, cell: Cell, chosen: Tried | None = None, finished: bool = False) -> Record | None:
-        """The newest record of a cell.
-
-        Args:
-            cell: the cell.
-            chosen: the evaluated head; None: any.
-            finished: of those that have a number only.
-        """
+        """The newest record of a cell: where they are given, of the chosen head, and of those with a number only."""
         for record in self.of_group(cell.group):
             condition = condition_digest(record.condition, record.sources, record.corruption_seed)
             if (
@@ -144,14 +138,7 @@ def make_plans(groups: Iterable[Group], policy: str, found: Found) -> dict[Group
 
 
 def plan_group(group: Group, policy: str, found: Found, leading: GroupPlan | None = None) -> GroupPlan:
-    """Decide about the cells of a group.
-
-    Args:
-        group: the group.
-        policy: one of `results.files.POLICIES`.
-        found: what there is already.
-        leading: the plan of its leader; its rate is not known while heads are still to be trained there.
-    """
+    """Decide about the cells of a group; `leading` is its leader's plan, whose rate is not known while it trains."""
     rates, is_known = group.learning_rates, True
     if leading is not None and rates:
         searching = leading.train and leading.choice.pending

@@ -29,11 +29,7 @@ _MOST_COMPARED = 4000
 
 
 def page_data(board: Board) -> dict[str, Any]:
-    """What the page's scripts draw, as plain data.
-
-    Returns:
-        ``groups`` (columns of one task, metric and test set), ``rows``, ``pairs``, ``notes`` and ``sources``.
-    """
+    """What the page's scripts draw, as plain data: columns in groups, rows, compared pairs, notes and sources."""
     ids = {column: f"c{i}" for i, column in enumerate(board.columns)}
     sources = list(board.sources)
     rows = [_row(row, ids, sources) for row in board.rows]

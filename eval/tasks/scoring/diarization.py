@@ -249,10 +249,7 @@ def score_diarization(
 ) -> DiarizationScore:
     """SUPERB's diarization error rate: the lowest over `THRESHOLDS` and `MEDIAN_FRAMES`.
 
-    Args:
-        posteriors: by recording, (frames, speakers).
-        reference: turns by recording; one without turns counts nothing, as md-eval passes it over.
-        frame_shift: samples at 16 kHz from one frame to the next.
+    A recording without turns in the reference counts nothing, as md-eval passes it over.
 
     Raises:
         ScoringError: the reference has recordings that were not evaluated, or nobody speaks in it.
