@@ -54,7 +54,10 @@ def evaluate(
 
     for name in suite or ():
         load_suite(name)  # a mistyped one is told as a suite
-    data = dict(_task_and_folder(text) for text in task or ())
+    typed = [_task_and_folder(text) for text in task or ()]
+    data = dict(typed)
+    if len(data) < len(typed):
+        raise ValueError(f"--task: one task has several folders, found {', '.join(f'{c}={p}' for c, p in typed)}")
     own = [csv_task(path) for path in csv or ()]
     if not data and not own:
         raise ValueError("which task? give --task TASK=FOLDER, such as KS=/data/speech_commands, or --csv FILE")
