@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def record_files(root: Path | str) -> list[Path]:
     return [root / path for path in found if not any(p == "superseded" or p.startswith(".") for p in path.parts)]
 
 
+def read_each(root: Path | str) -> Iterator[tuple[Path, Record | RecordError]]:
+    """The files of records below a folder, in path order, each with its record or the error in reading it."""
+    for path in record_files(root):
+        try:
+            yield path, read_record(path)
+        except (RecordError, FileNotFoundError) as error:
+            yield path, RecordError(str(error))
+
+
 def read_record_files(root: Path | str) -> dict[Path, Record]:
     """All records below a folder with their files, in path order. Other JSON files there are left alone.
 
@@ -95,15 +105,10 @@ def read_record_files(root: Path | str) -> dict[Path, Record]:
         FileNotFoundError: the folder does not exist.
         RecordError: naming every broken file; none of the records is used then.
     """
-    records, broken = {}, []
-    for path in record_files(root):
-        try:
-            records[path] = read_record(path)
-        except RecordError as error:
-            broken.append(str(error))
-    if broken:
+    found = dict(read_each(root))
+    if broken := [str(one) for one in found.values() if isinstance(one, RecordError)]:
         raise RecordError("\n".join([*broken, "Delete or repair these files; nothing was read."]))
-    return records
+    return found
 
 
 def read_records(root: Path | str) -> list[Record]:
