@@ -65,8 +65,9 @@ def _announce(cached: CachedUpstream, loader: Any, split: str) -> None:
     dataset, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
     if cached.store is None or not hasattr(dataset, "__getitem__") or not len(dataset):
         return
-    count = len(dataset)
-    chosen = sorted({int(index) for index in np.linspace(0, count - 1, min(_SAMPLED_ITEMS, count))})
+    used = getattr(loader, "kept", range(len(dataset)))  # the part of a quick look
+    count = len(used)
+    chosen = sorted({int(used[int(place)]) for place in np.linspace(0, count - 1, min(_SAMPLED_ITEMS, count))})
     with untouched_generators():
         lengths = [[len(wav) for wav in next(iter(collate([dataset[index]])))] for index in chosen]
     utterances = count * sum(map(len, lengths)) / len(chosen)
