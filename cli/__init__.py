@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Commands: each parses what is typed, calls a function of a room and prints."""

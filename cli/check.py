@@ -16,28 +16,8 @@ from robustdistiller.cli.parameters import AsJson, Checkpoint, Options, Upstream
 if TYPE_CHECKING:
     from robustdistiller.eval.check.run import TaskCheck
 
-HELP = """
-\b
-  robustdistiller check robustdistiller_local -k student.ckpt
-  robustdistiller check hubert_local -k hubert.pt --task KS --task ASR
-  robustdistiller check org/name --jobs 8 --json
 
-Each task trains a head for a few steps three times: by s3prl's own runner, by this package's, and by this package's
-with a feature cache. A task is ok if scores and head weights of the first two are equal, if the third differs from them
-by rounding only, and if it can be scored under noise. The scores themselves mean nothing. It takes some minutes, needs
-no data and fetches nothing but the model.
-
-\b
-  ok        a run of the real task gives stock s3prl's numbers
-  differs   it would not, and in what
-  failed    with the last words; --out DIR keeps the logs
-  skipped   packages are missing; the command that brings them is said
-
-Exit status: 0 nothing differs and nothing failed, 1 something does, 2 the command cannot run as typed.
-"""
-
-
-@command(HELP)
+@command()
 def check(
     upstream: Upstream,
     checkpoint: Checkpoint = None,
@@ -49,6 +29,25 @@ def check(
     out: Annotated[Path | None, typer.Option(help="Keep data, heads and logs here.", metavar="DIR")] = None,
     as_json: AsJson = False,
 ) -> int:
+    """
+    \b
+      robustdistiller check robustdistiller_local -k student.ckpt
+      robustdistiller check hubert_local -k hubert.pt --task KS --task ASR
+      robustdistiller check org/name --jobs 8 --json
+
+    Each task trains a head for a few steps three times: by s3prl's own runner, by this package's, and by this package's
+    with a feature cache. A task is ok if scores and head weights of the first two are equal, if the third differs from
+    them by rounding only, and if it can be scored under noise. The scores themselves mean nothing. It takes some
+    minutes, needs no data and fetches nothing but the model.
+
+    \b
+      ok        a run of the real task gives stock s3prl's numbers
+      differs   it would not, and in what
+      failed    with the last words; --out DIR keeps the logs
+      skipped   packages are missing; the command that brings them is said
+
+    Exit status: 0 nothing differs and nothing failed, 1 something does, 2 the command cannot run as typed.
+    """
     from robustdistiller.common.process import usable_cores
     from robustdistiller.eval.check.run import check_on_tasks  # slow to import
     from robustdistiller.upstream.device import usable_device

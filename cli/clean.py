@@ -9,33 +9,32 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import new_table, print_whole
-
-HELP = """
-\b
-  robustdistiller clean exp/sweep              # what could go, and how large it is
-  robustdistiller clean exp/sweep --delete
-  robustdistiller clean exp/sweep --what heads --delete
-
-Records, the chosen heads and what was tried stay, so that nothing has to be trained again.
-"""
+from robustdistiller.cli.printing import new_table, print_whole, say
 
 
-@command(HELP)
+@command()
 def clean(
     folder: Annotated[Path, typer.Argument(help="The sweep's folder, what its file calls out.")],
     what: Annotated[list[str] | None, typer.Option(help="heads, checkpoints, features, logs; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--delete", help="List it, or delete it.")] = True,
 ) -> None:
+    """
+    \b
+      robustdistiller clean exp/sweep              # what could go, and how large it is
+      robustdistiller clean exp/sweep --delete
+      robustdistiller clean exp/sweep --what heads --delete
+
+    Records, the chosen heads and what was tried stay, so that nothing has to be trained again.
+    """
     from robustdistiller.eval.sweep.clean import KINDS, clean, removable
 
     console = Console()
     kinds = what or list(KINDS)
     found = removable(folder, kinds) if dry_run else clean(folder, kinds)
-    table = new_table("", left=["what"], right=["files or folders", "MB"])
+    rows = []
     for kind in kinds:
         sizes = [one.size_bytes for one in found if one.kind == kind]
-        table.add_row(f"{kind}: {KINDS[kind]}", str(len(sizes)), f"{sum(sizes) / 1e6:,.1f}")
-    print_whole(table, console)
+        rows.append((f"{kind}: {KINDS[kind]}", str(len(sizes)), f"{sum(sizes) / 1e6:,.1f}"))
+    print_whole(new_table("", ["what"], ["files or folders", "MB"], rows), console)
     if dry_run and found:
-        console.print("Nothing was deleted; to delete it, add --delete.", highlight=False)
+        say(console, "Nothing was deleted; to delete it, add --delete.")

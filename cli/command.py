@@ -2,9 +2,12 @@
 
 A command is a function with a typer signature in a file of its name, under the decorator::
 
-    @command(HELP)
+    @command()
     def merge(a: str, b: str) -> None:
         ...
+
+Its docstring is what ``--help`` says below what :data:`main.COMMANDS` says of it; paragraphs that begin with a
+backspace keep their lines.
 
 It returns its exit status (None for 0), raises ``ValueError`` or ``OSError`` with one sentence for what its user has to
 change, and :class:`~robustdistiller.common.errors.RunFailed` for what ran and failed.
@@ -28,14 +31,10 @@ _VERBOSE = typer.Option(
 )
 
 
-def command(
-    help_text: str, *, log_level: int = logging.WARNING, keeps: str = ""
-) -> Callable[[Callable[..., int | None]], Any]:
+def command(*, log_level: int = logging.WARNING, keeps: str = "") -> Callable[[Callable[..., int | None]], Any]:
     """Make a function a sub-command of ``robustdistiller``.
 
     Args:
-        help_text: for ``--help``, below what :data:`main.COMMANDS` says of it; paragraphs that begin with a backspace
-            keep their lines.
         log_level: of this package's messages, without ``--verbose``.
         keeps: as for :func:`~robustdistiller.common.errors.run_command`.
     """
@@ -62,7 +61,7 @@ def command(
         option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=_VERBOSE, annotation=bool)
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
         run.__annotations__ = {**function.__annotations__, "verbose": bool}
-        run.__doc__ = folded(help_text)
+        run.__doc__ = folded(inspect.cleandoc(function.__doc__))
         return run
 
     return decorate

@@ -12,25 +12,15 @@ from rich.console import Console
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Official
-from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.common.errors import RunFailed
+from robustdistiller.eval.report.cells import digits_of
 from robustdistiller.eval.report.comparison import Comparison, Missing
 from robustdistiller.eval.report.comparison import compare as compare_systems
 from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
 
-HELP = """
-\b
-  robustdistiller compare mine DPHuBERT --records exp/sweep
-  robustdistiller compare teacher student --records exp/sweep --task IC --json
 
-Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and every
-item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict stands at
-5 %. Published numbers have no results of single items: their differences stand without interval. Of cells that one of
-the two lacks, a sweep file that fills them is printed.
-"""
-
-
-@command(HELP)
+@command()
 def compare(
     first: Annotated[str, typer.Argument(help="Label of measured records, or a published system, e.g. DPHuBERT.")],
     second: Annotated[str, typer.Argument(help="The other one; published:NAME if a label has the same name.")],
@@ -39,6 +29,16 @@ def compare(
     official: Official = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON instead.")] = False,
 ) -> None:
+    """
+    \b
+      robustdistiller compare mine DPHuBERT --records exp/sweep
+      robustdistiller compare teacher student --records exp/sweep --task IC --json
+
+    Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and
+    every item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict
+    stands at 5 %. Published numbers have no results of single items: their differences stand without interval. Of cells
+    that one of the two lacks, a sweep file that fills them is printed.
+    """
     folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]
     found = compare_systems(first, second, folders, tasks=task or (), official=official or ())
     if as_json:
@@ -63,24 +63,20 @@ def compare(
 def show_differences(found: Comparison, console: Console) -> None:
     """Print one line for each compared cell."""
     names = [row.name + (f" {PUBLISHED_MARK}" if row.published else "") for row in (found.first, found.second)]
-    title = f"{names[0]} minus {names[1]}"
-    shown = new_table(
-        title, ["task", "condition", "metric"], [*names, "difference [95 %]".replace("[", r"\["), "p", ""]
-    )
+    rows = []
     for line in found.frame.itertuples():
-        bounds = "" if pd.isna(line.low) else rf" \[{line.low:+.2f}, {line.high:+.2f}]"
-        digits = 4 if line.metric == "mtwv" else 2
+        bounds = "" if pd.isna(line.low) else f" [{line.low:+.2f}, {line.high:+.2f}]"
         values = [
             number(value, line.metric) + (f" {mark}" if mark else "")
             for value, mark in zip((line.first, line.second), line.marks)
         ]
         test = f" ({line.test})" if line.test else ""
-        shown.add_row(
-            *(f"{line.task} {line.split}{test}", line.title),
-            f"{line.metric} {line.unit} {'↑' if line.higher_is_better else '↓'}",
-            *(*values, f"{line.difference:+.{digits}f}{bounds}", _p_value(line.p_adjusted), _verdict(line)),
-        )
-    print_whole(shown, console)
+        what = f"{line.task} {line.split}{test}", line.title
+        metric = f"{line.metric} {line.unit} {'↑' if line.higher_is_better else '↓'}"
+        difference = f"{line.difference:+.{digits_of(line.metric)}f}{bounds}"
+        rows.append((*what, metric, *values, difference, _p_value(line.p_adjusted), _verdict(line)))
+    heads = ["task", "condition", "metric"], [*names, "difference [95 %]", "p", ""]
+    print_whole(new_table(f"{names[0]} minus {names[1]}", *heads, rows), console)
     tests = sorted({test for test in found.frame.test_used if test})
     notes = [f"p: {' or '.join(tests)}, two-sided, corrected within each task (Holm)."] if tests else []
     if found.first.published or found.second.published:
@@ -89,7 +85,7 @@ def show_differences(found: Comparison, console: Console) -> None:
         phrases = dict.fromkeys(phrase for cell in row.cells.values() for phrase in cell.non_standard)
         if phrases:
             notes.append(f"{NON_STANDARD_MARK} {row.name}: not a standard run, {'; '.join(phrases)}.")
-    print_notes(notes, console)
+    say(console, *notes, style="dim")
 
 
 def _p_value(p: float | None) -> str:
@@ -106,4 +102,4 @@ def show_missing(missing: tuple[Missing, ...], console: Console) -> None:
     """Print which cells one side lacks, and the sweep file that makes them."""
     for one in missing:
         cells = "; ".join(f"{column.task_title} under {column.title}" for column in one.columns)
-        print_notes([f"{one.name} lacks {cells}. A sweep file that fills this:", one.sweep], console, style="")
+        say(console, f"{one.name} lacks {cells}. A sweep file that fills this:", one.sweep)

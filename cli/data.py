@@ -20,37 +20,37 @@ if TYPE_CHECKING:
 _LISTED = 10  # troubles
 _LABELS = 6
 
-HELP = """
-\b
-  robustdistiller data /data/musan /data/RIRS_NOISES
-  robustdistiller data /data              # several corpora in one folder
-  robustdistiller data speech --listen    # finds silent and damaged files too
-  robustdistiller data noise.tsv --json   # a manifest, for machines
 
-\b
-A corpus, or a plain folder, has a line for each thing that it serves as
-(noise, rir, speech, music) with the amount of each part:
-  train, dev, test   as published, or made by name
-  training           what data.noise, data.rir and data.babble take, where
-                     that is not train
-  with only=         what is taken only if it is asked for
-Parts and labels are chosen in one line wherever a root is given:
-  run_downstream.py ... --noise musan,split=test
-  robustdistiller distill ... data.rir='RIRS_NOISES,only=real'
-
-Only headers are read, unless --listen. Files that cannot be read are counted nowhere; they are listed with the reason.
-
-Exit status: 0, also with files that cannot be used; 2 a root does not exist or holds no audio.
-"""
-
-
-@command(HELP)
+@command()
 def data(
     roots: Annotated[list[Path], typer.Argument(help="Folders, audio files, .tsv manifests.", metavar="ROOT")],
     listen: Annotated[bool, typer.Option("--listen", help="Read all samples, not the headers only.")] = False,
     every: Annotated[bool, typer.Option("--all", help="List every useless file and every label.")] = False,
     as_json: AsJson = False,
 ) -> None:
+    """
+    \b
+      robustdistiller data /data/musan /data/RIRS_NOISES
+      robustdistiller data /data              # several corpora in one folder
+      robustdistiller data speech --listen    # finds silent and damaged files too
+      robustdistiller data noise.tsv --json   # a manifest, for machines
+
+    \b
+    A corpus, or a plain folder, has a line for each thing that it serves as
+    (noise, rir, speech, music) with the amount of each part:
+      train, dev, test   as published, or made by name
+      training           what data.noise, data.rir and data.babble take, where
+                         that is not train
+      with only=         what is taken only if it is asked for
+    Parts and labels are chosen in one line wherever a root is given:
+      run_downstream.py ... --noise musan,split=test
+      robustdistiller distill ... data.rir='RIRS_NOISES,only=real'
+
+    Only headers are read, unless --listen. Files that cannot be read are counted nowhere; they are listed with the
+    reason.
+
+    Exit status: 0, also with files that cannot be used; 2 a root does not exist or holds no audio.
+    """
     from robustdistiller.acoustics.audio.listing import list_pieces
     from robustdistiller.acoustics.corpora.survey import survey  # slow to import
 

@@ -10,46 +10,8 @@ import yaml
 
 from robustdistiller.cli.command import command
 
-HELP = """
-Every setting of a recipe can be changed with KEY=VALUE.
 
-\b
-What there is, what a recipe sets, and how large its student is:
-  robustdistiller distill --list
-  robustdistiller distill robustdistiller --show
-  robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt --cost
-
-\b
-A student of WavLM Base+ for noise and reverberation (on a GPU):
-  robustdistiller distill robustdistiller out_dir=exp/robust \\
-      teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech \\
-      data.noise=[UrbanSound8K,musan/noise] data.rir='RIRS_NOISES,only=real'
-
-\b
-Variations:
-  three layers             student.num_layers=3
-  other teacher layers     targets.layers=[3,6,9]
-  no enhancement head      objectives.enhancement.weight=0
-  batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
-  stop after a while       trainer.max_hours=11.5
-  a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
-  validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
-  less memory              trainer.activation_checkpointing=true
-
-\b
-Several GPUs (trainer.batch_size is per GPU); several machines under SLURM:
-  robustdistiller distill robustdistiller trainer.devices=4 ...
-  srun -K --nodes 2 --ntasks-per-node 4 \\
-      robustdistiller distill robustdistiller trainer.devices=4 trainer.num_nodes=2 ...
-
-Stop with Ctrl-C; the same command continues exactly where it stopped. out_dir then holds student.ckpt (for
-run_downstream.py -u robustdistiller_local -k ...), the merged config.yaml, the course of the training and checkpoints.
-
-RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and write what differs.
-"""
-
-
-@command(HELP, log_level=logging.INFO)
+@command(log_level=logging.INFO)
 def distill(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.", metavar="RECIPE")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change.", metavar="KEY=VALUE...")] = None,
@@ -57,6 +19,44 @@ def distill(
     show: Annotated[bool, typer.Option("--show", help="Print the merged settings and stop.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Print parameters and MACs, and stop.")] = False,
 ) -> None:
+    """
+    Every setting of a recipe can be changed with KEY=VALUE.
+
+    \b
+    What there is, what a recipe sets, and how large its student is:
+      robustdistiller distill --list
+      robustdistiller distill robustdistiller --show
+      robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt --cost
+
+    \b
+    A student of WavLM Base+ for noise and reverberation (on a GPU):
+      robustdistiller distill robustdistiller out_dir=exp/robust \\
+          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech \\
+          data.noise=[UrbanSound8K,musan/noise] data.rir='RIRS_NOISES,only=real'
+
+    \b
+    Variations:
+      three layers             student.num_layers=3
+      other teacher layers     targets.layers=[3,6,9]
+      no enhancement head      objectives.enhancement.weight=0
+      batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
+      stop after a while       trainer.max_hours=11.5
+      a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
+      validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
+      less memory              trainer.activation_checkpointing=true
+
+    \b
+    Several GPUs (trainer.batch_size is per GPU); several machines under SLURM:
+      robustdistiller distill robustdistiller trainer.devices=4 ...
+      srun -K --nodes 2 --ntasks-per-node 4 \\
+          robustdistiller distill robustdistiller trainer.devices=4 trainer.num_nodes=2 ...
+
+    Stop with Ctrl-C; the same command continues exactly where it stopped. out_dir then holds student.ckpt (for
+    run_downstream.py -u robustdistiller_local -k ...), the merged config.yaml, the course of the training and
+    checkpoints.
+
+    RECIPE can be a YAML file of your own: begin it with "base: robustdistiller" and write what differs.
+    """
     from robustdistiller import pretrain  # slow to import
 
     if list_:

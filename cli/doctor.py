@@ -11,17 +11,8 @@ from robustdistiller.cli.parameters import AsJson, Checkpoint, Options
 from robustdistiller.eval.doctor.examination import examine
 from robustdistiller.eval.doctor.report import as_text, mark, table
 
-HELP = """
-\b
-  robustdistiller doctor
-  robustdistiller doctor -u hubert_base -k hubert.pt
 
-With --upstream: whether s3prl's heads can be trained on that upstream. The exit status is 1 where something that is
-needed is missing or wrong.
-"""
-
-
-@command(HELP)
+@command()
 def doctor(
     upstream: str | None = typer.Option(None, "--upstream", "-u", help="Look at this upstream only, with two noises."),
     checkpoint: Checkpoint = None,
@@ -29,6 +20,14 @@ def doctor(
     as_json: AsJson = False,
     shims: bool = typer.Option(True, "--shims/--no-shims", help="List what the bridge to s3prl changes here."),
 ) -> int:
+    """
+    \b
+      robustdistiller doctor
+      robustdistiller doctor -u hubert_base -k hubert.pt
+
+    With --upstream: whether s3prl's heads can be trained on that upstream. The exit status is 1 where something that is
+    needed is missing or wrong.
+    """
     if upstream is not None:
         return _examine_upstream(upstream, checkpoint, options, as_json)
     if checkpoint is not None or options is not None:

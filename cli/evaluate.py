@@ -12,24 +12,8 @@ import typer
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Device
 
-HELP = """
-\b
-  robustdistiller evaluate student.ckpt --task KS=/data/speech_commands \\
-      --condition clean --condition noise:snr_db=5
-  robustdistiller evaluate org/name --task IC=/data/fluent --suite srb --quick
-  robustdistiller evaluate student.ckpt --csv labels.csv \\
-      --condition noise+reverb:snr_db=10
 
---task is a task of SUPERB and the folder of its data, as robustdistiller prepare takes it. --csv is a task of your own,
-utterance classification by a table with the columns path and label, and if there are any split (train, dev, test) and
-speaker. --quick looks at a tenth of the data with few steps, under a label of its own.
-
-Started again, it does what is missing. See the result with: robustdistiller leaderboard exp/evaluate
-For several models, seeds or learning rates, or for a cluster: robustdistiller sweep.
-"""
-
-
-@command(HELP, log_level=logging.INFO, keeps="what is finished")
+@command(log_level=logging.INFO, keeps="what is finished")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name, a path, org/name on the Hub, or an upstream of s3prl's.")],
     task: Annotated[list[str] | None, typer.Option(help="Task and folder of its data.", metavar="TASK=FOLDER")] = None,
@@ -48,6 +32,21 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder of heads and records.", metavar="DIR")] = Path("exp/evaluate"),
     as_json: AsJson = False,
 ) -> None:
+    """
+    \b
+      robustdistiller evaluate student.ckpt --task KS=/data/speech_commands \\
+          --condition clean --condition noise:snr_db=5
+      robustdistiller evaluate org/name --task IC=/data/fluent --suite srb --quick
+      robustdistiller evaluate student.ckpt --csv labels.csv \\
+          --condition noise+reverb:snr_db=10
+
+    --task is a task of SUPERB and the folder of its data, as robustdistiller prepare takes it. --csv is a task of your
+    own, utterance classification by a table with the columns path and label, and if there are any split (train, dev,
+    test) and speaker. --quick looks at a tenth of the data with few steps, under a label of its own.
+
+    Started again, it does what is missing. See the result with: robustdistiller leaderboard exp/evaluate For several
+    models, seeds or learning rates, or for a cluster: robustdistiller sweep.
+    """
     from robustdistiller.eval.api import evaluate as run  # slow to import
     from robustdistiller.eval.conditions.suite import load_suite
     from robustdistiller.eval.run.cache.plan import CachePlan
@@ -55,7 +54,10 @@ def evaluate(
 
     for name in suite or ():
         load_suite(name)  # a mistyped one is told as a suite
-    data = dict(_task_and_folder(text) for text in task or ())
+    typed = [_task_and_folder(text) for text in task or ()]
+    data = dict(typed)
+    if len(data) < len(typed):
+        raise ValueError(f"--task: one task has several folders, found {', '.join(f'{c}={p}' for c, p in typed)}")
     own = [csv_task(path) for path in csv or ()]
     if not data and not own:
         raise ValueError("which task? give --task TASK=FOLDER, such as KS=/data/speech_commands, or --csv FILE")

@@ -13,44 +13,7 @@ from robustdistiller.cli.parameters import Model, NumHeads, Overwrite
 CALIBRATION_FILES = 64
 
 
-HELP = """
-\b
-  robustdistiller export student.ckpt student.onnx --layers layer_2
-  robustdistiller export student.ckpt static.onnx --to onnx-int8-static --calibration LibriSpeech/dev-clean
-  run_downstream.py -u robustdistiller_onnx -k static.onnx ...
-
-\b
-  onnx               for ONNX Runtime, in float32
-  onnx-int8-dynamic  linear maps in int8; ranges of activations are found at run time
-  onnx-int8-static   the same, with ranges measured over the mini corpus or --calibration
-  torch              for torch.export.load (.pt2); batches of two frames, 720 samples, or more
-
-The convolutions of the extractor stay in float32 unless --int8 names them: in int8 they cost accuracy.
-
-\b
-The file takes
-  waveforms      (batch, samples) float32, 16 kHz, zeros after each end
-  lengths        (batch,) int64, samples of each; at least 400
-and gives
-  layer_1, ...   (batch, frames, dim) float32, by the names of --layers
-  frame_lengths  (batch,) int64; frames after these mean nothing
-for any batch and length; an utterance is the same in any batch. Its metadata
-name layers, checkpoint and configuration.
-
-\b
-With --stream the file is a step of streams, any number of them at once:
-  samples        (streams, block) float32; the next step begins `hop` later
-  num_samples    (streams,) int64, samples there are: less at the end
-  begins         (streams,) bool, true where an utterance begins
-  state.NAME     zeros at first, then next.NAME of the step before
-gives layers and frame_lengths as above, of one chunk, and next.NAME. The
-metadata `stream` say hop_samples and block_samples.
-
-ONNX needs: pip install onnx onnxruntime onnxscript
-"""
-
-
-@command(HELP)
+@command()
 def export(
     source: Model,
     target: Annotated[Path, typer.Argument(help="File to write.", metavar="OUT")],
@@ -84,6 +47,41 @@ def export(
     num_heads: NumHeads = None,
     overwrite: Overwrite = False,
 ) -> None:
+    """
+    \b
+      robustdistiller export student.ckpt student.onnx --layers layer_2
+      robustdistiller export student.ckpt static.onnx --to onnx-int8-static --calibration LibriSpeech/dev-clean
+      run_downstream.py -u robustdistiller_onnx -k static.onnx ...
+
+    \b
+      onnx               for ONNX Runtime, in float32
+      onnx-int8-dynamic  linear maps in int8; ranges of activations are found at run time
+      onnx-int8-static   the same, with ranges measured over the mini corpus or --calibration
+      torch              for torch.export.load (.pt2); batches of two frames, 720 samples, or more
+
+    The convolutions of the extractor stay in float32 unless --int8 names them: in int8 they cost accuracy.
+
+    \b
+    The file takes
+      waveforms      (batch, samples) float32, 16 kHz, zeros after each end
+      lengths        (batch,) int64, samples of each; at least 400
+    and gives
+      layer_1, ...   (batch, frames, dim) float32, by the names of --layers
+      frame_lengths  (batch,) int64; frames after these mean nothing
+    for any batch and length; an utterance is the same in any batch. Its metadata
+    name layers, checkpoint and configuration.
+
+    \b
+    With --stream the file is a step of streams, any number of them at once:
+      samples        (streams, block) float32; the next step begins `hop` later
+      num_samples    (streams,) int64, samples there are: less at the end
+      begins         (streams,) bool, true where an utterance begins
+      state.NAME     zeros at first, then next.NAME of the step before
+    gives layers and frame_lengths as above, of one chunk, and next.NAME. The
+    metadata `stream` say hop_samples and block_samples.
+
+    ONNX needs: pip install onnx onnxruntime onnxscript
+    """
     from robustdistiller.mini.calibration import calibration_speech  # slow to import
     from robustdistiller.upstream import ChunkOptions, resolve
     from robustdistiller.upstream.export import export_model

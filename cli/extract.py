@@ -14,30 +14,7 @@ if TYPE_CHECKING:
     from robustdistiller.upstream.features.extraction import ExtractionReport
 
 
-HELP = """
-\b
-  robustdistiller extract student.ckpt speech/ --layer 2 --out features
-  robustdistiller extract student.ckpt speech/ --layer weighted \\
-      --head result/downstream/ic/dev-best.ckpt --out features
-
-\b
---layer is
-  a number       0 is what the transformer starts from, 4 the output of its layer 4; as s3prl's -l
-  a name         layer_4, prediction_8
-  all            every hidden state and prediction
-  weighted       their sum with the weights that a head learned: --head FILE
-
-\b
-DIR then holds
-  NAME.npy         (frames, dim); with --layer all (states, frames, dim)
-  manifest.jsonl   one line each: audio, output, frames, layers, digests
-  extraction.json  what decided the features
-
-Run it again to continue: what is there, and unchanged, is skipped. What cannot be read is listed at the end.
-"""
-
-
-@command(HELP, keeps="what is written")
+@command(keeps="what is written")
 def extract(
     upstream: Annotated[str, typer.Argument(help="Entry, checkpoint or URL.", metavar="UPSTREAM")],
     audio: Annotated[list[Path], typer.Argument(help="Audio files and folders.", metavar="AUDIO")],
@@ -50,6 +27,27 @@ def extract(
     batch_s: Annotated[float, typer.Option("--batch-seconds", help="Seconds of audio computed together.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew where other features are.")] = False,
 ) -> int:
+    """
+    \b
+      robustdistiller extract student.ckpt speech/ --layer 2 --out features
+      robustdistiller extract student.ckpt speech/ --layer weighted \\
+          --head result/downstream/ic/dev-best.ckpt --out features
+
+    \b
+    --layer is
+      a number       0 is what the transformer starts from, 4 the output of its layer 4; as s3prl's -l
+      a name         layer_4, prediction_8
+      all            every hidden state and prediction
+      weighted       their sum with the weights that a head learned: --head FILE
+
+    \b
+    DIR then holds
+      NAME.npy         (frames, dim); with --layer all (states, frames, dim)
+      manifest.jsonl   one line each: audio, output, frames, layers, digests
+      extraction.json  what decided the features
+
+    Run it again to continue: what is there, and unchanged, is skipped. What cannot be read is listed at the end.
+    """
     from robustdistiller.acoustics import audio_info, load_audio  # slow to import
     from robustdistiller.acoustics.audio.listing import name_recordings
     from robustdistiller.eval.run.head_checkpoint import find_head

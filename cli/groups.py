@@ -10,29 +10,8 @@ import typer
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Device, Model
 
-HELP = """
-The teacher runs on some utterances, its layers are compared on all frames, and the most similar ones are merged step by
-step until COUNT groups are left. The student then predicts the mean of each group instead of hand-picked layers. The
-idea is SKILL's (arXiv 2402.16830), whose similarity, linkage and number of groups are not known to us: look at the
-picture.
 
-\b
-  robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean --count 4 --out exp/groups
-  robustdistiller distill exp/groups/groups.yaml out_dir=exp/grouped \\
-      teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech
-
-\b
---similarity cka     do two layers tell frames apart alike? blind to rotations and scale (linear, unbiased)
-             cosine  do they point the same way, unit by unit? high where they share a large mean
-             cca     do their strongest directions correlate? blind to linear maps, needs many frames
---linkage    average, complete (compact groups) or single (long chains), of clusters' pairs
-
-DIR then holds groups.png (similarities and tree), groups.yaml (a recipe with these groups), groups.json and
-similarity.csv. A run can do this by itself, on its own speech: targets.layers=auto.
-"""
-
-
-@command(HELP)
+@command()
 def groups(
     teacher: Model,
     speech: Annotated[list[str], typer.Argument(help="Folders and files of clean speech.", metavar="SPEECH")],
@@ -48,6 +27,26 @@ def groups(
     base: Annotated[str, typer.Option(help="Recipe that groups.yaml builds on.", metavar="RECIPE")] = "distilhubert",
     device: Device = "auto",
 ) -> None:
+    """
+    The teacher runs on some utterances, its layers are compared on all frames, and the most similar ones are merged
+    step by step until COUNT groups are left. The student then predicts the mean of each group instead of hand-picked
+    layers. The idea is SKILL's (arXiv 2402.16830), whose similarity, linkage and number of groups are not known to us:
+    look at the picture.
+
+    \b
+      robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean --count 4 --out exp/groups
+      robustdistiller distill exp/groups/groups.yaml out_dir=exp/grouped \\
+          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech
+
+    \b
+    --similarity cka     do two layers tell frames apart alike? blind to rotations and scale (linear, unbiased)
+                 cosine  do they point the same way, unit by unit? high where they share a large mean
+                 cca     do their strongest directions correlate? blind to linear maps, needs many frames
+    --linkage    average, complete (compact groups) or single (long chains), of clusters' pairs
+
+    DIR then holds groups.png (similarities and tree), groups.yaml (a recipe with these groups), groups.json and
+    similarity.csv. A run can do this by itself, on its own speech: targets.layers=auto.
+    """
     from robustdistiller import pretrain  # slow to import
     from robustdistiller.common.settings import read
     from robustdistiller.pretrain.config.schema import TeacherConfig

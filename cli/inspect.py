@@ -14,6 +14,7 @@ from rich.text import Text
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Model, NumHeads
+from robustdistiller.cli.printing import say
 
 if TYPE_CHECKING:
     from robustdistiller.upstream.checkpoints.inspection import Inspection
@@ -21,21 +22,19 @@ if TYPE_CHECKING:
 _SAFE = {True: "yes", False: "NO", None: "not known"}
 
 
-HELP = """
-\b
-  robustdistiller inspect student.ckpt
-  robustdistiller inspect org/name@main --json
-
-The exit status is 1 if no encoder can be loaded from it.
-"""
-
-
-@command(HELP)
+@command()
 def inspect(
     model: Model,
     as_json: AsJson = False,
     num_heads: NumHeads = None,
 ) -> int:
+    """
+    \b
+      robustdistiller inspect student.ckpt
+      robustdistiller inspect org/name@main --json
+
+    The exit status is 1 if no encoder can be loaded from it.
+    """
     from robustdistiller.upstream import resolve
     from robustdistiller.upstream.pretrained.models import inspect_model  # slow to import
 
@@ -59,13 +58,10 @@ def show(found: Inspection, console: Console) -> None:
         table.add_row(name, Text(value))
     console.print(table)
     if found.error:
-        console.print(Text(f"\nCannot be used: {found.error}"), style="red", soft_wrap=True)
+        say(console, f"\nCannot be used: {found.error}", style="red")
     if found.looked_for:
-        console.print("Looked for:")
-    for layout in found.looked_for:
-        console.print(f"  {layout}", markup=False, highlight=False, soft_wrap=True)
-    for line in found.commands:
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        say(console, "Looked for:", *(f"  {layout}" for layout in found.looked_for))
+    say(console, *(f"  {line}" for line in found.commands))
 
 
 def _rows(found: Inspection):

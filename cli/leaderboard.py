@@ -9,28 +9,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Official
-from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board
 from robustdistiller.eval.report.board import leaderboard as build
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import FORMATS, Grid, grids, write_board
 
-HELP = """
-\b
-  robustdistiller leaderboard exp/sweep
-  robustdistiller leaderboard exp/sweep --no-published --reference teacher --plots board
-  robustdistiller leaderboard exp/sweep other/records --out board --format html,csv
 
-Records only are read, in whatever state a sweep is. What cannot be compared has a column of its own or a mark, and a
-note says why. Measured cells stand in a column with published ones only if they are of the official test set.
-Nothing is written without --out or --plots.
-"""
-
-
-@command(HELP)
+@command()
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, runs or records.", metavar="FOLDER...")],
     published: Annotated[bool, typer.Option("--published/--no-published", help="Show published systems.")] = True,
@@ -52,6 +42,16 @@ def leaderboard(
     title: Annotated[str, typer.Option(help="Heading of the HTML page.")] = "RobustDistiller leaderboard",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers and notes as JSON instead.")] = False,
 ) -> None:
+    """
+    \b
+      robustdistiller leaderboard exp/sweep
+      robustdistiller leaderboard exp/sweep --no-published --reference teacher --plots board
+      robustdistiller leaderboard exp/sweep other/records --out board --format html,csv
+
+    Records only are read, in whatever state a sweep is. What cannot be compared has a column of its own or a mark, and
+    a note says why. Measured cells stand in a column with published ones only if they are of the official test set.
+    Nothing is written without --out or --plots.
+    """
     wanted = [part.strip() for part in formats.split(",") if part.strip()]
     unknown = [part for part in wanted if part not in FORMATS]
     if unknown or not wanted:
@@ -70,14 +70,14 @@ def leaderboard(
 
         written += plot_board(board, plots)
     if written:
-        Console(stderr=as_json).print("Written: " + ", ".join(map(str, written)), soft_wrap=True, markup=False)
+        say(Console(stderr=as_json), f"Written: {', '.join(map(str, written))}")
 
 
 def show_board(board: Board, systems: list[str], console: Console) -> None:
     """Print the table of clean speech and one table for each task under conditions."""
     for grid in grids(board, systems):
         print_whole(rich_grid(grid), console)
-        print_notes(grid.notes, console)
+        say(console, *grid.notes, style="dim")
         console.print()
 
 
@@ -87,10 +87,11 @@ def rich_grid(grid: Grid) -> Table:
         f"{head.replace(' (', chr(10) + '(').replace('noise ', 'noise' + chr(10)) if j else head}\n{below}".rstrip()
         for j, (head, below) in enumerate(zip(grid.header, grid.subheader))
     ]
-    shown = new_table(grid.title, heads[:1], heads[1:])
+    rows = [
+        [Text(text, style="bold" if (i, j) in grid.best else "") for j, text in enumerate(row)]
+        for i, row in enumerate(grid.rows)
+    ]
+    shown = new_table(grid.title, heads[:1], heads[1:], rows)
     for j, column in enumerate(shown.columns):
         column.min_width = max([len(row[j]) for row in grid.rows], default=0)
-    for i, row in enumerate(grid.rows):
-        escaped = [text.replace("[", r"\[") for text in row]
-        shown.add_row(*(f"[bold]{text}[/bold]" if (i, j) in grid.best else text for j, text in enumerate(escaped)))
     return shown

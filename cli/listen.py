@@ -9,26 +9,8 @@ import typer
 
 from robustdistiller.cli.command import command
 
-HELP = """
-\b
-  robustdistiller listen noise:snr_db=5 reverb:rt60_s=0.6 noise+reverb:snr_db=0
-  robustdistiller listen noise:snr_db=5 --audio talk.wav --noise kitchen/ --out talk.html
-  robustdistiller listen noise:snr_db=5 reverb --model exp/student/student.ckpt
 
-The page is one file that opens offline. It has the same utterances clean and under each condition, with spectrograms
-and players. Speech, noise and rooms are the embedded ones unless others are given.
-
-\b
-With --model it also shows
-  how far the hidden states move from those of clean speech, layer by layer
-  of a student: how far its predictions are from its teacher's features of clean speech
-  of a student in its run's folder: what its enhancement head makes of each version
-
-The head estimates magnitude spectra. Their sound is made with the phase of the corrupted speech.
-"""
-
-
-@command(HELP)
+@command()
 def listen(
     conditions: Annotated[list[str], typer.Argument(help="Such as noise:snr_db=5.", metavar="CONDITION...")],
     model: Annotated[str | None, typer.Option(help="A student's file, or any model's name.")] = None,
@@ -43,6 +25,23 @@ def listen(
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")] = Path("listen.html"),
 ) -> None:
+    """
+    \b
+      robustdistiller listen noise:snr_db=5 reverb:rt60_s=0.6 noise+reverb:snr_db=0
+      robustdistiller listen noise:snr_db=5 --audio talk.wav --noise kitchen/ --out talk.html
+      robustdistiller listen noise:snr_db=5 reverb --model exp/student/student.ckpt
+
+    The page is one file that opens offline. It has the same utterances clean and under each condition, with
+    spectrograms and players. Speech, noise and rooms are the embedded ones unless others are given.
+
+    \b
+    With --model it also shows
+      how far the hidden states move from those of clean speech, layer by layer
+      of a student: how far its predictions are from its teacher's features of clean speech
+      of a student in its run's folder: what its enhancement head makes of each version
+
+    The head estimates magnitude spectra. Their sound is made with the phase of the corrupted speech.
+    """
     from robustdistiller.acoustics import Condition
     from robustdistiller.acoustics.listening.page import listening_page, make_versions
     from robustdistiller.common.files import write_text

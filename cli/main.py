@@ -10,7 +10,6 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from robustdistiller.cli.command import folded
 from robustdistiller.common.errors import run_command
 from robustdistiller.common.installation import PACKAGE
 from robustdistiller.common.names import did_you_mean
@@ -85,19 +84,7 @@ def load(name: str) -> click.Command:
     return typer.main.get_command(single)
 
 
-HELP = """
-Small speech encoders that survive noise and reverberation: distil them, score them on SUPERB, compare them.
-
-\b
-  robustdistiller quickstart            # all of it on embedded data, offline
-  robustdistiller doctor                # what works here, what to install
-  robustdistiller distill --list        # recipes
-  robustdistiller COMMAND --help        # each with examples
-
-Exit status: 0 all fine; 1 something ran and failed; 2 something has to be changed first; 130 interrupted.
-"""
-
-app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, help=folded(HELP))
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False)
 
 
 def _show_version(wanted: bool) -> None:
@@ -110,7 +97,17 @@ def _show_version(wanted: bool) -> None:
 def _options(
     _: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
 ) -> None:
-    pass
+    """
+    Small speech encoders that survive noise and reverberation: distil them, score them on SUPERB, compare them.
+
+    \b
+      robustdistiller quickstart            # all of it on embedded data, offline
+      robustdistiller doctor                # what works here, what to install
+      robustdistiller distill --list        # recipes
+      robustdistiller COMMAND --help        # each with examples
+
+    Exit status: 0 all fine; 1 something ran and failed; 2 something has to be changed first; 130 interrupted.
+    """
 
 
 def main() -> None:
@@ -120,5 +117,4 @@ def main() -> None:
 
 def run_downstream() -> None:
     """Entry point of the console script `run_downstream.py`."""
-    launcher = "robustdistiller.eval.run.launcher"
-    sys.exit(run_command("run_downstream.py", lambda: import_module(launcher).main()))
+    sys.exit(run_command("run_downstream.py", lambda: import_module("robustdistiller.eval.run.launcher").main()))

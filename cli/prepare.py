@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,33 +11,13 @@ from rich.console import Console
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import say
-from robustdistiller.cli.task_data import show_findings, show_task, show_tasks
+from robustdistiller.cli.task_data import fetch_said, show_findings, show_task, show_tasks
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import PrepareError, look, recipe_of, run
-from robustdistiller.eval.data.archives import BACKGROUNDS, archives_of
-from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
-from robustdistiller.eval.tasks.corpora import Corpus
-
-HELP = """
-\b
-  robustdistiller prepare --list                              # all tasks; with a task: its data and rules
-  robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
-  robustdistiller prepare ASR /data/LibriSpeech               # the same, and the length tables
-  robustdistiller prepare SD /data/Libri2Mix --root rttm=LibriMix/metadata/LibriSpeech
-  robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
-  robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
-  robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
-  robustdistiller prepare mini exp/mini                       # the shipped speech, noise and rooms, and tasks of them
-
-Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
-nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
-command goes on where it stopped; what is there already is neither made nor fetched again.
-
-Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run as typed, 130 interrupted.
-"""
+from robustdistiller.eval.data.archives import BACKGROUNDS
 
 
-@command(HELP, keeps="what was fetched and made")
+@command(keeps="what was fetched and made")
 def prepare(
     task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
@@ -50,6 +29,23 @@ def prepare(
     show_list: Annotated[bool, typer.Option("--list", help="Show the tasks; with a task, all about it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
+    """
+    \b
+      robustdistiller prepare --list                              # all tasks; with a task: its data and rules
+      robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
+      robustdistiller prepare ASR /data/LibriSpeech               # the same, and the length tables
+      robustdistiller prepare SD /data/Libri2Mix --root rttm=LibriMix/metadata/LibriSpeech
+      robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
+      robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
+      robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
+      robustdistiller prepare mini exp/mini                       # the shipped speech, noise, rooms, and tasks of them
+
+    Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
+    nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same
+    command goes on where it stopped; what is there already is neither made nor fetched again.
+
+    Exit status: 0 all fine, 1 something needed is missing, 2 the command cannot run as typed, 130 interrupted.
+    """
     console = Console(quiet=as_json)
     if task and task.lower() == "mini":
         if check or download or mirror or out or root or show_list or as_json:
@@ -68,7 +64,7 @@ def prepare(
     if download:
         if check:
             raise PrepareError("--download writes files, and --check does not; type one of them")
-        _fetch([background] if background else entry.corpora, task, folder, mirror, console)
+        fetch_said([background] if background else entry.corpora, task, folder, mirror, console)
     elif background or mirror:
         what = f"{task} is fetched, not prepared" if background else "--mirror is for what is fetched"
         raise PrepareError(f"{what}; type the same with --download")
@@ -105,27 +101,6 @@ def _mini(folder: Path, console: Console) -> int:
     for path in corpus.tasks.values():
         say(console, f"  - {path}")
     return 0
-
-
-def _fetch(corpora: Sequence[Corpus], task: str, folder: Path | None, mirror: str, console: Console) -> None:
-    """Say what is fetched, from where and under which terms, and fetch it."""
-    archives = archives_of(corpora)
-    if not archives:
-        where = "; ".join(f"{corpus.name} is at {corpus.source} ({corpus.terms})" for corpus in corpora)
-        fix = "get it there, and type the same without --download"
-        raise PrepareError(f"the data of {task} cannot be fetched by a command: {where}; {fix}")
-    if folder is None:
-        name = corpora[0].name
-        raise PrepareError(f"--download needs ROOT, the folder that {name} is fetched to; type it after the name")
-    folder = folder.expanduser()
-    todo = to_fetch(archives, folder)
-    for corpus in corpora if todo else ():
-        say(console, f"{corpus.name}: {corpus.terms}; {corpus.source}")
-    for archive in todo:
-        proof = archive.checksum.partition(":")[0].upper() or "size only: no checksum is published"
-        say(console, f"  {archive.name}, about {archive.size_gb:.2f} GB ({proof})")
-    done = fetch(archives, folder, mirror, progress=not console.quiet)
-    say(console, f"Fetched: {', '.join(done) or 'nothing, all was there'} (in {folder_of(archives, folder)})")
 
 
 def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str, list[Path]]:

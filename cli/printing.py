@@ -1,36 +1,39 @@
-"""Text and tables in the terminal."""
+"""Text and tables in the terminal. Whatever is printed is what was given: brackets are no markup."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 
-def new_table(title: str, left: Sequence[str] = (), right: Sequence[str] = ()) -> Table:
-    """An empty table in the look that all commands share.
-
-    Args:
-        title: above it.
-        left: heads of the first columns, texts.
-        right: heads of the columns after them, numbers.
+def new_table(
+    title: str, left: Sequence[str] = (), right: Sequence[str] = (), rows: Iterable[Sequence[str | Text]] = ()
+) -> Table:
+    """A table in the look that all commands share: under a title, columns of text, and columns of numbers after them.
 
     >>> [column.header for column in new_table("Sizes", ["model"], ["MB"]).columns]
     ['model', 'MB']
     """
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
-    for head in left:
-        table.add_column(head)
-    for head in right:
-        table.add_column(head, justify="right")
+    table = Table(
+        title=escape(title) or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False
+    )
+    for heads, side in ((left, "left"), (right, "right")):
+        for head in heads:
+            table.add_column(escape(head), justify=side)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
-def say(console: Console, text: str) -> None:
+def say(console: Console, *lines: str, style: str | None = None) -> None:
     """Print plain text as it is; long lines are the terminal's to wrap, so that they can be copied."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_whole(shown: Table, console: Console) -> None:
@@ -42,9 +45,3 @@ def print_whole(shown: Table, console: Console) -> None:
         console.print(shown)
     finally:
         console.width = terminal
-
-
-def print_notes(notes: Sequence[str], console: Console, style: str = "dim") -> None:
-    """Print each note on a line of its own, brackets and all."""
-    for note in notes:
-        console.print(note, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 from typing import Annotated
 
@@ -12,32 +13,14 @@ from rich.console import Console
 
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Checkpoint, Options, Upstream
-from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.model.cost import NOT_COUNTED
 from robustdistiller.upstream.s3prl.entries import entry_of
 
-HELP = f"""
-\b
-  robustdistiller profile dphubert
-  robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
-  robustdistiller profile fbank --durations 1,10 --threads 1
 
-Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads.
-
-MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
-papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and attention;
-it does not count {NOT_COUNTED}. MACs depend on lengths only: without --librispeech, noise is taken.
-
-Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one; of the 32 utterances, their sum
-in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has allocated.
-
-Written as JSON below --out; in the folder of an upstream's records, robustdistiller leaderboard shows its MACs.
-"""
-
-
-@command(HELP)
+@command()
 def profile(
     upstream: Upstream,
     checkpoint: Checkpoint = None,
@@ -51,6 +34,24 @@ def profile(
     out: Annotated[Path, typer.Option(help="Folder of records.")] = Path("records"),
     as_json: AsJson = False,
 ) -> None:
+    """
+    \b
+      robustdistiller profile dphubert
+      robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
+      robustdistiller profile fbank --durations 1,10 --threads 1
+
+    Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads.
+
+    MACs: one utterance at a time, of SUPERB's 32 profiling utterances (their sum is the number that SUPERB's table and
+    papers print) and of fixed lengths. PyTorch's FlopCounterMode counts products of matrices, convolutions and
+    attention; what it does not count is said below the tables. MACs depend on lengths only: without --librispeech,
+    noise is taken.
+
+    Real-time factor: median seconds over --repeats runs by seconds of audio, batch of one; of the 32 utterances, their
+    sum in one pass. Memory: the most that a process of its own holds, on a GPU what PyTorch has allocated.
+
+    Written as JSON below --out; in the folder of an upstream's records, robustdistiller leaderboard shows its MACs.
+    """
     import torch
 
     if checkpoint is None:
@@ -83,29 +84,26 @@ def show(found: Profile, console: Console) -> None:
     """Print a profile as tables."""
     counts = found.parameters
     heads = ["with heads", "without"] if counts["used_without_heads"] else [""]
-    shown = new_table(f"{found.label}: size and work", [""], heads)
-    shown.add_row("parameters stored", _short(counts["stored"], "M"))
-    shown.add_row(
-        "parameters used", *(_short(counts[key], "M") for key in ("used", "used_without_heads")[: len(heads)])
-    )
+    used = [_short(counts[key], "M") for key in ("used", "used_without_heads")[: len(heads)]]
+    rows = [("parameters stored", _short(counts["stored"], "M")), ("parameters used", *used)]
     superb = found.macs["superb"]
     keys = [key for key in ("macs", "without_heads") if key in superb]
-    shown.add_row(f"MACs of SUPERB's {superb['utterances']} utterances", *(_short(superb[key], "G") for key in keys))
-    for one in found.macs["lengths"]:
-        shown.add_row(f"MACs of {one['duration_s']:g} s", *(_short(one[key], "G") for key in keys))
-    print_whole(shown, console)
-    columns = ["threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"]
-    shown = new_table("Speed and memory", ["device"], columns)
+    counted = {f"SUPERB's {superb['utterances']} utterances": superb}
+    counted |= {f"{one['duration_s']:g} s": one for one in found.macs["lengths"]}
+    rows += [(f"MACs of {what}", *(_short(one[key], "G") for key in keys)) for what, one in counted.items()]
+    print_whole(new_table(f"{found.label}: size and work", [""], heads, rows), console)
+    columns, rows = ["threads", "audio", "seconds", "real-time factor", "peak memory MB", "loaded MB"], []
     for run in found.runs:
         what = f"32 utterances, {run['audio_s']:.0f} s" if run["what"] == "superb" else run["what"]
-        seconds = sorted(run["seconds"])[len(run["seconds"]) // 2]
+        seconds = statistics.median(run["seconds"])
         cells = [run["device"], str(run["threads"] or "-"), what, f"{seconds:.3f}", f"{run['real_time_factor']:.4f}"]
-        shown.add_row(*cells, *(f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes")))
-    print_whole(shown, console)
+        memory = (f"{run[key] / 1e6:.0f}" for key in ("peak_memory_bytes", "loaded_memory_bytes"))
+        rows.append((*cells, *memory))
+    print_whole(new_table("Speed and memory", ["device"], columns, rows), console)
     methods = "; ".join(dict.fromkeys(run["memory_method"] for run in found.runs))
     notes = [f"MACs by {found.macs['tool']} (torch {found.macs['tool_version']}); not counted: {NOT_COUNTED}."]
     notes.append(f"Audio: {superb['audio']}. Memory: {methods}. {found.machine['processor']}.")
-    print_notes(notes, console)
+    say(console, *notes, style="dim")
 
 
 def _short(count: int | None, unit: str) -> str:

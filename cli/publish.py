@@ -10,43 +10,8 @@ import typer
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Model, Overwrite
 
-HELP = """
-\b
-  robustdistiller publish student.ckpt --to student-hf
-  robustdistiller publish student.ckpt --to me/robust-student \\
-      --records exp/records --license cc-by-4.0
-  robustdistiller publish student.ckpt --to me/robust-student --private
 
-What is written loads without this package, whatever the student's shape: pruned, thin, with prediction heads:
-
-\b
-  AutoModel.from_pretrained("student-hf", trust_remote_code=True)
-
-and with it, by its folder or name, as any other model; no code in it is run then.
-
-\b
-  model.safetensors            the weights
-  config.json                  the shape
-  modeling_robustdistiller.py  the encoder: needs PyTorch and transformers
-  preprocessor_config.json     for AutoFeatureExtractor
-  README.md                    the model card: how to use it, where it comes
-                               from and, with --records, what it scores
-
---stock writes it for a class that transformers has, such as HubertModel or WavLMModel. No trust_remote_code is needed
-then, but they have no place for prediction heads, and know plain shapes only.
-
-\b
---to is a folder, or org/name on the Hugging Face Hub:
-  me/student     the Hub, unless there is a folder `me` here
-  ./me/student   always a folder
-
-Uploading needs a token that may write: `hf auth login`, or HF_TOKEN=... A repository is made if there is none; what is
-in it is replaced with --overwrite only, and stays in its history. A folder that this package did not write is never
-replaced.
-"""
-
-
-@command(HELP)
+@command()
 def publish(
     source: Model,
     to: Annotated[str, typer.Option(help="Where to.", metavar="FOLDER|ORG/NAME")],
@@ -56,6 +21,40 @@ def publish(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
+    """
+    \b
+      robustdistiller publish student.ckpt --to student-hf
+      robustdistiller publish student.ckpt --to me/robust-student \\
+          --records exp/records --license cc-by-4.0
+      robustdistiller publish student.ckpt --to me/robust-student --private
+
+    What is written loads without this package, whatever the student's shape: pruned, thin, with prediction heads:
+
+    \b
+      AutoModel.from_pretrained("student-hf", trust_remote_code=True)
+
+    and with it, by its folder or name, as any other model; no code in it is run then.
+
+    \b
+      model.safetensors            the weights
+      config.json                  the shape
+      modeling_robustdistiller.py  the encoder: needs PyTorch and transformers
+      preprocessor_config.json     for AutoFeatureExtractor
+      README.md                    the model card: how to use it, where it comes
+                                   from and, with --records, what it scores
+
+    --stock writes it for a class that transformers has, such as HubertModel or WavLMModel. No trust_remote_code is
+    needed then, but they have no place for prediction heads, and know plain shapes only.
+
+    \b
+    --to is a folder, or org/name on the Hugging Face Hub:
+      me/student     the Hub, unless there is a folder `me` here
+      ./me/student   always a folder
+
+    Uploading needs a token that may write: `hf auth login`, or HF_TOKEN=... A repository is made if there is none; what
+    is in it is replaced with --overwrite only, and stays in its history. A folder that this package did not write is
+    never replaced.
+    """
     from robustdistiller.upstream import checkpoint_digest, resolve  # slow to import
     from robustdistiller.upstream import publish as write
 

@@ -19,16 +19,8 @@ if TYPE_CHECKING:
 
 CONDITIONS = ["clean", "noise:snr_db=10", "noise:snr_db=0", "reverb", "noise+reverb:snr_db=10"]
 
-HELP = """
-\b
-  robustdistiller quickstart --steps 300 --condition reverb --out trial
 
-Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
-and run it again with robustdistiller sweep. Interrupted and started again, only what is missing is done.
-"""
-
-
-@command(HELP, keeps="what is finished")
+@command(keeps="what is finished")
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything; started again, it continues there.")] = Path(
         "quickstart"
@@ -41,6 +33,13 @@ def quickstart(
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil; default: the mini teacher.")] = None,
     condition: Annotated[list[str], typer.Option(help="Test condition, such as reverb; repeatable.")] = CONDITIONS,
 ) -> None:
+    """
+    \b
+      robustdistiller quickstart --steps 300 --condition reverb --out trial
+
+    Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
+    and run it again with robustdistiller sweep. Interrupted and started again, only what is missing is done.
+    """
     from robustdistiller import mini
     from robustdistiller.acoustics import Condition
     from robustdistiller.cli.quickstart_plan import Quickstart

@@ -37,17 +37,7 @@ _SCALED_DOWN = (
 
 @dataclass(frozen=True)
 class Quickstart:
-    """Settings of the quickstart.
-
-    Attributes:
-        out: folder that holds everything.
-        teacher: checkpoint to distil.
-        steps, head_steps: training steps of each student and of each head; 0: as the embedded corpus recommends.
-        jobs: jobs side by side.
-        device: where heads are trained and evaluated.
-        seed: of students and heads.
-        conditions: test conditions, in their one-line form.
-    """
+    """What `robustdistiller quickstart` is asked for; its options say more. Labels and files of what it makes."""
 
     out: Path
     teacher: Path

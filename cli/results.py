@@ -2,57 +2,47 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import print_notes
+from robustdistiller.cli.printing import say
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.results.share import pull, push
 
 
-class Direction(str, Enum):
-    """Which way records go."""
-
-    push = "push"
-    pull = "pull"
-
-
-HELP = """
-\b
-  robustdistiller results push exp/sweep hf://datasets/ORG/NAME
-  robustdistiller results push exp/sweep hf://datasets/ORG/NAME --pull-request
-  robustdistiller results pull hf://datasets/ORG/NAME@REVISION others
-  robustdistiller leaderboard exp/sweep others
-
-The last place is where they go. Only finished records are copied, with their results of single items, as they are: the
-digests in them are checked, and a file that lies there with other content is never replaced. What was pulled is noted
-in records/origins.json. Writing to the Hub needs a login: hf auth login.
-
-Exit status: 0 all copied or there already, 1 some records were refused.
-"""
-
-
-@command(HELP)
+@command()
 def results(
-    direction: Annotated[Direction, typer.Argument(help="push or pull.", metavar="push|pull")],
+    direction: Annotated[Literal["push", "pull"], typer.Argument(help="push or pull.", metavar="push|pull")],
     places: Annotated[list[str], typer.Argument(help="From where, and last to where.", metavar="FROM... TO")],
     pull_request: Annotated[bool, typer.Option("--pull-request", help="Propose the records to others.")] = False,
 ) -> None:
+    """
+    \b
+      robustdistiller results push exp/sweep hf://datasets/ORG/NAME
+      robustdistiller results push exp/sweep hf://datasets/ORG/NAME --pull-request
+      robustdistiller results pull hf://datasets/ORG/NAME@REVISION others
+      robustdistiller leaderboard exp/sweep others
+
+    The last place is where they go. Only finished records are copied, with their results of single items, as they are:
+    the digests in them are checked, and a file that lies there with other content is never replaced. What was pulled is
+    noted in records/origins.json. Writing to the Hub needs a login: hf auth login.
+
+    Exit status: 0 all copied or there already, 1 some records were refused.
+    """
     *sources, to = places
-    if not sources or (direction is Direction.pull and len(sources) > 1):
-        raise ValueError(f"results {direction.value} got {' '.join(places)}; expected where from and where to")
-    if direction is Direction.push:
+    if not sources or (direction == "pull" and len(sources) > 1):
+        raise ValueError(f"results {direction} got {' '.join(places)}; expected where from and where to")
+    if direction == "push":
         found = push(sources, to, pull_request=pull_request)
     elif pull_request:
         raise ValueError("--pull-request is for push")
     else:
         found = pull(sources[0], to)
     console = Console()
-    print_notes([f"{len(found.copied)} copied to {found.where}, {len(found.there)} there already"], console, style="")
-    print_notes(found.refused, console, style="yellow")
+    say(console, f"{len(found.copied)} copied to {found.where}, {len(found.there)} there already")
+    say(console, *found.refused, style="yellow")
     if found.refused:
         raise RunFailed(f"{len(found.refused)} records were refused")

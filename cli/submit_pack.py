@@ -9,31 +9,15 @@ import typer
 from rich.console import Console
 
 from robustdistiller.cli.command import command
-from robustdistiller.cli.printing import new_table, print_notes, print_whole
+from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.tables import number
 from robustdistiller.eval.submit import Packed, SubmissionError, choose, find_experiments, pack
 from robustdistiller.eval.submit.rescoring import NEEDS_TRUTH
 from robustdistiller.upstream.s3prl import bridge
 
-HELP = """
-\b
-  robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
-  robustdistiller submit-pack exp/sweep --label mine
 
-FOLDER is that of an experiment (-p of run_downstream.py) that was evaluated on clean speech, or that of a sweep. All
-must be of one upstream with one checkpoint; --label and --seed choose among several.
-
-The archive holds, below predict/, s3prl's own prediction files under the names that the website reads, and the frame
-shift of diarization, without which it is scored at another one. Then it is unpacked elsewhere and every task is scored
-by the website's rules: where a number differs from the record, nothing is written. The right answers are those that the
-evaluation wrote; of ASV, SD and QbE they are read from the corpus, where the run read it or where --truth says.
-
-What was left out, and why, is printed and written beside the archive as JSON.
-"""
-
-
-@command(HELP)
+@command()
 def submit_pack(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of experiments or sweeps.")],
     out: Annotated[Path, typer.Option(help="Archive to write; a report goes beside it.")] = Path("predict.zip"),
@@ -43,6 +27,22 @@ def submit_pack(
         list[str] | None, typer.Option(help="Trials (ASV), rttm (SD), corpus (QbE).", metavar="TASK=PATH")
     ] = None,
 ) -> None:
+    """
+    \b
+      robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
+      robustdistiller submit-pack exp/sweep --label mine
+
+    FOLDER is that of an experiment (-p of run_downstream.py) that was evaluated on clean speech, or that of a sweep.
+    All must be of one upstream with one checkpoint; --label and --seed choose among several.
+
+    The archive holds, below predict/, s3prl's own prediction files under the names that the website reads, and the
+    frame shift of diarization, without which it is scored at another one. Then it is unpacked elsewhere and every task
+    is scored by the website's rules: where a number differs from the record, nothing is written. The right answers are
+    those that the evaluation wrote; of ASV, SD and QbE they are read from the corpus, where the run read it or where
+    --truth says.
+
+    What was left out, and why, is printed and written beside the archive as JSON.
+    """
     if out.suffix != ".zip":
         raise SubmissionError(f"--out {out}: expected a file that ends in .zip")
     truths = dict(map(_truth, truth or []))
@@ -72,11 +72,12 @@ def _truth(text: str) -> tuple[str, Path]:
 
 def show(packed: Packed, console: Console) -> None:
     """Print what is in the archive, what is not, and what to know about it."""
-    shown = new_table(str(packed.archive), ["in the archive", "files", "scored from the archive"])
+    rows = []
     for folder, one in packed.tasks.items():
         scores = ", ".join(f"{metric} {number(value, metric)}" for metric, value in one["metrics"].items())
-        shown.add_row(folder, str(len(one["files"])), scores)
-    print_whole(shown, console)
-    console.print(f"Every number is that of its record. Report: {packed.archive.with_suffix('.json')}", soft_wrap=True)
-    print_notes([f"Note: {remark}" for remark in packed.remarks], console, style="")
-    print_notes([f"Left out: {title}: {why}" for title, why in packed.left_out.items()], console)
+        rows.append((folder, str(len(one["files"])), scores))
+    heads = ["in the archive", "files", "scored from the archive"]
+    print_whole(new_table(str(packed.archive), heads, rows=rows), console)
+    say(console, f"Every number is that of its record. Report: {packed.archive.with_suffix('.json')}")
+    say(console, *(f"Note: {remark}" for remark in packed.remarks))
+    say(console, *(f"Left out: {title}: {why}" for title, why in packed.left_out.items()), style="dim")

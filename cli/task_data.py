@@ -1,7 +1,9 @@
-"""The tasks' data in the terminal: what is expected, what was found, terms and rules."""
+"""The tasks' data in the terminal: what is expected, what was found, terms and rules, what is fetched."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,10 +11,12 @@ from rich.table import Table
 
 from robustdistiller.cli.printing import print_whole, say
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import Plan, recipe_of
+from robustdistiller.eval.data import Plan, PrepareError, recipe_of
 from robustdistiller.eval.data.archives import archives_of
+from robustdistiller.eval.data.fetch import fetch, folder_of, to_fetch
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, OK, TO_MAKE
 from robustdistiller.eval.tasks import configs as task_configs
+from robustdistiller.eval.tasks.corpora import Corpus
 
 _MARKS = {OK: "[green]ok[/]", DIFFERS: "[yellow]differs[/]", TO_MAKE: "[cyan]to make[/]", MISSING: "[red]missing[/]"}
 _BATCH_SIZES = ("batch_size", "train_batch_size", "train_batchsize", "max_tokens")
@@ -30,8 +34,7 @@ def show_tasks(console: Console) -> None:
         arrow = "higher is better" if task.metric.higher_is_better else "lower is better"
         table.add_row(task.code, names, sizes, terms, f"{task.metric.name}, {arrow}")
     print_whole(table, console)
-    more = "robustdistiller prepare --list TASK shows where the data comes from, and the rules of a task."
-    say(console, more)
+    say(console, "robustdistiller prepare --list TASK shows where the data comes from, and the rules of a task.")
 
 
 def show_task(task: tasks.Task, console: Console) -> None:
@@ -44,9 +47,8 @@ def show_task(task: tasks.Task, console: Console) -> None:
         if corpus.counts:
             counts = ", ".join(f"{name} {count}" for name, count in corpus.counts.items())
             lines.append(f"    official counts: {counts} ({corpus.counts_source})")
-    lines += (
-        [f"  free to fetch: robustdistiller prepare {task.code} ROOT --download"] if archives_of(task.corpora) else []
-    )
+    if archives_of(task.corpora):
+        lines.append(f"  free to fetch: robustdistiller prepare {task.code} ROOT --download")
     inputs = recipe_of(task).inputs if task.data else {}
     lines += ["", "What robustdistiller prepare takes"] if inputs else []
     for number, (name, what) in enumerate(inputs.items()):
@@ -89,3 +91,24 @@ def show_findings(plan: Plan, console: Console) -> None:
             remedies.setdefault(finding.fix, {})[finding.what] = None
     for fix, subjects in remedies.items():
         say(console, f"  {', '.join(subjects)}: {fix}")
+
+
+def fetch_said(corpora: Sequence[Corpus], task: str, folder: Path | None, mirror: str, console: Console) -> None:
+    """Say what is fetched, from where and under which terms, and fetch it."""
+    archives = archives_of(corpora)
+    if not archives:
+        where = "; ".join(f"{corpus.name} is at {corpus.source} ({corpus.terms})" for corpus in corpora)
+        fix = "get it there, and type the same without --download"
+        raise PrepareError(f"the data of {task} cannot be fetched by a command: {where}; {fix}")
+    if folder is None:
+        name = corpora[0].name
+        raise PrepareError(f"--download needs ROOT, the folder that {name} is fetched to; type it after the name")
+    folder = folder.expanduser()
+    todo = to_fetch(archives, folder)
+    for corpus in corpora if todo else ():
+        say(console, f"{corpus.name}: {corpus.terms}; {corpus.source}")
+    for archive in todo:
+        proof = archive.checksum.partition(":")[0].upper() or "size only: no checksum is published"
+        say(console, f"  {archive.name}, about {archive.size_gb:.2f} GB ({proof})")
+    done = fetch(archives, folder, mirror, progress=not console.quiet)
+    say(console, f"Fetched: {', '.join(done) or 'nothing, all was there'} (in {folder_of(archives, folder)})")

@@ -22,7 +22,7 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import is_suite
 from robustdistiller.eval.data import look, recipe_of, run
 from robustdistiller.eval.data.plan import MISSING
-from robustdistiller.eval.results.files import read_record_files
+from robustdistiller.eval.results.files import read_each
 from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.identity import cell_id
 from robustdistiller.eval.results.record import Record
@@ -56,8 +56,8 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """One row for each record and metric, in the order of the records; see `eval.results.frame.read_frame`."""
         order = {(cell_id(one), one.start_utc): place for place, one in enumerate(self.records)}
-        there = read_record_files(self.folder)
-        places = {str(path): order.get((cell_id(one), one.start_utc)) for path, one in there.items()}
+        there = [(path, one) for path, one in read_each(self.folder) if isinstance(one, Record)]
+        places = {str(path): order.get((cell_id(one), one.start_utc)) for path, one in there}
         frame = read_frame([self.folder])
         frame["place"] = frame["path"].astype(str).map(places)
         ordered = frame.dropna(subset="place").sort_values("place", kind="stable", ignore_index=True)
@@ -207,7 +207,7 @@ def _task_entry(
     """A task with its data and settings."""
     where = next((value for name, value in data.items() if _is(task, name)), {})
     if not isinstance(where, Mapping):
-        where = _found(task, Path(where), root)
+        where = _found(task, Path(where).expanduser(), root)
     where = {key: [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
              for key, value in where.items()}  # fmt: skip
     settings = next((value for name, value in overrides.items() if _is(task, name)), {})

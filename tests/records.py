@@ -31,3 +31,10 @@ def example_record(**changes: Any) -> Record:
         "non_standard": [],
     }
     return Record(**{**values, **changes})
+
+
+def published_value(published, system: str, task: str, metric: str, condition: str = "clean") -> float | None:
+    """One verified number under SUPERB's protocol; None where there is none."""
+    found = published.of(system, over_tasks=task == "SUPERB")
+    wanted = task, metric, condition
+    return next((one.value for one in found if (one.task, one.metric, one.condition) == wanted), None)

@@ -48,28 +48,10 @@ class Run:
 
 
 class Trial:
-    """The three runs of a task on the same toy corpus.
+    """The three runs of a task on the same toy corpus; of an upstream as s3prl's options name it."""
 
-    Args:
-        task: its code.
-        upstream, checkpoint, options: as s3prl takes them: ``-u``, ``-k``, ``-g``.
-        steps: training steps of the head.
-        device: such as ``"cpu"``.
-        folder: for data, heads and records.
-    """
-
-    def __init__(
-        self,
-        task: str,
-        upstream: str,
-        checkpoint: str | None,
-        options: str | None,
-        steps: int,
-        device: str,
-        folder: str,
-    ) -> None:
-        self.task, self.folder, self.device = tasks.get(task), Path(folder), device
-        self.upstream = {"-u": upstream, "-k": checkpoint, "-g": options}
+    def __init__(self, task: str, upstream: Mapping[str, str | None], steps: int, device: str, folder: str) -> None:
+        self.task, self.upstream, self.device, self.folder = tasks.get(task), upstream, device, Path(folder)
         keys = ("total_steps", "eval_step", "save_step", "log_step") if self.task.trainable else ()
         self.settings = toy_corpora.build(task, self.folder / "data") | {f"config.runner.{key}": steps for key in keys}
         self.split = self.task.splits[0]
@@ -171,16 +153,9 @@ def _head_difference(one: Path, other: Path) -> float:
     )
 
 
-def examine(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Run all three and compare.
-
-    Args:
-        given: arguments of `Trial`.
-
-    Returns:
-        Fields of `run.TaskCheck`.
-    """
-    trial = Trial(**given)
+def examine(*given: Any) -> dict[str, Any]:
+    """Run all three of a `Trial` with these arguments and compare; returns fields of `run.TaskCheck`."""
+    trial = Trial(*given)
     found: dict[str, Any] = {"scores": {}}
     tolerance = SAME if trial.device == "cpu" else ROUNDED
     step = "s3prl's own runner"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.process import ProcessDied, call_apart
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check.toy_corpora import BUILDERS
+from robustdistiller.eval.data.build import mapped
 from robustdistiller.eval.tasks.needs import look_at
 from robustdistiller.upstream.contract import Finding, check_upstream
 
@@ -84,21 +84,10 @@ def check_on_tasks(
 
     Scores on toy corpora mean nothing; that they are equal means that a run of the real task would be stock s3prl's.
 
-    Args:
-        upstream: entry of s3prl's hub (``-u``).
-        checkpoint: what its ``-k`` is given.
-        options: what its ``-g`` is given.
-        folder: for data, heads, records and one log for each task.
-        codes: tasks; default: all that have a toy corpus.
-        steps: training steps of each head.
-        device: such as ``"cpu"``.
-        jobs: tasks side by side.
-        on_result: called with each task as it is done.
-
     Raises:
         ValueError: a task is not known or has no toy corpus.
     """
-    chosen = [tasks.get(code).code for code in codes] or list(BUILDERS)
+    chosen = list(dict.fromkeys(tasks.get(code).code for code in codes)) or list(BUILDERS)
     absent = [code for code in chosen if code not in BUILDERS]
     if absent:
         raise ValueError(f"no toy corpus of {', '.join(absent)}; there are {', '.join(BUILDERS)}")
@@ -108,20 +97,15 @@ def check_on_tasks(
         return found
 
     def examine(code: str) -> TaskCheck:
-        given = {"upstream": upstream, "checkpoint": checkpoint, "options": options, "steps": steps, "device": device}
-        result = _examine(code, folder.resolve() / code, given)
+        given = {"-u": upstream, "-k": checkpoint, "-g": options}, steps, device
+        result = _examine(code, folder.resolve() / code, *given)
         on_result(result)
         return result
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            return UpstreamCheck(upstream, checkpoint, contract, tuple(pool.map(examine, chosen)))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    return replace(found, tasks=tuple(mapped(examine, chosen, jobs)))
 
 
-def _examine(code: str, folder: Path, given: Mapping[str, Any]) -> TaskCheck:
+def _examine(code: str, folder: Path, *given: Any) -> TaskCheck:
     needs = look_at(tasks.get(code))
     if needs.missing:
         why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
@@ -130,10 +114,9 @@ def _examine(code: str, folder: Path, given: Mapping[str, Any]) -> TaskCheck:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     environment = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    one_task = "robustdistiller.eval.check.one_task:examine"
+    one_task = "robustdistiller.eval.check.one_task:examine", code, *given, str(folder)
     try:
-        given = {**given, "task": code, "folder": str(folder)}
-        answer = call_apart(one_task, given, environment=environment, timeout_s=HANGS_S, log=log)
+        answer = call_apart(*one_task, environment=environment, timeout_s=HANGS_S, log=log)
     except ProcessDied as error:
         answer = {"status": "failed", "why": f"{error}; see {log}"}
     return TaskCheck(code, **answer, duration_s=round(time.monotonic() - started, 1))

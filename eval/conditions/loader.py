@@ -118,6 +118,22 @@ def corrupted_batches(loader: DataLoader, corrupt: UtteranceCorruptor | None, ta
         loader.collate_fn = stock
 
 
+class LoaderView:
+    """A loader of s3prl's whose batches are those of `batches`, called with it; all else is as it was."""
+
+    def __init__(self, loader: Any, batches: Callable[[Any], Iterable]) -> None:
+        self.loader, self.batches = loader, batches
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches(self.loader))
+
+
 class ConditionLoader:
     """An evaluation loader under one condition: iterates like the loader it wraps, and keeps books.
 

@@ -20,11 +20,6 @@ from robustdistiller.eval.conditions.manifest import (
 class ReplayedCorruptor(Corruptor):
     """A corruptor whose draws come from a manifest.
 
-    Args:
-        manifest: what is replayed.
-        live: a corruptor of the same condition, whose sources hold the recordings.
-        origin: where the manifest lies, for messages.
-
     Raises:
         ManifestError: the condition is another one, or a recording is missing here or differs from the one the
             manifest was made with; the first such file is named.

@@ -40,10 +40,6 @@ class Sources:
         music: of music.
         named: sources that a condition asks for by name (``noise=chime``): kind to name to spec.
         corpora: what is used of a corpus unless its spec says so itself: layout to spec.
-
-    Example:
-        >>> Sources(noise=("/data/musan,split=test",)).noise[0].split
-        'test'
     """
 
     noise: tuple[SourceSpec | str, ...] = ()

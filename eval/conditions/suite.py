@@ -61,23 +61,12 @@ def load_suite(name: str | Path) -> Suite:
     Raises:
         SuiteError: no such suite, not YAML, an unknown key or name (the nearest known one is named), a condition that
             cannot be read, suites that are based on each other.
-
-    Example:
-        >>> [str(condition) for condition in load_suite("correlation").conditions][:2]
-        ['clean', 'noise:snr_db=10..20,noise=chime']
-        >>> load_suite("robustdistiler")
-        Traceback (most recent call last):
-        robustdistiller.eval.conditions.suite.SuiteError: no suite 'robustdistiler'; did you mean 'robustdistiller'?...
     """
     return _load(str(name), Path.cwd(), ())
 
 
 def load_suites(names: Iterable[str | Path]) -> Suite:
-    """Several suites as one: their conditions in order, each once; where sources differ, those of the first count.
-
-    Raises:
-        SuiteError: as `load_suite`.
-    """
+    """Several suites as one: their conditions in order, each once; where sources differ, those of the first count."""
     suites = [load_suite(name) for name in names]
     conditions = tuple(dict.fromkeys(condition for suite in suites for condition in suite.conditions))
     sources = functools.reduce(Sources.over, (suite.sources for suite in suites), Sources())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
-from robustdistiller.eval.conditions.loader import corrupted_batches
+from robustdistiller.eval.conditions.loader import LoaderView, corrupted_batches
 from robustdistiller.eval.tasks import Task
 
 
@@ -43,19 +44,11 @@ class TrainingCorruptor:
         return {}, {}
 
 
-class TrainingLoader:
-    """s3prl's training loader, under conditions."""
-
-    def __init__(self, loader: DataLoader, corrupt: TrainingCorruptor, task: Task) -> None:
-        self.loader, self.corrupt, self.task = loader, corrupt, task
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[list]:
-        with corrupted_batches(self.loader, self.corrupt, self.task):
-            for waveforms, others, *_ in self.loader:
-                yield [waveforms, *others]
+def training_batches(corrupt: TrainingCorruptor, task: Task, loader: DataLoader) -> Iterator[list]:
+    """The batches of s3prl's training loader, under conditions."""
+    with corrupted_batches(loader, corrupt, task):
+        for waveforms, others, *_ in loader:
+            yield [waveforms, *others]
 
 
 @dataclass(frozen=True)
@@ -104,6 +97,6 @@ class TrainingPlan:
             if not takes_epoch and isinstance(loader.sampler, DistributedSampler):  # as s3prl does itself
                 loader.sampler.set_epoch(epoch)
             corrupt = TrainingCorruptor(tuple(self.corruptors.values()), epoch, self.seed)
-            return TrainingLoader(loader, corrupt, self.task)
+            return LoaderView(loader, partial(training_batches, corrupt, self.task))
 
         return wrapped

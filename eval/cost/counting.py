@@ -56,13 +56,7 @@ def _used(upstream: nn.Module, states: Callable[[], Sequence[Tensor]]) -> int | 
 
 
 def count_macs(upstream: nn.Module, durations_s: Sequence[float], librispeech: str | None = None) -> dict[str, Any]:
-    """MACs of fixed lengths and of SUPERB's 32 utterances, as in :attr:`Profile.macs`.
-
-    Args:
-        upstream: in evaluation mode.
-        durations_s: fixed lengths.
-        librispeech: folder with ``test-clean``; without it, noise of the same lengths.
-    """
+    """MACs of fixed lengths and of SUPERB's 32 utterances, as in :attr:`Profile.macs`."""
     superb: Counter[str] = Counter()
     for name in UTTERANCES:
         superb.update(_macs(upstream, utterance(name, librispeech)))

@@ -62,10 +62,6 @@ def noise(samples: int, seed: int = 0) -> Tensor:
 def utterance(name: str, librispeech: Path | str | None = None) -> Tensor:
     """One of the 32 utterances; noise of its length where there is no corpus.
 
-    Args:
-        name: key of `UTTERANCES`.
-        librispeech: folder that holds ``test-clean``.
-
     Raises:
         FileNotFoundError: the corpus lacks the file.
         ValueError: the file has another length or rate than the protocol's.

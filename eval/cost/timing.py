@@ -21,9 +21,6 @@ _EVERY_S = 0.002
 class PeakMemory:
     """The most memory that this process holds within a ``with`` block; of a GPU, that PyTorch has allocated there.
 
-    Args:
-        device: ``cpu`` or ``cuda``.
-
     Attributes:
         peak_bytes: after the block.
         method: how it is measured, in words.

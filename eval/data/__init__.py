@@ -19,16 +19,7 @@ __all__ = ["Finding", "Plan", "PrepareError", "look", "recipe_of", "run"]
 
 
 def recipe_of(task: Task) -> Recipe:
-    """What must lie on disk for a task, and what is made of it.
-
-    Raises:
-        PrepareError: the task says nothing of its data.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> list(recipe_of(tasks.get("IC")).inputs)
-        ['file_path']
-    """
+    """What must lie on disk for a task, and what is made of it."""
     if not task.data:
         raise PrepareError(f"{task.code} ({task.title}) says nothing of its data; give its folders to the run itself")
     return resolve_name(task.data)
@@ -44,11 +35,6 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
 
     Raises:
         PrepareError: an unknown input, the first input is not given, or a file is not what its name says.
-
-    Example:
-        >>> from robustdistiller.eval import tasks
-        >>> look(tasks.get("IC"), {"file_path": [Path("nowhere")]}, Path("out")).ok
-        False
     """
     recipe = recipe_of(task)
     first, what = next(iter(recipe.inputs.items()))

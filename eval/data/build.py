@@ -22,10 +22,6 @@ T, R = TypeVar("T"), TypeVar("R")
 def run(plan: Plan, progress: bool = True) -> list[str]:
     """Make everything that is not there yet.
 
-    Args:
-        plan: what to make; nothing of it may be missing.
-        progress: show a bar for each step.
-
     Returns:
         Targets that were made now.
 
@@ -68,14 +64,7 @@ def mapped(function: Callable[[T], R], items: Sequence[T], jobs: int = 8) -> Ite
 
 
 def convert_files(files: Mapping[str, Path], convert: Callable[[Path, Path], None], result: Path, bar: tqdm) -> None:
-    """Convert many files, as `Step.make` does; those that an interrupted run finished are kept.
-
-    Args:
-        files: name of the result to its source.
-        convert: called with a source and the path to write to.
-        result: folder of the results.
-        bar: see `Step`.
-    """
+    """Convert many files, as `Step.make` does; those that an interrupted run finished are kept."""
     unfinished = result.with_name("unfinished")
     for parent in {(folder / name).parent for name in files for folder in (result, unfinished)}:
         parent.mkdir(parents=True, exist_ok=True)

@@ -29,11 +29,7 @@ def locate(given: Path, *holds: str) -> Path | None:
 
 
 def find(plan: Plan, given: Path, holds: Sequence[str], expected: str, fix: str) -> Path:
-    """The folder that :func:`locate` finds.
-
-    Raises:
-        NotThere: there is none, which was noted.
-    """
+    """The folder that :func:`locate` finds."""
     folder = locate(given, *holds)
     if folder is None:
         found = f"no {holds[0].rstrip('*')}" if given.is_dir() else "no such folder"
@@ -43,15 +39,7 @@ def find(plan: Plan, given: Path, holds: Sequence[str], expected: str, fix: str)
 
 
 def read_lines(plan: Plan, file: Path, form: str, expected: str, fix: str) -> list[re.Match[str]] | None:
-    """The lines of a text file; None, with a note, where one is odd or the file is not there.
-
-    Args:
-        plan: for the note.
-        file: the file.
-        form: regular expression of a whole line.
-        expected: the form in words.
-        fix: where a line has another.
-    """
+    """The lines of a text file; None, with a note, where one is odd or the file is not there."""
     if not file.is_file():
         plan.note(file.name, f"lines '{expected}'", "not there", MISSING, UNPACK_AGAIN)
         return None
@@ -99,11 +87,7 @@ def beside(corpus: Path, names: tuple[str, ...]) -> list[Path]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises:
-        PrepareError: it is no UTF-8 text.
-    """
+    """The lines of a text file that are not empty."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

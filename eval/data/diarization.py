@@ -98,12 +98,6 @@ def write_folder(audio: Path, names: list[str], times: Times, result: Path, bar:
     Segments are named by speaker, mixture and times; s3prl's script leaves the speaker out, so that two speakers with
     equal times in one mixture become one.
 
-    Args:
-        audio: folder of the mixtures.
-        names: of the mixtures, without ``.wav``.
-        times: of speech, see `times_of`.
-        result, bar: the folder to write, see `Step`.
-
     Raises:
         PrepareError: a mixture is not at 16 kHz.
     """

@@ -44,13 +44,7 @@ def to_fetch(archives: Sequence[Archive], root: Path) -> list[Archive]:
 
 
 def fetch(archives: Sequence[Archive], root: Path, mirror: str = "", progress: bool = True) -> list[str]:
-    """Fetch and unpack what is not there yet.
-
-    Args:
-        archives: what to fetch.
-        root: folder of the corpora, see `folder_of`.
-        mirror: address of a folder that holds all archives by their names; empty takes each from its publisher.
-        progress: show bars where there is a terminal.
+    """Fetch and unpack what is not there yet, from its publisher, or a `mirror` that holds all archives by their names.
 
     Returns:
         Names of the archives that were fetched.

@@ -38,11 +38,7 @@ def _plan_ss(plan: Plan, roots: Roots, drawn: bool) -> None:
 
 
 def libri2mix_folder(plan: Plan, given: Path, mode: str) -> Path:
-    """The folder ``wav16k/MODE`` of Libri2Mix.
-
-    Raises:
-        NotThere: it is not, which was noted.
-    """
+    """The folder ``wav16k/MODE`` of Libri2Mix."""
     other = locate(given, "wav8k", f"wav16k/{'max' if mode == 'min' else 'min'}")
     fix = f"make it at 16 kHz in mode {mode}: the task needs exactly that" if other else LIBRI2MIX.source
     expected = f"wav16k/{mode}/{{train-100,dev,test}}"

@@ -26,11 +26,7 @@ _SPELLING = "lines 'WORD<tab>W O R D |'"
 
 
 def find_librispeech(plan: Plan, given: Path, splits: Sequence[str]) -> Path:
-    """The folder that holds some splits.
-
-    Raises:
-        NotThere: there is none, which was noted.
-    """
+    """The folder that holds some splits."""
     return find(plan, given, splits, ", ".join(splits), "give the folder LibriSpeech of the unpacked archives")
 
 
@@ -90,12 +86,6 @@ def _plan_lexicon(plan: Plan, model: Path, given: Sequence[Path] | None) -> None
 def write_length_table(folder: Path, files: Sequence[str], result: Path, bar: tqdm) -> None:
     """Write the table that s3prl's ASR takes its batches from, longest first; columns ``file_path,length,label``.
 
-    Args:
-        folder: LibriSpeech's.
-        files: audio, relative to it.
-        result: the table.
-        bar: progress, one for each file.
-
     Raises:
         PrepareError: a file is not at 16 kHz, which s3prl refuses when it reads it.
         ValueError: a file is no audio.
@@ -140,11 +130,6 @@ def _words_of(model: Path) -> Iterator[str]:
 
 def write_letter_lexicon(model: Path, result: Path, bar: tqdm) -> None:
     """Write the spelling of every word of an ARPA language model, as the decoder reads it: ``WORD<tab>W O R D |``.
-
-    Args:
-        model: the language model, plain or gzipped.
-        result: the file.
-        bar: progress, one for each word.
 
     Raises:
         PrepareError: the model has no words.

@@ -73,7 +73,7 @@ class Column:
     @property
     def digits(self) -> int:
         """Digits behind the point of its numbers."""
-        return 4 if self.metric == "mtwv" else 2
+        return digits_of(self.metric)
 
     def bounded(self, estimate: Estimate) -> Estimate:
         """An estimate of its metric, so that the interval of a rate stays within what a rate can be."""
@@ -144,10 +144,6 @@ class Cell:
 def stack(cells: Sequence[Cell], seeds: Sequence[int]) -> np.ndarray | None:
     """Contributions of the same items in several cells.
 
-    Args:
-        cells: of one task.
-        seeds: the ones to take from each.
-
     Returns:
         (cells, seeds, units), or None where one lacks results of single items, or where the items are others.
     """
@@ -163,15 +159,20 @@ def shared_seeds(cells: Sequence[Cell]) -> list[int]:
     return sorted(set.intersection(*(set(cell.values) for cell in cells)) - {None}) if cells else []
 
 
+def digits_of(metric: str) -> int:
+    """Digits behind the point of a metric's numbers."""
+    return 4 if metric == "mtwv" else 2
+
+
 def condition_title(condition: str) -> str:
     """Short human form of a condition's one-line form: ``noise 10 dB + reverb 0.6 s``."""
-    parsed = _parsed(condition)
+    parsed = parsed_condition(condition)
     return condition if parsed is None else parsed.title
 
 
 def condition_order(condition: str) -> tuple:
     """Sort key: clean, noise from high to low SNR, reverberation from short to long, both, anything else."""
-    parsed = _parsed(condition)
+    parsed = parsed_condition(condition)
     if parsed is None:
         return len(_KINDS), 0.0, 0.0, condition
     kind = _KINDS.index(parsed.kind) if parsed.kind in _KINDS else len(_KINDS)
@@ -179,8 +180,9 @@ def condition_order(condition: str) -> tuple:
     return kind, -snr_db.low if snr_db else 0.0, rt60_s.low if rt60_s else 0.0, condition
 
 
-def _parsed(condition: str) -> Condition | None:
+def parsed_condition(condition: str) -> Condition | None:
+    """A condition's one-line form, read; None where it is the words of a paper, or of another release."""
     try:
         return Condition.parse(condition)
-    except ValueError:  # a record of another release: shown as it is
+    except ValueError:
         return None

@@ -19,6 +19,7 @@ from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.identity import CLEAN, differences
+from robustdistiller.eval.tasks.csv_task import DOWNSTREAM
 from robustdistiller.upstream import ModelName
 
 MEAN_OF = "mean of {} conditions"
@@ -95,9 +96,9 @@ def compare_rows(board: Board, first: str, second: str, only: Collection[str] = 
     one, other = board.row(first), board.row(second)
     if one is other:
         raise ValueError(f"{one.name!r} is on both sides")
-    lines = []
-    for columns in board.groups.values():
-        shared = [c for c in _of_tasks(columns, only) if c in one.cells and c in other.cells]
+    lines, codes = [], _codes(board, only)
+    for (task, *_), columns in board.groups.items():
+        shared = [c for c in columns if task in codes and c in one.cells and c in other.cells]
         family = [_line(one, other, [column]) for column in shared]
         corrupted = [column for column in shared if column.condition != CLEAN]
         if len(corrupted) > 1:
@@ -108,17 +109,18 @@ def compare_rows(board: Board, first: str, second: str, only: Collection[str] = 
 
 def missing_cells(board: Board, first: Row, second: Row, only: Collection[str] = ()) -> tuple[Missing, ...]:
     """Cells that one of two measured systems has and the other lacks; published systems cannot be filled."""
-    found = []
+    found, codes = [], _codes(board, only)
     for lacking, having in ((first, second), (second, first)):
-        columns = [c for c in _of_tasks(having.cells, only) if c not in lacking.cells]
+        columns = [c for c in having.cells if c.task in codes and c not in lacking.cells]
         if columns and not first.published and not second.published:
             found.append(Missing(lacking.name, tuple(columns), _sweep_file(board, lacking, having, columns)))
     return tuple(found)
 
 
-def _of_tasks(columns: Iterable[Column], only: Collection[str]) -> list[Column]:
-    codes = {tasks.get(name).code for name in only}
-    return [column for column in columns if not codes or column.task in codes]
+def _codes(board: Board, only: Collection[str]) -> set[str]:
+    """The tasks to look at. Those that records are of have names here, though nobody else may know them."""
+    there = {column.task.lower(): column.task for column in board.columns}
+    return {there.get(name.lower()) or tasks.get(name).code for name in only or there}
 
 
 _COLUMNS = [
@@ -202,14 +204,17 @@ def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Colum
         upstream["layer"] = int(mine.layer)
     entries: dict[str, dict[str, Any]] = {}
     sources: dict[str, list[str]] = {}
-    for column in columns:
-        data = {root.key.rpartition(".")[2]: "FOLDER" for root in tasks.get(column.task).roots}
-        entry = entries.setdefault(column.task, {"task": column.task, "data": data, "conditions": []})
+    examples = [read_record(having.cells[column].record) for column in columns]
+    for column, example in zip(columns, examples):
+        known = tasks.TASKS.get(column.task)
+        data = {root.key.rpartition(".")[2]: "FOLDER" for root in known.roots} if known else {}
+        name = f"FOLDER/{column.task}.csv" if example.downstream == DOWNSTREAM else column.task
+        entry = {"task": name, **({"data": data} if data else {}), "conditions": []}
+        entry = entries.setdefault(column.task, entry)
         if column.condition not in entry["conditions"]:
             entry["conditions"].append(column.condition)
         if column.split != tasks.official_split(column.task):
             entry["splits"] = sorted({*entry.get("splits", ()), column.split})
-    examples = [read_record(having.cells[column].record) for column in columns]
     for kind, source in [pair for example in examples for pair in example.sources.items()]:
         if not source["name"].startswith("shipped "):
             sources[kind] = [f"FOLDER_OF/{source['name']}"]

@@ -21,15 +21,8 @@ from robustdistiller.eval.tasks.superb import points_of
 def measured_rows(frame: pd.DataFrame, official: Iterable[str] = ()) -> tuple[list[Row], list[str]]:
     """Rows of a frame of records. Whatever cannot be shown, or not beside the rest, is said in a note.
 
-    Args:
-        frame: as `results.frame.read_frame` gives it, with the means over folds.
-        official: tasks whose test sets are the official ones although their number of items is not known.
-
     Returns:
         One row for each system, from large to small, and the notes.
-
-    Raises:
-        ValueError: unknown task in `official`.
     """
     stated = {tasks.get(name).code for name in official}
     bad = frame[frame.status == UNREADABLE]

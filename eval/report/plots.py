@@ -22,12 +22,7 @@ _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
 
 def plot_board(board: Board, folder: Path | str) -> list[Path]:
-    """Draw the measured systems of each task that was scored under conditions, one PNG each.
-
-    Args:
-        board: the leaderboard; its reference is drawn as a dashed black line.
-        folder: where to write.
-    """
+    """Draw the measured systems of each task that was scored under conditions, one PNG each."""
     written = []
     drawn: set[str] = set()
     for columns in board.groups.values():
@@ -45,14 +40,7 @@ def plot_board(board: Board, folder: Path | str) -> list[Path]:
 
 
 def plot_task(rows: Sequence[Row], columns: Sequence[Column], path: Path | str, reference: str = "") -> Path:
-    """Draw systems over the conditions of one task, as a PNG or any format matplotlib knows by the file's suffix.
-
-    Args:
-        rows: systems; error bars are their 95 % intervals.
-        columns: of one task, metric and test set.
-        path: file to write.
-        reference: system to draw as a dashed black line.
-    """
+    """Draw systems over the conditions of one task, as a PNG or any format matplotlib knows by the file's suffix."""
     figure = Figure(figsize=(max(6.4, 1.35 * len(columns) + 2.6), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -101,11 +101,7 @@ class Published:
     sources: Mapping[str, Source]
 
     def find(self, name: str) -> System:
-        """The system called `name`, in any case.
-
-        Raises:
-            PublishedError: no system has this name; the nearest ones are given.
-        """
+        """The system called `name`, in any case."""
         by_lower = {key.lower(): system for key, system in self.systems.items()}
         if name.lower() in by_lower:
             return by_lower[name.lower()]
@@ -116,11 +112,6 @@ class Published:
         """Verified results of a system under a protocol; of one number from several sources, the first source's.
 
         Sources may differ by rounding; their order is that of ``sources.csv``.
-
-        Args:
-            system: name.
-            protocol: what the numbers follow.
-            over_tasks: give the scores over all tasks, not those of single tasks.
         """
         order, wanted = list(self.sources), (system, protocol, "yes", over_tasks)
         own = [r for r in self.results if (r.system, r.protocol, r.verified, r.task == "SUPERB") == wanted]
@@ -128,12 +119,6 @@ class Published:
         for one in sorted(own, key=lambda one: order.index(one.source)):
             first.setdefault((one.task, one.metric, one.condition), one)
         return [one for one in own if one is first[one.task, one.metric, one.condition]]
-
-    def value(self, system: str, task: str, metric: str, condition: str = "clean") -> float | None:
-        """One verified number under SUPERB's protocol; None where there is none."""
-        found = self.of(system, over_tasks=task == "SUPERB")
-        wanted = task, metric, condition
-        return next((one.value for one in found if (one.task, one.metric, one.condition) == wanted), None)
 
 
 def load_published(folder: Path | str | None = None) -> Published:

@@ -29,8 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import scipy
 
-from robustdistiller.acoustics import Condition
-from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
+from robustdistiller.eval.report.cells import Cell, Column, parsed_condition, shared_seeds, stack
 from robustdistiller.eval.report.significance import Estimate, crossed_test
 from robustdistiller.eval.results.identity import CLEAN
 
@@ -66,14 +65,10 @@ def curves(conditions: Sequence[str]) -> dict[str, list[tuple[float, str]]]:
     """
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for condition in dict.fromkeys(conditions):
-        try:
-            parsed = Condition.parse(condition)
-        except ValueError:  # in the words of a paper, or of a later release
-            continue
-        snr_db = parsed.get("snr_db")
-        if snr_db is None or not snr_db.is_single:  # a range is no point of a curve
-            continue
-        found[parsed.spelled(without=["snr_db"])].append((snr_db.low, condition))
+        parsed = parsed_condition(condition)
+        snr_db = parsed and parsed.get("snr_db")
+        if snr_db and snr_db.is_single:  # a range is no point of a curve
+            found[parsed.spelled(without=["snr_db"])].append((snr_db.low, condition))
     return {name: sorted(points) for name, points in found.items() if len(points) > 1}
 
 
@@ -83,12 +78,6 @@ def area_under_curve(snrs_db: Sequence[float], values: np.ndarray) -> np.ndarray
     Args:
         snrs_db: at least two, rising.
         values: (..., points).
-
-    Returns:
-        (...) in the unit of the values.
-
-    Raises:
-        ValueError: fewer than two SNRs, or they do not rise.
     """
     if len(snrs_db) < 2 or any(later <= earlier for earlier, later in itertools.pairwise(snrs_db)):
         raise ValueError(f"an area under a curve needs two or more rising SNRs, found {snrs_db}")

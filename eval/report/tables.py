@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
-from robustdistiller.eval.report.cells import Column
+from robustdistiller.eval.report.cells import Column, digits_of
 from robustdistiller.eval.report.robustness import summary_names
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
@@ -87,8 +87,8 @@ def _latex(text: str) -> str:
 
 
 def number(value: float, metric: str = "") -> str:
-    """A value as shown: MTWV with four digits after the point, everything else with two."""
-    digits = 4 if metric == "mtwv" else 2
+    """A value as shown."""
+    digits = digits_of(metric)
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
@@ -101,12 +101,7 @@ def estimate_text(estimate: Estimate | str | None, metric: str = "", mark: str =
 
 
 def grids(board: Board, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Grid]:
-    """The grid of clean speech, and one for each task that was scored under conditions.
-
-    Args:
-        board: the leaderboard.
-        systems: published systems to show beside the measured ones; ``all`` for every one.
-    """
+    """The grid of clean speech, and one for each task that was scored under conditions."""
     found = [clean_grid(board, systems)]
     for group, columns in board.groups.items():
         rows = [row for row in board.shown(systems) if any(column in row.cells for column in columns)]
@@ -204,15 +199,19 @@ def _condition_grid(summaries: Sequence[Summary], columns: list[Column], rows: l
     )
 
 
-#: Formats of `write_board` and their files.
-FORMATS = {
-    "csv": "leaderboard.csv",
-    "robustness": "robustness.csv",
-    "markdown": "leaderboard.md",
-    "latex": "leaderboard.tex",
-    "html": "leaderboard.html",
-    "utterances": "utterances.csv",
+#: Formats of `write_board`: the file, and what makes its text of a board, shown systems and a title.
+FORMATS: dict[str, tuple[str, Callable[[Board, Sequence[str], str], str]]] = {
+    "csv": ("leaderboard.csv", lambda board, systems, title: board.frame.to_csv(index=False)),
+    "robustness": ("robustness.csv", lambda board, systems, title: board.robustness.to_csv(index=False)),
+    "markdown": ("leaderboard.md", lambda board, systems, title: board.to_markdown(systems)),
+    "latex": ("leaderboard.tex", lambda board, systems, title: _latex_tables(grids(board, systems))),
+    "html": ("leaderboard.html", lambda board, systems, title: board.to_html(title)),
+    "utterances": ("utterances.csv", lambda board, systems, title: utterance_scores(board).to_csv(index=False)),
 }
+
+
+def _latex_tables(shown: Sequence[Grid]) -> str:
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(grid.to_latex() for grid in shown)
 
 
 def write_board(
@@ -222,21 +221,6 @@ def write_board(
     systems: Sequence[str] = REFERENCE_SYSTEMS,
     title: str = "RobustDistiller leaderboard",
 ) -> list[Path]:
-    """Write a leaderboard's files.
-
-    Args:
-        board: the leaderboard.
-        folder: where to write, made where it is not there.
-        formats: of `FORMATS`.
-        systems: published systems of Markdown and LaTeX; the others hold all.
-        title: heading of the page.
-    """
-    makers = {
-        "csv": lambda: board.frame.to_csv(index=False),
-        "robustness": lambda: board.robustness.to_csv(index=False),
-        "markdown": lambda: board.to_markdown(systems),
-        "latex": lambda: "% needs \\usepackage{booktabs}\n" + "\n".join(g.to_latex() for g in grids(board, systems)),
-        "html": lambda: board.to_html(title),
-        "utterances": lambda: utterance_scores(board).to_csv(index=False),
-    }
-    return [write_text(Path(folder) / FORMATS[name], makers[name]()) for name in formats]
+    """Write a leaderboard's files."""
+    files = [FORMATS[name] for name in formats]
+    return [write_text(Path(folder) / name, text_of(board, systems, title)) for name, text_of in files]

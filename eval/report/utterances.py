@@ -14,6 +14,7 @@ import yaml
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval.report.board import Board
+from robustdistiller.eval.report.cells import parsed_condition
 from robustdistiller.eval.results.frame import MEAN
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.item_scores import items_of
@@ -36,9 +37,6 @@ def utterance_scores(board: Board) -> pd.DataFrame:
 
     Records without results of single items are passed over. Severities are those of the suite ``srb``, 0 for clean
     speech; conditions that are not of the suite have none.
-
-    Args:
-        board: the leaderboard.
     """
     names = {row.system: row.name for row in board.measured}
     records = board.records
@@ -78,9 +76,8 @@ def utterance_scores(board: Board) -> pd.DataFrame:
 
 def _augmentation(condition: str) -> str:
     """Speech Robust Bench's name of a perturbation, else the condition's kind."""
-    try:
-        parsed = Condition.parse(condition)
-    except ValueError:  # of a later release
+    parsed = parsed_condition(condition)
+    if parsed is None:
         return condition
     if parsed.kind == "noise":
         return "gnoise" if parsed.get("noise") == "white" else "env_noise"

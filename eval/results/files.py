@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,7 @@ _OLD_POLICIES = {"only-missing": "reuse", "never": "reuse", "always": "rerun", "
 
 
 def read_policy(word: str) -> str:
-    """One of `POLICIES`; the words of earlier releases are read too.
-
-    Raises:
-        ValueError: unknown policy.
-    """
+    """One of `POLICIES`; the words of earlier releases are read too."""
     policy = _OLD_POLICIES.get(word, word)
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, found {word!r}{did_you_mean(word, POLICIES)}")
@@ -83,9 +80,6 @@ def record_files(root: Path | str) -> list[Path]:
 
     An experiment or a sweep keeps its records in ``records/``: of its folder, only that one is looked through. What an
     earlier release set aside below ``superseded/`` is left out, and so are hidden files.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
     """
     root = Path(root)
     if not root.is_dir():
@@ -95,6 +89,15 @@ def record_files(root: Path | str) -> list[Path]:
     return [root / path for path in found if not any(p == "superseded" or p.startswith(".") for p in path.parts)]
 
 
+def read_each(root: Path | str) -> Iterator[tuple[Path, Record | RecordError]]:
+    """The files of records below a folder, in path order, each with its record or the error in reading it."""
+    for path in record_files(root):
+        try:
+            yield path, read_record(path)
+        except (RecordError, FileNotFoundError) as error:
+            yield path, RecordError(str(error))
+
+
 def read_record_files(root: Path | str) -> dict[Path, Record]:
     """All records below a folder with their files, in path order. Other JSON files there are left alone.
 
@@ -102,15 +105,10 @@ def read_record_files(root: Path | str) -> dict[Path, Record]:
         FileNotFoundError: the folder does not exist.
         RecordError: naming every broken file; none of the records is used then.
     """
-    records, broken = {}, []
-    for path in record_files(root):
-        try:
-            records[path] = read_record(path)
-        except RecordError as error:
-            broken.append(str(error))
-    if broken:
+    found = dict(read_each(root))
+    if broken := [str(one) for one in found.values() if isinstance(one, RecordError)]:
         raise RecordError("\n".join([*broken, "Delete or repair these files; nothing was read."]))
-    return records
+    return found
 
 
 def read_records(root: Path | str) -> list[Record]:
@@ -134,12 +132,7 @@ class Decision:
 
 
 def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
-    """The record of a cell, whatever its status; the error when its file is broken, None when there is none.
-
-    Args:
-        root: folder of records.
-        wanted: a record of the same cell; its scores do not matter.
-    """
+    """The record of a cell, whatever its status; the error when its file is broken, None when there is none."""
     try:
         record = read_record(record_path(root, wanted))
     except FileNotFoundError:
@@ -150,15 +143,7 @@ def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
 
 
 def decide(found: Record | RecordError | None, policy: str = "reuse") -> Decision:
-    """Whether a cell is run, given what `look_up` found of it.
-
-    Args:
-        found: the cell's record, the error in reading it, or None.
-        policy: see `read_policy`.
-
-    Raises:
-        ValueError: unknown policy.
-    """
+    """Whether a cell is run, given what `look_up` found of it."""
     policy = read_policy(policy)
     finished = isinstance(found, Record) and found.status == "ok"
     if found is None:

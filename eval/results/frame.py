@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from robustdistiller.eval import tasks
-from robustdistiller.eval.results.files import read_record, record_files
+from robustdistiller.eval.results.files import read_each
 from robustdistiller.eval.results.identity import CellId, cell_id, made_digest, system_id
 from robustdistiller.eval.results.record import Metric, Record, RecordError
 from robustdistiller.eval.tasks.rules import test_set_deviations
@@ -68,11 +68,9 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
     folders = [Path(folder) for folder in folders]
     rows: list[dict[str, Any]] = []
     broken, seen = [], set()
-    for path in dict.fromkeys(path for folder in folders for path in record_files(folder)):
-        try:
-            record = read_record(path)
-        except (RecordError, FileNotFoundError) as error:
-            broken.append({"status": UNREADABLE, "reason": str(error), "path": str(path)})
+    for path, record in {path: one for folder in folders for path, one in read_each(folder)}.items():
+        if isinstance(record, RecordError):
+            broken.append({"status": UNREADABLE, "reason": str(record), "path": str(path)})
             continue
         cell = cell_id(record)
         if (cell, record.start_utc) not in seen:
@@ -98,9 +96,6 @@ def mean_over_folds(frame: pd.DataFrame) -> pd.DataFrame:
     """Add what the benchmark reports of a task with cross-validation: the plain mean over its folds, as fold ``mean``.
 
     Only where a seed has all folds. The row's ``path`` is the tuple of theirs, ``items`` their sum.
-
-    Args:
-        frame: of :func:`read_frame`.
     """
     counted = frame[(frame.status == "ok") & ~frame.superseded & (frame.fold != "")]
     keys = [name for name in _NUMBER if name != "fold"]

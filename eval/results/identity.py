@@ -72,12 +72,7 @@ class CellId:
         return made_digest(**_known_fields(self))
 
     def path(self, root: Path | str, condition: str) -> Path:
-        """The record's file: ``root/upstream/weights[@options]/task/condition[@digest]/split[-fold]-seedN-cell.json``.
-
-        Args:
-            root: folder of records.
-            condition: a readable form, see :func:`readable_condition`; the digest stands behind it.
-        """
+        """A record's file: ``root/upstream/weights[@options]/task/condition[@digest]/split[-fold]-seedN-cell.json``"""
         options = f"@{made_digest(options=self.system.options)[:8]}" if self.system.options else ""
         place = "" if condition == CLEAN else f"@{self.condition[:8]}"
         part = slug(self.split) + (f"-{slug(self.fold)}" if self.fold else "")
@@ -114,13 +109,7 @@ def cell_id(record: Record) -> CellId:
 
 
 def condition_digest(condition: str, sources: Mapping[str, Mapping[str, Any]], corruption_seed: int) -> str:
-    """Digest of what decides how test audio sounds; of clean audio nothing but that it is clean.
-
-    Args:
-        condition: one-line form.
-        sources: kind to ``{"name": ..., "digest": ...}``; only digests count.
-        corruption_seed: of the draws.
-    """
+    """Digest of what decides how test audio sounds; of clean audio nothing else. Only digests of sources count."""
     if condition == CLEAN:
         return made_digest(condition=CLEAN)
     digests = {kind: one["digest"] for kind, one in sources.items()}

@@ -86,11 +86,7 @@ class Outcomes:
         return cls(tuple(ids[i] for i in order), ordered, tuple(groups[i] for i in order) if groups else ())
 
     def with_metric(self, name: str, ids: Sequence[str], scores: ItemScores) -> Outcomes:
-        """The same items with one more metric, whose results are in the order of `ids`.
-
-        Raises:
-            NoOutcomes: the items are others.
-        """
+        """The same items with one more metric, whose results are in the order of `ids`."""
         other = Outcomes.sort(ids, {name: scores})
         if other.ids != self.ids:
             raise NoOutcomes(f"{name} has other items than {', '.join(self.metrics)}")
@@ -118,11 +114,7 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
 
 
 def check_against(outcomes: Outcomes, record: Record) -> None:
-    """Refuse results of single items that do not add up to the record's scores.
-
-    Raises:
-        NoOutcomes: naming the metric and both values.
-    """
+    """Refuse results of single items that do not add up to the record's scores."""
     recorded = {metric.name: metric.value for metric in record.metrics}
     if len(outcomes.ids) != record.items_scored:
         raise NoOutcomes(f"there are results of {len(outcomes.ids)} items, the record has {record.items_scored}")
@@ -154,10 +146,6 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 def read_outcomes(path: Path | str, record: Record) -> Outcomes | None:
     """The results of single items that a record points to; None where it has none.
-
-    Args:
-        path: file of the record.
-        record: what it holds.
 
     Raises:
         RecordError: their file is missing, was changed, or does not add up to the record's scores.

@@ -191,11 +191,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Record:
-        """Build a record from plain data of any schema.
-
-        Raises:
-            RecordError: unknown or missing keys, values of the wrong type or form, or a contradiction.
-        """
+        """Build a record from plain data of any schema."""
         try:
             return read(cls, to_current(data))
         except ValueError as error:

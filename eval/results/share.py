@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import write_bytes, write_text
-from robustdistiller.eval.results.files import read_record, record_files, record_path
-from robustdistiller.eval.results.item_scores import items_of
+from robustdistiller.eval.results.files import read_each, record_path
+from robustdistiller.eval.results.item_scores import read_outcomes
 from robustdistiller.eval.results.record import RecordError
 from robustdistiller.upstream.pretrained.hub import writing_explained
 
@@ -139,10 +139,11 @@ def _dataset(address: str) -> tuple[str, str | None]:
 def _finished(folders: Iterable[Path | str], found: Shared) -> list[dict[str, bytes]]:
     """Name to content of the files of each finished record, checked; the record's comes after that of its items."""
     bundles = []
-    for path in [path for folder in folders for path in record_files(folder)]:
+    for path, record in [pair for folder in folders for pair in read_each(folder)]:
         try:
-            record = read_record(path)
-            items_of(path)  # checks them against the record
+            if isinstance(record, RecordError):
+                raise record
+            read_outcomes(path, record)  # checks them against the record
         except RecordError as error:
             found.refused.append(str(error))
             continue

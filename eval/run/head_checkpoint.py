@@ -25,9 +25,6 @@ def find_head(path: str | Path) -> Path:
     """The checkpoint to evaluate: the file itself, or of a folder the one that its note names or that was best on dev.
 
     s3prl takes the newest ``states-*.ckpt`` of a folder, which SUPERB's rules do not.
-
-    Raises:
-        RunError: nothing to evaluate, or several candidates.
     """
     path = Path(path)
     if not path.is_dir():

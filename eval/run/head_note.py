@@ -59,11 +59,7 @@ class HeadNote:
 
     @classmethod
     def read(cls, folder: str | Path) -> HeadNote | None:
-        """The note in a head's folder, those of earlier versions included; None without one.
-
-        Raises:
-            RunError: the file is no note.
-        """
+        """The note in a head's folder, those of earlier versions included; None without one."""
         folder = Path(folder)
         path = folder / NOTE
         try:

@@ -53,11 +53,7 @@ _FEATURES = ("feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_a
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit status (see `common.errors.run_command`).
-
-    Args:
-        argv: the command line without the program's name; default ``sys.argv[1:]``.
-    """
+    """Entry point of the console script; returns the exit status (see `common.errors.run_command`)."""
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s")
     return run_command("run_downstream.py", partial(launch, list(sys.argv[1:] if argv is None else argv)))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.common.written import flatten
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
@@ -40,7 +40,8 @@ def training_plan(spec: HeadSpec) -> TrainingPlan | None:
 def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
     """What decides a head's weights, beside the upstream's: plain data with flat keys."""
     roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
-    config = dict(_leaves(spec.quick.shorten(spec.config) if spec.quick else spec.config))
+    config = flatten(spec.quick.shorten(spec.config) if spec.quick else spec.config)
+    config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items() if value != {}}
     found = {
         "upstream": spec.upstream.name,
         "feature_selection": spec.upstream.feature_selection,
@@ -54,20 +55,8 @@ def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, A
     return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}
 
 
-def _leaves(node: Any, path: str = "") -> Any:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, list(node) if isinstance(node, tuple) else node
-
-
 def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
     """Refuse a head's folder that holds another head.
-
-    Args:
-        spec: the head.
-        made: what `made_of` says of it.
 
     Raises:
         RunError: with what differs.

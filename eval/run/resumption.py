@@ -16,6 +16,7 @@ import torch
 from torch import distributed
 
 from robustdistiller.common.generators import generator_states, set_generator_states
+from robustdistiller.eval.conditions.loader import LoaderView
 
 _KEY = "robustdistiller"
 
@@ -32,12 +33,7 @@ def why_not_exact(config: Mapping[str, Any], states: Mapping[str, Any]) -> str:
 
 
 class ExactTraining:
-    """Keeps one training's place, and takes it up again.
-
-    Args:
-        states: the checkpoint that the training goes on from; empty for a new one.
-        device: of the training.
-    """
+    """Keeps one training's place, and takes it up again."""
 
     def __init__(self, states: Mapping[str, Any], device: str) -> None:
         self.device = str(device)
@@ -63,7 +59,7 @@ class ExactTraining:
             if self._saved:
                 set_generator_states(self._saved["epoch_began"], self.device)
             self._epoch_began = generator_states(self.device)
-            return _Place(get_dataloader(split, *args, **options), self)
+            return LoaderView(get_dataloader(split, *args, **options), self.batches)
 
         return wrapped
 
@@ -79,19 +75,3 @@ class ExactTraining:
         for batch in batches:
             self._taken += 1
             yield batch
-
-
-class _Place:
-    """A training loader that is begun where the training stopped."""
-
-    def __init__(self, loader: Any, training: ExactTraining) -> None:
-        self.loader, self.training = loader, training
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.training.batches(self.loader)

@@ -27,10 +27,6 @@ _VERSIONED = ("builtins", "torch", "s3prl", "robustdistiller")  # records and ca
 def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tuple[str, str]:
     """Digest of an upstream's weights and what it was taken of.
 
-    Args:
-        upstream: the loaded upstream.
-        checkpoint: the file or Hugging Face folder that they were read from, if known.
-
     Returns:
         ``(sha256, "file")`` for a checkpoint on this machine; ``(sha256, "tensors")`` of names, shapes and values for
         upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters.
@@ -102,11 +98,7 @@ def tf32_enabled() -> bool:
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Processor, cores, threads, device, versions, commit and date.
-
-    Args:
-        device: ``cpu`` or ``cuda``, with or without its number.
-    """
+    """Processor, cores, threads, device, versions, commit and date."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {
         "processor": _processor(),

@@ -33,15 +33,6 @@ def run_s3prl(
 
     Of its module, three names are replaced during the call: what reads the command line, the runner's class, and
     ``hack_isinstance``, which would replace ``builtins.isinstance`` for old versions of PyTorch.
-
-    Args:
-        spec: the head.
-        mode: ``train``, ``evaluate`` or ``inference``.
-        training, note, evaluation: of :class:`HeadRunner`.
-        settings: of s3prl's command line, by name.
-
-    Returns:
-        The runner, after its work.
     """
     bridge.install()
     register()

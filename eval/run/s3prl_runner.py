@@ -11,16 +11,17 @@ import copy
 import logging
 from argparse import Namespace
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from torch import nn
 
+from robustdistiller.eval.conditions.loader import LoaderView
 from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.cache.dependence import UTTERANCE
-from robustdistiller.eval.run.cache.loaders import ReadAhead, announcing
+from robustdistiller.eval.run.cache.loaders import announcing, read_ahead
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
@@ -154,7 +155,7 @@ class HeadRunner:
         cached = self.cached
         if cached is None or not cached.read_ahead_s or cached.depends_on != UTTERANCE:
             return loader
-        return ReadAhead(loader, cached)
+        return LoaderView(loader, partial(read_ahead, cached))
 
     def train(self) -> None:
         """s3prl's training, from its begin or from where a checkpoint stopped."""

@@ -19,7 +19,7 @@ from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.options import s3prl_defaults
 from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.tasks import Task
-from robustdistiller.eval.tasks.configs import check_roots, vocabulary_paths
+from robustdistiller.eval.tasks.configs import check_roots, with_own_vocabularies
 from robustdistiller.eval.tasks.needs import require
 from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.pretrained.names import existing_path
@@ -170,11 +170,7 @@ class HeadSpec:
 
     def with_own_vocabularies(self) -> HeadSpec:
         """The same, where a head that was trained elsewhere names this package's vocabularies of that machine."""
-        if self.task is None:
-            return self
-        config = dict(self.config)
-        for key, here in vocabulary_paths(self.task).items():
-            config = _replaced(config, key.removeprefix("config.").split("."), here)
+        config = self.config if self.task is None else with_own_vocabularies(self.task, self.config)
         return dataclasses.replace(self, config=config)
 
 
@@ -195,13 +191,3 @@ class TrainedHead:
     head_digest: str
     step: int | None
     dev_score: float | None
-
-
-def _replaced(node: Any, keys: list[str], here: str) -> Any:
-    """A copy of nested settings with the file at ``keys`` here in the place of one of that name that is not there."""
-    if not keys:
-        missing = node and not Path(str(node)).exists() and Path(str(node)).name == Path(here).name
-        return here if missing else node
-    if not isinstance(node, Mapping) or keys[0] not in node:
-        return node
-    return {**node, keys[0]: _replaced(node[keys[0]], keys[1:], here)}

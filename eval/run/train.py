@@ -42,9 +42,6 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
         resume: a checkpoint to go on from, whether or not that is exact; or False, to begin anew and remove what stands
             in the folder.
 
-    Returns:
-        The head that is to be evaluated.
-
     Raises:
         InstallationError: a package or tool of the task is missing.
         FileNotFoundError, ValueError: data or upstream are not there, or the folder holds another head.
@@ -76,11 +73,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
 
 
 def trained_head(spec: HeadSpec) -> TrainedHead:
-    """The head in a folder that is to be evaluated, as it is.
-
-    Raises:
-        RunError: there is none, or it cannot be read.
-    """
+    """The head in a folder that is to be evaluated, as it is."""
     if spec.task is not None and spec.task.best_of_every:
         _note_best_on_test(spec)
     checkpoint = find_head(spec.folder)

@@ -15,7 +15,7 @@ from robustdistiller.eval.results.identity import CLEAN, system_id
 from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
-from robustdistiller.eval.tasks.parts import Submission
+from robustdistiller.eval.tasks.parts import Submission, lookup
 
 
 class SubmissionError(ValueError):
@@ -48,28 +48,19 @@ class Experiment:
         return task.submission if task else None
 
     def setting(self, key: str) -> Any:
-        """A setting of the run's configuration, as s3prl noted it in the folder; None where there is none.
-
-        Args:
-            key: dotted, e.g. ``downstream_expert.datarc.test_meta_data``.
-        """
+        """A setting of the run's configuration, as s3prl noted it in the folder; None where there is none."""
         notes = sorted(self.folder.glob("config_*.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in [*notes, self.folder / "head.yaml"]:
             if not path.is_file():
                 continue
-            node: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-            for part in key.split("."):
-                node = node.get(part) if isinstance(node, dict) else None
-            if node is not None:
-                return node
+            value = lookup(yaml.safe_load(path.read_text(encoding="utf-8")), key)
+            if value is not None:
+                return value
         return None
 
 
 def find_experiments(folder: Path | str) -> list[Experiment]:
     """Experiments of a folder: of ``run_downstream.py`` (with ``records/`` in it) or of a sweep.
-
-    Args:
-        folder: the experiment's or the sweep's.
 
     Raises:
         SubmissionError: there are no records of clean official test sets.
@@ -113,11 +104,6 @@ def _digest_of_head(folder: Path) -> str:
 
 def choose(experiments: Sequence[Experiment], label: str | None = None, seed: int | None = None) -> list[Experiment]:
     """The experiments of one system, one per task and fold.
-
-    Args:
-        experiments: candidates.
-        label: of the system, where there are several.
-        seed: of the heads, where there are several.
 
     Raises:
         SubmissionError: several systems or seeds and none chosen, or none of that name.

@@ -52,12 +52,6 @@ def pack(
 ) -> Packed:
     """Write the archive and a report beside it.
 
-    Args:
-        experiments: of one system, see `experiments.choose`.
-        archive: ``.zip`` file to write; ``.json`` beside it is the report.
-        truths: by task, see `rescoring.rescore`.
-        on_step: called with what is done next.
-
     Raises:
         SubmissionError: nothing can be packed.
         RunFailed: a number from the archive differs from its record; nothing is written then.

@@ -224,13 +224,7 @@ class Cell:
         return condition_digest(self.condition.label, sources, self.group.sweep.corruption_seed)
 
     def failed_record(self, reason: str, start_utc: str, loaded: Mapping[str, Any]) -> Record:
-        """The record of the cell where there was no head to evaluate, or its evaluation left none.
-
-        Args:
-            reason: why, in a sentence.
-            start_utc: now.
-            loaded: what a job that looked at the upstream found.
-        """
+        """The record of the cell where there was no head to evaluate, or its evaluation left none."""
         group, task, system = self.group, self.group.task.registry, self.group.system
         in_file = bool(system.weights) and system.upstream.module is None
         return Record(
@@ -271,10 +265,6 @@ class Cell:
 
 def expand(sweep: SweepConfig, sources: Sources | None = None) -> list[Group]:
     """All groups of a sweep, tasks outermost, so that a table fills row by row.
-
-    Args:
-        sweep: what is asked for.
-        sources: what the conditions draw from; default: as the sweep says.
 
     Raises:
         SweepError: missing data or checkpoints, keys that do not exist, a grid of learning rates on a task without a

@@ -47,11 +47,7 @@ def removable(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]
 
 
 def clean(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:
-    """Delete what :func:`removable` lists; returns it.
-
-    Raises:
-        SweepError: as for :func:`removable`, or the sweep is running.
-    """
+    """Delete what :func:`removable` lists; returns it."""
     found = removable(root, kinds)
     with folder_lock(Path(root)):
         for one in found:

@@ -216,7 +216,7 @@ class SweepConfig:
     @property
     def root(self) -> Path:
         """The folder of everything, absolute."""
-        return Path(self.out).absolute()
+        return Path(self.out).expanduser().absolute()
 
     def conditions_of(self, task: TaskEntry) -> tuple[Condition, ...]:
         """The test conditions of a task, each once: its own, or the sweep's and those of its suites.

@@ -16,11 +16,7 @@ from robustdistiller.eval.sweep.pool import Pool
 def make_engine(
     config: SweepConfig, say: Callable[[str], None] = lambda line: None, planned_s: float | None = None
 ) -> Engine:
-    """Who does the work, as a configuration asks; `say` and `planned_s` are for a cluster, see `Slurm`.
-
-    Raises:
-        SweepError: it cannot be done here.
-    """
+    """Who does the work, as a configuration asks; `say` and `planned_s` are for a cluster, see `Slurm`."""
     settings = config.executor
     if settings.kind == "local":
         return InProcess()

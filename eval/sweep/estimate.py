@@ -72,13 +72,7 @@ class Estimate:
 
 
 def estimate(plans: Iterable[GroupPlan], timings: Timings, since_s: Mapping[Job, float] | None = None) -> Estimate:
-    """Time what is to be done by what was done.
-
-    Args:
-        plans: what is to be done, leaders before those that follow.
-        timings: of what was done.
-        since_s: when jobs that run now were begun, as `time.monotonic` has it.
-    """
+    """Time what is to be done by what was done."""
     now_s, since_s = time.monotonic(), since_s or {}
     times: list[float | None] = []
     trained_s: dict[Group | None, float] = {}  # when the heads of a group, and of its leader before, are trained

@@ -58,11 +58,7 @@ class GroupPlan:
 
 
 class Found:
-    """The records of a sweep and what its heads came to, read when asked for.
-
-    Args:
-        root: folder of the sweep.
-    """
+    """The records of a sweep and what its heads came to, read when asked for."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,13 +86,7 @@ class Found:
         return sorted(fitting, key=lambda record: record.start_utc, reverse=True)
 
     def record(self, cell: Cell, chosen: Tried | None = None, finished: bool = False) -> Record | None:
-        """The newest record of a cell.
-
-        Args:
-            cell: the cell.
-            chosen: the evaluated head; None: any.
-            finished: of those that have a number only.
-        """
+        """The newest record of a cell: where they are given, of the chosen head, and of those with a number only."""
         for record in self.of_group(cell.group):
             condition = condition_digest(record.condition, record.sources, record.corruption_seed)
             if (
@@ -108,12 +98,7 @@ class Found:
         return None
 
     def choice(self, group: Group, rates: tuple[float, ...]) -> Choice:
-        """What is known of a group's heads: what its file says, what its records say, and what was trained since.
-
-        Args:
-            group: the group.
-            rates: the learning rates to choose among.
-        """
+        """What is known of a group's heads: what its file says, what its records say, and what was trained since."""
         tried = read_tried(group.folder)
         if not tried:
             for record in [one for one in self.of_group(group) if (one.selection or {}).get("tried")][:1]:
@@ -153,14 +138,7 @@ def make_plans(groups: Iterable[Group], policy: str, found: Found) -> dict[Group
 
 
 def plan_group(group: Group, policy: str, found: Found, leading: GroupPlan | None = None) -> GroupPlan:
-    """Decide about the cells of a group.
-
-    Args:
-        group: the group.
-        policy: one of `results.files.POLICIES`.
-        found: what there is already.
-        leading: the plan of its leader; its rate is not known while heads are still to be trained there.
-    """
+    """Decide about the cells of a group; `leading` is its leader's plan, whose rate is not known while it trains."""
     rates, is_known = group.learning_rates, True
     if leading is not None and rates:
         searching = leading.train and leading.choice.pending

@@ -126,13 +126,7 @@ def lost(job: Job, how: str) -> Outcome:
 
 
 def died_of(status: int) -> str:
-    """What an exit status without an outcome means.
-
-    >>> died_of(-9)
-    'was killed by signal 9, SIGKILL (out of memory?)'
-    >>> died_of(3)
-    'ended with status 3 before its work was done'
-    """
+    """What an exit status without an outcome means."""
     if status < 0:
         known = {one.value: f", {one.name}" for one in signal.Signals}
         memory = " (out of memory?)" if status == -signal.SIGKILL else ""
@@ -141,11 +135,7 @@ def died_of(status: int) -> str:
 
 
 def environment(device: str, threads: int) -> dict[str, str]:
-    """Environment of a process that works on one device: ``cuda:1`` is the only GPU it sees.
-
-    >>> environment("cpu", 2)["OMP_NUM_THREADS"], environment("cpu", 2)["CUDA_VISIBLE_DEVICES"]
-    ('2', '')
-    """
+    """Environment of a process that works on one device: ``cuda:1`` is the only GPU it sees."""
     found = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if device == "cpu":
         return {**found, "CUDA_VISIBLE_DEVICES": ""}

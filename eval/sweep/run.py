@@ -247,16 +247,16 @@ class Sweep:
             plan.train = [head]  # it was deleted before, and won over new ones
             return [self._train(plan, head)]
         splits = dict.fromkeys(cell.split for cell in plan.run)
-        work = Evaluate(
-            head=head.spec,
-            cells={split: tuple(cell.condition for cell in plan.run if cell.split == split) for split in splits},
-            records=self.config.root / "records",
-            sources=self.sources,
-            corruption_seed=self.config.corruption_seed,
-            checkpoint=head.spec.folder / chosen.checkpoint if chosen else None,
-            selection=self._selection(plan) if chosen else None,
-            policy=self.config.policy,
-        )
+        cells = {split: tuple(cell.condition for cell in plan.run if cell.split == split) for split in splits}
+        options = {
+            "checkpoint": head.spec.folder / chosen.checkpoint if chosen else None,
+            "sources": self.sources,
+            "corruption_seed": self.config.corruption_seed,
+            "records": self.config.root / "records",
+            "policy": self.config.policy,
+            "selection": self._selection(plan) if chosen else None,
+        }
+        work = Evaluate(head.spec, cells, options)
         job, begun_utc = Job(f"{group.title}: evaluating", group.jobs / "evaluate", work), _now_utc()
         return [self._add(job, [plan], lambda outcome: self._evaluated(plan, begun_utc, outcome))]
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.sweep.engine import BEGUN_FILE
 
@@ -99,18 +98,13 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a head under conditions, by split, all of a split in one call; see `evaluate_head`."""
+    """Evaluate a head under conditions, by split, all of a split in one call; `options` are of `evaluate_head`."""
 
     doing: ClassVar[str] = "evaluating"
 
     head: HeadSpec
     cells: Mapping[str, tuple[Condition, ...]]
-    records: Path
-    sources: Sources
-    corruption_seed: int
-    checkpoint: Path | None = None
-    selection: Mapping[str, Any] | None = None
-    policy: str = "reuse"
+    options: Mapping[str, Any]
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Evaluate all splits; the first failure is raised after all of them."""
@@ -119,17 +113,7 @@ class Evaluate:
         errors = []
         for split, conditions in self.cells.items():
             try:
-                evaluate_head(
-                    self.head,
-                    conditions,
-                    checkpoint=self.checkpoint,
-                    split=split,
-                    sources=self.sources,
-                    corruption_seed=self.corruption_seed,
-                    records=self.records,
-                    policy=self.policy,
-                    selection=self.selection,
-                )
+                evaluate_head(self.head, conditions, split=split, **self.options)
             except Exception as error:
                 logger.exception("%s failed", split)
                 errors.append(error)

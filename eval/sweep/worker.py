@@ -18,11 +18,7 @@ from robustdistiller.eval.sweep import engine
 
 
 class SlurmTask:
-    """What runs on a node of a cluster; submitit calls `checkpoint` when its time is up or it is preempted.
-
-    Args:
-        folder: of the job.
-    """
+    """What runs on a node of a cluster; submitit calls `checkpoint` when its time is up or it is preempted."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder

@@ -181,9 +181,6 @@ class Task:
         """What s3prl's expert kept of each item: metric to numerators, denominators and scale.
 
         A metric is ``scale * sum(numerators) / sum(denominators)``.
-
-        Args:
-            kept: the expert's ``records`` at the end of an evaluation.
         """
         if self.items is not None:
             return {name: (*ratio, 100.0) for name, ratio in self.items(kept).items()}

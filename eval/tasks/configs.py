@@ -23,11 +23,7 @@ def _folder() -> Path:
 
 
 def read_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
-    """A head's configuration as it is written down, see `Task.config`.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is not there, or is no configuration.
-    """
+    """A head's configuration as it is written down, see `Task.config`."""
     if isinstance(config, Mapping):
         return copy.deepcopy(dict(config))
     path = Path(config)
@@ -44,7 +40,7 @@ def read_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
 def vocabulary_paths(task: Task) -> dict[str, str]:
     """The task's keys that name files of this package, with their absolute paths here.
 
-    A head trained elsewhere remembers the paths of that machine: the launcher puts these over them.
+    A head trained elsewhere remembers the paths of that machine, see :func:`with_own_vocabularies`.
     """
     return {
         f"config.{key}": str(_folder() / value)
@@ -59,13 +55,17 @@ def load_config(task: Task) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: the task names a file that is not there or no configuration.
     """
-    config = read_config(task.config)
-    for key, path in vocabulary_paths(task).items():
-        *parents, last = key.removeprefix("config.").split(".")
-        node = config
-        for part in parents:
-            node = node[part]
-        node[last] = path
+    return with_own_vocabularies(task, read_config(task.config))
+
+
+def with_own_vocabularies(task: Task, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration, with this package's vocabularies for files of their names that are not there."""
+    config = copy.deepcopy(dict(config))
+    for key, here in vocabulary_paths(task).items():
+        parents, _, last = key.rpartition(".")
+        given = Path(str(lookup(config, key)))
+        if given.name == Path(here).name and (not given.exists() or str(given).startswith(_VOCABULARIES)):
+            lookup(config, parents)[last] = here
     return config
 
 

@@ -38,12 +38,6 @@ def _collate(samples: list) -> tuple[Sequence, ...]:
 class DownstreamExpert(nn.Module):
     """s3prl's head for whole utterances: a linear map, the mean over frames, and another linear map.
 
-    Args:
-        upstream_dim: of the features.
-        downstream_expert: settings, see downstream_configs/csv.yaml.
-        expdir: folder of the head.
-        others: further settings that s3prl gives; not needed.
-
     Raises:
         FileNotFoundError, ValueError: the table is wrong, or another one than the head's.
     """

@@ -113,11 +113,7 @@ def digest_of(items: Iterable[Item]) -> str:
 
 
 def read_items(path: Path, split_seed: int = 0) -> tuple[list[Item], bool]:
-    """The recordings of a table, each in its split, and whether the splits were drawn.
-
-    Raises:
-        FileNotFoundError, ValueError: as for :func:`csv_task`.
-    """
+    """The recordings of a table, each in its split, and whether the splits were drawn."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a CSV with the columns path and label")
     items = list(_lines(path))

@@ -117,9 +117,9 @@ class OfficialScore:
     items: tuple[Sequence[float], Sequence[float]] | None = field(default=None, compare=False)
 
 
-def last_parts(path: str, count: int = 3, joint: str = "-") -> str:
-    """The last parts of a path without its suffix: the same wherever the corpus lies."""
-    return joint.join(PurePath(path).with_suffix("").parts[-count:])
+def last_parts(path: str) -> str:
+    """The last three parts of a path without its suffix: the same wherever the corpus lies."""
+    return "-".join(PurePath(path).with_suffix("").parts[-3:])
 
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:

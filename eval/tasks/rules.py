@@ -125,12 +125,7 @@ def split(
 
 
 def deviations(task: Task, run: Split) -> list[str]:
-    """What of a run is not as the benchmark prescribes, one phrase each; empty for a standard run.
-
-    Args:
-        task: the registry entry.
-        run: its settings, from :func:`split`.
-    """
+    """What of a run is not as the benchmark prescribes, one phrase each; empty for a standard run."""
     rules, ours = task.rules, run.fixed
     standard = split(task, load_config(task), {}).fixed | {key: list(names) for key, names in rules.files.items()}
     found = [f"{task.code} is {rules.not_superb}"] if rules.not_superb else []

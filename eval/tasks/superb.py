@@ -58,9 +58,6 @@ def missing_tasks(values: Values) -> list[str]:
 def superb_score(values: Values) -> float:
     """``superb_s`` over the ten tasks that papers report.
 
-    Args:
-        values: ``(task, metric)`` to value on the official test sets, rates in per cent, MTWV as a fraction.
-
     Raises:
         ScoreError: naming the tasks that are missing: a mean over other tasks is another score.
     """

@@ -55,6 +55,11 @@ def test_json(asked) -> None:
     assert asked[0][1]["sources"] == {} and asked[0][1]["features"] is None
 
 
+def test_no_folder_of_a_task_is_passed_over(asked) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "fbank", "--task", "IC=/a", "--task", "ic=/b"])
+    assert result.exit_code == 2 and "one task has several folders, found IC=/a, IC=/b" in result.stderr
+
+
 def test_a_mistyped_suite_is_told_as_one(asked) -> None:
     result = CliRunner().invoke(app, ["evaluate", "fbank", "--task", "IC=/data", "--suite", "sbr"])
     assert result.exit_code == 2 and "sbr" in result.stderr and "srb" in result.stderr and asked == []

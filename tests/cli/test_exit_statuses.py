@@ -185,8 +185,9 @@ def test_a_program_that_calls_a_command_logs_as_before(place) -> None:
 
 
 def test_a_command_may_return_its_status() -> None:
-    @command("Help.")
+    @command()
     def failing() -> int:
+        """Help."""
         return 1
 
     with pytest.raises(Exception, match="1") as stop:

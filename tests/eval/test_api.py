@@ -8,7 +8,10 @@ from torch import nn
 
 import robustdistiller
 from robustdistiller.common.errors import RunFailed
+from robustdistiller.eval.api import Results
+from robustdistiller.eval.results.files import read_record, write_record
 from robustdistiller.eval.run.quick import Quick
+from tests.records import example_record
 
 STEPS = {"runner.total_steps": 4, "runner.eval_step": 2, "runner.save_step": 2, "runner.log_step": 2}
 
@@ -48,6 +51,14 @@ def model(bridge) -> Frames:
     return Frames()
 
 
+def test_a_folder_of_data_may_begin_at_home(model, toy_corpora, tmp_path, monkeypatch):
+    toy_corpora.build("KS", tmp_path / "home" / "speech")
+    (tmp_path / "home" / "speech" / "test").rename(tmp_path / "home" / "speech" / "speech_commands_test_set_v0.01")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    data = {"KS": "~/speech"}
+    assert robustdistiller.evaluate(model, ["KS"], data=data, out=tmp_path / "out", policy="show").records == []
+
+
 def test_a_module_in_memory_is_scored_and_left_as_it_was(model, data, tmp_path):
     model.train()
     model.first.eval()
@@ -66,6 +77,12 @@ def test_a_module_in_memory_is_scored_and_left_as_it_was(model, data, tmp_path):
     frame = results.frame
     assert list(frame["task"]) == [one.task for one in results.records] and set(frame["label"]) == {"frames"}
     assert sorted(frame["value"]) == sorted(one.main_metric.value for one in results.records)
+
+
+def test_a_broken_record_beside_hides_no_number(tmp_path):
+    path = write_record(tmp_path, example_record())
+    path.with_name("test-seed1-00000000.json").write_text("{")
+    assert Results([read_record(path)], tmp_path).frame.value.tolist() == [75.0]
 
 
 def test_changed_weights_are_another_system_and_the_same_ones_are_not_scored_again(model, data, tmp_path):

@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from robustdistiller import pretrain
-from robustdistiller.cli.distill import HELP, distill
+from robustdistiller.cli.distill import distill
 from robustdistiller.pretrain import load_config
 
 APP = typer.Typer()
@@ -25,7 +25,7 @@ def test_help_teaches_by_example() -> None:
 
 
 def test_examples_in_the_help_are_accepted() -> None:
-    words = HELP.replace("\\\n", " ").split()
+    words = distill.__doc__.replace("\\\n", " ").replace("\\[", "[").split()
     overrides = [word for word in words if "=" in word and word.partition("=")[0].replace(".", "").islower()]
     assert len(overrides) > 10
     assert load_config("robustdistiller", overrides).trainer.max_hours == 11.5

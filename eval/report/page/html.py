@@ -29,14 +29,7 @@ _MOST_COMPARED = 4000
 
 
 def page_data(board: Board) -> dict[str, Any]:
-    """What the page's scripts draw, as plain data.
-
-    Args:
-        board: the leaderboard.
-
-    Returns:
-        ``groups`` (columns of one task, metric and test set), ``rows``, ``pairs``, ``notes`` and ``sources``.
-    """
+    """What the page's scripts draw, as plain data: columns in groups, rows, compared pairs, notes and sources."""
     ids = {column: f"c{i}" for i, column in enumerate(board.columns)}
     sources = list(board.sources)
     rows = [_row(row, ids, sources) for row in board.rows]
@@ -136,18 +129,7 @@ def _pairs(board: Board, ids: dict[Column, str]) -> list[dict[str, Any]]:
 
 
 def to_html(board: Board, title: str = "RobustDistiller leaderboard") -> str:
-    """The whole page.
-
-    Args:
-        board: the leaderboard.
-        title: heading of the page.
-
-    Example:
-        >>> from robustdistiller.eval.report.board import leaderboard
-        >>> page = to_html(leaderboard([]), "Ours & theirs")
-        >>> "<title>Ours &amp; theirs</title>" in page, "https://cdn" in page
-        (True, False)
-    """
+    """The whole page."""
     folder = files(_PACKAGE)
     return render_page(
         _PACKAGE,

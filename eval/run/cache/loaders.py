@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 
@@ -19,43 +20,29 @@ _SAMPLED_ITEMS = 16
 _BATCHES_AT_ONCE = 8  # how many batches' worth of audio are read before they are sorted
 
 
-class ReadAhead:
-    """A loader that has the features of the batches to come computed together, and gives the batches in their order.
+def read_ahead(cached: CachedUpstream, loader: Any) -> Iterator[Any]:
+    """The batches ``(waveforms, *others)`` of a loader in their order, the features of those to come computed together.
 
     s3prl evaluates one utterance at a time. The head still gets the batches as s3prl makes them; only the upstream sees
     more at a time, sorted by length.
-
-    Args:
-        loader: of batches ``(waveforms, *others)``.
-        cached: the upstream that reads ahead.
     """
+    device = next((one.device for one in cached.parameters()), torch.device("cpu"))
+    for batches in _windows(loader, _BATCHES_AT_ONCE * cached.read_ahead_s * SAMPLE_RATE_HZ):
+        wavs = [torch.as_tensor(wav, dtype=torch.float32) for batch in batches for wav in batch[0]]
+        cached.read_ahead([wav.to(device) for wav in wavs])
+        yield from batches
 
-    def __init__(self, loader: Any, cached: CachedUpstream) -> None:
-        self.loader, self.cached = loader, cached
 
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        device = next((one.device for one in self.cached.parameters()), torch.device("cpu"))
-        for batches in self._windows():
-            wavs = [torch.as_tensor(wav, dtype=torch.float32) for batch in batches for wav in batch[0]]
-            self.cached.read_ahead([wav.to(device) for wav in wavs])
-            yield from batches
-
-    def _windows(self) -> Iterator[list[Any]]:
-        window, samples = [], 0
-        for batch in self.loader:
-            window.append(tuple(batch))  # s3prl's collate functions return iterators
-            samples += sum(len(wav) for wav in window[-1][0])
-            if samples >= _BATCHES_AT_ONCE * self.cached.read_ahead_s * 16000:
-                yield window
-                window, samples = [], 0
-        if window:
+def _windows(loader: Any, enough: float) -> Iterator[list[Any]]:
+    window, samples = [], 0
+    for batch in loader:
+        window.append(tuple(batch))  # s3prl's collate functions return iterators
+        samples += sum(len(wav) for wav in window[-1][0])
+        if samples >= enough:
             yield window
+            window, samples = [], 0
+    if window:
+        yield window
 
 
 def announcing(get_dataloader: Callable, cached: CachedUpstream) -> Callable:
@@ -78,8 +65,9 @@ def _announce(cached: CachedUpstream, loader: Any, split: str) -> None:
     dataset, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
     if cached.store is None or not hasattr(dataset, "__getitem__") or not len(dataset):
         return
-    count = len(dataset)
-    chosen = sorted({int(index) for index in np.linspace(0, count - 1, min(_SAMPLED_ITEMS, count))})
+    used = getattr(loader, "kept", range(len(dataset)))  # the part of a quick look
+    count = len(used)
+    chosen = sorted({int(used[int(place)]) for place in np.linspace(0, count - 1, min(_SAMPLED_ITEMS, count))})
     with untouched_generators():
         lengths = [[len(wav) for wav in next(iter(collate([dataset[index]])))] for index in chosen]
     utterances = count * sum(map(len, lengths)) / len(chosen)

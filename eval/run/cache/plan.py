@@ -147,12 +147,7 @@ class CachePlan:
 
 
 def _folder_of(base: Path, probe: torch.Tensor) -> Path:
-    """Where the features are kept that this upstream computes now; after a change of code, a folder of their own.
-
-    Args:
-        base: the folder's name, followed by ``-2``, ``-3`` ... where features of other code are kept already.
-        probe: features of a fixed noise, ``(layers, frames, dim)``.
-    """
+    """Where the features are kept that this upstream computes now; after a change of code, with ``-2`` behind it."""
     folder, number = base, 1
     while (folder / _PROBE).is_file():
         if difference(probe, torch.from_numpy(np.load(folder / _PROBE))) <= SAME:

@@ -112,7 +112,7 @@ class CachedUpstream(nn.Module):
             features.append((one.half() if half else one).float())
         return features
 
-    def read_ahead(self, wavs: Sequence[Tensor], sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
+    def read_ahead(self, wavs: Sequence[Tensor]) -> None:
         """Compute what is not known of these waveforms, sorted by length, in batches of `read_ahead_s`.
 
         They are kept in memory until the next call. Waveforms that stand alone in a batch are left for their turn.
@@ -122,7 +122,7 @@ class CachedUpstream(nn.Module):
         queue = sorted(wanted.items(), key=lambda item: len(item[1]))
         while queue:
             batch = [queue.pop()]
-            most = max(1, int(self.read_ahead_s * sample_rate_hz / len(batch[0][1])))
+            most = max(1, int(self.read_ahead_s * SAMPLE_RATE_HZ / len(batch[0][1])))
             batch += [queue.pop() for _ in range(min(most - 1, len(queue)))]
             if len(batch) > 1:
                 self._ahead.update(zip([key for key, _ in batch], self.compute([wav for _, wav in batch])))

@@ -67,11 +67,7 @@ class ErrorTimes:
 
     @property
     def rate(self) -> float:
-        """Diarization error rate in per cent.
-
-        Raises:
-            ScoringError: nobody speaks in the reference.
-        """
+        """Diarization error rate in per cent."""
         if self.scored_s <= 0:
             raise ScoringError("nobody speaks in the reference, so there is no diarization error rate")
         return 100.0 * self.error_s / self.scored_s
@@ -93,12 +89,6 @@ def error_times(reference: Iterable[Turn], hypothesis: Iterable[Turn]) -> ErrorT
 
     Args:
         reference, hypothesis: turns; those of one speaker may overlap.
-
-    Example:
-        >>> truth = [Turn("A", 0.0, 6.0), Turn("B", 5.0, 10.0)]
-        >>> found = error_times(truth, [Turn("1", 0.0, 5.0), Turn("2", 5.0, 11.0)])
-        >>> found.scored_s, found.missed_s, found.false_alarm_s, found.confused_s
-        (11.0, 1.0, 1.0, 0.0)
     """
     reference, hypothesis = _merged(reference), _merged(hypothesis)
     cuts = np.array(sorted({edge for turn in (*reference, *hypothesis) for edge in (turn.onset_s, turn.offset_s)}))
@@ -144,13 +134,6 @@ def to_turns(posteriors: np.ndarray, threshold: float, median_frames: int, frame
         threshold: a speaker speaks where the posterior is above it.
         median_frames: length of the median filter over the decisions, odd; 1 for none.
         frame_shift: samples at 16 kHz from one frame to the next.
-
-    Example:
-        >>> posteriors = np.array([[0.1], [0.9], [0.1], [0.8], [0.7]])
-        >>> [(turn.onset_s, turn.offset_s) for turn in to_turns(posteriors, 0.5, 1, 1600)]
-        [(0.1, 0.2), (0.3, 0.5)]
-        >>> [(turn.onset_s, turn.offset_s) for turn in to_turns(posteriors, 0.5, 3, 1600)]
-        [(0.2, 0.5)]
     """
     active = (posteriors > threshold).astype(np.int64)
     if median_frames > 1:
@@ -266,10 +249,7 @@ def score_diarization(
 ) -> DiarizationScore:
     """SUPERB's diarization error rate: the lowest over `THRESHOLDS` and `MEDIAN_FRAMES`.
 
-    Args:
-        posteriors: by recording, (frames, speakers).
-        reference: turns by recording; one without turns counts nothing, as md-eval passes it over.
-        frame_shift: samples at 16 kHz from one frame to the next.
+    A recording without turns in the reference counts nothing, as md-eval passes it over.
 
     Raises:
         ScoringError: the reference has recordings that were not evaluated, or nobody speaks in it.

@@ -77,12 +77,6 @@ def max_term_weighted_value(scores: Mapping[str, Mapping[str, float]], truth: Gr
     Raises:
         ScoringError: no query or no recording of the system is known to the ground truth.
 
-    Example:
-        >>> truth = GroundTruth(frozenset("abcd"), {"q": frozenset("a"), "p": frozenset("bc")}, beta=1.0)
-        >>> found = max_term_weighted_value({"q": {"a": 3.0, "b": 1.0}, "p": {"b": 2.0, "a": 2.5}}, truth)
-        >>> found.value, found.threshold
-        (0.5, 3.0)
-
     From 3.0 on, q is found where it is and p nowhere: (1 + 0) / 2.
     """
     if not truth.targets:
@@ -121,11 +115,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def read_stdlist(path: Path | str) -> dict[str, dict[str, float]]:
-    """Scores by query and recording of a ``.stdlist.xml``, as s3prl writes it.
-
-    Raises:
-        ScoringError: the file is no such list.
-    """
+    """Scores by query and recording of a ``.stdlist.xml``, as s3prl writes it."""
     path = Path(path)
     if not path.is_file():
         raise ScoringError(f"{path}: no such file; s3prl writes it at the end of an evaluation of QbE")

@@ -74,8 +74,7 @@ def test_another_number_is_told(spoilt, tmp_path, monkeypatch):
         return run, corrupted
 
     monkeypatch.setattr(one_task.Trial, "here", wrong)
-    given = {"task": "KS", "upstream": "fbank", "checkpoint": None, "options": None}
-    found = one_task.examine({**given, "steps": 2, "device": "cpu", "folder": str(tmp_path)})
+    found = one_task.examine("KS", {"-u": "fbank"}, 2, "cpu", str(tmp_path))
     assert found["status"] == "differs" and "accuracy" in found["why"]
     assert ("s3prl and this package differ" in found["why"]) == (spoilt == "here")
 
@@ -95,5 +94,5 @@ def test_heads_are_compared_by_their_weights(tmp_path):
 
 def test_a_process_that_dies_is_a_failed_task(tmp_path, monkeypatch):
     monkeypatch.setattr("robustdistiller.common.process.sys.executable", "/bin/false")
-    found = check_on_tasks("fbank", folder=tmp_path, codes=["KS"])
+    found = check_on_tasks("fbank", folder=tmp_path, codes=["KS", "ks"], jobs=2)  # one task, in one folder
     assert [(one.status, "no message (exit status 1)" in one.why) for one in found.tasks] == [("failed", True)]

@@ -15,7 +15,7 @@ from robustdistiller.eval.conditions.loader import ConditionLoader
 from robustdistiller.eval.conditions.manifest import Manifest, files_of, recordings_of
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
-from robustdistiller.eval.conditions.train_condition import TrainingCorruptor, TrainingLoader, TrainingPlan
+from robustdistiller.eval.conditions.train_condition import TrainingCorruptor, TrainingPlan, training_batches
 from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.upstream.s3prl.bridge import sox_path
 
@@ -110,7 +110,7 @@ def test_training_recordings_are_corrupted_whole_too(diarization, corruptors) ->
         if name.startswith("train")
     }
     for frame_samples in FRAME_SAMPLES:
-        loader = TrainingLoader(build(frame_samples, "train"), TrainingCorruptor((corruptor,), 3), tasks.get("SD"))
+        loader = training_batches(TrainingCorruptor((corruptor,), 3), tasks.get("SD"), build(frame_samples, "train"))
         seen = [np.asarray(wave) for waveforms, *_ in loader for wave in waveforms]
         part = 45 * frame_samples
         places = {

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
+from robustdistiller.cli.profile import show
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.cost import ProfileSettings, profile_upstream, read_profiles, write_profile
 from robustdistiller.eval.cost.counting import count_parameters
@@ -70,6 +72,9 @@ def test_student_from_the_command_line(toy_student, tmp_path, monkeypatch):
     assert found.runs[-1]["audio_s"] == AUDIO_S and found.machine["versions"]["torch"]
     for words in ("toy: size and work", "MACs of SUPERB's 4 utterances", "not counted: norms", "0.5 s"):
         assert words in result.output
+    console = Console(width=200, record=True)
+    show(dataclasses.replace(found, runs=[{**found.runs[0], "seconds": [1.0, 2.0]}]), console)
+    assert "1.500" in console.export_text()
 
     record = example_record(
         upstream="robustdistiller_local",

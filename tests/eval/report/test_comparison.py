@@ -169,6 +169,16 @@ def test_a_missing_cell_whose_condition_others_spell_shorter_has_its_sweep(folde
     assert yaml.safe_load(missing.sweep)["tasks"][0]["conditions"] == ["noise:snr_db=5"]
 
 
+def test_a_task_of_ones_own_is_compared_where_only_its_records_are_known(folder):
+    own = {"task": "words", "downstream": "robustdistiller_csv", "metrics": [Metric("accuracy", 90.0, True, "%")]}
+    for label, condition in (("teacher", "clean"), ("student", "clean"), ("student", "reverb")):
+        write_record(folder, boards.record(label, condition, **own))
+    found = compare("teacher", "student", [folder], tasks=["Words"])
+    assert found.frame.task.tolist() == ["words"]
+    (entry,) = yaml.safe_load(found.missing[0].sweep)["tasks"]
+    assert entry == {"task": "FOLDER/words.csv", "conditions": ["reverb"]}
+
+
 def test_two_published_systems_have_differences_only():
     result = run("DPHuBERT", "distilhubert", "--task", "ASR", "--task", "IC")
     assert result.exit_code == 0, result.output

@@ -124,9 +124,10 @@ class FakeEngine:
         return Outcome("failed" if bad else "done", bad, 6.0, {"units": 2})
 
     def _write(self, work, split, condition, failed) -> None:
-        sources = work.sources.corruptors([condition], work.corruption_seed)
-        described = work.sources.describe(condition, sources[condition])
-        made = None if work.checkpoint is None else zipfile.ZipFile(work.checkpoint).read("data.pkl")
+        options = work.options
+        sources = options["sources"].corruptors([condition], options["corruption_seed"])
+        described = options["sources"].describe(condition, sources[condition])
+        made = None if options["checkpoint"] is None else zipfile.ZipFile(options["checkpoint"]).read("data.pkl")
         record = example_record(
             upstream=work.head.upstream.name,
             label=work.head.upstream.label,
@@ -136,9 +137,9 @@ class FakeEngine:
             seed=work.head.seed,
             condition=condition.label,
             sources=described,
-            corruption_seed=0 if condition.kind == "clean" else work.corruption_seed,
+            corruption_seed=0 if condition.kind == "clean" else options["corruption_seed"],
             split=split,
-            selection=work.selection,
+            selection=options["selection"],
             learning_rate=work.head.config["optimizer"]["lr"],
             head_digest="" if made is None else hashlib.sha256(made).hexdigest(),
             rules_digest="",
@@ -146,7 +147,7 @@ class FakeEngine:
             start_utc=self._time(),
             duration_s=3.0,
         )
-        write_record(work.records, replace(record, **failed))
+        write_record(options["records"], replace(record, **failed))
 
     def _time(self) -> str:
         """Later than anything before, without waiting for it."""

@@ -31,6 +31,12 @@ def test_defaults_and_short_forms(tmp_path):
     assert group.config["downstream_expert"]["datarc"]["file_path"] == str(tmp_path)
 
 
+def test_everything_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = load(file(tmp_path, out="~/exp", feature_cache="auto"))
+    assert config.root == tmp_path / "home" / "exp" and Path(config.feature_plan.folder) == config.root / "features"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,15 +6,18 @@ import re
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from robustdistiller.common.array_store import ArrayStore
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.cache import wrapper
+from robustdistiller.eval.run.cache.loaders import announcing
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.head_checkpoint import read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
+from robustdistiller.eval.run.quick import Quick
 from robustdistiller.upstream import UpstreamExpert
 from robustdistiller.upstream.s3prl import bridge
 from robustdistiller.upstream.s3prl.bridge import sox_path
@@ -137,6 +140,19 @@ def test_half_precision_gives_the_same_from_disk_as_at_first(toy_student, tmp_pa
         assert torch.equal(first[layer], again[layer])
         difference = (first[layer] - wanted[layer]).abs().max()
         assert 0 < difference <= 2**-10 * wanted[layer].abs().max()
+
+
+def test_what_is_announced_of_a_quick_look_is_its_part(toy_student, tmp_path, caplog) -> None:
+    bridge.install()
+    from s3prl.upstream.interfaces import Featurizer
+
+    caplog.set_level("INFO")
+    upstream = UpstreamExpert(toy_student).eval()
+    store = ArrayStore(tmp_path, (3, None, 16), "float32")
+    cached = CachedUpstream(upstream, Featurizer(upstream, upstream_device="cpu"), store)
+    loader = DataLoader([(torch.zeros(16000),)] * 40, batch_size=8, collate_fn=lambda samples: tuple(zip(*samples)))
+    announcing(Quick().part_of_all(lambda split: loader), cached)("train")
+    assert "split train, about 4 utterances" in caplog.text
 
 
 def test_a_head_that_does_not_average_gets_frames(toy_corpora, toy_student, tmp_path, caplog) -> None:
