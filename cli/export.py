@@ -44,7 +44,7 @@ With --stream the file is a step of streams, any number of them at once:
   begins         (streams,) bool, true where an utterance begins
   state.NAME     zeros at first, then next.NAME of the step before
 gives layers and frame_lengths as above, of one chunk, and next.NAME. The
-metadata `stream` say hop_samples and block_samples.
+metadata `stream` says hop_samples and block_samples.
 
 ONNX needs: pip install onnx onnxruntime onnxscript
 """

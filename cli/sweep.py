@@ -49,7 +49,10 @@ Exit status: 0 all fine, 1 some cells failed, 2 the sweep cannot run as written,
 
 @command(HELP, keeps="what is finished")
 def sweep(
-    file: Annotated[Path, typer.Argument(help="The sweep's YAML file: upstreams, tasks, conditions, seeds, executor.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The sweep's YAML file: upstreams, tasks, conditions, seeds, executor.", metavar="FILE"),
+    ],
     dry_run: Annotated[bool, typer.Option(help="Run nothing; say what would run (-v: each cell).")] = False,
     policy: Annotated[str | None, typer.Option(help="reuse, rerun or show, instead of the file's.")] = None,
 ) -> int:

@@ -23,7 +23,7 @@ def make_engine(
     """
     settings = config.executor
     if settings.kind == "local":
-        return InProcess()
+        return InProcess(say)
     if settings.kind == "slurm":
         from robustdistiller.eval.sweep.slurm import Slurm
 
