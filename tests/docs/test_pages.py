@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -167,3 +168,17 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
     for page in (tmp_path / "site").rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"?(https?:[^\" >]+)", html), page
+
+
+def test_a_wide_table_says_its_headings_in_its_cells():
+    """On a phone, extra.css shows each row as a block whose cells begin with their heading."""
+    path = ROOT / "docs/hooks/labelled_cells.py"
+    spec = importlib.util.spec_from_file_location("labelled_cells", path)
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    head = "<thead><tr><th>a</th><th><code>b</code></th><th>c</th></tr></thead>"
+    row = "<tr><td>1</td><td class='x'>2</td><td></td></tr>"
+    wide = hook.on_page_content(f"<p></p><table>{head}<tbody>{row}{row}</tbody></table>")
+    assert re.findall(r'<td data-label="(\w)"', wide) == ["a", "b", "c"] * 2
+    narrow = "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>"
+    assert hook.on_page_content(narrow) == narrow
