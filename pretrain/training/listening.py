@@ -205,7 +205,11 @@ def distance_tables(listener: Listener, utterances: Mapping[str, Sequence[Versio
                     table.setdefault(layer, [[] for _ in titles])[place].append(distance)
     tables = [DistanceTable("Hidden states: distance from those of clean speech", _OWN, titles, _means(own))]
     if taught:
-        tables.append(DistanceTable("Predictions: distance from the teacher's features of clean speech", _TAUGHT, titles, _means(taught)))
+        tables.append(
+            DistanceTable(
+                "Predictions: distance from the teacher's features", _TAUGHT, titles, _means(taught)
+            )
+        )
     return tables
 
 

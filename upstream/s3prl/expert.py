@@ -225,7 +225,7 @@ class UpstreamExpert(Expert):
         """See :meth:`Expert.encode`."""
         if torch.is_grad_enabled() and self.training:
             if self.chunks is not None:
-                raise ValueError("with chunk_frames the upstream computes in chunks, for inference only; leave it out to fine-tune")
+                raise ValueError("an upstream with chunk_frames cannot be fine-tuned; leave chunk_frames out")
             if self.is_accelerated:
                 raise ValueError("accelerate() was called, for inference; load the upstream anew to fine-tune it")
         output = self._running[0](waveforms, lengths, predict=not no_pred)
