@@ -206,9 +206,7 @@ def distance_tables(listener: Listener, utterances: Mapping[str, Sequence[Versio
     tables = [DistanceTable("Hidden states: distance from those of clean speech", _OWN, titles, _means(own))]
     if taught:
         tables.append(
-            DistanceTable(
-                "Predictions: distance from the teacher's features", _TAUGHT, titles, _means(taught)
-            )
+            DistanceTable("Predictions: distance from the teacher's features", _TAUGHT, titles, _means(taught))
         )
     return tables
 

@@ -77,6 +77,9 @@ def _commands(code: str) -> list[list[str]]:
 def test_there_are_pages_and_blocks_to_try():
     assert len(PAGES) >= 8 and len(BLOCKS) >= 25
     assert {block.language for block in BLOCKS} <= {"python", "bash", "yaml"}
+    assert not [block.place for block in BLOCKS if "--8" in block.code], (
+        "an example that was not found, or was reformatted"
+    )
 
 
 @_parametrize("python", needs_more=False)
@@ -84,6 +87,16 @@ def test_python_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TASKS, "_tasks", dict(TASKS))  # what a page registers is gone afterwards
     exec(compile(block.code, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+def test_onnx_runtime_runs_an_exported_student(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("student.ckpt", SpeechEncoder(STUDENT), {})
+    assert CliRunner().invoke(app, ["export", "student.ckpt", "student.onnx"]).exit_code == 0
+    (block,) = [one for one in BLOCKS if "onnxruntime.InferenceSession" in one.code]
+    exec(compile(block.code, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
+    assert "'layer_1': (2, 49, " in capsys.readouterr().out
 
 
 @_parametrize("bash", needs_more=False)
