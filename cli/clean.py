@@ -14,7 +14,7 @@ from robustdistiller.cli.printing import new_table, print_whole, say
 
 @command()
 def clean(
-    folder: Annotated[Path, typer.Argument(help="The sweep's folder, what its file calls out.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the sweep, which its file calls `out`.", metavar="FOLDER")],
     what: Annotated[list[str] | None, typer.Option(help="heads, checkpoints, features, logs; default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--delete", help="List it, or delete it.")] = True,
 ) -> None:

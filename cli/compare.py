@@ -22,9 +22,15 @@ from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK
 
 @command()
 def compare(
-    first: Annotated[str, typer.Argument(help="Label of measured records, or a published system, e.g. DPHuBERT.")],
-    second: Annotated[str, typer.Argument(help="The other one; published:NAME if a label has the same name.")],
-    records: Annotated[list[Path] | None, typer.Option(help="Of sweeps, runs or records; default: ./records.")] = None,
+    first: Annotated[
+        str, typer.Argument(help="Label of measured records, or a published system, such as DPHuBERT.", metavar="FIRST")
+    ],
+    second: Annotated[
+        str, typer.Argument(help="The other system; published:NAME if a label has the same name.", metavar="SECOND")
+    ],
+    records: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a sweep, a run or records, repeatable; default: ./records.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task to compare, repeatable; default: all.")] = None,
     official: Official = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON instead.")] = False,
@@ -40,7 +46,14 @@ def compare(
     that one of the two lacks, a sweep file that fills them is printed.
     """
     folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]
-    found = compare_systems(first, second, folders, tasks=task or (), official=official or ())
+    try:
+        found = compare_systems(first, second, folders, tasks=task or (), official=official or ())
+    except ValueError as error:
+        if folders:
+            raise
+        raise ValueError(
+            f"{error}; there is no folder ./records, so --records must say where the measured ones are"
+        ) from error
     if as_json:
         lines = json.loads(found.frame.to_json(orient="records"))
         missing = [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LISTED = 10  # troubles
 _LABELS = 6
+_TAKEN = {"training": "for distill"}
 
 
 @command()
@@ -39,8 +40,9 @@ def data(
     A corpus, or a plain folder, has a line for each thing that it serves as
     (noise, rir, speech, music) with the amount of each part:
       train, dev, test   as published, or made by name
-      training           what data.noise, data.rir and data.babble take, where
+      for distill        what data.noise, data.rir and data.babble take, where
                          that is not train
+    Evaluation takes all of a folder, unless a part is named.
       with only=         what is taken only if it is asked for
     Parts and labels are chosen in one line wherever a root is given:
       run_downstream.py ... --noise musan,split=test
@@ -91,7 +93,9 @@ def _services(corpus: CorpusSurvey, most_labels: int | None) -> list[str]:
         parts = dict(service.parts)
         if parts.get("training") == parts.get("train"):
             parts.pop("training", None)
-        text = "; ".join(f"{part} {_files(one.files)}, {hours_in_words(one.hours)}" for part, one in parts.items())
+        text = "; ".join(
+            f"{_TAKEN.get(part, part)} {_files(one.files)}, {hours_in_words(one.hours)}" for part, one in parts.items()
+        )
         for title, labels in (("labels", service.labels), ("with only=", service.on_request)):
             text += f"\n  {title}: {_counted(labels, most_labels)}" if labels else ""
         alike.setdefault(text, []).append(purpose)

@@ -15,20 +15,34 @@ from robustdistiller.cli.parameters import AsJson, Device
 
 @command(log_level=logging.INFO, keeps="what is finished")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A name, a path, org/name on the Hub, or an upstream of s3prl's.")],
-    task: Annotated[list[str] | None, typer.Option(help="Task and folder of its data.", metavar="TASK=FOLDER")] = None,
-    csv: Annotated[list[Path] | None, typer.Option(help="A task of your own.", metavar="FILE")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A path, a URL, org/name on the Hub, a registered name, or an upstream of s3prl.", metavar="MODEL"
+        ),
+    ],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task of SUPERB and folder of its data, repeatable.", metavar="TASK=FOLDER")
+    ] = None,
+    csv: Annotated[
+        list[Path] | None, typer.Option(help="Table of a task of your own, repeatable.", metavar="FILE")
+    ] = None,
     condition: Annotated[list[str] | None, typer.Option(help="Test condition, repeatable; default: clean.")] = None,
     suite: Annotated[list[str] | None, typer.Option(help="A list of conditions, such as srb; repeatable.")] = None,
-    noise: Annotated[list[str] | None, typer.Option(help="Noise to draw from: file, folder or list.")] = None,
-    rir: Annotated[list[str] | None, typer.Option(help="The same for rooms.")] = None,
-    speech: Annotated[list[str] | None, typer.Option(help="The same for babble and other talkers.")] = None,
-    music: Annotated[list[str] | None, typer.Option(help="The same for music.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Of the heads, repeatable; default: 1337.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the data, few steps.")] = False,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(help="Noise to draw from, in place of the embedded: file, folder or list; repeatable."),
+    ] = None,
+    rir: Annotated[list[str] | None, typer.Option(help="Impulse responses of rooms to draw from.")] = None,
+    speech: Annotated[list[str] | None, typer.Option(help="Speech to draw babble and other talkers from.")] = None,
+    music: Annotated[list[str] | None, typer.Option(help="Music to draw from; none is embedded.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of the heads, repeatable; default: 1337.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Look at a tenth of the data with few steps.")] = False,
     device: Device = "auto",
-    threads: Annotated[int, typer.Option(help="Of the CPU; a head's last digits depend on them.", min=1)] = 1,
-    label: Annotated[str, typer.Option(help="Name of the model in tables.")] = "",
+    threads: Annotated[int, typer.Option(help="Threads of the CPU; a head's last digits depend on them.", min=1)] = 1,
+    label: Annotated[
+        str, typer.Option(help="Name of the model in tables; default: of its file, or of its run's folder.")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder of heads and records.", metavar="DIR")] = Path("exp/evaluate"),
     as_json: AsJson = False,
 ) -> None:
@@ -44,8 +58,18 @@ def evaluate(
     own, utterance classification by a table with the columns path and label, and if there are any split (train, dev,
     test) and speaker. --quick looks at a tenth of the data with few steps, under a label of its own.
 
-    Started again, it does what is missing. See the result with: robustdistiller leaderboard exp/evaluate For several
-    models, seeds or learning rates, or for a cluster: robustdistiller sweep.
+    \b
+    Without data of your own, score two models on the embedded words in your own noise:
+      robustdistiller prepare mini exp/mini
+      robustdistiller evaluate robustdistiller_mini --csv exp/mini/tasks/words.csv \\
+          --condition clean --condition noise:snr_db=5 --noise my_noise
+      robustdistiller evaluate exp/trial/student.ckpt --csv exp/mini/tasks/words.csv \\
+          --condition clean --condition noise:snr_db=5 --noise my_noise
+      robustdistiller leaderboard exp/evaluate --no-published
+      robustdistiller compare trial robustdistiller_mini --records exp/evaluate
+
+    Started again, it does what is missing. For several models, seeds or learning rates, or for a cluster, there is
+    robustdistiller sweep.
     """
     from robustdistiller.eval.api import evaluate as run  # slow to import
     from robustdistiller.eval.conditions.suite import load_suite

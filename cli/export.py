@@ -78,7 +78,7 @@ def export(
       begins         (streams,) bool, true where an utterance begins
       state.NAME     zeros at first, then next.NAME of the step before
     gives layers and frame_lengths as above, of one chunk, and next.NAME. The
-    metadata `stream` say hop_samples and block_samples.
+    metadata `stream` says hop_samples and block_samples.
 
     ONNX needs: pip install onnx onnxruntime onnxscript
     """

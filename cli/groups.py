@@ -20,7 +20,7 @@ def groups(
     linkage: Annotated[str, typer.Option(help="How clusters are compared: average, complete, single.")] = "average",
     count: Annotated[int, typer.Option(help="Groups to find.")] = 3,
     utterances: Annotated[int, typer.Option(help="Utterances to use, drawn by seed; 15 s of each at most.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed by which the utterances are drawn.")] = 0,
     contiguous: Annotated[bool, typer.Option("--contiguous", help="Groups of successive layers only.")] = False,
     layers: Annotated[str | None, typer.Option(help="To group, such as 4,5,6; default: all.", metavar="N,N...")] = None,
     layer_0: Annotated[bool, typer.Option("--include-layer-0", help="Also group the first layer's input.")] = False,

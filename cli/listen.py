@@ -14,15 +14,17 @@ from robustdistiller.cli.command import command
 def listen(
     conditions: Annotated[list[str], typer.Argument(help="Such as noise:snr_db=5.", metavar="CONDITION...")],
     model: Annotated[str | None, typer.Option(help="A student's file, or any model's name.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Of the student, if it has another place now.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher of the student, if its file was moved.")] = None,
     audio: Annotated[list[Path] | None, typer.Option(help="Speech of your own: file or folder.")] = None,
     noise: Annotated[list[str] | None, typer.Option(help="Noise to draw from: file, folder or list.")] = None,
-    rir: Annotated[list[str] | None, typer.Option(help="The same for rooms.")] = None,
-    speech: Annotated[list[str] | None, typer.Option(help="The same for babble and other talkers.")] = None,
-    music: Annotated[list[str] | None, typer.Option(help="The same for music; none is embedded.")] = None,
+    rir: Annotated[list[str] | None, typer.Option(help="Impulse responses of rooms to draw from.")] = None,
+    speech: Annotated[list[str] | None, typer.Option(help="Speech to draw babble and other talkers from.")] = None,
+    music: Annotated[list[str] | None, typer.Option(help="Music to draw from; none is embedded.")] = None,
     utterances: Annotated[int, typer.Option(help="How many, at most.", min=1)] = 3,
-    seconds: Annotated[float, typer.Option(help="Of each, from its beginning, at most.", min=0.1)] = 6.0,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds of each utterance, from its beginning, at most.", min=0.1)
+    ] = 6.0,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
     out: Annotated[Path, typer.Option(help="File to write.", metavar="FILE")] = Path("listen.html"),
 ) -> None:
     """

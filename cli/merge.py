@@ -15,7 +15,7 @@ def merge(
     a: Annotated[str, typer.Argument(help="Model at weight 0, by any kind of name.", metavar="A")],
     b: Annotated[str, typer.Argument(help="Model at weight 1, of the same shape.", metavar="B")],
     out: Annotated[Path, typer.Option("--out", help="File to write, in this package's format.", metavar="FILE")],
-    weight: Annotated[float, typer.Option(help="Of B, from 0 to 1.")] = 0.5,
+    weight: Annotated[float, typer.Option(help="Weight of B, from 0 to 1.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """

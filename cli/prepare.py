@@ -19,7 +19,9 @@ from robustdistiller.eval.data.archives import BACKGROUNDS
 
 @command(keeps="what was fetched and made")
 def prepare(
-    task: Annotated[str | None, typer.Argument(help="Task: IC, or s3prl's name. --list shows them.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(help="Task, such as IC, or s3prl's name of it; --list shows them.", metavar="TASK")
+    ] = None,
     folder: Annotated[Path | None, typer.Argument(metavar="ROOT", help="Folder of its corpus.")] = None,
     root: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further root, repeatable.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Look only; write nothing.")] = False,

@@ -19,7 +19,7 @@ from robustdistiller.upstream.s3prl import bridge
 
 @command()
 def submit_pack(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of experiments or sweeps.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of experiments or sweeps.")],
     out: Annotated[Path, typer.Option(help="Archive to write; a report goes beside it.")] = Path("predict.zip"),
     label: Annotated[str | None, typer.Option(help="System, where the folders hold several.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the heads, where there are several.")] = None,

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 @command(keeps="what is finished")
 def sweep(
-    file: Annotated[Path, typer.Argument(help="The sweep's YAML file: upstreams, tasks, conditions, seeds, executor.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The sweep's YAML file: upstreams, tasks, conditions, seeds, executor.", metavar="FILE"),
+    ],
     dry_run: Annotated[bool, typer.Option(help="Run nothing; say what would run (-v: each cell).")] = False,
     policy: Annotated[str | None, typer.Option(help="reuse, rerun or show, instead of the file's.")] = None,
 ) -> int:

@@ -31,6 +31,7 @@ from robustdistiller.eval.run.quick import Quick
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import ExecutorConfig, Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.tasks import Task
+from robustdistiller.eval.tasks.csv_task import DOWNSTREAM as TABLE
 from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.s3prl.entries import require_entry
 
@@ -115,7 +116,8 @@ def evaluate(
             ``music`` to paths, such as ``{"noise": ["/data/cafe"]}``, over what the suites say. A `Sources` is taken
             as it is, and the suites' are not.
         corruption_seed: of what is drawn from them.
-        features: where the model's features are kept between epochs; by default nowhere.
+        features: where the model's features are kept between epochs; by default in ``out/features`` if all tasks are
+            tables of your own and the model is not a module in memory, otherwise nowhere.
         policy: ``reuse``, ``rerun`` or ``show`` records that are there.
 
     Returns:
@@ -153,7 +155,9 @@ def evaluate(
     refuse_unknown(recordings, SOURCES, "kind of source")
     root = Path(out).expanduser().absolute()
     upstream = _upstream(model, label)
-    features = features or CachePlan()
+    if features is None:
+        own = upstream.module is None and all(task.downstream == TABLE for task in chosen)
+        features = CachePlan(str(root / "features") if own else None)
     config = SweepConfig(
         out=str(root),
         upstreams=[upstream],

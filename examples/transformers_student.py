@@ -22,4 +22,6 @@ def features(student: str | Path, folder: str | Path, waveforms: torch.Tensor) -
 
 
 if __name__ == "__main__":
-    print(features(*sys.argv[1:3], torch.randn(1, 16000)).shape)
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    print(features(*sys.argv[1:], torch.randn(1, 16000)).shape)

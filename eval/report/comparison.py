@@ -45,7 +45,8 @@ class Comparison:
     """One system against another.
 
     Attributes:
-        first, second: the two rows.
+        first: the row of one system.
+        second: the row of the other.
         frame: one line for each cell that both have, and one for the mean over the corrupted conditions of a task;
             ``difference`` is first minus second, ``p_adjusted`` is corrected within the task (Holm), ``better`` names
             the system that is better beyond chance, empty where none is shown to be.
@@ -72,7 +73,8 @@ def compare(
     every item is right or wrong, the test is McNemar's. Published numbers have no results of single items.
 
     Args:
-        first, second: names of measured or published systems; ``published:NAME`` where a label is the same.
+        first: name of a measured or published system; ``published:NAME`` where a label is the same.
+        second: name of the other one.
         folders: folders of records.
         tasks: the ones to look at; all where none is given.
         official: tasks whose measured test sets are the official ones although their number of items is not known.

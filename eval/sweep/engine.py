@@ -186,11 +186,16 @@ def do_work(work: Callable[[Path], Mapping[str, Any] | None], folder: Path) -> O
 
 
 class InProcess:
-    """One job after the other in this process, its output in the job's log."""
+    """One job after the other in this process, its output in the job's log.
+
+    Args:
+        say: called with a line when a job begins.
+    """
 
     slots, poll_s = 1, 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        self._say = say
         self._ended: list[tuple[Job, Outcome]] = []
 
     @property
@@ -202,6 +207,7 @@ class InProcess:
         """Do the first of these jobs."""
         job = jobs[0]
         job.clear()
+        self._say(f"{job.title}: begun, its log is {job.log}")
         with captured(job.log):
             self._ended.append((job, do_work(job.work, job.folder)))
         return [job]

@@ -19,7 +19,7 @@ def make_engine(
     """Who does the work, as a configuration asks; `say` and `planned_s` are for a cluster, see `Slurm`."""
     settings = config.executor
     if settings.kind == "local":
-        return InProcess()
+        return InProcess(say)
     if settings.kind == "slurm":
         from robustdistiller.eval.sweep.slurm import Slurm
 

@@ -98,8 +98,8 @@ def _check_teachers(config: DistillConfig) -> None:
         )
     if config.targets.cache is not None and config.teacher.hears != "clean":
         raise SettingsError(
-            "targets.cache: the teacher of this recipe hears a corruption of its own, a new one in each epoch, so that "
-            "nothing it says can be kept; give targets.cache=null or teacher.hears=clean"
+            "targets.cache: the teacher of this recipe gets a corruption of its own, a new one in each epoch, so that "
+            "nothing it computes can be kept; give targets.cache=null or teacher.hears=clean"
         )
     independent = [where for where, what in hears.items() if what == "independent"]
     if independent and config.corruption is None:

@@ -151,7 +151,7 @@ def _open_source(
         left_out = [f"{piece.name} by data.{kind}_exclude" for piece in found if piece.name in excluded]
         if others := {piece.name for piece in everything} - {piece.name for piece in found}:
             what = f"{min(others)} and {len(others) - 1} more" if len(others) > 1 else min(others)
-            left_out.append(f"{what}, which {root} does not have for {_PURPOSES[kind]} in training")
+            left_out.append(f"{what}: not {_PURPOSES[kind]} to train on")
         hours = AudioSource(kept, infos=headers).duration_s() / 3600
         reports.append(RootReport(kind, root, len(kept), hours, (*left_out, *unreadable.values())))
         infos |= headers

@@ -203,9 +203,11 @@ def distance_tables(listener: Listener, utterances: Mapping[str, Sequence[Versio
             for table, distances in ((own, answer.own), (taught, answer.teacher)):
                 for layer, distance in distances.items():
                     table.setdefault(layer, [[] for _ in titles])[place].append(distance)
-    tables = [DistanceTable("Hidden states, from those of clean speech", _OWN, titles, _means(own))]
+    tables = [DistanceTable("Hidden states: distance from those of clean speech", _OWN, titles, _means(own))]
     if taught:
-        tables.append(DistanceTable("Predictions, from the teacher's features", _TAUGHT, titles, _means(taught)))
+        tables.append(
+            DistanceTable("Predictions: distance from the teacher's features", _TAUGHT, titles, _means(taught))
+        )
     return tables
 
 

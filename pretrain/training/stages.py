@@ -25,6 +25,7 @@ from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
 from robustdistiller.pretrain.data.sampler import BatchStream
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
+from robustdistiller.pretrain.student.build import say_origins
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache
 from robustdistiller.pretrain.training.build import (
     build_student,
@@ -345,6 +346,8 @@ class _Run:
         torch.manual_seed(config.seed)
         student = build_student(config, self.teachers[""])
         self.origins = weights_from_teacher(config.student, self.teachers[""], student)
+        if self.origins:
+            say_origins(student, self.origins)
         if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
             student.extractor.requires_grad_(False)
         return student

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from robustdistiller.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "results" / "quickstart" / "records"
@@ -40,3 +43,9 @@ def test_results_are_read_without_pytorch(arguments, made, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "teacher" in done.stdout
     assert set(made) <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_systems_are_sought_where_records_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["compare", "mine", "DPHuBERT"])
+    assert result.exit_code == 2 and "no folder ./records, so --records must say where" in result.stderr

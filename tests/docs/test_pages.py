@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -76,6 +77,9 @@ def _commands(code: str) -> list[list[str]]:
 def test_there_are_pages_and_blocks_to_try():
     assert len(PAGES) >= 8 and len(BLOCKS) >= 25
     assert {block.language for block in BLOCKS} <= {"python", "bash", "yaml"}
+    assert not [block.place for block in BLOCKS if "--8" in block.code], (
+        "an example that was not found, or was reformatted"
+    )
 
 
 @_parametrize("python", needs_more=False)
@@ -83,6 +87,16 @@ def test_python_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TASKS, "_tasks", dict(TASKS))  # what a page registers is gone afterwards
     exec(compile(block.code, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+def test_onnx_runtime_runs_an_exported_student(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("student.ckpt", SpeechEncoder(STUDENT), {})
+    assert CliRunner().invoke(app, ["export", "student.ckpt", "student.onnx"]).exit_code == 0
+    (block,) = [one for one in BLOCKS if "onnxruntime.InferenceSession" in one.code]
+    exec(compile(block.code, block.place, "exec", dont_inherit=True), {"__name__": "__main__"})
+    assert "'layer_1': (2, 49, " in capsys.readouterr().out
 
 
 @_parametrize("bash", needs_more=False)
@@ -167,3 +181,17 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
     for page in (tmp_path / "site").rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"?(https?:[^\" >]+)", html), page
+
+
+def test_a_wide_table_says_its_headings_in_its_cells():
+    """On a phone, extra.css shows each row as a block whose cells begin with their heading."""
+    path = ROOT / "docs/hooks/labelled_cells.py"
+    spec = importlib.util.spec_from_file_location("labelled_cells", path)
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    head = "<thead><tr><th>a</th><th><code>b</code></th><th>c</th></tr></thead>"
+    row = "<tr><td>1</td><td class='x'>2</td><td></td></tr>"
+    wide = hook.on_page_content(f"<p></p><table>{head}<tbody>{row}{row}</tbody></table>")
+    assert re.findall(r'<td data-label="(\w)"', wide) == ["a", "b", "c"] * 2
+    narrow = "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>"
+    assert hook.on_page_content(narrow) == narrow

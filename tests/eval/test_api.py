@@ -148,6 +148,16 @@ def test_a_table_of_labels_is_a_task(model, toy_corpora, tmp_path):
     assert relabelled.records[0].head_digest != results.records[0].head_digest
 
 
+def test_of_a_table_the_features_of_a_checkpoint_are_computed_once(toy_student, toy_corpora, tmp_path):
+    lines = ["path,label"]
+    for number in range(20):
+        toy_corpora.write(tmp_path / "audio" / f"{number}.wav", pitch_hz=(100, 900)[number % 2])
+        lines.append(f"audio/{number}.wav,{'ab'[number % 2]}")
+    table = toy_corpora.text(tmp_path / "two.csv", *lines)
+    robustdistiller.evaluate(toy_student, csv=table, out=tmp_path / "out", overrides={"two": STEPS})
+    assert any((tmp_path / "out/features").rglob("*.*")), "every epoch would compute them again"
+
+
 def test_a_checkpoint_by_its_path_with_odd_signs_and_a_quick_look(toy_student, data, tmp_path):
     path = tmp_path / "lr=3, #4: a" / "student [1].ckpt"
     path.parent.mkdir()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,6 +17,7 @@ from robustdistiller.acoustics.effects import Recordings
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+EXPORT = Path(__file__).parents[2] / "upstream" / "export"
 
 
 def example(name: str) -> ModuleType:
@@ -22,6 +25,17 @@ def example(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize(
+    "path",
+    [EXAMPLES / "own_task.py", EXAMPLES / "transformers_student.py", EXPORT / "example_onnx.py"],
+    ids=lambda p: p.name,
+)
+def test_without_arguments_an_example_says_how_it_is_called(path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"{path.name} " in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_effect_silences_the_drawn_beginning() -> None:

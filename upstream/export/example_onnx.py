@@ -1,6 +1,6 @@
-"""Features of a WAV file from an exported student, with numpy and onnxruntime alone. Copy it into your own program.
+"""Features of WAV files from an exported student, with numpy and onnxruntime alone. Copy it into your own program.
 
-python example_onnx.py student.onnx speech.wav
+python example_onnx.py student.onnx speech.wav [more.wav ...]
 """
 
 import json
@@ -42,4 +42,6 @@ def main(model: str, *wavs: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

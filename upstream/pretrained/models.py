@@ -99,7 +99,7 @@ def padding_factor(config: WhisperConfig, duration_s: float) -> float:
 def _notes(config: WhisperConfig) -> Iterator[str]:
     reach_s = config.max_samples / SAMPLE_RATE_HZ
     yield "it can be a teacher and an upstream, but no student; the decoder, if there is one, is not read"
-    yield f"positions reach {reach_s:g} s; longer utterances are heard in pieces of that length"
+    yield f"positions reach {reach_s:g} s; longer utterances are computed in pieces of that length"
     yield (
         f"the upstream's option pad_to_30_s, as in Whisper's training, takes {padding_factor(config, 5.0):.1f} times "
         f"the work for 5 s, and gives other features"

@@ -14,6 +14,7 @@ from robustdistiller.upstream.pretrained.registry import MODELS
 #: Endings of files that hold weights. What ends so is a file, and no name on the Hub.
 FILE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".onnx", ".pt2", ".npz", ".zip", ".tar", ".h5")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+FILES_OF_A_RUN = ("student", "student_best")  # what every run of distill calls its students
 CTRANSLATE2_FILE = "model.bin"
 _EXPECTED = "a path, a URL, org/name[@revision] on the Hugging Face Hub, or a registered name"
 _HUB_ID = re.compile(r"(?=.{,96}$)(?!.*(--|\.\.))\w[\w.-]*/\w([\w.-]*\w)?", re.ASCII)  # what the Hub allows
@@ -118,13 +119,19 @@ org/name[@revision] on the Hugging Face Hub, or a registered name; did you mean 
     def label(self) -> str:
         """The name for people, in tables.
 
+        A file that a training run named is called after the run's folder: its name is that of every run's file.
+
         Example:
             >>> ModelName.parse("exp/student.v2.ckpt").label, ModelName.parse("microsoft/wavlm-large").label
             ('student.v2', 'wavlm-large')
+            >>> ModelName.parse("exp/robust/student.ckpt").label, ModelName.parse("exp/robust/student_best.ckpt").label
+            ('robust', 'robust_best')
         """
         name = self.short.rpartition("/")[2] if self.kind == "hub" and not self.revision else self.short
         is_file = self.kind in ("path", "url") and not Path(self.value).is_dir()
-        return Path(name).stem if is_file else name
+        stem = Path(name).stem if is_file else name
+        folder = Path(self.value).parent.name if self.kind == "path" and is_file else ""
+        return stem.replace("student", folder, 1) if folder and stem in FILES_OF_A_RUN else stem
 
 
 def existing_path(text: str | Path) -> Path | None:

@@ -225,7 +225,7 @@ class UpstreamExpert(Expert):
         """See :meth:`Expert.encode`."""
         if torch.is_grad_enabled() and self.training:
             if self.chunks is not None:
-                raise ValueError("the upstream hears chunks, for inference; leave out chunk_frames to fine-tune it")
+                raise ValueError("an upstream with chunk_frames cannot be fine-tuned; leave chunk_frames out")
             if self.is_accelerated:
                 raise ValueError("accelerate() was called, for inference; load the upstream anew to fine-tune it")
         output = self._running[0](waveforms, lengths, predict=not no_pred)

@@ -27,7 +27,7 @@ function drawScatter() {
     return;
   }
   const width = Math.min(1000, holder.clientWidth);
-  const [height, left, right, top, bottom] = [width < 500 ? 340 : 420, 52, 20, 28, 44];
+  const [height, left, right, top, bottom] = [width < 500 ? 340 : 420, 52, 20, 12, 44];
   const costs = rows.map(cost);
   const [small, large] = [Math.min(...costs) / 1.35, Math.max(...costs) * 1.35];
   const x = (value) => left + (Math.log(value / small) / Math.log(large / small)) * (width - left - right);
@@ -46,7 +46,6 @@ function drawScatter() {
     svg.append(text(x(value), height - bottom + 18, String(value), { "text-anchor": "middle", class: "dim" }));
   }
   svg.append(text((left + width - right) / 2, height - 6, inMacs ? "MACs on 32 utterances (G, logarithmic)" : "parameters (M, logarithmic)", { "text-anchor": "middle", class: "dim" }));
-  svg.append(text(2, 12, score.metric, { class: "dim" }));
 
   const readout = make("p", { id: "readout", role: "status" }, "Point at, touch or tab to a mark to read it.");
   const taken = [];
@@ -61,7 +60,7 @@ function drawScatter() {
     return dot;
   });
   svg.append(...marks); // over the labels
-  holder.replaceChildren(svg, readout);
+  holder.replaceChildren(make("p", { class: "hint" }, score.metric), svg, readout); // a paragraph wraps on a phone
 }
 
 /** A label beside its mark where there is room, else none: the mark itself can be read. */

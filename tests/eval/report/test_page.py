@@ -89,6 +89,7 @@ _CHECK = """
   found.curves = document.querySelectorAll("#curves svg polyline").length;
   found.heat = [...document.querySelectorAll("#heat tbody td")].map((cell) => cell.textContent);
   found.scatter = document.querySelectorAll("#scatter svg g[tabindex]").length;
+  found.scatterTitle = document.querySelector("#scatter p.hint").textContent;
   const place = (name) => [...document.getElementById("one").options].find((o) => o.text === name).value;
   const text = (cells) => [...cells].map((cell) => cell.textContent);
   set("first", place("teacher"));
@@ -146,5 +147,6 @@ def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
     assert len(found["taskNames"]) == 4 and found["named"] == ["robust student"]
     assert found["curves"] == 8  # four systems, each a line over SNR and one to clean
     assert found["one"][1][5] in found["heat"]
+    assert found["scatterTitle"].endswith("acc % ↑")  # a paragraph wraps, where text in the drawing was cut off
     assert found["scatter"] == 3 and found["scatterAll"] > 25
     assert found["width"] == 390 and found["overflow"] == 0

@@ -60,8 +60,10 @@ def test_jobs_that_ends_make_possible_are_done_in_turn(tmp_path, monkeypatch):
         order.append(one.title)
         return [job(tmp_path, "second")] if one.title == "first" else ()
 
-    run_jobs(InProcess(), [job(tmp_path, "first")], ended)
+    said = []
+    run_jobs(InProcess(said.append), [job(tmp_path, "first")], ended)
     assert order == ["first", "second"]
+    assert said == [f"{name}: begun, its log is {tmp_path / name / 'log.txt'}" for name in order]
 
 
 def test_a_process_that_dies_is_a_failure_in_one_sentence(tmp_path):

@@ -322,7 +322,7 @@ def test_stretches_of_long_recordings_are_said_to_be_fixed(make_config, tmp_path
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["teacher.hears=independent"], r"the teacher of this recipe hears a corruption of its own"),
+        (["teacher.hears=independent"], r"the teacher of this recipe gets a corruption of its own"),
         (["targets.cache.max_gb=1e-5"], r"the targets are 0\.\d MB in .*targets, more than .*dtype=int8 \(0\.\d MB\)"),
         (["targets.cache.crops=0"], "crops: found 0, expected at least 1"),
         (["targets.cache.dtype=bf16"], "expected 'fp16', 'int8' or 'fp32'"),

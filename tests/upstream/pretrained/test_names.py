@@ -15,7 +15,9 @@ from robustdistiller.upstream.pretrained.registry import MODELS
         ("microsoft/wavlm-base-plus", "hub", "microsoft/wavlm-base-plus", None, None, "wavlm-base-plus"),
         ("me/v1.5@main", "hub", "me/v1.5", "main", "me/v1.5@main", "me/v1.5@main"),
         ("me/model@refs/pr/7", "hub", "me/model", "refs/pr/7", "me/model@refs/pr/7", "me/model@refs/pr/7"),
-        ("exp/student.ckpt", "path", "exp/student.ckpt", None, "student.ckpt", "student"),
+        ("mine/student.ckpt", "path", "mine/student.ckpt", None, "student.ckpt", "mine"),
+        ("/a/b/student_best.ckpt", "path", "/a/b/student_best.ckpt", None, "student_best.ckpt", "b_best"),
+        ("student.ckpt", "path", "student.ckpt", None, None, "student"),
         ("student.v2.ckpt", "path", "student.v2.ckpt", None, "student.v2.ckpt", "student.v2"),
         ("exp/a/b", "path", "exp/a/b", None, "b", "b"),
         ("me/a--b", "path", "me/a--b", None, "a--b", "a--b"),  # no name that the Hub allows

@@ -11,7 +11,7 @@ _ALL, _REGULAR = "s3prl transformers torchaudio DPHuBERT", "s3prl transformers t
 #: Software or models, as :func:`obstacle` is given them; which encoders they cannot be; and what is said of these.
 _LIMITS: list[tuple[str, Callable[[EncoderConfig], bool], str]] = [
     (_ALL, lambda c: c.num_layers == 0, "it has no transformer layer"),
-    (_ALL, lambda c: c.front_end != "conv", "its front end hears log-mel spectra, not the waveform"),
+    (_ALL, lambda c: c.front_end != "conv", "its front end takes log-mel spectra, not the waveform"),
     (_ALL, lambda c: c.squeeze > 1, "its transformer joins {c.squeeze} frames to one"),
     (_REGULAR, lambda c: any(number * c.width_per_head != c.embed_dim for number in c.heads),
      "its attention heads are pruned ({heads} of {c.total_heads})"),

@@ -88,6 +88,8 @@ def install(cache_dir: str | Path | None = None) -> list[Shim]:
     if cache_dir is not None or not _installed:
         Caches.root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     if not _installed:
+        # Importing s3prl.hub warns of a package that a single upstream of it needs; that upstream says so itself.
+        logging.getLogger("s3prl.upstream.espnet_hubert.expert").setLevel(logging.ERROR)
         for shim in SHIMS:
             report = shim()
             _installed.extend(report if isinstance(report, list) else [report])
