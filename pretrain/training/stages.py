@@ -25,14 +25,9 @@ from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
 from robustdistiller.pretrain.data.sampler import BatchStream
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
+from robustdistiller.pretrain.student.build import build_student, copied_weights, with_training_options
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache
-from robustdistiller.pretrain.training.build import (
-    build_student,
-    count_parameters,
-    student_digest,
-    weights_from_teacher,
-    with_training_options,
-)
+from robustdistiller.pretrain.training.build import count_parameters
 from robustdistiller.pretrain.training.checkpoint import (
     Checkpoints,
     exported_weights,
@@ -56,7 +51,7 @@ from robustdistiller.pretrain.training.preparation import (
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest
 from robustdistiller.pretrain.training.validate import Validation, criterion_of
-from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, resolve, save_checkpoint
 from robustdistiller.upstream.model.cost import cost_table, encoder_cost
 
 logger = logging.getLogger(__name__)
@@ -153,7 +148,7 @@ class _Run:
                 trial.gates.detach()
         self.identity = {
             "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
-            "student": student_digest(first.student),
+            "student": first.student.checkpoint and checkpoint_digest(resolve(first.student.checkpoint)),
             "groups": self.groups,
             "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
@@ -344,9 +339,7 @@ class _Run:
         config = self.stages[0].config
         torch.manual_seed(config.seed)
         student = build_student(config, self.teachers[""])
-        self.origins = weights_from_teacher(config.student, self.teachers[""], student)
-        if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
-            student.extractor.requires_grad_(False)
+        self.origins = copied_weights(self.teachers[""], student, config.student)
         return student
 
     def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:

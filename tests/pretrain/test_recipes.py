@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustdistiller.pretrain import SettingsError, distill, list_recipes, load_config
-from robustdistiller.pretrain.training.build import build_student
+from robustdistiller.pretrain.student.build import build_student
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, read_checkpoint, save_checkpoint
 
