@@ -128,33 +128,27 @@ def _fit(
     tuning: Tuning, out_dir: Path, corruptor: Corruptor | None, checkpoints: Checkpoints, stop: StopRequest
 ) -> None:
     """Train to `max_steps`; the checkpoint of the best step on dev is kept beside the latest."""
-    tuner, fabric, config = tuning.tuner, tuning.fabric, tuning.tuner.config
-    settings, every_steps = config.trainer, config.multitask.dev_every_steps
+    tuner, fabric = tuning.distiller, tuning.fabric
+    config, every_steps = tuner.config, tuner.config.multitask.dev_every_steps
     forget_after(out_dir / "dev.csv", STAGE, tuning.progress.step)
     batches = paired_batches(config, tuner.tasks, tuning.positions, corruptor, fabric.device.type == "cuda")
     with stop, History(out_dir, STAGE, config, fabric, tuning.progress) as history:
-        for report in tuning.steps(batches):
-            history.add(report)
-            finished = report.step >= settings.max_steps
-            if (finished or report.step % every_steps == 0) and _is_best(tuning, out_dir / "dev.csv", history):
-                history.settle_audio()
-                checkpoints.save(fabric, tuning.state_dict(), best=True)
-            fabric.call("on_step_end", tuner, report)
-            stopped = stop.due(fabric, report.step)
-            if finished or stopped or report.step % settings.save_every_steps == 0:
-                history.settle_audio()
-                checkpoints.save(fabric, tuning.state_dict())
-            if finished:
-                return
-            if stopped:
-                history.write_line()
-                raise stop.interruption(f"step {report.step} of {settings.max_steps}", out_dir)
+
+        def save(best: bool = False) -> None:
+            history.settle_audio()
+            checkpoints.save(fabric, tuning.state_dict(), best)
+
+        def is_best(step: int) -> bool:
+            due = step % every_steps == 0 or step >= config.trainer.max_steps
+            return due and _is_best(tuning, out_dir / "dev.csv", history)
+
+        tuning.run(batches, history, stop, is_best, save, out_dir)
 
 
 def _is_best(tuning: Tuning, table: Path, history: History) -> bool:
     """Measure on dev, note the scores in the table and the logs, and whether they are the best so far."""
     started_s, step = time.monotonic(), tuning.progress.step
-    scores = evaluate(tuning.tuner, "dev", num_workers=tuning.tuner.config.data.num_workers)
+    scores = evaluate(tuning.distiller, "dev", num_workers=tuning.distiller.config.data.num_workers)
     measured = named_scores(scores)
     append_line(table, {"stage": STAGE, "step": step, **measured})
     history.add_scalars({f"dev_{name}": value for name, value in measured.items()}, step)
@@ -176,7 +170,7 @@ def _is_finished(config: DistillConfig, out_dir: Path, step: int) -> bool:
 
 def _export(tuning: Tuning, out_dir: Path, checkpoints: Checkpoints, origin: Mapping[str, Any]) -> None:
     """Write encoder and heads of the chosen step."""
-    tuner, progress, config = tuning.tuner, tuning.progress, tuning.tuner.config
+    tuner, progress, config = tuning.distiller, tuning.progress, tuning.distiller.config
     step = progress.step
     if config.multitask.export == "best":
         best = read_training(checkpoints.best_path)

@@ -40,13 +40,11 @@ from robustdistiller.pretrain.training.launch import check_compiler, compile_lay
 from robustdistiller.pretrain.training.log import History, read_history
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.preparation import (
-    Materials,
     Stage,
-    groups_of,
+    groups_and_units,
     load_teachers,
-    materials_of,
+    look_through,
     resolved,
-    units_of,
 )
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest
@@ -130,15 +128,11 @@ class _Run:
         self.fabric = launch(first.trainer, callbacks)
         self.teachers, self.teacher_notes = load_teachers(first)
         with self.fabric.rank_zero_first():  # the others find the headers read
-            known: dict[str, Materials] = {}
-            materials = {name: materials_of(one, out_dir, known) for name, one in named.items()}
-        cuts = next(iter(materials.values()))[0]
-        self.groups = groups_of(first, out_dir, self.fabric, self.teachers[""], cuts)
-        self.units = units_of(first, out_dir, self.fabric, self.teachers[""], cuts)
-        if self.groups is not None:
-            layers = tuple(map(tuple, self.groups))
-            named = {name: replace(one, targets=replace(one.targets, layers=layers)) for name, one in named.items()}
-        self.stages = [Stage(name, one, *materials[name]) for name, one in named.items()]
+            self.stages = look_through(named, out_dir)
+        self.groups, self.units = groups_and_units(self.stages[0], out_dir, self.fabric, self.teachers[""])
+        for stage in self.stages if self.groups else ():
+            targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
+            stage.config = replace(stage.config, targets=targets)
         student = self._new_student()
         for stage in self.stages:  # every mistake in any stage is told before the first step
             trial = Distiller(
@@ -163,7 +157,7 @@ class _Run:
                 )
         if self.fabric.is_global_zero:
             remove_leftovers(out_dir)  # of a run that was killed
-            schedules = {name: one.optim.schedule_steps for name, one in named.items()}
+            schedules = {stage.name: stage.config.optim.schedule_steps for stage in self.stages}
             write_run(out_dir, self.config, {**self.identity, "versions": versions(), "schedule_steps": schedules})
         self.fabric.barrier()
 
@@ -222,25 +216,10 @@ class _Run:
             notes["batches_per_step"] = batches_per_step
             checkpoints.save(fabric, {**training.state_dict(), **notes}, best)
 
-        settings = config.trainer
         with stop, History(self.out_dir, stage.name, config, fabric, progress) as history:
             validation = Validation(self.out_dir, stage.name, training, stage.validation, stage.probe, history)
-            fabric.call("on_train_start", distiller)
-            for report in training.steps(self._loader(stage, training, unreadable)):
-                history.add(report)
-                if validation.due(report.step) and validation.measure(report.step):
-                    save(best=True)
-                fabric.call("on_step_end", distiller, report)
-                finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
-                if finished or stopped or report.step % settings.save_every_steps == 0:
-                    save()
-                if stopped and not finished:
-                    history.write_line()
-                    place = f"step {report.step} of {settings.max_steps} of stage {stage.name}"
-                    raise stop.interruption(place, self.out_dir)
-                if finished:
-                    break
-            fabric.call("on_train_end", distiller)
+            batches = self._loader(stage, training, unreadable)
+            training.run(batches, history, stop, validation.measure, save, self.out_dir)
         with contextlib.nullcontext() if training.average is None else training.average.applied():
             return self._finish(stage, distiller, checkpoints, asdict(progress), is_last)
 

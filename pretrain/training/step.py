@@ -135,8 +135,9 @@ class Distiller(nn.Module):
         """Whether batches must bring a second corruption of each utterance."""
         return "second_view" in self.needs or any(teaching.hears_own_corruption for teaching in self.teachings)
 
-    def place_teachers(self, device: torch.device) -> None:
-        """Put the teachers on a device; on a CPU, teachers and student get faster kernels."""
+    def place(self, device: torch.device) -> None:
+        """Go to a device, to be trained there, with the teachers; on a CPU, all get faster kernels."""
+        self.autocast_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.config.trainer.precision)
         for teaching in self.teachings:
             teaching.model.to(device)
             if device.type != "cpu" or not isinstance(teaching.model, SpeechEncoder):
@@ -147,6 +148,7 @@ class Distiller(nn.Module):
                 teaching.model = accelerate(teaching.model)
         if device.type == "cpu" and self.gates is None and not self.config.trainer.compile:
             accelerate_training(self.student)  # pruning needs hooks, and compiling modules
+        self.to(device).train()
 
     def lesson(self, batch: Batch) -> Lesson:
         """A batch, with what is known of it before anybody has heard it: masks, and how much there is of everything."""

@@ -52,18 +52,23 @@ class Validation:
         if training.fabric.is_global_zero:
             forget_after(self.path, stage, training.progress.step)
 
-    def due(self, step: int) -> bool:
-        """Whether anything is to be measured after this step."""
-        return self._speech_due(step) or self._probe_due(step)
-
     def measure(self, step: int) -> bool:
-        """Measure, write, and say whether the student is the best one so far; all processes have to call this."""
-        started_s = time.monotonic()
+        """Measure and write what is due after a step, and say whether the student is the best one so far.
+
+        All processes have to call this.
+        """
         config, fabric, progress = self.training.distiller.config, self.training.fabric, self.training.progress
+        speech_due, probe_due = (
+            what is not None and (step % settings.every_steps == 0 or step >= config.trainer.max_steps)
+            for what, settings in ((self.speech, config.validation), (self.probe, config.probe))
+        )
+        if not (speech_due or probe_due):
+            return False
+        started_s = time.monotonic()
         average = self.training.average
         with contextlib.nullcontext() if average is None else average.applied():
-            lines = measure_distances(self.training, self.speech) if self._speech_due(step) else {}
-            if self._probe_due(step):
+            lines = measure_distances(self.training, self.speech) if speech_due else {}
+            if probe_due:
                 found = self.probe.measure(self.training.distiller.export_student()) if fabric.is_global_zero else None
                 for condition, accuracy in fabric.broadcast(found).items():
                     lines.setdefault(condition, {})["probe_accuracy"] = accuracy
@@ -86,15 +91,6 @@ class Validation:
                 progress.best = (cost, step)
         self.history.pause(time.monotonic() - started_s)
         return better
-
-    def _speech_due(self, step: int) -> bool:
-        return self.speech is not None and self._due(step, self.training.distiller.config.validation.every_steps)
-
-    def _probe_due(self, step: int) -> bool:
-        return self.probe is not None and self._due(step, self.training.distiller.config.probe.every_steps)
-
-    def _due(self, step: int, every_steps: int) -> bool:
-        return step % every_steps == 0 or step >= self.training.distiller.config.trainer.max_steps
 
 
 def criterion_of(config: DistillConfig) -> str:
