@@ -35,19 +35,6 @@ class Units:
         return cls(conv, heads, [int(n > 0) for n in heads], ffn, [int(n > 0) for n in ffn])
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Parameters of an encoder without prediction heads, before and after pruning."""
-
-    before: int
-    after: int
-
-    @property
-    def sparsity(self) -> float:
-        """Share of the parameters that is gone."""
-        return 1 - self.after / self.before
-
-
 def prunable_parameters(config: EncoderConfig, units: Units) -> Any:
     """Parameters that depend on how many units there are: all but positions, layer norms and prediction heads.
 
