@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ class Validation:
                 for condition, accuracy in fabric.broadcast(found).items():
                     lines.setdefault(condition, {})["probe_accuracy"] = accuracy
         criterion = criterion_of(config)
-        values = [line[criterion] for line in lines.values() if criterion in line]
+        values = {condition: line[criterion] for condition, line in lines.items() if criterion in line}
         if fabric.is_global_zero:
             for condition, line in lines.items():
                 append_line(self.path, {"stage": self.stage, "step": step, "condition": condition, **line})
@@ -81,10 +82,11 @@ class Validation:
                 self.history.add_scalars({name: v for name, v in scalars.items() if v is not None}, step)
         better = False
         if values:
-            value = sum(values) / len(values)
+            value = sum(values.values()) / len(values)
             cost = -value if criterion == "probe_accuracy" else value
-            better = self.training.distiller.can_be_best() and (progress.best is None or cost < progress.best[0])
-            said = ", ".join(f"{condition} {line[criterion]:.4f}" for condition, line in lines.items())
+            better = math.isfinite(cost) and (progress.best is None or cost < progress.best[0])
+            better = better and self.training.distiller.can_be_best()
+            said = ", ".join(f"{condition} {found:.4f}" for condition, found in values.items())
             best = ", the best" * better
             logger.info("validation at step %d: %s %.4f (%s)%s", step, criterion, value, said, best)
             if better:
