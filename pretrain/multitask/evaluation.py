@@ -21,13 +21,7 @@ _SCORES = {"keywords": "accuracy", "speakers": "eer"}
 
 
 def evaluate(tuner: MultitaskTuner, split: str, corruptor: Corruptor | None = None, num_workers: int = 0) -> Scores:
-    """Scores of every task on a split; whole utterances, without dropout, in float32.
-
-    Args:
-        tuner: encoder and heads, with the tasks' data.
-        split: dev or test.
-        corruptor: of the audio; `None` leaves it clean.
-        num_workers: processes that read.
+    """Scores of every task on a split (dev or test); whole utterances, without dropout, in float32.
 
     Returns:
         Per task, its score and the counts it rests on; accuracy and equal error rate in percent.

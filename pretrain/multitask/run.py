@@ -37,21 +37,13 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
     """Fine-tune for the tasks of `config.multitask`, or go on with the run found in `out_dir`, export and test.
 
     `out_dir` then holds `student.ckpt` (the encoder), `heads.ckpt`, `results.json` (the test scores), `dev.csv` and
-    what every run has. A finished run is only tested under conditions that were not tested before.
-
-    Args:
-        config: with precision and length of schedule resolved.
-        out_dir: folder of the run.
-        stop: what may end it early.
-        callbacks: objects with `on_before_optimizer_step(tuner, task, step)` or `on_step_end(tuner, report)`.
-
-    Returns:
-        `out_dir/student.ckpt`.
+    what every run has. A finished run is only tested under conditions that were not tested before. Callbacks are those
+    of `training.launch.launch`, of which `on_before_optimizer_step(tuner, task, step)` comes for each task.
 
     Raises:
         SettingsError: settings, data or the run found there do not allow it; before the first step.
         NonFiniteLossError: a loss became NaN or infinite.
-        RunInterrupted: Ctrl-C, SIGTERM or `trainer.max_hours` stopped it; a checkpoint is saved.
+        RunInterrupted: a signal or `trainer.max_hours` stopped it; a checkpoint is saved.
     """
     check_settings(config)
     encoder, start = _load_start(config)

@@ -30,9 +30,6 @@ class ObjectivesConfig:
         anchor: difference of what corrupted speech gives from what the clean speech gives, taken as given.
         relations: products between frames, of the student against those of the teacher.
         units: masked prediction of the teacher's units.
-
-    >>> list(ObjectivesConfig(l1=L1(1.0), cosine=Cosine(1.0, form="raw")).active())
-    ['l1', 'cosine']
     """
 
     l1: L1 = field(default_factory=L1)

@@ -76,16 +76,8 @@ def _lstm_takes_autocast(x: Tensor) -> bool:
 class EnhancementHead(nn.Module):
     """Estimates the clean spectrum: a sigmoid mask from a BiLSTM over features, times the noisy spectrum.
 
-    Args:
-        input_size: width of the features.
-        hidden_size: LSTM units per direction.
-        num_layers: LSTM layers.
-        dropout: between LSTM layers and before the output layer.
-        samples_per_frame: of the features, a multiple of the hop; they are repeated to reach the hop of the spectrum.
-
-    >>> head = EnhancementHead(512)
-    >>> sum(p.numel() for p in head.parameters())  # 4.86 M, needed in training only
-    4862721
+    The options are those of `Enhancement`. Features of `samples_per_frame`, a multiple of the hop, are repeated to
+    reach the hop of the spectrum.
     """
 
     def __init__(
@@ -105,14 +97,9 @@ class EnhancementHead(nn.Module):
     def forward(self, features: Tensor, frame_lengths: Tensor, noisy: Tensor, spectrum_lengths: Tensor) -> Tensor:
         """Estimate the clean spectrum.
 
-        Args:
-            features: (B, T, input_size) of the student.
-            frame_lengths: (B,) valid frames.
-            noisy: (B, S, 257) magnitudes of what the student heard, or its complex spectrum.
-            spectrum_lengths: (B,) valid spectra.
-
-        Returns:
-            (B, S, 257) magnitudes between 0 and `noisy`, or such magnitudes with the phase of `noisy`.
+        Args: features: (B, T, input_size) of the student. frame_lengths: (B,) valid frames. noisy: (B, S, 257)
+        magnitudes of what the student heard, or its complex spectrum; the result is of the same kind.
+        spectrum_lengths: (B,) valid spectra.
         """
         valid = valid_frames(frame_lengths, features.shape[1])
         features = features.masked_fill(~valid.unsqueeze(-1), 0.0).repeat_interleave(self.repeats, dim=1)
@@ -188,15 +175,9 @@ class Enhancement(Objective):
         return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.student_input.shape[1])
 
     def estimate_spectra(self, step: Step, head: EnhancementHead, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        """The clean spectra as the head estimates them.
+        """The clean spectra as the head estimates them, (B, S, 257), and which of them are valid, (B, S).
 
-        Args:
-            step: what the student made of the batch.
-            head: of this objective.
-            noisy: (B, S, 257) of what the student heard, magnitudes or complex.
-
-        Returns:
-            (B, S, 257) as in `noisy`, and which spectra are valid: (B, S).
+        `noisy` is what the student heard, magnitudes or complex, and so is the estimate.
         """
         output = step.student
         features = output.extractor_features if self.input == "extractor" else hidden_state(output, self.input)

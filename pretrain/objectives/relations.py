@@ -43,15 +43,9 @@ def relation_distance(
     the narrower side for larger features. One utterance is looked at at a time, and its matrices are computed again for
     the gradient, so that the memory is that of a few N x N matrices whatever the batch.
 
-    Args:
-        student: x and y, each (B, T, D_s); the same twice makes G, two layers make H.
-        teacher: x and y, each (B, T, D_t).
-        valid: (B, T) bool.
-        form: which distance.
-
-    Returns:
-        Scalar in float32, >= 0; 0 if the relations agree, as between features and any rotation of them. Utterances
-        without valid frames count as 0.
+    Student and teacher are x and y each, (B, T, D_s) and (B, T, D_t): the same twice makes G, two layers make H. The
+    result is a scalar in float32, 0 if the relations agree, as between features and any rotation of them. Utterances
+    without valid frames count as 0.
 
     >>> x = torch.randn(2, 5, 3)
     >>> rotated = x.flip(-1)

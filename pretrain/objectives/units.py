@@ -21,21 +21,14 @@ from robustdistiller.pretrain.objectives.ops import at_least_float32
 def unit_cross_entropy(
     logits: Tensor, units: Tensor, valid: Tensor, mask: Tensor | None = None, unmasked_weight: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of the teacher's units, per masked frame.
+    """Cross-entropy of the teacher's units (B, T) by logits (B, T, K), per masked frame.
 
     With M the valid masked frames, U the valid others, w the weight of these, and p the softmax of the logits,
 
         (1 / |M|) (sum_{t in M} -log p_t(unit_t) + w sum_{t in U} -log p_t(unit_t))
 
-    Args:
-        logits: (B, T, K).
-        units: (B, T) int64, from 0 to K - 1 at valid frames.
-        valid: (B, T) bool.
-        mask: (B, T) bool; `None` takes every valid frame as masked.
-        unmasked_weight: w.
-
-    Returns:
-        Scalar in float32, >= 0: log K for equal logits; 0 where nothing is masked.
+    a scalar in float32: log K for equal logits; 0 where nothing is masked. Without a mask, every valid frame counts as
+    masked.
 
     >>> import torch
     >>> logits, units = torch.zeros(1, 3, 4), torch.tensor([[0, 3, 2]])

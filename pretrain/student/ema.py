@@ -23,14 +23,6 @@ class StudentAverage:
         module: what is averaged. Gates of pruning are averaged where they are part of it, as in
             `nn.ModuleDict({"student": student, "gates": gates})`.
         decay: of the average, from 0 (the parameters themselves) to below 1.
-
-    >>> layer = nn.Linear(1, 1, bias=False)
-    >>> average = StudentAverage(layer, decay=0.9)
-    >>> with torch.no_grad(): _ = layer.weight.add_(1.0)
-    >>> average.update()
-    >>> with average.applied(): inside = layer.weight.item()
-    >>> round(layer.weight.item() - inside, 4)
-    0.1
     """
 
     def __init__(self, module: nn.Module, decay: float):

@@ -20,11 +20,6 @@ def extractor(name: str, width: int) -> ConvLayers:
             as wide as the transformer, so that no projection is needed; `sew`, of SEW (arXiv 2109.06870); `log_mel`,
             on log-mel spectra, as wide as the transformer.
         width: of the student's transformer.
-
-    >>> EncoderConfig(conv_layers=extractor("squeezed", 768)).receptive_field
-    400
-    >>> EncoderConfig(conv_layers=extractor("sew", 768)).downsample_rate
-    320
     """
     if name == "log_mel":
         return ((width, 3, 1), (width, 3, 2))
@@ -39,9 +34,6 @@ def shape_of(teacher: SpeechEncoder | Any) -> EncoderConfig:
 
     Of a :class:`SpeechEncoder` its own. For others, such as Whisper's encoder, HuBERT's with as many layers, as wide,
     heads of width 64 and feed-forward parts four times as wide as the transformer.
-
-    >>> shape_of(SpeechEncoder(EncoderConfig.tiny())) == EncoderConfig.tiny()
-    True
     """
     if isinstance(teacher, SpeechEncoder):
         return teacher.config
@@ -63,10 +55,6 @@ def student_shape(
 
     Raises:
         SettingsError: layers that the teacher does not have, other samples per frame, or widths that do not fit.
-
-    >>> shape = student_shape(EncoderConfig(), StudentConfig(num_layers=3), [12])
-    >>> shape.num_layers, shape.feature_norm
-    (3, False)
     """
     depth = teacher.num_layers
     num_layers = depth if options.num_layers is None else options.num_layers

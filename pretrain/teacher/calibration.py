@@ -32,7 +32,7 @@ def calibrate(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> dict[str, int]:
-    """Run a teacher on some utterances, in eval mode and without gradients, and leave it as it was.
+    """Run a teacher on `count` utterances, in eval mode and without gradients, and leave it as it was.
 
     The utterances are those whose hash of seed and id is lowest, whatever their order. What cannot be read is passed
     over with a warning. Of each utterance, at most the first 15 s are used.

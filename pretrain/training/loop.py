@@ -87,13 +87,8 @@ class Training:
     ) -> None:
         """Train to the last step.
 
-        Args:
-            batches: as for `steps`.
-            history: what is logged.
-            stop: what may end it early.
-            is_best: measures after a step, if that is due, and says whether it is the best one so far.
-            save: writes a checkpoint; with `best=True` the best one.
-            out_dir: folder of the run, to be named when it is stopped.
+        After each one `is_best` measures, if that is due, and says whether it is the best one so far; `save` writes a
+        checkpoint, with `best=True` the best one.
 
         Raises:
             NonFiniteLossError: a loss or gradient is NaN or infinite.

@@ -15,9 +15,8 @@ from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.objectives.enhancement import num_spectra
 from robustdistiller.pretrain.student.masking import draw_mask, mask_embedding, masked_forward
 from robustdistiller.pretrain.student.pruning import Gates
-from robustdistiller.pretrain.teacher.align import frame_shift, shifted
 from robustdistiller.pretrain.teacher.cache import TargetCache
-from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.teacher.protocol import Teacher, frame_shift, shifted
 from robustdistiller.pretrain.teacher.targets import Targets
 from robustdistiller.pretrain.teacher.units import TeacherUnits
 from robustdistiller.pretrain.training.errors import ADVICE, FiniteWatch, Places
@@ -279,14 +278,7 @@ class Distiller(nn.Module):
         return {name: x for name, x in self.state_dict().items() if not name.startswith(("student.", "gates."))}
 
     def take_over(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Begin with the maps and heads that an earlier stage has trained.
-
-        Args:
-            state: from `handed_on`.
-
-        Returns:
-            The parts that are new here, and so begin at random.
-        """
+        """Begin with the maps and heads that `handed_on` gave; returns the parts that are new here, and so random."""
         own = self.state_dict()
         fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
         self.load_state_dict(fits, strict=False)

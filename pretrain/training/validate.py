@@ -148,15 +148,9 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
 
 
 def feature_distances(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
-    """Sums over the valid frames, per target, of mean |p - t| and of 1 - cos(p, t).
+    """Sums over the valid frames (B, T), per target, of mean |p - t| and of 1 - cos(p, t): (2, targets) float32.
 
-    Args:
-        predictions: per target (B, T, D), of the student.
-        targets: per target (B, T, D), of the teacher.
-        valid: (B, T) bool.
-
-    Returns:
-        (2, targets) float32: L1 and cosine distances, to be divided by the number of valid frames.
+    Predictions and targets are (B, T, D) each. Divide by the number of valid frames for L1 and cosine distance.
     """
     sums = []
     for prediction, target in zip(predictions, targets):

@@ -135,14 +135,9 @@ def to_target(
 ) -> dict[Hashable, Tensor]:
     """Meet a number of parameters with whole units: close some while there are too many, or open some.
 
-    The most doubtful come first, each only if that brings the number nearer to the target.
-
-    Args:
-        is_open: `(units,)` bool of each vector of gates.
-        logits: `(units,)` of the probability that each is open.
-        keep_one: vectors whose last open unit stays.
-        count: parameters, given the number of open units of each vector.
-        target: parameters wanted.
+    The most doubtful come first, each only if that brings the number nearer to the target. `is_open` and `logits`, of
+    the probability to be open, are (units,) per vector of gates; `keep_one` are vectors whose last open unit stays;
+    `count` gives the parameters for numbers of open units.
     """
     masks = {key: mask.cpu().clone() for key, mask in is_open.items()}
     numbers = {key: int(mask.sum()) for key, mask in masks.items()}
