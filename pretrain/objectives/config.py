@@ -48,12 +48,9 @@ class ObjectivesConfig:
         """The terms that have a weight, by name.
 
         Raises:
-            SettingsError: no term has a weight, or one is negative.
+            SettingsError: no term has a weight.
         """
         terms: dict[str, Objective] = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name, term in terms.items():
-            if term.weight < 0:
-                raise SettingsError(f"objectives.{name}: the weight is {term.weight:g}, expected 0 or more")
         active = {name: term for name, term in terms.items() if term.weight > 0}
         if not active:
             raise SettingsError(

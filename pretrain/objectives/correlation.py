@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
-from robustdistiller.pretrain.objectives.distances import check_frames
 from robustdistiller.pretrain.objectives.statistics import SnrLaw, cross_correlation, snr_divisor
 
 
@@ -24,7 +24,7 @@ class _Correlation(Objective):
 
     variant: Literal["old", "new"] = "old"
     of: Literal["predictions", "states"] = "predictions"
-    frames: int | None = 150
+    frames: Count | None = 150
     normalize: Literal["batch", "batch_and_time"] = "batch"
     reduction: Literal["sum", "mean"] = "sum"
     eps: float | None = None
@@ -42,7 +42,6 @@ class _Correlation(Objective):
         return self.of == "predictions"
 
     def check(self, shapes: Shapes) -> None:
-        check_frames(self.frames)
         if self.snr_weighting == "none":
             return
         low, high = self.snr_range_db

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count, Share
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step, check_layer, hidden_state
 from robustdistiller.pretrain.objectives.ops import valid_frames
 from robustdistiller.pretrain.objectives.spectra import (
@@ -130,9 +131,9 @@ class Enhancement(Objective):
     loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1"
     mrstft_over: Literal["batch", "utterance"] = "batch"
     input: int | Literal["extractor", "last_hidden"] = "extractor"
-    hidden_size: int = 256
-    num_layers: int = 3
-    dropout: float = 0.1
+    hidden_size: Count = 256
+    num_layers: Count = 3
+    dropout: Share = 0.1
 
     @property
     def mean_over(self) -> str:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import NotNegative
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step, check_layer, hidden_state
 from robustdistiller.pretrain.objectives.ops import at_least_float32
 
@@ -56,15 +57,13 @@ class Units(Objective):
     """
 
     layer: int | Literal["last_hidden"] = "last_hidden"
-    unmasked_weight: float = 0.0
+    unmasked_weight: NotNegative = 0.0
 
     mean_over: ClassVar[str] = "masked_frames"
     needs: ClassVar = frozenset({"units"})
 
     def check(self, shapes: Shapes) -> None:
         check_layer("layer", self.layer, shapes.student)
-        if self.unmasked_weight < 0:
-            raise SettingsError(f"unmasked_weight: found {self.unmasked_weight:g}, expected 0 or more")
         if shapes.num_units is None:
             raise SettingsError("the teacher's frames are not divided into units; say how, or give weight 0")
 

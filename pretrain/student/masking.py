@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from robustdistiller.acoustics.parameters import private_generator
+from robustdistiller.pretrain.config.trainer import Count
 from robustdistiller.upstream import EncoderOutput, SpeechEncoder
 
 
@@ -24,19 +27,10 @@ class MaskConfig:
         share: of the frames that would be hidden if spans did not overlap, above 0 and at most 1. As they do, it is
             about 1 - exp(-share) of a long utterance: 0.55 at 0.8.
         length_frames: of a span; half of the utterance at most.
-
-    Raises:
-        ValueError: a share out of range, or spans without a frame.
     """
 
-    share: float = 0.8
-    length_frames: int = 10
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share:g}, expected more than 0 and at most 1")
-        if self.length_frames < 1:
-            raise ValueError(f"length_frames is {self.length_frames}, expected 1 or more")
+    share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    length_frames: Count = 10
 
 
 def draw_mask(
