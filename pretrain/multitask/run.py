@@ -15,7 +15,6 @@ import torch
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.check import check_settings
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import open_sources, read_named
 from robustdistiller.pretrain.multitask.data import load_tasks, paired_batches
@@ -45,7 +44,6 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
         NonFiniteLossError: a loss became NaN or infinite.
         RunInterrupted: a signal or `trainer.max_hours` stopped it; a checkpoint is saved.
     """
-    check_settings(config)
     encoder, start = _load_start(config)
     tasks = load_tasks(config, out_dir)
     training, conditions = _open_corruptors(config)

@@ -114,7 +114,8 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
         if config.multitask is not None:
             from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
-            return run_multitask(resolved(config, "tune", out_dir), out_dir, stop, callbacks)
+            (tune,) = stages_of(config)
+            return run_multitask(resolved(tune.config, tune.name, out_dir), out_dir, stop, callbacks)
         return _Run(config, out_dir, callbacks).complete(stop)
 
 
@@ -142,7 +143,7 @@ class _Run:
                 trial.gates.detach()
         self.identity = {
             "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
-            "student": first.student.checkpoint and checkpoint_digest(resolve(first.student.checkpoint)),
+            "student": checkpoint_digest(resolve(first.student.checkpoint)) if first.student.checkpoint else None,
             "groups": self.groups,
             "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
