@@ -57,18 +57,20 @@ def stages_of(config: DistillConfig) -> list[Stage]:
     """
     if not config.stages:
         check_settings(config)
-        return [Stage("distil", config)]
+        return [Stage("distil" if config.multitask is None else "tune", config)]
     if config.multitask is not None:
         raise SettingsError("stages: fine-tuning for labelled tasks (multitask) has one stage; leave stages out")
     run = {**to_plain(config), "stages": {}}
     found: list[Stage] = []
     for name, own in config.stages.items():
         where = f"stages.{name}"
-        if not re.fullmatch(r"[A-Za-z][\w-]*", name):
-            raise SettingsError(f"stages: found the name {name!r}, expected letters, digits, - and _, a letter first")
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name == "best":  # student_best.ckpt is another one
+            raise SettingsError(
+                f"stages: found the name {name!r}, expected letters, digits, - and _, a letter first, and not best"
+            )
         _refuse_shared(own, where)
         values = as_today(merge(run, own))
-        if found:
+        if found and isinstance(own.get("optim", {}), Mapping):
             values["optim"] = {**values["optim"], "schedule_steps": own.get("optim", {}).get("schedule_steps")}
         pruned_in = next((stage.name for stage in found if stage.config.pruning), None)
         if pruned_in and own.get("pruning"):

@@ -6,21 +6,25 @@ What a batch holds depends on the seed, the epoch and the utterances' ids, never
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from lhotse.cut import Cut
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.acoustics.condition import SOURCES
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.pretrain.data.cuts import FileCut, as_cut
 from robustdistiller.pretrain.data.reading import read_into
 from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream, Position
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio, UnreadableAudioError
 from robustdistiller.pretrain.teacher.cache import CachedTargets, TargetCache
+
+_WHOLE_BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,16 @@ class SpeechBatches(Dataset):
             for name, reason in source.skipped.items() if source else ():
                 file = source.piece(name).path
                 yield f"corruption: {file} {name}", f"{file} ({name}) is not used for corruption: {reason}"
+
+
+def whole_batches(cuts: Iterable[Cut | FileCut]) -> list[BatchRequest]:
+    """Every cut once, whole, those of similar length together; at most a minute of audio with its padding per batch."""
+    batches: list[list[Cut]] = []
+    for cut in sorted(cuts, key=lambda cut: (cut.num_samples, cut.id)):
+        if not batches or (len(batches[-1]) + 1) * cut.num_samples > _WHOLE_BATCH_SAMPLES:
+            batches.append([])
+        batches[-1].append(as_cut(cut))
+    return [BatchRequest(Position(), tuple(batch)) for batch in batches]
 
 
 def _padded(rows: Sequence[np.ndarray]) -> Tensor:

@@ -33,12 +33,8 @@ _MISSING = {
 def load_teacher(options: TeacherConfig | OtherTeacherConfig, key: str = "teacher") -> tuple[Teacher, dict[str, Any]]:
     """A teacher, and what identifies it: file name, format, SHA-256 and its own metadata.
 
-    Args:
-        options: which it is.
-        key: of the options in the configuration, for messages.
-
     Raises:
-        SettingsError: no checkpoint is given.
+        SettingsError: no checkpoint is given; `key` says of which section.
         FileNotFoundError: it does not exist.
         ValueError: it cannot be read as a model that can teach.
     """
@@ -52,16 +48,11 @@ def load_teacher(options: TeacherConfig | OtherTeacherConfig, key: str = "teache
 
 
 def read_named(name: str, read: Callable[..., Any] = read_checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """A model by its name, downloaded if need be, and what identifies it.
-
-    Args:
-        name: see `resolve`.
-        read: `read_checkpoint` for a `Checkpoint`, `read_model` for models of other kinds, too.
-        options: of `read`.
+    """A model by its name, downloaded if need be, read with `options`, and what identifies it.
 
     Raises:
         FileNotFoundError: it is not there and could not be fetched.
-        ValueError: it is no name, or cannot be read as an encoder.
+        ValueError: it is no name, or cannot be read as what `read` reads.
     """
     path = resolve(name)
     checkpoint = read(path, **options)

@@ -63,13 +63,9 @@ def find_shards(root: str | Path) -> list[Shard] | None:
 
 
 def index_shards(shards: Sequence[Shard], name: str, folder: Path, rule: LengthRule) -> tuple[ShardedSpeech, list[str]]:
-    """Index the shards that are new or have changed (name, size or time), and open all indexes.
+    """Index the shards of a root that are new or have changed (name, size or time), and open all indexes.
 
-    Args:
-        shards: of one root.
-        name: of the root; cuts from WebDataset are called after it, the shard and the member.
-        folder: where the indexes are kept.
-        rule: which recordings are used, and in which pieces.
+    Cuts from WebDataset are called after the root, the shard and the member.
 
     Returns:
         The speech, and what of it cannot be used, with the reasons.

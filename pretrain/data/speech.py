@@ -205,20 +205,10 @@ def _root_cuts(
 def piece_cuts(
     pieces: Sequence[Piece], name: str, root: Path, manifest_dir: Path, key: str = "data.speech"
 ) -> tuple[list[FileCut], list[str]]:
-    """Cuts in waiting of listed recordings, `NAME/PIECE` each, from headers that are read once and kept.
-
-    Args:
-        pieces: what to make cuts of.
-        name: first part of the ids.
-        root: where the pieces come from.
-        manifest_dir: where the list is kept.
-        key: of the settings, for messages.
-
-    Returns:
-        The cuts, and what could not be read.
+    """Cuts in waiting of listed recordings, `NAME/PIECE` each, and what could not be read; headers are kept.
 
     Raises:
-        SettingsError: more than 1 % of the files are unreadable.
+        SettingsError: more than 1 % of the files are unreadable; `key`, of the settings, is named.
     """
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
     try:

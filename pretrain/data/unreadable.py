@@ -35,7 +35,7 @@ class UnreadableAudio:
         new = {key: reason for key, reason in found if key not in self.reasons}
         if not new:
             return
-        self._take(new)
+        self.load_state_dict(new)
         for number, reason in enumerate(new.values(), start=len(self) - len(new) + 1):
             logger.warning("left out, %d of at most %d: %s", number, self.budget, reason)
         if len(self) > self.budget:
@@ -56,11 +56,8 @@ class UnreadableAudio:
 
     def load_state_dict(self, state: Mapping[str, str]) -> None:
         """Take over what another process or an earlier start has found; nothing known is forgotten."""
-        self._take(state)
-
-    def _take(self, reasons: Mapping[str, str]) -> None:
         before = len(self)
-        self.reasons |= reasons
+        self.reasons |= state
         if self.list_path is not None and len(self) > before:
             lines = "".join(f"{reason}\n" for reason in self.reasons.values())
             write_text(self.list_path, lines)

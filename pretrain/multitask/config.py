@@ -40,9 +40,6 @@ class KeywordsConfig:
             80 % for training, the next 10 % for dev, the rest for test); without such recordings there is no
             `_silence_`.
         batch_size: utterances per update.
-
-    >>> KeywordsConfig(data="speech_commands", words=["yes", "no"]).unknown_share
-    0.1
     """
 
     data: str | None = None
@@ -74,9 +71,6 @@ class SpeakersConfig:
         margin: 0 is plain angular softmax: softmax over scaled cosines.
         scale: factor on the cosines.
         batch_size: utterances per update.
-
-    >>> SpeakersConfig(margin_type="aam", margin=0.2).scale
-    30.0
     """
 
     data: str | None = None
@@ -106,9 +100,6 @@ class MultitaskConfig:
         export: the `best` step on dev (lowest mean over tasks of error rate and equal error rate) or the `last` one.
         conditions: further test conditions, one line each as in `noise:snr_db=5,noise=FOLDER`; clean speech is always
             tested. Noise, rooms and babble speech that a line does not name come from the section `data`.
-
-    >>> MultitaskConfig(keywords=KeywordsConfig(data="speech_commands")).tasks
-    ('keywords',)
     """
 
     keywords: KeywordsConfig | None = None

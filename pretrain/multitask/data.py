@@ -1,4 +1,4 @@
-"""What the tasks train on and are measured on: cuts with labels, endless paired batches, finite test batches."""
+"""What the tasks train on and are measured on: cuts with labels, endless paired batches."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
-from robustdistiller.pretrain.data.cuts import FileCut, as_cut
-from robustdistiller.pretrain.data.dataset import Batch, BatchRequest, BatchStream, Position, SpeechBatches, make_loader
+from robustdistiller.pretrain.data.cuts import FileCut
+from robustdistiller.pretrain.data.dataset import Batch, BatchStream, Position, SpeechBatches, make_loader
 from robustdistiller.pretrain.data.headers import lists_folder
 from robustdistiller.pretrain.data.speech import piece_cuts
 from robustdistiller.pretrain.multitask.keywords import keyword_utterances
@@ -23,8 +22,6 @@ from robustdistiller.pretrain.multitask.speakers import Trial, speaker_utterance
 from robustdistiller.pretrain.multitask.utterances import SPLITS, Utterance, check_classes
 
 logger = logging.getLogger(__name__)
-
-_TEST_BATCH_SAMPLES = 60 * 16_000
 
 
 @dataclass(frozen=True)
@@ -140,14 +137,3 @@ def paired_batches(
         loaders.append(make_loader(stream, SpeechBatches(corruptor), config.data.num_workers, pin_memory))
     for batches in zip(*loaders):
         yield dict(zip(tasks, batches))
-
-
-def whole_batches(cuts: Sequence[FileCut], corruptor: Corruptor | None, num_workers: int) -> DataLoader:
-    """Every cut once, whole, those of similar length together; about a minute of padded audio per batch."""
-    batches: list[list] = [[]]
-    for cut in sorted(cuts, key=lambda cut: (cut.num_samples, cut.id)):
-        if batches[-1] and (len(batches[-1]) + 1) * cut.num_samples > _TEST_BATCH_SAMPLES:
-            batches.append([])
-        batches[-1].append(as_cut(cut))
-    requests = [BatchRequest(Position(), tuple(rows)) for rows in batches]
-    return make_loader(requests, SpeechBatches(corruptor), num_workers)

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from robustdistiller.acoustics import Corruptor
-from robustdistiller.pretrain.multitask.data import TaskData, whole_batches
+from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader, whole_batches
+from robustdistiller.pretrain.multitask.data import TaskData
 from robustdistiller.pretrain.multitask.tuning import MultitaskTuner
 from robustdistiller.pretrain.training.evaluating import evaluating
 
@@ -20,13 +21,7 @@ _SCORES = {"keywords": "accuracy", "speakers": "eer"}
 
 
 def evaluate(tuner: MultitaskTuner, split: str, corruptor: Corruptor | None = None, num_workers: int = 0) -> Scores:
-    """Scores of every task on a split; whole utterances, without dropout, in float32.
-
-    Args:
-        tuner: encoder and heads, with the tasks' data.
-        split: dev or test.
-        corruptor: of the audio; `None` leaves it clean.
-        num_workers: processes that read.
+    """Scores of every task on a split (dev or test); whole utterances, without dropout, in float32.
 
     Returns:
         Per task, its score and the counts it rests on; accuracy and equal error rate in percent.
@@ -35,7 +30,8 @@ def evaluate(tuner: MultitaskTuner, split: str, corruptor: Corruptor | None = No
     with evaluating(tuner), torch.no_grad():
         for task, data in tuner.tasks.items():
             found: dict[str, Tensor] = {}
-            for batch in whole_batches(data.cuts[split], corruptor, num_workers):
+            requests = whole_batches(data.cuts[split])
+            for batch in make_loader(requests, SpeechBatches(corruptor), num_workers):
                 found |= zip(batch.ids, tuner.outputs(task, batch.to(tuner.device)).cpu())
             scores[task] = _keywords(data, found) if task == "keywords" else _speakers(data, split, found)
     return scores
@@ -72,9 +68,7 @@ def _speakers(data: TaskData, split: str, embeddings: dict[str, Tensor]) -> dict
 def equal_error_rate(scores: ArrayLike, same: ArrayLike) -> float:
     """The error rate at which as many impostors are accepted as same-speaker trials are refused, 0 to 1.
 
-    Every distinct score is tried as the threshold; trials of equal score are accepted together. Between the two
-    thresholds where the curves of the two error rates cross, both are taken as straight lines: the exact crossing of
-    the ROC polygon with its anti-diagonal.
+    It is the exact crossing of the ROC polygon with its anti-diagonal; trials of equal score are accepted together.
 
     Args:
         scores: (trials,) higher means more alike.
@@ -89,30 +83,19 @@ def equal_error_rate(scores: ArrayLike, same: ArrayLike) -> float:
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are NaN or infinite")
-    thresholds, place = np.unique(-scores, return_inverse=True)
-    accepted = [
-        np.append(0, np.bincount(place[kind], minlength=len(thresholds)).cumsum() / kind.sum())
-        for kind in (same, ~same)
-    ]
-    false_rejects, false_accepts = 1 - accepted[0], accepted[1]
-    return float(np.interp(0.0, false_accepts - false_rejects, false_accepts))  # the difference rises from -1 to 1
+    from sklearn.metrics import roc_curve  # slow to import
+
+    false_accepts, true_accepts, _ = roc_curve(same, scores, drop_intermediate=False)
+    return float(np.interp(0.0, false_accepts + true_accepts - 1, false_accepts))  # the difference rises from -1 to 1
 
 
 def named_scores(scores: Scores) -> dict[str, float]:
-    """The score of each task by one name, and the mean of their errors: 100 - accuracy, and equal error rate.
-
-    >>> named_scores({"keywords": {"accuracy": 90.0}, "speakers": {"eer": 4.0}})
-    {'keywords_accuracy': 90.0, 'speakers_eer': 4.0, 'mean_error': 7.0}
-    """
+    """The score of each task by one name, and the mean of their errors: 100 - accuracy, and equal error rate."""
     named = {f"{task}_{name}": scores[task][name] for task, name in _SCORES.items() if task in scores}
     errors = [100 - value if name == "keywords_accuracy" else value for name, value in named.items()]
     return {**named, "mean_error": sum(errors) / len(errors)}
 
 
 def describe_scores(scores: Scores) -> str:
-    """The scores in one line.
-
-    >>> describe_scores({"keywords": {"accuracy": 90.0}, "speakers": {"eer": 4.0}})
-    'keywords accuracy 90.00 %, speakers eer 4.00 %'
-    """
+    """The scores in one line."""
     return ", ".join(f"{task} {name} {scores[task][name]:.2f} %" for task, name in _SCORES.items() if task in scores)

@@ -45,11 +45,7 @@ class HeadsConfig:
     def for_encoder(
         cls, encoder: EncoderConfig, features: str, labels: Mapping[str, list[str]], embedding_dim: int | None = None
     ) -> HeadsConfig:
-        """The shape that fits an encoder; `SettingsError` for `predictions` of one without prediction heads.
-
-        >>> HeadsConfig.for_encoder(EncoderConfig(prediction_layers=(4, 8, 12)), "predictions", {}).width
-        2304
-        """
+        """The shape that fits an encoder; `SettingsError` for `predictions` of one without prediction heads."""
         width = encoder.embed_dim
         if features == "predictions":
             width = len(encoder.prediction_layers) * (encoder.prediction_dim or width)
@@ -123,18 +119,12 @@ class SpeakerHead(nn.Module):
 
 
 def margin_logits(cosines: Tensor, classes: Tensor, scale: float, margin: float, margin_type: str) -> Tensor:
-    """Logits for cross-entropy: cosines with a handicap on the right class, scaled.
+    """Logits for cross-entropy: cosines (B, classes) with a handicap on the right class (B,), scaled.
 
     AM-softmax (https://arxiv.org/abs/1801.05599) lowers the right class's cosine, cos t - m; AAM-softmax
-    (https://arxiv.org/abs/1801.07698) widens its angle, cos(t + m), and beyond t = pi - m goes on as cos t - m sin m,
-    so that the logit never rises with the angle. With `margin=0` both are the plain softmax over scaled cosines.
-
-    Args:
-        cosines: (B, classes) between embedding and class centre, -1 to 1.
-        classes: (B,) int64, the right ones.
-        scale: factor on everything.
-        margin: m; of the cosine for `am`, in radians for `aam`.
-        margin_type: `am` or `aam`.
+    (https://arxiv.org/abs/1801.07698) widens its angle, cos(t + m), m in radians, and beyond t = pi - m goes on as cos
+    t - m sin m, so that the logit never rises with the angle. With `margin=0` both are the plain softmax over scaled
+    cosines.
 
     >>> margin_logits(torch.tensor([[0.5, 0.2]]), torch.tensor([0]), 10.0, 0.2, "am")
     tensor([[3., 2.]])

@@ -22,11 +22,7 @@ _KEY = "multitask.keywords.data"
 
 
 def keyword_utterances(config: KeywordsConfig, seed: int) -> list[Utterance]:
-    """The utterances of the task, each with its split.
-
-    Args:
-        config: of the task.
-        seed: of the choice of unknown words and stretches of silence.
+    """The utterances of the task, each with its split; unknown words and stretches of silence are drawn by the seed.
 
     Raises:
         SettingsError: no data, a missing split or word, or classes that cannot be learnt.

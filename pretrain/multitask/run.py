@@ -15,7 +15,6 @@ import torch
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.check import check_settings
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import open_sources, read_named
 from robustdistiller.pretrain.multitask.data import load_tasks, paired_batches
@@ -37,23 +36,14 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
     """Fine-tune for the tasks of `config.multitask`, or go on with the run found in `out_dir`, export and test.
 
     `out_dir` then holds `student.ckpt` (the encoder), `heads.ckpt`, `results.json` (the test scores), `dev.csv` and
-    what every run has. A finished run is only tested under conditions that were not tested before.
-
-    Args:
-        config: with precision and length of schedule resolved.
-        out_dir: folder of the run.
-        stop: what may end it early.
-        callbacks: objects with `on_before_optimizer_step(tuner, task, step)` or `on_step_end(tuner, report)`.
-
-    Returns:
-        `out_dir/student.ckpt`.
+    what every run has. A finished run is only tested under conditions that were not tested before. Callbacks are those
+    of `training.launch.launch`, of which `on_before_optimizer_step(tuner, task, step)` comes for each task.
 
     Raises:
         SettingsError: settings, data or the run found there do not allow it; before the first step.
         NonFiniteLossError: a loss became NaN or infinite.
-        RunInterrupted: Ctrl-C, SIGTERM or `trainer.max_hours` stopped it; a checkpoint is saved.
+        RunInterrupted: a signal or `trainer.max_hours` stopped it; a checkpoint is saved.
     """
-    check_settings(config)
     encoder, start = _load_start(config)
     tasks = load_tasks(config, out_dir)
     training, conditions = _open_corruptors(config)
@@ -128,33 +118,27 @@ def _fit(
     tuning: Tuning, out_dir: Path, corruptor: Corruptor | None, checkpoints: Checkpoints, stop: StopRequest
 ) -> None:
     """Train to `max_steps`; the checkpoint of the best step on dev is kept beside the latest."""
-    tuner, fabric, config = tuning.tuner, tuning.fabric, tuning.tuner.config
-    settings, every_steps = config.trainer, config.multitask.dev_every_steps
+    tuner, fabric = tuning.distiller, tuning.fabric
+    config, every_steps = tuner.config, tuner.config.multitask.dev_every_steps
     forget_after(out_dir / "dev.csv", STAGE, tuning.progress.step)
     batches = paired_batches(config, tuner.tasks, tuning.positions, corruptor, fabric.device.type == "cuda")
     with stop, History(out_dir, STAGE, config, fabric, tuning.progress) as history:
-        for report in tuning.steps(batches):
-            history.add(report)
-            finished = report.step >= settings.max_steps
-            if (finished or report.step % every_steps == 0) and _is_best(tuning, out_dir / "dev.csv", history):
-                history.settle_audio()
-                checkpoints.save(fabric, tuning.state_dict(), best=True)
-            fabric.call("on_step_end", tuner, report)
-            stopped = stop.due(fabric, report.step)
-            if finished or stopped or report.step % settings.save_every_steps == 0:
-                history.settle_audio()
-                checkpoints.save(fabric, tuning.state_dict())
-            if finished:
-                return
-            if stopped:
-                history.write_line()
-                raise stop.interruption(f"step {report.step} of {settings.max_steps}", out_dir)
+
+        def save(best: bool = False) -> None:
+            history.settle_audio()
+            checkpoints.save(fabric, tuning.state_dict(), best)
+
+        def is_best(step: int) -> bool:
+            due = step % every_steps == 0 or step >= config.trainer.max_steps
+            return due and _is_best(tuning, out_dir / "dev.csv", history)
+
+        tuning.run(batches, history, stop, is_best, save, out_dir)
 
 
 def _is_best(tuning: Tuning, table: Path, history: History) -> bool:
     """Measure on dev, note the scores in the table and the logs, and whether they are the best so far."""
     started_s, step = time.monotonic(), tuning.progress.step
-    scores = evaluate(tuning.tuner, "dev", num_workers=tuning.tuner.config.data.num_workers)
+    scores = evaluate(tuning.distiller, "dev", num_workers=tuning.distiller.config.data.num_workers)
     measured = named_scores(scores)
     append_line(table, {"stage": STAGE, "step": step, **measured})
     history.add_scalars({f"dev_{name}": value for name, value in measured.items()}, step)
@@ -176,7 +160,7 @@ def _is_finished(config: DistillConfig, out_dir: Path, step: int) -> bool:
 
 def _export(tuning: Tuning, out_dir: Path, checkpoints: Checkpoints, origin: Mapping[str, Any]) -> None:
     """Write encoder and heads of the chosen step."""
-    tuner, progress, config = tuning.tuner, tuning.progress, tuning.tuner.config
+    tuner, progress, config = tuning.distiller, tuning.progress, tuning.distiller.config
     step = progress.step
     if config.multitask.export == "best":
         best = read_training(checkpoints.best_path)

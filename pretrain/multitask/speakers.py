@@ -27,11 +27,7 @@ class Trial:
 
 
 def speaker_utterances(config: SpeakersConfig, seed: int) -> tuple[list[Utterance], dict[str, list[Trial]]]:
-    """The utterances of the task, each with its split, and the trials of dev and test.
-
-    Args:
-        config: of the task.
-        seed: of the held-out utterances and of drawn trials.
+    """The utterances of the task, each with its split, and the trials of dev and test; what is drawn is so by the seed.
 
     Raises:
         SettingsError: no data, a missing split, a trial list that does not fit, or classes that cannot be learnt.

@@ -17,9 +17,8 @@ from robustdistiller.pretrain.data.dataset import Batch
 from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.multitask.data import TaskData
 from robustdistiller.pretrain.multitask.heads import HeadsConfig, TaskHeads
-from robustdistiller.pretrain.training.errors import ADVICE, NonFiniteLossError
-from robustdistiller.pretrain.training.loop import Progress, StepReport
-from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule, restore
+from robustdistiller.pretrain.training.errors import FiniteWatch
+from robustdistiller.pretrain.training.loop import Progress, StepReport, Training
 from robustdistiller.pretrain.training.step import Hidden
 from robustdistiller.upstream import SpeechEncoder
 
@@ -42,12 +41,16 @@ class MultitaskTuner(nn.Module):
         labels = {task: data.labels for task, data in tasks.items()}
         embedding_dim = options.speakers.embedding_dim if options.speakers else None
         self.heads = TaskHeads(HeadsConfig.for_encoder(encoder.config, options.features, labels, embedding_dim))
-        self.train()  # an encoder that was read from a file may be in eval mode
+        self.watch = FiniteWatch()
 
     @property
     def device(self) -> torch.device:
         """Where the encoder is."""
         return next(self.encoder.parameters()).device
+
+    def place(self, device: torch.device) -> None:
+        """Go to a device, to be trained there."""
+        self.to(device).train()  # an encoder that was read from a file may be in eval mode
 
     def train(self, mode: bool = True) -> MultitaskTuner:
         """Switch dropout on or off; a frozen encoder has none."""
@@ -82,7 +85,7 @@ class MultitaskTuner(nn.Module):
         return {**counts, "trained": sum(x.numel() for x in self.parameters() if x.requires_grad)}
 
 
-class Tuning:
+class Tuning(Training):
     """The training of a tuner.
 
     A step is one iteration as in arXiv 2210.16611: for each task in turn, forward, backward and an update of everything
@@ -100,43 +103,31 @@ class Tuning:
     """
 
     def __init__(self, fabric: Fabric, tuner: MultitaskTuner, found: Mapping[str, Any] | None = None):
-        config = tuner.config
-        self.fabric, self.tuner = fabric, tuner
         notes = found["progress"] if found else {}
         self.positions = {task: Position(**notes["positions"][task]) if found else Position() for task in tuner.tasks}
-        self.progress = Progress(notes.get("step", 0), next(iter(self.positions.values())), notes.get("audio_s", 0.0))
         self.best: dict[str, float] = dict(notes.get("best", {}))
-        self.optimizer = make_optimizer(tuner.to(fabric.device), config.optim)
-        self.schedule = make_schedule(self.optimizer, config.optim, self.progress.step)
-        self.model, self._stepper = fabric.setup(tuner, self.optimizer)
+        place = next(iter(self.positions.values()))
+        super().__init__(fabric, tuner, Progress(notes.get("step", 0), place, notes.get("audio_s", 0.0)))
         if found:
-            tuner.load_state_dict(found["model"])
-            restore(self.optimizer, found["optimizer"])
-            fabric.strategy.precision.load_state_dict(found["scaler"])
+            self.load_state_dict(found)
 
     def steps(self, pairs: Iterable[dict[str, Batch]]) -> Iterator[StepReport]:
         """Train, one iteration per item.
 
         Args:
             pairs: a batch per task, from `positions` on.
-
-        Raises:
-            NonFiniteLossError: a loss or gradient is NaN or infinite.
         """
-        fabric, tuner, config = self.fabric, self.tuner, self.tuner.config
+        fabric, tuner = self.fabric, self.distiller
         for pair in pairs:
+            tuner.watch.settle(self.progress.step + 1)
             values: dict[str, Tensor | float] = {}
             for task, batch in pair.items():
                 # Dropout depends on the seed and the place in the data only, so that a resumed run repeats it.
-                torch.manual_seed(seed_of(config.seed, batch.position.batches, task))
+                torch.manual_seed(seed_of(tuner.config.seed, batch.position.batches, task))
                 loss, terms = self.model(task, Hidden(batch.to(fabric.device, non_blocking=True)))
-                self._require_finite(loss, f"the {task} loss", batch)
+                self._expect_finite(loss, f"the {task} loss", [batch])
                 fabric.backward(loss)
-                if config.trainer.precision == "fp16":
-                    fabric.strategy.precision.unscale_gradients(self.optimizer)
-                norm = clip(tuner, config.optim)
-                if config.trainer.precision != "fp16":  # there the scaler skips such updates
-                    self._require_finite(norm, f"the gradient of the {task} loss", batch)
+                norm = self._clip([batch], f"the gradient of the {task} loss")
                 fabric.call("on_before_optimizer_step", tuner, task, self.progress.step + 1)
                 self._stepper.step()
                 self.optimizer.zero_grad()
@@ -151,22 +142,10 @@ class Tuning:
 
     def state_dict(self) -> dict[str, Any]:
         """All that tuning goes on from."""
-        return {
-            "model": self.tuner.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.fabric.strategy.precision.state_dict(),
-            "progress": {
-                "step": self.progress.step,
-                "audio_s": self.progress.audio_s,
-                "positions": {task: dataclasses.asdict(place) for task, place in self.positions.items()},
-                "best": dict(self.best),
-            },
+        notes = {
+            "step": self.progress.step,
+            "audio_s": self.progress.audio_s,
+            "positions": {task: dataclasses.asdict(place) for task, place in self.positions.items()},
+            "best": dict(self.best),
         }
-
-    def _require_finite(self, value: Tensor, what: str, batch: Batch) -> None:
-        if not torch.isfinite(value):
-            place = batch.position
-            raise NonFiniteLossError(
-                f"{what} is not finite at step {self.progress.step + 1} (epoch {place.epoch}, batch "
-                f"{place.batch_in_epoch}); utterances: {', '.join(batch.ids)}. {ADVICE}"
-            )
+        return {**super().state_dict(), "progress": notes}

@@ -33,21 +33,14 @@ class Utterance:
 
 
 def read_utterances(root: str | None, key: str) -> tuple[list[Utterance], Path]:
-    """All utterances of a folder or table.
+    """All utterances of a folder or table, and the folder, or the table's folder.
 
     Args:
         root: a folder `LABEL/...`, a folder with `train/` and others above the labels, VoxCeleb1's folder, or a `.tsv`.
         key: of the settings, for messages.
 
-    Returns:
-        The utterances, and the folder, or the table's folder.
-
     Raises:
         SettingsError: it is not given, does not exist, holds no audio, or is not laid out like any of these.
-
-    >>> read_utterances(None, "multitask.keywords.data")
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: multitask.keywords.data: which recordings? give a folder or a .tsv
     """
     if not root:
         raise SettingsError(f"{key}: which recordings? give a folder or a .tsv")

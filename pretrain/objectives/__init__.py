@@ -6,7 +6,7 @@ from robustdistiller.pretrain.objectives.distances import feature_penalty, layer
 from robustdistiller.pretrain.objectives.ops import masked_mean, valid_frames
 from robustdistiller.pretrain.objectives.relations import relation_distance
 from robustdistiller.pretrain.objectives.spectra import si_snr_db, spectral_distance
-from robustdistiller.pretrain.objectives.statistics import cross_correlation, self_correlation
+from robustdistiller.pretrain.objectives.statistics import cross_correlation
 from robustdistiller.pretrain.objectives.units import unit_cross_entropy
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "layer_l2",
     "masked_mean",
     "relation_distance",
-    "self_correlation",
     "si_snr_db",
     "spectral_distance",
     "unit_cross_entropy",

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import NotNegative
 from robustdistiller.pretrain.data.dataset import Batch
 from robustdistiller.upstream import EncoderConfig, EncoderOutput
 
@@ -87,7 +88,7 @@ class Objective:
             trained.
     """
 
-    weight: float = 0.0
+    weight: NotNegative = 0.0
 
     mean_over: ClassVar[str] = "frames"
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
-from robustdistiller.pretrain.objectives.distances import check_frames
-from robustdistiller.pretrain.objectives.statistics import SnrLaw, cross_correlation, self_correlation, snr_divisor
+from robustdistiller.pretrain.objectives.statistics import SnrLaw, cross_correlation, snr_divisor
 
 
 @dataclass
@@ -24,7 +24,7 @@ class _Correlation(Objective):
 
     variant: Literal["old", "new"] = "old"
     of: Literal["predictions", "states"] = "predictions"
-    frames: int | None = 150
+    frames: Count | None = 150
     normalize: Literal["batch", "batch_and_time"] = "batch"
     reduction: Literal["sum", "mean"] = "sum"
     eps: float | None = None
@@ -42,7 +42,6 @@ class _Correlation(Objective):
         return self.of == "predictions"
 
     def check(self, shapes: Shapes) -> None:
-        check_frames(self.frames)
         if self.snr_weighting == "none":
             return
         low, high = self.snr_range_db
@@ -122,7 +121,7 @@ class CrossCorrelation(_Correlation):
 
 @dataclass
 class SelfCorrelation(_Correlation):
-    """Correlation among the student's own features over the batch, towards none: `self_correlation`.
+    """Correlation among the student's own features over the batch, towards none: `cross_correlation` with themselves.
 
     The attributes are those of `CrossCorrelation`; what is null is, for `old`, eps 1e-5, off_diagonal 5e-6 (b) and
     off_diagonal_divisor 50000 (c), for `new` 1e-4, 5e-4 and 100. The SNR is that of what the student heard. With `old`
@@ -132,4 +131,5 @@ class SelfCorrelation(_Correlation):
     constants: ClassVar = {"old": (1e-5, 5e-6, 50_000.0), "new": (1e-4, 5e-4, 100.0)}
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        return self_correlation(self.features(step), step.valid, **self.options(step.snr_db))
+        features = self.features(step)
+        return cross_correlation(features, features, step.valid, diagonal_scale=0.0, **self.options(step.snr_db))

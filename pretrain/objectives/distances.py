@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
 from robustdistiller.pretrain.objectives.ops import at_least_float32, masked_mean, pool_frames
 
@@ -135,15 +136,11 @@ class Cosine(_PerTarget):
     """
 
     form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
-    frames: int | None = None
+    frames: Count | None = None
 
     @property
     def mean_over(self) -> str:
         return "frames" if self.frames is None else "utterances"
-
-    def check(self, shapes: Shapes) -> None:
-        super().check(shapes)
-        check_frames(self.frames)
 
     def distance(self, step: Step) -> Tensor:
         if self.frames is None:
@@ -158,9 +155,3 @@ class FeaturePenalty(Objective):
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         return feature_penalty(step.student.extractor_features, step.valid)
-
-
-def check_frames(frames: int | None) -> None:
-    """Refuse a number of frames to pool to that is no number of frames."""
-    if frames is not None and frames < 1:
-        raise SettingsError(f"frames: found {frames}, expected at least 1, or null for no pooling")

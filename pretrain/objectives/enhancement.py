@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import Count, Share
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step, check_layer, hidden_state
 from robustdistiller.pretrain.objectives.ops import valid_frames
 from robustdistiller.pretrain.objectives.spectra import (
@@ -76,16 +77,8 @@ def _lstm_takes_autocast(x: Tensor) -> bool:
 class EnhancementHead(nn.Module):
     """Estimates the clean spectrum: a sigmoid mask from a BiLSTM over features, times the noisy spectrum.
 
-    Args:
-        input_size: width of the features.
-        hidden_size: LSTM units per direction.
-        num_layers: LSTM layers.
-        dropout: between LSTM layers and before the output layer.
-        samples_per_frame: of the features, a multiple of the hop; they are repeated to reach the hop of the spectrum.
-
-    >>> head = EnhancementHead(512)
-    >>> sum(p.numel() for p in head.parameters())  # 4.86 M, needed in training only
-    4862721
+    The options are those of `Enhancement`. Features of `samples_per_frame`, a multiple of the hop, are repeated to
+    reach the hop of the spectrum.
     """
 
     def __init__(
@@ -105,14 +98,9 @@ class EnhancementHead(nn.Module):
     def forward(self, features: Tensor, frame_lengths: Tensor, noisy: Tensor, spectrum_lengths: Tensor) -> Tensor:
         """Estimate the clean spectrum.
 
-        Args:
-            features: (B, T, input_size) of the student.
-            frame_lengths: (B,) valid frames.
-            noisy: (B, S, 257) magnitudes of what the student heard, or its complex spectrum.
-            spectrum_lengths: (B,) valid spectra.
-
-        Returns:
-            (B, S, 257) magnitudes between 0 and `noisy`, or such magnitudes with the phase of `noisy`.
+        Args: features: (B, T, input_size) of the student. frame_lengths: (B,) valid frames. noisy: (B, S, 257)
+        magnitudes of what the student heard, or its complex spectrum; the result is of the same kind.
+        spectrum_lengths: (B,) valid spectra.
         """
         valid = valid_frames(frame_lengths, features.shape[1])
         features = features.masked_fill(~valid.unsqueeze(-1), 0.0).repeat_interleave(self.repeats, dim=1)
@@ -143,9 +131,9 @@ class Enhancement(Objective):
     loss: Literal["l1", "l2", "si_snr", "mrstft"] = "l1"
     mrstft_over: Literal["batch", "utterance"] = "batch"
     input: int | Literal["extractor", "last_hidden"] = "extractor"
-    hidden_size: int = 256
-    num_layers: int = 3
-    dropout: float = 0.1
+    hidden_size: Count = 256
+    num_layers: Count = 3
+    dropout: Share = 0.1
 
     @property
     def mean_over(self) -> str:
@@ -188,15 +176,9 @@ class Enhancement(Objective):
         return inverse_spectrum(estimate, valid, HOP_SAMPLES, WINDOW_SAMPLES, step.student_input.shape[1])
 
     def estimate_spectra(self, step: Step, head: EnhancementHead, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        """The clean spectra as the head estimates them.
+        """The clean spectra as the head estimates them, (B, S, 257), and which of them are valid, (B, S).
 
-        Args:
-            step: what the student made of the batch.
-            head: of this objective.
-            noisy: (B, S, 257) of what the student heard, magnitudes or complex.
-
-        Returns:
-            (B, S, 257) as in `noisy`, and which spectra are valid: (B, S).
+        `noisy` is what the student heard, magnitudes or complex, and so is the estimate.
         """
         output = step.student
         features = output.extractor_features if self.input == "extractor" else hidden_state(output, self.input)

@@ -29,19 +29,12 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
 
 
 def pool_frames(x: Tensor, valid: Tensor, frames: int) -> Tensor:
-    """Adaptive average pooling of time over the valid frames of each utterance.
+    """Adaptive average pooling of time over the valid frames of each utterance: (B, T, D) to (B, frames, D).
 
-    It is `torch.nn.functional.adaptive_avg_pool1d` of the utterance without its padding: with n valid frames, output f
-    is the mean of the frames from floor(f n / frames) up to, not including, ceil((f + 1) n / frames). Utterances
-    shorter than `frames` have frames repeated.
-
-    Args:
-        x: (B, T, D).
-        valid: (B, T) bool, padding last.
-        frames: of the result.
-
-    Returns:
-        (B, frames, D) in float32 (float64 stays); zeros for an utterance without valid frames.
+    It is `torch.nn.functional.adaptive_avg_pool1d` of the utterance without its padding, which comes last: with n valid
+    frames, output f is the mean of the frames from floor(f n / frames) up to, not including, ceil((f + 1) n / frames).
+    Utterances shorter than `frames` have frames repeated; without valid frames they are zeros. The result is float32
+    (float64 stays).
     """
     lengths = valid.sum(1).reshape(-1, 1, 1)
     index = torch.arange(frames, device=x.device).reshape(1, -1, 1)

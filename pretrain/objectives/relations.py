@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import NotNegative
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
 from robustdistiller.pretrain.objectives.ops import at_least_float32, full_precision
 
@@ -43,15 +44,9 @@ def relation_distance(
     the narrower side for larger features. One utterance is looked at at a time, and its matrices are computed again for
     the gradient, so that the memory is that of a few N x N matrices whatever the batch.
 
-    Args:
-        student: x and y, each (B, T, D_s); the same twice makes G, two layers make H.
-        teacher: x and y, each (B, T, D_t).
-        valid: (B, T) bool.
-        form: which distance.
-
-    Returns:
-        Scalar in float32, >= 0; 0 if the relations agree, as between features and any rotation of them. Utterances
-        without valid frames count as 0.
+    Student and teacher are x and y each, (B, T, D_s) and (B, T, D_t): the same twice makes G, two layers make H. The
+    result is a scalar in float32, 0 if the relations agree, as between features and any rotation of them. Utterances
+    without valid frames count as 0.
 
     >>> x = torch.randn(2, 5, 3)
     >>> rotated = x.flip(-1)
@@ -102,18 +97,17 @@ class Relations(Objective):
         form: `mse` of mean products, which does not depend on the widths; `mse_of_sums`, as published; or `kl`.
     """
 
-    layer_wise: float = 1.0
-    intra_layer: float = 1.0
+    layer_wise: NotNegative = 1.0
+    intra_layer: NotNegative = 1.0
     form: Form = "mse"
 
     mean_over: ClassVar[str] = "utterances"
 
     def check(self, shapes: Shapes) -> None:
         targets = len(shapes.target_widths)
-        if min(self.layer_wise, self.intra_layer) < 0 or self.layer_wise + self.intra_layer == 0:
+        if self.layer_wise + self.intra_layer == 0:
             raise SettingsError(
-                f"found layer_wise={self.layer_wise:g} and intra_layer={self.intra_layer:g}, expected 0 or more, and "
-                "one of them above 0; to leave the term out give weight 0"
+                "layer_wise and intra_layer are 0, expected one above 0; to leave the term out give weight 0"
             )
         if shapes.match == "heads" and targets > 1:
             raise SettingsError(

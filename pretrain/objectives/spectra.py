@@ -31,14 +31,8 @@ def inverse_spectrum(spectra: Tensor, valid: Tensor, hop: int, window_samples: i
     """Waveforms (B, num_samples) whose spectra are nearest to the given ones, each utterance as if it were alone.
 
     `torch.istft`, which is the same for an utterance without padding, would let the padded frames take part in the last
-    samples of shorter utterances.
-
-    Args:
-        spectra: (B, S, n_fft // 2 + 1) complex, of `spectrum` or changed.
-        valid: (B, S) bool; the result is zero where no valid spectrum reaches.
-        hop: in samples, as are the others.
-        window_samples: length of the window.
-        num_samples: of the result.
+    samples of shorter utterances. `spectra` are (B, S, n_fft // 2 + 1) complex, of `spectrum` or changed, `valid` is
+    (B, S) bool; the result is zero where no valid spectrum reaches.
     """
     n_fft = 2 * (spectra.shape[2] - 1)
     window = torch.hann_window(window_samples, dtype=spectra.real.dtype, device=spectra.device)
@@ -70,22 +64,15 @@ def spectral_distance(estimate: Tensor, target: Tensor, valid: Tensor, kind: Lit
 
 
 def si_snr_db(estimate: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
-    """Scale-invariant signal-to-noise ratio of each utterance over its valid samples, in dB.
+    """Scale-invariant signal-to-noise ratio of each utterance over its valid samples, in dB: (B,) float32.
 
     With both signals made zero-mean, s = (<e, y> / ||y||^2) y is the part of the estimate e along the target y, and
 
         SI-SNR = 10 log10(||s||^2 / ||e - s||^2)
 
     (Le Roux et al., arXiv 1811.02508, called SI-SDR there). 1e-8 ||e||^2 is added to both powers: the range is -80 to
-    80 dB, whatever the level, and a perfect estimate keeps a finite gradient.
-
-    Args:
-        estimate: (B, samples).
-        target: (B, samples).
-        lengths: (B,) valid samples.
-
-    Returns:
-        (B,) float32; 0 where one of the two signals is silent.
+    80 dB, whatever the level, and a perfect estimate keeps a finite gradient. It is 0 where one of the two signals is
+    silent. Estimate and target are (B, samples), `lengths` (B,) valid samples.
 
     >>> target = torch.tensor([[1.0, -1.0, 1.0, -1.0, 9.0]])
     >>> noise = torch.tensor([[0.1, 0.1, -0.1, -0.1, 9.0]])
@@ -122,15 +109,9 @@ def mrstft_distance(
 
         0.5 ||Y - E||_F / ||Y||_F + 0.5 mean |log Y - log E|
 
-    Args:
-        estimate: (B, samples).
-        target: (B, samples).
-        lengths: (B,) valid samples.
-        over: norms and mean are those of all valid spectra of the `batch`, as in the released code, so that loud
-            utterances rule the ratio; or of each `utterance`, and the value the mean over utterances.
-
-    Returns:
-        Scalar, >= 0; 0 at a perfect match.
+    a scalar, 0 at a perfect match. Norms and mean are those of all valid spectra of the `batch`, as in the released
+    code, so that loud utterances rule the ratio; or of each `utterance`, and the value is the mean over utterances.
+    Estimate and target are (B, samples), `lengths` (B,) valid samples.
     """
     lengths = lengths.to(target.device)
     samples = valid_frames(lengths, target.shape[1])

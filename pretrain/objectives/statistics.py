@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,24 +42,21 @@ def cross_correlation(
         diagonal_scale sum_i (C_ii - 1)^2 + off_diagonal_scale sum_{i != j} C_ij^2
 
     With B utterances C has rank B - 1 at most: for B < D it cannot be the identity. `normalize="batch_and_time"` takes
-    all frames of all utterances as samples of a single C instead.
+    all frames of all utterances as samples of a single C instead. With `reduction="mean"` the first sum is divided by
+    its D elements and the second by its D (D - 1).
 
-    Per-utterance divisors d_b enter the second sum only. `covariance`: C_ij = sum_b z^_bi t^_bj / (sqrt(d_b) (N - 1)),
-    so that equal divisors d divide the sum by d. `outer_products`, as released: sum_{i != j} is that of
-    sum_b (z^_bi t^_bj)^2 / (d_b (N - 1)): the energy of single utterances rather than a correlation over them.
+    Per-utterance `divisors` d_b (B,), of `snr_divisor`, enter the second sum only. `covariance`: C_ij = sum_b z^_bi
+    t^_bj / (sqrt(d_b) (N - 1)), so that equal divisors d divide the sum by d. `outer_products`, as released: sum_{i !=
+    j} is that of sum_b (z^_bi t^_bj)^2 / (d_b (N - 1)): the energy of single utterances rather than a correlation over
+    them.
 
     Args:
         predictions: per target (B, T, D).
-        targets: per target (B, T, D); with `predictions` here and `diagonal_scale=0` it is `self_correlation`.
+        targets: per target (B, T, D); with `predictions` here and `diagonal_scale=0` it is the self-correlation.
         valid: (B, T) bool.
-        frames: time is pooled to so many frames over each utterance's valid ones; `None` keeps time.
-        normalize: what is standardised over.
-        eps: added to the standard deviation.
-        diagonal_scale: factor on the first sum.
-        off_diagonal_scale: factor on the second sum.
-        reduction: `mean` divides the first sum by its D elements and the second by its D (D - 1).
-        divisors: (B,) positive, of `snr_divisor`; `None` is 1 for all.
-        divisor_form: how they enter.
+        frames, normalize, eps, reduction, divisor_form: as in `correlation.CrossCorrelation`.
+        diagonal_scale, off_diagonal_scale: factors on the two sums.
+        divisors: `None` is 1 for all.
 
     Returns:
         (targets,) float32, >= 0. Frames with fewer than two valid samples are left out; 0 if all are, as with
@@ -78,27 +75,12 @@ def cross_correlation(
             t = z if target is prediction else standardize(_samples(target, valid, frames, normalize)[0], counted, eps)
             below = (counted.sum(1) - 1).clamp(min=1)
             diagonal = ((z * t).sum(1) / below.unsqueeze(1) - 1).square().sum(-1)
-            off_diagonal = _off_diagonal(z, t, below, _per_sample(divisors, counted, valid.shape[0]), divisor_form)
+            off_diagonal = _off_diagonal(z, t, below, divisors, divisor_form)
             if reduction == "mean":
                 width = z.shape[-1]
                 diagonal, off_diagonal = diagonal / width, off_diagonal / max(width * (width - 1), 1)
             values.append(_mean_frame(diagonal_scale * diagonal + off_diagonal_scale * off_diagonal, counted))
     return torch.stack(values)
-
-
-def self_correlation(
-    predictions: Sequence[Tensor],
-    valid: Tensor,
-    frames: int | None = 150,
-    normalize: Literal["batch", "batch_and_time"] = "batch",
-    eps: float = 1e-5,
-    off_diagonal_scale: float = 5e-6 / 50_000,
-    **options: Any,
-) -> Tensor:
-    """Correlations among the student's own features: off_diagonal_scale sum_{i != j} S_ij^2."""
-    return cross_correlation(
-        predictions, predictions, valid, frames, normalize, eps, 0.0, off_diagonal_scale, **options
-    )
 
 
 def _samples(x: Tensor, valid: Tensor, frames: int | None, normalize: str) -> tuple[Tensor, Tensor]:
@@ -113,13 +95,10 @@ def _samples(x: Tensor, valid: Tensor, frames: int | None, normalize: str) -> tu
     return x.transpose(0, 1), valid.transpose(0, 1)
 
 
-def _per_sample(divisors: Tensor | None, counted: Tensor, utterances: int) -> Tensor | None:
-    """(1, N) divisor of each sample, from one per utterance."""
-    return None if divisors is None else divisors.repeat_interleave(counted.shape[1] // utterances).unsqueeze(0)
-
-
 def _off_diagonal(z: Tensor, t: Tensor, below: Tensor, divisors: Tensor | None, form: str) -> Tensor:
     """(F,) sums over i != j of squared elements."""
+    if divisors is not None:  # one for each sample
+        divisors = divisors.repeat_interleave(z.shape[1] // len(divisors)).unsqueeze(0)
     if divisors is not None and form == "outer_products":
         squares = z.square().sum(-1) * t.square().sum(-1) - (z * t).square().sum(-1)
         return (squares / divisors).sum(1) / below

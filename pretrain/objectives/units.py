@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.common.settings import SettingsError
+from robustdistiller.pretrain.config.trainer import NotNegative
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step, check_layer, hidden_state
 from robustdistiller.pretrain.objectives.ops import at_least_float32
 
@@ -21,21 +22,14 @@ from robustdistiller.pretrain.objectives.ops import at_least_float32
 def unit_cross_entropy(
     logits: Tensor, units: Tensor, valid: Tensor, mask: Tensor | None = None, unmasked_weight: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of the teacher's units, per masked frame.
+    """Cross-entropy of the teacher's units (B, T) by logits (B, T, K), per masked frame.
 
     With M the valid masked frames, U the valid others, w the weight of these, and p the softmax of the logits,
 
         (1 / |M|) (sum_{t in M} -log p_t(unit_t) + w sum_{t in U} -log p_t(unit_t))
 
-    Args:
-        logits: (B, T, K).
-        units: (B, T) int64, from 0 to K - 1 at valid frames.
-        valid: (B, T) bool.
-        mask: (B, T) bool; `None` takes every valid frame as masked.
-        unmasked_weight: w.
-
-    Returns:
-        Scalar in float32, >= 0: log K for equal logits; 0 where nothing is masked.
+    a scalar in float32: log K for equal logits; 0 where nothing is masked. Without a mask, every valid frame counts as
+    masked.
 
     >>> import torch
     >>> logits, units = torch.zeros(1, 3, 4), torch.tensor([[0, 3, 2]])
@@ -63,15 +57,13 @@ class Units(Objective):
     """
 
     layer: int | Literal["last_hidden"] = "last_hidden"
-    unmasked_weight: float = 0.0
+    unmasked_weight: NotNegative = 0.0
 
     mean_over: ClassVar[str] = "masked_frames"
     needs: ClassVar = frozenset({"units"})
 
     def check(self, shapes: Shapes) -> None:
         check_layer("layer", self.layer, shapes.student)
-        if self.unmasked_weight < 0:
-            raise SettingsError(f"unmasked_weight: found {self.unmasked_weight:g}, expected 0 or more")
         if shapes.num_units is None:
             raise SettingsError("the teacher's frames are not divided into units; say how, or give weight 0")
 

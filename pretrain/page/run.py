@@ -104,10 +104,7 @@ def run_page(folder: str | Path) -> str:
 
 def _stages(config: DistillConfig, history: Sequence[Line]) -> list[StageState]:
     last = {line["stage"]: line for line in history}
-    stages = stages_of(config)
-    if config.multitask is not None:  # its only stage has a name of its own
-        return [StageState(name, stages[0].config.trainer.max_steps, line) for name, line in last.items()]
-    return [StageState(stage.name, stage.config.trainer.max_steps, last.get(stage.name, {})) for stage in stages]
+    return [StageState(one.name, one.config.trainer.max_steps, last.get(one.name, {})) for one in stages_of(config)]
 
 
 def _status(stages: Sequence[StageState], exported: bool) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.schema import StudentConfig
-from robustdistiller.pretrain.student.shapes import shape_of, student_shape, training_options
+from robustdistiller.pretrain.config.schema import DistillConfig, StudentConfig
+from robustdistiller.pretrain.student.shapes import shape_of, source_layers, student_shape, training_options
+from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.teacher.targets import as_groups
 from robustdistiller.upstream import SpeechEncoder, read_checkpoint, resolve
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ def make_student(
 
     Of another conv extractor than the teacher's only the first layers are copied, as far as they are the same, and not
     what comes next to it (norm and projection); of a log-mel front end nothing is. What joins frames (`squeeze`) starts
-    at random. Of another width (thin and deep students) nothing behind the extractor
-    is. Another number of heads, or another feed-forward width, leaves attention, or the feed-forward part, at random.
+    at random. Of another width (thin and deep students) nothing behind the extractor is. Another number of heads, or
+    another feed-forward width, leaves attention, or the feed-forward part, at random.
 
     Args:
         teacher: in any configuration; one that is no `SpeechEncoder` gives its depth and width only.
@@ -62,11 +64,10 @@ def make_student(
             f"student.init: found {options.init}, which copies from the teacher, and a {type(teacher).__name__} has no "
             "layers like a student's; set student.init=random"
         )
-    shape, sources = student_shape(shape_of(teacher), options, prediction_layers)
-    student = SpeechEncoder(shape)
+    student = SpeechEncoder(student_shape(shape_of(teacher), options, prediction_layers))
     if options.init != "random":
         weights, places = teacher.state_dict(), student.state_dict()
-        origins = copied_weights(teacher, student, sources, options.init == "truncated")
+        origins = copied_weights(teacher, student, options)
         with torch.no_grad():
             for name, origin in origins.items():
                 places[name].copy_(weights[origin])
@@ -74,12 +75,7 @@ def make_student(
 
 
 def say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
-    """Which parts of a student start as the teacher's, and which at random; each weight by its name at level DEBUG.
-
-    Args:
-        student: untrained.
-        origins: the teacher's weight by the student's, see :func:`copied_weights`.
-    """
+    """For each part of the student, how many of its weights are the teacher's; each by its name at level DEBUG."""
     total, copied = Counter(), Counter()
     for name, weight in student.state_dict().items():
         words = name.split(".")
@@ -87,100 +83,85 @@ def say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
         total[part] += weight.numel()
         copied[part] += weight.numel() if name in origins else 0
         logger.debug("%s starts %s", name, f"as the teacher's {origins[name]}" if name in origins else "at random")
-    parts: dict[str, list[str]] = {"as the teacher": [], "partly as the teacher": [], "at random": []}
     for part, count in total.items():
-        if copied[part] in (0, count):
-            parts["as the teacher" if copied[part] else "at random"].append(part)
-        else:
-            parts["partly as the teacher"].append(f"{part} ({copied[part]:,} of {count:,} weights)")
-    for how, names in parts.items():
-        if names:
-            logger.info("the student starts %s in: %s", how, ", ".join(names))
+        share = (
+            "at random" if not copied[part] else "as the teacher" if copied[part] == count else "partly as the teacher"
+        )
+        logger.info("%s starts %s: %d of %d weights are copied", part, share, copied[part], count)
 
 
-def load_student(options: StudentConfig, prediction_layers: Sequence[int], prediction_dim: int) -> SpeechEncoder:
-    """The student in `options.checkpoint`, to be trained on in its own shape; see :func:`adopt_student`.
+def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
+    """The untrained student of a run, from its teacher or from `student.checkpoint`; random weights by `config.seed`.
 
     Raises:
-        SettingsError: the file does not exist or cannot be read as an encoder.
-
-    >>> import tempfile
-    >>> from robustdistiller.upstream import EncoderConfig, save_checkpoint
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_checkpoint(f"{folder}/student.ckpt", SpeechEncoder(EncoderConfig.tiny()), {})
-    ...     student = load_student(StudentConfig(checkpoint=f"{folder}/student.ckpt", dropout=0.0), [2, 4], 48)
-    >>> student.config.prediction_layers, student.config.dropout
-    ((2, 4), 0.0)
+        SettingsError: options that do not fit the teacher, or a file that cannot be read as an encoder.
     """
-    try:
-        source = read_checkpoint(resolve(options.checkpoint)).build()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"student.checkpoint: {error}") from error
-    return adopt_student(source, options, prediction_layers, prediction_dim)
+    options, targets = config.student, config.targets
+    layers = [] if targets.layers == "auto" else targets.layers  # groups are found later
+    groups = as_groups(layers, teacher.num_layers, "targets.layers", "teacher") if layers else ()
+    heads = [max(group) for group in groups] if targets.match == "heads" else []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if not options.checkpoint:
+            return make_student(teacher, options, heads)
+        try:
+            source = read_checkpoint(resolve(options.checkpoint)).build()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"student.checkpoint: {error}") from error
+        return with_training_options(source, options, heads, teacher.width)
 
 
-def adopt_student(
-    source: SpeechEncoder, options: StudentConfig, prediction_layers: Sequence[int], prediction_dim: int
+def with_training_options(
+    source: SpeechEncoder,
+    options: StudentConfig,
+    prediction_layers: Sequence[int] | None = None,
+    prediction_dim: int | None = None,
 ) -> SpeechEncoder:
-    """A copy of an encoder, such as the pruned student of the stage before, to be trained on in its own shape.
+    """A copy of an encoder in its own shape, with the dropout and the trained parts that a stage asks for.
 
-    Its heads are kept if they predict `prediction_layers`; otherwise they are dropped, and new ones start at random.
+    What gets no gradient is left out of training, because DDP would wait for it: the conv extractor with
+    `feature_grad_mult: 0`, the factors on the conv features that pruning leaves behind with `train_feature_scale:
+    false`, as in DPHuBERT's code.
 
     Args:
         source: the encoder; it stays as it is.
         options: dropout and the like; no shape.
-        prediction_layers: teacher layers to predict; none makes a student without heads.
+        prediction_layers: teacher layers to predict. Heads for others are dropped, and new ones start at random; `None`
+            keeps what there is.
         prediction_dim: width of the teacher.
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> source = SpeechEncoder(EncoderConfig.tiny(prediction_layers=(2, 4)))
-    >>> adopt_student(source, StudentConfig(), (), 16).heads is None
-    True
     """
-    layers = tuple(prediction_layers)
-    keeps_heads = source.config.prediction_layers == layers
-    heads = {} if keeps_heads else {"prediction_layers": layers, "prediction_dim": prediction_dim if layers else None}
-    student = SpeechEncoder(source.config.replace(**training_options(options), **heads))
-    weights = source.state_dict()
-    kept = {name: value for name, value in weights.items() if keeps_heads or not name.startswith("heads.")}
+    kept, changes = source.state_dict(), training_options(options)
+    if prediction_layers is not None and source.config.prediction_layers != tuple(prediction_layers):
+        changes |= {
+            "prediction_layers": tuple(prediction_layers),
+            "prediction_dim": prediction_dim if prediction_layers else None,
+        }
+        kept = {name: value for name, value in kept.items() if not name.startswith("heads.")}
+    with torch.random.fork_rng(devices=[]):
+        student = SpeechEncoder(source.config.replace(**changes))
     student.load_state_dict({**student.state_dict(), **kept})
-    return student
-
-
-def freeze(student: SpeechEncoder, options: StudentConfig) -> None:
-    """Leave out of training what `options` says: a parameter that gets no gradient would be waited for by DDP.
-
-    The conv extractor where no gradient reaches it (`feature_grad_mult: 0`); the factors on the conv features that
-    pruning leaves behind where they are to stay (`train_feature_scale: false`, as in DPHuBERT's code).
-
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> student = SpeechEncoder(EncoderConfig.tiny(feature_scale=True))
-    >>> freeze(student, StudentConfig(train_feature_scale=False))
-    >>> [name for name, weight in student.named_parameters() if not weight.requires_grad]
-    ['extractor.scale']
-    """
     if options.feature_grad_mult == 0:
         student.extractor.requires_grad_(False)
     if student.extractor.scale is not None and not options.train_feature_scale:
         student.extractor.scale.requires_grad_(False)
+    return student.train()
 
 
-def copied_weights(teacher: SpeechEncoder, student: SpeechEncoder, sources: Sequence[int], with_norm: bool) -> dict:
-    """Which weight of the teacher each of the student's starts from: names of the student to names of the teacher.
+def copied_weights(teacher: Teacher, student: SpeechEncoder, options: StudentConfig) -> dict[str, str]:
+    """Which weight of the teacher each weight of an untrained student starts as; those that are not named are random.
 
     Args:
         teacher: as given to :func:`make_student`.
         student: as made by it.
-        sources: teacher layer, from 1, of each student layer.
-        with_norm: whether the norm before the first layer is among them.
+        options: likewise.
 
-    >>> from robustdistiller.upstream import EncoderConfig
-    >>> teacher = SpeechEncoder(EncoderConfig.tiny(num_layers=3))
-    >>> student = make_student(teacher, StudentConfig(num_layers=1, source_layers=(3,)))
-    >>> copied_weights(teacher, student, [3], with_norm=False)["transformer.layers.0.up.weight"]
-    'transformer.layers.2.up.weight'
+    Returns:
+        Names of the student's weights to names of the teacher's.
     """
+    if options.checkpoint or options.init == "random":
+        return {}
     there, here, weights = teacher.config, student.config, teacher.state_dict()
+    sources = source_layers(options.source_layers, here.num_layers, there.num_layers)
     same_kind = here.front_end == there.front_end
     same = [same_kind and one == other for one, other in zip(here.conv_layers, there.conv_layers)]
     first_other = min((index for index, equal in enumerate(same) if not equal), default=len(same))
@@ -196,7 +177,7 @@ def copied_weights(teacher: SpeechEncoder, student: SpeechEncoder, sources: Sequ
             fits = same_kind and here.conv_layers == there.conv_layers and here.embed_dim == there.embed_dim
         else:
             fits = part == "transformer" and here.embed_dim == there.embed_dim
-            fits = fits and (with_norm or not name.startswith("transformer.norm."))
+            fits = fits and (options.init == "truncated" or not name.startswith("transformer.norm."))
         if name.startswith("transformer.layers."):
             layer, _, rest = name.removeprefix("transformer.layers.").partition(".")
             source = sources[int(layer)]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from robustdistiller.acoustics.parameters import private_generator
+from robustdistiller.pretrain.config.trainer import Count
 from robustdistiller.upstream import EncoderOutput, SpeechEncoder
 
 
@@ -24,29 +27,16 @@ class MaskConfig:
         share: of the frames that would be hidden if spans did not overlap, above 0 and at most 1. As they do, it is
             about 1 - exp(-share) of a long utterance: 0.55 at 0.8.
         length_frames: of a span; half of the utterance at most.
-
-    Raises:
-        ValueError: a share out of range, or spans without a frame.
-
-    >>> MaskConfig(share=8)
-    Traceback (most recent call last):
-    ValueError: share is 8, expected more than 0 and at most 1
     """
 
-    share: float = 0.8
-    length_frames: int = 10
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share:g}, expected more than 0 and at most 1")
-        if self.length_frames < 1:
-            raise ValueError(f"length_frames is {self.length_frames}, expected 1 or more")
+    share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    length_frames: Count = 10
 
 
 def draw_mask(
     config: MaskConfig, ids: Sequence[str], frame_lengths: Tensor, seed: int, epoch: int, num_frames: int | None = None
 ) -> Tensor:
-    """Which frames of a batch are hidden.
+    """Which frames of a batch are hidden: (B, num_frames) bool on the CPU; false beyond an utterance's end.
 
     Of an utterance of n frames, share * n / length spans, rounded up or down at random, begin at different places. At
     least one frame is hidden; of two or more at least one is not.
@@ -58,9 +48,6 @@ def draw_mask(
         seed: of the run.
         epoch: pass over the data, `Position.epoch`; each has other masks.
         num_frames: T; `None` is the most of `frame_lengths`.
-
-    Returns:
-        (B, T) bool on the CPU; false beyond an utterance's end.
     """
     lengths = frame_lengths.tolist()
     mask = torch.zeros(len(lengths), max(lengths, default=0) if num_frames is None else num_frames, dtype=torch.bool)

@@ -28,12 +28,8 @@ def merge_students(a: SpeechEncoder, b: SpeechEncoder, weight: float = 0.5) -> S
 
     It means something where both began as one student, such as one trained on clean speech and one trained on from it
     in noise: between them the path is flat, and the weight moves along the front of clean against noisy accuracy
-    without any training (WiSE-FT, arXiv 2109.01903). Students of different starts average to nothing.
-
-    Args:
-        a: the encoder at weight 0.
-        b: the encoder at weight 1; of the same shape, dropout and the like aside, which are A's.
-        weight: of B, from 0 to 1.
+    without any training (WiSE-FT, arXiv 2109.01903). Students of different starts average to nothing. Dropout and the
+    like, in which they may differ, are A's.
 
     Returns:
         A new encoder in eval mode, on A's device. At weight 0 and 1 its weights are A's and B's bit for bit.
@@ -48,7 +44,7 @@ def merge_students(a: SpeechEncoder, b: SpeechEncoder, weight: float = 0.5) -> S
     >>> merge_students(a, SpeechEncoder(EncoderConfig.tiny(num_heads=4)))
     Traceback (most recent call last):
     robustdistiller.common.settings.SettingsError: the students differ in num_heads (2 and 4), so that their weights \
-have no mean; merge students of one shape
+    have no mean; merge students of one shape
     """
     if not 0 <= weight <= 1:
         raise SettingsError(f"weight is {weight}, expected 0 (all of the first student) to 1 (all of the second)")
@@ -61,31 +57,15 @@ have no mean; merge students of one shape
 
 
 def merge_checkpoints(a: str, b: str, target: str | Path, weight: float = 0.5, overwrite: bool = False) -> Path:
-    """:func:`merge_students` of two checkpoints, written to a third.
+    """:func:`merge_students` of two checkpoints, written to a third, in our own format.
 
-    Args:
-        a: a model's name, see :func:`~robustdistiller.upstream.resolve`.
-        b: another.
-        target: file to write, in our own format. Its metadata name both, their digests and the weight, and have what
-            the metadata of both agree in, such as the teacher.
-        weight: of B, from 0 to 1.
-        overwrite: replace `target` if it is a file.
-
-    Returns:
-        `target`.
+    The metadata of `target` name both, their digests and the weight, and have what the metadata of both agree in, such
+    as the teacher.
 
     Raises:
         FileNotFoundError, ValueError: a model does not exist or cannot be read.
-        FileExistsError: something is at `target`.
+        FileExistsError: something is at `target`, and `overwrite` is false or it is a folder.
         SettingsError: the students do not fit together.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("clean", "noisy"):
-    ...         save_checkpoint(f"{folder}/{name}.ckpt", SpeechEncoder(EncoderConfig.tiny()), {"recipe": name})
-    ...     path = merge_checkpoints(f"{folder}/clean.ckpt", f"{folder}/noisy.ckpt", f"{folder}/both.ckpt", 0.25)
-    ...     read_checkpoint(path).metadata["merged"]["weight"]
-    0.25
     """
     target, paths = Path(target).expanduser(), [resolve(name) for name in (a, b)]
     if target.is_dir() or (target.exists() and not overwrite):

@@ -20,11 +20,6 @@ def extractor(name: str, width: int) -> ConvLayers:
             as wide as the transformer, so that no projection is needed; `sew`, of SEW (arXiv 2109.06870); `log_mel`,
             on log-mel spectra, as wide as the transformer.
         width: of the student's transformer.
-
-    >>> EncoderConfig(conv_layers=extractor("squeezed", 768)).receptive_field
-    400
-    >>> EncoderConfig(conv_layers=extractor("sew", 768)).downsample_rate
-    320
     """
     if name == "log_mel":
         return ((width, 3, 1), (width, 3, 2))
@@ -39,9 +34,6 @@ def shape_of(teacher: SpeechEncoder | Any) -> EncoderConfig:
 
     Of a :class:`SpeechEncoder` its own. For others, such as Whisper's encoder, HuBERT's with as many layers, as wide,
     heads of width 64 and feed-forward parts four times as wide as the transformer.
-
-    >>> shape_of(SpeechEncoder(EncoderConfig.tiny())) == EncoderConfig.tiny()
-    True
     """
     if isinstance(teacher, SpeechEncoder):
         return teacher.config
@@ -53,8 +45,8 @@ def shape_of(teacher: SpeechEncoder | Any) -> EncoderConfig:
 
 def student_shape(
     teacher: EncoderConfig, options: StudentConfig, prediction_layers: Sequence[int] = ()
-) -> tuple[EncoderConfig, list[int]]:
-    """The student's shape, and the teacher layer, from 1, that each of its layers starts from.
+) -> EncoderConfig:
+    """The student's shape.
 
     Args:
         teacher: shape of the teacher.
@@ -63,17 +55,13 @@ def student_shape(
 
     Raises:
         SettingsError: layers that the teacher does not have, other samples per frame, or widths that do not fit.
-
-    >>> shape, sources = student_shape(EncoderConfig(), StudentConfig(num_layers=3, source_layers="every_other"), [12])
-    >>> shape.num_layers, sources, shape.feature_norm
-    (3, [1, 3, 5], False)
     """
     depth = teacher.num_layers
     num_layers = depth if options.num_layers is None else options.num_layers
     missing = [layer for layer in prediction_layers if not 0 <= layer <= depth]
     if missing:
         raise SettingsError(f"prediction_layers: the teacher has layers 0 to {depth}, found {missing}")
-    sources = _source_layers(options.source_layers, num_layers, depth)
+    sources = source_layers(options.source_layers, num_layers, depth)
 
     def chosen(per_layer: Any) -> Any:
         return tuple(per_layer[source - 1] for source in sources) if isinstance(per_layer, tuple) else per_layer
@@ -120,21 +108,18 @@ def student_shape(
             f"student.conv_layers: found strides that make a frame every {shape.downsample_rate} samples, expected "
             f"{teacher.downsample_rate} as the teacher has; change a stride"
         )
-    return shape, sources
+    return shape
 
 
 def training_options(options: StudentConfig) -> dict[str, Any]:
-    """What training decides of an encoder of whatever shape, as options of `EncoderConfig`.
-
-    >>> training_options(StudentConfig(dropout=0.0))["dropout"]
-    0.0
-    """
+    """What training decides of an encoder of whatever shape, as options of `EncoderConfig`."""
     names = ("feature_grad_mult", "feature_dropout", "dropout", "attention_dropout", "activation_dropout")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return {**given, "layerdrop": 0.0, "padding": "masked"}
 
 
-def _source_layers(chosen: str | Sequence[int], num_layers: int, depth: int) -> list[int]:
+def source_layers(chosen: str | Sequence[int], num_layers: int, depth: int) -> list[int]:
+    """The teacher layer, from 1, that each layer of the student starts from."""
     most = (depth + 1) // 2 if chosen == "every_other" else depth
     if num_layers > most and isinstance(chosen, str):
         every_other = f"every other of the teacher's {depth} layers"

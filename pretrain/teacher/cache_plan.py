@@ -37,15 +37,8 @@ def make_target_cache(
 
     What is in a folder depends on the teacher and on what is kept of its answers, not on speech, seed or stage: all
     stages of a run and all runs may share one. The teacher is the same where its file is the same *and* it says the
-    same of a second of noise, so that an encoder that computes something else is another teacher.
-
-    Args:
-        config: `targets.layers` and `trainer.precision` must be explicit.
-        out_dir: folder of the run, for all of its stages.
-        teacher: in float32.
-        teacher_sha256: of its file.
-        cuts: the training speech.
-        units: digest of the teacher units that are kept beside the targets; `None` keeps none.
+    same of a second of noise, so that an encoder that computes something else is another teacher. `units` is the digest
+    of the units that are kept beside the targets.
 
     Raises:
         SettingsError: the targets are more than `max_gb` or do not fit on the disk.

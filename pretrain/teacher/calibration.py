@@ -9,18 +9,16 @@ from itertools import count as count_up
 import torch
 from lhotse.cut import Cut
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.data.cuts import FileCut, as_cut, choose_by_hash
-from robustdistiller.pretrain.data.reading import read_cut
+from robustdistiller.pretrain.data.dataset import SpeechBatches, whole_batches
 from robustdistiller.pretrain.objectives import valid_frames
 from robustdistiller.pretrain.teacher.protocol import Teacher
 
 logger = logging.getLogger(__name__)
 
-_BATCH_S = 60.0
 _LONGEST_S = 15.0
 
 
@@ -34,9 +32,10 @@ def calibrate(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> dict[str, int]:
-    """Run a teacher on some utterances, in eval mode and without gradients, and leave it as it was.
+    """Run a teacher on `count` utterances, in eval mode and without gradients, and leave it as it was.
 
-    What cannot be read is passed over with a warning. Of each utterance, at most the first 15 s are used.
+    The utterances are those whose hash of seed and id is lowest, whatever their order. What cannot be read is passed
+    over with a warning. Of each utterance, at most the first 15 s are used.
 
     Args:
         teacher: a frozen model.
@@ -55,23 +54,28 @@ def calibrate(
         SettingsError: no utterance is long enough for a frame, or none can be read.
     """
     one_frame = next(samples for samples in count_up(1) if teacher.num_frames(samples) > 0)
-    drawn = draw_utterances(cuts, count, seed, one_frame)
-    home, training = next(teacher.parameters()).device, teacher.training
+    usable = [cut for cut in cuts if cut.num_samples >= one_frame]
+    if not usable:
+        raise SettingsError(f"none of {len(cuts)} utterances has the {one_frame} samples that make one frame")
+    if len(usable) < count:
+        logger.warning("the teacher is looked at on all %d utterances, %d were asked for", len(usable), count)
+    drawn = [_beginning(as_cut(cut)) for cut in choose_by_hash(usable, count, salt=f"{seed}\t")]
+    home, training, reader = next(teacher.parameters()).device, teacher.training, SpeechBatches()
     device = torch.device(device or home)
     read: dict[str, int] = {}
     try:
         teacher.to(device).eval()
-        for batch in tqdm(_batches(drawn), desc="teacher", unit="batch", disable=None if progress else True):
-            audio = _read(batch)
-            if not audio:
+        for request in tqdm(whole_batches(drawn), desc="teacher", unit="batch", disable=None if progress else True):
+            batch = reader[request]
+            for _, reason in batch.skipped:
+                logger.warning("the teacher is looked at without one utterance: %s", reason)
+            if not batch.ids:
                 continue
-            lengths = torch.tensor([len(samples) for samples in audio.values()])
-            waveforms = pad_sequence(list(audio.values()), batch_first=True).to(device)
             with torch.no_grad():
-                output = teacher(waveforms, lengths, layers=sorted(layers))
+                output = teacher(batch.waveforms.to(device), batch.lengths, layers=sorted(layers))
                 states = [output.hidden_states[layer] for layer in layers]
                 take(states, valid_frames(output.frame_lengths, states[0].shape[1]))
-            read |= {name: len(samples) for name, samples in audio.items()}
+            read |= zip(batch.ids, batch.lengths.tolist())
     finally:
         teacher.to(home).train(training)
     if not read:
@@ -79,42 +83,5 @@ def calibrate(
     return read
 
 
-def draw_utterances(cuts: Sequence[Cut | FileCut], count: int, seed: int = 0, min_samples: int = 1) -> list[Cut]:
-    """The `count` utterances whose hash of seed and id is lowest, whatever their order; all if there are fewer.
-
-    Args:
-        cuts: at 16 kHz.
-        count: how many.
-        seed: of the hash.
-        min_samples: shorter ones are left out.
-
-    Raises:
-        SettingsError: no utterance is long enough.
-    """
-    usable = [cut for cut in cuts if cut.num_samples >= min_samples]
-    if not usable:
-        raise SettingsError(f"none of {len(cuts)} utterances has the {min_samples} samples that make one frame")
-    if len(usable) < count:
-        logger.warning("the teacher is looked at on all %d utterances, %d were asked for", len(usable), count)
-    return [as_cut(cut) for cut in choose_by_hash(usable, count, salt=f"{seed}\t")]
-
-
-def _batches(cuts: Sequence[Cut]) -> list[list[Cut]]:
-    """Utterances of similar length together, at most a minute with padding."""
-    short = [cut if cut.duration <= _LONGEST_S else cut.truncate(duration=_LONGEST_S, preserve_id=True) for cut in cuts]
-    batches: list[list[Cut]] = []
-    for cut in sorted(short, key=lambda one: (one.num_samples, one.id)):
-        if not batches or (len(batches[-1]) + 1) * cut.duration > _BATCH_S:
-            batches.append([])
-        batches[-1].append(cut)
-    return batches
-
-
-def _read(batch: Sequence[Cut]) -> dict[str, Tensor]:
-    audio = {}
-    for cut in batch:
-        try:
-            audio[cut.id] = torch.from_numpy(read_cut(cut))
-        except ValueError as error:
-            logger.warning("the teacher is looked at without one utterance: %s", error)
-    return audio
+def _beginning(cut: Cut) -> Cut:
+    return cut if cut.duration <= _LONGEST_S else cut.truncate(duration=_LONGEST_S, preserve_id=True)

@@ -56,7 +56,7 @@ class TeacherUnits:
     Attributes:
         centroids: (K, D) float32.
         layer: of the teacher.
-        made_from: settings, seed, utterances, frames, mean squared distance of a frame to its centroid, teacher.
+        made_from: settings, seed, utterances, frames, mean squared distance of a frame to its centroid.
     """
 
     centroids: Tensor
@@ -106,20 +106,8 @@ def find_units(
     config: UnitsConfig,
     seed: int = 0,
     device: torch.device | str | None = None,
-    teacher_notes: Mapping[str, Any] | None = None,
 ) -> TeacherUnits:
-    """Divide a teacher's frames into units, on some utterances of clean speech.
-
-    The utterances are drawn by a hash of seed and id: the same whatever the order of `cuts`. The teacher is left as it
-    was.
-
-    Args:
-        teacher: a frozen model.
-        cuts: speech at 16 kHz.
-        config: layer, number of units, size of the calibration set.
-        seed: of the draw and of the first centroids.
-        device: where to compute; `None` is where the teacher is.
-        teacher_notes: what identifies the teacher, kept in the result.
+    """Divide a teacher's frames into units, on utterances of clean speech that `calibrate` draws.
 
     Raises:
         SettingsError: the teacher has no such layer, or there is too little speech that can be read.
@@ -151,6 +139,5 @@ def find_units(
         "ids": sorted(read),
         "frames": found,
         "mean_squared_distance": clusters.inertia_ / found,
-        "teacher": dict(teacher_notes or {}),
     }
     return TeacherUnits(torch.from_numpy(clusters.cluster_centers_), config.layer, made_from)

@@ -20,6 +20,7 @@ _ACCURACY = "probe_accuracy"
 _LEAST_POINTS, _LEAST_RUNS = 3, 3
 _FEW_POINTS, _FEW_RUNS = 5, 8
 _DRAWS = 1000
+_COLUMNS = ["condition", "distance", "points_of", "points", "runs", "rho", "low", "high", "note"]
 
 
 def rank_agreement(folders: Sequence[str | Path], seed: int = 0) -> pd.DataFrame:
@@ -60,21 +61,11 @@ def rank_agreement(folders: Sequence[str | Path], seed: int = 0) -> pd.DataFrame
             for points_of, points in (("all steps", measured), ("last steps", last)):
                 chosen = points[points.condition == condition]
                 runs = [run[[distance, _ACCURACY]].to_numpy() for _, run in chosen.groupby("run", sort=False)]
-                rho, low, high, notes = _correlation(runs, seed)
+                *found, notes = _correlation(runs, seed)
                 lines.append(
-                    {
-                        "condition": condition,
-                        "distance": distance,
-                        "points_of": points_of,
-                        "points": len(chosen),
-                        "runs": len(runs),
-                        "rho": rho,
-                        "low": low,
-                        "high": high,
-                        "note": "; ".join(notes + differ),
-                    }
+                    (condition, distance, points_of, len(chosen), len(runs), *found, "; ".join(notes + differ))
                 )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=_COLUMNS)
 
 
 def read_measured(folders: Sequence[str | Path]) -> pd.DataFrame:

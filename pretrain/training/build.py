@@ -1,4 +1,4 @@
-"""Making the student of a run, and counting what is used where."""
+"""What a run of one teacher trains, and how large everything is."""
 
 from __future__ import annotations
 
@@ -6,65 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.schema import DistillConfig, StudentConfig
+from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import load_teacher
-from robustdistiller.pretrain.student.build import (
-    adopt_student,
-    copied_weights,
-    freeze,
-    load_student,
-    make_student,
-)
-from robustdistiller.pretrain.student.shapes import student_shape
-from robustdistiller.pretrain.teacher.protocol import Teacher
-from robustdistiller.pretrain.teacher.targets import as_groups
+from robustdistiller.pretrain.student.build import build_student, with_training_options
 from robustdistiller.pretrain.training.step import Distiller
-from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, resolve
+from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
-
-
-def student_digest(options: StudentConfig) -> str | None:
-    """Digest of the file that the student starts from; `None` if it is built from the teacher."""
-    if not options.checkpoint:
-        return None
-    try:
-        return checkpoint_digest(resolve(options.checkpoint))
-    except (FileNotFoundError, ValueError) as error:
-        raise SettingsError(f"student.checkpoint: {error}") from error
-
-
-def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
-    """The untrained student of a run, from its teacher or from `student.checkpoint`; random weights by `config.seed`.
-
-    Raises:
-        SettingsError: options that do not fit the teacher.
-    """
-    options, targets = config.student, config.targets
-    layers = [] if targets.layers == "auto" else targets.layers  # groups are found later
-    groups = as_groups(layers, teacher.num_layers, "targets.layers", "teacher") if layers else ()
-    heads = [max(group) for group in groups] if targets.match == "heads" else []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        if options.checkpoint:
-            return load_student(options, heads, teacher.width)
-        return make_student(teacher, options, heads)
-
-
-def weights_from_teacher(options: StudentConfig, teacher: Teacher, student: SpeechEncoder) -> dict[str, str]:
-    """Which weight of the teacher each weight of an untrained student is; those that are not named were random."""
-    if options.checkpoint or options.init == "random":
-        return {}
-    sources = student_shape(teacher.config, options, student.config.prediction_layers)[1]
-    return copied_weights(teacher, student, sources, options.init == "truncated")
-
-
-def with_training_options(student: SpeechEncoder, options: StudentConfig) -> SpeechEncoder:
-    """A copy of a student, with the dropout and the trained parts that a stage asks for."""
-    with torch.random.fork_rng(devices=[]):
-        copy = adopt_student(student, options, student.config.prediction_layers, student.config.prediction_dim)
-    freeze(copy, options)
-    return copy.train()
 
 
 def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:

@@ -24,9 +24,9 @@ from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.objectives.enhancement import STFT
 from robustdistiller.pretrain.objectives.spectra import spectrum
+from robustdistiller.pretrain.student.build import with_training_options
 from robustdistiller.pretrain.teacher.groups.find import LayerGroups
 from robustdistiller.pretrain.teacher.units import TeacherUnits
-from robustdistiller.pretrain.training.build import with_training_options
 from robustdistiller.pretrain.training.checkpoint import exported_weights, read_training
 from robustdistiller.pretrain.training.preparation import load_teachers
 from robustdistiller.pretrain.training.step import Distiller

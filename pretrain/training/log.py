@@ -23,8 +23,6 @@ from robustdistiller.pretrain.training.loop import Progress, StepReport
 
 logger = logging.getLogger(__name__)
 
-_NO_TERMS = {"step", "epoch", "audio_h", "audio_s_per_s", "data_wait", "grad_norm", "lr"}
-
 
 class History:
     """Writes `history.csv`, TensorBoard and Weights & Biases scalars, and the progress bar of one stage, as a context.
@@ -107,9 +105,10 @@ class History:
             scalars = {name: value for name, value in line.items() if name not in ("stage", "step")}
             self.add_scalars(scalars, line["step"])
             if self._bar is None:
-                terms = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if _is_term(name))
+                terms = [name for name in means if name not in ("grad_norm", "lr") and "_layer" not in name]
+                said = ", ".join(f"{name} {means[name]:.4f}" for name in terms)
                 logger.info(
-                    "%s: step %d of %d: %s; %.0f s audio/s", self.stage, line["step"], self.settings.max_steps, terms,
+                    "%s: step %d of %d: %s; %.0f s audio/s", self.stage, line["step"], self.settings.max_steps, said,
                     line["audio_s_per_s"],
                 )  # fmt: skip
         self._restart_interval()
@@ -156,10 +155,6 @@ def _sum(fabric: Fabric, values: Tensor) -> Tensor:
     if fabric.world_size == 1:
         return values
     return fabric.all_reduce(values.float().to(fabric.device), reduce_op="sum").cpu().double()
-
-
-def _is_term(name: str) -> bool:
-    return name not in _NO_TERMS and name not in ("stage", "lr") and "_layer" not in name
 
 
 def read_history(path: str | Path) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric import Fabric
@@ -19,6 +20,10 @@ from robustdistiller.pretrain.student.ema import StudentAverage
 from robustdistiller.pretrain.training.errors import ADVICE
 from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule, restore
 from robustdistiller.pretrain.training.step import COUNTED, Distiller, Hidden, Lesson
+
+if TYPE_CHECKING:
+    from robustdistiller.pretrain.training.log import History
+    from robustdistiller.pretrain.training.stopping import StopRequest
 
 
 @dataclass
@@ -62,9 +67,7 @@ class Training:
         settings = distiller.config
         self.fabric, self.distiller, self.progress = fabric, distiller, progress
         self.scaled = settings.trainer.precision == "fp16"
-        distiller.place_teachers(fabric.device)
-        distiller.to(fabric.device).train()
-        distiller.autocast_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(settings.trainer.precision)
+        distiller.place(fabric.device)
         # One kernel for all weights. It undoes the loss scaling of fp16 by itself, after the clipping here: too late.
         fused = fabric.device.type == "cuda" and not self.scaled
         self.optimizer = make_optimizer(distiller, settings.optim, fused)
@@ -73,14 +76,47 @@ class Training:
         decay = settings.trainer.ema_decay
         self.average = None if decay is None else StudentAverage(distiller, decay)
 
+    def run(
+        self,
+        batches: Iterable[Any],
+        history: History,
+        stop: StopRequest,
+        is_best: Callable[[int], bool],
+        save: Callable[..., None],
+        out_dir: Path,
+    ) -> None:
+        """Train to the last step.
+
+        After each one `is_best` measures, if that is due, and says whether it is the best one so far; `save` writes a
+        checkpoint, with `best=True` the best one.
+
+        Raises:
+            NonFiniteLossError: a loss or gradient is NaN or infinite.
+            RunInterrupted: it was asked to stop; a checkpoint is saved.
+        """
+        fabric, settings = self.fabric, self.distiller.config.trainer
+        fabric.call("on_train_start", self.distiller)
+        for report in self.steps(batches):
+            history.add(report)
+            if is_best(report.step):
+                save(best=True)
+            fabric.call("on_step_end", self.distiller, report)
+            finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
+            if finished or stopped or report.step % settings.save_every_steps == 0:
+                save()
+            if finished:
+                break
+            if stopped:
+                history.write_line()
+                place = f"step {report.step} of {settings.max_steps} of stage {history.stage}"
+                raise stop.interruption(place, out_dir)
+        fabric.call("on_train_end", self.distiller)
+
     def steps(self, batches: Iterable[Batch]) -> Iterator[StepReport]:
         """Train, one optimizer step per item, for as long as there are batches and somebody asks.
 
         Args:
             batches: from the place in the data on where `progress` is.
-
-        Raises:
-            NonFiniteLossError: a loss or gradient is NaN or infinite.
         """
         fabric, distiller, progress = self.fabric, self.distiller, self.progress
         settings, watch, batches = distiller.config, distiller.watch, iter(batches)
@@ -154,20 +190,18 @@ class Training:
             lesson.shares = {name: counts[name] / mean[name] if counts[name] else 0.0 for name in COUNTED}
         return lessons
 
-    def _clip(self, own: list[Batch]) -> Tensor:
-        settings, step = self.distiller.config, self.progress.step + 1
+    def _clip(self, own: list[Batch], what: str = "the loss is finite, but the gradient") -> Tensor:
+        step = self.progress.step + 1
         if self.scaled:
             self.fabric.strategy.precision.unscale_gradients(self.optimizer)
         self.fabric.call("on_after_backward", self.distiller, step)
-        norm = clip(self.distiller, settings.optim)
+        norm = clip(self.distiller, self.distiller.config.optim)
         if not self.scaled:  # in fp16 the scaler skips such steps instead
-            place, ids = own[0].position, ", ".join(name for batch in own for name in batch.ids)
-            self.distiller.watch.expect(
-                norm,
-                step,
-                lambda: (
-                    f"the gradient is not finite at step {step} (epoch {place.epoch}, batch {place.batch_in_epoch}) "
-                    f"although the loss is; utterances: {ids}. {ADVICE}"
-                ),
-            )
+            self._expect_finite(norm, what, own)
         return norm.detach()
+
+    def _expect_finite(self, value: Tensor, what: str, own: list[Batch]) -> None:
+        step, place = self.progress.step + 1, own[0].position
+        ids = ", ".join(name for batch in own for name in batch.ids)
+        where = f"at step {step} (epoch {place.epoch}, batch {place.batch_in_epoch})"
+        self.distiller.watch.expect(value, step, lambda: f"{what} is not finite {where}; utterances: {ids}. {ADVICE}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,6 @@ from robustdistiller.pretrain.training.validation_speech import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-Materials = tuple[SpeechCuts, Corruptor | None, ValidationSpeech | None, Probe | None]
-"""Speech to train on, what corrupts it, and what is validated and probed on."""
 
 
 @dataclass
@@ -103,45 +99,42 @@ def load_teachers(config: DistillConfig) -> tuple[dict[str, Teacher], dict[str, 
     return {name: model for name, (model, _) in found.items()}, {name: notes for name, (_, notes) in found.items()}
 
 
-def materials_of(config: DistillConfig, out_dir: Path, known: dict[str, Materials]) -> Materials:
-    """Look through everything a stage hears, once for all stages that hear the same."""
-    plain = config.to_dict()
-    key = json.dumps([plain[name] for name in ("data", "corruption", "validation", "probe", "seed")], default=str)
-    if key not in known:
-        cuts, corruptor = check_data(config, out_dir)
-        cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
-        probe = None
-        if config.probe.every_steps is not None:
-            probe = Probe(config.probe, validation_corruptors(config, corruptor), config.data.max_samples)
-        known[key] = (cuts, corruptor, validation, probe)
-    return known[key]
+def look_through(configs: Mapping[str, DistillConfig], out_dir: Path) -> list[Stage]:
+    """The stages with everything that they hear, looked through once for all stages that hear the same."""
+    stages, known = [], {}
+    for name, config in configs.items():
+        plain = config.to_dict()
+        key = json.dumps([plain[part] for part in ("data", "corruption", "validation", "probe", "seed")], default=str)
+        if key not in known:
+            cuts, corruptor = check_data(config, out_dir)
+            cuts, validation = prepare_validation(config, out_dir, cuts, corruptor)
+            probe = None
+            if config.probe.every_steps is not None:
+                probe = Probe(config.probe, validation_corruptors(config, corruptor), config.data.max_samples)
+            known[key] = (cuts, corruptor, validation, probe)
+        stages.append(Stage(name, config, *known[key]))
+    return stages
 
 
-def groups_of(config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, cuts: SpeechCuts) -> Any:
-    """Groups of similar teacher layers, if the recipe asks for them."""
-    if config.targets.layers != "auto":
-        return None
-    options = {"device": fabric.device, "progress": config.trainer.progress}
-    _once(fabric, path := out_dir / "groups.json",
-          lambda: find_groups(teacher, cuts, config.targets.groups, config.seed, **options))  # fmt: skip
-    groups = LayerGroups.load(path).groups
-    logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
-    return groups
+def groups_and_units(
+    first: Stage, out_dir: Path, fabric: Fabric, teacher: Teacher
+) -> tuple[list[list[int]] | None, TeacherUnits | None]:
+    """Groups of similar teacher layers, and units of the teacher, as far as the recipe asks for them.
 
-
-def units_of(
-    config: DistillConfig, out_dir: Path, fabric: Fabric, teacher: Teacher, cuts: SpeechCuts
-) -> TeacherUnits | None:
-    """Units of the teacher, if the recipe asks for them."""
-    if config.targets.units is None:
-        return None
-    _once(fabric, path := out_dir / "units.npz",
-          lambda: find_units(teacher, cuts, config.targets.units, config.seed, fabric.device))  # fmt: skip
-    return TeacherUnits.load(path)
-
-
-def _once(fabric: Fabric, path: Path, find: Callable[[], LayerGroups | TeacherUnits]) -> None:
-    """What is found is the same for all starts and processes: one of them finds and saves it."""
-    if fabric.is_global_zero and not path.is_file():
-        find().save(path)
+    They are the same for all starts and processes: one of them finds and saves them.
+    """
+    targets, seed, groups, units = first.config.targets, first.config.seed, None, None
+    groups_path, units_path = out_dir / "groups.json", out_dir / "units.npz"
+    if fabric.is_global_zero:
+        if targets.layers == "auto" and not groups_path.is_file():
+            options = {"device": fabric.device, "progress": first.config.trainer.progress}
+            find_groups(teacher, first.cuts, targets.groups, seed, **options).save(groups_path)
+        if targets.units is not None and not units_path.is_file():
+            find_units(teacher, first.cuts, targets.units, seed, fabric.device).save(units_path)
     fabric.barrier()
+    if targets.layers == "auto":
+        groups = LayerGroups.load(groups_path).groups
+        logger.info("teacher layers in groups: %s", ", ".join(map(str, groups)))
+    if targets.units is not None:
+        units = TeacherUnits.load(units_path)
+    return groups, units

@@ -25,15 +25,9 @@ from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
 from robustdistiller.pretrain.data.sampler import BatchStream
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
-from robustdistiller.pretrain.student.build import say_origins
+from robustdistiller.pretrain.student.build import build_student, copied_weights, say_origins, with_training_options
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache
-from robustdistiller.pretrain.training.build import (
-    build_student,
-    count_parameters,
-    student_digest,
-    weights_from_teacher,
-    with_training_options,
-)
+from robustdistiller.pretrain.training.build import count_parameters
 from robustdistiller.pretrain.training.checkpoint import (
     Checkpoints,
     exported_weights,
@@ -46,18 +40,16 @@ from robustdistiller.pretrain.training.launch import check_compiler, compile_lay
 from robustdistiller.pretrain.training.log import History, read_history
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.preparation import (
-    Materials,
     Stage,
-    groups_of,
+    groups_and_units,
     load_teachers,
-    materials_of,
+    look_through,
     resolved,
-    units_of,
 )
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest
 from robustdistiller.pretrain.training.validate import Validation, criterion_of
-from robustdistiller.upstream import SpeechEncoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, resolve, save_checkpoint
 from robustdistiller.upstream.model.cost import cost_table, encoder_cost
 
 logger = logging.getLogger(__name__)
@@ -122,7 +114,8 @@ def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
         if config.multitask is not None:
             from robustdistiller.pretrain.multitask.run import run_multitask  # imports this room
 
-            return run_multitask(resolved(config, "tune", out_dir), out_dir, stop, callbacks)
+            (tune,) = stages_of(config)
+            return run_multitask(resolved(tune.config, tune.name, out_dir), out_dir, stop, callbacks)
         return _Run(config, out_dir, callbacks).complete(stop)
 
 
@@ -136,15 +129,11 @@ class _Run:
         self.fabric = launch(first.trainer, callbacks)
         self.teachers, self.teacher_notes = load_teachers(first)
         with self.fabric.rank_zero_first():  # the others find the headers read
-            known: dict[str, Materials] = {}
-            materials = {name: materials_of(one, out_dir, known) for name, one in named.items()}
-        cuts = next(iter(materials.values()))[0]
-        self.groups = groups_of(first, out_dir, self.fabric, self.teachers[""], cuts)
-        self.units = units_of(first, out_dir, self.fabric, self.teachers[""], cuts)
-        if self.groups is not None:
-            layers = tuple(map(tuple, self.groups))
-            named = {name: replace(one, targets=replace(one.targets, layers=layers)) for name, one in named.items()}
-        self.stages = [Stage(name, one, *materials[name]) for name, one in named.items()]
+            self.stages = look_through(named, out_dir)
+        self.groups, self.units = groups_and_units(self.stages[0], out_dir, self.fabric, self.teachers[""])
+        for stage in self.stages if self.groups else ():
+            targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
+            stage.config = replace(stage.config, targets=targets)
         student = self._new_student()
         for stage in self.stages:  # every mistake in any stage is told before the first step
             trial = Distiller(
@@ -154,7 +143,7 @@ class _Run:
                 trial.gates.detach()
         self.identity = {
             "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
-            "student": student_digest(first.student),
+            "student": checkpoint_digest(resolve(first.student.checkpoint)) if first.student.checkpoint else None,
             "groups": self.groups,
             "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
@@ -169,7 +158,7 @@ class _Run:
                 )
         if self.fabric.is_global_zero:
             remove_leftovers(out_dir)  # of a run that was killed
-            schedules = {name: one.optim.schedule_steps for name, one in named.items()}
+            schedules = {stage.name: stage.config.optim.schedule_steps for stage in self.stages}
             write_run(out_dir, self.config, {**self.identity, "versions": versions(), "schedule_steps": schedules})
         self.fabric.barrier()
 
@@ -228,25 +217,10 @@ class _Run:
             notes["batches_per_step"] = batches_per_step
             checkpoints.save(fabric, {**training.state_dict(), **notes}, best)
 
-        settings = config.trainer
         with stop, History(self.out_dir, stage.name, config, fabric, progress) as history:
             validation = Validation(self.out_dir, stage.name, training, stage.validation, stage.probe, history)
-            fabric.call("on_train_start", distiller)
-            for report in training.steps(self._loader(stage, training, unreadable)):
-                history.add(report)
-                if validation.due(report.step) and validation.measure(report.step):
-                    save(best=True)
-                fabric.call("on_step_end", distiller, report)
-                finished, stopped = report.step >= settings.max_steps, stop.due(fabric, report.step)
-                if finished or stopped or report.step % settings.save_every_steps == 0:
-                    save()
-                if stopped and not finished:
-                    history.write_line()
-                    place = f"step {report.step} of {settings.max_steps} of stage {stage.name}"
-                    raise stop.interruption(place, self.out_dir)
-                if finished:
-                    break
-            fabric.call("on_train_end", distiller)
+            batches = self._loader(stage, training, unreadable)
+            training.run(batches, history, stop, validation.measure, save, self.out_dir)
         with contextlib.nullcontext() if training.average is None else training.average.applied():
             return self._finish(stage, distiller, checkpoints, asdict(progress), is_last)
 
@@ -345,11 +319,9 @@ class _Run:
         config = self.stages[0].config
         torch.manual_seed(config.seed)
         student = build_student(config, self.teachers[""])
-        self.origins = weights_from_teacher(config.student, self.teachers[""], student)
+        self.origins = copied_weights(self.teachers[""], student, config.student)
         if self.origins:
             say_origins(student, self.origins)
-        if config.student.feature_grad_mult == 0:  # DDP waits for gradients that never come
-            student.extractor.requires_grad_(False)
         return student
 
     def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:

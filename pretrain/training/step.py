@@ -15,9 +15,8 @@ from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.objectives.enhancement import num_spectra
 from robustdistiller.pretrain.student.masking import draw_mask, mask_embedding, masked_forward
 from robustdistiller.pretrain.student.pruning import Gates
-from robustdistiller.pretrain.teacher.align import frame_shift, shifted
 from robustdistiller.pretrain.teacher.cache import TargetCache
-from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.teacher.protocol import Teacher, frame_shift, shifted
 from robustdistiller.pretrain.teacher.targets import Targets
 from robustdistiller.pretrain.teacher.units import TeacherUnits
 from robustdistiller.pretrain.training.errors import ADVICE, FiniteWatch, Places
@@ -135,8 +134,9 @@ class Distiller(nn.Module):
         """Whether batches must bring a second corruption of each utterance."""
         return "second_view" in self.needs or any(teaching.hears_own_corruption for teaching in self.teachings)
 
-    def place_teachers(self, device: torch.device) -> None:
-        """Put the teachers on a device; on a CPU, teachers and student get faster kernels."""
+    def place(self, device: torch.device) -> None:
+        """Go to a device, to be trained there, with the teachers; on a CPU, all get faster kernels."""
+        self.autocast_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.config.trainer.precision)
         for teaching in self.teachings:
             teaching.model.to(device)
             if device.type != "cpu" or not isinstance(teaching.model, SpeechEncoder):
@@ -147,6 +147,7 @@ class Distiller(nn.Module):
                 teaching.model = accelerate(teaching.model)
         if device.type == "cpu" and self.gates is None and not self.config.trainer.compile:
             accelerate_training(self.student)  # pruning needs hooks, and compiling modules
+        self.to(device).train()
 
     def lesson(self, batch: Batch) -> Lesson:
         """A batch, with what is known of it before anybody has heard it: masks, and how much there is of everything."""
@@ -277,14 +278,7 @@ class Distiller(nn.Module):
         return {name: x for name, x in self.state_dict().items() if not name.startswith(("student.", "gates."))}
 
     def take_over(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Begin with the maps and heads that an earlier stage has trained.
-
-        Args:
-            state: from `handed_on`.
-
-        Returns:
-            The parts that are new here, and so begin at random.
-        """
+        """Begin with the maps and heads that `handed_on` gave; returns the parts that are new here, and so random."""
         own = self.state_dict()
         fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
         self.load_state_dict(fits, strict=False)

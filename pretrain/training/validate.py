@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,23 +53,28 @@ class Validation:
         if training.fabric.is_global_zero:
             forget_after(self.path, stage, training.progress.step)
 
-    def due(self, step: int) -> bool:
-        """Whether anything is to be measured after this step."""
-        return self._speech_due(step) or self._probe_due(step)
-
     def measure(self, step: int) -> bool:
-        """Measure, write, and say whether the student is the best one so far; all processes have to call this."""
-        started_s = time.monotonic()
+        """Measure and write what is due after a step, and say whether the student is the best one so far.
+
+        All processes have to call this.
+        """
         config, fabric, progress = self.training.distiller.config, self.training.fabric, self.training.progress
+        speech_due, probe_due = (
+            what is not None and (step % settings.every_steps == 0 or step >= config.trainer.max_steps)
+            for what, settings in ((self.speech, config.validation), (self.probe, config.probe))
+        )
+        if not (speech_due or probe_due):
+            return False
+        started_s = time.monotonic()
         average = self.training.average
         with contextlib.nullcontext() if average is None else average.applied():
-            lines = measure_distances(self.training, self.speech) if self._speech_due(step) else {}
-            if self._probe_due(step):
+            lines = measure_distances(self.training, self.speech) if speech_due else {}
+            if probe_due:
                 found = self.probe.measure(self.training.distiller.export_student()) if fabric.is_global_zero else None
                 for condition, accuracy in fabric.broadcast(found).items():
                     lines.setdefault(condition, {})["probe_accuracy"] = accuracy
         criterion = criterion_of(config)
-        values = [line[criterion] for line in lines.values() if criterion in line]
+        values = {condition: line[criterion] for condition, line in lines.items() if criterion in line}
         if fabric.is_global_zero:
             for condition, line in lines.items():
                 append_line(self.path, {"stage": self.stage, "step": step, "condition": condition, **line})
@@ -76,25 +82,17 @@ class Validation:
                 self.history.add_scalars({name: v for name, v in scalars.items() if v is not None}, step)
         better = False
         if values:
-            value = sum(values) / len(values)
+            value = sum(values.values()) / len(values)
             cost = -value if criterion == "probe_accuracy" else value
-            better = self.training.distiller.can_be_best() and (progress.best is None or cost < progress.best[0])
-            said = ", ".join(f"{condition} {line[criterion]:.4f}" for condition, line in lines.items())
+            better = math.isfinite(cost) and (progress.best is None or cost < progress.best[0])
+            better = better and self.training.distiller.can_be_best()
+            said = ", ".join(f"{condition} {found:.4f}" for condition, found in values.items())
             best = ", the best" * better
             logger.info("validation at step %d: %s %.4f (%s)%s", step, criterion, value, said, best)
             if better:
                 progress.best = (cost, step)
         self.history.pause(time.monotonic() - started_s)
         return better
-
-    def _speech_due(self, step: int) -> bool:
-        return self.speech is not None and self._due(step, self.training.distiller.config.validation.every_steps)
-
-    def _probe_due(self, step: int) -> bool:
-        return self.probe is not None and self._due(step, self.training.distiller.config.probe.every_steps)
-
-    def _due(self, step: int, every_steps: int) -> bool:
-        return step % every_steps == 0 or step >= self.training.distiller.config.trainer.max_steps
 
 
 def criterion_of(config: DistillConfig) -> str:
@@ -150,15 +148,9 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
 
 
 def feature_distances(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
-    """Sums over the valid frames, per target, of mean |p - t| and of 1 - cos(p, t).
+    """Sums over the valid frames (B, T), per target, of mean |p - t| and of 1 - cos(p, t): (2, targets) float32.
 
-    Args:
-        predictions: per target (B, T, D), of the student.
-        targets: per target (B, T, D), of the teacher.
-        valid: (B, T) bool.
-
-    Returns:
-        (2, targets) float32: L1 and cosine distances, to be divided by the number of valid frames.
+    Predictions and targets are (B, T, D) each. Divide by the number of valid frames for L1 and cosine distance.
     """
     sums = []
     for prediction, target in zip(predictions, targets):

@@ -139,11 +139,8 @@ def hold_out(cuts: Sequence[Cut], utterances: int) -> tuple[list[Cut], list[Cut]
     """Divide speech into a part to train on, in its order, and a part to validate on.
 
     Recordings are chosen by the hash of their name, so that the choice does not depend on order or place, and changes
-    little when speech is added. All cuts of a recording go to the same side.
-
-    Args:
-        cuts: all speech.
-        utterances: wanted for validation; fewer are taken where that is more than a tenth of all, but at least one.
+    little when speech is added. All cuts of a recording go to the same side. Where `utterances` are more than a tenth
+    of all, fewer are held out, but at least one.
 
     Raises:
         ValueError: everything is one recording.

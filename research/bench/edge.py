@@ -99,7 +99,7 @@ def _make(settings: Settings) -> tuple[dict[str, Way], dict[str, dict[str, float
     notes: dict[str, dict[str, float | str]] = {}
     chosen = dict(list(STUDENTS.items())[:2]) if settings.quick else STUDENTS
     for number, (name, (recipe, options, _)) in enumerate(chosen.items()):
-        shape, _ = student_shape(teacher, load_config(recipe, options).student)
+        shape = student_shape(teacher, load_config(recipe, options).student)
         checkpoint = _save(shape, settings, f"student{number}")
         cost = encoder_cost(SpeechEncoder(shape))
         notes[name] = {"parameters_M": cost.parameters_used / 1e6, "GMAC_per_s": cost.macs_per_s / 1e9}

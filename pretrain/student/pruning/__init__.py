@@ -8,12 +8,11 @@
 >>> optimizer = torch.optim.AdamW([{"params": encoder.parameters()}, *gates.optimizer_groups()])
 >>> loss.backward(); optimizer.step()
 >>> small = gates.make_dense()
->>> small.count_parameters() == gates.size().after
+>>> small.count_parameters() == gates.parameters_after()
 True
 """
 
 from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.student.pruning.gates import Gates
-from robustdistiller.pretrain.student.pruning.sizes import Sizes
 
-__all__ = ["Gates", "PruningConfig", "Sizes"]
+__all__ = ["Gates", "PruningConfig"]

@@ -40,13 +40,6 @@ class PruningConfig:
 
     Raises:
         SettingsError: `units` is empty, or has one twice. Ranges are checked where settings are read.
-
-    >>> PruningConfig(sparsity=0.5).units
-    ['conv', 'heads', 'ffn']
-    >>> PruningConfig(units=[])
-    Traceback (most recent call last):
-    robustdistiller.common.settings.SettingsError: units is []; expected one or more of conv, heads, ffn, \
-attention_layer and ffn_layer, each once
     """
 
     units: list[Unit] = field(default_factory=lambda: ["conv", "heads", "ffn"])

@@ -1,7 +1,8 @@
-"""From a gated encoder to a small one without gates."""
+"""From a gated encoder to a small one without gates, and which units it keeps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -123,3 +124,49 @@ def _take(weights: Weights, prefix: str, kept: Tensor) -> None:
 def _drop(weights: Weights, prefix: str) -> None:
     for name in [name for name in weights if name.startswith(prefix)]:
         del weights[name]
+
+
+def to_target(
+    is_open: Mapping[Hashable, Tensor],
+    logits: Mapping[Hashable, Tensor],
+    keep_one: set[Hashable],
+    count: Callable[[dict[Hashable, int]], int],
+    target: float,
+) -> dict[Hashable, Tensor]:
+    """Meet a number of parameters with whole units: close some while there are too many, or open some.
+
+    The most doubtful come first, each only if that brings the number nearer to the target. `is_open` and `logits`, of
+    the probability to be open, are (units,) per vector of gates; `keep_one` are vectors whose last open unit stays;
+    `count` gives the parameters for numbers of open units.
+    """
+    masks = {key: mask.cpu().clone() for key, mask in is_open.items()}
+    numbers = {key: int(mask.sum()) for key, mask in masks.items()}
+    found, changed = count(numbers), True
+    while changed:  # each round ends nearer to the target than it began, or is the last
+        changed, closing = False, found > target
+        useless: set[Hashable] = set()  # vectors one unit of which would lead away from the target
+        for key, index in _doubtful_first(masks, logits, closing):
+            if (found > target) != closing or found == target:
+                break
+            if key in useless or (closing and key in keep_one and numbers[key] == 1):
+                continue
+            trial = {**numbers, key: numbers[key] + (-1 if closing else 1)}
+            after = count(trial)
+            if abs(after - target) < abs(found - target):
+                masks[key][index] = not closing
+                numbers, found, changed = trial, after, True
+                useless.clear()
+            else:
+                useless.add(key)
+    return {key: mask.to(logits[key].device) for key, mask in masks.items()}
+
+
+def _doubtful_first(masks: Mapping, logits: Mapping, closing: bool) -> list[tuple[Hashable, int]]:
+    """Open units with the smallest logits first, or closed ones with the greatest first."""
+    units = [
+        (logit, key, index)
+        for key, mask in masks.items()
+        for index, (logit, is_open) in enumerate(zip(logits[key].tolist(), mask.tolist()))
+        if is_open == closing
+    ]
+    return [(key, index) for _, key, index in sorted(units, key=lambda unit: unit[0], reverse=not closing)]

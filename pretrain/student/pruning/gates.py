@@ -12,11 +12,10 @@ from torch.utils.checkpoint import noop_context_fn
 
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.student.pruning.config import PruningConfig
-from robustdistiller.pretrain.student.pruning.dense import make_dense
-from robustdistiller.pretrain.student.pruning.exact import to_target
+from robustdistiller.pretrain.student.pruning.dense import make_dense, to_target
 from robustdistiller.pretrain.student.pruning.hard_concrete import HardConcrete
 from robustdistiller.pretrain.student.pruning.hooks import Key, Values, attach
-from robustdistiller.pretrain.student.pruning.sizes import Sizes, Units, prunable_parameters
+from robustdistiller.pretrain.student.pruning.sizes import Units, prunable_parameters
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 
 
@@ -147,10 +146,10 @@ class Gates(nn.Module):
         """A new encoder without the closed units, their gates folded into its weights; see :func:`make_dense`."""
         return make_dense(self.encoder, self.resolve(self.config.exact))
 
-    def size(self) -> Sizes:
-        """Parameters of the encoder, and of what :meth:`make_dense` returns now, without prediction heads."""
+    def parameters_after(self) -> int:
+        """Parameters of what :meth:`make_dense` returns now, without prediction heads."""
         values = self.resolve(self.config.exact)
-        return Sizes(self._before, self._count({key: int((gates > 0).sum()) for key, gates in values.items()}))
+        return self._count({key: int((gates > 0).sum()) for key, gates in values.items()})
 
     def _draw(self, training: bool) -> None:
         """Gates for one forward pass. The extractor may run without gradients, the other gates still need theirs."""

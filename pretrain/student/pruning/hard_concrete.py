@@ -19,15 +19,8 @@ class HardConcrete(nn.Module):
 
     Sampled, a gate is `clip(s * (1 + 2 * stretch) - stretch, 0, 1)` with `s = sigmoid((logit(u) + log alpha) /
     temperature)` and uniform `u` (eq. 10-11 there). It is above 0 with probability `sigmoid(log alpha - temperature *
-    log(stretch / (1 + stretch)))` (eq. 12).
-
-    Args:
-        size: number of gates.
-        drop_rate: where log alpha starts: around `log((1 - drop_rate) / drop_rate)`.
-        std: standard deviation of the initial log alpha.
-        temperature: of the concrete distribution.
-        stretch: how far it is stretched beyond 0 and 1.
-        at_least_one: never close the last gate: where all would be, that with the greatest log alpha stays open.
+    log(stretch / (1 + stretch)))` (eq. 12). Each log alpha starts around `log((1 - drop_rate) / drop_rate)`. With
+    `at_least_one` the last gate is never closed: where all would be, that with the greatest log alpha stays open.
 
     >>> gates = HardConcrete(1000, drop_rate=0.01)
     >>> 0.98 < gates.sample().mean().item() <= 1, round(gates.expected().item())

@@ -35,33 +35,12 @@ class Units:
         return cls(conv, heads, [int(n > 0) for n in heads], ffn, [int(n > 0) for n in ffn])
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Parameters of an encoder without prediction heads, before and after pruning."""
-
-    before: int
-    after: int
-
-    @property
-    def sparsity(self) -> float:
-        """Share of the parameters that is gone."""
-        return 1 - self.after / self.before
-
-
 def prunable_parameters(config: EncoderConfig, units: Units) -> Any:
     """Parameters that depend on how many units there are: all but positions, layer norms and prediction heads.
 
     Args:
         config: gives what does not depend on the units (kernels, widths, biases, `feature_scale`).
         units: integers, or expectations of independent numbers.
-
-    >>> config = EncoderConfig(num_layers=1, num_heads=2, head_dim=64, ffn_dim=10)
-    >>> from robustdistiller.upstream import SpeechEncoder
-    >>> large, small = SpeechEncoder(config), SpeechEncoder(config.replace(ffn_dim=4))
-    >>> large.count_parameters() - small.count_parameters()
-    9222
-    >>> prunable_parameters(config, Units.of(config)) - prunable_parameters(config, Units.of(small.config))
-    9222
     """
     total, inputs = 0, 1 if config.front_end == "conv" else config.num_mel_bands
     for index, (channels, (_, kernel, _)) in enumerate(zip(units.conv, config.conv_layers)):

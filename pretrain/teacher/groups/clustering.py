@@ -27,30 +27,16 @@ def cluster_layers(
     The same matrix always gives the same groups: of equally similar clusters, scipy's order decides, and with
     `contiguous` the lowest layers come first.
 
-    Args:
-        similarity: (L, L), symmetric, 1 on the diagonal.
-        count: groups, 1 to L.
-        linkage: `average`, `complete` or `single`. Ward's is not offered: it needs points in space.
-        contiguous: merge neighbours only. A merge can then be at a lower dissimilarity than one before it; the tree
-            gives it the height of that one, so that heights never fall.
-        layers: numbers of the rows, ascending; `None` counts from 1.
+        Args: similarity: (L, L), symmetric, 1 on the diagonal. count: groups, 1 to L. linkage: `average`, `complete` or
+        `single`. Ward's is not offered: it needs points in space. contiguous: merge neighbours only. A merge can then
+        be at a lower dissimilarity than one before it; the tree gives it the height of that one, so that heights never
+        fall. layers: numbers of the rows, ascending; `None` counts from 1.
 
     Returns:
         The groups, each ascending, in the order of their first layer; and the tree, (L - 1, 4) as scipy's `linkage`.
-
-    Raises:
-        SettingsError: too many groups, or a matrix that does not fit.
     """
-    similarity = np.asarray(similarity, dtype=np.float64)
     size = len(similarity)
-    layers = list(range(1, size + 1)) if layers is None else list(layers)
-    if similarity.shape != (len(layers), len(layers)) or sorted(set(layers)) != layers:
-        raise SettingsError(
-            f"a similarity matrix of shape {similarity.shape} for layers {layers}; expected one row and column "
-            "for each of some ascending layers"
-        )
-    if not np.allclose(similarity, similarity.T) or not np.allclose(similarity.diagonal(), 1):
-        raise SettingsError("the similarity matrix is not symmetric and finite with ones on its diagonal")
+    layers = range(1, size + 1) if layers is None else layers
     if not 1 <= count <= size:
         raise SettingsError(f"{count} groups of {size} layers: expected a count from 1 to {size}")
     dissimilarity = np.clip(1 - (similarity + similarity.T) / 2, 0, None)

@@ -144,19 +144,9 @@ def find_groups(
     teacher_notes: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> LayerGroups:
-    """Group a teacher's layers by their similarity on some utterances of clean speech.
+    """Group a teacher's layers by their similarity on utterances of clean speech that `calibrate` draws.
 
-    The utterances are drawn by a hash of seed and id: the same whatever the order of `cuts`. The teacher is left as it
-    was.
-
-    Args:
-        teacher: the encoder.
-        cuts: speech at 16 kHz, as from `speech_cuts`.
-        config: how to group.
-        seed: of the draw.
-        device: where to compute; `None` is where the teacher is.
-        teacher_notes: what identifies the teacher, kept in the result.
-        progress: show a progress bar, where the output is a terminal.
+    What `teacher_notes` say of the teacher is kept in the result.
 
     Raises:
         SettingsError: the layers do not allow it, no utterance can be used, or there is too little speech.

@@ -31,15 +31,9 @@ def summary(found: LayerGroups) -> list[str]:
 
 
 def write_report(found: LayerGroups, folder: Path, base: str) -> list[Path]:
-    """Write ``groups.png``, ``groups.yaml`` (a recipe), ``groups.json`` (everything) and ``similarity.csv``.
+    """Write ``groups.png``, ``groups.yaml``, ``groups.json`` (everything) and ``similarity.csv``; returns the paths.
 
-    Args:
-        found: the groups.
-        folder: where to write.
-        base: recipe that ``groups.yaml`` builds on, a name or a file.
-
-    Returns:
-        The paths, in this order.
+    ``groups.yaml`` is a recipe that builds on `base`, the name of a recipe or a file.
     """
     written = [folder / name for name in ("groups.png", "groups.yaml", "groups.json", "similarity.csv")]
     picture, recipe, everything, matrix = written

@@ -84,6 +84,8 @@ def test_settings_of_a_stage_are_read_by_their_type() -> None:
         (["stages.distil.trainer.max_steps=many"], "^stages.distil.trainer.max_steps: found 'many', expected a whole"),
         (["stages.distil.optim.lr=-1"], "^stages.distil.optim.lr: found -1, expected more than 0"),
         (["stages.distil=fast"], "^stages.distil: found 'fast', expected keys and values"),
+        (["stages.distil.optim=fast"], "^stages.distil.optim: found 'fast', expected keys and values"),
+        (["stages.distil.optim=null"], "^stages.distil.optim: found None, expected keys and values"),
         (["stages.distil.trainer.batch_seconds=null"], "^stages.distil: trainer: give batch_size"),
         (["stages.distil.optim.schedule_steps=20000"], "^stages.distil: trainer.max_steps=25000 goes beyond"),
         (["stages.distil.probe.criterion=true"], "^stages.distil: probe.criterion=true"),
@@ -114,6 +116,13 @@ def test_a_stage_may_change_how_the_student_is_trained() -> None:
 def test_fine_tuning_has_one_stage(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text("base: multitask\nstages: {a: {}, b: {}}\n")
     with pytest.raises(SettingsError, match=r"^stages: fine-tuning .* has one stage"):
+        load_config(tmp_path / "two.yaml")
+
+
+def test_a_stage_is_not_called_as_the_best_student_is(tmp_path: Path) -> None:
+    """Its student would be `student_best.ckpt`, too."""
+    (tmp_path / "two.yaml").write_text("base: distilhubert\nstages: {best: {}, distil: {}}\n")
+    with pytest.raises(SettingsError, match=r"^stages: found the name 'best'"):
         load_config(tmp_path / "two.yaml")
 
 

@@ -8,12 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from robustdistiller.pretrain import SettingsError
-from robustdistiller.pretrain.objectives import cross_correlation, self_correlation, valid_frames
+from robustdistiller.pretrain.objectives import cross_correlation, valid_frames
 from robustdistiller.pretrain.objectives.correlation import CrossCorrelation, SelfCorrelation
 
 LENGTHS = (7, 5, 6, 3)
 VALID = valid_frames(torch.tensor(LENGTHS), max(LENGTHS))
 EPS = 1e-3
+
+
+def self_correlation(features: list[torch.Tensor], valid: torch.Tensor, frames: int | None = 150, **options):
+    """With the factor of the published numbers."""
+    options = {"diagonal_scale": 0.0, "off_diagonal_scale": 5e-6 / 50_000, **options}
+    return cross_correlation(features, features, valid, frames, **options)
 
 
 def _features(seed: int, width: int = 5, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustdistiller.common.settings import read
 from robustdistiller.pretrain import SettingsError
 from robustdistiller.pretrain.objectives import (
     feature_penalty,
@@ -147,7 +148,7 @@ def test_pooled_cosine_is_that_of_pooled_features(make_step, make_shapes) -> Non
     assert not torch.allclose(pooled(step), Cosine()(step), rtol=1e-2)
     assert (pooled.mean_over, Cosine().mean_over) == ("utterances", "frames")
     with pytest.raises(SettingsError, match="frames: found 0, expected at least 1"):
-        Cosine(frames=0).check(make_shapes())
+        read(Cosine, {"frames": 0})
 
 
 def test_objectives_pass_on_what_they_should(make_step) -> None:

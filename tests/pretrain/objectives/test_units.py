@@ -73,7 +73,6 @@ def test_term_has_a_linear_head_on_the_layer_it_says(make_step, make_shapes) -> 
     [
         ({}, {"num_units": None}, "not divided into units"),
         ({"layer": 7}, {}, "layer: found layer 7, expected 0 to 2 or last_hidden"),
-        ({"unmasked_weight": -1.0}, {}, "unmasked_weight: found -1"),
     ],
 )
 def test_what_does_not_fit_is_refused(make_shapes, options: dict, shapes: dict, message: str) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from robustdistiller.pretrain import SettingsError, load_config, make_student
 from robustdistiller.pretrain.config.schema import StudentConfig
-from robustdistiller.pretrain.student.build import adopt_student, copied_weights, freeze, load_student, say_origins
+from robustdistiller.pretrain.student.build import build_student, copied_weights, say_origins, with_training_options
 from robustdistiller.pretrain.student.pruning.dense import make_dense
 from robustdistiller.pretrain.student.pruning.hooks import attach
 from robustdistiller.pretrain.student.pruning.sizes import Units, prunable_parameters
@@ -126,8 +126,8 @@ def test_thin_and_deep_student_keeps_the_extractor_only(teacher: SpeechEncoder) 
 
 
 def test_fewer_heads_leave_attention_at_random_and_keep_the_rest(teacher: SpeechEncoder) -> None:
-    student = make_student(teacher, StudentConfig(num_heads=2, ffn_dim=8), (4,))
-    copied = copied_weights(teacher, student, [1, 2], with_norm=False)
+    options = StudentConfig(num_heads=2, ffn_dim=8)
+    copied = copied_weights(teacher, make_student(teacher, options, (4,)), options)
     in_layers = {
         name.removeprefix("transformer.layers.0.") for name in copied if name.startswith("transformer.layers.0")
     }
@@ -139,22 +139,26 @@ def test_fewer_heads_leave_attention_at_random_and_keep_the_rest(teacher: Speech
 def test_student_from_a_file_keeps_its_shape_and_fitting_heads(teacher: SpeechEncoder, tmp_path) -> None:
     first = make_student(teacher, StudentConfig(num_layers=1, ffn_dim=20), (2, 4))
     save_checkpoint(tmp_path / "student.ckpt", first, {})
-    options = StudentConfig(checkpoint=str(tmp_path / "student.ckpt"), dropout=0.3)
-    again = load_student(options, (2, 4), 16)
+    options = [f"student.checkpoint={tmp_path / 'student.ckpt'}", "student.dropout=0.3"]
+
+    def load(*more: str) -> SpeechEncoder:
+        return build_student(load_config("distilhubert", [*options, *more]), teacher)
+
+    again = load("targets.layers=[2,4]")
     assert again.config == first.config.replace(dropout=0.3)
     for name, value in first.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
-    other = load_student(options, (1, 3), 16)
+    other = load("targets.layers=[1,3]")
     assert other.config.prediction_layers == (1, 3)
     assert not torch.equal(other.heads.weight, first.heads.weight)
-    assert load_student(options, (), 16).heads is None
+    assert load("targets.layers=[2,4]", "targets.match=layers").heads is None
     with pytest.raises(SettingsError, match=r"student.checkpoint: .*absent.ckpt"):
-        load_student(StudentConfig(checkpoint=str(tmp_path / "absent.ckpt")), (), 16)
+        load("targets.layers=[2,4]", f"student.checkpoint={tmp_path / 'absent.ckpt'}")
 
 
 def test_an_adopted_student_is_a_copy_of_its_own(teacher: SpeechEncoder) -> None:
     source = SpeechEncoder(SMALL.replace(feature_scale=True, first_state="projected", layerdrop=0.5))
-    student = adopt_student(source, StudentConfig(feature_dropout=0.2), (), 16)
+    student = with_training_options(source, StudentConfig(feature_dropout=0.2))
     assert (student.config.feature_dropout, student.config.layerdrop) == (0.2, 0.0)
     assert student.config.first_state == "projected"
     with torch.no_grad():
@@ -172,8 +176,7 @@ def test_an_adopted_student_is_a_copy_of_its_own(teacher: SpeechEncoder) -> None
 )
 def test_what_is_not_trained_gets_no_gradient(options: dict, frozen) -> None:
     options = StudentConfig(**options)
-    student = adopt_student(SpeechEncoder(SMALL.replace(feature_scale=True)), options, (), 16)
-    freeze(student, options)
+    student = with_training_options(SpeechEncoder(SMALL.replace(feature_scale=True)), options)
     student(torch.randn(1, 400)).hidden_states[-1].square().mean().backward()
     without = {name for name, weight in student.named_parameters() if weight.grad is None}
     names = {name for name, _ in student.named_parameters()}
@@ -199,8 +202,9 @@ def test_the_first_state_of_a_student_without_heads(teacher: SpeechEncoder, give
 def test_another_extractor_keeps_its_first_layers_as_far_as_they_are_the_same(teacher: SpeechEncoder) -> None:
     """And a transformer of the same width, but not what is next to the extractor."""
     conv_layers = ((8, 10, 5), (8, 1, 1), (8, 3, 2))
-    student = make_student(teacher, StudentConfig(init="truncated", conv_layers=conv_layers))
-    copied = copied_weights(teacher, student, [1, 2], with_norm=True)
+    options = StudentConfig(init="truncated", conv_layers=conv_layers)
+    student = make_student(teacher, options)
+    copied = copied_weights(teacher, student, options)
     outside = {name for name in copied if not name.startswith("transformer.")}
     assert outside == {name for name in copied if name.startswith("extractor.layers.0.")} != set()
     assert {name for name in student.state_dict() if name.startswith("transformer.")} <= set(copied)
@@ -225,7 +229,7 @@ def test_students_that_reuse_attention_train_without_queries_there(teacher: Spee
     assert [hasattr(layer.attention, "q_proj") for layer in student.transformer.layers] == [True, False, True, False]
     student(torch.randn(1, 400)).hidden_states[-1].square().mean().backward()
     assert all(weight.grad is not None for weight in student.parameters())
-    copied = copied_weights(teacher, student, [1, 2, 3, 4], with_norm=True)
+    copied = copied_weights(teacher, student, options)
     assert "transformer.layers.1.attention.v_proj.weight" in copied
 
 
@@ -293,9 +297,9 @@ def test_of_another_front_end_what_lies_behind_it_is_copied_and_said(caplog):
     options = StudentConfig(num_layers=2, init="truncated", conv_layers="log_mel", squeeze=2)
     with caplog.at_level("DEBUG"):
         student = make_student(teacher, options)
-        say_origins(student, copied_weights(teacher, student, [1, 2], with_norm=True))
+        say_origins(student, copied_weights(teacher, student, options))
     weights, theirs = student.state_dict(), teacher.state_dict()
-    copied = copied_weights(teacher, student, [1, 2], with_norm=True)
+    copied = copied_weights(teacher, student, options)
     assert {name.split(".")[0] for name in copied} == {"transformer"}
     assert all(torch.equal(weights[name], theirs[origin]) for name, origin in copied.items())
     assert not any(".squeeze." in name for name in copied) and any(".squeeze." in name for name in weights)

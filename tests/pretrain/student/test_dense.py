@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.student.pruning import Gates, PruningConfig, Sizes
+from robustdistiller.pretrain.student.pruning import Gates, PruningConfig
 from robustdistiller.pretrain.student.pruning.dense import make_dense
 from robustdistiller.pretrain.student.pruning.sizes import ffn_parameters, head_parameters
 from robustdistiller.upstream import EncoderConfig, EncoderOutput, SpeechEncoder
@@ -110,9 +110,7 @@ def test_the_small_encoder_equals_the_gated_one(shape, units):
     encoder = build(**SHAPES[shape])
     gates = make_gates(encoder, units)
     small = gates.make_dense()
-    size = gates.size()
-    assert size.before == encoder.count_parameters(heads=False)
-    assert size.after == small.count_parameters(heads=False) < size.before
+    assert gates.parameters_after() == small.count_parameters(heads=False) < encoder.count_parameters(heads=False)
     assert difference(encoder, small) <= TOLERANCE
     gates.detach()
     assert difference(encoder, build(**SHAPES[shape])) == 0  # as it was
@@ -173,7 +171,7 @@ def test_parts_that_lose_all_their_units(shape, units):
     assert not any("layers.0.attention." in name for name in small.state_dict())
     assert difference(encoder, small) <= TOLERANCE
     assert round(gates.expected_parameters().item()) > 0
-    assert gates.size().after == small.count_parameters(heads=False)
+    assert gates.parameters_after() == small.count_parameters(heads=False)
 
 
 def test_as_many_channels_left_as_the_transformer_is_wide():
@@ -229,9 +227,9 @@ def test_exact_meets_the_target():
     for sparsity, seed in ((0.3, 0), (0.6, 1)):
         gates = make_gates(encoder, seed=seed, sparsity=sparsity, exact=True)
         target = (1 - sparsity) * encoder.count_parameters()
-        rough = make_gates(encoder, seed=seed, sparsity=sparsity).size().after
+        rough = make_gates(encoder, seed=seed, sparsity=sparsity).parameters_after()
         small = gates.make_dense()
-        assert small.count_parameters() == gates.size().after
+        assert small.count_parameters() == gates.parameters_after()
         assert abs(small.count_parameters() - target) < 40 < abs(rough - target)  # 49 in a feed-forward dimension
         assert min(layer[0] for layer in small.config.conv_layers) >= 1
 
@@ -259,8 +257,8 @@ def test_the_reach_is_what_the_smallest_encoder_has():
     for vector in gates.vectors.parameters():
         with torch.no_grad():
             vector.fill_(CLOSED)
-    reach = gates.size().sparsity
-    assert gates.make_dense().count_parameters() == gates.size().after
+    reach = 1 - gates.parameters_after() / encoder.count_parameters()
+    assert gates.make_dense().count_parameters() == gates.parameters_after()
     Gates(encoder, PruningConfig(sparsity=reach - 1e-6))
     with pytest.raises(SettingsError, match="expected at most"):
         Gates(encoder, PruningConfig(sparsity=reach + 1e-6))
@@ -271,11 +269,11 @@ def test_published_sizes_are_those_of_the_target(relative, published):
     """DPHuBERT and DPWavLM (https://arxiv.org/abs/2305.17651): Base teachers at sparsity 0.75, and whole units."""
     with torch.device("meta"):
         base = SpeechEncoder(EncoderConfig(relative_position=relative, gated_relative_position=relative))
-    size = Sizes(base.count_parameters(), published)
-    assert size.before == (94_381_168 if relative else 94_370_944)
-    assert size.sparsity == pytest.approx(PruningConfig().sparsity, abs=2e-4)
+    before = base.count_parameters()
+    assert before == (94_381_168 if relative else 94_370_944)
+    assert 1 - published / before == pytest.approx(PruningConfig().sparsity, abs=2e-4)
     shape = base.config
-    assert abs(published - size.before / 4) < head_parameters(shape, 0) / 2  # nearer than by one attention head
+    assert abs(published - before / 4) < head_parameters(shape, 0) / 2  # nearer than by one attention head
     assert head_parameters(shape, 0) == 196_800 and ffn_parameters(shape) == 1537
 
 

@@ -248,7 +248,7 @@ def test_gradient_of_the_penalty():
     gates.double()
     with torch.no_grad():
         gates.multipliers.copy_(torch.tensor([-0.7, 2.0]))
-    gap = 1 - gates.expected_parameters() / gates.size().before - 0.4
+    gap = 1 - gates.expected_parameters() / gates.encoder.count_parameters(heads=False) - 0.4
     penalty = gates.multipliers[0] * gap + gates.multipliers[1] * gap**2
     assert gates.penalty(9999).item() == pytest.approx(penalty.item(), rel=1e-5)
     penalty.backward()
@@ -258,7 +258,7 @@ def test_gradient_of_the_penalty():
             for change in (1e-5, -1e-5):
                 with torch.no_grad():
                     value[index] += change
-                    gap = 1 - gates.expected_parameters() / gates.size().before - 0.4
+                    gap = 1 - gates.expected_parameters() / gates.encoder.count_parameters(heads=False) - 0.4
                     found.append((gates.multipliers[0] * gap + gates.multipliers[1] * gap**2).item())
                     value[index] -= change
             slope = (found[0] - found[1]) / 2e-5

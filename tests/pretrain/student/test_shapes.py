@@ -28,7 +28,7 @@ TEACHER_MACS = 1669.0  # of HuBERT Base in the same tables, in 1e9
 
 
 def shape_of(options: dict, teacher: EncoderConfig = BASE) -> EncoderConfig:
-    return student_shape(teacher, StudentConfig(**options))[0]
+    return student_shape(teacher, StudentConfig(**options))
 
 
 def cost_of(shape: EncoderConfig):
@@ -52,7 +52,7 @@ def test_published_sizes_and_work(name: str) -> None:
 
 
 def test_the_recipe_of_armhubert_has_its_shape() -> None:
-    shape, _ = student_shape(BASE, load_config("arm").student)
+    shape = student_shape(BASE, load_config("arm").student)
     published = shape_of({**SQUEEZED, **PUBLISHED["ARMHuBERT-S"][0]})
     names = ("conv_layers", "feature_norm", "embed_dim", "num_heads", "ffn_dim", "attention_reuse", "has_projection")
     for name in names:
@@ -70,7 +70,7 @@ def _table() -> list[tuple[float, float, list[str]]]:
 
 @pytest.mark.parametrize(("millions", "giga_macs", "settings"), _table())
 def test_what_the_recipe_of_thin_students_says_they_cost(millions: float, giga_macs: float, settings: list) -> None:
-    cost = cost_of(student_shape(BASE, load_config("thin", settings).student)[0])
+    cost = cost_of(student_shape(BASE, load_config("thin", settings).student))
     assert (round(cost.parameters_used / 1e6, 2), round(cost.macs_per_s / 1e9, 2)) == (millions, giga_macs)
 
 
@@ -91,7 +91,7 @@ def _fast_table() -> list[tuple[str, list[str], tuple[float, float, float]]]:
 
 @pytest.mark.parametrize(("recipe", "settings", "numbers"), _fast_table())
 def test_what_the_fast_recipes_say_they_cost(recipe: str, settings: list, numbers: tuple) -> None:
-    cost = cost_of(student_shape(BASE, load_config(recipe, settings).student)[0])
+    cost = cost_of(student_shape(BASE, load_config(recipe, settings).student))
     found = round(cost.parameters_used / 1e6, 2), round(cost.macs_per_s / 1e9, 2), round(cost.predicted_speed, 1)
     assert found == numbers
     assert len(_fast_table()) == 5

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.teacher.align import frame_shift, shifted
-from robustdistiller.pretrain.teacher.protocol import Teacher
+from robustdistiller.pretrain.teacher.protocol import Teacher, frame_shift, shifted
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder

@@ -112,11 +112,6 @@ def test_one_layer_is_one_group() -> None:
     [
         ({"count": 4}, "4 groups of 3 layers: expected a count from 1 to 3"),
         ({"count": 0}, "0 groups of 3 layers"),
-        ({"count": 2, "layers": [1, 2]}, r"shape \(3, 3\) for layers \[1, 2\]"),
-        ({"count": 2, "layers": [3, 2, 1]}, "ascending"),
-        ({"count": 2, "similarity": np.array([[1, 0.2, 0], [0.9, 1, 0], [0, 0, 1]])}, "not symmetric"),
-        ({"count": 2, "similarity": np.full((3, 3), np.nan)}, "not symmetric and finite"),
-        ({"count": 2, "similarity": np.zeros((3, 3))}, "ones on its diagonal"),
     ],
 )
 def test_refusals(arguments: dict, message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from robustdistiller.pretrain import SettingsError, distill, load_config
 from robustdistiller.pretrain.data.roots import load_teacher
-from robustdistiller.pretrain.training.build import build_student, with_training_options
+from robustdistiller.pretrain.student.build import build_student, with_training_options
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, save_checkpoint

@@ -150,6 +150,23 @@ def test_the_probe_of_a_run_chooses_the_best_checkpoint(make_config, table, tmp_
     assert best["value"] == pytest.approx(max(accuracies), rel=1e-5) and len(accuracies) == 2
 
 
+def test_a_probe_beside_a_validation_without_clean_speech(make_config, table, tmp_path) -> None:
+    """The probe hears clean speech in any case, so that a line of the table has no distance."""
+    options = ("probe.every_steps=1", "validation.every_steps=1", "validation.conditions=[noise:snr_db=5]")
+    distill(make_config(tmp_path, f"probe.data={table}", *options, "trainer.max_steps=1"))
+    lines = {line["condition"]: line for line in read_history(tmp_path / "validation.csv")}
+    assert "cosine" in lines["noise:snr_db=5"] and "cosine" not in lines["clean"]
+    assert all("probe_accuracy" in line for line in lines.values())
+
+
+def test_a_measurement_that_is_no_number_is_not_the_best(make_config, table, tmp_path, monkeypatch) -> None:
+    accuracies = iter([np.nan, 0.5, 0.4])
+    monkeypatch.setattr(Probe, "measure", lambda self, student: {"clean": next(accuracies)})
+    options = ("probe.every_steps=1", "probe.criterion=true", "trainer.max_steps=3", "validation.conditions=[clean]")
+    distill(make_config(tmp_path, f"probe.data={table}", *options))
+    assert read_checkpoint(tmp_path / "student_best.ckpt").metadata["best"]["step"] == 2
+
+
 def test_broken_noise_is_told_before_the_first_step(table, tmp_path) -> None:
     soundfile.write(tmp_path / "noise.wav", np.full(100, np.nan, np.float32), 16_000, subtype="FLOAT")
     corruptor = Corruptor("noise:snr_db=5", AudioSource.from_path(tmp_path))

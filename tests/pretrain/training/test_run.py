@@ -307,7 +307,7 @@ def test_teacher_and_student_have_the_kernels_of_a_cpu(make_config, tmp_path, au
     """Convolutions in bfloat16 take three times as long as matrix products."""
     config = make_config(tmp_path, f"teacher.autocast={str(autocast).lower()}")
     module = make_distiller(config, load_teacher(config.teacher)[0])
-    module.place_teachers(torch.device("cpu"))
+    module.place(torch.device("cpu"))
     assert isinstance(module.teachings[0].model.extractor, kernel) and isinstance(
         module.student.extractor, MatrixExtractor
     )

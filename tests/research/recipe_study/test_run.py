@@ -27,7 +27,7 @@ from robustdistiller.eval.sweep import load
 from robustdistiller.eval.sweep.cells import expand
 from robustdistiller.eval.sweep.engine import InProcess
 from robustdistiller.pretrain import load_config, stages_of
-from robustdistiller.pretrain.training.build import build_student
+from robustdistiller.pretrain.student.build import build_student
 from robustdistiller.upstream import (
     EncoderConfig,
     SpeechEncoder,
