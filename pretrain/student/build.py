@@ -75,7 +75,12 @@ def make_student(
 
 
 def say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
-    """For each part of the student, how many of its weights are the teacher's; each by its name at level DEBUG."""
+    """Which parts of a student start as the teacher's, and which at random; each weight by its name at level DEBUG.
+
+    Args:
+        student: untrained.
+        origins: the teacher's weight by the student's, see :func:`copied_weights`.
+    """
     total, copied = Counter(), Counter()
     for name, weight in student.state_dict().items():
         words = name.split(".")
@@ -83,11 +88,15 @@ def say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
         total[part] += weight.numel()
         copied[part] += weight.numel() if name in origins else 0
         logger.debug("%s starts %s", name, f"as the teacher's {origins[name]}" if name in origins else "at random")
+    parts: dict[str, list[str]] = {"as the teacher": [], "partly as the teacher": [], "at random": []}
     for part, count in total.items():
-        share = (
-            "at random" if not copied[part] else "as the teacher" if copied[part] == count else "partly as the teacher"
-        )
-        logger.info("%s starts %s: %d of %d weights are copied", part, share, copied[part], count)
+        if copied[part] in (0, count):
+            parts["as the teacher" if copied[part] else "at random"].append(part)
+        else:
+            parts["partly as the teacher"].append(f"{part} ({copied[part]:,} of {count:,} weights)")
+    for how, names in parts.items():
+        if names:
+            logger.info("the student starts %s in: %s", how, ", ".join(names))
 
 
 def build_student(config: DistillConfig, teacher: Teacher) -> SpeechEncoder:
