@@ -189,8 +189,8 @@ def leaderboard(
     records = mean_over_folds(read_frame(folders))
     if folders and records.empty:
         raise FileNotFoundError(
-            f"there are no records in {', '.join(map(str, folders))}; robustdistiller sweep and run_downstream.py "
-            "-m evaluate write them"
+            f"there are no records in {', '.join(map(str, folders))}; robustdistiller evaluate, robustdistiller sweep "
+            "and run_downstream.py -m evaluate write them"
         )
     rows, notes = measured_rows(_with_profiles(records, folders), official)
     origins = Counter(origin["from"] for folder in folders for origin in read_origins(folder).values())
