@@ -137,6 +137,7 @@ def _fit(
 
 def _is_best(tuning: Tuning, table: Path, history: History) -> bool:
     """Measure on dev, note the scores in the table and the logs, and whether they are the best so far."""
+    tuning.distiller.watch.settle()  # a loss that is not finite is told as such
     started_s, step = time.monotonic(), tuning.progress.step
     scores = evaluate(tuning.distiller, "dev", num_workers=tuning.distiller.config.data.num_workers)
     measured = named_scores(scores)

@@ -38,13 +38,14 @@ class UnitsConfig:
     Attributes:
         layer: of the teacher; 0 is the input of the first one.
         count: of units. HuBERT Base has 100 of MFCCs at first, then 500 of layer 6; HuBERT Large 500 of layer 9.
+            At most 65,536, for which the target cache has two bytes a frame.
         calibration_utterances: to find them on, at most 15 s of each; their frames of that layer are kept in memory:
             0.15 MB a second of speech at width 768.
         iterations: most passes over these frames.
     """
 
     layer: WholeNumber = 9
-    count: Annotated[int, Field(ge=2)] = 500
+    count: Annotated[int, Field(ge=2, le=2**16)] = 500
     calibration_utterances: Count = 512
     iterations: Count = 50
 
