@@ -47,7 +47,7 @@ class RegisteredModel:
 #: Known models by name; those with a slash are names on the Hub.
 MODELS = {
     "robustdistiller_mini": RegisteredModel(
-        "small HuBERT-style teacher that ships with this package", licence="Apache-2.0", size_mb=9.1
+        "small teacher that ships with this package, distilled from Whisper base", licence="Apache-2.0", size_mb=9.1
     ),
     "robustdistiller_hubert": RegisteredModel(
         "RobustDistiller student (arXiv 2302.09437)", _RELEASED, "rd_hubert.ckpt", size_mb=363, teacher="HuBERT Base"
