@@ -26,7 +26,13 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from tests.waiting import HANG_S, wait_until
 
 CONDITIONS = ["clean", "noise+reverb:snr_db=10"]
-LABELS = ["shipped student", "teacher", "plain student", "robust student", "filter bank"]  # by size: this teacher is tiny
+LABELS = [
+    "shipped student",
+    "teacher",
+    "plain student",
+    "robust student",
+    "filter bank",
+]  # by size: this teacher is tiny
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +168,13 @@ def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teach
     assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
     assert config.tasks[0].override["runner.eval_step"] == 10 and config.tasks[0].learning_rates == [1e-2]
     assert config.upstreams[0].label == "teacher"
+
+
+@pytest.mark.parametrize(("has_matrix_unit", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_bfloat16_is_for_processors_with_a_matrix_unit(tmp_path, teacher, monkeypatch, has_matrix_unit, precision):
+    # A processor that computes in bfloat16 without one (AVX-512) takes twice as long as in float32.
+    found = {"avx512_bf16": True, "amx_bf16": has_matrix_unit}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    plan = Quickstart(tmp_path, teacher, 3, 0, 2, "cpu", 1337, ("clean",))
+    settings = [job.work.args[1] for job in plan.distillations()]
+    assert len(settings) == 2 and all(f"trainer.precision={precision}" in one for one in settings)
