@@ -26,13 +26,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from tests.waiting import HANG_S, wait_until
 
 CONDITIONS = ["clean", "noise+reverb:snr_db=10"]
-LABELS = [
-    "shipped student",
-    "teacher",
-    "plain student",
-    "robust student",
-    "filter bank",
-]  # by size: this teacher is tiny
+LABELS = ["shipped student", "teacher", "plain student", "robust student", "filter bank"]  # by size: teacher is tiny
 
 
 @pytest.fixture(scope="module")
