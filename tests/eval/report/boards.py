@@ -55,16 +55,21 @@ def write_answers(root: Path, label: str, gain: float = 0.0, items: int = 200, *
     return paths
 
 
+def _quickstart_rows() -> list[dict[str, str]]:
+    with (Path(__file__).parents[3] / "results" / "quickstart" / "leaderboard.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def quickstart_systems() -> list[str]:
+    """The systems in the table beside the quickstart's records."""
+    return list(dict.fromkeys(row["system"] for row in _quickstart_rows()))
+
+
 def quickstart_score(upstream: str, condition: str) -> str:
-    """What the table beside the quickstart's records says, in %."""
-    table = Path(__file__).parents[3] / "results" / "quickstart" / "leaderboard.csv"
-    with table.open(newline="") as file:
-        found = [
-            row
-            for row in csv.DictReader(file)
-            if (row["system"], condition_title(row["condition"])) == (upstream, condition)
-        ]
-    return f"{float(found[0]['value']):.2f}"
+    """What that table says, in %."""
+    names = upstream, condition
+    [found] = [row for row in _quickstart_rows() if (row["system"], condition_title(row["condition"])) == names]
+    return f"{float(found['value']):.2f}"
 
 
 def alone(*folders: Path, **settings):

@@ -144,7 +144,7 @@ def test_the_upstream_hears_chunks_by_its_options(tmp_path):
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours[:, :49], theirs, rtol=1e-4, atol=2e-5)
     assert sum(weight.numel() for weight in upstream.parameters()) == encoder.count_parameters()
-    with pytest.raises(ValueError, match="for inference; leave out chunk_frames to fine-tune it"):
+    with pytest.raises(ValueError, match="cannot be fine-tuned; leave chunk_frames out"):
         upstream.train()([waveform])
     with pytest.raises(ValueError, match="left_frames is for chunks; give chunk_frames, too"):
         UpstreamExpert(tmp_path / "student.ckpt", left_frames=12)
