@@ -120,8 +120,8 @@ def markdown(reports: Iterable[Report]) -> str:
             f"torch {machine.get('versions', {}).get('torch')}"
         )
         if report.comparisons:
-            pairs = {(c.ours, c.peer) for c in report.comparisons}
-            several = len(pairs) * len({c.part for c in report.comparisons}) == len(report.comparisons) > len(pairs)
+            pairs, places = {(c.ours, c.peer) for c in report.comparisons}, {c.part for c in report.comparisons}
+            several = 1 < len(places) <= len(pairs) and len(places) * len(pairs) == len(report.comparisons)
             parts.append((_matrix if several else _comparison_table)(report.comparisons))
         parts += [_series_line(series) for series in report.series]
         if report.series:
