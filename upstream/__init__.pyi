@@ -9,9 +9,9 @@ from .fast import accelerate as accelerate
 from .model.config import EncoderConfig as EncoderConfig
 from .model.encoder import EncoderOutput as EncoderOutput
 from .model.encoder import SpeechEncoder as SpeechEncoder
+from .model.stream import Stream as Stream
 from .model.streaming import ChunkedEncoder as ChunkedEncoder
 from .model.streaming import ChunkOptions as ChunkOptions
-from .model.streaming import Stream as Stream
 from .pretrained.models import read_model as read_model
 from .pretrained.names import ModelName as ModelName
 from .pretrained.resolve import find_local as find_local

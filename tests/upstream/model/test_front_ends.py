@@ -6,7 +6,8 @@ import torch
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.fast import accelerate
 from robustdistiller.upstream.model.log_mel import LogMel
-from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions, Stream, join
+from robustdistiller.upstream.model.stream import Stream
+from robustdistiller.upstream.model.streaming import ChunkedEncoder, ChunkOptions, join
 
 LOG_MEL = {"front_end": "log_mel", "conv_layers": ((16, 3, 1), (16, 3, 2))}
 SEW = {"conv_layers": ((8, 10, 5), *((8, 3, 2), (8, 1, 1)) * 4, *((8, 2, 2), (8, 1, 1)) * 2)}
