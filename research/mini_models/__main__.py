@@ -68,7 +68,7 @@ def make_model(given: argparse.Namespace) -> Path:
         "name": f"robustdistiller mini {given.model}",
         "recipe": f"research/mini_models/{given.model}.yaml: {config.about}",
         "seed": config.seed,
-        "packs": ["mini", "study"],
+        "packs": ["mini", given.pool.resolve().name],
         "corruption": "noise, babble and simulated rooms; the targets are of clean speech",
         "licence": LICENCES[given.model],
     }

@@ -32,7 +32,7 @@ def test_a_teacher_is_made_and_made_longer(pool, materials, models, tmp_path):
     command += ["--start", f"{models}/start.ckpt", *SHORT]
     assert main([*command, "trainer.max_steps=2"]) == 0
     start, made = load_encoder(models / "start.ckpt"), read_checkpoint(tmp_path / "teacher.ckpt")
-    assert made.config.num_layers == 5 and made.metadata["name"] == "robustdistiller mini teacher"
+    assert made.config.num_layers == 5 and made.metadata["packs"] == ["mini", pool.name]
     assert str(tmp_path) not in str(made.metadata) and not {"config", "settings"} & made.metadata.keys()
     assert (tmp_path / "teacher.ckpt").stat().st_size < 0.7 * (models / "start.ckpt").stat().st_size  # half precision
     weight = made.state_dict["transformer.layers.4.up.weight"]
