@@ -17,7 +17,16 @@ import torch
 
 from research.bench.measure import Comparison
 from research.bench.settings import Findings, Settings
-from research.bench.training_work import EPOCH_STEPS, Turn, Work, in_new_process, prepare, run_config, time_ours
+from research.bench.training_work import (
+    EPOCH_STEPS,
+    Turn,
+    Work,
+    in_new_process,
+    prepare,
+    run_config,
+    time_ours,
+    with_targets_kept,
+)
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
 from robustdistiller.pretrain.teacher.cache import TargetCodec
@@ -64,7 +73,7 @@ def prepare_mini(work: Work, files: int) -> None:
 
 def time_kept(work: Work) -> dict[str, Any]:
     """As `time_ours`, with the cache in `work.folder`."""
-    return time_ours(replace(work, overrides=(*work.overrides, f"targets.cache.folder={work.folder / 'targets'}")))
+    return time_ours(with_targets_kept(work))
 
 
 def time_filling(work: Work) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The training step of recipe `robustdistiller`: ours, as `distill` runs it, and the released way of it.
 
+Beside it that of recipe `fast50`, whose student is another: what the two together gain in a step.
+
 Each way runs in a process of its own, in turns; a turn is a few steps after one that is not counted. On a CPU seconds
 are processor time, data and corruption included. The teacher has the shape of WavLM Base+ and random weights.
 """
@@ -7,8 +9,8 @@ are processor time, data and corruption included. The teacher has the shape of W
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +30,7 @@ from research.bench.training_work import (
     prepare,
     run_config,
     time_ours,
+    with_targets_kept,
 )
 from robustdistiller import mini
 from robustdistiller.pretrain import distill
@@ -35,43 +38,76 @@ from robustdistiller.pretrain.training.build import make_distiller
 from robustdistiller.upstream import load_encoder, register
 
 _TARGET = {"cpu": 2.0, "cuda": 3.0}
+_KEPT_TARGET = 3.0  # of a fast student, with the teacher's targets on disk
+#: The recipe of another student, whose step is timed beside; its projected features are warmed up before.
+FAST_STUDENT = "fast50"
 #: What makes a GPU fast; on a CPU the recipe stays as it is.
-_FAST = {"cpu": (), "cuda": ("trainer.precision=bf16", "teacher.autocast=true", "trainer.compile=true")}
+_GPU = {"cpu": (), "cuda": ("trainer.precision=bf16", "teacher.autocast=true", "trainer.compile=true")}
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One of the ways to do a step, and what is said of it."""
+
+    run: Callable[[Work], dict[str, Any]]
+    work: Work
+    name: str
+    equal: str = ""
+    target: float | None = None
 
 
 def run(settings: Settings) -> Findings:
-    """Both ways in turns, their losses on equal inputs, and a profile of ours."""
+    """All ways in turns, losses on equal inputs, and a profile of our step."""
     kind = settings.device.partition(":")[0]
     sizes = ((2, 1.0),) if settings.quick else ((4, 10.0), (8, 10.0)) if kind == "cpu" else ((4, 10.0), (24, 10.0))
     base = Work(settings.work / "training", settings.work / "corpus", settings.device, torch.get_num_threads(),
-                *sizes[0], 20 if kind != "cpu" else 1, settings.seed, _FAST[kind])  # fmt: skip
+                *sizes[0], 20 if kind != "cpu" else 1, settings.seed, _GPU[kind])  # fmt: skip
     comparisons, text = [], ()
     for number, (batch, duration_s) in enumerate(sizes):
         work = replace(base, batch=batch, duration_s=duration_s)
         prepare(work, small=settings.quick)
-        ways: dict[str, Callable] = {"ours": time_ours, "peer": time_peer}
         if number == 0:
             equal = in_new_process(_trajectories, replace(work, batch=2, duration_s=min(duration_s, 5.0), overrides=()))
-            in_new_process(fill_cache, work)
-            ways["kept"] = time_kept
-        turns = _in_turns(ways, work, settings.rounds if number == 0 else max(settings.rounds // 3, 1))
-        comparisons += [_compare(work, turns, way, equal, _TARGET[kind]) for way in ways if way != "peer"]
+        ways = _ways(work, equal, kind) if number == 0 else _ways(work, equal, kind)[:2]
+        turns = _in_turns(ways, settings.rounds if number == 0 else max(settings.rounds // 3, 1))
+        comparisons += [_compare(way, turns[way.name], turns[ways[0].name]) for way in ways[1:]]
         if number == 0:
             text = where_time_goes(in_new_process(profile_ours, replace(work, steps=2)), comparisons[0])
     return Findings(tuple(comparisons), text=(*text, *([_memory(comparisons)] if len(sizes) > 1 else [])))
 
 
-def _in_turns(ways: dict[str, Callable], work: Work, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+def _ways(work: Work, worst: dict[str, float], kind: str) -> tuple[_Way, ...]:
+    """The released way first, ours second, with what it computes equal to."""
+    differences = ", ".join(f"{name} {value:.0e}" for name, value in worst.items())
+    equal = f"5 steps of 2 x 5 s on equal inputs, float32, no dropout, epsilon of Adam 1e-12: {differences} relative"
+    said = ", ".join(["distill", *work.overrides])
+    kept = "targets kept in fp16, after the first epoch"
+    fast = replace(work, recipe=FAST_STUDENT, overrides=(*work.overrides, "stages.warm=null"))
+    return (
+        _Way(time_peer, work, "s3prl's modules, float32"),
+        _Way(time_ours, work, said, equal, _TARGET[kind]),
+        _Way(time_kept, work, f"{said}, {kept}", "the same but for the rounding of targets", _TARGET[kind]),
+        _Way(time_ours, fast, f"{said}, recipe {FAST_STUDENT}", "another student and other targets", _TARGET[kind]),
+        _Way(
+            time_kept, fast, f"{said}, recipe {FAST_STUDENT}, {kept}", "another student and other targets", _KEPT_TARGET
+        ),
+    )
+
+
+def _in_turns(ways: Sequence[_Way], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    for way in ways:
+        if way.run is time_kept:
+            in_new_process(fill_cache, way.work)
+    turns: dict[str, list[dict[str, Any]]] = {way.name: [] for way in ways}
     for number in range(rounds):
-        for name in list(ways) if number % 2 == 0 else reversed(list(ways)):
-            turns[name].append(in_new_process(ways[name], work))
+        for way in ways if number % 2 == 0 else reversed(ways):
+            turns[way.name].append(in_new_process(way.run, way.work))
     return turns
 
 
 def time_kept(work: Work) -> dict[str, Any]:
-    """The same with the teacher's targets read from a cache, which `fill_cache` has filled."""
-    return time_ours(replace(work, overrides=(*work.overrides, f"targets.cache.folder={work.folder / 'targets'}")))
+    """As `time_ours`, with the teacher's targets read from a cache that `fill_cache` has filled."""
+    return time_ours(with_targets_kept(work))
 
 
 def fill_cache(work: Work) -> None:
@@ -145,21 +181,18 @@ def profile_ours(work: Work) -> StepParts:
     return profile.parts(f"{work.batch} x {work.duration_s:g} s", turn.seconds[0])
 
 
-def _compare(work: Work, turns: dict[str, list[dict]], way: str, worst: dict[str, float], target: float) -> Comparison:
-    seconds = {name: tuple(float(np.median(turn["seconds"])) for turn in taken) for name, taken in turns.items()}
-    peaks = {name: max(turn["peak_bytes"] for turn in taken) / 1e9 for name, taken in turns.items()}
-    differences = ", ".join(f"{name} {value:.0e}" for name, value in worst.items())
-    equal = f"5 steps of 2 x 5 s on equal inputs, float32, no dropout, epsilon of Adam 1e-12: {differences} relative"
-    kept = way == "kept"
+def _compare(way: _Way, turns: list[dict], peer_turns: list[dict]) -> Comparison:
+    seconds, peer_s = (tuple(float(np.median(turn["seconds"])) for turn in taken) for taken in (turns, peer_turns))
+    peaks = [max(turn["peak_bytes"] for turn in taken) / 1e9 for taken in (turns, peer_turns)]
     return Comparison(
-        part=f"training step, {work.batch} x {work.duration_s:g} s, targets {', '.join(map(str, LAYERS))}",
-        ours=", ".join(["distill", *work.overrides, *["targets kept in fp16, after the first epoch"] * kept]),
+        part=f"training step, {way.work.batch} x {way.work.duration_s:g} s, targets {', '.join(map(str, LAYERS))}",
+        ours=way.name,
         peer="s3prl's modules, float32",
-        ours_s=seconds[way],
-        peer_s=seconds["peer"],
-        equal="the same but for the rounding of targets" if kept else equal,
-        target=target,
-        notes={"ours_peak_GB": peaks[way], "peer_peak_GB": peaks["peer"]},
+        ours_s=seconds,
+        peer_s=peer_s,
+        equal=way.equal,
+        target=way.target,
+        notes={"ours_peak_GB": peaks[0], "peer_peak_GB": peaks[1]},
     )
 
 

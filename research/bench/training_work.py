@@ -6,7 +6,7 @@ import multiprocessing
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Work:
         steps: that are timed in a turn.
         seed: of everything drawn.
         overrides: of the recipe.
+        recipe: of the runs that are ours.
 
     >>> Work(Path("exp"), Path("exp/corpus"), "cpu", 1, batch=4, duration_s=10.0, steps=2, seed=0).batch
     4
@@ -52,6 +53,7 @@ class Work:
     steps: int
     seed: int
     overrides: tuple[str, ...] = ()
+    recipe: str = "robustdistiller"
 
 
 def prepare(work: Work, small: bool = False) -> None:
@@ -115,7 +117,7 @@ def run_config(work: Work, *overrides: str):
     """The recipe on what `prepare` made."""
     folder = work.folder
     corpus = mini.MiniCorpus(work.corpus)
-    return load_config("robustdistiller", [
+    return load_config(work.recipe, [
         f"teacher.checkpoint={folder / 'teacher.ckpt'}", f"data.speech={folder / 'speech'}",
         f"data.noise={corpus.noise_train}", f"data.rir={corpus.rir_train}", f"data.manifest_dir={folder / 'lists'}",
         "data.num_workers=0" if work.device == "cpu" else "data.num_workers=4", f"out_dir={folder / 'run'}",
@@ -123,6 +125,11 @@ def run_config(work: Work, *overrides: str):
         f"seed={work.seed}", "optim.schedule_steps=1000", "trainer.max_steps=1000",
         "trainer.progress=false", *work.overrides, *overrides,
     ])  # fmt: skip
+
+
+def with_targets_kept(work: Work) -> Work:
+    """The same with the teacher's targets read from a cache, where one run of an epoch has filled it."""
+    return replace(work, overrides=(*work.overrides, f"targets.cache.folder={work.folder / 'targets'}"))
 
 
 class Turn:
