@@ -63,11 +63,11 @@ def compare(
         typer.echo(
             json.dumps({"first": found.first.name, "second": found.second.name, "lines": lines, "missing": missing})
         )
-        return
-    console = Console()
-    if len(found.frame):
-        show_differences(found, console)
-    show_missing(found.missing, console)
+    else:
+        console = Console()
+        if len(found.frame):
+            show_differences(found, console)
+        show_missing(found.missing, console)
     if not len(found.frame):
         within = f" of {', '.join(task)}" if task else ""
         raise RunFailed(f"{found.first.name!r} and {found.second.name!r} have no cell{within} in common")

@@ -236,3 +236,6 @@ def test_nothing_in_common_prints_the_way_out(tmp_path):
     assert result.exit_code == 1 and "have no cell in common" in result.stderr
     assert "teacher lacks IC (200 items) under reverb" in result.stdout
     assert "student lacks IC (200 items) under clean" in result.stdout
+    result = run("teacher", "student", "--records", str(tmp_path), "--json")
+    assert result.exit_code == 1 and "have no cell in common" in result.stderr
+    assert json.loads(result.stdout)["lines"] == []
