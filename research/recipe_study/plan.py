@@ -37,6 +37,25 @@ class Student:
 
 
 @dataclass
+class Way:
+    """Another way to compute finished students, which are scored once more by it.
+
+    Attributes:
+        students: finalists that are.
+        export: the kind of file of `robustdistiller export` that onnxruntime computes; null is this package's encoder.
+        options: of the upstream, such as ``{chunk_frames: 8, look_ahead_frames: 4}`` for a stream.
+    """
+
+    students: list[str]
+    export: Literal["onnx", "onnx-int8-dynamic"] | None = None
+    options: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.export) == bool(self.options):
+            raise ValueError("a way has either export or options")
+
+
+@dataclass
 class Heads:
     """How the heads of all tasks are trained.
 
@@ -65,6 +84,7 @@ class Plan:
         heads: of all tasks.
         measure_every_steps: steps between two measurements of feature distance and linear probe.
         finalists: student to its number of seeds. They are 1, 2, ...; screening has seed 0.
+        ways: in which finalists are computed besides, by name; "ours" by "int8" is scored as "ours, int8".
     """
 
     students: dict[str, Student]
@@ -78,10 +98,14 @@ class Plan:
     heads: Heads = field(default_factory=Heads)
     measure_every_steps: Count = 500
     finalists: dict[str, Count] = field(default_factory=dict)
+    ways: dict[str, Way] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.finalists:
             self.check(name, self.students, "finalists")
+        for way in self.ways.values():
+            for name in way.students:
+                self.check(name, self.students, "ways")
         for text in self.conditions:
             Condition.parse(text)
         if {TEACHER, *self.baselines} & set(self.students):
@@ -92,11 +116,25 @@ class Plan:
         if name not in known:
             raise ValueError(f"{where}: there is no {name!r}{did_you_mean(name, known)}")
 
+    def systems(self) -> list[str]:
+        """Names of all that is scored: students, each of them in other ways, the teacher, the baselines."""
+        computed = [computed_name(name, way) for way in self.ways for name in self.ways[way].students]
+        return [*self.students, *computed, TEACHER, *self.baselines]
+
     def seeds(self, stage: str) -> dict[str, list[int]]:
         """The seeds of each student in a stage."""
         if stage == "screening":
             return {name: [0] for name in self.students}
         return {name: list(range(1, count + 1)) for name, count in self.finalists.items()}
+
+
+def computed_name(student: str, way: str) -> str:
+    """What a student that is computed in another way is called.
+
+    >>> computed_name("ours", "int8")
+    'ours, int8'
+    """
+    return f"{student}, {way}"
 
 
 @dataclass
@@ -130,8 +168,9 @@ class Comparison:
 
     def check(self, plan: Plan) -> None:
         """Raise ValueError where the finalists cannot answer it."""
+        finalists = [name for name in plan.systems() if name not in plan.students or name in plan.finalists]
         for name in (self.treatment, self.reference):
-            plan.check(name, [*plan.finalists, TEACHER, *plan.baselines], self.question)
+            plan.check(name, finalists, self.question)
         for task in self.tasks:
             plan.check(task, plan.tasks, self.question)
         unknown = set(self.conditions(plan)) - {str(Condition.parse(text)) for text in plan.conditions}

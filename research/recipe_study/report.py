@@ -11,6 +11,7 @@ import pandas as pd
 from research.recipe_study.comparisons import OPENED_FILE, compare, condition_sets, read_opened
 from research.recipe_study.distil import Run, teacher_of
 from research.recipe_study.plan import TEACHER, Comparison, Plan
+from research.recipe_study.systems import systems_of
 from research.tables import markdown_table
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
@@ -39,15 +40,14 @@ def board_of(folder: Path, plan: Plan, runs: Sequence[Run]) -> Board:
         plan: of the study.
         runs: of the stage. Records of other weights, as those of a plan before this one, are left out.
     """
-    names = {checkpoint_digest(run.checkpoint): run.name for run in runs if run.finished}
-    names[checkpoint_digest(teacher_of(plan))] = TEACHER
+    names = {system.identity: system.name for system in systems_of(plan, runs)}
     frame = read_frame([folder])
-    system = frame.weights.map(names).fillna(frame.label.where(frame.label.isin(plan.baselines)))
+    weights = frame.weights.where(~frame.upstream.isin(plan.baselines), frame.upstream)
+    system = pd.Series(list(zip(weights, frame.options.fillna(""))), index=frame.index).map(names)
     frame = frame.assign(system=system, label=system)
     unknown = system.isna() & (frame.status != "unreadable")
     rows, notes = measured_rows(frame[~unknown])
-    order = [*plan.students, TEACHER, *plan.baselines]
-    rows = sorted(rows, key=lambda row: order.index(row.name))
+    rows = sorted(rows, key=lambda row: plan.systems().index(row.name))
     columns = sorted({column for row in rows for column in row.cells}, key=lambda column: column.order)
     if unknown.any():
         notes.append(f"{frame[unknown].path.nunique()} records are of other students than the plan's, and not shown")

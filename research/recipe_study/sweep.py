@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from research.recipe_study.distil import Run, teacher_of
-from research.recipe_study.plan import TEACHER, Plan
+from research.recipe_study.distil import Run
+from research.recipe_study.plan import Plan
 from research.recipe_study.pool import Materials
+from research.recipe_study.systems import systems_of
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.common.written import dump_yaml
-
-LOCAL = "robustdistiller_local"
-SEPARATOR = " / seed "
-
-
-def label_of(name: str, seed: int) -> str:
-    """How a student is called in the sweep.
-
-    >>> label_of("ours", 3)
-    'ours / seed 3'
-    """
-    return f"{name}{SEPARATOR}{seed}"
 
 
 def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, workers: int) -> Path:
@@ -47,21 +36,14 @@ def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, w
     for name in plan.tasks:
         if name not in there:
             raise SettingsError(f"tasks: there is no {name!r}, expected some of {', '.join(sorted(there))}")
-    fixed = [{"name": LOCAL, "checkpoint": str(teacher_of(plan)), "label": TEACHER}]
-    fixed += [{"name": name, "label": name} for name in plan.baselines]
+    systems = systems_of(plan, runs)
     settings = {
         "out": str(materials.work / stage),
-        "upstreams": [
-            *fixed,
-            *(
-                {"name": LOCAL, "checkpoint": str(run.checkpoint), "label": label_of(run.name, run.seed)}
-                for run in runs
-            ),
-        ],
+        "upstreams": [system.entry for system in systems],
         "tasks": [{"task": str(there[name]), "override": override, "splits": [split]} for name in plan.tasks],
         "conditions": plan.conditions,
-        "seeds": sorted({run.seed for run in runs}),
-        "upstream_seeds": {label_of(run.name, run.seed): [run.seed] for run in runs},
+        "seeds": sorted({one.seed for one in systems} - {None}),
+        "upstream_seeds": {one.label: [one.seed] for one in systems if one.seed is not None},
         "learning_rates": plan.heads.learning_rates,
         "search": "every",  # so that a seed of the teacher's and the baselines' is one attempt, too
         "noise": [str(path) for path in materials.noise(split)],

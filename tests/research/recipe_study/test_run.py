@@ -16,7 +16,7 @@ from research.recipe_study import __main__ as study
 from research.recipe_study import distil
 from research.recipe_study.comparisons import open_test_sets
 from research.recipe_study.distil import distil_all, runs_of, settings_of
-from research.recipe_study.plan import Comparison, Student, load_plan
+from research.recipe_study.plan import Comparison, Student, Way, load_plan
 from research.recipe_study.report import board_of, write_finalists, write_screening
 from research.recipe_study.sweep import write_sweep
 from robustdistiller.common.settings import SettingsError
@@ -139,12 +139,58 @@ def test_finalists_are_scored_on_test_sets_and_screening_on_development_sets(pla
     assert digests[0] and not digests[0] & digests[1], "what is chosen by is heard in the tests"
 
 
+def test_finalists_are_scored_in_other_ways_too(plan, runs, materials, tmp_path):
+    ways = {
+        "int8": Way(["plain"], export="onnx-int8-dynamic"),
+        "in chunks": Way(["plain"], options={"chunk_frames": 8}),
+    }
+    plan = dataclasses.replace(plan, ways=ways)
+    found = {
+        group.system.upstream.label: group for group in expand(load(write_sweep(plan, "finalists", runs, materials, 2)))
+    }
+    assert {name.partition(" / ")[0] for name in found} == set(plan.systems())
+    assert {name for name in found if name.startswith("plain, ")} == {
+        f"plain, {way} / seed {seed}" for way in ways for seed in (1, 2)
+    }
+    chunked, int8 = (found[f"plain, {way} / seed 2"].system.upstream for way in ("in chunks", "int8"))
+    assert int8.name == "robustdistiller_onnx" and Path(int8.checkpoint).parent == runs[2].folder
+    assert yaml.safe_load(Path(chunked.options).read_text()) == {"chunk_frames": 8}
+    write_answers(tmp_path, "a", checkpoint_digest(int8.checkpoint), 2, (0.9, 0.9, 0.9), "test")
+    write_answers(tmp_path, "b", checkpoint_digest(chunked.checkpoint), 2, (0.5, 0.5, 0.5), "test", chunked.options)
+    write_answers(tmp_path, "c", checkpoint_digest(chunked.checkpoint), 2, (0.1, 0.1, 0.1), "test")
+    means = {
+        row.name: np.mean([cell.value for cell in row.cells.values()]) for row in board_of(tmp_path, plan, runs).rows
+    }
+    assert list(means) == ["plain", "plain, int8", "plain, in chunks"]
+    assert means["plain, int8"] > 80 and 40 < means["plain, in chunks"] < 60 and means["plain"] < 20
+    Comparison("Does int8 cost?", "plain, int8", "plain").check(plan)
+    with pytest.raises(ValueError, match="there is no 'robust, int8'"):
+        Comparison("?", "robust, int8", "plain").check(plan)
+
+
+def test_screening_has_no_other_ways(plan, materials, runs):
+    plan = dataclasses.replace(plan, ways={"int8": Way(["plain"], export="onnx-int8-dynamic")})
+    screened = [dataclasses.replace(run, seed=0) for run in runs[:1]]
+    labels = [
+        one["label"]
+        for one in yaml.safe_load(write_sweep(plan, "screening", screened, materials, 1).read_text())["upstreams"]
+    ]
+    assert labels == ["teacher", "fbank", "plain / seed 0"]
+
+
+def test_a_way_is_one_thing():
+    with pytest.raises(ValueError, match="either export or options"):
+        Way(["plain"], "onnx", {"chunk_frames": 8})
+
+
 def test_a_task_that_is_not_there_is_named(plan, runs, materials):
     with pytest.raises(SettingsError, match="tasks: there is no 'letters', expected some of finals, initials"):
         write_sweep(dataclasses.replace(plan, tasks=["letters"]), "finalists", runs, materials, 1)
 
 
-def write_answers(folder: Path, label: str, digest: str, seed: int, shares: tuple[float, ...], split: str) -> None:
+def write_answers(
+    folder: Path, label: str, digest: str, seed: int, shares: tuple[float, ...], split: str, options: str | None = None
+) -> None:
     names = [f"word/{i}.wav" for i in range(200)]
     for place, (condition, share) in enumerate(zip(("clean", "noise:snr_db=5", "reverb"), shares)):
         right = np.random.default_rng([seed, place, len(label)]).random(200) < share
@@ -154,6 +200,7 @@ def write_answers(folder: Path, label: str, digest: str, seed: int, shares: tupl
             label=label,
             checkpoint_digest=digest,
             checkpoint_digest_of="none" if digest == "none" else "file",
+            upstream_options=Path(options).read_text() if options else "",
             task="pool_words",
             downstream="robustdistiller_csv",
             split=split,
