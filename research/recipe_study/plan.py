@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -38,21 +39,23 @@ class Student:
 
 @dataclass
 class Way:
-    """Another way to compute finished students, which are scored once more by it.
+    """What else is made of finished students without training, and scored beside them; one of three things.
 
     Attributes:
-        students: finalists that are.
-        export: the kind of file of `robustdistiller export` that onnxruntime computes; null is this package's encoder.
+        students: that it is made of.
+        export: the kind of file of `robustdistiller export` that onnxruntime computes.
         options: of the upstream, such as ``{chunk_frames: 8, look_ahead_frames: 4}`` for a stream.
+        merge: with this student, from the same seed, half and half.
     """
 
     students: list[str]
     export: Literal["onnx", "onnx-int8-dynamic"] | None = None
     options: dict[str, int] = field(default_factory=dict)
+    merge: str | None = None
 
     def __post_init__(self) -> None:
-        if bool(self.export) == bool(self.options):
-            raise ValueError("a way has either export or options")
+        if sum(map(bool, (self.export, self.options, self.merge))) != 1:
+            raise ValueError("a way has either export, options or merge")
 
 
 @dataclass
@@ -84,7 +87,7 @@ class Plan:
         heads: of all tasks.
         measure_every_steps: steps between two measurements of feature distance and linear probe.
         finalists: student to its number of seeds. They are 1, 2, ...; screening has seed 0.
-        ways: in which finalists are computed besides, by name; "ours" by "int8" is scored as "ours, int8".
+        ways: what else is made of students, by name; what "int8" makes of "ours" is scored as "ours, int8".
     """
 
     students: dict[str, Student]
@@ -104,7 +107,7 @@ class Plan:
         for name in self.finalists:
             self.check(name, self.students, "finalists")
         for way in self.ways.values():
-            for name in way.students:
+            for name in [*way.students, *([way.merge] if way.merge else [])]:
                 self.check(name, self.students, "ways")
         for text in self.conditions:
             Condition.parse(text)
@@ -117,9 +120,12 @@ class Plan:
             raise ValueError(f"{where}: there is no {name!r}{did_you_mean(name, known)}")
 
     def systems(self) -> list[str]:
-        """Names of all that is scored: students, each of them in other ways, the teacher, the baselines."""
-        computed = [computed_name(name, way) for way in self.ways for name in self.ways[way].students]
-        return [*self.students, *computed, TEACHER, *self.baselines]
+        """Names of all that is scored: students, what else is made of them, the teacher, the baselines."""
+        return [*self.students, *self.made_of(self.students), TEACHER, *self.baselines]
+
+    def made_of(self, students: Iterable[str]) -> list[str]:
+        """Names of what else is made of some students."""
+        return [made_name(name, way) for way in self.ways for name in self.ways[way].students if name in students]
 
     def seeds(self, stage: str) -> dict[str, list[int]]:
         """The seeds of each student in a stage."""
@@ -128,10 +134,10 @@ class Plan:
         return {name: list(range(1, count + 1)) for name, count in self.finalists.items()}
 
 
-def computed_name(student: str, way: str) -> str:
-    """What a student that is computed in another way is called.
+def made_name(student: str, way: str) -> str:
+    """How it is called what a way makes of a student.
 
-    >>> computed_name("ours", "int8")
+    >>> made_name("ours", "int8")
     'ours, int8'
     """
     return f"{student}, {way}"
@@ -168,7 +174,7 @@ class Comparison:
 
     def check(self, plan: Plan) -> None:
         """Raise ValueError where the finalists cannot answer it."""
-        finalists = [name for name in plan.systems() if name not in plan.students or name in plan.finalists]
+        finalists = [*plan.finalists, *plan.made_of(plan.finalists), TEACHER, *plan.baselines]
         for name in (self.treatment, self.reference):
             plan.check(name, finalists, self.question)
         for task in self.tasks:

@@ -1,4 +1,4 @@
-"""What a sweep of the study scores: teacher, baselines, students, and finalists computed in other ways."""
+"""What a sweep of the study scores: teacher, baselines, students, and what is made of them without training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from research.recipe_study.distil import Run, teacher_of
-from research.recipe_study.plan import TEACHER, Plan, Way, computed_name
+from research.recipe_study.plan import TEACHER, Plan, Way, made_name
 from robustdistiller.common.files import write_text
 from robustdistiller.common.written import dump_yaml
+from robustdistiller.pretrain.student.merge import merge_checkpoints
 from robustdistiller.upstream import checkpoint_digest
 from robustdistiller.upstream.export import export_model
 
@@ -55,32 +56,37 @@ class System:
 
 
 def systems_of(plan: Plan, runs: Sequence[Run]) -> list[System]:
-    """Teacher and baselines, the students that are there, and those that are computed in other ways.
+    """Teacher and baselines, the students that are there, and what is made of them.
 
     Args:
         plan: of the study.
-        runs: of the stage; files of other ways are written into their folders where they are not there.
+        runs: of the stage; what is made of them is written into their folders, where it is not there.
     """
     done = [run for run in runs if run.finished]
     return [
         System(TEACHER, None, LOCAL, teacher_of(plan)),
         *(System(name, None, name) for name in plan.baselines),
         *(System(run.name, run.seed, LOCAL, run.checkpoint) for run in done),
-        *_computed(plan, [run for run in done if run.seed in plan.seeds("finalists").get(run.name, ())]),
+        *_made(plan, done),
     ]
 
 
-def _computed(plan: Plan, runs: Iterable[Run]) -> Iterable[System]:
-    for run in runs:
-        for name, way in plan.ways.items():
-            if run.name in way.students:
-                yield System(computed_name(run.name, name), run.seed, *_files(run, name, way))
+def _made(plan: Plan, runs: Sequence[Run]) -> Iterable[System]:
+    there = {(run.name, run.seed): run for run in runs}
+    for name, way in plan.ways.items():
+        for run in runs:
+            if run.name in way.students and (way.merge is None or (way.merge, run.seed) in there):
+                partner = there[way.merge, run.seed].checkpoint if way.merge else None
+                yield System(made_name(run.name, name), run.seed, *_files(run, name, way, partner))
 
 
-def _files(run: Run, name: str, way: Way) -> tuple[str, Path, Path | None]:
-    if not way.export:
+def _files(run: Run, name: str, way: Way, partner: Path | None) -> tuple[str, Path, Path | None]:
+    if way.options:
         return LOCAL, run.checkpoint, write_text(run.folder / f"{name}.yaml", dump_yaml(way.options))
-    path = run.folder / f"{name}.onnx"
+    path = run.folder / f"{name}.{'onnx' if way.export else 'ckpt'}"
     if not path.is_file():
-        export_model(run.checkpoint, path, way.export)
-    return ONNX, path, None
+        if way.export:
+            export_model(run.checkpoint, path, way.export)
+        else:
+            merge_checkpoints(str(run.checkpoint), str(partner), path)
+    return ONNX if way.export else LOCAL, path, None

@@ -139,10 +139,11 @@ def test_finalists_are_scored_on_test_sets_and_screening_on_development_sets(pla
     assert digests[0] and not digests[0] & digests[1], "what is chosen by is heard in the tests"
 
 
-def test_finalists_are_scored_in_other_ways_too(plan, runs, materials, tmp_path):
+def test_what_is_made_of_students_is_scored_beside_them(plan, runs, materials, tmp_path):
     ways = {
         "int8": Way(["plain"], export="onnx-int8-dynamic"),
         "in chunks": Way(["plain"], options={"chunk_frames": 8}),
+        "half robust": Way(["plain"], merge="robust"),
     }
     plan = dataclasses.replace(plan, ways=ways)
     found = {
@@ -162,25 +163,25 @@ def test_finalists_are_scored_in_other_ways_too(plan, runs, materials, tmp_path)
         row.name: np.mean([cell.value for cell in row.cells.values()]) for row in board_of(tmp_path, plan, runs).rows
     }
     assert list(means) == ["plain", "plain, int8", "plain, in chunks"]
+    half, plain, robust = (
+        next(load_encoder(path).parameters()).detach()
+        for path in (
+            found["plain, half robust / seed 2"].system.upstream.checkpoint,
+            *(found[f"{name} / seed 2"].system.upstream.checkpoint for name in ("plain", "robust")),
+        )
+    )
+    torch.testing.assert_close(half, (plain + robust) / 2)
     assert means["plain, int8"] > 80 and 40 < means["plain, in chunks"] < 60 and means["plain"] < 20
     Comparison("Does int8 cost?", "plain, int8", "plain").check(plan)
     with pytest.raises(ValueError, match="there is no 'robust, int8'"):
         Comparison("?", "robust, int8", "plain").check(plan)
 
 
-def test_screening_has_no_other_ways(plan, materials, runs):
-    plan = dataclasses.replace(plan, ways={"int8": Way(["plain"], export="onnx-int8-dynamic")})
-    screened = [dataclasses.replace(run, seed=0) for run in runs[:1]]
-    labels = [
-        one["label"]
-        for one in yaml.safe_load(write_sweep(plan, "screening", screened, materials, 1).read_text())["upstreams"]
-    ]
-    assert labels == ["teacher", "fbank", "plain / seed 0"]
-
-
 def test_a_way_is_one_thing():
-    with pytest.raises(ValueError, match="either export or options"):
+    with pytest.raises(ValueError, match="either export, options or merge"):
         Way(["plain"], "onnx", {"chunk_frames": 8})
+    with pytest.raises(ValueError, match="either export, options or merge"):
+        Way(["plain"])
 
 
 def test_a_task_that_is_not_there_is_named(plan, runs, materials):
