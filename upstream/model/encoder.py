@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.extractor import ConvExtractor, moments_over_time
+from robustdistiller.upstream.model.extractor import ConvExtractor, Extractor, moments_over_time
 from robustdistiller.upstream.model.transformer import Transformer
 
 
@@ -62,7 +62,7 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.config = config
         channels = config.conv_layers[-1][0]
-        self.extractor = ConvExtractor(config)
+        self.extractor: Extractor = ConvExtractor(config)
         self.feature_norm = nn.LayerNorm(channels) if config.feature_norm else nn.Identity()
         self.projection = nn.Linear(channels, config.embed_dim) if config.has_projection else nn.Identity()
         self.feature_dropout = nn.Dropout(config.feature_dropout)
@@ -234,6 +234,14 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient * ctx.factor, None
+
+
+@overload
+def pad_ends(waveforms: Tensor, lengths: Tensor, config: EncoderConfig) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def pad_ends(waveforms: Tensor, lengths: None, config: EncoderConfig) -> tuple[Tensor, None]: ...
 
 
 def pad_ends(waveforms: Tensor, lengths: Tensor | None, config: EncoderConfig) -> tuple[Tensor, Tensor | None]:
