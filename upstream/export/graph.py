@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from robustdistiller.upstream.fast.segment_extractor import conv_blocks
 from robustdistiller.upstream.fast.window_statistics import fold
 from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize, pad_ends
+from robustdistiller.upstream.model.log_mel import Count
 from robustdistiller.upstream.model.module_list import ModuleList
 
 FRAME_LENGTHS = "frame_lengths"
@@ -161,5 +162,5 @@ def _(x: Tensor, blocks: list[Tensor], kernel: int, stride: int) -> Tensor:
     return x.new_empty(x.shape[0], (x.shape[1] - kernel) // stride + 1, blocks[0].shape[1])
 
 
-def _num_frames(samples, conv: nn.Conv1d):
+def _num_frames(samples: Count, conv: nn.Conv1d) -> Count:
     return (samples - conv.kernel_size[0]) // conv.stride[0] + 1

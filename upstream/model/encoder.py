@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.extractor import ConvExtractor, Extractor, moments_over_time
+from robustdistiller.upstream.model.log_mel import Count
 from robustdistiller.upstream.model.transformer import Transformer
 
 
@@ -89,7 +90,7 @@ class SpeechEncoder(nn.Module):
         """The sample in the middle of what the first frame is made from, 199.5 for wav2vec 2.0's extractor."""
         return (self.config.receptive_field - 1) / 2
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Frames made from ``num_samples`` samples, an integer or an integer tensor.
 
         >>> encoder = SpeechEncoder(EncoderConfig(num_layers=0))

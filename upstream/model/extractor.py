@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.log_mel import LogMel, num_windows
+from robustdistiller.upstream.model.log_mel import Count, LogMel, num_windows
 from robustdistiller.upstream.model.module_list import ModuleList
 
 
@@ -34,12 +34,12 @@ class Extractor(nn.Module):
         """What the first convolution sees of ``waveforms`` ``(batch, samples)``: ``(batch, channels, time)``."""
         return waveforms.unsqueeze(1) if self.spectrum is None else self.spectrum(waveforms)
 
-    def first_frames(self, num_samples):
+    def first_frames(self, num_samples: Count) -> Count:
         """Outputs of the first convolution for ``num_samples`` samples (an integer or an integer tensor)."""
         steps = num_samples if self.spectrum is None else self.spectrum.num_frames(num_samples)
         return self.layers[0].num_frames(steps)
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""
         frames = self.first_frames(num_samples)
         for layer in self.layers[1:]:
@@ -108,7 +108,7 @@ class ConvLayer(nn.Module):
             x = self.norm(x.transpose(1, 2)).transpose(1, 2)
         return F.gelu(x)
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Frames made from ``num_samples`` inputs (an integer or an integer tensor), 0 where they are too few."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         return num_windows(num_samples, kernel, stride)

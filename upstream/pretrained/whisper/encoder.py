@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES
+from robustdistiller.upstream.model.log_mel import Count
 from robustdistiller.upstream.model.module_list import ModuleList
 from robustdistiller.upstream.model.transformer import TransformerLayer
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
@@ -37,7 +38,7 @@ class WhisperOutput(NamedTuple):
         return self.hidden_states
 
 
-def num_frames(num_samples):
+def num_frames(num_samples: Count) -> Count:
     """Frames made from ``num_samples`` samples, an integer or an integer tensor.
 
     >>> num_frames(16000), num_frames(torch.tensor([8000, 8159, 8160]))
