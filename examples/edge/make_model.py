@@ -30,7 +30,7 @@ from robustdistiller.pretrain.multitask.heads import TaskHeads, load_heads
 from robustdistiller.upstream import ChunkOptions, SpeechEncoder, load_encoder
 from robustdistiller.upstream.export.onnx_file import save_model
 from robustdistiller.upstream.export.quantize import quantize
-from robustdistiller.upstream.export.stream import StreamGraph, trace_stream
+from robustdistiller.upstream.export.stream import StreamGraph, StreamStep, trace_stream
 from robustdistiller.upstream.model.streaming import forget
 
 RATE_HZ = 16_000
@@ -40,7 +40,7 @@ UNKNOWN, SILENCE = "_unknown_", "_silence_"
 WINDOW_FRAMES = 50  # the second that a decision is made from
 
 
-class Spotter(torch.nn.Module):
+class Spotter(StreamStep):
     """A step of a student and of its keyword head, which sees the mean of the last second's frames."""
 
     names = ("probabilities",)

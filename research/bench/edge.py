@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from research.bench.inference import WAVLM, Way, peak_bytes
+from research.bench.inference import SMALL, WAVLM, Way, peak_bytes
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
@@ -40,6 +40,8 @@ STUDENTS: dict[str, tuple[str, list[str], float | None]] = {
     "SEW's front end, 12 x 384, 25 Hz": ("thin", ["student.conv_layers=sew", "student.squeeze=2"], None),
 }
 INT8_TARGET = 10.0
+#: What `--quick` makes of a student.
+SMALL_STUDENT = ["student.num_layers=2", "student.embed_dim=64", "student.num_heads=4", "student.ffn_dim=128"]
 WAVLM_BASE_PLUS, DISTILHUBERT = "WavLM Base+, s3prl", "DistilHuBERT, s3prl"
 #: Seconds and utterances.
 BATCHES = ((10.0, 1), (2.0, 1), (10.0, 8), (2.0, 8))
@@ -86,10 +88,11 @@ def run(settings: Settings) -> Findings:
 def _make(settings: Settings) -> tuple[dict[str, Way], dict[str, dict[str, float | str]]]:
     """Every file by the name of the way, and size and work of each student."""
     speech = calibration_speech(None, 4 if settings.quick else 16)
-    teacher = EncoderConfig(**WAVLM)
+    small, less = (SMALL, SMALL_STUDENT) if settings.quick else ({}, [])
+    teacher = EncoderConfig(**WAVLM, **small)
     peers = {
         WAVLM_BASE_PLUS: teacher,
-        DISTILHUBERT: EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)),
+        DISTILHUBERT: EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12), **small),
     }
     ways: dict[str, Way] = {}
     for number, (name, shape) in enumerate(peers.items()):
@@ -99,7 +102,7 @@ def _make(settings: Settings) -> tuple[dict[str, Way], dict[str, dict[str, float
     notes: dict[str, dict[str, float | str]] = {}
     chosen = dict(list(STUDENTS.items())[:2]) if settings.quick else STUDENTS
     for number, (name, (recipe, options, _)) in enumerate(chosen.items()):
-        shape = student_shape(teacher, load_config(recipe, options).student)
+        shape = student_shape(teacher, load_config(recipe, options + less).student)
         checkpoint = _save(shape, settings, f"student{number}")
         cost = encoder_cost(SpeechEncoder(shape))
         notes[name] = {"parameters_M": cost.parameters_used / 1e6, "GMAC_per_s": cost.macs_per_s / 1e9}

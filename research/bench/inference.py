@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ INT8 = {
     "int8 static convolutions too": (True, PARTS),
 }
 WAVLM = {"relative_position": True, "gated_relative_position": True, "reference_mask": "block"}
+#: What `--quick` makes of a shape.
+SMALL: dict[str, Any] = {
+    "conv_layers": ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2),
+    **{"embed_dim": 64, "num_heads": 4, "ffn_dim": 128},
+}
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,7 @@ def _pairs(ways: dict[str, Way]) -> list[tuple[str, str, str, float | None]]:
 
 def _make(settings: Settings) -> dict[str, Way]:
     """Every file, by the name of the way."""
-    small: dict = {}
-    if settings.quick:
-        layers = ((16, 10, 5), *((16, 3, 2),) * 4, *((16, 2, 2),) * 2)
-        small = {"conv_layers": layers, "embed_dim": 64, "num_heads": 4, "ffn_dim": 128}
+    small = SMALL if settings.quick else {}
     shapes = {
         TEACHER: EncoderConfig(**WAVLM, **small),
         STUDENT: EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12), **small),

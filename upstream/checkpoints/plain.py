@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:
 class _Translation:
     """Translates each object once, and counts what the result would take if nothing in it were shared."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.done: dict[int, tuple[Any, int]] = {}
 
     def translate(self, value: Any, depth: int) -> tuple[Any, int]:

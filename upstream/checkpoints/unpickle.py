@@ -66,6 +66,12 @@ class Unpickler(pickle._Unpickler):
     HostilePickle: it names builtins.print, which is code, not data
     """
 
+    # Of pickle's reader in Python, whose types are those of the one in C.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    readline: Callable[[], bytes]
+
     def __init__(
         self,
         file: Any,
@@ -214,7 +220,7 @@ class Unpickler(pickle._Unpickler):
     def load_refused(self) -> None:
         raise pickle.UnpicklingError("it uses a part of pickle that checkpoints do not need")
 
-    dispatch: ClassVar = {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_reduce,
@@ -235,7 +241,7 @@ class Unpickler(pickle._Unpickler):
     }
 
 
-def _counted(load: Callable, size: int) -> Callable:
+def _counted(load: Callable[[Any], None], size: int) -> Callable[[Unpickler], None]:
     def counted(self: Unpickler) -> None:
         self.spend(size)
         load(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from torch.nn.utils import parametrize
 from robustdistiller.upstream.fast.segment_extractor import conv_blocks
 from robustdistiller.upstream.fast.window_statistics import fold
 from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize, pad_ends
+from robustdistiller.upstream.model.log_mel import Count
+from robustdistiller.upstream.model.module_list import ModuleList
 
 FRAME_LENGTHS = "frame_lengths"
 
@@ -73,7 +77,7 @@ def exportable(encoder: SpeechEncoder) -> SpeechEncoder:
     copy.load_state_dict(encoder.state_dict())
     for module in copy.modules():
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
+            for name in list(cast(nn.ModuleDict, module.parametrizations)):
                 parametrize.remove_parametrizations(module, name)
     for layer in copy.transformer.layers:
         if layer.attention is not None:
@@ -83,11 +87,16 @@ def exportable(encoder: SpeechEncoder) -> SpeechEncoder:
 
 
 class _ExtractorGraph(nn.Module):
+    windows: Tensor
+    weight: Tensor
+    norms: ModuleList[nn.Module]
+    blocks: ModuleList[nn.ParameterList] | None
+
     def __init__(self, encoder: SpeechEncoder, rows: bool):
         super().__init__()
         extractor = encoder.extractor
-        self.convs = nn.ModuleList(layer.conv for layer in extractor.layers)
-        self.norms = nn.ModuleList(layer.norm or nn.Identity() for layer in extractor.layers)
+        self.convs = ModuleList(layer.conv for layer in extractor.layers)
+        self.norms = ModuleList(layer.norm or nn.Identity() for layer in extractor.layers)
         self.scale = extractor.scale
         kernel = self.convs[0].kernel_size[0]
         self.register_buffer("windows", (torch.eye(kernel) - torch.eye(kernel).roll(1, 0).tril()).unsqueeze(1))
@@ -95,7 +104,7 @@ class _ExtractorGraph(nn.Module):
         self.register_buffer("weight", self.convs[0].weight[:, 0].flip(1).cumsum(1).flip(1))
         self.blocks = None
         if rows:
-            self.blocks = nn.ModuleList(nn.ParameterList(b.T.contiguous() for b in conv_blocks(c)) for c in self.convs)
+            self.blocks = ModuleList(nn.ParameterList(b.T.contiguous() for b in conv_blocks(c)) for c in self.convs)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         lengths = _num_frames(lengths, self.convs[0])
@@ -153,5 +162,5 @@ def _(x: Tensor, blocks: list[Tensor], kernel: int, stride: int) -> Tensor:
     return x.new_empty(x.shape[0], (x.shape[1] - kernel) // stride + 1, blocks[0].shape[1])
 
 
-def _num_frames(samples, conv: nn.Conv1d):
+def _num_frames(samples: Count, conv: nn.Conv1d) -> Count:
     return (samples - conv.kernel_size[0]) // conv.stride[0] + 1

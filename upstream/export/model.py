@@ -195,10 +195,10 @@ def _write_onnx(
             return compare_streams(graph, session)
         return compare(encoder, graph.layers, _session_runner(session))
 
-    streams = isinstance(graph, StreamGraph)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         plain = Path(folder) / "float32.onnx"
-        save_model(trace_stream(graph, opset) if streams else trace_onnx(graph, opset), plain)
+        traced = trace_stream(graph, opset) if isinstance(graph, StreamGraph) else trace_onnx(graph, opset)
+        save_model(traced, plain)
         deviation = measure(plain)
         _require_close(deviation)
         written = plain
@@ -209,7 +209,7 @@ def _write_onnx(
         model = load_model(written)
         used: dict[str, Any] = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
         used |= {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
-        used |= {"stream": graph.notes} if streams else {}
+        used |= {"stream": graph.notes} if isinstance(graph, StreamGraph) else {}
         save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})
     return deviation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -71,7 +71,7 @@ def write_graph(
             external_data=False,
             verbose=False,
         )
-    model = program.model_proto
+    model = cast("torch.onnx.ONNXProgram", program).model_proto  # None is what the exporter without dynamo gives
     _forget_origin(model)
     for value in (*model.graph.input, *model.graph.output):
         for dim, name in zip(value.type.tensor_type.shape.dim, dimensions.get(value.name, ())):
@@ -85,8 +85,9 @@ def rows_conv_nodes(x, blocks, kernel: int, stride: int):
     A runtime multiplies matrices as fast as it convolves, and in int8 much faster. The kernel is cut into stretches of
     ``stride`` frames: the rows that one stretch sees do not overlap, so a reshape lays them side by side.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # its types do not know what a constant holds
     one, step = op.Constant(value_ints=[1]), op.Constant(value_ints=[stride])
     frames = op.Add(op.Div(op.Sub(op.Shape(x, start=1, end=2), op.Constant(value_ints=[kernel])), step), one)
     span = op.Mul(frames, step)

@@ -10,8 +10,9 @@ log-mel front ends; for others that number is 0.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import torch
@@ -30,16 +31,41 @@ if TYPE_CHECKING:
 _INPUTS = ("samples", "num_samples", "begins")
 
 
-class StreamGraph(nn.Module):
+class StreamNotes(TypedDict):
+    """What a reader of the file has to know, see the module's description."""
+
+    chunk_frames: int
+    left_frames: int
+    look_ahead_frames: int
+    hop_samples: int
+    block_samples: int
+    padding_samples: int
+    latency_ms: float
+
+
+class StreamStep(nn.Module, ABC):
+    """What :func:`trace_stream` writes: a module that takes and returns what the module's description says.
+
+    Attributes:
+        names: of what it returns before ``frame_lengths``.
+        notes: what a reader of the file has to know.
+    """
+
+    names: tuple[str, ...]
+    notes: StreamNotes
+
+    @abstractmethod
+    def initial_state(self, streams: int) -> dict[str, Tensor]:
+        """The state of streams of which nothing has been heard: zeros."""
+
+
+class StreamGraph(StreamStep):
     """:meth:`ChunkedEncoder.step` with tensors in and tensors out.
 
     Args:
         encoder: copied, in eval mode.
         layers: which hidden states to return, by number, in the upstream's order; ``None`` is all.
         options: what a frame may see.
-
-    Attributes:
-        names: of what it returns before ``frame_lengths``.
 
     >>> from robustdistiller.upstream import EncoderConfig
     >>> graph = StreamGraph(SpeechEncoder(EncoderConfig.tiny()), (2,), ChunkOptions(8))
@@ -75,15 +101,16 @@ class StreamGraph(nn.Module):
     ) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
         """Hidden states, valid frames, and the next state; see :meth:`ChunkedEncoder.step`."""
         output, state = self.chunked.step(samples, num_samples, state, self.predicts, begins)
-        states = output.upstream_states(self.chunked.encoder.config)
+        # A step keeps every state.
+        states = cast("list[Tensor]", output.upstream_states(self.chunked.encoder.config))
         return [states[layer] for layer in self.layers], output.frame_lengths, state
 
 
-def trace_stream(graph: nn.Module, opset: int) -> onnx.ModelProto:
+def trace_stream(graph: StreamStep, opset: int) -> onnx.ModelProto:
     """A step as an ONNX model of any number of streams.
 
     Args:
-        graph: a :class:`StreamGraph`, or a module with its ``names``, ``notes``, ``initial_state`` and ``forward``.
+        graph: a :class:`StreamGraph`, or another step.
         opset: version of ONNX's operators.
     """
     state = graph.initial_state(2)
@@ -153,7 +180,8 @@ def compare_streams(graph: StreamGraph, session: onnxruntime.InferenceSession, s
     ]
     for step in range(7):
         block, heard = torch.zeros(2, size), torch.zeros(2, dtype=torch.int64)
-        begins, places = torch.zeros(2, dtype=torch.bool), [None, None]
+        begins = torch.zeros(2, dtype=torch.bool)
+        places: list[tuple[int, int] | None] = [None, None]  # utterance and chunk of each stream
         for number, ((stream, first, _), waveform) in enumerate(zip(plan, utterances)):
             waveform = nn.functional.pad(waveform, (notes["padding_samples"],) * 2)
             part = waveform[0, (step - first) * hop :][:size] if step >= first else waveform[0, :0]

@@ -9,21 +9,21 @@ convolution (:mod:`.window_statistics`): only the inputs of the activations are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustdistiller.upstream.fast.window_statistics import fold_norm
-from robustdistiller.upstream.model.extractor import ConvExtractor, Moments, TimeNorm
+from robustdistiller.upstream.model.extractor import ConvExtractor, Extractor, Moments, TimeNorm
 
 #: (kernel, stride) of each layer.
 Shapes = Sequence[tuple[int, int]]
 
 
-class MatrixExtractor(nn.Module):
+class MatrixExtractor(Extractor):
     """A :class:`~robustdistiller.upstream.model.extractor.ConvExtractor` with the same parameters under the same names.
 
     Rows are computed one by one, without their padding, behind the first layer in the precision of autocast. Hooks on
@@ -41,6 +41,8 @@ class MatrixExtractor(nn.Module):
     True
     """
 
+    spectrum = None  # it hears waveforms
+
     def __init__(self, extractor: ConvExtractor):
         super().__init__()
         first, *rest = extractor.layers
@@ -48,12 +50,10 @@ class MatrixExtractor(nn.Module):
             raise ValueError("the extractor has layer norms; expected group norm behind its first convolution alone")
         self.layers, self.scale = extractor.layers, extractor.scale
 
-    spectrum = None  # it hears waveforms
-    first_frames, num_frames = ConvExtractor.first_frames, ConvExtractor.num_frames
-
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
         """See :meth:`ConvExtractor.forward`; ``moments`` are for streams, which are not trained."""
         first, *rest = self.layers
+        norm = cast(TimeNorm, first.norm)  # the constructor refuses others
         shapes = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in self.layers]
         parameters = [part for layer in rest for part in (layer.conv.weight, layer.conv.bias)]
         autocast = torch.is_autocast_enabled("cpu")
@@ -62,7 +62,7 @@ class MatrixExtractor(nn.Module):
         ends = [None] * len(waveforms) if lengths is None else lengths.tolist()
         with torch.autocast("cpu", enabled=False):
             for row, end in zip(waveforms, ends):
-                weight, bias = fold_norm(row[:end], first.conv, first.norm)
+                weight, bias = fold_norm(row[:end], first.conv, norm)
                 if first.conv.bias is not None:
                     bias = bias + 0.0 * first.conv.bias  # taken away by the norm; processes must agree on its gradient
                 made = _Stack.apply(row[:end], weight, bias, shapes, dtype, *parameters)
@@ -86,11 +86,12 @@ class _Stack(torch.autograd.Function):
     ) -> Tensor:
         x = torch.addmm(first_bias, waveform.unfold(0, *shapes[0]), first_weight.T).to(dtype)
         inner = [x]
-        for (kernel, stride), weight, bias in zip(shapes[1:], parameters[::2], parameters[1::2]):
+        weights = cast("tuple[Tensor, ...]", parameters[::2])  # what may be None is a bias
+        for (kernel, stride), weight, bias in zip(shapes[1:], weights, parameters[1::2]):
             x = _convolve(F.gelu(x), _rows(weight, dtype), bias, kernel, stride)
             inner.append(x)
         ctx.shapes, ctx.biased = shapes, [bias is not None for bias in parameters[1::2]]
-        ctx.save_for_backward(waveform, *inner, *parameters[::2])
+        ctx.save_for_backward(waveform, *inner, *weights)
         return F.gelu(x)
 
     @staticmethod

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from robustdistiller.upstream.fast.window_statistics import fold_norm
 from robustdistiller.upstream.model.config import field_of
-from robustdistiller.upstream.model.extractor import ConvExtractor, ConvLayer, Moments, TimeNorm
+from robustdistiller.upstream.model.extractor import ConvLayer, Extractor, Moments, TimeNorm
 
 SEGMENT_FRAMES = 64
 
 
-class SegmentExtractor(nn.Module):
+class SegmentExtractor(Extractor):
     """A frozen :class:`~robustdistiller.upstream.model.extractor.ConvExtractor`.
 
     >>> from robustdistiller.upstream import EncoderConfig
+    >>> from robustdistiller.upstream.model.extractor import ConvExtractor
     >>> extractor = ConvExtractor(EncoderConfig()).eval()
     >>> waveforms = torch.randn(1, 32000)
     >>> with torch.no_grad():
@@ -30,7 +31,9 @@ class SegmentExtractor(nn.Module):
     True
     """
 
-    def __init__(self, extractor: ConvExtractor):
+    spectrum = None  # it hears waveforms
+
+    def __init__(self, extractor: Extractor):
         super().__init__()
         self.layers, self.scale = extractor.layers, extractor.scale
         first = extractor.layers[0]
@@ -45,12 +48,9 @@ class SegmentExtractor(nn.Module):
         ends = [None] * len(waveforms) if lengths is None else lengths.tolist()
         rows = []
         for number, (row, end) in enumerate(zip(waveforms, ends)):
-            features = self._row(row[:end], None if moments is None else tuple(part[number] for part in moments))
+            features = self._row(row[:end], None if moments is None else (moments[0][number], moments[1][number]))
             rows.append(F.pad(features, (0, 0, 0, frames - len(features))))
         return torch.stack(rows)
-
-    spectrum = None  # it hears waveforms
-    inputs, first_frames, num_frames = ConvExtractor.inputs, ConvExtractor.first_frames, ConvExtractor.num_frames
 
     def _row(self, waveform: Tensor, moments: Moments | None) -> Tensor:
         """Features ``(frames, channels)`` of an utterance ``(samples,)``."""
@@ -94,11 +94,13 @@ def _convolve(x: Tensor, conv: nn.Conv1d, blocks: list[Tensor]) -> Tensor:
     """Convolve ``x`` ``(frames, inputs)``. A stretch of the kernel sees rows that do not overlap: nothing is copied."""
     width, (stride,) = x.shape[1], conv.stride
     frames = (x.shape[0] - conv.kernel_size[0]) // stride + 1
-    y = None
-    for number, block in enumerate(blocks):
-        start = x.storage_offset() + number * stride * width
-        rows = x.as_strided((frames, block.shape[1]), (stride * width, 1), start)
-        y = F.linear(rows, block, conv.bias) if y is None else y.addmm_(rows, block.T)
+    rows = [
+        x.as_strided((frames, block.shape[1]), (stride * width, 1), x.storage_offset() + number * stride * width)
+        for number, block in enumerate(blocks)
+    ]
+    y = F.linear(rows[0], blocks[0], conv.bias)
+    for part, block in zip(rows[1:], blocks[1:]):
+        y.addmm_(part, block.T)
     return y
 
 

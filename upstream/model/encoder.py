@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.extractor import ConvExtractor, moments_over_time
+from robustdistiller.upstream.model.extractor import ConvExtractor, Extractor, moments_over_time
+from robustdistiller.upstream.model.log_mel import Count
 from robustdistiller.upstream.model.transformer import Transformer
 
 
@@ -62,7 +63,7 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.config = config
         channels = config.conv_layers[-1][0]
-        self.extractor = ConvExtractor(config)
+        self.extractor: Extractor = ConvExtractor(config)
         self.feature_norm = nn.LayerNorm(channels) if config.feature_norm else nn.Identity()
         self.projection = nn.Linear(channels, config.embed_dim) if config.has_projection else nn.Identity()
         self.feature_dropout = nn.Dropout(config.feature_dropout)
@@ -89,7 +90,7 @@ class SpeechEncoder(nn.Module):
         """The sample in the middle of what the first frame is made from, 199.5 for wav2vec 2.0's extractor."""
         return (self.config.receptive_field - 1) / 2
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Frames made from ``num_samples`` samples, an integer or an integer tensor.
 
         >>> encoder = SpeechEncoder(EncoderConfig(num_layers=0))
@@ -234,6 +235,14 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient * ctx.factor, None
+
+
+@overload
+def pad_ends(waveforms: Tensor, lengths: Tensor, config: EncoderConfig) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def pad_ends(waveforms: Tensor, lengths: None, config: EncoderConfig) -> tuple[Tensor, None]: ...
 
 
 def pad_ends(waveforms: Tensor, lengths: Tensor | None, config: EncoderConfig) -> tuple[Tensor, Tensor | None]:

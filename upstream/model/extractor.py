@@ -13,20 +13,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.log_mel import LogMel, num_windows
+from robustdistiller.upstream.model.log_mel import Count, LogMel, num_windows
+from robustdistiller.upstream.model.module_list import ModuleList
 
 
-class ConvExtractor(nn.Module):
-    """Stack of unpadded convolutions with GELU, normalised over time (``"group"``) or over channels (``"layer"``).
-
-    >>> extractor = ConvExtractor(EncoderConfig(conv_layers=((8, 10, 5), (8, 3, 2))))
-    >>> extractor(torch.zeros(2, 100)).shape
-    torch.Size([2, 9, 8])
+class Extractor(nn.Module):
+    """Waveforms to frames by a stack of convolutions, in whatever way they are computed.
 
     Attributes:
         spectrum: what turns waveforms into the input of the first layer; None gives it the waveforms.
         layers: the convolutions.
         scale: a factor on each channel of the output, if the encoder has them.
+    """
+
+    spectrum: LogMel | None
+    layers: ModuleList[ConvLayer]
+    scale: nn.Parameter | None
+
+    def inputs(self, waveforms: Tensor) -> Tensor:
+        """What the first convolution sees of ``waveforms`` ``(batch, samples)``: ``(batch, channels, time)``."""
+        return waveforms.unsqueeze(1) if self.spectrum is None else self.spectrum(waveforms)
+
+    def first_frames(self, num_samples: Count) -> Count:
+        """Outputs of the first convolution for ``num_samples`` samples (an integer or an integer tensor)."""
+        steps = num_samples if self.spectrum is None else self.spectrum.num_frames(num_samples)
+        return self.layers[0].num_frames(steps)
+
+    def num_frames(self, num_samples: Count) -> Count:
+        """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""
+        frames = self.first_frames(num_samples)
+        for layer in self.layers[1:]:
+            frames = layer.num_frames(frames)
+        return frames
+
+
+class ConvExtractor(Extractor):
+    """Stack of unpadded convolutions with GELU, normalised over time (``"group"``) or over channels (``"layer"``).
+
+    >>> extractor = ConvExtractor(EncoderConfig(conv_layers=((8, 10, 5), (8, 3, 2))))
+    >>> extractor(torch.zeros(2, 100)).shape
+    torch.Size([2, 9, 8])
     """
 
     def __init__(self, config: EncoderConfig):
@@ -37,7 +63,7 @@ class ConvExtractor(nn.Module):
             normalise = config.conv_norm == "layer" or index == 0
             layers.append(ConvLayer(inputs, channels, kernel, stride, config, config.conv_norm if normalise else None))
             inputs = channels
-        self.layers = nn.ModuleList(layers)
+        self.layers = ModuleList(layers)
         self.scale = nn.Parameter(torch.ones(inputs)) if config.feature_scale else None
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, moments: Moments | None = None) -> Tensor:
@@ -59,25 +85,11 @@ class ConvExtractor(nn.Module):
         x = x.transpose(1, 2).contiguous()
         return x if self.scale is None else x * self.scale
 
-    def inputs(self, waveforms: Tensor) -> Tensor:
-        """What the first convolution sees of ``waveforms`` ``(batch, samples)``: ``(batch, channels, time)``."""
-        return waveforms.unsqueeze(1) if self.spectrum is None else self.spectrum(waveforms)
-
-    def first_frames(self, num_samples):
-        """Outputs of the first convolution for ``num_samples`` samples (an integer or an integer tensor)."""
-        steps = num_samples if self.spectrum is None else self.spectrum.num_frames(num_samples)
-        return self.layers[0].num_frames(steps)
-
-    def num_frames(self, num_samples):
-        """Frames made from ``num_samples`` samples (an integer or an integer tensor), 0 where they are too few."""
-        frames = self.first_frames(num_samples)
-        for layer in self.layers[1:]:
-            frames = layer.num_frames(frames)
-        return frames
-
 
 class ConvLayer(nn.Module):
     """One convolution over ``(batch, channels, time)``, its norm if it has one, and GELU."""
+
+    norm: TimeNorm | nn.LayerNorm | None
 
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int, config: EncoderConfig, norm: str | None):
         super().__init__()
@@ -96,7 +108,7 @@ class ConvLayer(nn.Module):
             x = self.norm(x.transpose(1, 2)).transpose(1, 2)
         return F.gelu(x)
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Frames made from ``num_samples`` inputs (an integer or an integer tensor), 0 where they are too few."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         return num_windows(num_samples, kernel, stride)

@@ -9,6 +9,7 @@ first convolution, as in wav2vec 2.0: a gain is added to the logarithms, and a n
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES, MEL_WINDOW_SAMPLES
+
+#: A number of samples or frames: an integer, or an integer tensor of one for each utterance.
+Count = TypeVar("Count", int, Tensor)
 
 #: Added to the power of each band: a little more than rounding to 16 bits adds.
 _SMALLEST_POWER = 1e-9
@@ -63,12 +67,12 @@ class LogMel(nn.Module):
             levels = ((power + _SMALLEST_POWER).log() - _MEAN) / _DEVIATION
         return levels.to(self.filters.dtype)
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Spectra of ``num_samples`` samples, an integer or an integer tensor."""
         return num_windows(num_samples, MEL_WINDOW_SAMPLES, MEL_HOP_SAMPLES)
 
 
-def num_windows(length, window: int, hop: int):
+def num_windows(length: Count, window: int, hop: int) -> Count:
     """Windows that lie within ``length``, an integer or an integer tensor.
 
     >>> num_windows(16000, 400, 160), num_windows(399, 400, 160)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.module_list import ModuleList
 
 
 class PositionalConv(nn.Module):
@@ -17,7 +19,16 @@ class PositionalConv(nn.Module):
 
     One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a plain one behind a batch norm
     (mHuBERT-147), or a stack of plain ones, each followed by a layer norm without weights (data2vec).
+
+    Attributes:
+        convs: the stack, or None.
+        conv: the one convolution, where there is no stack.
+        batch_norm: before it, or None.
     """
+
+    convs: ModuleList[nn.Conv1d] | None
+    conv: nn.Conv1d
+    batch_norm: nn.BatchNorm1d | None
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -28,13 +39,14 @@ class PositionalConv(nn.Module):
             nn.Conv1d(dim, dim, kernel, stride=stride, groups=config.position_groups)
             for _ in range(config.position_depth)
         ]
-        self.convs = nn.ModuleList(convs) if len(convs) > 1 else None
+        self.convs = ModuleList(convs) if len(convs) > 1 else None
         if self.convs is not None:
             return
         nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
-        nn.init.zeros_(convs[0].bias)
+        nn.init.zeros_(convs[0].get_parameter("bias"))
         self.batch_norm = nn.BatchNorm1d(dim) if config.position_batch_norm else None
-        self.conv = convs[0] if config.position_batch_norm else weight_norm(convs[0], dim=2)
+        # A weight norm changes its module in place, and returns it under a wider type.
+        self.conv = convs[0] if config.position_batch_norm else cast(nn.Conv1d, weight_norm(convs[0], dim=2))
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map ``(batch, frames, dim)``, zero past each utterance's end, to the same shape; ``valid`` marks the frames.
@@ -108,6 +120,8 @@ class PositionGate(nn.Module):
 
     Each of the two gates sums four outputs of one linear map, shared by the heads, of the head's slice of the input.
     """
+
+    scale: Tensor
 
     def __init__(self, config: EncoderConfig, layer: int):
         super().__init__()

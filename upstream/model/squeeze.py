@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
+
+#: A hidden state, or one that may not be there.
+State = TypeVar("State", Tensor, Tensor | None)
 
 
 class Squeeze(nn.Module):
@@ -53,14 +59,12 @@ class Squeeze(nn.Module):
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
         return self._cut(self.conv(self._filled(x).transpose(1, 2)).transpose(1, 2), x.shape[1])
 
-    def valid(self, valid: Tensor | None, frames: int) -> Tensor | None:
+    def valid(self, valid: Tensor, frames: int) -> Tensor:
         """``(batch, joined frames)``: which of them hold anything of the utterance, or, in FitHuBERT, nothing else."""
-        if valid is None:
-            return None
         first = self.factor - 1 if self.drops_rest and self.conv is not None and frames >= self.factor else 0
         return self._cut(valid[:, torch.arange(first, frames, self.factor, device=valid.device)], frames)
 
-    def expand(self, states: list[Tensor | None], frames: int, has_last: bool) -> list[Tensor | None]:
+    def expand(self, states: Sequence[State], frames: int, has_last: bool) -> list[State]:
         """States ``(batch, joined frames, dim)`` as ``(batch, frames, dim)``.
 
         Args:

@@ -62,7 +62,7 @@ class Stream:
         outputs = []
         while len(self.samples) >= self.size:
             outputs.append(self._step(predict))
-        return join(outputs)
+        return join(outputs) if outputs else None
 
     def finish(self, predict: bool = True) -> EncoderOutput | None:
         """End the utterance and give the frames that are left, if there are any."""
@@ -72,7 +72,7 @@ class Stream:
         self.samples = F.pad(self.samples, (0, encoder.config.front_padding))
         while encoder.extractor.num_frames(len(self.samples)) > 0:
             outputs.append(self._step(predict))
-        return join(outputs)
+        return join(outputs) if outputs else None
 
     @torch.no_grad()
     def _step(self, predict: bool) -> EncoderOutput:

@@ -20,6 +20,7 @@ block begins with the samples that it shares with the one before (5 ms beside th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -166,7 +167,7 @@ class ChunkedEncoder(nn.Module):
         states = self._layers(x, inside, state, new)
         predictions = encoder.predict(states[-1]) if predict else []
         frame_lengths = valid_frames.clamp(max=main)
-        output = EncoderOutput(features[:, :main], projected[:, :main], states, frame_lengths, predictions)
+        output = EncoderOutput(features[:, :main], projected[:, :main], [*states], frame_lengths, predictions)
         new["left"] = block[:, main : main + before]
         new["num_left"] = (state["num_left"] + frame_lengths).clamp(max=options.left_frames)
         return output, {name: new[name] for name in state}
@@ -184,8 +185,8 @@ class ChunkedEncoder(nn.Module):
             ValueError: as of :class:`SpeechEncoder`.
         """
         encoder, config = self.encoder, self.encoder.config
-        if encoder._check_input(waveforms, lengths) is None:
-            lengths = torch.full((len(waveforms),), waveforms.shape[1])
+        shorter = encoder._check_input(waveforms, lengths)
+        lengths = torch.full((len(waveforms),), waveforms.shape[1]) if shorter is None else shorter
         lengths = lengths.to(waveforms.device)
         hop, size = self.options.chunk_frames * config.downsample_rate, self.options.block_samples(config)
         frames = encoder.num_frames(waveforms.shape[1])
@@ -274,25 +275,19 @@ def cut(output: EncoderOutput, frames: int) -> EncoderOutput:
     return EncoderOutput(
         output.extractor_features[:, :frames],
         output.projected[:, :frames],
-        [state[:, :frames] for state in output.hidden_states],
+        [None if state is None else state[:, :frames] for state in output.hidden_states],
         output.frame_lengths,
         [prediction[:, :frames] for prediction in output.predictions],
     )
 
 
-def join(outputs: list[EncoderOutput]) -> EncoderOutput | None:
-    """The frames of successive chunks as one output; None where there is none.
-
-    >>> join([]) is None
-    True
-    """
-    if not outputs:
-        return None
+def join(outputs: Sequence[EncoderOutput]) -> EncoderOutput:
+    """The frames of successive chunks, of one or more, as one output."""
     return EncoderOutput(
         torch.cat([output.extractor_features for output in outputs], dim=1),
         torch.cat([output.projected for output in outputs], dim=1),
         [torch.cat(states, dim=1) for states in zip(*(output.hidden_states for output in outputs))],
-        sum(output.frame_lengths for output in outputs),
+        sum((output.frame_lengths for output in outputs[1:]), outputs[0].frame_lengths),
         [torch.cat(parts, dim=1) for parts in zip(*(output.predictions for output in outputs))],
     )
 

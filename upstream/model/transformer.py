@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from robustdistiller.upstream.model.config import EncoderConfig
+from robustdistiller.upstream.model.module_list import ModuleList
 from robustdistiller.upstream.model.position import PositionalConv, PositionGate, RelativePositionBias
 from robustdistiller.upstream.model.squeeze import Squeeze
 
@@ -72,6 +73,8 @@ class SelfAttention(nn.Module):
         """
         v = self._split(self.v_proj(x))
         if self.reuses:
+            if weights is None:
+                raise ValueError("attention weights are None; expected those of the layer before, to be reused")
             y = weights @ v
         else:
             q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
@@ -146,7 +149,7 @@ class TransformerLayer(nn.Module):
         return self.dropout(attended), weights
 
     def _feed_forward(self, x: Tensor) -> Tensor | float:
-        if self.up is None:
+        if self.up is None or self.down is None:
             return 0.0
         return self.dropout(self.down(self.activation_dropout(self.activation(self.up(x)))))
 
@@ -174,7 +177,7 @@ class Transformer(nn.Module):
         self.squeeze = Squeeze(config) if config.squeeze > 1 else None
         self.norm = nn.LayerNorm(config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(TransformerLayer(config, index) for index in range(config.num_layers))
+        self.layers = ModuleList(TransformerLayer(config, index) for index in range(config.num_layers))
         self.position_bias = None
         if config.relative_position:
             self.position_bias = RelativePositionBias(config.num_buckets, config.max_distance, config.total_heads)
@@ -202,7 +205,7 @@ class Transformer(nn.Module):
         if not self.norm_first:
             x = self.norm(x)
         if squeeze is not None:
-            x, valid = squeeze.convolve(x, valid), squeeze.valid(valid, frames)
+            x, valid = squeeze.convolve(x, valid), None if valid is None else squeeze.valid(valid, frames)
         mask = None if valid is None else valid[:, None, None, :]
         x = self.dropout(x)
         last = len(self.layers) if layers is None else max(layers)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import MEL_HOP_SAMPLES
+from robustdistiller.upstream.model.log_mel import Count
+from robustdistiller.upstream.model.module_list import ModuleList
 from robustdistiller.upstream.model.transformer import TransformerLayer
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.log_mel import LogMel
@@ -36,7 +38,7 @@ class WhisperOutput(NamedTuple):
         return self.hidden_states
 
 
-def num_frames(num_samples):
+def num_frames(num_samples: Count) -> Count:
     """Frames made from ``num_samples`` samples, an integer or an integer tensor.
 
     >>> num_frames(16000), num_frames(torch.tensor([8000, 8159, 8160]))
@@ -71,9 +73,10 @@ class WhisperEncoder(nn.Module):
         self.conv1 = nn.Conv1d(config.num_mel_bins, dim, 3, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
         self.register_buffer("positions", sinusoids(config.max_frames, dim))
-        self.layers = nn.ModuleList(TransformerLayer(config.layers, layer) for layer in range(config.num_layers))
+        self.layers = ModuleList(TransformerLayer(config.layers, layer) for layer in range(config.num_layers))
         for layer in self.layers:
-            layer.attention.k_proj = nn.Linear(dim, dim, bias=False)
+            if layer.attention is not None:
+                layer.attention.k_proj = nn.Linear(dim, dim, bias=False)
         self.norm = nn.LayerNorm(dim)
 
     @property
@@ -156,7 +159,7 @@ class WhisperEncoder(nn.Module):
         return WhisperOutput(projected[:, :frames], states, frame_lengths)
 
     def _in_pieces(self, waveforms: Tensor, lengths: Tensor, wanted: Collection[int]) -> WhisperOutput:
-        size, least, pieces = self.config.max_samples, self.config.receptive_field, []
+        size, least, projected, pieces = self.config.max_samples, self.config.receptive_field, [], []
         for start in range(0, waveforms.shape[1], size):
             left = (lengths - start).clamp(0, size)
             if num_frames(int(left.max())) == 0:
@@ -165,9 +168,11 @@ class WhisperEncoder(nn.Module):
             outside = torch.arange(piece.shape[1], device=piece.device) >= left.to(piece.device)[:, None]
             piece = F.pad(piece.masked_fill(outside, 0.0), (0, max(0, least - piece.shape[1])))
             output, frames = self(piece, left.clamp(min=least), wanted), num_frames(int(left.max()))
-            pieces.append([None if x is None else x[:, :frames] for x in (output.projected, *output.hidden_states)])
-        projected, *states = [None if parts[0] is None else torch.cat(parts, dim=1) for parts in zip(*pieces)]
-        return WhisperOutput(projected, states, num_frames(lengths).to(waveforms.device, non_blocking=True))
+            projected.append(output.projected[:, :frames])
+            pieces.append([None if x is None else x[:, :frames] for x in output.hidden_states])
+        states = [None if parts[0] is None else torch.cat(parts, dim=1) for parts in zip(*pieces)]
+        frame_lengths = num_frames(lengths).to(waveforms.device, non_blocking=True)
+        return WhisperOutput(torch.cat(projected, dim=1), states, frame_lengths)
 
     def _check_input(self, waveforms: Tensor, lengths: Tensor) -> int:
         """The longest utterance's samples."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import soundfile
 import torch
@@ -88,7 +88,7 @@ def info(uri: str | os.PathLike | BinaryIO, **_ignored: object) -> AudioMetaData
 
 def bridge_audio_backend() -> Shim:
     """``torchaudio.set_audio_backend``: called by s3prl at import and at start, gone in torchaudio 2.9."""
-    torchaudio = load_torchaudio()
+    torchaudio: Any = load_torchaudio()  # it may get a name that this release lacks
     if hasattr(torchaudio, "set_audio_backend"):
         return Shim("torchaudio.set_audio_backend", False, "torchaudio still has it")
     torchaudio.set_audio_backend = lambda *_args, **_kwargs: None
@@ -97,7 +97,7 @@ def bridge_audio_backend() -> Shim:
 
 def bridge_audio_load() -> Shim:
     """``torchaudio.load``: from torchaudio 2.9 on it needs TorchCodec and ffmpeg."""
-    torchaudio = load_torchaudio()
+    torchaudio: Any = load_torchaudio()  # it may get a name that this release lacks
     name = "torchaudio.load"
     if hasattr(torchaudio, "info"):  # both left their own implementation in the same release
         return Shim(name, False, "this torchaudio reads audio itself")
@@ -110,7 +110,7 @@ def bridge_audio_load() -> Shim:
 
 def bridge_audio_info() -> Shim:
     """``torchaudio.info``: gone in torchaudio 2.9."""
-    torchaudio = load_torchaudio()
+    torchaudio: Any = load_torchaudio()  # it may get a name that this release lacks
     if hasattr(torchaudio, "info"):
         return Shim("torchaudio.info", False, "torchaudio still has it")
     torchaudio.info = info

@@ -6,15 +6,18 @@ import functools
 import hashlib
 import math
 import os
-import types
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 
 from robustdistiller.common.installation import InstallationError
 from robustdistiller.upstream.s3prl.bridge.shim import Shim, patch_after_import
+
+#: A module of s3prl, in which names are replaced.
+Patched = Any
 
 
 def default_cache_dir() -> Path:
@@ -54,7 +57,7 @@ def _stamps(folders: Iterable[Path]) -> list[str]:
     return [f"{folder}@{folder.stat().st_mtime_ns}" for folder in sorted(folders)]
 
 
-def _patch_speaker_identification(module: types.ModuleType) -> None:
+def _patch_speaker_identification(module: Patched) -> None:
     """s3prl stores the list of SID files per split name only: another root gets the old root's paths."""
     data_set = module.SpeakerClassifiDataset
     original = data_set.__init__
@@ -73,7 +76,7 @@ def _patch_speaker_identification(module: types.ModuleType) -> None:
     data_set.__init__ = init
 
 
-def _patch_speaker_verification(module: types.ModuleType) -> None:
+def _patch_speaker_verification(module: Patched) -> None:
     """s3prl stores the lengths of the ASV training files under one name for any data.
 
     It also starts twelve processes to measure them; threads do, because the work is done by sox.
@@ -95,7 +98,7 @@ def _patch_speaker_verification(module: types.ModuleType) -> None:
     data_set.__init__ = init
 
 
-def _patch_verification_expert(module: types.ModuleType) -> None:
+def _patch_verification_expert(module: Patched) -> None:
     """ASV moves its mask to the GPU even when everything else is on the CPU."""
     expert = module.DownstreamExpert
     original = expert.forward
@@ -110,7 +113,7 @@ def _patch_verification_expert(module: types.ModuleType) -> None:
     expert.forward = forward
 
 
-def _patch_ctc_loaders(module: types.ModuleType) -> None:
+def _patch_ctc_loaders(module: Patched) -> None:
     """PR and SF lose their ``num_workers`` with the first loader; the next ones start twelve processes each."""
     original = module.load_dataset
 
@@ -121,13 +124,13 @@ def _patch_ctc_loaders(module: types.ModuleType) -> None:
     module.load_dataset = load_dataset
 
 
-def _patch_recognition_expert(module: types.ModuleType) -> None:
+def _patch_recognition_expert(module: Patched) -> None:
     """The stock ASR configuration holds ``unk_weight: -math.inf``, evaluated where ``math`` was never imported."""
     if not hasattr(module, "math"):
         module.math = math
 
 
-def _patch_helper(module: types.ModuleType) -> None:
+def _patch_helper(module: Patched) -> None:
     """s3prl replaces ``builtins.isinstance`` for the whole process, for a PyTorch older than 1.8."""
     module.hack_isinstance = lambda: None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from robustdistiller.upstream.s3prl.bridge.shim import Shim, stand_in, working_import
 
@@ -114,7 +114,7 @@ def bridge_pysox() -> Shim:
     return Shim("sox (pysox)", True, f"{reason}; ASV imports it and never uses it")
 
 
-class DistributedSamplerWrapper(DistributedSampler):
+class DistributedSamplerWrapper(DistributedSampler[int]):
     """Gives each process its share of what another sampler draws, as ``catalyst.data.sampler`` did.
 
     The wrapped sampler must draw the same indices in every process, which s3prl's seeding ensures.
@@ -125,12 +125,14 @@ class DistributedSamplerWrapper(DistributedSampler):
     """
 
     def __init__(
-        self, sampler: Sampler, num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True
+        self, sampler: Sampler[int], num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True
     ) -> None:
-        super().__init__(sampler, num_replicas=num_replicas, rank=rank, shuffle=shuffle)
+        # Nothing but the length of its data set is asked for.
+        super().__init__(cast("Dataset[int]", sampler), num_replicas=num_replicas, rank=rank, shuffle=shuffle)
+        self.sampler = sampler
 
     def __iter__(self) -> Iterator[int]:
-        drawn = list(self.dataset)
+        drawn = list(self.sampler)
         return iter([drawn[position] for position in super().__iter__()])
 
 
