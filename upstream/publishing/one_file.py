@@ -72,7 +72,7 @@ def _sources(module: str, found: dict[str, str]) -> dict[str, str]:
 def _only_imports(node: ast.stmt) -> bool:
     """Whether it imports something; what only type checkers import is not needed by anybody else."""
     if isinstance(node, ast.If):
-        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
@@ -92,7 +92,7 @@ def _imports_of_others(nodes: Iterable[Any]) -> Iterator[tuple[str, str]]:
             if _is_ours(node):
                 if isinstance(node, ast.Import) or alias.asname:
                     raise ValueError(f"`{ast.unparse(node)}`: expected `from MODULE import NAME`, without another name")
-            elif bound != "TYPE_CHECKING":
+            else:
                 yield bound, ast.unparse(type(node)(**{**vars(node), "names": [alias]}))
 
 
@@ -101,6 +101,8 @@ def _defined(nodes: Iterable[ast.stmt]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
+        if isinstance(node, ast.If):
+            yield from _defined([*node.body, *node.orelse])
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
             yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name)) if target else ()
 
