@@ -19,7 +19,7 @@ import torch
 
 from research.bench.measure import Comparison, work_clock
 from research.bench.settings import Findings, Settings
-from research.bench.training_peer import LAYERS, PeerData, PeerStep
+from research.bench.training_peer import PeerData, PeerStep
 from research.bench.training_profile import StepParts, StepProfile, where_time_goes
 from research.bench.training_work import (
     EPOCH_STEPS,
@@ -183,9 +183,10 @@ def profile_ours(work: Work) -> StepParts:
 
 def _compare(way: _Way, turns: list[dict], peer_turns: list[dict]) -> Comparison:
     seconds, peer_s = (tuple(float(np.median(turn["seconds"])) for turn in taken) for taken in (turns, peer_turns))
+    targets = ", ".join(map(str, run_config(way.work).targets.layers))
     peaks = [max(turn["peak_bytes"] for turn in taken) / 1e9 for taken in (turns, peer_turns)]
     return Comparison(
-        part=f"training step, {way.work.batch} x {way.work.duration_s:g} s, targets {', '.join(map(str, LAYERS))}",
+        part=f"training step, {way.work.batch} x {way.work.duration_s:g} s, targets {targets}",
         ours=way.name,
         peer="s3prl's modules, float32",
         ours_s=seconds,
