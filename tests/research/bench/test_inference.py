@@ -11,10 +11,11 @@ from research.bench.__main__ import main
 def test_streams_equal_the_masked_whole(tmp_path) -> None:
     assert main(["streaming", "--quick", "--rounds", "1", "--out", str(tmp_path), "--work", str(tmp_path)]) == 0
     (report,) = load_reports(tmp_path)
-    assert len(report.comparisons) == 6
+    assert len(report.comparisons) == 3 * 7 and len(report.series) == 3
+    assert sum("target" in comparison.notes for comparison in report.comparisons) == 2 * 2
     for comparison in report.comparisons:
         assert float(comparison.equal.split(" to ")[1].split()[0]) < 1e-5
-        assert comparison.notes["latency_ms"] > comparison.notes["waits_for_audio_ms"] >= 245
+        assert comparison.notes["latency_ms"] > comparison.notes["waits_for_audio_ms"] >= 165
 
 
 def test_kernels_compute_what_the_modules_compute(tmp_path) -> None:
