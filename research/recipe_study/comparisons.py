@@ -113,13 +113,13 @@ def compare(board: Board, plan: Plan, listed: Sequence[Comparison], asked: Seque
     listed, asked = ([one.resolved(plan) for one in some] for some in (listed, asked))
     lines = []
     for one in [*listed, *(one for one in asked if one not in listed)]:
-        found = gain(board, one.treatment, one.reference, one.tasks or plan.tasks, one.conditions(plan))
+        found = gain(board, one.treatment, one.reference, one.tasks, one.conditions(plan))
         low, high = (found and found.interval) or (np.nan, np.nan)
         lines.append(
             {
                 **{name: getattr(one, name) for name in ("question", "treatment", "reference")},
                 "over": _told(one.over, plan),
-                "tasks": ", ".join(one.tasks or plan.tasks),
+                "tasks": ", ".join(one.tasks),
                 "seeds": found.seeds if found else 0,
                 "gain": found.value if found else np.nan,
                 "low": low,

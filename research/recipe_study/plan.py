@@ -59,19 +59,6 @@ class Way:
 
 
 @dataclass
-class Heads:
-    """How the heads of all tasks are trained.
-
-    Attributes:
-        steps: of each head; the learning rate falls to zero in a line.
-        learning_rates: the best on the development set, clean, is taken.
-    """
-
-    steps: Count = 600
-    learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
-
-
-@dataclass
 class Plan:
     """A study.
 
@@ -82,9 +69,9 @@ class Plan:
         pruned_settings: of those whose recipe prunes, besides.
         teacher: its checkpoint; empty is the shipped mini teacher.
         baselines: s3prl's or this project's upstreams, by name, that are scored beside the students and the teacher.
-        tasks: names of the pool's tasks and of the shipped ones.
+        tasks: names of the pool's tasks and of the shipped ones, with the learning rate of their heads.
         conditions: of the scored audio.
-        heads: of all tasks.
+        head_steps: of each head; its learning rate falls to zero in a line.
         measure_every_steps: steps between two measurements of feature distance and linear probe.
         finalists: student to its number of seeds. They are 1, 2, ...; screening has seed 0.
         ways: what else is made of students, by name; what "int8" makes of "ours" is scored as "ours, int8".
@@ -92,13 +79,13 @@ class Plan:
 
     students: dict[str, Student]
     steps: Count
-    tasks: list[str]
+    tasks: dict[str, float]
     conditions: list[str]
     settings: list[str] = field(default_factory=list)
     pruned_settings: list[str] = field(default_factory=list)
     teacher: str = ""
     baselines: list[str] = field(default_factory=list)
-    heads: Heads = field(default_factory=Heads)
+    head_steps: Count = 600
     measure_every_steps: Count = 500
     finalists: dict[str, Count] = field(default_factory=dict)
     ways: dict[str, Way] = field(default_factory=dict)

@@ -28,7 +28,8 @@ Differences are paired by seed and by test item, or by speaker where a task has 
 seeds are both drawn at random: intervals and p-values count both (quasi-F, Clark 1973;
 `eval/report/significance.py`). A student's seed is that of its distillation and of its heads. p-values of the
 listed comparisons are Holm's over the whole list; those of exploratory ones are of one test, and prove nothing.
-Heads are trained on clean speech, and their learning rate is chosen on clean development sets. Gains are in points,
+Heads are trained on clean speech; the learning rate of a task is the same for all, the best for the teacher on the
+clean development set. Gains are in points,
 positive where better; tasks and conditions weigh alike."""
 
 
@@ -159,11 +160,11 @@ def answer_table(answers: pd.DataFrame) -> str:
 def _provenance(plan: Plan, runs: Sequence[Run], board: Board) -> str:
     records = board.records
     missing = [f"{run.name} seed {run.seed}" for run in runs if not run.finished]
-    at_edge = records.learning_rate.isin([min(plan.heads.learning_rates), max(plan.heads.learning_rates)])
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in plan.tasks.items())
     lines = [
         f"- teacher: sha256 {checkpoint_digest(teacher_of(plan))[:12]}; {plan.steps} steps of each student",
         f"- measured: {records.start_utc.min()} to {records.start_utc.max()}",
-        f"- {at_edge.mean():.0%} of the numbers are of heads whose learning rate lies at an end of the grid",
+        f"- heads: {plan.head_steps} steps, learning rates {rates}",
         *([f"- missing: {', '.join(missing)}"] if missing else []),
         *(f"- {note}" for note in board.notes),
     ]

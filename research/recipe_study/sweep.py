@@ -26,7 +26,7 @@ def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, w
         SettingsError: the plan names a task that is not there.
     """
     split = "dev" if stage == "screening" else "test"
-    steps = plan.heads.steps
+    steps = plan.head_steps
     override = {
         "runner.total_steps": steps,
         "scheduler": {"name": "linear_schedule_with_warmup", "num_warmup_steps": max(1, steps // 15)},
@@ -40,12 +40,13 @@ def write_sweep(plan: Plan, stage: str, runs: list[Run], materials: Materials, w
     settings = {
         "out": str(materials.work / stage),
         "upstreams": [system.entry for system in systems],
-        "tasks": [{"task": str(there[name]), "override": override, "splits": [split]} for name in plan.tasks],
+        "tasks": [
+            {"task": str(there[name]), "override": override, "splits": [split], "learning_rates": [rate]}
+            for name, rate in plan.tasks.items()
+        ],
         "conditions": plan.conditions,
         "seeds": sorted({one.seed for one in systems} - {None}),
         "upstream_seeds": {one.label: [one.seed] for one in systems if one.seed is not None},
-        "learning_rates": plan.heads.learning_rates,
-        "search": "every",  # so that a seed of the teacher's and the baselines' is one attempt, too
         "noise": [str(path) for path in materials.noise(split)],
         "rir": [str(path) for path in materials.rir(split)],
         "speech": [str(path) for path in materials.babble(split)],

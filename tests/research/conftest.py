@@ -95,10 +95,10 @@ def plan(teacher) -> Plan:
                 "robust": {"recipe": "robustdistiller", "settings": ["objectives.enhancement=0"]},
             },
             "measure_every_steps": 2,
-            "tasks": ["pool_words"],
+            "tasks": {"pool_words": 1e-2},
             "conditions": ["clean", "noise:snr_db=5", "reverb"],
             "baselines": ["fbank"],
-            "heads": {"steps": 60, "learning_rates": [1e-2]},
+            "head_steps": 60,
             "finalists": {"plain": 2, "robust": 2},
         },
     )

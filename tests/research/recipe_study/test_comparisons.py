@@ -46,7 +46,7 @@ def board() -> Board:
 
 @pytest.fixture
 def two_tasks(plan):
-    return dataclasses.replace(plan, tasks=["words", "letters"])
+    return dataclasses.replace(plan, tasks={"words": 1e-2, "letters": 1e-2})
 
 
 def test_gains_are_positive_where_better_for_error_rates_too(board):
@@ -96,7 +96,7 @@ def test_the_list_is_closed_when_the_test_sets_are_opened(tmp_path, plan):
     first = read_opened(tmp_path)
     path.write_text(yaml.safe_dump([{"question": "!", "treatment": "plain", "reference": "robust"}]))
     open_test_sets(tmp_path, path, plan)
-    listed = Comparison("?", "robust", "plain", list(CONDITIONS[1:]), plan.tasks)
+    listed = Comparison("?", "robust", "plain", list(CONDITIONS[1:]), list(plan.tasks))
     assert read_opened(tmp_path) == first == (first[0], [listed])
 
 
@@ -148,7 +148,7 @@ def test_finalists_have_seeds_that_chose_nothing(plan):
 def test_a_finalist_must_be_a_student(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(
-        "{students: {plain: distilhubert}, steps: 1, tasks: [words], conditions: [clean], finalists: {plan: 2}}"
+        "{students: {plain: distilhubert}, steps: 1, tasks: {words: 0.01}, conditions: [clean], finalists: {plan: 2}}"
     )
     with pytest.raises(SettingsError, match=r"plan.yaml: .*there is no 'plan'; did you mean 'plain'"):
         load_plan(path)

@@ -186,7 +186,7 @@ def test_a_way_is_one_thing():
 
 def test_a_task_that_is_not_there_is_named(plan, runs, materials):
     with pytest.raises(SettingsError, match="tasks: there is no 'letters', expected some of finals, initials"):
-        write_sweep(dataclasses.replace(plan, tasks=["letters"]), "finalists", runs, materials, 1)
+        write_sweep(dataclasses.replace(plan, tasks={"letters": 1e-2}), "finalists", runs, materials, 1)
 
 
 def write_answers(
