@@ -81,7 +81,7 @@ def write_screening(plan: Plan, runs: Sequence[Run], folder: Path, out: Path) ->
         "Spearman's rank correlation between these columns, over students:",
         _markdown(table.loc[[run.name for run in done if run.name in table.index]].corr("spearman").round(2), ""),
         *_agreement(done),
-        *_scores(board, out / "screening"),
+        *_scores(board, out / "screening", pictures=False),
         *_students(plan, done),
     ]
     return write_text(out / "screening.md", "\n\n".join(parts) + "\n")
@@ -171,12 +171,13 @@ def _provenance(plan: Plan, runs: Sequence[Run], board: Board) -> str:
     return "\n".join(lines)
 
 
-def _scores(board: Board, folder: Path) -> Iterable[str]:
-    """The tables and pictures of `eval.report`, whose files go into a folder."""
+def _scores(board: Board, folder: Path, pictures: bool = True) -> Iterable[str]:
+    """Tables and pictures of `eval.report`, whose files go into a folder; of very many systems none is readable."""
     write_board(board, folder, ["csv", "robustness"])
     yield "## Every cell"
     yield from (grid.to_markdown() for grid in grids(board)[1:])
-    yield from (f"![{path.stem}]({folder.name}/{path.name})" for path in plot_board(board, folder))
+    if pictures:
+        yield from (f"![{path.stem}]({folder.name}/{path.name})" for path in plot_board(board, folder))
 
 
 def _last_measures(runs: Sequence[Run]) -> pd.DataFrame:
