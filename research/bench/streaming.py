@@ -34,8 +34,6 @@ SHORT_FRAMES = 8
 CHUNKS = ((SHORT_FRAMES, 0), (SHORT_FRAMES, 4), (16, 0), (16, 8), (32, 0), (32, 16), (64, 0))
 #: Recipes whose students are compared with one of two layers.
 FAST = ("fast50", "fast25")
-
-
 #: What an exported stream of a fast student may take of its time at most, in chunks of 160 ms.
 TARGET_REAL_TIME_FACTOR = 0.1
 

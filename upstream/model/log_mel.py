@@ -64,7 +64,8 @@ class LogMel(nn.Module):
             waves = F.conv1d(waveforms.float().unsqueeze(1), self.waves.float(), stride=MEL_HOP_SAMPLES)
             cosine, sine = waves.chunk(2, dim=1)
             power = self.filters.float() @ (cosine.square() + sine.square())
-            levels = ((power + _SMALLEST_POWER).log() - _MEAN) / _DEVIATION
+            # log(power + smallest), but 1 is what is added: exporters to ONNX take a sum with 1e-9 for no sum at all.
+            levels = ((power / _SMALLEST_POWER).log1p() + math.log(_SMALLEST_POWER) - _MEAN) / _DEVIATION
         return levels.to(self.filters.dtype)
 
     def num_frames(self, num_samples: Count) -> Count:

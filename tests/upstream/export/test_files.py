@@ -46,6 +46,21 @@ def worst_error(encoder, waveforms, lengths, found, frames, layers=None):
     return max(errors)
 
 
+def test_log_mel_students_hear_silence_and_faint_speech_as_the_encoder_does(tmp_path):
+    encoder = build(front_end="log_mel", conv_layers=((24, 3, 1), (24, 3, 2)))
+    save_checkpoint(tmp_path / "log_mel.ckpt", encoder, {})
+    model = OnnxEncoder(export_model(tmp_path / "log_mel.ckpt", tmp_path / "log_mel.onnx", "onnx").path)
+    waveforms, lengths = noise(2, 9000), torch.tensor([9000, 7000])
+    waveforms[0, 2000:6000] = 0.0
+    waveforms[1] *= 1e-4  # about the last of 16 bits
+    found, frames = model(waveforms.numpy(), lengths.numpy())
+    assert worst_error(encoder, waveforms, lengths, found, frames) <= 1e-4
+    silent, _ = model(
+        np.zeros((1, 5000), np.float32)
+    )  # the same in all frames: a norm over time has nothing to divide by
+    assert all(np.isfinite(state).all() for state in silent)
+
+
 @pytest.mark.parametrize("name", ["student", "large"])
 def test_onnx_equals_the_encoder_in_any_batch(name, checkpoints, exported):
     model, encoder = OnnxEncoder(exported(name, "onnx").path), load_encoder(checkpoints[name])

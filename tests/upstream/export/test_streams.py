@@ -43,7 +43,9 @@ def files(tmp_path_factory):
 def audio(samples: int, seed: int) -> torch.Tensor:
     # Quiet at first, with an offset: statistics over time change from chunk to chunk.
     level = torch.linspace(0.001, 0.3, samples)
-    return torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * level + 0.05
+    sound = torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * level + 0.05
+    sound[3000:6000] = 0.0  # digital silence
+    return sound
 
 
 @pytest.mark.parametrize("name", ENCODERS)
