@@ -1,4 +1,4 @@
-"""What s3prl's heads expect of an upstream, checked with two short noises before anything long starts."""
+"""What s3prl's heads expect of an upstream, checked with short noises and silence before anything long starts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Finding:
 def check_upstream(
     name: str, checkpoint: str | None = None, options: str | None = None, device: str = "cpu"
 ) -> list[Finding]:
-    """Load an upstream as s3prl does and look at what it gives for two noises.
+    """Load an upstream as s3prl does and look at what it gives for noises and for silence.
 
     Args:
         name: entry of s3prl's hub, ours included (``-u``).
@@ -101,7 +101,13 @@ def examine(upstream: Any, device: str = "cpu") -> list[Finding]:
     findings = [Finding("rate", True, f"one frame per {rate:g} samples")]
     upstream = upstream.to(device).eval()
     noises = _noises(device)
-    checks: Sequence[Callable[..., list[Finding]]] = (_check_output, _check_repeats, _check_batch, _check_shortest)
+    checks: Sequence[Callable[..., list[Finding]]] = (
+        _check_output,
+        _check_repeats,
+        _check_batch,
+        _check_shortest,
+        _check_silence,
+    )
     with torch.no_grad():
         for check in checks:
             try:
@@ -209,6 +215,19 @@ def _check_shortest(upstream: torch.nn.Module, noises: list[Tensor], rate: float
     if frames < 1:
         raise _Broken("50 ms", "no frame for 50 ms of audio; expected at least one")
     return [Finding("50 ms", True, f"{frames} frames for 50 ms of audio")]
+
+
+def _check_silence(upstream: torch.nn.Module, noises: list[Tensor], rate: float) -> list[Finding]:
+    fading = noises[0].clone()
+    fading[LONG_SAMPLES // 2 :] = 0
+    try:
+        _layers(upstream, [fading, torch.zeros_like(noises[1])])
+    except _Broken as error:
+        if error.finding.name != "values":
+            raise
+        found = "digital silence gives features that are not finite; heads stop at the first utterance that has some"
+        return [Finding("silence", False, found, False)]
+    return [Finding("silence", True, "features of digital silence are finite")]
 
 
 def _difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

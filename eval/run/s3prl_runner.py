@@ -24,6 +24,7 @@ from robustdistiller.eval.run.cache.dependence import UTTERANCE
 from robustdistiller.eval.run.cache.loaders import announcing, read_ahead
 from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.errors import RunError
+from robustdistiller.eval.run.finite import refuse_non_finite
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.resumption import ExactTraining
 from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
@@ -76,6 +77,7 @@ class HeadRunner:
         self.training, self.note, self.evaluation = training, note, evaluation
         super().__init__(args, config)
         self.bare_upstream: nn.Module = self.upstream.model
+        refuse_non_finite(getattr(self.featurizer.model, "module", self.featurizer.model), args.upstream)
         self.cached: CachedUpstream | None = None
         self.exact = ExactTraining(self.init_ckpt if args.mode == "train" else {}, args.device)
 

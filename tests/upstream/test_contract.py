@@ -39,7 +39,7 @@ def of(change):
 
 def test_a_sound_upstream_has_nothing_to_complain_of():
     findings = examine(Upstream())
-    assert [f.name for f in findings] == ["rate", "output", "repeats", "batch", "50 ms"]
+    assert [f.name for f in findings] == ["rate", "output", "repeats", "batch", "50 ms", "silence"]
     assert all(f.ok for f in findings)
     assert findings[1].found == "2 hidden states of 2 features, 50 frames a second"
     require(findings)
@@ -77,6 +77,13 @@ def test_padding_that_leaks_is_advice_and_no_obstacle():
     require(findings)
 
 
+def test_silence_that_gives_no_numbers_is_advice_and_no_obstacle():
+    findings = examine(Upstream(**of(lambda x: [x / x.amax((1, 2), keepdim=True)])))
+    assert findings[-1].name == "silence" and not findings[-1].ok and "digital silence" in findings[-1].found
+    assert all(one.ok for one in findings[:-1])
+    require(findings)
+
+
 def test_a_real_student_and_entries_that_are_none(toy_student):
     assert all(f.ok for f in check_upstream("robustdistiller_local", str(toy_student)))
     (finding,) = check_upstream("robustdistiler_local")
@@ -105,5 +112,5 @@ def test_checkpoints_of_any_name_and_upstreams_of_hooks(entry, target, name, tmp
     path = export_checkpoint(tmp_path / "own.ckpt", tmp_path / name, target).path
     findings = check_upstream(entry, str(path))
     require(findings)
-    assert [one.name for one in findings] == ["rate", "output", "repeats", "batch", "50 ms"]
+    assert [one.name for one in findings] == ["rate", "output", "repeats", "batch", "50 ms", "silence"]
     assert findings[1].found.startswith("3 hidden states of 24 features")

@@ -6,6 +6,7 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.run.head_note import HeadNote
@@ -26,6 +27,7 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_not
         def __init__(self, args, config):
             self.args, self.config, self.init_ckpt = args, config, {}
             self.upstream = self.downstream = SimpleNamespace(model=SimpleNamespace(get_dataloader=None))
+            self.featurizer = SimpleNamespace(model=nn.Identity())
 
         def evaluate(self, split, writer, global_step):
             calls.append((split, global_step))
@@ -35,7 +37,7 @@ def test_development_evaluation_during_training_is_s3prls_and_its_scores_are_not
     class Runner(HeadRunner, Stock):
         pass
 
-    args = Namespace(expdir=str(tmp_path), mode="train", device="cpu")
+    args = Namespace(expdir=str(tmp_path), mode="train", device="cpu", upstream="fbank")
     spec = HeadSpec(Upstream("fbank"), None, {}, tmp_path)
     runner = Runner(args, {}, spec, note=HeadNote())
     assert runner.evaluate("dev", Writer(), 2) == ["dev-best.ckpt"]
