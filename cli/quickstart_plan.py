@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,8 @@ from robustdistiller.upstream import checkpoint_digest
 
 SHIPPED = "shipped student"  # of the mini teacher, whatever teacher is distilled here
 
-_TASK = "words"
+#: What is said, and who says it.
+_TASKS = ("words", "voices")
 # The mini teacher has five layers and the pool 1.2 hours of speech: what the published recipes are scaled down by.
 _SCALED_DOWN = (
     "targets.layers=[2,3,5]",
@@ -82,19 +84,14 @@ class Quickstart:
         """Write the sweep's file, which `robustdistiller sweep` can run again, changed or not; returns its path."""
         corpus = mini.MiniCorpus(self.out / "corpus")
         models = {"teacher": self.teacher, SHIPPED: mini.student_checkpoint(), **self.students}
-        head = {key.removeprefix("config."): value for key, value in corpus.head_options(_TASK).items()}
-        steps, rate = self.head_steps or head["runner.total_steps"], head.pop("optimizer.lr")
-        head["scheduler"] = {**head["scheduler"], "num_warmup_steps": steps // 15}
-        head["runner.total_steps"] = steps
-        head |= {f"runner.{name}": max(1, steps // 8) for name in ("eval_step", "save_step", "log_step")}
         settings = {
             "out": str(self.out),
             "upstreams": [
                 *({"name": "robustdistiller_local", "checkpoint": str(models[one]), "label": one} for one in models),
-                # s3prl's fbank subtracts the utterance's mean, which is all that the head of this task looks at.
+                # s3prl's fbank subtracts the utterance's mean, which is all that the heads of these tasks look at.
                 {"name": "fbank_no_cmvn", "label": "filter bank"},
             ],
-            "tasks": [{"task": str(corpus.tasks[_TASK]), "override": head, "learning_rates": [rate]}],
+            "tasks": [self._task(corpus, name) for name in _TASKS],
             "conditions": list(self.conditions),
             "seeds": [self.seed],
             "device": self.device,
@@ -103,6 +100,14 @@ class Quickstart:
             "executor": {"kind": "pool", "workers": self.jobs, "memory_gb": 1.5},
         }
         return write_text(self.out / "quickstart.yaml", dump_yaml(settings))
+
+    def _task(self, corpus: mini.MiniCorpus, name: str) -> dict[str, Any]:
+        head = {key.removeprefix("config."): value for key, value in corpus.head_options(name).items()}
+        steps, rate = self.head_steps or head["runner.total_steps"], head.pop("optimizer.lr")
+        head["scheduler"] = {**head["scheduler"], "num_warmup_steps": steps // 15}
+        head["runner.total_steps"] = steps
+        head |= {f"runner.{key}": max(1, steps // 8) for key in ("eval_step", "save_step", "log_step")}
+        return {"task": str(corpus.tasks[name]), "override": head, "learning_rates": [rate]}
 
 
 def _distil(recipe: str, overrides: tuple[str, ...], folder: Path) -> None:

@@ -26,6 +26,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from tests.waiting import HANG_S, wait_until
 
 CONDITIONS = ["clean", "noise+reverb:snr_db=10"]
+TASKS = {"words": 596, "voices": 796}
 LABELS = ["shipped student", "teacher", "plain student", "robust student", "filter bank"]  # by size: teacher is tiny
 
 
@@ -78,22 +79,27 @@ def test_stopping_is_announced_and_what_was_finished_is_not_done_again(finished)
 def test_one_record_per_upstream_and_condition(finished):
     out, _, _ = finished
     records = read_records(out)
-    assert sorted((r.label, r.condition) for r in records) == sorted((u, c) for u in LABELS for c in CONDITIONS)
-    assert {(r.status, r.items_scored, r.items_expected) for r in records} == {("ok", 596, 596)}
-    for condition in CONDITIONS:  # everybody heard the same
-        assert len({r.manifest_digest for r in records if r.condition == condition}) == 1
+    every = sorted((u, t, c) for u in LABELS for t in TASKS for c in CONDITIONS)
+    assert sorted((r.label, r.task, r.condition) for r in records) == every
+    for task, items in TASKS.items():
+        assert {(r.status, r.items_scored, r.items_expected) for r in records if r.task == task} == {
+            ("ok", items, items)
+        }
+        for condition in CONDITIONS:  # everybody heard the same
+            assert len({r.manifest_digest for r in records if (r.task, r.condition) == (task, condition)}) == 1
     digests = {r.label: r.checkpoint_digest for r in records}
     assert len(set(digests.values())) == 5 and digests["filter bank"] == "none"
 
 
 def test_table_and_picture(finished):
     out, _, printed = finished
-    _, heading, table = printed.partition("words (596 items): accuracy (%), higher is better")
-    assert heading
-    positions = [re.search(rf"^ *{label}\s", table, re.MULTILINE).start() for label in LABELS]
-    assert positions == sorted(positions)
-    assert (out / "words-test-596_items.png").stat().st_size > 20_000
-    assert len((out / "leaderboard.csv").read_text().splitlines()) == 1 + len(LABELS) * len(CONDITIONS)
+    for task, items in TASKS.items():
+        _, heading, table = printed.partition(f"{task} ({items} items): accuracy (%), higher is better")
+        assert heading
+        positions = [re.search(rf"^ *{label}\s", table, re.MULTILINE).start() for label in LABELS]
+        assert positions == sorted(positions)
+        assert (out / f"{task}-test-{items}_items.png").stat().st_size > 20_000
+    assert len((out / "leaderboard.csv").read_text().splitlines()) == 1 + len(LABELS) * len(TASKS) * len(CONDITIONS)
     assert str(out / "records") in printed and "Everything is in" in printed
 
 
@@ -117,7 +123,7 @@ def test_the_table_can_be_made_again(finished, tmp_path):
 def test_its_sweep_is_a_file_that_can_be_run_again(finished):
     out, _, _ = finished
     result = CliRunner().invoke(app, ["sweep", str(out / "quickstart.yaml"), "--dry-run"])
-    assert result.exit_code == 0 and "0 cells to run, 10 not; 0 heads to train." in result.output
+    assert result.exit_code == 0 and "0 cells to run, 20 not; 0 heads to train." in result.output
 
 
 def test_a_missing_teacher_is_said_at_once(tmp_path):
@@ -150,13 +156,14 @@ def test_other_settings_make_other_students(tmp_path, teacher):
 
 
 def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teacher):
-    table = tmp_path / "007 #1" / "corpus" / "tasks" / "words.csv"
-    table.parent.mkdir(parents=True)
+    tables = tmp_path / "007 #1" / "corpus" / "tasks"
+    tables.mkdir(parents=True)
     lines = ["path,label,split"]
     for split in ("train", "dev", "test"):
-        soundfile.write(table.with_name(f"{split}.wav"), np.ones(800), 16_000)
+        soundfile.write(tables / f"{split}.wav", np.ones(800), 16_000)
         lines.append(f"{split}.wav,yes,{split}")
-    table.write_text("\n".join(lines))
+    for task in TASKS:
+        (tables / f"{task}.csv").write_text("\n".join(lines))
     plan = Quickstart(tmp_path / "007 #1", teacher, 500, 80, 2, "auto", 3, ("clean",))
     config = load(plan.write_sweep())
     assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
