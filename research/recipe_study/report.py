@@ -10,6 +10,7 @@ import pandas as pd
 
 from research.recipe_study.comparisons import OPENED_FILE, compare, condition_sets, read_opened
 from research.recipe_study.distil import Run, teacher_of
+from research.recipe_study.picture import plot_answers
 from research.recipe_study.plan import TEACHER, Comparison, Plan
 from research.recipe_study.systems import systems_of
 from research.tables import markdown_table
@@ -116,8 +117,11 @@ def write_finalists(plan: Plan, runs: Sequence[Run], folder: Path, out: Path, as
         _provenance(plan, runs, board),
         "## Answers",
         f"The list of {len(listed)} comparisons was closed when the test sets were opened, {opened}.",
+        f"![answers]({plot_answers(answers[~answers.exploratory], out / 'answers.png').name})",
         answer_table(answers[~answers.exploratory]),
         *(["## Exploratory: not in the list", answer_table(exploratory)] if len(exploratory) else []),
+        "## Means over tasks",
+        _markdown(pd.DataFrame(means(board, plan)).T.round(1), "upstream"),
         *_scores(board, out / "finalists"),
         *_agreement([run for run in runs if run.finished]),
         *_students(plan, runs),
