@@ -13,9 +13,11 @@ from robustdistiller.pretrain.config.check import SHAPE_KEYS, check_settings
 from robustdistiller.pretrain.config.first_version import as_today
 from robustdistiller.pretrain.config.schema import DistillConfig
 
-#: What is handed from stage to stage, or names the run, and so is set once: sections, and single keys.
+#: What is handed from stage to stage, names the run, or says where it runs, and so is set once: sections, single keys.
 SHARED_KEYS = (
     *("recipe", "out_dir", "seed", "teacher", "teachers", "targets", "data.speech", "multitask", "stages"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.precision"),
+    *("trainer.deterministic", "trainer.max_hours"),
     "student.checkpoint",
     *(f"student.{key}" for key in SHAPE_KEYS),
 )

@@ -135,19 +135,22 @@ def with_training_options(
     Args:
         source: the encoder; it stays as it is.
         options: dropout and the like; no shape.
-        prediction_layers: teacher layers to predict. Heads for others are dropped, and new ones start at random; `None`
-            keeps what there is.
+        prediction_layers: teacher layers to predict. Heads for others, or of another width, are dropped, and new ones
+            start at random; `None` keeps what there is.
         prediction_dim: width of the teacher.
     """
     kept, changes = source.state_dict(), training_options(options)
-    if prediction_layers is not None and source.config.prediction_layers != tuple(prediction_layers):
+    shape = source.config
+    width = shape.prediction_dim or shape.embed_dim
+    other_width = bool(prediction_layers) and prediction_dim not in (None, width)
+    if prediction_layers is not None and (shape.prediction_layers != tuple(prediction_layers) or other_width):
         changes |= {
             "prediction_layers": tuple(prediction_layers),
             "prediction_dim": prediction_dim if prediction_layers else None,
         }
         kept = {name: value for name, value in kept.items() if not name.startswith("heads.")}
     with torch.random.fork_rng(devices=[]):
-        student = SpeechEncoder(source.config.replace(**changes))
+        student = SpeechEncoder(shape.replace(**changes))
     student.load_state_dict({**student.state_dict(), **kept})
     if options.feature_grad_mult == 0:
         student.extractor.requires_grad_(False)

@@ -29,20 +29,23 @@ class Targets(nn.Module):
         config: `layers` must be explicit by now.
         student: shape of the student.
         teacher: the teacher, or anything with its `num_layers` and `width`.
+        section: of the configuration, for messages.
 
     Raises:
         SettingsError: layers that teacher or student does not have.
     """
 
-    def __init__(self, config: TargetsConfig, student: EncoderConfig, teacher: Teacher):
+    def __init__(
+        self, config: TargetsConfig, student: EncoderConfig, teacher: Teacher, section: str = "targets"
+    ) -> None:
         super().__init__()
-        self.groups = as_groups(config.layers, teacher.num_layers, "targets.layers", "teacher")
+        self.groups = as_groups(config.layers, teacher.num_layers, f"{section}.layers", "teacher")
         self.normalize, self.width = config.normalize == "layer_norm", teacher.width
         self.maps = None
         if config.match == "heads":
             return
         named = config.layers if config.student_layers is None else config.student_layers
-        self.student_groups = as_groups(named, student.num_layers, "targets.student_layers", "student")
+        self.student_groups = as_groups(named, student.num_layers, f"{section}.student_layers", "student")
         self.map_of = [0 if group in ((0,), ("projected",)) else 1 for group in self.groups]
         if not config.share_maps:
             self.map_of = list(range(len(self.groups)))
@@ -102,7 +105,7 @@ def as_groups(layers: Sequence[int | str | Sequence[int]], depth: int, key: str,
         )
     if not groups or not all(groups):
         raise SettingsError(f"{key}: expected one or more layers or groups of layers, found {list(layers)}")
-    if key == "targets.layers" and len(set(groups)) < len(groups):
+    if whose == "teacher" and len(set(groups)) < len(groups):
         raise SettingsError(f"{key}: expected different layers or groups, found {list(layers)}")
     return groups
 

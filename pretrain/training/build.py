@@ -48,9 +48,14 @@ def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
     return {"teacher": encoder_cost(teacher), name: encoder_cost(student)}
 
 
-def count_parameters(distiller: Distiller) -> dict[str, int]:
-    """Parameters of the parts: what is used where."""
-    student = distiller.student
+def count_parameters(distiller: Distiller, exported: SpeechEncoder | None = None) -> dict[str, int]:
+    """Parameters of the parts: what is used where.
+
+    Args:
+        distiller: what is trained.
+        exported: the student as it is exported, smaller where it was pruned; None counts the one that is trained.
+    """
+    student = exported or distiller.student
     counts = {
         "teacher": sum(weight.numel() for teaching in distiller.teachings for weight in teaching.model.parameters()),
         "student without prediction heads": student.count_parameters(heads=False),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,15 @@ class Handed:
         student: the model to train.
         state: of maps and heads, from the stage before; empty for the first.
         digest: of both; `None` for the first stage.
+        steps: of each stage before.
+        audio_s: seconds of audio heard in them.
     """
 
     student: SpeechEncoder
     state: Mapping[str, Tensor]
     digest: str | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
+    audio_s: float = 0.0
 
 
 def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
@@ -134,11 +138,19 @@ class _Run:
         for stage in self.stages if self.groups else ():
             targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
             stage.config = replace(stage.config, targets=targets)
-        student = self._new_student()
+        student, state = self._new_student(), {}
         for stage in self.stages:  # every mistake in any stage is told before the first step
+            least, shortest = stage.config.data.min_samples, student.config.receptive_field
+            if least < shortest:
+                raise SettingsError(
+                    f"stage {stage.name}: data.min_samples={least} lets in recordings shorter than a frame of the "
+                    f"student, which takes {shortest} samples; give data.min_samples={shortest} or more"
+                )
             trial = Distiller(
                 stage.config, self.teachers, with_training_options(student, stage.config.student), self.units
             )
+            trial.take_over(state)
+            state = trial.handed_on()
             if trial.gates is not None:
                 trial.gates.detach()
         self.identity = {
@@ -148,7 +160,7 @@ class _Run:
             "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
         }
-        self.config = replace(config, trainer=first.trainer)
+        self.config = replace(config, trainer=replace(config.trainer, precision=first.trainer.precision))
         refuse_other_run(out_dir, self.config, self.identity)
         digest = self.teacher_notes[""]["sha256"]
         with self.fabric.rank_zero_first():
@@ -189,11 +201,12 @@ class _Run:
         progress = progress_of(found)
         if found is not None and progress.step >= config.trainer.max_steps:
             distiller.load_state_dict(exported_weights(found))
-            return self._finish(stage, distiller, checkpoints, asdict(progress), is_last)
+            return self._finish(stage, distiller, checkpoints, asdict(progress), handed, is_last)
         if config.trainer.compile:
             check_compiler(fabric.device.type)
             for model in (distiller.student, *self.teachers.values()):
-                compile_layers(model)
+                if isinstance(model, SpeechEncoder):
+                    compile_layers(model)
         distiller.student.transformer.recompute_layers = config.trainer.activation_checkpointing
         training = Training(fabric, distiller, progress)
         batches_per_step = fabric.world_size * config.trainer.accumulate
@@ -222,10 +235,16 @@ class _Run:
             batches = self._loader(stage, training, unreadable)
             training.run(batches, history, stop, validation.measure, save, self.out_dir)
         with contextlib.nullcontext() if training.average is None else training.average.applied():
-            return self._finish(stage, distiller, checkpoints, asdict(progress), is_last)
+            return self._finish(stage, distiller, checkpoints, asdict(progress), handed, is_last)
 
     def _finish(
-        self, stage: Stage, distiller: Distiller, checkpoints: Checkpoints, progress: dict[str, Any], is_last: bool
+        self,
+        stage: Stage,
+        distiller: Distiller,
+        checkpoints: Checkpoints,
+        progress: dict[str, Any],
+        before: Handed,
+        is_last: bool,
     ) -> Handed:
         """Export the student of a stage, unless that is done, and make what the next stage begins with."""
         # Copies: what stands in the distiller may be averaged weights for a while only.
@@ -237,19 +256,23 @@ class _Run:
         if written == digest:  # writing it again would change the file's digest
             logger.info("stage %s of %s is finished: %s", stage.name, self.out_dir, path)
         elif self.fabric.is_global_zero:
-            metadata = self._metadata(stage, distiller, progress) | {"content": digest}
-            save_checkpoint(path, student, metadata)
-            if is_last and checkpoints.best_path.is_file():
+            metadata = self._metadata(stage, distiller, student, progress, before) | {"content": digest}
+            if is_last and checkpoints.best_path.is_file():  # first, as its absence would not be noticed
                 best = read_training(checkpoints.best_path)
                 distiller.load_state_dict(exported_weights(best))
-                metadata |= self._metadata(stage, distiller, best["progress"])
-                save_checkpoint(self.out_dir / "student_best.ckpt", distiller.export_student(), metadata)
+                chosen = distiller.export_student()
+                notes = metadata | self._metadata(stage, distiller, chosen, best["progress"], before)
+                save_checkpoint(self.out_dir / "student_best.ckpt", chosen, notes)
+            save_checkpoint(path, student, metadata)
         if distiller.gates is not None:
             distiller.gates.detach()
         self.fabric.barrier()
-        return Handed(student, state, digest)
+        steps = {**before.steps, stage.name: progress["step"]}
+        return Handed(student, state, digest, steps, before.audio_s + progress["audio_s"])
 
-    def _metadata(self, stage: Stage, distiller: Distiller, progress: dict[str, Any]) -> dict[str, Any]:
+    def _metadata(
+        self, stage: Stage, distiller: Distiller, student: SpeechEncoder, progress: dict[str, Any], before: Handed
+    ) -> dict[str, Any]:
         """Where a student comes from."""
         config = stage.config
         lines = [line for line in read_history(self.out_dir / "history.csv") if line["stage"] == stage.name]
@@ -264,10 +287,11 @@ class _Run:
             "config": self.config.to_dict(),
             "identity": stage.describe(),
             "step": progress["step"],
-            "audio_hours": progress["audio_s"] / 3600,
+            "steps": {**before.steps, stage.name: progress["step"]},
+            "audio_hours": (before.audio_s + progress["audio_s"]) / 3600,
             "last_losses": lines[-1] if lines else {},
             **({"best": {**best, "value": abs(progress["best"][0])}} if best else {}),
-            "parameters": count_parameters(distiller),
+            "parameters": count_parameters(distiller, student),
             "weights_from_teacher": self.origins,
             "versions": versions(),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

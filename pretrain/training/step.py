@@ -282,7 +282,8 @@ class Distiller(nn.Module):
         own = self.state_dict()
         fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
         self.load_state_dict(fits, strict=False)
-        return sorted({name.split(".")[1] for name in self.handed_on() if name not in fits})
+        new = (name.removeprefix("heads.") for name in self.handed_on() if name not in fits)
+        return sorted({name.split(".")[0] for name in new})
 
     def _shapes(self) -> Shapes:
         parts = list(self.targets)
@@ -320,7 +321,7 @@ def _teaching(config: DistillConfig, name: str, model: Teacher, student: SpeechE
         targets = replace(targets, **own)
     return Teaching(
         model.eval().requires_grad_(False),
-        Targets(targets, student.config, model),
+        Targets(targets, student.config, model, f"teachers.{name}" if name else "targets"),
         options.hears == "independent",
         options.autocast,
         frame_shift(student, model),

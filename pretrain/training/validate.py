@@ -73,6 +73,7 @@ class Validation:
                 found = self.probe.measure(self.training.distiller.export_student()) if fabric.is_global_zero else None
                 for condition, accuracy in fabric.broadcast(found).items():
                     lines.setdefault(condition, {})["probe_accuracy"] = accuracy
+            can_be_best = self.training.distiller.can_be_best()
         criterion = criterion_of(config)
         values = {condition: line[criterion] for condition, line in lines.items() if criterion in line}
         if fabric.is_global_zero:
@@ -85,7 +86,7 @@ class Validation:
             value = sum(values.values()) / len(values)
             cost = -value if criterion == "probe_accuracy" else value
             better = math.isfinite(cost) and (progress.best is None or cost < progress.best[0])
-            better = better and self.training.distiller.can_be_best()
+            better = better and can_be_best
             said = ", ".join(f"{condition} {found:.4f}" for condition, found in values.items())
             best = ", the best" * better
             logger.info("validation at step %d: %s %.4f (%s)%s", step, criterion, value, said, best)

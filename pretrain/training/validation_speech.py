@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioSource, Condition, Corruptor, RIRSource, SourceSpec
@@ -30,6 +31,7 @@ DEFAULT_CONDITIONS = ("clean", "noise:snr_db=5", "reverb", "noise+reverb:snr_db=
 
 _BATCH_UTTERANCES = 8
 _LARGEST_SHARE = 0.1  # of the training speech that may be held out
+_TOUCHING_S = 1e-4  # more than two stretches of a file that touch overlap by rounding
 
 
 class ValidationSpeech:
@@ -119,8 +121,8 @@ def _divide(config: DistillConfig, out_dir: Path, cuts: SpeechCuts) -> tuple[Spe
     settings, data = config.validation, config.data
     if settings.speech:
         found, _ = speech_cuts(settings.speech, lists_folder(data.manifest_dir, out_dir), data.min_samples)
-        files = {_file_of(cut) for cut in found} - {None}
-        training = cuts.where(lambda cut: _file_of(cut) not in files)
+        heard = _Stretches(found)
+        training = cuts.where(lambda cut: not heard.overlap(cut))
         held = choose_by_hash(found, settings.utterances)
         if len(training) < len(cuts):
             logger.info("%d utterances of validation.speech are left out of data.speech", len(cuts) - len(training))
@@ -164,12 +166,38 @@ def _recording_of(cut: Cut) -> str:
     return getattr(cut, "recording_id", None) or cut.id
 
 
-def _file_of(cut: Cut | FileCut) -> str | None:
+class _Stretches:
+    """Which stretches of which files some speech takes up."""
+
+    def __init__(self, cuts: Iterable[Cut | FileCut]) -> None:
+        found = defaultdict(list)
+        for cut in cuts:
+            file, begin_s, end_s = _place_of(cut)
+            found[file].append((begin_s, end_s))
+        # By where they begin, with the latest end of all until then.
+        self._of = {}
+        for file in found.keys() - {None}:
+            begins, ends = np.array(sorted(found[file])).T
+            self._of[file] = begins, np.maximum.accumulate(ends)
+
+    def overlap(self, cut: Cut | FileCut) -> bool:
+        """Whether a cut has audio in common with it."""
+        file, begin_s, end_s = _place_of(cut)
+        if file not in self._of:
+            return False
+        begins, ends = self._of[file]
+        before = np.searchsorted(begins, end_s - _TOUCHING_S)
+        return bool(before and ends[before - 1] > begin_s + _TOUCHING_S)
+
+
+def _place_of(cut: Cut | FileCut) -> tuple[str | None, float, float]:
+    """File, begin and end; without a file where it is in a shard."""
     if isinstance(cut, FileCut):
-        return str(Path(cut.file).resolve())
+        begin_s = cut.first_frame / cut.info.sample_rate_hz
+        return str(Path(cut.file).resolve()), begin_s, begin_s + cut.duration
     recording = getattr(cut, "recording", None)
     files = [source.source for source in recording.sources if source.type == "file"] if recording is not None else []
-    return str(Path(files[0]).resolve()) if files else None
+    return (str(Path(files[0]).resolve()) if files else None), cut.start, cut.end
 
 
 def validation_corruptors(config: DistillConfig, training: Corruptor | None) -> dict[str, Corruptor]:

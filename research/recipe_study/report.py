@@ -212,7 +212,7 @@ def _students(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
                     *(name, f"`{student.recipe}`", student.about, "; ".join(student.settings)),
                     ", ".join(str(run.seed) for run in mine),
                     f"{np.mean([one['parameters']['student without prediction heads'] for one in notes]) / 1e6:.2f}",
-                    f"{np.mean([one['audio_hours'] for one in notes]):.2f}",
+                    f"{np.mean([_hours(run) for run in mine]):.2f}",
                     f"{np.mean([run.job.outcome.wall_s for run in mine]) / 60:.1f}",
                     config["precision"],
                 ]
@@ -220,6 +220,11 @@ def _students(plan: Plan, runs: Sequence[Run]) -> Iterable[str]:
     yield "## Students"
     header = ["student", "recipe", "about", "settings", "seeds", "million parameters", "hours of audio"]
     yield markdown_table([*header, "minutes (since the last start)", "precision"], rows)
+
+
+def _hours(run: Run) -> float:
+    """Audio that a student heard in all stages."""
+    return float(pd.read_csv(run.folder / "history.csv").groupby("stage").audio_h.max().sum())
 
 
 def _markdown(table: pd.DataFrame, index: str | None) -> str:

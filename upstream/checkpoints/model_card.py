@@ -100,6 +100,8 @@ def _origin(metadata: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     yield "Teacher", _teacher(teacher)
     yield "Recipe", str(metadata.get("recipe") or _UNKNOWN)
     step, hours = metadata.get("step"), metadata.get("audio_hours")
+    if steps := _mapping(metadata.get("steps")):  # of all stages, which what was written before 2026-12 does not have
+        step = sum(steps.values())
     if isinstance(step, int):
         audio = f", {hours:.1f} hours of audio" if isinstance(hours, (int, float)) else ""
         yield "Training", f"{step:,} steps{audio}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustdistiller.common.files import file_digest, write_atomically, write_text
+from robustdistiller.common.locks import locked
 
 MANIFEST, SETTINGS = "manifest.jsonl", "extraction.json"
 FORMATS = {"npy": ".npy", "safetensors": ".safetensors"}
@@ -96,13 +97,15 @@ class FeatureFolder:
             entry["audio_state"] = _state(Path(entry["audio"]))
             entry["sha256"] = file_digest(self.path / entry["output"])
             self.entries[entry["name"]] = entry
-        with self.manifest.open("a", encoding="utf-8") as file:
+        with locked(self.path / SETTINGS), self.manifest.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in entries)
 
     def finish(self) -> None:
-        """Write the manifest anew, one line per recording in the order of names."""
-        lines = [json.dumps(self.entries[name]) + "\n" for name in sorted(self.entries)]
-        write_text(self.manifest, "".join(lines))
+        """Write the manifest anew, one line per recording in the order of names, those of other processes too."""
+        with locked(self.path / SETTINGS):
+            self.entries = {entry["name"]: entry for entry in _read_lines(self.manifest)} | self.entries
+            lines = [json.dumps(self.entries[name]) + "\n" for name in sorted(self.entries)]
+            write_text(self.manifest, "".join(lines))
 
 
 def _state(audio: Path) -> list[int]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from robustdistiller.common.names import refuse_unknown
+from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.upstream.checkpoints import read_checkpoint
 from robustdistiller.upstream.fast import accelerate
 from robustdistiller.upstream.model.encoder import SpeechEncoder
@@ -43,7 +44,7 @@ class ExpertOptions:
     """
 
     no_pred: bool = False
-    padding: str = "masked"
+    padding: Literal["masked", "reference"] = "masked"
     feature_grad_mult: float | None = None
     num_heads: int | None = None
     chunk_frames: int | None = None
@@ -55,10 +56,13 @@ class ExpertOptions:
         """What a frame may see, None where that is everything.
 
         Raises:
-            ValueError: a number is out of range, or context is bounded without ``chunk_frames``.
+            ValueError: a number is out of range, context is bounded without ``chunk_frames``, or ``padding`` is
+                ``"reference"`` beside it.
         """
         given = {name: getattr(self, name) for name in ("left_frames", "look_ahead_frames")}
         given = {name: value for name, value in given.items() if value is not None}
+        if self.chunk_frames is not None and self.padding == "reference":
+            raise ValueError("upstream option padding=reference is of whole utterances; leave it or chunk_frames out")
         if self.chunk_frames is not None:
             return ChunkOptions(self.chunk_frames, **given)
         if given:
@@ -70,13 +74,13 @@ class ExpertOptions:
         """Check the names and types of ``values``.
 
         Raises:
-            ValueError: for an unknown option, naming the nearest known one, or a ``no_pred`` that is not a boolean.
+            ValueError: for an unknown option, naming the nearest known one, or a value of the wrong type.
         """
         refuse_unknown(values, [field.name for field in dataclasses.fields(cls)], "upstream option")
-        options = cls(**values)
-        if not isinstance(options.no_pred, bool):
-            raise ValueError(f"upstream option no_pred is {options.no_pred!r}; expected true or false")
-        return options
+        try:
+            return read(cls, values)
+        except SettingsError as error:
+            raise ValueError(f"upstream option {error}") from error
 
 
 class Expert(nn.Module):

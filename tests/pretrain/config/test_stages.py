@@ -97,6 +97,8 @@ def test_settings_of_a_stage_are_read_by_their_type() -> None:
                 *("teacher.checkpoint=x", "teacher.hears=independent", "targets.layers=[1]", "seed=1", "out_dir=x"),
                 *("student.num_layers=3", "student.init=random", "student.checkpoint=x", "data.speech=[x]"),
                 *("teachers.x.layers=[1]", "targets.cache.max_gb=3", "recipe=x"),
+                *("trainer.precision=bf16", "trainer.max_hours=1", "trainer.deterministic=true"),
+                *("trainer.accelerator=cpu", "trainer.devices=2", "trainer.num_nodes=2", "trainer.strategy=ddp"),
             )
         ),
     ],

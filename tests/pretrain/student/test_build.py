@@ -152,6 +152,9 @@ def test_student_from_a_file_keeps_its_shape_and_fitting_heads(teacher: SpeechEn
     assert other.config.prediction_layers == (1, 3)
     assert not torch.equal(other.heads.weight, first.heads.weight)
     assert load("targets.layers=[2,4]", "targets.match=layers").heads is None
+    wide = SpeechEncoder(SMALL.replace(embed_dim=2 * SMALL.embed_dim))
+    of_wide = build_student(load_config("distilhubert", [*options, "targets.layers=[2,4]"]), wide)
+    assert of_wide.config.prediction_dim == wide.config.embed_dim != first.config.prediction_dim
     with pytest.raises(SettingsError, match=r"student.checkpoint: .*absent.ckpt"):
         load("targets.layers=[2,4]", f"student.checkpoint={tmp_path / 'absent.ckpt'}")
 

@@ -11,6 +11,7 @@ import torch
 from robustdistiller.pretrain import SettingsError, distill, load_config
 from robustdistiller.pretrain.data.roots import load_teacher
 from robustdistiller.pretrain.student.build import build_student, with_training_options
+from robustdistiller.pretrain.training import stages
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder, save_checkpoint
@@ -101,6 +102,24 @@ def test_a_student_is_distilled_from_whisper_with_a_cache(corpus, whisper, conv_
     lines = read_history(tmp_path / "history.csv")
     first, last = (sum(line["loss"] for line in part) for part in (lines[:3], lines[-3:]))
     assert last < first and len(lines) == 12
+
+
+def test_of_teachers_only_those_of_our_kind_are_compiled(corpus, whisper, conv_teacher, tmp_path, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(stages, "check_compiler", lambda device: None)
+    monkeypatch.setattr(stages, "compile_layers", compiled.append)
+    more = (f"student.checkpoint={conv_teacher}", "targets.match=layers", "targets.layers=[1,3]")
+    more = (*more, "targets.student_layers=[2,4]", "trainer.max_steps=1", "trainer.compile=true")
+    distill(load_config("robustdistiller", overrides(corpus, whisper, tmp_path, *more)))
+    assert [type(one).__name__ for one in compiled] == ["SpeechEncoder"]
+
+
+def test_layers_that_a_further_teacher_lacks_are_named_as_its_own(corpus, whisper, conv_teacher, tmp_path) -> None:
+    more = ("targets.match=layers", "targets.layers=[2]", "targets.student_layers=[2]", "student.num_layers=2")
+    more = (*more, f"teachers.other.checkpoint={conv_teacher}", "teachers.other.layers=[9]")
+    more = (*more, "teachers.other.student_layers=[1]", "trainer.max_steps=1")
+    with pytest.raises(SettingsError, match=r"^teachers\.other\.layers: the teacher has layers 0 to"):
+        distill(load_config("robustdistiller", overrides(corpus, conv_teacher, tmp_path, *more)))
 
 
 def test_groups_and_units_of_whisper_are_found(corpus, whisper, conv_teacher, tmp_path: Path) -> None:

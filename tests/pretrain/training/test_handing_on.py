@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,10 +14,10 @@ import pytest
 import torch
 
 from robustdistiller.common.locks import locked
-from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
-from robustdistiller.pretrain.training import stopping
+from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config, stages_of
+from robustdistiller.pretrain.training import stages, stopping
 from robustdistiller.pretrain.training.log import read_history
-from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint
+from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 
 from ..conftest import Corpus, assert_equal_states, last_checkpoint
 
@@ -84,6 +85,66 @@ def test_the_second_stage_begins_with_the_maps_and_heads_of_the_first(two_stages
         *(("prune", step) for step in (1, 2, 3)),
         *(("distil", step) for step in (1, 2)),
     ]
+
+
+def test_what_was_heard_and_what_is_left_of_the_student_is_that_of_all_stages(two_stages) -> None:
+    out_dir, _ = two_stages
+    heard = {line["stage"]: line["audio_h"] for line in read_history(out_dir / "history.csv")}
+    pruned, final = (read_checkpoint(out_dir / name) for name in ("student_prune.ckpt", "student.ckpt"))
+    assert pruned.metadata["steps"] == {"prune": 3} and final.metadata["steps"] == {"prune": 3, "distil": 2}
+    assert pruned.metadata["audio_hours"] == pytest.approx(heard["prune"], abs=1e-4)
+    assert final.metadata["audio_hours"] == pytest.approx(sum(heard.values()), abs=1e-4) and heard["prune"] > 1e-3
+    for one in (pruned, final):
+        assert one.metadata["parameters"]["student with prediction heads"] == one.build().count_parameters()
+
+
+def test_the_saved_configuration_is_that_of_every_stage(corpus, teacher_path, tmp_path: Path) -> None:
+    own = ("stages.prune.trainer.batch_size=3", "stages.prune.trainer.max_steps=1", "stages.prune.optim.lr=1e-3")
+    config = load_config(RECIPE, options(corpus, teacher_path, tmp_path, *own))
+    distill(config)
+    again = load_config(tmp_path / "config.yaml")
+    for before, after in zip(stages_of(config), stages_of(again), strict=True):
+        trainer = dataclasses.replace(before.config.trainer, precision="fp32")  # auto, resolved
+        assert after.config.trainer == trainer and after.config.optim.lr == before.config.optim.lr
+    before = checkpoint_digest(tmp_path / "student.ckpt")
+    distill(again)  # finished, and not another run
+    assert checkpoint_digest(tmp_path / "student.ckpt") == before
+
+
+def test_the_best_student_is_there_whenever_the_last_one_is(make_config, tmp_path: Path, monkeypatch) -> None:
+    config = make_config(tmp_path, "validation.every_steps=1", "trainer.max_steps=3")
+    written = []
+
+    def killed(path, *rest) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(save_checkpoint(path, *rest))
+
+    monkeypatch.setattr(stages, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distill(config)
+    monkeypatch.undo()
+    distill(config)
+    assert (tmp_path / "student_best.ckpt").is_file() and (tmp_path / "student.ckpt").is_file()
+
+
+def test_a_part_that_only_a_later_stage_has_begins_there(corpus, teacher_path, tmp_path: Path, caplog) -> None:
+    recipe = tmp_path / "mask.yaml"
+    recipe.write_text(
+        "base: distilhubert\n"
+        "targets: {layers: [2], match: layers, student_layers: [1]}\n"
+        "stages: {warm: {}, distil: {student: {mask: {share: 0.5}}}}\n"
+    )
+    more = (f"teacher.checkpoint={teacher_path}", f"data.speech={corpus.speech}", f"out_dir={tmp_path / 'run'}")
+    short = ("student.num_layers=1", "trainer.max_steps=1", "trainer.batch_size=2", "trainer.accelerator=cpu")
+    with caplog.at_level("INFO"):
+        distill(load_config(recipe, [*more, *short, "data.num_workers=0"]))
+    assert "stage distil begins with new mask_embedding" in caplog.text
+
+
+def test_recordings_shorter_than_a_frame_are_refused_before_the_first_step(corpus, teacher_path, tmp_path) -> None:
+    with pytest.raises(SettingsError, match=r"stage prune: data\.min_samples=1 .* takes 400 samples; give data\.min"):
+        distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, "data.min_samples=1")))
 
 
 def test_caches_and_lists_are_there_once(two_stages) -> None:
@@ -183,6 +244,24 @@ def test_an_oversized_student_is_never_the_best(corpus, teacher_path, tmp_path: 
     slow = ("validation.every_steps=1", "pruning.gate_lr=1e-4", "pruning.multiplier_lr=1e-4", "stages.distil=null")
     distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, *slow)))
     assert not (tmp_path / "student_best.ckpt").exists() and not list(tmp_path.glob("checkpoints/*best*"))
+
+
+def test_whether_the_average_is_small_enough_is_asked_of_the_average(corpus, teacher_path, tmp_path) -> None:
+    """The average of the gates is behind the gates, and is what is exported."""
+    reached = []
+
+    class Look:
+        def on_step_end(self, distiller, report) -> None:
+            reached.append(distiller.can_be_best())
+
+    settings = ("validation.every_steps=1", "stages.distil=null", "optim.schedule_steps=20", "trainer.ema_decay=0.999")
+    for steps in (20, None):  # then up to where the gates themselves have just become small enough
+        steps = steps or reached.index(True) + 1
+        folder = tmp_path / str(steps)
+        config = load_config(RECIPE, options(corpus, teacher_path, folder, *settings, f"trainer.max_steps={steps}"))
+        distill(config, callbacks=[Look()])
+    assert steps < 20 and reached[-1] and not reached[-2]
+    assert (tmp_path / "20" / "student_best.ckpt").exists() and not (folder / "student_best.ckpt").exists()
 
 
 def test_the_average_is_validated_exported_and_resumed(make_config, tmp_path: Path) -> None:

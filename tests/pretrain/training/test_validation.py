@@ -207,6 +207,28 @@ def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_
     assert len([cut for request in speech.requests for cut in request.cuts]) == 8
 
 
+def test_other_pieces_of_a_file_are_trained_on(make_config, tmp_path: Path) -> None:
+    from robustdistiller.pretrain.data.roots import check_data
+    from robustdistiller.pretrain.training.validation_speech import prepare_validation
+
+    soundfile.write(tmp_path / "all.wav", np.random.default_rng(0).normal(0, 0.1, 20 * 8_000), 8_000)
+
+    def listed(name: str, pieces) -> Path:
+        rows = [f"all.wav\t{first}\t{count}\t{name}{first}" for first, count in pieces]
+        path = tmp_path / f"{name}.tsv"
+        path.write_text("\n".join(["file\toffset_samples\tnum_samples\tname", *rows]))
+        return path
+
+    speech = listed("train", [(second * 8_000, 8_000) for second in range(20)])
+    # One piece of the training, a half of another, and one that reaches into two.
+    held = listed("dev", [(0, 8_000), (40_000, 4_000), (100_000, 8_000)])
+    config = make_config(tmp_path / "run", EVERY_TWO, f"data.speech={speech}", f"validation.speech={held}")
+    cuts, corruptor = check_data(config, tmp_path)
+    training, _ = prepare_validation(config, tmp_path, cuts, corruptor)
+    left_out = {cut.id for cut in cuts.listed} - {cut.id for cut in training}
+    assert sorted(int(name.rpartition("train")[2]) // 8_000 for name in left_out) == [0, 5, 12, 13]
+
+
 def sharded(cuts: list) -> ShardedSpeech:
     return ShardedSpeech((), np.array([cut.num_samples for cut in cuts]), "digest", LengthRule())
 

@@ -111,7 +111,6 @@ def runs(plan, materials):
             metadata = {
                 "config": {"trainer": {"precision": "fp32"}},
                 "parameters": {PARAMETERS: 1e6},
-                "audio_hours": 0.1,
             }
             save_checkpoint(run.checkpoint, SpeechEncoder(EncoderConfig.tiny(num_layers=5)), metadata)
         run.job.folder.mkdir(exist_ok=True)
@@ -119,6 +118,8 @@ def runs(plan, materials):
         lines = ["step,condition,l1,cosine,probe_accuracy"]
         lines += [f"{step},clean,{1 / step},{1 / (step + place)},{step / 10 + place / 100}" for step in (1, 2, 3)]
         (run.folder / "validation.csv").write_text("\n".join(lines))
+        lines = ["stage,step,audio_h", "prune,1,0.1", "prune,2,0.25", "distil,1,0.05"]
+        (run.folder / "history.csv").write_text("\n".join(lines))
     return found
 
 
@@ -254,6 +255,8 @@ def test_the_page_of_finalists_answers_what_was_listed(plan, runs, records, tmp_
     assert f"{table.gain['Noise?']:+.2f} ({table.low['Noise?']:+.2f} to {table.high['Noise?']:+.2f})" in answers
     assert table.seeds.eq(2).all() and table.gain["Noise?"] > 8
     assert "rank students alike" in text and "| robust | `robustdistiller` |" in text
+    assert "| 1.00 | 0.30 |" in text, "hours of all stages"
+    assert "| robust | " in text.partition("## Means over tasks")[2]
     assert all((page.parent / link).is_file() for link in _pictures(text))
 
 

@@ -15,6 +15,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, UpstreamExper
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
 from robustdistiller.upstream.features import extraction
 from robustdistiller.upstream.features.extraction import AudioReader
+from robustdistiller.upstream.features.folder import FeatureFolder, write_features
 from robustdistiller.upstream.features.layers import choose_layers
 
 SHAPE = {"embed_dim": 24, "num_layers": 2, "num_heads": 2, "ffn_dim": 32, "position_kernel": 9, "position_groups": 4}
@@ -195,6 +196,17 @@ def test_a_killed_run_is_continued(student, speech, tmp_path, monkeypatch):
     assert report.skipped == 2 and sorted(seen) == [300, 900, 7000]  # the longest two were done
     assert list(entries(out)) == sorted(LENGTHS)
     assert not list(out.rglob(".*"))
+
+
+def test_two_commands_at_once_keep_the_lines_of_both(speech, tmp_path):
+    recording = next(speech.rglob("*.wav"))
+    folders = {name: FeatureFolder(tmp_path, {"layer": "1"}) for name in "ab"}
+    for name, folder in folders.items():
+        write_features(tmp_path / f"{name}.npy", {"layer_1": torch.zeros(2, 3)}, "npy", "float32")
+        folder.add([{"name": name, "audio": str(recording), "output": f"{name}.npy"}])
+    for folder in folders.values():
+        folder.finish()
+    assert list(entries(tmp_path)) == ["a", "b"]
 
 
 def test_other_settings_are_not_mixed(student, speech, tmp_path):

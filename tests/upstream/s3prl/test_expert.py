@@ -139,8 +139,14 @@ def test_bad_options_and_waveforms_are_named(student, tmp_path):
     (tmp_path / "bad.yaml").write_text("paddin: reference\n")
     with pytest.raises(ValueError, match="unknown upstream option 'paddin'; did you mean 'padding'"):
         UpstreamExpert(student, tmp_path / "bad.yaml")
-    with pytest.raises(ValueError, match="no_pred is 'True'; expected true or false"):
+    with pytest.raises(ValueError, match="upstream option no_pred: found 'True', expected true or false"):
         UpstreamExpert(student, no_pred="True")
+    with pytest.raises(ValueError, match="upstream option padding: found 'masket'"):
+        UpstreamExpert(student, padding="masket")
+    with pytest.raises(ValueError, match="padding=reference is of whole utterances"):
+        UpstreamExpert(student, padding="reference", chunk_frames=8)
+    (tmp_path / "text.yaml").write_text("feature_grad_mult: 1e-1\n")  # YAML 1.1 reads a word
+    assert UpstreamExpert(student, tmp_path / "text.yaml").encoder.config.feature_grad_mult == 0.1
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         UpstreamExpert(student, tmp_path / "absent.yaml")
     (tmp_path / "list.yaml").write_text("- no_pred\n")
