@@ -69,6 +69,7 @@ class Plan:
         pruned_settings: of those whose recipe prunes, besides.
         teacher: its checkpoint; empty is the shipped mini teacher.
         baselines: s3prl's or this project's upstreams, by name, that are scored beside the students and the teacher.
+        others: checkpoints that are scored beside them, by name; they were not made by the study.
         tasks: names of the pool's tasks and of the shipped ones, with the learning rate of their heads.
         conditions: of the scored audio.
         head_steps: of each head; its learning rate falls to zero in a line.
@@ -85,6 +86,7 @@ class Plan:
     pruned_settings: list[str] = field(default_factory=list)
     teacher: str = ""
     baselines: list[str] = field(default_factory=list)
+    others: dict[str, str] = field(default_factory=dict)
     head_steps: Count = 600
     measure_every_steps: Count = 500
     finalists: dict[str, Count] = field(default_factory=dict)
@@ -98,8 +100,9 @@ class Plan:
                 self.check(name, self.students, "ways")
         for text in self.conditions:
             Condition.parse(text)
-        if {TEACHER, *self.baselines} & set(self.students):
-            raise ValueError(f"no student may be called {TEACHER} or as a baseline")
+        names = [*self.students, TEACHER, *self.baselines, *self.others]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a student, a baseline and one of others cannot have the same name, or that of {TEACHER}")
 
     def check(self, name: str, known: object, where: str) -> None:
         """Raise ValueError for a name that is not known."""
@@ -107,8 +110,12 @@ class Plan:
             raise ValueError(f"{where}: there is no {name!r}{did_you_mean(name, known)}")
 
     def systems(self) -> list[str]:
-        """Names of all that is scored: students, what else is made of them, the teacher, the baselines."""
-        return [*self.students, *self.made_of(self.students), TEACHER, *self.baselines]
+        """Names of all that is scored: students, what else is made of them, what was not made here."""
+        return [*self.students, *self.made_of(self.students), *self.given()]
+
+    def given(self) -> list[str]:
+        """Names of what is scored and was not made by the study."""
+        return [TEACHER, *self.baselines, *self.others]
 
     def made_of(self, students: Iterable[str]) -> list[str]:
         """Names of what else is made of some students."""
@@ -136,7 +143,7 @@ class Comparison:
 
     Attributes:
         question: that it answers.
-        treatment: the upstream that it is about: a student, ``teacher`` or a baseline.
+        treatment: the upstream that it is about: a student, ``teacher``, a baseline or one of the plan's others.
         reference: the one that it is compared with.
         over: conditions whose mean is compared: ``clean``, ``corrupted`` for all others, or a list of them.
         tasks: whose mean is compared; all where none is given.
@@ -161,7 +168,7 @@ class Comparison:
 
     def check(self, plan: Plan) -> None:
         """Raise ValueError where the finalists cannot answer it."""
-        finalists = [*plan.finalists, *plan.made_of(plan.finalists), TEACHER, *plan.baselines]
+        finalists = [*plan.finalists, *plan.made_of(plan.finalists), *plan.given()]
         for name in (self.treatment, self.reference):
             plan.check(name, finalists, self.question)
         for task in self.tasks:

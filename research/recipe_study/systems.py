@@ -25,7 +25,7 @@ class System:
 
     Attributes:
         name: of the row that it is part of, such as ``ours`` or ``ours, int8``.
-        seed: of a student; None is one that all seeds of heads are trained on.
+        seed: of a student; None is one that heads of every seed are trained on.
         upstream: entry of s3prl's hub.
         checkpoint, options: its files.
     """
@@ -56,7 +56,7 @@ class System:
 
 
 def systems_of(plan: Plan, runs: Sequence[Run]) -> list[System]:
-    """Teacher and baselines, the students that are there, and what is made of them.
+    """What was not made here, the students that are there, and what is made of them.
 
     Args:
         plan: of the study.
@@ -66,6 +66,7 @@ def systems_of(plan: Plan, runs: Sequence[Run]) -> list[System]:
     return [
         System(TEACHER, None, LOCAL, teacher_of(plan)),
         *(System(name, None, name) for name in plan.baselines),
+        *(System(name, None, LOCAL, Path(path).resolve()) for name, path in plan.others.items()),
         *(System(run.name, run.seed, LOCAL, run.checkpoint) for run in done),
         *_made(plan, done),
     ]

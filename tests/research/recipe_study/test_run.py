@@ -178,6 +178,20 @@ def test_what_is_made_of_students_is_scored_beside_them(plan, runs, materials, t
         Comparison("?", "robust, int8", "plain").check(plan)
 
 
+def test_a_checkpoint_from_elsewhere_is_scored_with_heads_of_every_seed(plan, runs, materials, tmp_path):
+    path = tmp_path / "other.ckpt"
+    shutil.copy(runs[1].checkpoint, path)
+    save_checkpoint(path, load_encoder(path), {"name": "other"})
+    plan = dataclasses.replace(plan, others={"other": str(path)})
+    groups = expand(load(write_sweep(plan, "finalists", runs, materials, 2)))
+    assert [group.seed for group in groups if group.system.upstream.label == "other"] == [1, 2]
+    write_answers(tmp_path, "other", checkpoint_digest(path), 1, (0.9, 0.9, 0.9), "test")
+    assert [row.name for row in board_of(tmp_path, plan, runs).rows] == ["other"]
+    Comparison("Is it better?", "other", "plain").check(plan)
+    with pytest.raises(ValueError, match="cannot have the same name"):
+        dataclasses.replace(plan, others={"plain": str(path)})
+
+
 def test_a_way_is_one_thing():
     with pytest.raises(ValueError, match="either export, options or merge"):
         Way(["plain"], "onnx", {"chunk_frames": 8})
