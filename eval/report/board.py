@@ -76,18 +76,23 @@ class Board:
         return [row for row in self.rows if not row.published]
 
     def row(self, name: str) -> Row:
-        """The system called `name`, in any case; a measured one before a published one, ``published:NAME`` to force it.
+        """The system called `name`, exactly or in any case; a measured one before a published one.
+
+        ``published:NAME`` is the published one, where no measured system is called that.
 
         Raises:
-            ValueError: no system has this name; the nearest ones are given.
+            ValueError: no system has this name, and the nearest ones are given; or several have it.
         """
-        forced, wanted = name.startswith("published:"), name.removeprefix("published:").lower()
-        for row in self.rows:
-            if row.name.lower() == wanted and (row.published or not forced):
-                return row
-        alike = [row.name for row in self.measured if row.name.lower().startswith(f"{wanted} (")]
-        if alike and not forced:
-            raise ValueError(f"{name!r} names {len(alike)} systems: {'; '.join(alike)}; say which")
+        published = [row for row in self.rows if row.published]
+        for rows, wanted in ((self.measured, name), (published, name.removeprefix("published:"))):
+            found = [row for row in rows if row.name.lower() == wanted.lower()]
+            found = [row for row in found if row.name == wanted] or found
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise ValueError(_several(name, found))
+        if alike := [row for row in self.measured if row.name.lower().startswith(f"{name.lower()} (")]:
+            raise ValueError(_several(name, alike))
         hint = did_you_mean(name, [row.name for row in self.rows], most=3, cutoff=0.3)
         there = ", ".join(row.name for row in self.measured)
         raise ValueError(f"no system is called {name!r}{hint}" + (f" (measured: {there})" if there else ""))
@@ -160,6 +165,10 @@ class Board:
         from robustdistiller.eval.report.tables import grids
 
         return "\n".join(grid.to_markdown() for grid in grids(self, systems))
+
+
+def _several(name: str, rows: Sequence[Row]) -> str:
+    return f"{name!r} names {len(rows)} systems: {'; '.join(row.name for row in rows)}; say which"
 
 
 def leaderboard(

@@ -81,6 +81,10 @@ class Column:
             return estimate
         return dataclasses.replace(estimate, limit=100.0 if self.higher_is_better else math.inf)
 
+    def bounded_difference(self, estimate: Estimate) -> Estimate:
+        """A difference of two values of its metric, so that its interval stays within what it can be."""
+        return dataclasses.replace(estimate, most=100.0) if self.unit == "%" and self.higher_is_better else estimate
+
     @property
     def order(self) -> tuple:
         """Sort key: SUPERB's order of tasks and metrics, official test sets first, conditions from clean on."""

@@ -63,7 +63,7 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such folder.
-        RecordError: a ``labels.yaml`` that does not give names for names.
+        RecordError: a ``labels.yaml`` that cannot be read, or does not give names for names.
     """
     folders = [Path(folder) for folder in folders]
     rows: list[dict[str, Any]] = []
@@ -233,7 +233,10 @@ def _renamed(folders: Iterable[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in [place / LABELS_FILE for folder in folders for place in (folder, folder / "records")]:
         if path.is_file():
-            names = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            try:
+                names = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise RecordError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
             if not isinstance(names, dict):
                 raise RecordError(f"{path} must give names for names (old: new), found {type(names).__name__}")
             found |= {str(old): str(new) for old, new in names.items()}

@@ -100,6 +100,9 @@ def test_a_label_is_the_systems_and_not_the_records(tmp_path):
     (tmp_path / "labels.yaml").write_text("- a list")
     with pytest.raises(RecordError, match=r"labels.yaml must give names for names \(old: new\), found list"):
         read_frame([tmp_path])
+    (tmp_path / "labels.yaml").write_text("a: [b\n")
+    with pytest.raises(RecordError, match=r"labels.yaml is not YAML: while parsing a flow sequence"):
+        read_frame([tmp_path])
 
 
 @pytest.mark.parametrize("known", ["", "ab" * 32])
