@@ -14,10 +14,10 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Official
 from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.common.errors import RunFailed
-from robustdistiller.eval.report.cells import digits_of
 from robustdistiller.eval.report.comparison import Comparison, Missing
 from robustdistiller.eval.report.comparison import compare as compare_systems
 from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
+from robustdistiller.eval.results.record import digits_of
 
 
 @command()

@@ -183,7 +183,7 @@ def evaluate(
     with _left_as_it_was(upstream.module):
         found = Sweep(config, say=logger.info, sources=sources if isinstance(sources, Sources) else None).run()
     if found.failures:
-        done = sum(record.status == "ok" for record in found.records)
+        done = sum(record.finished for record in found.records)
         kept = f"{done} finished numbers are kept: robustdistiller leaderboard {root} shows them"
         raise RunFailed("\n".join([*found.failures, kept]))
     return Results(found.records, root / "records")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.eval.cost.record import read_profiles
+from robustdistiller.eval.cost.record import Profile, read_each_profile
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
@@ -201,7 +201,9 @@ def leaderboard(
             f"there are no records in {', '.join(map(str, folders))}; robustdistiller evaluate, robustdistiller sweep "
             "and run_downstream.py -m evaluate write them"
         )
-    rows, notes = measured_rows(_with_profiles(records, folders), official)
+    profiles = [one for _, one in read_each_profile(folders)]
+    rows, notes = measured_rows(_with_macs(records, profiles), official)
+    notes += [f"{one}; the MACs that it has are not shown" for one in profiles if isinstance(one, RecordError)]
     origins = Counter(origin["from"] for folder in folders for origin in read_origins(folder).values())
     notes += [f"{count} records were pulled from {place}" for place, count in origins.items()]
     sources = {}
@@ -222,13 +224,10 @@ def leaderboard(
     return dataclasses.replace(board, reference=board.row(reference).name) if reference else board
 
 
-def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:
+def _with_macs(records: pd.DataFrame, profiles: Iterable[Profile | RecordError]) -> pd.DataFrame:
     """The frame with the MACs that `robustdistiller profile` measured, the newest of each system."""
-    try:
-        profiles = sorted(read_profiles(folders).values(), key=lambda one: one.start_utc)
-    except RecordError:  # a profile of another version tells no MACs
-        return records
-    macs = {one.identity: one.superb_macs for one in profiles}
+    readable = sorted((one for one in profiles if isinstance(one, Profile)), key=lambda one: one.start_utc)
+    macs = {one.identity: one.superb_macs for one in readable}
     systems = zip(records.upstream, records.weights, records.options)
     measured = pd.Series([macs.get(one) for one in systems], index=records.index, dtype="Int64")
     return records.assign(macs=measured.fillna(records.macs))

@@ -218,7 +218,8 @@ def _tell_layers_apart(frame: pd.DataFrame) -> None:
 def _that_count(frame: pd.DataFrame) -> set[str]:
     """Of attempts at one number the newest finished one, else the newest; one for each size of its test set."""
     best: dict[tuple, dict[float | None, str]] = defaultdict(dict)
-    for row in frame.assign(ok=frame.status == "ok").sort_values(["ok", "start_utc"], kind="stable").itertuples():
+    finished = set(frame[frame.main & (frame.status == "ok") & frame.value.notna()].path)
+    for row in frame.assign(ok=frame.path.isin(finished)).sort_values(["ok", "start_utc"], kind="stable").itertuples():
         number = tuple(getattr(row, name) for name in _NUMBER)
         by_size = best[number]
         if pd.isna(row.items_expected):  # it failed before its test set was read, which may be any of them

@@ -26,7 +26,7 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import load_suites
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.errors import RunError
-from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head
+from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head, require_numbers
 from robustdistiller.eval.run.head_checkpoint import find_head, newest_states, read_checkpoint
 from robustdistiller.eval.run.options import override, parse
 from robustdistiller.eval.run.quick import Quick
@@ -58,6 +58,7 @@ def launch(argv: Sequence[str]) -> None:
 
     Raises:
         ValueError, OSError: it cannot be carried out; one sentence.
+        RunFailed: an evaluation ended without its number.
         InstallationError: something that the task needs is missing.
     """
     args, typed, ours = parse(argv)
@@ -92,7 +93,7 @@ def launch(argv: Sequence[str]) -> None:
         manifests = {}
         if ours["manifest"] and spec.task is not None:
             manifests = find_manifests(ours["manifest"], spec.task.code, typed_split or spec.task.splits[0])
-        evaluate_head(
+        found = evaluate_head(
             spec,
             conditions,
             checkpoint=args.init_ckpt,
@@ -106,6 +107,7 @@ def launch(argv: Sequence[str]) -> None:
             examples=_examples(ours["dump_audio"]),
             save_manifests=ours["save_manifest"],
         )
+        require_numbers(found)
     else:
         spec.check()
         run_s3prl(spec, args.mode)

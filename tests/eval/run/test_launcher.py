@@ -172,6 +172,41 @@ def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkey
     assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
 
 
+def test_a_failed_evaluation_does_not_replace_a_number(head, tmp_path, monkeypatch):
+    from s3prl.downstream.fluent_commands.expert import DownstreamExpert
+
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    monkeypatch.setattr(DownstreamExpert, "forward", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(head, "--records", str(tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before and len(before) == 2
+
+
+def test_an_evaluation_without_a_number_ends_with_status_one(head, tmp_path, monkeypatch, capsys):
+    from robustdistiller.eval.run.evaluation import _Run
+
+    monkeypatch.setattr(_Run, "_outcome", lambda self, *_: {"status": "failed", "reason": "accuracy: computed nan"})
+    assert evaluate(head, "--records", str(tmp_path)) == 1
+    assert "IC test, clean: failed, accuracy: computed nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["--records", "--save-manifest", "--dump-audio"])
+def test_a_file_in_the_place_of_a_folder_is_said_before_anything_is_evaluated(place, head, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    count = ["1"] if place == "--dump-audio" else []
+    assert evaluate(head, place, *count, str(tmp_path / "file" / "below")) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'file' / 'below'} must be a folder, found a file" in said.err
+    assert "evaluating split" not in said.err and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("key", ["optimizer.lr.x", "runner.total_steps.a.b"])
+def test_a_setting_has_none_below_it(key, head, capsys):
+    assert evaluate(head, "-o", f"config.{key}=1") == 2
+    assert re.search(rf"-o config.{key}: {key[: key.index('.', 10)]} is [\d.]+, which has no", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
