@@ -14,10 +14,10 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Official
 from robustdistiller.cli.printing import new_table, print_whole, say
 from robustdistiller.common.errors import RunFailed
-from robustdistiller.eval.report.cells import digits_of
 from robustdistiller.eval.report.comparison import Comparison, Missing
 from robustdistiller.eval.report.comparison import compare as compare_systems
 from robustdistiller.eval.report.tables import NON_STANDARD_MARK, PUBLISHED_MARK, number
+from robustdistiller.eval.results.record import digits_of
 
 
 @command()
@@ -42,8 +42,8 @@ def compare(
 
     Intervals and tests count items (speakers, where they are known) and seeds as chance; where both have one seed and
     every item is right or wrong, the test is McNemar's. p-values are corrected within each task (Holm), and a verdict
-    stands at 5 %. Published numbers have no results of single items: their differences stand without interval. Of cells
-    that one of the two lacks, a sweep file that fills them is printed.
+    stands at 5 %. Published numbers have no results of single items: their differences stand without interval. Cells
+    that one of the two lacks are listed.
     """
     folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]
     try:
@@ -57,7 +57,7 @@ def compare(
     if as_json:
         lines = json.loads(found.frame.to_json(orient="records"))
         missing = [
-            {"system": one.name, "columns": [f"{c.task_title}, {c.title}" for c in one.columns], "sweep": one.sweep}
+            {"system": one.name, "columns": [f"{c.task_title}, {c.title}" for c in one.columns]}
             for one in found.missing
         ]
         typer.echo(
@@ -112,7 +112,7 @@ def _verdict(line: tuple) -> str:
 
 
 def show_missing(missing: tuple[Missing, ...], console: Console) -> None:
-    """Print which cells one side lacks, and the sweep file that makes them."""
+    """Print which cells one side lacks."""
     for one in missing:
         cells = "; ".join(f"{column.task_title} under {column.title}" for column in one.columns)
-        say(console, f"{one.name} lacks {cells}. A sweep file that fills this:", one.sweep)
+        say(console, f"{one.name} lacks {cells}.")

@@ -103,8 +103,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps([record.to_dict() for record in found.records], indent=2))
     for record in () if as_json else found.records:
-        scores = ", ".join(f"{one.name} {one.value:.2f}{one.unit}" for one in record.metrics if one.value is not None)
-        typer.echo(f"{record.task} {record.fold} {record.condition}: {scores or record.reason}".replace("  ", " "))
+        said = record.scores or record.trouble
+        typer.echo(f"{record.task} {record.fold} {record.condition}: {said}".replace("  ", " "))
 
 
 def _task_and_folder(text: str) -> tuple[str, str]:

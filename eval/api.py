@@ -140,8 +140,12 @@ def evaluate(
         >>> results.frame[["task", "condition", "metric", "value"]]  # doctest: +SKIP
     """
     usable_device(device)
-    if isinstance(conditions, str):
-        raise ValueError(f"conditions: expected a list, found {conditions!r}")
+    recordings = sources if isinstance(sources, Mapping) else {}
+    refuse_unknown(recordings, SOURCES, "kind of source")
+    paths = {f"sources of {kind}": given for kind, given in recordings.items()}
+    for name, value in {"tasks": tasks, "conditions": conditions, **paths}.items():
+        if isinstance(value, str | Path):  # whose letters would be taken one by one
+            raise ValueError(f"{name}: expected a list, found {str(value)!r}; write [{str(value)!r}]")
     suites = [one for one in conditions if is_suite(one)]
     given = [*tasks, *([] if csv is None else [str(csv)])]
     chosen = [task if isinstance(task, Task) else registry.get(task) for task in given]
@@ -151,8 +155,6 @@ def evaluate(
         if not any(_is(task, name) for task in chosen):
             known = ", ".join(task.code for task in chosen)
             raise ValueError(f"data or settings of {name!r}, which is not among the tasks: {known}")
-    recordings = sources if isinstance(sources, Mapping) else {}
-    refuse_unknown(recordings, SOURCES, "kind of source")
     root = Path(out).expanduser().absolute()
     upstream = _upstream(model, label)
     if features is None:
@@ -162,7 +164,7 @@ def evaluate(
         out=str(root),
         upstreams=[upstream],
         tasks=[_task_entry(task, data or {}, overrides or {}, learning_rates, root) for task in chosen],
-        conditions=[one.label if isinstance(one, Condition) else one for one in conditions if one not in suites],
+        conditions=[str(one) for one in conditions if one not in suites],
         suites=suites,
         **{kind: [str(path) for path in paths] for kind, paths in recordings.items()},
         seeds=list(seeds),
@@ -181,7 +183,7 @@ def evaluate(
     with _left_as_it_was(upstream.module):
         found = Sweep(config, say=logger.info, sources=sources if isinstance(sources, Sources) else None).run()
     if found.failures:
-        done = sum(record.status == "ok" for record in found.records)
+        done = sum(record.finished for record in found.records)
         kept = f"{done} finished numbers are kept: robustdistiller leaderboard {root} shows them"
         raise RunFailed("\n".join([*found.failures, kept]))
     return Results(found.records, root / "records")

@@ -51,6 +51,8 @@ class Sources:
 
     def __post_init__(self) -> None:
         for kind in SOURCES:
+            if isinstance(getattr(self, kind), str | SourceSpec):  # whose letters would be taken one by one
+                raise ValueError(f"sources of {kind}: expected a list, found {getattr(self, kind)!r}")
             found = (SourceSpec.parse(one) if isinstance(one, str) else one for one in getattr(self, kind))
             object.__setattr__(self, kind, tuple(map(self._completed, found)))
         named = {

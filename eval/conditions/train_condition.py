@@ -7,7 +7,7 @@ upstream), so it is asked for by name, noted beside the head, and part of every 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from robustdistiller.acoustics import Condition, Corruptor, corrupt_utterance
 from robustdistiller.acoustics.parameters import private_generator
 from robustdistiller.eval.conditions.loader import LoaderView, corrupted_batches
 from robustdistiller.eval.tasks import Task
+
+_JOINED = " | "
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,29 @@ class TrainingPlan:
 
     Attributes:
         corruptors: condition to what carries it out (None for clean).
-        sources: description of the sources of each condition, as in records.
+        sources: description of the sources of each condition, as in records, in the order of the conditions. Two
+            conditions may differ in their sources alone.
         seed: of the draws.
         task: the task's registry entry.
     """
 
     corruptors: Mapping[Condition, Corruptor | None]
-    sources: Mapping[str, Any]
+    sources: Sequence[Mapping[str, Any]]
     seed: int
     task: Task
 
     @property
     def name(self) -> str:
         """What records call it."""
-        return " | ".join(condition.label for condition in self.corruptors)
+        return _JOINED.join(condition.label for condition in self.corruptors)
 
     def note(self) -> dict[str, Any]:
         """What is written beside the head."""
-        return {"train_condition": self.name, "sources": dict(self.sources), "seed": self.seed}
+        return {"train_condition": self.name, "sources": list(self.sources), "seed": self.seed}
 
     def identity(self) -> dict[str, Any]:
-        """What of it decides the head: of sources their contents, whatever their folders are called."""
-        digests = {
-            condition: {kind: source["digest"] for kind, source in sources.items()}
-            for condition, sources in self.sources.items()
-        }
-        return {**self.note(), "sources": digests}
+        """What of it decides the head."""
+        return identity_of(self.note())
 
     def wrap(self, get_dataloader: Callable, train_split: str) -> Callable:
         """The expert's ``get_dataloader`` with the training split under the conditions, all others as they are."""
@@ -100,3 +99,15 @@ class TrainingPlan:
             return LoaderView(loader, partial(training_batches, corrupt, self.task))
 
         return wrapped
+
+
+def identity_of(note: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a `TrainingPlan.note` decides the head: of sources their contents, whatever their folders are called.
+
+    Notes of earlier versions have the sources by the conditions' names.
+    """
+    sources = note["sources"]
+    if isinstance(sources, Mapping):
+        sources = [sources.get(name, {}) for name in note["train_condition"].split(_JOINED)]
+    digests = [{kind: source["digest"] for kind, source in one.items()} for one in sources]
+    return {**note, "sources": digests}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,21 @@ def read_profiles(folders: Iterable[Path | str]) -> dict[Path, Profile]:
     Raises:
         RecordError: with the path of a file that is no profile of this version.
     """
-    found = {}
+    found = dict(read_each_profile(folders))
+    for one in found.values():
+        if isinstance(one, RecordError):
+            raise one
+    return found
+
+
+def read_each_profile(folders: Iterable[Path | str]) -> Iterator[tuple[Path, Profile | RecordError]]:
+    """The files of profiles below some folders, in path order, each with its profile or the error in reading it."""
     for path in [path for folder in folders for path in sorted(Path(folder).rglob("profile-*.json"))]:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data.get("version") if isinstance(data, dict) else type(data).__name__
             if version != PROFILE_VERSION:
                 raise RecordError(f"version {version!r}; this release reads {PROFILE_VERSION}: profile again")
-            found[path] = read(Profile, data)
-        except ValueError as error:
-            raise RecordError(f"{path} is not a valid profile: {error}") from error
-    return found
+            yield path, read(Profile, data)
+        except (OSError, ValueError) as error:
+            yield path, RecordError(f"{path} is not a valid profile: {error}")

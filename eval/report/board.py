@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.eval.cost.record import read_profiles
+from robustdistiller.eval.cost.record import Profile, read_each_profile
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
@@ -76,18 +76,23 @@ class Board:
         return [row for row in self.rows if not row.published]
 
     def row(self, name: str) -> Row:
-        """The system called `name`, in any case; a measured one before a published one, ``published:NAME`` to force it.
+        """The system called `name`, exactly or in any case; a measured one before a published one.
+
+        ``published:NAME`` is the published one, where no measured system is called that.
 
         Raises:
-            ValueError: no system has this name; the nearest ones are given.
+            ValueError: no system has this name, and the nearest ones are given; or several have it.
         """
-        forced, wanted = name.startswith("published:"), name.removeprefix("published:").lower()
-        for row in self.rows:
-            if row.name.lower() == wanted and (row.published or not forced):
-                return row
-        alike = [row.name for row in self.measured if row.name.lower().startswith(f"{wanted} (")]
-        if alike and not forced:
-            raise ValueError(f"{name!r} names {len(alike)} systems: {'; '.join(alike)}; say which")
+        published = [row for row in self.rows if row.published]
+        for rows, wanted in ((self.measured, name), (published, name.removeprefix("published:"))):
+            found = [row for row in rows if row.name.lower() == wanted.lower()]
+            found = [row for row in found if row.name == wanted] or found
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise ValueError(_several(name, found))
+        if alike := [row for row in self.measured if row.name.lower().startswith(f"{name.lower()} (")]:
+            raise ValueError(_several(name, alike))
         hint = did_you_mean(name, [row.name for row in self.rows], most=3, cutoff=0.3)
         there = ", ".join(row.name for row in self.measured)
         raise ValueError(f"no system is called {name!r}{hint}" + (f" (measured: {there})" if there else ""))
@@ -162,6 +167,10 @@ class Board:
         return "\n".join(grid.to_markdown() for grid in grids(self, systems))
 
 
+def _several(name: str, rows: Sequence[Row]) -> str:
+    return f"{name!r} names {len(rows)} systems: {'; '.join(row.name for row in rows)}; say which"
+
+
 def leaderboard(
     folders: Iterable[Path | str],
     *,
@@ -192,7 +201,9 @@ def leaderboard(
             f"there are no records in {', '.join(map(str, folders))}; robustdistiller evaluate, robustdistiller sweep "
             "and run_downstream.py -m evaluate write them"
         )
-    rows, notes = measured_rows(_with_profiles(records, folders), official)
+    profiles = [one for _, one in read_each_profile(folders)]
+    rows, notes = measured_rows(_with_macs(records, profiles), official)
+    notes += [f"{one}; the MACs that it has are not shown" for one in profiles if isinstance(one, RecordError)]
     origins = Counter(origin["from"] for folder in folders for origin in read_origins(folder).values())
     notes += [f"{count} records were pulled from {place}" for place, count in origins.items()]
     sources = {}
@@ -213,13 +224,10 @@ def leaderboard(
     return dataclasses.replace(board, reference=board.row(reference).name) if reference else board
 
 
-def _with_profiles(records: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:
+def _with_macs(records: pd.DataFrame, profiles: Iterable[Profile | RecordError]) -> pd.DataFrame:
     """The frame with the MACs that `robustdistiller profile` measured, the newest of each system."""
-    try:
-        profiles = sorted(read_profiles(folders).values(), key=lambda one: one.start_utc)
-    except RecordError:  # a profile of another version tells no MACs
-        return records
-    macs = {one.identity: one.superb_macs for one in profiles}
+    readable = sorted((one for one in profiles if isinstance(one, Profile)), key=lambda one: one.start_utc)
+    macs = {one.identity: one.superb_macs for one in readable}
     systems = zip(records.upstream, records.weights, records.options)
     measured = pd.Series([macs.get(one) for one in systems], index=records.index, dtype="Int64")
     return records.assign(macs=measured.fillna(records.macs))

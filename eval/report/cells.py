@@ -13,6 +13,7 @@ import numpy as np
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.significance import Estimate, crossed_test
+from robustdistiller.eval.results.record import digits_of
 from robustdistiller.eval.tasks.superb import points_of
 
 _KINDS = ("clean", "noise", "reverb", "noise+reverb")
@@ -80,6 +81,10 @@ class Column:
         if self.unit != "%":
             return estimate
         return dataclasses.replace(estimate, limit=100.0 if self.higher_is_better else math.inf)
+
+    def bounded_difference(self, estimate: Estimate) -> Estimate:
+        """A difference of two values of its metric, so that its interval stays within what it can be."""
+        return dataclasses.replace(estimate, most=100.0) if self.unit == "%" and self.higher_is_better else estimate
 
     @property
     def order(self) -> tuple:
@@ -157,11 +162,6 @@ def stack(cells: Sequence[Cell], seeds: Sequence[int]) -> np.ndarray | None:
 def shared_seeds(cells: Sequence[Cell]) -> list[int]:
     """Seeds that all of some measured cells have, in order."""
     return sorted(set.intersection(*(set(cell.values) for cell in cells)) - {None}) if cells else []
-
-
-def digits_of(metric: str) -> int:
-    """Digits behind the point of a metric's numbers."""
-    return 4 if metric == "mtwv" else 2
 
 
 def condition_title(condition: str) -> str:

@@ -1,4 +1,4 @@
-"""Two systems, cell by cell: paired differences with tests, and the sweep file that would fill what one lacks."""
+"""Two systems, cell by cell: paired differences with tests, and the cells that one of the two lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.board import Board, leaderboard
@@ -19,8 +18,6 @@ from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.identity import CLEAN, differences
-from robustdistiller.eval.tasks.csv_task import DOWNSTREAM
-from robustdistiller.upstream import ModelName
 
 MEAN_OF = "mean of {} conditions"
 
@@ -32,12 +29,10 @@ class Missing:
     Attributes:
         name: the system that lacks them.
         columns: the other's columns.
-        sweep: text of a sweep file that makes the cells; words in capitals stand for what records do not hold.
     """
 
     name: str
     columns: tuple[Column, ...]
-    sweep: str
 
 
 @dataclass(frozen=True)
@@ -89,13 +84,12 @@ def compare(
         'DPHuBERT'
     """
     board = leaderboard(folders, official=official)
-    found = compare_rows(board, first, second, tasks)
+    found = compare_rows(board, board.row(first), board.row(second), tasks)
     return dataclasses.replace(found, missing=missing_cells(board, found.first, found.second, tasks))
 
 
-def compare_rows(board: Board, first: str, second: str, only: Collection[str] = ()) -> Comparison:
-    """As `compare`, of a leaderboard's rows, without what is missing."""
-    one, other = board.row(first), board.row(second)
+def compare_rows(board: Board, one: Row, other: Row, only: Collection[str] = ()) -> Comparison:
+    """As `compare`, of two rows of a leaderboard, without what is missing."""
     if one is other:
         raise ValueError(f"{one.name!r} is on both sides")
     lines, codes = [], _codes(board, only)
@@ -115,7 +109,7 @@ def missing_cells(board: Board, first: Row, second: Row, only: Collection[str] =
     for lacking, having in ((first, second), (second, first)):
         columns = [c for c in having.cells if c.task in codes and c not in lacking.cells]
         if columns and not first.published and not second.published:
-            found.append(Missing(lacking.name, tuple(columns), _sweep_file(board, lacking, having, columns)))
+            found.append(Missing(lacking.name, tuple(columns)))
     return tuple(found)
 
 
@@ -135,7 +129,7 @@ def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
     """The difference in one column, or in the mean over several of one task."""
     sides = [[row.cells[column] for column in columns] for row in (one, other)]
     values, estimate, test, remark = _paired(*sides)
-    low, high = estimate.interval or (None, None)
+    low, high = columns[0].bounded_difference(estimate).interval or (None, None)
     published = one.published or other.published
     ruled = [] if published else [(a, b) for a, b in zip(*sides) if a.rules != b.rules]
     if published:
@@ -181,6 +175,8 @@ def _paired(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[list[float],
     estimate = crossed_test([parts[0] - parts[1]])
     if len(first) == 1 and len(seeds[0]) == 1 and all(np.isin(one.round(6), (0.0, 100.0)).all() for one in parts):
         return values, estimate, ("McNemar", mcnemar(parts[0][0] > 50, parts[1][0] > 50)), remark
+    if estimate.p is None:
+        return values, estimate, ("", None), "; ".join(filter(None, [remark, "the same for all items: no interval"]))
     return values, estimate, ("t-test over items and seeds", estimate.p), remark
 
 
@@ -193,34 +189,3 @@ def _judged(family: list[dict[str, Any]], first: str, second: str) -> list[dict[
         if p < 1 - CONFIDENCE and "different rules" not in line["remark"]:
             line["better"] = first if gain > 0 else second
     return [{"p_adjusted": None, "better": "", **line} for line in family]
-
-
-def _sweep_file(board: Board, lacking: Row, having: Row, columns: Sequence[Column]) -> str:
-    """A sweep that makes cells of one system as another system has them."""
-    mine = board.records[board.records.system == lacking.system].iloc[0]
-    upstream: dict[str, Any] = {"name": mine.upstream, "label": lacking.name}
-    if mine.checkpoint:
-        known = ModelName.parse(mine.checkpoint, strict=False).kind in ("hub", "registered")
-        upstream["checkpoint"] = mine.checkpoint if known else f"FOLDER_OF/{mine.checkpoint}"
-    if pd.notna(mine.layer):
-        upstream["layer"] = int(mine.layer)
-    entries: dict[str, dict[str, Any]] = {}
-    sources: dict[str, list[str]] = {}
-    examples = [read_record(having.cells[column].record) for column in columns]
-    for column, example in zip(columns, examples):
-        known = tasks.TASKS.get(column.task)
-        data = {root.key.rpartition(".")[2]: "FOLDER" for root in known.roots} if known else {}
-        name = f"FOLDER/{column.task}.csv" if example.downstream == DOWNSTREAM else column.task
-        entry = {"task": name, **({"data": data} if data else {}), "conditions": []}
-        entry = entries.setdefault(column.task, entry)
-        if column.condition not in entry["conditions"]:
-            entry["conditions"].append(column.condition)
-        if column.split != tasks.official_split(column.task):
-            entry["splits"] = sorted({*entry.get("splits", ()), column.split})
-    for kind, source in [pair for example in examples for pair in example.sources.items()]:
-        if not source["name"].startswith("shipped "):
-            sources[kind] = [f"FOLDER_OF/{source['name']}"]
-    seeds = sorted({int(seed) for column in columns for seed in having.cells[column].values})
-    sweep = {"out": "FOLDER", "upstreams": [upstream], "tasks": list(entries.values()), "seeds": seeds, **sources}
-    drawn = max(example.corruption_seed for example in examples)
-    return yaml.safe_dump(sweep | ({"corruption_seed": drawn} if drawn else {}), sort_keys=False)

@@ -70,16 +70,17 @@ def _names(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _unfinished(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
-    """What is not shown because it is partial, failed or superseded."""
+    """What is not shown because it is partial, failed, without its number or superseded."""
     notes = []
     main = frame[frame.main].drop_duplicates("path")
-    bad = main[(main.status != "ok") & ~main.superseded]
+    bad = main[((main.status != "ok") | main.value.isna()) & ~main.superseded]
     for (system, task, split, status, reason), lines in bad.groupby(
         ["system", "task", "split", "status", "reason"], sort=False
     ):
         seeds = [f"seed {seed}{fold and ', ' + fold}" for seed, fold in zip(lines.seed, lines.fold)]
         where = ", ".join(dict.fromkeys(f"{condition}, {seed}" for condition, seed in zip(lines.condition, seeds)))
-        notes.append(f"{names[system]}, {task} {split}, {where} is not shown: {status}, {reason}")
+        why = f"{status}, {reason}" if status != "ok" else f"it has no number, {reason}"
+        notes.append(f"{names[system]}, {task} {split}, {where} is not shown: {why}")
     for system, lines in main[main.superseded].groupby("system", sort=False):
         notes.append(f"{names[system]}: {len(lines)} records are not shown, other runs of the same cells count")
     return notes

@@ -135,7 +135,7 @@ def summarise(
     found: dict[str, Estimate | str] = {"mean": first.bounded(weighted(mean))}
     if clean:
         only_clean = np.eye(len(used))[-1]
-        found["difference"] = weighted(sign * (only_clean - mean))
+        found["difference"] = first.bounded_difference(weighted(sign * (only_clean - mean)))
         at_clean, at_mean = numbers[-1], mean @ numbers
         lost = lost + sign * at_clean
         if first.metric in _WITH_ZERO and at_clean > 0:

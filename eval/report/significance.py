@@ -21,6 +21,10 @@ from robustdistiller.eval.results.item_scores import ItemScores
 CONFIDENCE = 0.95
 #: With fewer speakers their spread is not known well enough; items count one by one then.
 FEWEST_SPEAKERS = 5
+# Of intervals on the logit or log scale; the exponential of more than 700 is no number.
+_WIDEST = 300.0
+# Spreads below this share of the numbers are rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Estimate:
         standard_error: over items and seeds; None where there are no results of single items.
         degrees: of freedom of the t distribution.
         seeds: how many it is the mean of.
-        limit: of a rate, which lies between 0 and this (100, or infinity); None for numbers of any size.
+        limit: of a rate, which lies between 0 and this (100, or infinity); None for differences and other numbers.
+        most: the largest size that a difference can have.
     """
 
     value: float
@@ -40,28 +45,42 @@ class Estimate:
     degrees: float = float("inf")
     seeds: int = 1
     limit: float | None = None
+    most: float = float("inf")
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval, of rates on the logit or log scale; None without results of single items."""
-        if self.standard_error is None:
+        """95 % confidence interval, of rates on the logit or log scale; None where nothing is known of the spread.
+
+        That is without results of single items, and where a difference is the same for all items and seeds.
+        """
+        if self.standard_error is None or self._has_no_spread:
             return None
         half = stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.standard_error if self.standard_error else 0.0
-        if self.limit is None or not 0 < self.value < self.limit:
-            return float(self.value - half), float(self.value + half)
+        if self.limit is None:
+            return max(float(self.value - half), -self.most), min(float(self.value + half), self.most)
+        if not 0 < self.value < self.limit:
+            return max(float(self.value - half), 0.0), min(float(self.value + half), self.limit)
         odds = self.value / (1 - self.value / self.limit)  # the value itself where there is no limit
-        factor = np.exp(half / (self.value * (1 - self.value / self.limit)))
-        low, high = (one / (1 + one / self.limit) for one in (odds / factor, odds * factor))
+        width = half / (self.value * (1 - self.value / self.limit))
+        factor = np.exp(min(width, _WIDEST))
+        if np.isinf(self.limit):
+            return float(odds / factor), float(odds * factor)
+        low, high = (self.limit / (1 + self.limit / one) for one in (odds / factor, odds * factor))
         return float(low), float(high)
 
     @property
     def p(self) -> float | None:
-        """Two-sided p-value of the number being zero; None without results of single items."""
-        if self.standard_error is None:
+        """Two-sided p-value of the number being zero; None where nothing is known of the spread, as of `interval`."""
+        if self.standard_error is None or self._has_no_spread:
             return None
         if self.standard_error == 0:
-            return 1.0 if self.value == 0 else 0.0
+            return 1.0
         return float(2 * stats.t.sf(abs(self.value) / self.standard_error, self.degrees))
+
+    @property
+    def _has_no_spread(self) -> bool:
+        """Whether it is a difference, not 0, that is the same everywhere: no chance can be told from it."""
+        return self.limit is None and self.standard_error == 0 and self.value != 0
 
     def __str__(self) -> str:
         bounds = "" if self.interval is None else " [{:+.2f}, {:+.2f}]".format(*self.interval)
@@ -92,8 +111,10 @@ def crossed_test(blocks: Sequence[np.ndarray]) -> Estimate:
     Every item is scored by every seed, so values are `mean + seed + item + rest`, with variances s, i and r. The
     variance of the mean over S seeds and N items, s/S + i/N + r/(SN), is estimated as the variance of the seed means
     over S, plus that of the item means over N, minus that of the rest over SN, which both contain. The degrees of
-    freedom are Satterthwaite's. This is the quasi-F test of Clark (1973) for one contrast. A negative estimate of the
-    seed part counts as zero, which leaves the paired t-test over items; with one seed, seeds cannot be counted at all.
+    freedom are Satterthwaite's, but not fewer than those of the smallest part: what is taken away can bring them near
+    0, where an interval has no bounds. This is the quasi-F test of Clark (1973) for one contrast. A negative estimate
+    of the seed part counts as zero, which leaves the paired t-test over items; with one seed, seeds cannot be counted
+    at all.
 
     Args:
         blocks: one (seeds, items) array of contributions, or of paired differences of them, per task; several are
@@ -125,7 +146,11 @@ def crossed_test(blocks: Sequence[np.ndarray]) -> Estimate:
             degrees = variance**2 / (
                 by_seed**2 / (seeds - 1) + by_item**2 / items_left + rest**2 / ((seeds - 1) * items_left)
             )
-    return Estimate(float(mean), float(np.sqrt(max(variance, 0.0))), float(degrees), seeds)
+            degrees = max(degrees, min(seeds - 1, items_left))
+    error = float(np.sqrt(max(variance, 0.0)))
+    if error <= _ROUNDING * max(float(np.abs(block).max()) for block in blocks):
+        error = 0.0
+    return Estimate(float(mean), error, float(degrees), seeds)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:

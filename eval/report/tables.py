@@ -8,12 +8,13 @@ from pathlib import Path
 
 from robustdistiller.common.files import write_text
 from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
-from robustdistiller.eval.report.cells import Column, digits_of
+from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.robustness import summary_names
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.utterances import utterance_scores
 from robustdistiller.eval.results.identity import CLEAN
+from robustdistiller.eval.results.record import digits_of
 from robustdistiller.eval.tasks.superb import PAPER_TASKS
 
 PUBLISHED_MARK, NON_STANDARD_MARK, FEWER_SEEDS_MARK = "†", "‡", "§"

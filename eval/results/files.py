@@ -145,19 +145,18 @@ def look_up(root: Path | str, wanted: Record) -> Record | RecordError | None:
 def decide(found: Record | RecordError | None, policy: str = "reuse") -> Decision:
     """Whether a cell is run, given what `look_up` found of it."""
     policy = read_policy(policy)
-    finished = isinstance(found, Record) and found.status == "ok"
+    finished = isinstance(found, Record) and found.finished
     if found is None:
         state = "it has no record"
     elif isinstance(found, RecordError):
         state = f"its record cannot be read ({found})"
     else:
-        state = f"its record is {'finished' if finished else f'{found.status}, {found.reason}'}"
+        unfinished = f"without its number, {found.trouble}" if found.status == "ok" else found.trouble
+        state = f"its record is {'finished' if finished else unfinished}"
     if policy == "rerun":
         return Decision(True, None, f"runs: everything is run again ({state})")
     if finished:
-        metric = found.main_metric
-        score = "no score" if metric.value is None else f"{metric.name} {metric.value:.2f}{metric.unit}"
-        return Decision(False, found, f"reused: {score} of {found.start_utc[:10]}")
+        return Decision(False, found, f"reused: {found.main_metric} of {found.start_utc[:10]}")
     if policy == "show":
         return Decision(False, None, f"skipped: {state}, and the policy is to run nothing")
     return Decision(True, None, f"runs: {state}")

@@ -63,7 +63,7 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such folder.
-        RecordError: a ``labels.yaml`` that does not give names for names.
+        RecordError: a ``labels.yaml`` that cannot be read, or does not give names for names.
     """
     folders = [Path(folder) for folder in folders]
     rows: list[dict[str, Any]] = []
@@ -218,7 +218,8 @@ def _tell_layers_apart(frame: pd.DataFrame) -> None:
 def _that_count(frame: pd.DataFrame) -> set[str]:
     """Of attempts at one number the newest finished one, else the newest; one for each size of its test set."""
     best: dict[tuple, dict[float | None, str]] = defaultdict(dict)
-    for row in frame.assign(ok=frame.status == "ok").sort_values(["ok", "start_utc"], kind="stable").itertuples():
+    finished = set(frame[frame.main & (frame.status == "ok") & frame.value.notna()].path)
+    for row in frame.assign(ok=frame.path.isin(finished)).sort_values(["ok", "start_utc"], kind="stable").itertuples():
         number = tuple(getattr(row, name) for name in _NUMBER)
         by_size = best[number]
         if pd.isna(row.items_expected):  # it failed before its test set was read, which may be any of them
@@ -233,7 +234,10 @@ def _renamed(folders: Iterable[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in [place / LABELS_FILE for folder in folders for place in (folder, folder / "records")]:
         if path.is_file():
-            names = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            try:
+                names = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise RecordError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
             if not isinstance(names, dict):
                 raise RecordError(f"{path} must give names for names (old: new), found {type(names).__name__}")
             found |= {str(old): str(new) for old, new in names.items()}

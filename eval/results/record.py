@@ -23,6 +23,11 @@ class RecordError(ValueError):
     """A record, or a set of records, that must not be used."""
 
 
+def digits_of(metric: str) -> int:
+    """Digits behind the point of a metric's numbers."""
+    return 4 if metric == "mtwv" else 2
+
+
 @dataclass(frozen=True)
 class Metric:
     """One number of a cell.
@@ -41,6 +46,11 @@ class Metric:
     higher_is_better: bool
     unit: str = ""
     reason: str = ""
+
+    def __str__(self) -> str:
+        """Name and value, such as ``accuracy 75.00%``."""
+        value = "none" if self.value is None else f"{self.value:.{digits_of(self.name)}f}{self.unit}"
+        return f"{self.name} {value}"
 
 
 @dataclass(frozen=True)
@@ -180,6 +190,25 @@ class Record:
     def main_metric(self) -> Metric:
         """The metric that tables show."""
         return self.metrics[0]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its number, over all items."""
+        return self.status == "ok" and self.main_metric.value is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not finished; empty where it is."""
+        if self.finished:
+            return ""
+        if self.status == "ok":
+            return f"no {self.main_metric.name}: {self.main_metric.reason}"
+        return f"{self.status}, {self.reason}"
+
+    @property
+    def scores(self) -> str:
+        """Its numbers in words, such as ``accuracy 75.00%``; empty where it has none."""
+        return ", ".join(str(one) for one in self.metrics if one.value is not None)
 
     def value(self, metric: str) -> float | None:
         """One of its metrics by name; None where it has none."""

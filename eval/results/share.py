@@ -147,8 +147,8 @@ def _finished(folders: Iterable[Path | str], found: Shared) -> list[dict[str, by
         except RecordError as error:
             found.refused.append(str(error))
             continue
-        if record.status != "ok":
-            found.refused.append(f"{path} is {record.status}: {record.reason}")
+        if not record.finished:
+            found.refused.append(f"{path} is not finished: {record.trouble}")
             continue
         names = [record.outcomes.file] if record.outcomes else []
         place = record_path(_FOLDER, record)
@@ -163,6 +163,7 @@ def _copy(bundles: Iterable[dict[str, bytes]], to: Path, found: Shared, there: P
     for files in bundles:
         *_, record = files
         present = {name: (there / name).read_bytes() for name in files if (there / name).is_file()}
+        present |= {name: written[name] for name in files if name in written}
         new = {name: data for name, data in files.items() if name not in present}
         if other := [name for name, data in present.items() if data != files[name]]:
             found.refused.append(

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from robustdistiller.acoustics import Condition, Corruptor
+from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.conditions.manifest import Manifest, ManifestError, condition_of
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
@@ -64,7 +65,8 @@ def evaluate_head(
 
     Raises:
         InstallationError: a package or tool of the task is missing.
-        FileNotFoundError, ValueError: head, data, upstream or sources are not there, or do not belong together.
+        FileNotFoundError, ValueError: head, data, upstream or sources are not there, or do not belong together, or a
+            file lies where a folder is to be made.
     """
     register()
     sources = sources or Sources()
@@ -102,10 +104,32 @@ def evaluate_head(
             f"the upstream that the head was trained on is not to be had: {error}; if it moved: "
             "-o \"args.upstream_ckpt='NEW_NAME'\""
         ) from error
+    for folder in (evaluation.records, evaluation.save_manifests, evaluation.examples.folder) if task else ():
+        _make_folder(folder)  # hours before the first file is written
     path = str(checkpoint) if checkpoint else None
     loaded = {"past_exp": path if states else None, "init_ckpt": path}
     run_s3prl(spec, "evaluate", evaluation=evaluation if task else None, evaluate_split=split, **loaded)
     return evaluation.found
+
+
+def require_numbers(found: Iterable[Record]) -> None:
+    """Raise where an evaluation ended without its number; one of a part of a split has it.
+
+    Raises:
+        RunFailed: one line for each.
+    """
+    lacking = [one for one in found if one.status == "failed" or one.main_metric.value is None]
+    if lacking:
+        lines = (f"{one.task} {one.split}, {one.condition}: {one.trouble}" for one in lacking)
+        raise RunFailed("\n".join(lines))
+
+
+def _make_folder(folder: Path | None) -> None:
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"{folder} must be a folder, found a file there or above it") from error
 
 
 def _corruptors(

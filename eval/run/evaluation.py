@@ -245,10 +245,19 @@ class _Run:
         }
 
     def _write(self, **outcome: Any) -> Record:
-        """The record of the cell, written; with the results of single items beside it where there are any."""
+        """The record of the cell, written; with the results of single items beside it where there are any.
+
+        One that is not finished is not written over one that is.
+        """
         duration_s = round(time.perf_counter() - self.started, 3)
         record = dataclasses.replace(self.cell, **outcome, duration_s=duration_s)
         root = self.evaluation.records
+        in_words = f"{record.scores or 'no score'} ({record.items_scored} items)"
+        in_words += f", {record.trouble}" if record.trouble else ""
+        before = look_up(root, record)
+        if not record.finished and isinstance(before, Record) and before.finished:
+            logger.error("%s: %s; the record of %s stays", record.condition, in_words, before.start_utc)
+            return record
         if record.status == "ok":
             try:
                 if isinstance(self.items, str):
@@ -258,12 +267,5 @@ class _Run:
                 record = dataclasses.replace(record, outcomes=write_outcomes(path, self.items))
             except NoOutcomes as error:
                 logger.info("%s: no results of single items, so no intervals: %s", record.condition, error)
-        path = write_record(root, record)
-        logger.info("%s: %s, record %s", record.condition, _in_words(record), path)
+        logger.info("%s: %s, record %s", record.condition, in_words, write_record(root, record))
         return record
-
-
-def _in_words(record: Record) -> str:
-    scores = ", ".join(f"{one.name} {one.value:.2f}{one.unit}" for one in record.metrics if one.value is not None)
-    trouble = "" if record.status == "ok" else f", {record.status}: {record.reason}"
-    return f"{scores or 'no score'} ({record.items_scored} items){trouble}"

@@ -5,6 +5,7 @@ A command line becomes the typed values that `train_head` and `evaluate_head` ta
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -25,7 +26,7 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import load_suites
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.errors import RunError
-from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head
+from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head, require_numbers
 from robustdistiller.eval.run.head_checkpoint import find_head, newest_states, read_checkpoint
 from robustdistiller.eval.run.options import override, parse
 from robustdistiller.eval.run.quick import Quick
@@ -37,17 +38,11 @@ from robustdistiller.upstream.device import usable_device
 
 logger = logging.getLogger(__name__)
 
-# What -e takes from the checkpoint even when it is typed, and what it does not; both as s3prl has it.
-_TAKEN_FROM_CHECKPOINT = {
-    "upstream",
-    "upstream_ckpt",
-    "upstream_model_config",
-    "downstream",
-    "expdir",
-    "seed",
-    "config",
+# What -e does not take from the checkpoint; as s3prl has it, but for the switch that looks for one.
+_NOT_FROM_CHECKPOINT = {
+    *("mode", "evaluate_split", "override", "backend", "local_rank", "past_exp", "device"),
+    "auto_resume",
 }
-_NOT_FROM_CHECKPOINT = {"mode", "evaluate_split", "override", "backend", "local_rank", "past_exp", "device"}
 # Of `CachePlan`, in its order.
 _FEATURES = ("feature_cache", "feature_cache_dtype", "feature_cache_gb", "read_ahead_s", "feature_cache_conditions")
 
@@ -63,6 +58,7 @@ def launch(argv: Sequence[str]) -> None:
 
     Raises:
         ValueError, OSError: it cannot be carried out; one sentence.
+        RunFailed: an evaluation ended without its number.
         InstallationError: something that the task needs is missing.
     """
     args, typed, ours = parse(argv)
@@ -97,7 +93,7 @@ def launch(argv: Sequence[str]) -> None:
         manifests = {}
         if ours["manifest"] and spec.task is not None:
             manifests = find_manifests(ours["manifest"], spec.task.code, typed_split or spec.task.splits[0])
-        evaluate_head(
+        found = evaluate_head(
             spec,
             conditions,
             checkpoint=args.init_ckpt,
@@ -111,6 +107,7 @@ def launch(argv: Sequence[str]) -> None:
             examples=_examples(ours["dump_audio"]),
             save_manifests=ours["save_manifest"],
         )
+        require_numbers(found)
     else:
         spec.check()
         run_s3prl(spec, args.mode)
@@ -121,6 +118,8 @@ def _refuse_misplaced(args: Namespace, typed: set[str], ours: dict[str, Any]) ->
         if "train_condition" in typed:
             raise RunError("--train-condition belongs to -m train; the evaluated head's own is in its records")
         return
+    if args.mode == "train" and "init_ckpt" in typed:
+        raise RunError("-i belongs to -m evaluate; to go on with the training of a checkpoint, give -e CHECKPOINT")
     allowed = {*_FEATURES, "quick"} - {"feature_cache_conditions"}
     if "train_condition" in typed:
         allowed |= {"train_condition", *SOURCES, "corruption_seed"}
@@ -164,6 +163,12 @@ def _with_names_of(conditions: Iterable[Condition], sources: Sources) -> Sources
 
 def _settings(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[str, Any]]:
     """s3prl's settings and configuration, of a checkpoint or of a new experiment."""
+    if args.expname and args.expdir is None:
+        args.expdir, typed = f"result/downstream/{args.expname}", {*typed - {"expname"}, "expdir"}
+    if args.upstream and args.hub == "torch":  # a model may stand in an upstream's place
+        upstream = Upstream(args.upstream, args.upstream_ckpt, args.upstream_model_config)
+        args.upstream, args.upstream_ckpt = upstream.name, upstream.checkpoint
+        args.upstream_model_config = upstream.options
     if args.auto_resume and args.expdir and (found := newest_states(args.expdir)):
         args.past_exp = str(found[0])
     if args.past_exp:
@@ -171,12 +176,8 @@ def _settings(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[str, An
     if not args.upstream or not args.downstream:
         missing = " and ".join(o for o, v in (("-u UPSTREAM", args.upstream), ("-d TASK", args.downstream)) if not v)
         raise RunError(f"a new experiment needs {missing} (or -e CHECKPOINT to go on from one)")
-    if args.expname is None and args.expdir is None:
+    if args.expdir is None:
         raise RunError("give the experiment's folder: -p FOLDER (or -n NAME for result/downstream/NAME)")
-    args.expdir = args.expdir or f"result/downstream/{args.expname}"
-    if args.hub == "torch":  # a model may stand in an upstream's place
-        upstream = Upstream(args.upstream, args.upstream_ckpt)
-        args.upstream, args.upstream_ckpt = upstream.name, upstream.checkpoint
     return args, _configuration(args)
 
 
@@ -189,14 +190,21 @@ def _of_checkpoint(args: Namespace, typed: set[str]) -> tuple[Namespace, dict[st
         raise RunError(f"-e {args.past_exp}: no checkpoint that can be read in this folder")
     states = read_checkpoint(path)
     stored = {key: value for key, value in vars(states["Args"]).items() if key not in _NOT_FROM_CHECKPOINT}
-    for name in sorted(typed & _TAKEN_FROM_CHECKPOINT):
-        logger.warning(
-            "%s is ignored: with -e it comes from the checkpoint. To change it: -o \"args.%s='%s'\"",
-            *(name, name, getattr(args, name)),
-        )
+    for name in sorted(typed & stored.keys()):
+        if stored[name] not in (given := getattr(args, name), _as_stored(name, given)):
+            change = "config.KEY=VALUE" if name == "config" else f"args.{name}={given!r}"
+            logger.warning('%s is ignored: with -e it comes from the checkpoint. To change it: -o "%s"', name, change)
     merged = Namespace(**{**vars(args), **stored})
     merged.past_exp = merged.init_ckpt = str(path)
     return merged, states["Config"]
+
+
+def _as_stored(name: str, given: Any) -> Any:
+    """A typed setting as a head's checkpoint has it."""
+    if name == "downstream":
+        with contextlib.suppress(ValueError, OSError):  # a downstream of the user's own, or a table that is gone
+            return tasks.get(given).downstream
+    return str(Path(given)) if name == "expdir" else given
 
 
 def _configuration(args: Namespace) -> dict[str, Any]:

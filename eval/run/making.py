@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.written import flatten
-from robustdistiller.eval.conditions.train_condition import TrainingPlan
+from robustdistiller.eval.conditions.train_condition import TrainingPlan, identity_of
+from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.specs import HeadSpec
@@ -33,7 +34,7 @@ def training_plan(spec: HeadSpec) -> TrainingPlan | None:
         corruptors = spec.sources.corruptors(conditions, spec.corruption_seed)
     except ValueError as error:
         raise RunError(f"--train-condition: {error}") from error
-    described = {condition.label: spec.sources.describe(condition, one) for condition, one in corruptors.items()}
+    described = [spec.sources.describe(condition, one) for condition, one in corruptors.items()]
     return TrainingPlan(corruptors, described, spec.corruption_seed, spec.task)
 
 
@@ -65,15 +66,15 @@ def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
     note = HeadNote.read(spec.folder)
     if note is None:
         return
-    condition = (note.train_condition or {}).get("train_condition", "clean")
-    wanted = made["train_condition"]
-    if note.train_condition != wanted:
+    there, wanted = note.train_condition, made["train_condition"]
+    if (identity_of(there) if there else None) != wanted:
+        before, now = (one["train_condition"] if one else CLEAN for one in (there, wanted))
         raise RunError(
-            f"the head in {spec.folder} was trained under {condition!r} so far, it cannot go on under "
-            f"{wanted['train_condition'] if wanted else 'clean'!r} with these sources and seed; give "
-            "--train-condition, --noise, --rir, --speech and --corruption-seed as before"
+            f"the head in {spec.folder} was trained under {before!r} so far, it cannot go on under {now!r} with these "
+            "sources and seed; give --train-condition, --noise, --rir, --speech and --corruption-seed as before"
         )
-    differing = [key for key in {**note.made, **made} if note.made and note.made.get(key) != made.get(key)]
+    keys = [key for key in {**note.made, **made} if key != "train_condition"] if note.made else []
+    differing = [key for key in keys if note.made.get(key) != made.get(key)]
     if differing:
         key = differing[0]
         raise RunError(

@@ -220,7 +220,10 @@ def override(text: str, args: argparse.Namespace, config: dict[str, Any]) -> Non
         if first == "args":
             setattr(args, path[0], value)
             continue
-        node = config
-        for part in path[:-1]:
-            node = node.setdefault(part, {})
+        node: Any = config
+        for depth, part in enumerate(path):
+            if not isinstance(node, dict):
+                raise RunError(f"-o {key}: {'.'.join(path[:depth])} is {node!r}, which has no {part!r} in it")
+            if depth < len(path) - 1:
+                node = node.setdefault(part, {})
         node[path[-1]] = value

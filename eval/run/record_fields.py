@@ -14,7 +14,7 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.run.head_checkpoint import head_digest
 from robustdistiller.eval.run.head_note import HeadNote
-from robustdistiller.eval.run.run_info import git_state, tf32_enabled, upstream_code, versions
+from robustdistiller.eval.run.run_info import git_state, parameters_of, tf32_enabled, upstream_code, versions
 from robustdistiller.eval.run.s3prl_runner import HeadRunner
 from robustdistiller.eval.tasks.rules import ARGUMENTS, CLEAN, deviations, split
 from robustdistiller.upstream import ModelName
@@ -31,8 +31,7 @@ def upstream_fields(runner: HeadRunner, label: str) -> dict[str, Any]:
         "checkpoint": ModelName.short_of(facts["checkpoint"]),
         "checkpoint_digest": facts["weights"],
         "checkpoint_digest_of": facts["weights_of"],
-        # A file that another runtime runs has no parameters here, and says how many it holds.
-        "parameters": getattr(model, "num_parameters", 0) or sum(one.numel() for one in model.parameters()),
+        "parameters": parameters_of(model),
     }
 
 

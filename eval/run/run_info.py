@@ -38,6 +38,11 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
     return tensors_digest(upstream.state_dict()), "tensors"
 
 
+def parameters_of(upstream: nn.Module) -> int:
+    """How many parameters an upstream has. A file that another runtime runs has none here, and says how many."""
+    return getattr(upstream, "num_parameters", 0) or sum(one.numel() for one in upstream.parameters())
+
+
 def upstream_code(upstream: nn.Module) -> str:
     """Digest of the source files that define an upstream's modules, see `source_files` and `code_digest`."""
     return code_digest(source_files(upstream))

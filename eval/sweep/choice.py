@@ -132,6 +132,14 @@ def read_tried(folder: Path) -> dict[float, Tried]:
         return {}
 
 
+def read_chosen(folder: Path) -> str | None:
+    """The chosen head's file below a group's folder; None where none is chosen, and as of `read_tried`."""
+    try:
+        return json.loads((folder / CHOICE_FILE).read_text(encoding="utf-8"))["head"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
 def tried_from(data: Mapping[str, Any]) -> Tried:
     """One learning rate from plain data, as :meth:`Choice.write` and records have it."""
     known = {field.name for field in fields(Tried)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustdistiller.eval.sweep.choice import CHOICE_FILE
+from robustdistiller.eval.sweep.choice import CHOICE_FILE, read_chosen, read_tried
 from robustdistiller.eval.sweep.config import SweepError
 from robustdistiller.eval.sweep.engine import LOG_FILE, WORK_FILE
 from robustdistiller.eval.sweep.engines import folder_lock
@@ -57,18 +56,27 @@ def clean(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:
 
 def _find(kind: str, root: Path) -> list[Path]:
     if kind == "features":
-        return [root / "features"] if (root / "features").is_dir() else []
+        return [one for one in [root / "features"] if _is_own_folder(one)]
     if kind == "logs":
         names = (LOG_FILE, f"{Path(LOG_FILE).stem}.previous.txt", WORK_FILE)
         files = [path for name in names for path in sorted((root / "jobs").rglob(name))]
-        return [*files, *([root / "jobs" / "slurm"] if (root / "jobs" / "slurm").is_dir() else [])]
+        return [*files, *(one for one in [root / "jobs" / "slurm"] if _is_own_folder(one))]
     found = []
-    for path in sorted((root / "heads").glob(f"*/*/{CHOICE_FILE}")):
-        head = json.loads(path.read_text(encoding="utf-8"))["head"]
-        if head and (kept := path.parent / head).is_file():  # of a group that has not chosen, everything stays
-            found += sorted(path.parent.glob("lr-*") if kind == "heads" else kept.parent.glob("*.ckpt"))
-            found.remove(kept.parent if kind == "heads" else kept)
+    for folder in [path.parent for path in sorted((root / "heads").glob(f"*/*/{CHOICE_FILE}"))]:
+        head = read_chosen(folder)
+        if not head or not (kept := folder / head).is_file():
+            continue  # of a group that has not chosen, everything stays
+        if kind == "checkpoints":
+            found += [path for path in sorted(kept.parent.glob("*.ckpt")) if path != kept]
+            continue
+        trained = [folder / f"lr-{one.learning_rate:g}" for one in read_tried(folder).values() if one.trained]
+        found += [path for path in sorted(trained) if path != kept.parent and _is_own_folder(path)]
     return found
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether it is a folder, and not a link to one, which may be others' too and stays."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _size(path: Path) -> int:

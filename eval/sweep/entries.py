@@ -13,6 +13,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks import configs as task_configs
 
+_DEV = ("dev", "valid")  # what names of development sets begin with
 # Settings that s3prl reads where they are given, though no shipped configuration has them.
 _EXTRA_KEYS = ("scheduler", "specaug", "optimizer", "runner.fp16", "runner.train_dataloader")
 
@@ -30,7 +31,7 @@ class TaskEntry:
         name: tells two entries of the same task apart; default: the code.
         data: where its data is, by the last part of the key in the task's configuration, e.g. ``file_path``.
         override: settings of s3prl's configuration, by dotted key.
-        splits: evaluated splits; default: the task's first.
+        splits: evaluated splits, test sets of the task or development sets; default: the task's first.
         learning_rates: instead of the sweep's.
         conditions: instead of the sweep's conditions and suites.
         folds: of a task with cross-validation (ER); default: all, whose mean is the benchmark's number.
@@ -59,6 +60,12 @@ class TaskEntry:
         self.task = self.registry.code
         self.name = self.name or self.registry.code
         self.splits = self.splits or [self.registry.splits[0]]
+        for one in self.splits:
+            if one not in self.registry.splits and not one.startswith(_DEV):
+                raise SweepError(
+                    f"task {self.name}: unknown split {one!r}{did_you_mean(one, self.registry.splits)}; known: "
+                    f"{', '.join(self.registry.splits)}, and development sets, which begin with dev or valid"
+                )
         known, key = self.registry.folds, self.registry.fold_key
         if len(set(self.folds) & set(known)) < len(self.folds):
             raise SweepError(
@@ -82,9 +89,7 @@ class TaskEntry:
         """
         config = task_configs.load_config(self.registry)
         runner = config.get("runner") or {}
-        runner["eval_dataloaders"] = [
-            split for split in runner.get("eval_dataloaders") or [] if split.startswith(("dev", "valid"))
-        ]
+        runner["eval_dataloaders"] = [split for split in runner.get("eval_dataloaders") or [] if split.startswith(_DEV)]
         roots = {root.key.rsplit(".", 1)[-1]: root.key for root in self.registry.roots}
         settings = {}
         for key, value in self.data.items():
@@ -116,7 +121,7 @@ class TaskEntry:
         parts = key.split(".")
         for depth, part in enumerate(parts, 1):
             known = node if isinstance(node, Mapping) else {}
-            if part not in known and not free:
+            if part not in known and (not free or not isinstance(node, Mapping)):
                 raise SweepError(f"task {self.name}: unknown key {key!r}{did_you_mean(part, known)}")
             if depth == len(parts):
                 node[part] = copy.deepcopy(value)

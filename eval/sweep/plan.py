@@ -91,7 +91,7 @@ class Found:
             condition = condition_digest(record.condition, record.sources, record.corruption_seed)
             if (
                 (condition, record.split) == (cell.condition_digest, cell.split)
-                and (record.status == "ok" or not finished)
+                and (record.finished or not finished)
                 and (chosen is None or _is_of_head(record, chosen))
             ):
                 return record
@@ -170,7 +170,7 @@ def is_whole(head: Head, tried: Tried) -> bool:
 
 def _decide(cell: Cell, policy: str, found: Found, chosen: Tried | None) -> Decision:
     record, newest = found.record(cell, chosen, finished=True), found.record(cell)
-    if record is None and newest is not None and newest.status == "ok":
+    if record is None and newest is not None and newest.finished:
         reason = "skipped" if policy == "show" else "runs"
         return Decision(policy != "show", None, f"{reason}: its record is of another head than the chosen one")
     return decide(record or newest, policy)

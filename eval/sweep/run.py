@@ -276,8 +276,8 @@ class Sweep:
             left_over = old and self.config.policy == "rerun" and outcome.state != "done"
             if done is not None and not left_over:
                 plan.finished += 1
-            elif newest is not None and newest.status != "ok" and newest.start_utc >= begun_utc:
-                self._note_failure(plan, f"{cell.title}: {newest.status}, {newest.reason}")
+            elif newest is not None and not newest.finished and newest.start_utc >= begun_utc:
+                self._note_failure(plan, f"{cell.title}: {newest.trouble}")
             else:
                 plan.run.append(cell)
         self._fail(plan, outcome.reason or "the evaluation ended without writing its record")

@@ -30,7 +30,7 @@ class Check:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Raise what is wrong; otherwise what was loaded: digests of weights and source code, parameters."""
-        from robustdistiller.eval.run.run_info import code_digest, identify_weights, source_files
+        from robustdistiller.eval.run.run_info import code_digest, identify_weights, parameters_of, source_files
         from robustdistiller.upstream.contract import examine, open_upstream, require
         from robustdistiller.upstream.device import usable_device
 
@@ -49,7 +49,7 @@ class Check:
             "weights_of": of,
             "source_files": files,
             "code": code_digest(files),
-            "parameters": getattr(upstream, "num_parameters", 0) or sum(one.numel() for one in upstream.parameters()),
+            "parameters": parameters_of(upstream),
             "findings": [asdict(finding) for finding in findings],
         }
 
@@ -108,12 +108,12 @@ class Evaluate:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Evaluate all splits; the first failure is raised after all of them."""
-        from robustdistiller.eval.run.evaluate import evaluate_head
+        from robustdistiller.eval.run.evaluate import evaluate_head, require_numbers
 
         errors = []
         for split, conditions in self.cells.items():
             try:
-                evaluate_head(self.head, conditions, split=split, **self.options)
+                require_numbers(evaluate_head(self.head, conditions, split=split, **self.options))
             except Exception as error:
                 logger.exception("%s failed", split)
                 errors.append(error)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import robustdistiller
+from robustdistiller.acoustics import Condition
 from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.api import Results
 from robustdistiller.eval.results.files import read_record, write_record
@@ -116,6 +119,17 @@ def test_recordings_of_ones_own_go_over_those_of_a_suite(model, data, tmp_path, 
         names(sources={"nois": []})
 
 
+def test_a_condition_that_is_parsed_keeps_the_folder_that_it_names(model, data, tmp_path, toy_corpora):
+    toy_corpora.write(tmp_path / "cafe" / "one.wav", pitch_hz=300)
+    text = f"noise:snr_db=5,noise={tmp_path / 'cafe'}"
+    written, parsed = (
+        robustdistiller.evaluate(model, ["IC"], [one], out=tmp_path / type(one).__name__, **data_of("IC", data))
+        for one in (text, Condition.parse(text))
+    )
+    assert written.records[0].sources["noise"]["name"] == "cafe"
+    assert parsed.records[0].sources == written.records[0].sources
+
+
 def test_the_learning_rate_is_chosen_on_the_development_set(model, data, tmp_path):
     results = robustdistiller.evaluate(
         model, ["IC"], out=tmp_path, seeds=[1, 2], learning_rates=[1e-2, 1e-4], **data_of("IC", data)
@@ -182,6 +196,9 @@ def test_a_checkpoint_by_its_path_with_odd_signs_and_a_quick_look(toy_student, d
         ({"tasks": [], "data": None, "overrides": None, "csv": "/no/such.csv"}, "/no/such.csv: no such file"),
         ({"conditions": ["noise:snr=5"]}, "did you mean 'snr_db'"),
         ({"conditions": "clean"}, "conditions: expected a list, found 'clean'"),
+        ({"tasks": "IC"}, "tasks: expected a list, found 'IC'"),
+        ({"sources": {"noise": "/data/cafe"}}, "sources of noise: expected a list, found '/data/cafe'"),
+        ({"sources": {"rir": Path("/data/rooms")}}, "sources of rir: expected a list, found '/data/rooms'"),
         ({"data": {"KS": "/data"}}, "data or settings of 'KS', which is not among the tasks: IC"),
         ({"data": {"IC": "/no/such"}}, "given as '/no/such', which does not exist"),
         ({"model": "robustdistiller_minni"}, "did you mean 'robustdistiller_mini'"),

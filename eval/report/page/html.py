@@ -118,7 +118,7 @@ def _pairs(board: Board, ids: dict[Column, str]) -> list[dict[str, Any]]:
     id_of = {(*column.group, column.title): name for column, name in ids.items()}
     found = []
     for (i, one), (j, other) in pairs:
-        frame = compare_rows(board, one.name, other.name).frame
+        frame = compare_rows(board, one, other).frame
         lines = {
             id_of[key]: [line.difference, line.low, line.high, line.p_adjusted, line.better]
             for line in frame[frame.p.notna()].itertuples()

@@ -172,7 +172,7 @@ def test_only_the_test_side_of_trials_is_corrupted(toy_corpora, corruptors, tmp_
 
 def test_training_batches_are_corrupted_by_epoch_and_one_of_several_conditions(intents, corruptors):
     plan = TrainingPlan(
-        {Condition(): None, Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, {}, 0, tasks.get("IC")
+        {Condition(): None, Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, (), 0, tasks.get("IC")
     )
     loader = DataLoader(intents, batch_size=2, collate_fn=intents.collate_fn)
     clean, _ = corrupted_by(intents, None)
@@ -195,7 +195,7 @@ def test_a_head_trained_on_mixtures_in_noise_gets_their_features(toy_corpora, co
     toy_corpora.build("SE2", tmp_path)
     dataset = mixture_dataset(task.downstream, tmp_path / "train")
     loader = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate_fn)
-    plan = TrainingPlan({Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, {}, 0, task)
+    plan = TrainingPlan({Condition.parse("noise:snr_db=5"): corruptors["noise:snr_db=5"]}, (), 0, task)
     ((stock_waves, *stock),) = loader
     ((waves, _, source, _, *targets),) = plan.wrap(lambda split: loader, "train")("train", epoch=3)
     assert not torch.equal(waves[0], stock_waves[0]) and equal(targets, stock[3:])
@@ -296,7 +296,7 @@ def test_a_head_trained_in_noise_is_the_same_under_another_folder_name(noise_fol
     for folder in (noise_folder, shutil.copytree(noise_folder, tmp_path / "musan_noise")):
         sources = Sources(noise=(str(folder),))
         found = sources.corruptors([condition])
-        described = {condition.label: sources.describe(condition, found[condition])}
+        described = [sources.describe(condition, found[condition])]
         plans.append(TrainingPlan(found, described, 0, tasks.get("IC")))
     assert plans[0].note() != plans[1].note() and plans[0].identity() == plans[1].identity()
 

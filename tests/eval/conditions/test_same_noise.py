@@ -117,7 +117,7 @@ def test_training_recordings_are_corrupted_whole_too(diarization, corruptors) ->
             wave[start : start + part].tobytes() for wave in corrupted.values() for start in range(0, len(wave), part)
         }
         assert len(seen) > 2 and sum(wave.tobytes() in places for wave in seen) >= len(seen) - 2  # but for last parts
-    assert TrainingPlan({Condition.parse("noise:snr_db=5"): corruptor}, {}, 0, tasks.get("SD")).name == "noise:snr_db=5"
+    assert TrainingPlan({Condition.parse("noise:snr_db=5"): corruptor}, (), 0, tasks.get("SD")).name == "noise:snr_db=5"
 
 
 def test_examples_to_listen_to_are_whole_recordings(diarization, corruptors, tmp_path) -> None:

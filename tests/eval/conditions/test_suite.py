@@ -182,6 +182,11 @@ def test_options_of_sources_are_refused_where_they_are_typed():
         Sources().with_given({"noise": ["/data/musan,splt=test"]})
 
 
+def test_a_path_in_the_place_of_a_list_is_refused():
+    with pytest.raises(ValueError, match="sources of noise: expected a list, found '/data/musan'"):
+        Sources(noise="/data/musan")
+
+
 def test_corpora_of_a_suite_are_drawn_from_by_their_weights(tmp_path):
     few = noise(tmp_path / "few", "0.wav")
     many = noise(tmp_path / "many", *(f"{index}.wav" for index in range(9)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robustdistiller.eval.cost.record import Profile, write_profile
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.page.html import page_data
 from robustdistiller.eval.report.published import load_published
@@ -254,6 +255,27 @@ def test_partial_and_failed_cells_are_not_shown_but_said(folder):
     )
     everything = board.frame.to_csv() + board.to_html() + board.to_markdown()
     assert "99.25" not in everything
+
+
+def test_a_record_without_its_number_is_said(folder):
+    metric = Metric("mtwv", None, True, "", "there is no ground truth")
+    changes = {"task": "QbE", "downstream": "quesst14_dtw", "split": "eval"}
+    write_record(folder, boards.record("student", metrics=[metric], **changes))
+    (note,) = [note for note in alone(folder).notes if "QbE" in note]
+    assert note == "student, QbE eval, clean, seed 1337 is not shown: it has no number, there is no ground truth"
+
+
+def test_a_profile_that_cannot_be_read_hides_its_own_macs_only(folder):
+    parameters, machine = {"stored": 1, "used": 1, "used_without_heads": None}, {"processor": "p", "cores": 1}
+    for label, digest in boards.DIGESTS.items():
+        given = ("robustdistiller_local", label, "student.ckpt", digest, "file", "", parameters)
+        profile = Profile(*given, {"superb": {"macs": 10**12}}, [], machine, "2026-01-01T00:00:00+00:00")
+        path = write_profile(folder, profile)
+    path.write_text(path.read_text().replace('"version": 1', '"version": 0'))
+    board = alone(folder)
+    assert {row.name: row.macs_g for row in board.rows} == {"teacher": 1000.0, "student": None}
+    (note,) = [note for note in board.notes if "profile" in note]
+    assert note.startswith(f"{path} is not a valid profile: version 0") and note.endswith("are not shown")
 
 
 def test_a_failed_task_makes_no_row_and_hides_no_size(folder):

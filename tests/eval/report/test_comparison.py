@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
@@ -15,7 +14,6 @@ from robustdistiller.eval.report.comparison import compare
 from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
 from robustdistiller.eval.results.record import Metric
-from robustdistiller.eval.sweep import load
 
 from . import boards
 
@@ -133,40 +131,24 @@ def test_the_command_prints_verdicts(folder):
     assert result.exit_code == 0, result.output
     assert "teacher is better" in result.output and "McNemar" in result.output and "t-test" in result.output
     assert "<0.001" in result.output and "noise 10 dB" in result.output and "(Holm)" in result.output
-    assert "A sweep file" not in result.output
+    assert "lacks" not in result.output
     found = json.loads(run("teacher", "student", "--records", str(folder), "--json").output)
     assert found["first"] == "teacher" and len(found["lines"]) == 5 and found["missing"] == []
 
 
-def test_missing_cells_come_with_the_sweep_that_fills_them(folder):
-    sources = {"noise": {"name": "musan", "digest": "ff" * 32}}
-    write_record(folder, boards.record("student", "noise:snr_db=5", 30.0, sources=sources, corruption_seed=3))
+def test_the_cells_that_one_lacks_are_listed(folder):
+    write_record(folder, boards.record("student", "noise:snr_db=5", 30.0))
     ks = {"task": "KS", "downstream": "speech_commands", "metrics": [Metric("accuracy", 90.0, True, "%")]}
     write_record(folder, boards.record("student", **ks))
     (missing,) = compare("teacher", "student", [folder]).missing
     assert missing.name == "teacher"
     assert [(column.task, column.title) for column in missing.columns] == [("KS", "clean"), ("IC", "noise 5 dB")]
-    sweep = yaml.safe_load(missing.sweep)
-    assert sweep["upstreams"] == [
-        {"name": "robustdistiller_local", "checkpoint": "FOLDER_OF/student.ckpt", "label": "teacher"}
-    ]
-    assert {one["task"]: one["conditions"] for one in sweep["tasks"]} == {"KS": ["clean"], "IC": ["noise:snr_db=5"]}
-    assert (sweep["seeds"], sweep["noise"], sweep["corruption_seed"]) == ([1337], ["FOLDER_OF/musan"], 3)
-    file = folder / "sweep.yaml"
-    file.write_text(missing.sweep)
-    assert [entry.task for entry in load(file).tasks] == ["KS", "IC"]  # a sweep takes it as it is
     assert compare("teacher", "student", [folder], tasks=["SID"]).missing == ()
     result = run("teacher", "student", "--records", str(folder))
-    assert "teacher lacks KS (200 items) under clean; IC (200 items) under noise 5 dB" in result.output
-
-
-def test_a_missing_cell_whose_condition_others_spell_shorter_has_its_sweep(folder):
-    """The column goes by the shortest spelling, which the record of the other side need not have."""
-    sources = {"noise": {"name": "musan", "digest": "ff" * 32}}
-    for label, condition in (("student", "noise:noise=musan,snr_db=5"), ("third", "noise:snr_db=5")):
-        write_record(folder, boards.record(label, condition, 30.0, sources=sources))
-    (missing,) = compare("teacher", "student", [folder]).missing
-    assert yaml.safe_load(missing.sweep)["tasks"][0]["conditions"] == ["noise:snr_db=5"]
+    assert "teacher lacks KS (200 items) under clean; IC (200 items) under noise 5 dB." in result.output
+    found = json.loads(run("teacher", "student", "--records", str(folder), "--json").output)
+    listed = ["KS (200 items), clean", "IC (200 items), noise 5 dB"]
+    assert found["missing"] == [{"system": "teacher", "columns": listed}]
 
 
 def test_a_task_of_ones_own_is_compared_where_only_its_records_are_known(folder):
@@ -175,8 +157,26 @@ def test_a_task_of_ones_own_is_compared_where_only_its_records_are_known(folder)
         write_record(folder, boards.record(label, condition, **own))
     found = compare("teacher", "student", [folder], tasks=["Words"])
     assert found.frame.task.tolist() == ["words"]
-    (entry,) = yaml.safe_load(found.missing[0].sweep)["tasks"]
-    assert entry == {"task": "FOLDER/words.csv", "conditions": ["reverb"]}
+    assert [(column.task, column.title) for column in found.missing[0].columns] == [("words", "reverb")]
+
+
+def test_a_difference_that_is_the_same_for_all_items_has_no_verdict(tmp_path):
+    for seed in (1, 2):
+        for label, share in (("teacher", 2.0), ("student", -1.0)):  # all right, and all wrong
+            boards.write_answers(tmp_path, label, items=2, seed=seed, conditions={"clean": share})
+    (one,) = lines(tmp_path).values()
+    assert one.difference == 100 and (one.p, one.low, one.test_used, one.better) == (None, None, "", "")
+    assert one.remark == "the same for all items: no interval"
+    assert "the same for all items" in run("teacher", "student", "--records", str(tmp_path)).output
+
+
+def test_a_difference_of_rates_is_at_most_100_points(tmp_path):
+    hard = {1: {"teacher": 2.0, "student": 0.0}, 2: {"teacher": 0.5, "student": 0.5}}
+    for seed, shares in hard.items():
+        for label, share in shares.items():
+            boards.write_answers(tmp_path, label, items=4, seed=seed, conditions={"clean": share})
+    (one,) = lines(tmp_path).values()
+    assert (one.difference, one.low, one.high) == (50, -100, 100)
 
 
 def test_two_published_systems_have_differences_only():
@@ -227,6 +227,16 @@ def test_two_checkpoints_of_one_label_must_be_told_apart(folder):
     with pytest.raises(ValueError, match=r"'student' names 2 systems: .*bbbbbbbb.*dddddddd"):
         compare("teacher", "student", [folder])
     assert len(lines(folder, second="student (robustdistiller_local dddddddd)")) == 5
+
+
+def test_labels_that_differ_in_case_are_two_systems(tmp_path):
+    for label, gain in (("Student", 0.0), ("student", 0.05), ("published:x", 0.08)):
+        boards.write_answers(tmp_path, label, gain=gain)
+    for first, second in (("Student", "student"), ("student", "Student"), ("published:x", "student")):
+        found = compare(first, second, [tmp_path])
+        assert (found.first.name, found.second.name) == (first, second)
+    with pytest.raises(ValueError, match="'STUDENT' names 2 systems: Student; student; say which"):
+        compare("STUDENT", "published:x", [tmp_path])
 
 
 def test_nothing_in_common_prints_the_way_out(tmp_path):

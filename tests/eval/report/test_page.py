@@ -55,6 +55,15 @@ def test_names_cannot_become_markup(tmp_path):
     assert json.loads(found.scripts[0])["rows"][0]["name"] == evil
 
 
+def test_labels_that_differ_in_case_are_compared(tmp_path):
+    for label, gain in (("Student", 0.0), ("student", 0.08), ("published:x", 0.0)):
+        boards.write_answers(tmp_path, label, gain=gain)
+    data = json.loads(Page(leaderboard([tmp_path]).to_html()).scripts[0])
+    assert {frozenset((pair["first"], pair["second"])) for pair in data["pairs"]} == {
+        frozenset(pair) for pair in ((0, 1), (0, 2), (1, 2))
+    }
+
+
 # In a browser
 
 _CHECK = """

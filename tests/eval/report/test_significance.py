@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -86,6 +88,34 @@ def test_equal_answers_have_no_difference_and_p_one():
     found = crossed_test([(parts - parts)[None]])
     assert (found.value, found.interval, found.p) == (0.0, (0.0, 0.0), 1.0)
     assert Estimate(3.0).p is None and Estimate(3.0).interval is None
+
+
+def test_an_interval_never_leaves_what_a_rate_can_be():
+    """Satterthwaite's degrees can come near 0 where seeds and items are few, and t then has no bounds."""
+    generator = np.random.default_rng(0)
+    for _ in range(3000):
+        shape = generator.integers(2, 4), generator.integers(2, 21)
+        block = 100.0 * (generator.random(shape) < generator.random())
+        found = crossed_test([block])
+        assert found.degrees >= min(shape[0] - 1, shape[1] - 1)
+        low, high = dataclasses.replace(found, limit=100.0).interval
+        assert 0 <= low <= found.value <= high <= 100
+        assert np.isfinite(dataclasses.replace(found, limit=np.inf).interval).all()
+        between = dataclasses.replace(crossed_test([block - block[::-1] * (generator.random(shape) < 0.5)]), most=100.0)
+        low, high = between.interval or (between.value, between.value)
+        assert -100 <= low <= between.value <= high <= 100
+    for limit in (100.0, np.inf):
+        low, high = Estimate(50.0, 1e6, 1.0, limit=limit).interval
+        assert 0 <= low < 1e-9 and 99 < high <= limit and np.isfinite(high)
+
+
+@pytest.mark.parametrize("difference", [100.0, 100 / 3, -0.1])
+@pytest.mark.parametrize("shape", [(1, 2), (2, 2), (3, 50)])
+def test_a_difference_without_any_spread_tells_nothing_of_chance(shape, difference):
+    items = 70 + np.random.default_rng(5).normal(0, 1, shape)
+    found = crossed_test([items + difference - items])
+    assert found.value == pytest.approx(difference) and found.standard_error == 0
+    assert found.p is None and found.interval is None
 
 
 def test_pairing_takes_out_what_is_hard_for_everybody():

@@ -132,6 +132,16 @@ def test_a_failed_cell_is_run_again_unless_nothing_is(tmp_path):
     assert not reuse(tmp_path, "show").run and reuse(tmp_path, "show").reused is None
 
 
+def test_a_record_without_its_number_is_not_finished(tmp_path):
+    task = {"task": "QbE", "downstream": "quesst14_dtw"}
+    mtwv = Metric("mtwv", None, True, "", "there is no ground truth")
+    write_record(tmp_path, example_record(**task, metrics=[mtwv]))
+    why = "runs: its record is without its number, no mtwv: there is no ground truth"
+    assert reuse(tmp_path, **task) == Decision(True, None, why)
+    write_record(tmp_path, example_record(**task, metrics=[Metric("mtwv", 0.05534, True)]))
+    assert "reused: mtwv 0.0553 of" in reuse(tmp_path, **task).why
+
+
 def test_unfinished_broken_and_foreign_records_are_not_reused(tmp_path):
     assert reuse(tmp_path).run and not reuse(tmp_path, "show").run
     path = write_record(tmp_path, example_record(status="partial", reason="stopped", items_scored=2))

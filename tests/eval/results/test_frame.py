@@ -100,6 +100,19 @@ def test_a_label_is_the_systems_and_not_the_records(tmp_path):
     (tmp_path / "labels.yaml").write_text("- a list")
     with pytest.raises(RecordError, match=r"labels.yaml must give names for names \(old: new\), found list"):
         read_frame([tmp_path])
+    (tmp_path / "labels.yaml").write_text("a: [b\n")
+    with pytest.raises(RecordError, match=r"labels.yaml is not YAML: while parsing a flow sequence"):
+        read_frame([tmp_path])
+
+
+def test_a_number_counts_before_a_newer_run_without_one(tmp_path):
+    number, none = Metric("mtwv", 0.05, True), Metric("mtwv", None, True, "", "there is no ground truth")
+    for day, (folder, metric) in enumerate((("first", number), ("second", none)), 1):
+        start = f"2026-01-0{day}T00:00:00+00:00"
+        record = example_record(task="QbE", downstream="quesst14_dtw", metrics=[metric], start_utc=start)
+        write_record(tmp_path / folder, record)
+    frame = read_frame([tmp_path / "first", tmp_path / "second"])
+    assert frame.superseded[frame.value.notna()].tolist() == [False] and frame.superseded.sum() == 1
 
 
 @pytest.mark.parametrize("known", ["", "ab" * 32])

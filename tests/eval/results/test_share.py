@@ -108,10 +108,21 @@ def test_files_that_were_changed_are_not_pulled(sweep, tmp_path, suffix):
     assert path.name not in {one.name for one in (tmp_path / "mine").rglob("*") if one.parent.name in str(path)}
 
 
+def test_of_two_runs_of_a_cell_one_is_pushed(tmp_path):
+    for day, name in enumerate(("one", "two"), 1):
+        changes = {"conditions": {"clean": day / 3}, "start_utc": f"2026-01-0{day}T00:00:00+00:00"}
+        boards.write_answers(tmp_path / name, "student", **changes)
+    hub, folders = Hub(tmp_path / "hub"), [tmp_path / "one", tmp_path / "two"]
+    for found in (push(folders, tmp_path / "shared"), push(folders, ADDRESS, api=hub)):
+        assert len(found.copied) == 1 and "another run of the same cell" in found.refused[0]
+    assert contents(tmp_path / "hub" / hub.head) == contents(tmp_path / "shared")
+    assert len(push([tmp_path / "one"] * 2, ADDRESS, api=Hub(tmp_path / "other")).there) == 1
+
+
 def test_only_finished_records_are_pushed(sweep, tmp_path):
     write_record(sweep / "records", boards.record("student", "noise:snr_db=5", status="failed", reason="out of memory"))
     found = push([sweep], tmp_path / "shared")
-    assert len(found.copied) == 4 and "is failed: out of memory" in found.refused[0]
+    assert len(found.copied) == 4 and "is not finished: failed, out of memory" in found.refused[0]
 
 
 def test_a_dataset_on_the_hub(sweep, tmp_path):

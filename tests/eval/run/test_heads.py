@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records
 from robustdistiller.eval.run.errors import RunError
@@ -22,7 +23,7 @@ from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
-from robustdistiller.eval.run.specs import Upstream
+from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.run.train import train_head
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, export_checkpoint, save_checkpoint
 
@@ -215,6 +216,42 @@ def test_notes_of_earlier_versions_are_read(spec, tmp_path):
     (spec.folder / "upstream.json").write_text(json.dumps({**old, "digest": "ab" * 32}))
     with pytest.raises(RunError, match="with SHA-256 abababababab"):
         evaluate_head(spec, checkpoint=find_head(spec.folder))
+
+
+def test_a_head_of_recorded_noise_goes_on_and_is_evaluated(spec, toy_corpora, tmp_path):
+    for number, name in enumerate(("cafe", "street", "bus")):
+        toy_corpora.write(tmp_path / name / "one.wav", pitch_hz=300 + number)
+    toy_corpora.write(tmp_path / "moved" / "one.wav", pitch_hz=300)
+
+    def under(*names: str) -> HeadSpec:
+        conditions = [Condition.parse(f"noise:snr_db=5,noise={tmp_path / name}") for name in names]
+        return dataclasses.replace(spec, train_conditions=tuple(conditions))
+
+    trained = train_head(under("cafe", "street"))
+    assert train_head(under("moved", "street")) == trained  # the same audio, whatever its folder is called
+    (record,) = evaluate_head(under("cafe", "street"))
+    assert (record.head_digest, record.train_condition) == (trained.head_digest, "noise:snr_db=5 | noise:snr_db=5")
+    for other in (("bus", "street"), ("cafe", "bus"), ("cafe",), ()):
+        with pytest.raises(RunError, match=r"was trained under 'noise:snr_db=5 \| noise:snr_db=5' so far"):
+            train_head(under(*other))
+
+
+def test_notes_of_earlier_versions_have_the_sources_of_training_by_condition(spec, toy_corpora, tmp_path):
+    toy_corpora.write(tmp_path / "cafe" / "one.wav", pitch_hz=300)
+    conditions = ("clean", f"noise:snr_db=5,noise={tmp_path / 'cafe'}")
+    noisy = dataclasses.replace(spec, train_conditions=tuple(map(Condition.parse, conditions)))
+    trained = train_head(noisy)
+    note = HeadNote.read(spec.folder)
+    by_condition = dict(zip(("clean", "noise:snr_db=5"), note.train_condition["sources"]))
+    assert by_condition["noise:snr_db=5"]["noise"]["name"] == "cafe"
+    note.train_condition["sources"] = by_condition
+    note.made["train_condition"]["sources"] = {"clean": {}, "noise:snr_db=5": {"noise": "ab"}}
+    note.write(spec.folder)
+    assert train_head(noisy) == trained
+    by_condition["noise:snr_db=5"]["noise"]["digest"] = "ab"
+    note.write(spec.folder)
+    with pytest.raises(RunError, match=r"was trained under 'clean \| noise:snr_db=5' so far"):
+        train_head(noisy)
 
 
 def test_a_quick_head_and_a_full_one_do_not_mix(spec, tmp_path):

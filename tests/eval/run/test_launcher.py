@@ -172,6 +172,41 @@ def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkey
     assert (record.status, record.reason, record.metrics) == ("failed", "RuntimeError: a file vanished", [])
 
 
+def test_a_failed_evaluation_does_not_replace_a_number(head, tmp_path, monkeypatch):
+    from s3prl.downstream.fluent_commands.expert import DownstreamExpert
+
+    assert evaluate(head, "--records", str(tmp_path)) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    monkeypatch.setattr(DownstreamExpert, "forward", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(head, "--records", str(tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before and len(before) == 2
+
+
+def test_an_evaluation_without_a_number_ends_with_status_one(head, tmp_path, monkeypatch, capsys):
+    from robustdistiller.eval.run.evaluation import _Run
+
+    monkeypatch.setattr(_Run, "_outcome", lambda self, *_: {"status": "failed", "reason": "accuracy: computed nan"})
+    assert evaluate(head, "--records", str(tmp_path)) == 1
+    assert "IC test, clean: failed, accuracy: computed nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["--records", "--save-manifest", "--dump-audio"])
+def test_a_file_in_the_place_of_a_folder_is_said_before_anything_is_evaluated(place, head, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    count = ["1"] if place == "--dump-audio" else []
+    assert evaluate(head, place, *count, str(tmp_path / "file" / "below")) == 2
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'file' / 'below'} must be a folder, found a file" in said.err
+    assert "evaluating split" not in said.err and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("key", ["optimizer.lr.x", "runner.total_steps.a.b"])
+def test_a_setting_has_none_below_it(key, head, capsys):
+    assert evaluate(head, "-o", f"config.{key}=1") == 2
+    assert re.search(rf"-o config.{key}: {key[: key.index('.', 10)]} is [\d.]+, which has no", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,6 +223,7 @@ def test_a_failing_evaluation_is_recorded_with_its_reason(head, tmp_path, monkey
             ["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "--condition", "clean"],
             "--condition belong to -m evaluate",
         ),
+        (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-i", "y.ckpt"], "-i belongs to -m evaluate"),
         (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "-c", "nowhere.yaml"], "-c nowhere.yaml: no such file"),
         (
             ["-m", "train", "-u", "robustdistiller_local", "-k", "no.ckpt", "-d", "IC", "-p", "x", *HERE],
@@ -270,10 +306,46 @@ def test_a_model_on_the_hub_is_an_upstream_and_its_head_remembers_it(option, tmp
     assert "was trained on me/student@v1" in capsys.readouterr().err
 
 
+def ignored(caplog) -> list[str]:
+    said = [record.getMessage() for record in caplog.records if " is ignored: " in record.getMessage()]
+    caplog.clear()
+    return [line.split(":")[0] + line.split("-o")[-1] for line in said]
+
+
 def test_ignored_options_are_named(head, caplog, tmp_path):
-    assert evaluate(head, "-u", "fbank", "--records", str(tmp_path)) == 0
-    assert "upstream is ignored: with -e it comes from the checkpoint" in caplog.text
-    assert read_records(tmp_path)[0].upstream == "robustdistiller_local"
+    options = [*("-u", "fbank"), *("-l", "1"), *("-s", "paper"), "-f", *("-n", "x"), *("-c", "x.yaml"), "--seed", "3"]
+    assert evaluate(head, *options, "--records", str(tmp_path)) == 0
+    assert ignored(caplog) == [
+        'config is ignored "config.KEY=VALUE"',
+        "expdir is ignored \"args.expdir='result/downstream/x'\"",
+        'seed is ignored "args.seed=3"',
+        "upstream is ignored \"args.upstream='fbank'\"",
+        "upstream_feature_selection is ignored \"args.upstream_feature_selection='paper'\"",
+        'upstream_layer_selection is ignored "args.upstream_layer_selection=1"',
+        'upstream_trainable is ignored "args.upstream_trainable=True"',
+    ]
+    (record,) = read_records(tmp_path)
+    assert record.upstream == "robustdistiller_local"
+    student = HeadNote.read(head).upstream["checkpoint"]
+    as_before = ["-u", student, "-d", "IC", "-p", f"{head}/", "--seed", "1337", "-s", "hidden_states"]
+    assert evaluate(head, *as_before, "--records", str(tmp_path), "--overwrite", "reuse") == 0
+    assert ignored(caplog) == []
+
+
+@pytest.mark.parametrize("place", ["-n", "-p"])
+def test_a_training_that_is_to_go_on_by_itself_does(place, option, toy_student, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("result/downstream/ic")
+    name = {"-n": "ic", "-p": str(folder)}[place]
+    train = ["-m", "train", "-u", str(toy_student), "-d", "IC", place, name, "-o", option, "-a", "--device", "cpu"]
+    assert main(train) == 0
+    note = HeadNote.read(folder)
+    stamp = (folder / "states-4.ckpt").stat().st_mtime_ns
+    caplog.clear()
+    assert main(train) == 0
+    assert (folder / "states-4.ckpt").stat().st_mtime_ns == stamp
+    assert HeadNote.read(folder).dev_scores == note.dev_scores
+    assert "an earlier head is removed" not in caplog.text and ignored(caplog) == []
 
 
 def test_help_shows_s3prls_options_and_ours(capsys):
@@ -332,6 +404,7 @@ def test_a_head_trained_in_noise_is_another_cell_and_says_so(head, option, toy_s
     capsys.readouterr()
     assert main(["-m", "train", "-e", str(folder)]) == 2
     assert "was trained under 'noise:snr_db=0..20' so far" in capsys.readouterr().err
+    assert main(["-m", "train", "-e", str(folder), *noisy]) == 0  # it goes on under what it was trained under
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,31 @@ def test_heads_without_a_choice_stay(swept):
     for path in swept.glob("heads/*/*/choice.json"):
         path.unlink()
     assert [one for one in removable(swept) if one.kind in ("heads", "checkpoints")] == []
+
+
+def test_a_head_that_is_still_trained_or_was_not_to_the_end_stays(swept):
+    for path in swept.glob("heads/*/*/choice.json"):
+        choice = json.loads(path.read_text())
+        kept = [one for one in choice["tried"] if one["learning_rate"] != 0.1]  # stopped in the midst of a search
+        failed = [{**one, "trained": one["learning_rate"] != 0.001} for one in kept]
+        path.write_text(json.dumps({**choice, "tried": failed}))
+    assert [one.path.name for one in removable(swept, ["heads"])] == []
+
+
+def test_a_damaged_choice_keeps_its_heads(swept):
+    first, second = sorted(swept.glob("heads/*/*/choice.json"))
+    first.write_text(first.read_text()[:20])
+    for one in removable(swept, ["heads", "checkpoints"]):
+        assert one.path.is_relative_to(second.parent)
+
+
+def test_what_lies_behind_a_link_stays(swept, tmp_path):
+    disk = tmp_path / "disk"
+    shutil.move(swept / "features", disk)
+    (swept / "features").symlink_to(disk)
+    clean(swept)
+    assert (disk / "a" / "0.bin").is_file() and (swept / "features").is_symlink()
+    assert not list(swept.glob("heads/*/*/lr-0.1"))
 
 
 def test_nothing_is_deleted_while_the_sweep_runs(swept):

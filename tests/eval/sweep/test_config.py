@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.sweep import SweepError, load
+from robustdistiller.eval.sweep import SweepError, TaskEntry, load
 from robustdistiller.eval.sweep.cells import Head, expand, learning_rates
 from robustdistiller.eval.sweep.engines import make_engine
 from robustdistiller.upstream.pretrained import resolve as resolving
@@ -68,6 +68,11 @@ def test_everything_may_lie_at_home(tmp_path, monkeypatch):
             {"upstreams": [{"name": "robustdistiller_local", "checkpoint": "no.ckpt"}]},
             "no.ckpt: expected a file",
         ),
+        ({"tasks": [{"task": "IC", "splits": ["tset"]}]}, "unknown split 'tset'; did you mean 'test'"),
+        (
+            {"tasks": [{"task": "ASR", "splits": ["test"]}]},
+            "unknown split 'test'.* known: test-clean, test-other",
+        ),
         ({"device": "gpu"}, "device must be auto, cpu, cuda or cuda:N, found 'gpu'"),
         (
             {"device": "cpu", "executor": {"kind": "pool", "devices": ["cuda:0", "cuda:1"]}},
@@ -116,6 +121,7 @@ def test_nothing_is_downloaded_for_a_sweep_whose_data_are_missing(tmp_path, monk
         ({"runner.total_stps": 5}, "unknown key 'runner.total_stps'; did you mean 'total_steps'"),
         ({"runner.total_steps": 100}, "runner.eval_step is 4000 and runner.total_steps only 100"),
         ({"optimizer.lr": 0.1}, "give learning_rates"),
+        ({"optimizer.lr.x": 0.1}, "unknown key 'optimizer.lr.x'"),
         ({"runner.evaluate_ratio": 0.5}, "gives numbers of a part of the test set; for a quick look set quick"),
     ],
 )
@@ -123,6 +129,10 @@ def test_overrides_are_checked(tmp_path, override, message):
     task = {"task": "IC", "data": {"file_path": str(tmp_path)}, "override": override}
     with pytest.raises(SweepError, match=message):
         expand(load(file(tmp_path, tasks=[task])))
+
+
+def test_development_sets_are_evaluated_too():
+    assert TaskEntry("ASR", splits=["test-other", "dev-clean", "dev-other"]).splits[1:] == ["dev-clean", "dev-other"]
 
 
 def test_settings_that_s3prl_reads_beyond_the_shipped_ones_are_let_through(tmp_path):

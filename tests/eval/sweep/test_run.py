@@ -13,6 +13,7 @@ import soundfile
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.results.files import record_files
+from robustdistiller.eval.results.record import Metric
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, sweep
@@ -314,6 +315,17 @@ def test_what_was_there_before_a_rerun_is_no_number_of_it(one, go, engine):
     engine.silent = True
     failures = go(change(one, policy="rerun")).result.failures
     assert len(failures) == 2 and all("killed by signal 9" in failure for failure in failures)
+
+
+def test_a_record_without_its_number_is_a_failure_and_stays(one, go, engine, monkeypatch):
+    """As of query by example without its ground truth."""
+    none = [Metric("accuracy", None, True, "%", "there is no ground truth")]
+    write = engine._write
+    monkeypatch.setattr(engine, "_write", lambda *given: write(*given[:3], {**given[3], "metrics": none}))
+    for _ in range(2):  # tried again each time
+        failures = go(one).result.failures
+        assert len(failures) == 2 and all("no accuracy: there is no ground truth" in line for line in failures)
+    assert {record.status for record in records(one).values()} == {"ok"}
 
 
 def test_two_models_that_s3prl_fetches_are_two_systems(one, go, engine):
