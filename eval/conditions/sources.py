@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from robustdistiller.acoustics import (
@@ -51,8 +52,7 @@ class Sources:
 
     def __post_init__(self) -> None:
         for kind in SOURCES:
-            if isinstance(getattr(self, kind), str | SourceSpec):  # whose letters would be taken one by one
-                raise ValueError(f"sources of {kind}: expected a list, found {getattr(self, kind)!r}")
+            _refuse_single(kind, getattr(self, kind))
             found = (SourceSpec.parse(one) if isinstance(one, str) else one for one in getattr(self, kind))
             object.__setattr__(self, kind, tuple(map(self._completed, found)))
         named = {
@@ -80,6 +80,8 @@ class Sources:
         Args:
             given: kind to ``PATH[,OPTIONS]`` or, for a source the suite has by name, ``NAME=PATH[,OPTIONS]``.
         """
+        for kind, texts in given.items():
+            _refuse_single(kind, texts)
         named: dict[str, dict[str, SourceSpec]] = defaultdict(dict)
         unnamed: dict[str, tuple[SourceSpec, ...]] = defaultdict(tuple)
         for kind, text in ((kind, text) for kind, texts in given.items() for text in texts):
@@ -145,6 +147,11 @@ class Sources:
         ]
         if missing:
             raise ValueError(f"the suite leaves to you where some of its sources lie; give {', '.join(missing)}")
+
+
+def _refuse_single(kind: str, given: Any) -> None:
+    if isinstance(given, str | Path | SourceSpec):  # of a text, each letter would be taken for a path
+        raise ValueError(f"sources of {kind}: expected a list, found {str(given)!r}")
 
 
 def _open(kind: str, specs: tuple[SourceSpec, ...]) -> AudioSource | RIRSource:

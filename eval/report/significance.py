@@ -71,10 +71,10 @@ class Estimate:
     @property
     def p(self) -> float | None:
         """Two-sided p-value of the number being zero; None where nothing is known of the spread, as of `interval`."""
-        if self.standard_error is None or self._has_no_spread:
+        if self.standard_error is None:
             return None
         if self.standard_error == 0:
-            return 1.0
+            return 1.0 if self.value == 0 else None
         return float(2 * stats.t.sf(abs(self.value) / self.standard_error, self.degrees))
 
     @property

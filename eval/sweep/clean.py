@@ -33,6 +33,8 @@ class Removable:
 def removable(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:
     """What a sweep's folder (``out``) holds that it does not need to go on, to evaluate more, or to show its numbers.
 
+    Heads in training are not among it, nor are folders that are links to others.
+
     Raises:
         SweepError: no sweep has worked in the folder, or a kind is none of them.
     """

@@ -185,6 +185,8 @@ def test_options_of_sources_are_refused_where_they_are_typed():
 def test_a_path_in_the_place_of_a_list_is_refused():
     with pytest.raises(ValueError, match="sources of noise: expected a list, found '/data/musan'"):
         Sources(noise="/data/musan")
+    with pytest.raises(ValueError, match="sources of rir: expected a list, found '/data/rooms'"):
+        Sources().with_given({"rir": "/data/rooms"})
 
 
 def test_corpora_of_a_suite_are_drawn_from_by_their_weights(tmp_path):

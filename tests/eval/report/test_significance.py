@@ -93,7 +93,7 @@ def test_equal_answers_have_no_difference_and_p_one():
 def test_an_interval_never_leaves_what_a_rate_can_be():
     """Satterthwaite's degrees can come near 0 where seeds and items are few, and t then has no bounds."""
     generator = np.random.default_rng(0)
-    for _ in range(3000):
+    for _ in range(1000):
         shape = generator.integers(2, 4), generator.integers(2, 21)
         block = 100.0 * (generator.random(shape) < generator.random())
         found = crossed_test([block])
