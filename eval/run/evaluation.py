@@ -247,7 +247,7 @@ class _Run:
     def _write(self, **outcome: Any) -> Record:
         """The record of the cell, written; with the results of single items beside it where there are any.
 
-        One that is not finished is not written over one that is.
+        One that failed, or is of a part of its split, is not written over one that is finished.
         """
         duration_s = round(time.perf_counter() - self.started, 3)
         record = dataclasses.replace(self.cell, **outcome, duration_s=duration_s)
@@ -255,7 +255,7 @@ class _Run:
         in_words = f"{record.scores or 'no score'} ({record.items_scored} items)"
         in_words += f", {record.trouble}" if record.trouble else ""
         before = look_up(root, record)
-        if not record.finished and isinstance(before, Record) and before.finished:
+        if record.status != "ok" and isinstance(before, Record) and before.finished:
             logger.error("%s: %s; the record of %s stays", record.condition, in_words, before.start_utc)
             return record
         if record.status == "ok":

@@ -26,7 +26,7 @@ from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import load_suites
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.errors import RunError
-from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head, require_numbers
+from robustdistiller.eval.run.evaluate import AudioExamples, evaluate_head, raise_failures
 from robustdistiller.eval.run.head_checkpoint import find_head, newest_states, read_checkpoint
 from robustdistiller.eval.run.options import override, parse
 from robustdistiller.eval.run.quick import Quick
@@ -58,7 +58,7 @@ def launch(argv: Sequence[str]) -> None:
 
     Raises:
         ValueError, OSError: it cannot be carried out; one sentence.
-        RunFailed: an evaluation ended without its number.
+        RunFailed: an evaluation failed.
         InstallationError: something that the task needs is missing.
     """
     args, typed, ours = parse(argv)
@@ -107,7 +107,7 @@ def launch(argv: Sequence[str]) -> None:
             examples=_examples(ours["dump_audio"]),
             save_manifests=ours["save_manifest"],
         )
-        require_numbers(found)
+        raise_failures(found)
     else:
         spec.check()
         run_s3prl(spec, args.mode)

@@ -108,12 +108,12 @@ class Evaluate:
 
     def __call__(self, folder: Path) -> dict[str, Any]:
         """Evaluate all splits; the first failure is raised after all of them."""
-        from robustdistiller.eval.run.evaluate import evaluate_head, require_numbers
+        from robustdistiller.eval.run.evaluate import evaluate_head, raise_failures
 
         errors = []
         for split, conditions in self.cells.items():
             try:
-                require_numbers(evaluate_head(self.head, conditions, split=split, **self.options))
+                raise_failures(evaluate_head(self.head, conditions, split=split, **self.options))
             except Exception as error:
                 logger.exception("%s failed", split)
                 errors.append(error)
