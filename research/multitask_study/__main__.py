@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
-from research.multitask_study.arms import ARMS, CONDITIONS, RATES, Arm, Run, Study, choose_rates
+from research.multitask_study.arms import ARMS, CONDITIONS, RATES, Arm, Study, Tuning, choose_rates
+from research.recipe_study.distil import distil_all
 from research.recipe_study.pool import prepare
 from research.tables import markdown_table
 from robustdistiller.acoustics import Condition
@@ -20,8 +21,6 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.common.files import write_text
 from robustdistiller.common.process import usable_cores
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.eval.sweep.engine import Outcome, run_jobs
-from robustdistiller.eval.sweep.pool import Pool
 from robustdistiller.upstream import checkpoint_digest
 
 logger = logging.getLogger(__name__)
@@ -68,21 +67,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run(runs: Sequence[Run], jobs: int) -> None:
-    failures = []
-
-    def ended(job, outcome: Outcome) -> tuple:
-        logger.info("%s: %s (%.0f s)", job.title, outcome.state, outcome.wall_s)
-        if outcome.state == "failed":
-            failures.append(f"{job.title} failed: {outcome.reason}; its log: {job.log}")
-        return ()
-
-    run_jobs(Pool(workers=jobs), [run.job for run in runs if not run.finished], ended, say=logger.info)
-    if failures:
+def _run(runs: Sequence[Tuning], jobs: int) -> None:
+    if failures := distil_all(list(runs), jobs, logger.info):
         raise RunFailed("\n".join(failures))
 
 
-def page(study: Study, counts: Mapping[str, Mapping[str, int]], rates: Mapping[Arm, float], runs: Sequence[Run]) -> str:
+def page(
+    study: Study, counts: Mapping[str, Mapping[str, int]], rates: Mapping[Arm, float], runs: Sequence[Tuning]
+) -> str:
     """What was found, in Markdown."""
     scores = {(run.arm, run.seed): run.scores() for run in runs}
     seeds = sorted({run.seed for run in runs})

@@ -11,13 +11,12 @@ from typing import ClassVar
 
 import pandas as pd
 
+from research.recipe_study.distil import Run
 from research.recipe_study.pool import Materials
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.eval.sweep.engine import Job
 from robustdistiller.mini.pack import Row, read_rows, read_table
 from robustdistiller.mini.tasks import Clip, middle, write_tasks
-from robustdistiller.pretrain import load_config
 from robustdistiller.upstream import checkpoint_digest
 
 RECIPES = {"both": "multitask", "words": "multitask_keywords", "voices": "multitask_speakers"}
@@ -53,35 +52,13 @@ ARMS = tuple(Arm(tasks, encoder) for encoder in RATES for tasks in RECIPES)
 
 
 @dataclass(frozen=True)
-class Run:
+class Tuning(Run):
     """An arm from one seed at one learning rate; its folder's name says all that decides it."""
 
     doing: ClassVar[str] = "fine-tuning"
 
     arm: Arm
-    seed: int
     rate: float
-    overrides: tuple[str, ...]
-    folder: Path
-
-    @property
-    def job(self) -> Job:
-        """That does it."""
-        return Job(
-            f"{self.arm}, rate {self.rate:g}, seed {self.seed}", self.folder.with_name(f"{self.folder.name}-job"), self
-        )
-
-    @property
-    def finished(self) -> bool:
-        """Whether it was done to its end, tests included."""
-        outcome = self.job.outcome
-        return outcome is not None and outcome.state == "done"
-
-    def __call__(self, folder: Path) -> None:
-        """Fine-tune and test, or go on with it, in this process."""
-        from robustdistiller.pretrain import distill
-
-        distill(load_config(RECIPES[self.arm.tasks], [*self.overrides, f"out_dir={self.folder}"]))
 
     def dev_error(self) -> float:
         """The lowest mean error on the development sets, in percent."""
@@ -120,7 +97,7 @@ class Study:
         """Of tables and runs, for this student."""
         return self.materials.work / "multitask"
 
-    def run(self, arm: Arm, seed: int, rate: float) -> Run:
+    def run(self, arm: Arm, seed: int, rate: float) -> Tuning:
         """The run of an arm."""
         # As a whole: of a folder with parts of its own, a run would otherwise take what is for training.
         noise, rir = (
@@ -149,7 +126,8 @@ class Study:
             given += [f"multitask.speakers.data={self.folder / 'voices.tsv'}", "multitask.speakers.batch_size=16"]
         made = checkpoint_digest(self.student)[:8]
         name = f"{arm.tasks}-{arm.encoder}-{self.steps}-{rate:g}-seed{seed}-{made}"
-        return Run(arm, seed, rate, (*given, *self.settings), self.folder / name)
+        title, overrides = f"{arm}, rate {rate:g}", (*given, *self.settings)
+        return Tuning(title, seed, RECIPES[arm.tasks], overrides, self.folder / name, arm, rate)
 
     def write_tables(self, pool: Path) -> dict[str, dict[str, int]]:
         """Write both tasks' tables, and the clips of the voices.
@@ -207,9 +185,9 @@ def _as_tsv(source: Path, target: Path) -> dict[str, int]:
     return dict(Counter(row["split"] for row in rows))
 
 
-def choose_rates(runs: list[Run]) -> dict[Arm, float]:
+def choose_rates(runs: list[Tuning]) -> dict[Arm, float]:
     """The learning rate of each arm with the lowest error on the development sets."""
-    by_arm: dict[Arm, list[Run]] = defaultdict(list)
+    by_arm: dict[Arm, list[Tuning]] = defaultdict(list)
     for run in runs:
         by_arm[run.arm].append(run)
-    return {arm: min(found, key=Run.dev_error).rate for arm, found in by_arm.items()}
+    return {arm: min(found, key=Tuning.dev_error).rate for arm, found in by_arm.items()}

@@ -11,6 +11,7 @@ import torch
 
 from research.multitask_study import __main__ as command
 from research.multitask_study.arms import ARMS, CONDITIONS, RATES, Arm, Study, choose_rates, split_voices
+from research.recipe_study import distil
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.eval.sweep.engine import InProcess
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
@@ -55,7 +56,7 @@ def test_voices_that_test_are_in_no_other_split(game, materials, student):
 
 
 def test_the_whole_study(game, materials, student, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(command, "Pool", lambda workers: InProcess())
+    monkeypatch.setattr(distil, "Pool", lambda workers: InProcess())
     # Equal error rates need two voices.
     monkeypatch.setattr("research.multitask_study.arms.split_voices", lambda voices: _TWO_EACH)
     out = tmp_path / "multitask.md"

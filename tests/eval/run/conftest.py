@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from robustdistiller.eval import tasks
+from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.tasks.configs import load_config
+from robustdistiller.upstream.s3prl.expert import UpstreamExpert
 
 STEPS = {"total_steps": 12, "eval_step": 4, "save_step": 5, "log_step": 6, "max_keep": 2}
+LAUNCHED = {"total_steps": 4, "eval_step": 2, "save_step": 2, "log_step": 2, "max_keep": 1}
 
 
 @pytest.fixture
@@ -36,3 +39,26 @@ def head_spec(toy_corpora, toy_student, bridge, tmp_path_factory) -> Callable[..
         return HeadSpec(**{"upstream": upstream, "task": task, "config": config, "folder": folder, **others})
 
     return build
+
+
+@pytest.fixture(scope="module")
+def option(toy_corpora, tmp_path_factory) -> str:
+    """The ``-o`` of a four-step training on the toy intent corpus."""
+    corpus = toy_corpora.build("IC", tmp_path_factory.mktemp("ic"))
+    runner = {f"config.runner.{key}": value for key, value in LAUNCHED.items()}
+    return toy_corpora.as_option({**corpus, **runner, "config.optimizer.lr": 0.01})
+
+
+@pytest.fixture(scope="module")
+def head(option, toy_student, tmp_path_factory, bridge) -> Path:
+    """A head trained by the launcher, without the CPU kernels that it asks for: they round differently."""
+    folder = tmp_path_factory.mktemp("exp") / "ic"
+    command = ["-m", "train", "-u", "robustdistiller_local", "-k", str(toy_student), "-d", "IC", "-p", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UpstreamExpert, "accelerate", lambda self: None)
+        assert main([*command, "-o", option]) == 0
+    return folder
+
+
+def evaluate(head: Path, *arguments: str) -> int:
+    return main(["-m", "evaluate", "-e", str(head / "states-4.ckpt"), *arguments])
