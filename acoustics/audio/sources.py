@@ -15,7 +15,7 @@ import numpy as np
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.digests import content_digests
 
-from .files import AudioInfo, audio_info, read_audio
+from .files import AudioInfo, audio_info, audio_infos, read_audio
 from .listing import Piece, joined_pieces, list_pieces, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,13 @@ class AudioSource:
         return -(-_num_frames(piece, info) * self.sample_rate_hz // info.sample_rate_hz)
 
     def duration_s(self) -> float:
-        """Length of everything, in seconds. Reads every header, so that a broken file is found at once."""
+        """Length of everything, in seconds. Reads every header, several at once.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is not there or is no audio, or a piece lies outside its file; the
+                first of these in order is named.
+        """
+        self._infos |= audio_infos(str(piece.file) for piece in self.pieces if str(piece.file) not in self._infos)
         infos = ((piece, self._info(piece)) for piece in self.pieces)
         return sum(_num_frames(piece, info) / info.sample_rate_hz for piece, info in infos)
 
@@ -178,7 +184,11 @@ class AudioSource:
 
     @cached_property
     def content_digest(self) -> str:
-        """SHA-256 over the bytes of the files, positions and shares, whatever they are called and wherever they lie."""
+        """SHA-256 over the bytes of the files, positions and shares, whatever they are called and wherever they lie.
+
+        Recordings are known by it, so that nothing has one that is not audio: see `duration_s` for what it raises.
+        """
+        self.duration_s()
         files = list(dict.fromkeys(str(piece.file) for piece in self.pieces))
         contents = dict(zip(files, content_digests(files)))
         digest = hashlib.sha256()

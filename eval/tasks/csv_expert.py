@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from robustdistiller.acoustics.audio.files import read_audio
+from robustdistiller.acoustics.audio.files import audio_infos, read_audio
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.tasks.csv_task import Item, digest_of, read_items
 
@@ -39,7 +39,7 @@ class DownstreamExpert(nn.Module):
     """s3prl's head for whole utterances: a linear map, the mean over frames, and another linear map.
 
     Raises:
-        FileNotFoundError, ValueError: the table is wrong, or another one than the head's.
+        FileNotFoundError, ValueError: the table is wrong, or another one than the head's; a recording is no audio.
     """
 
     def __init__(self, upstream_dim: int, downstream_expert: Mapping[str, Any], expdir: str, **others: Any) -> None:
@@ -50,6 +50,7 @@ class DownstreamExpert(nn.Module):
         items, _ = read_items(Path(self.datarc["csv"]), self.datarc["split_seed"])
         if digest_of(items) != self.datarc["digest"]:
             raise ValueError(f"{self.datarc['csv']} has other recordings or labels than when this task was made of it")
+        audio_infos(item.path for item in items)  # what is no audio stops a training before it begins
         self.items, self.labels = items, sorted({item.label for item in items})
         select = self.modelrc["select"]
         self.projector = nn.Linear(upstream_dim, self.modelrc["projector_dim"])

@@ -186,6 +186,19 @@ def test_content_digest_is_of_samples_and_order_not_of_names(library, tmp_path):
     assert len(digests) == 3
 
 
+def test_nothing_that_is_not_audio_has_a_content_digest(library, tmp_path):
+    # A digest is the first that is asked of what was given to corrupt with, before anything is trained.
+    page = tmp_path / "page.wav"
+    page.write_text("<html>")
+    with pytest.raises(ValueError, match=r"page\.wav cannot be read as audio"):
+        _ = AudioSource.from_path(page).content_digest
+    with pytest.raises(ValueError, match=r"page\.wav cannot be read as audio"):
+        _ = AudioSource.from_path([library / "noise", tmp_path]).content_digest
+    pieces = [Piece("all", library / "noise" / "long.wav", 0, 10**9)]
+    with pytest.raises(ValueError, match="should be frames 0 to 1000000000"):
+        _ = AudioSource(pieces).content_digest
+
+
 def noises(folder, **samples):
     folder.mkdir()
     for name, values in samples.items():

@@ -133,6 +133,17 @@ def test_a_table_that_changed_is_not_the_heads(tmp_path):
         DownstreamExpert(upstream_dim=4, downstream_expert=settings, expdir=str(tmp_path))
 
 
+def test_a_recording_that_is_no_audio_is_found_before_training(tmp_path):
+    from robustdistiller.eval.tasks.csv_expert import DownstreamExpert
+
+    settings = load_config(csv_task(write_table(tmp_path)))["downstream_expert"]
+    items, _ = read_items(tmp_path / "labels.csv")
+    tested = next(item for item in items if item.split == "test")
+    tested.path.write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match=f"{tested.path.name} cannot be read as audio"):
+        DownstreamExpert(upstream_dim=4, downstream_expert=settings, expdir=str(tmp_path))
+
+
 def test_a_task_of_a_table_can_be_registered_sent_and_found(tmp_path, monkeypatch):
     table = write_table(tmp_path)
     task = csv_task(table, "tones")
