@@ -17,6 +17,7 @@ from robustdistiller.common.errors import RunFailed
 if TYPE_CHECKING:
     from robustdistiller.cli.quickstart_plan import Quickstart
 
+TASKS = ["words", "voices"]
 CONDITIONS = ["clean", "noise:snr_db=10", "noise:snr_db=0", "reverb", "noise+reverb:snr_db=10"]
 
 
@@ -31,11 +32,14 @@ def quickstart(
     device: Annotated[str, typer.Option(help="Device for heads and scores: auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = 1337,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil; default: the mini teacher.")] = None,
+    task: Annotated[
+        list[str], typer.Option(help="What heads tell apart: words, voices, initials, finals or tones; repeatable.")
+    ] = TASKS,
     condition: Annotated[list[str], typer.Option(help="Test condition, such as reverb; repeatable.")] = CONDITIONS,
 ) -> None:
     """
     \b
-      robustdistiller quickstart --steps 300 --condition reverb --out trial
+      robustdistiller quickstart --steps 300 --task words --condition reverb --out trial
 
     Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
     and run it again with robustdistiller sweep. Interrupted and started again, only what is missing is done.
@@ -43,6 +47,7 @@ def quickstart(
     from robustdistiller import mini
     from robustdistiller.acoustics import Condition
     from robustdistiller.cli.quickstart_plan import Quickstart
+    from robustdistiller.common.names import refuse_unknown
     from robustdistiller.common.process import usable_cores
     from robustdistiller.eval.sweep import Sweep, load
     from robustdistiller.eval.sweep.view import run_jobs_shown, run_shown
@@ -52,7 +57,9 @@ def quickstart(
     conditions = tuple(dict.fromkeys(str(Condition.parse(text)) for text in condition))
     if not teacher.is_file():
         raise ValueError(f"no teacher at {teacher}; give the file of a checkpoint, or leave out --teacher")
-    plan = Quickstart(out, teacher, steps, head_steps, jobs or min(4, usable_cores()), device, seed, conditions)
+    refuse_unknown(task, mini.MiniCorpus(out / "corpus").tasks, "task", "--task")
+    tasks, jobs = tuple(dict.fromkeys(task)), jobs or min(4, usable_cores())
+    plan = Quickstart(out, teacher, steps, head_steps, jobs, device, seed, tasks, conditions)
     mini.build(out / "corpus", progress=console.is_terminal)
     say(console, f"mini corpus: done, in {out}")
     if failures := run_jobs_shown(out, plan.distillations(), min(plan.jobs, 2), console):

@@ -17,9 +17,6 @@ from robustdistiller.eval.sweep.engine import Job
 from robustdistiller.upstream import checkpoint_digest
 
 SHIPPED = "shipped student"  # of the mini teacher, whatever teacher is distilled here
-
-#: What is said, and who says it.
-_TASKS = ("words", "voices")
 # The mini teacher has five layers and the pool 1.2 hours of speech: what the published recipes are scaled down by.
 _SCALED_DOWN = (
     "targets.layers=[2,3,5]",
@@ -48,6 +45,7 @@ class Quickstart:
     jobs: int
     device: str
     seed: int
+    tasks: tuple[str, ...]
     conditions: tuple[str, ...]
 
     @cached_property
@@ -91,7 +89,7 @@ class Quickstart:
                 # s3prl's fbank subtracts the utterance's mean, which is all that the heads of these tasks look at.
                 {"name": "fbank_no_cmvn", "label": "filter bank"},
             ],
-            "tasks": [self._task(corpus, name) for name in _TASKS],
+            "tasks": [self._task(corpus, name) for name in self.tasks],
             "conditions": list(self.conditions),
             "seeds": [self.seed],
             "device": self.device,

@@ -26,7 +26,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from tests.waiting import HANG_S, wait_until
 
 CONDITIONS = ["clean", "noise+reverb:snr_db=10"]
-TASKS = {"words": 596, "voices": 796}
+TASKS = {"initials": 346}  # the smallest
 LABELS = ["shipped student", "teacher", "plain student", "robust student", "filter bank"]  # by size: teacher is tiny
 
 
@@ -52,6 +52,7 @@ def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
     """The folder after it was stopped once and continued, and what both calls printed."""
     out = tmp_path_factory.mktemp("job") / "quickstart"
     options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
+    options += [part for task in TASKS for part in ("--task", task)]
     options += [part for condition in CONDITIONS for part in ("--condition", condition)]
     command = [sys.executable, "-m", "robustdistiller.cli", "quickstart", *options]
     log = out.parent / "first.log"
@@ -73,7 +74,7 @@ def test_stopping_is_announced_and_what_was_finished_is_not_done_again(finished)
     took = re.search(r"distil plain student: done \((\d+) s\)", first)
     assert took and int(took[1]) >= 1, "a process that imports PyTorch takes more than a second"
     assert "what is finished is kept: the same command goes on from here" in first
-    assert "distil" not in second.split("Done in")[0] and "teacher / words / seed 1337: evaluating: done" in second
+    assert "distil" not in second.split("Done in")[0] and "teacher / initials / seed 1337: evaluating: done" in second
 
 
 def test_one_record_per_upstream_and_condition(finished):
@@ -106,6 +107,7 @@ def test_table_and_picture(finished):
 def test_started_once_more_it_only_shows_the_table(finished, teacher):
     out, _, _ = finished
     options = ["--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
+    options += [part for task in TASKS for part in ("--task", task)]
     options += [part for condition in CONDITIONS for part in ("--condition", condition)]
     result = CliRunner().invoke(app, ["quickstart", "--out", str(out), *options])
     assert result.exit_code == 0, result.output
@@ -123,7 +125,7 @@ def test_the_table_can_be_made_again(finished, tmp_path):
 def test_its_sweep_is_a_file_that_can_be_run_again(finished):
     out, _, _ = finished
     result = CliRunner().invoke(app, ["sweep", str(out / "quickstart.yaml"), "--dry-run"])
-    assert result.exit_code == 0 and "0 cells to run, 20 not; 0 heads to train." in result.output
+    assert result.exit_code == 0 and "0 cells to run, 10 not; 0 heads to train." in result.output
 
 
 def test_a_missing_teacher_is_said_at_once(tmp_path):
@@ -133,14 +135,16 @@ def test_a_missing_teacher_is_said_at_once(tmp_path):
     assert result.exit_code == 2 and "no teacher at" in result.output and not (tmp_path / "q").exists()
 
 
-def test_a_condition_that_is_none_is_refused_before_anything_is_made(tmp_path, teacher):
-    options = ["--out", str(tmp_path / "q"), "--teacher", str(teacher), "--condition", "noise:snr=5"]
+@pytest.mark.parametrize(("option", "given", "meant"), [("--condition", "noise:snr=5", "snr_db"),
+                                                        ("--task", "word", "words")])  # fmt: skip
+def test_what_does_not_exist_is_refused_before_anything_is_made(tmp_path, teacher, option, given, meant):
+    options = ["--out", str(tmp_path / "q"), "--teacher", str(teacher), option, given]
     result = CliRunner().invoke(app, ["quickstart", *options])
-    assert result.exit_code == 2 and "did you mean 'snr_db'?" in result.output and not (tmp_path / "q").exists()
+    assert result.exit_code == 2 and f"did you mean '{meant}'?" in result.output and not (tmp_path / "q").exists()
 
 
 def test_other_settings_make_other_students(tmp_path, teacher):
-    plan = Quickstart(tmp_path / "a", teacher, 3, 0, 2, "cpu", 1337, ("clean",))
+    plan = Quickstart(tmp_path / "a", teacher, 3, 0, 2, "cpu", 1337, ("words",), ("clean",))
     for job in plan.distillations():
         Outcome("done").write(job.folder)
     for checkpoint in plan.students.values():
@@ -162,13 +166,13 @@ def test_the_sweep_s_file_says_what_the_quickstart_was_asked_for(tmp_path, teach
     for split in ("train", "dev", "test"):
         soundfile.write(tables / f"{split}.wav", np.ones(800), 16_000)
         lines.append(f"{split}.wav,yes,{split}")
-    for task in TASKS:
+    for task in ("words", "voices"):
         (tables / f"{task}.csv").write_text("\n".join(lines))
-    plan = Quickstart(tmp_path / "007 #1", teacher, 500, 80, 2, "auto", 3, ("clean",))
+    plan = Quickstart(tmp_path / "007 #1", teacher, 500, 80, 2, "auto", 3, ("words", "voices"), ("clean",))
     config = load(plan.write_sweep())
     assert config.out == str(tmp_path / "007 #1") and config.seeds == [3] and config.conditions == ["clean"]
     assert config.tasks[0].override["runner.eval_step"] == 10 and config.tasks[0].learning_rates == [1e-2]
-    assert config.upstreams[0].label == "teacher"
+    assert [task.name for task in config.tasks] == ["words", "voices"] and config.upstreams[0].label == "teacher"
 
 
 @pytest.mark.parametrize(("has_matrix_unit", "precision"), [(True, "bf16"), (False, "fp32")])
@@ -176,6 +180,6 @@ def test_bfloat16_is_for_processors_with_a_matrix_unit(tmp_path, teacher, monkey
     # A processor that computes in bfloat16 without one (AVX-512) takes twice as long as in float32.
     found = {"avx512_bf16": True, "amx_bf16": has_matrix_unit}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-    plan = Quickstart(tmp_path, teacher, 3, 0, 2, "cpu", 1337, ("clean",))
+    plan = Quickstart(tmp_path, teacher, 3, 0, 2, "cpu", 1337, ("words",), ("clean",))
     settings = [job.work.args[1] for job in plan.distillations()]
     assert len(settings) == 2 and all(f"trainer.precision={precision}" in one for one in settings)

@@ -56,7 +56,7 @@ def _sizes(objectives: dict[str, Objective], width: int) -> dict[str, float]:
 def test_balance_of_our_recipe_does_not_depend_on_the_width() -> None:
     objectives = load_config("ours").objectives.active()
     narrow, wide = (_sizes(objectives, width) for width in (256, 768))
-    assert {"l1", "cosine", "cross_correlation", "self_correlation", "enhancement"} == narrow.keys()
+    assert {"l1", "cosine", "cross_correlation", "self_correlation"} == narrow.keys()
     for name in narrow:
         assert 1 / WITHIN < wide[name] / narrow[name] < WITHIN, name
         assert narrow[name] > 0.02 * sum(narrow.values()), f"{name} is nothing beside the others"
