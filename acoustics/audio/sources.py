@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from .listing import Piece, joined_pieces, list_pieces, read_manifest
 logger = logging.getLogger(__name__)
 
 WHOLE_FILE_S = 300.0
-"""Files at another rate, and of formats without exact seeking, are decoded whole up to this length."""
+"""Files at another rate, and of formats without exact seeking, are decoded whole up to this length in any collection."""
 _FILTER_FRAMES = 1024  # of the file, to both sides: more than the resampler's filter reaches
 
 SILENCE = 1e-5
@@ -38,7 +39,8 @@ class AudioSource:
     """A fixed, ordered collection of recordings, read piece by piece as mono at one rate.
 
     Headers are read when first needed and remembered. Ogg and MP3 files, and files at another rate, of up to five
-    minutes are decoded whole and kept in a cache of bounded size; of all others only the samples asked for are read.
+    minutes are decoded whole and kept in a cache of bounded size; so are all where it holds the whole collection. Of
+    others only the samples asked for are read.
 
     Args:
         pieces: the recordings; their names must differ.
@@ -202,7 +204,8 @@ class AudioSource:
         """Whether a part of a recording equals that part of the whole, bit for bit."""
         info = self.info(name)
         same_rate = info.sample_rate_hz == self.sample_rate_hz
-        return (info.exact_seek and same_rate) or (channel is None and info.duration_s <= WHOLE_FILE_S)
+        kept_whole = channel is None and (info.duration_s <= WHOLE_FILE_S or self._fits_in_memory)
+        return (info.exact_seek and same_rate) or kept_whole
 
     def read(self, name: str, start: int = 0, num_samples: int | None = None, channel: int | None = None) -> np.ndarray:
         """Reads part of a recording, which is continued from its beginning when it is too short.
@@ -322,7 +325,8 @@ class AudioSource:
             first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
             part = self._kept(piece.path, lambda: read_audio(piece.path, self.sample_rate_hz))[first:][:num_samples]
             return np.pad(part, (0, num_samples - len(part)))
-        if info.sample_rate_hz != self.sample_rate_hz and self.reads_exactly(name, channel):
+        same_rate = info.sample_rate_hz == self.sample_rate_hz
+        if channel is None and self.reads_exactly(name) and (not same_rate or self._fits_in_memory):
             place = piece.file, self.sample_rate_hz, piece.frame_offset, num_frames, None, None, info
             return self._kept(name, lambda: read_audio(*place))[start:][:num_samples]
         # Resampling turns every `frames` of the file into `samples`. Starting at a multiple of that, with a margin for
@@ -335,6 +339,17 @@ class AudioSource:
         stop = min(-(-(start + num_samples) * frames // samples) + margin, num_frames)
         part = read_audio(piece.file, self.sample_rate_hz, piece.frame_offset + first, stop - first, channel, 1.0, info)
         return part[start - block * samples :][:num_samples]
+
+    @cached_property
+    def _fits_in_memory(self) -> bool:
+        """Whether the cache holds all files. Headers are read only until it is known that it does not."""
+        room = self.cache_bytes // np.dtype(np.float32).itemsize
+        files = {str(piece.file): piece for piece in self.pieces}
+        try:
+            lengths = (self._info(piece).duration_s * self.sample_rate_hz for piece in files.values())
+            return all(total <= room for total in accumulate(lengths))
+        except (OSError, ValueError):  # of a recording that nobody may ask for
+            return False
 
     def _kept(self, key: Path | str, read: Callable[[], np.ndarray]) -> np.ndarray:
         samples = self._decoded.get(key)

@@ -62,8 +62,9 @@ def test_broken_file_in_a_folder_is_found_by_the_duration(tmp_path):
 
 @pytest.mark.parametrize("name", ["deep/lossy.ogg", "deep/stereo.wav", "long.wav"])
 @pytest.mark.parametrize(("start", "length"), [(0, 100), (12345, 7000), (31999, 1)])
-def test_a_part_is_that_part_of_the_whole(library, name, start, length):
-    source = AudioSource.from_path(library / "noise")
+@pytest.mark.parametrize("cache_bytes", [1, 2**28])
+def test_a_part_is_that_part_of_the_whole(library, name, start, length, cache_bytes):
+    source = AudioSource.from_path(library / "noise", cache_bytes=cache_bytes)
     whole = load_audio(library / "noise" / name).numpy()
     part = source.read(name, start, length)
     assert len(part) == length
@@ -76,7 +77,7 @@ def test_a_part_is_that_part_of_the_whole(library, name, start, length):
 def test_parts_of_resampled_recordings_fit_together(tmp_path, rate_hz):
     samples = np.random.default_rng(0).standard_normal(rate_hz) / 8
     soundfile.write(tmp_path / "a.wav", samples, rate_hz, subtype="FLOAT")
-    source = AudioSource.from_path(tmp_path)
+    source = AudioSource.from_path(tmp_path, cache_bytes=1)
     parts = [source.read("a.wav", start, 1000) for start in range(0, 16000, 1000)]
     assert np.abs(np.concatenate(parts) - source.read("a.wav")).max() < 1e-6
 
@@ -86,11 +87,14 @@ def test_long_compressed_files_are_not_decoded_whole(library, monkeypatch):
     whole = source.read("deep/lossy.ogg")
     assert source._decoded
     monkeypatch.setattr(sources, "WHOLE_FILE_S", 1.0)
-    source = AudioSource.from_path(library / "noise")
+    source = AudioSource.from_path(library / "noise", cache_bytes=100_000)  # which the files do not fit into
+    assert not source.reads_exactly("deep/lossy.ogg")
     for start, length in ((0, 5000), (23456, 5000), (40000, 20000)):
         part = source.read("deep/lossy.ogg", start, length)
         assert np.abs(part - np.concatenate([whole, whole])[start : start + length]).max() < 1e-3
     assert not source._decoded
+    source = AudioSource.from_path(library / "noise")
+    assert np.array_equal(source.read("deep/lossy.ogg", 23456, 5000), whole[23456:28456]) and source._decoded
 
 
 def test_too_short_recordings_go_round(library):
@@ -184,6 +188,26 @@ def test_content_digest_is_of_samples_and_order_not_of_names(library, tmp_path):
     digests = {AudioSource(some, weights=w).content_digest for some, w in ((pieces, None), (pieces[::-1], None))}
     digests.add(AudioSource(pieces, weights=[1.0] * (len(pieces) - 1) + [2.0]).content_digest)
     assert len(digests) == 3
+
+
+@pytest.mark.parametrize("subtype", ["wav", "flac"])
+def test_a_collection_that_fits_into_the_cache_is_decoded_once(tmp_path, monkeypatch, subtype):
+    generator = np.random.default_rng(0)
+    samples = {f"{n}.{subtype}": generator.uniform(-0.5, 0.5, 3001 + n).astype(np.float32) for n in range(3)}
+    for name, values in samples.items():
+        soundfile.write(tmp_path / name, values, 16_000, subtype="PCM_24")
+    opened = []
+    monkeypatch.setattr(
+        soundfile, "read", lambda *args, read=soundfile.read, **more: opened.append(args) or read(*args, **more)
+    )
+    whole, parts = AudioSource.from_path(tmp_path), AudioSource.from_path(tmp_path, cache_bytes=4 * 9000)
+    wanted = [(name, start, 1500) for name in samples for start in (0, 777, 1501, 2999)]
+    for one in wanted:
+        assert np.array_equal(whole.read(*one), parts.read(*one)), "not a bit differs"
+    assert len(opened) == len(samples) + len(wanted)
+    (tmp_path / f"0.{subtype}").write_bytes(b"")
+    broken = AudioSource.from_path(tmp_path)
+    assert np.array_equal(broken.read(f"1.{subtype}", 5, 900), whole.read(f"1.{subtype}", 5, 900))
 
 
 def test_nothing_that_is_not_audio_has_a_content_digest(library, tmp_path):
