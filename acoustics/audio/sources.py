@@ -22,7 +22,7 @@ from .listing import Piece, joined_pieces, list_pieces, read_manifest
 logger = logging.getLogger(__name__)
 
 WHOLE_FILE_S = 300.0
-"""Files at another rate, and of formats without exact seeking, are decoded whole up to this length in any collection."""
+"""Files at another rate, or of formats without exact seeking, are decoded whole up to this length, however many."""
 _FILTER_FRAMES = 1024  # of the file, to both sides: more than the resampler's filter reaches
 
 SILENCE = 1e-5

@@ -32,6 +32,8 @@ DURATION_S = 10.0
 #: Frames of a chunk, and of its look-ahead.
 SHORT_FRAMES = 8
 CHUNKS = ((SHORT_FRAMES, 0), (SHORT_FRAMES, 4), (16, 0), (16, 8), (32, 0), (32, 16), (64, 0))
+#: Where only what is computed is looked at.
+QUICK_CHUNKS = CHUNKS[:3]
 #: Recipes whose students are compared with one of two layers.
 FAST = ("fast50", "fast25")
 #: What an exported stream of a fast student may take of its time at most, in chunks of 160 ms.
@@ -70,7 +72,8 @@ def _stream(name: str, shape: EncoderConfig, duration_s: float, settings: Settin
     encoder = accelerate(SpeechEncoder(shape).eval())  # as streams are to be given one
     waveform = noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed)
     chunks = {
-        f"{name}, chunks of {20 * chunk} ms, look-ahead {20 * ahead} ms": (chunk, ahead) for chunk, ahead in CHUNKS
+        f"{name}, chunks of {20 * chunk} ms, look-ahead {20 * ahead} ms": (chunk, ahead)
+        for chunk, ahead in (QUICK_CHUNKS if settings.quick else CHUNKS)
     }
 
     def listen(chunk: int, ahead: int) -> list[EncoderOutput | None]:
