@@ -11,9 +11,10 @@ from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.specs import HeadSpec
+from robustdistiller.eval.tasks.rules import IDLE
 
-# What may differ between two starts of one training: where things are, what is printed and saved, and how often.
-_NOT_MADE_OF = ("num_workers", "max_workers", "log_step", "save_step", "max_keep", "eval_batch_size", "eval_batchsize")
+# What may differ between two starts of one training.
+_NOT_MADE_OF = ("save_step", *IDLE)
 
 
 def training_plan(spec: HeadSpec) -> TrainingPlan | None:

@@ -19,12 +19,12 @@ from robustdistiller.eval.run.run_info import identify_weights, read_options, ve
 from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError, TaskEntry
 from robustdistiller.eval.sweep.work import CODE_FILE
-from robustdistiller.eval.tasks.rules import Split, deviations, split
+from robustdistiller.eval.tasks.rules import IDLE, Split, deviations, split
 from robustdistiller.upstream import ModelName, checkpoint_digest
 from robustdistiller.upstream.s3prl.entries import find_checkpoint
 
-# What of a head's free settings changes nothing in it.
-_NOT_OF_THE_HEAD = ("lr", "num_workers", "max_workers", "log_step", "max_keep", "eval_batch_size", "eval_batchsize")
+# What of a head's free settings is not in the name of its place: each rate has a place below it.
+_NOT_IN_THE_PLACE = ("lr", *IDLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ class Group:
         free = {
             key: value
             for key, value in self.settings.free.items()
-            if key not in roots and key.rsplit(".", 1)[-1] not in _NOT_OF_THE_HEAD
+            if key not in roots and key.rsplit(".", 1)[-1] not in _NOT_IN_THE_PLACE
         }
         identity = [self.system.identity, self.task.registry.code, self.settings.fixed, free, self.seed, self.fold]
         identity += ["fp16"] if self._half_precision else []

@@ -19,18 +19,14 @@ from robustdistiller.common.written import flatten
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.configs import load_config, vocabulary_paths
 
-#: Settings that a run of any task may choose, by their full or their last name: where data lies, how fast it is read,
-#: how often something is saved or printed.
+#: Settings that change no number of a head, by their last name: how fast data is read, what is printed and kept.
+IDLE = ("num_workers", "max_workers", "eval_batch_size", "eval_batchsize", "log_step", "max_keep")
+#: Settings that a run of any task may choose, by their full or their last name.
 FREE = (
+    *IDLE,
     "optimizer.lr",
-    "num_workers",
-    "max_workers",
-    "eval_batch_size",
-    "eval_batchsize",
     "pre_load",
-    "runner.log_step",
     "runner.save_step",
-    "runner.max_keep",
     "downstream_expert.datarc.train_meta_data",  # s3prl never reads it
     "downstream_expert.datarc.frame_shift",  # SD: s3prl notes the upstream's own here
     "downstream_expert.scorerc.save_predictions",
