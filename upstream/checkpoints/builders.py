@@ -22,8 +22,10 @@ _HOSTILE = re.compile(
     |torch\.jit\.load|torch\.storage\._load_from_bytes|types\.CodeType|types\.FunctionType)$""",
     re.VERBOSE,
 )
+#: Types, also as torch.save's pickles spell them, those of Python 2: ``int`` is ``long``, ``range`` is ``xrange``.
 _HARMLESS = re.compile(
-    r"builtins\.(bool|bytearray|bytes|complex|dict|float|frozenset|getattr|int|list|object|set|slice|str|tuple)$"
+    r"builtins\.(Ellipsis|bool|bytearray|bytes|complex|dict|float|frozenset|getattr|int|list|long|object|range|set"
+    r"|slice|str|tuple|type|unicode|xrange)$"
 )
 
 
@@ -32,6 +34,9 @@ class Named:
 
     def __init__(self, name: str):
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, not built>"
 
 
 class Builder(Named):
@@ -57,9 +62,6 @@ class Inert(Named):
         self.args = args
         self.state: Any = None
         self.items: list = []
-
-    def __repr__(self) -> str:
-        return f"<{self.name}, not built>"
 
 
 class UnfinishedArray:

@@ -76,7 +76,7 @@ def fairseq_file(kind, model, cfg, name, normalize):
     if kind == "namespace":
         options = {"arch": arch, "task": "audio_pretraining", **task, **cfg}
         return content | {"args": argparse.Namespace(**options)}
-    whole = {"common": {"fp16": True}, "model": {"_name": arch, **cfg}, "task": task}
+    whole = {"common": {"fp16": True}, "optimization": {"lr": [0.0005]}, "model": {"_name": arch, **cfg}, "task": task}
     if kind == "omegaconf":
         whole["model"].setdefault("extractor_mode", Mode.DEFAULT)
         whole = OmegaConf.create(whole)

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from robustdistiller.upstream import CheckpointError, EncoderConfig, SpeechEncoder, read_checkpoint, save_checkpoint
 from robustdistiller.upstream.checkpoints.builders import Inert
 from robustdistiller.upstream.checkpoints.inspection import inspect_checkpoint
+from robustdistiller.upstream.checkpoints.plain import plain
 from robustdistiller.upstream.checkpoints.safe_load import safe_load
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Unpickler
 
@@ -145,6 +147,16 @@ def test_other_classes_hold_what_the_file_gave_them(legacy, tmp_path):
     assert read["Args"].state == {"lr": 0.1, "deep": {"a": [1]}} and read["Args"].name == "argparse.Namespace"
     assert read["when"].args == (3, 0, 0)
     assert named == {"argparse.Namespace", "datetime.timedelta"}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_types_are_data_also_by_the_names_of_python_2(legacy, tmp_path):
+    content = {"type": int, "types": [str, range, type(None)], "span": range(3), "rest": ..., "w": torch.ones(2)}
+    read, _ = safe_load(_save(content, tmp_path / "a.pt", legacy))
+    assert torch.equal(read["w"], torch.ones(2)) and repr(read["type"]) == "<builtins.long, not built>"
+    # omegaconf says of each list that its keys are of the type int
+    read, _ = safe_load(_save({"cfg": OmegaConf.create({"lr": [0.1], "span": {"a": 1}})}, tmp_path / "b.pt", legacy))
+    assert plain(read["cfg"]) == {"lr": [0.1], "span": {"a": 1}}
 
 
 def _save(content, path, legacy):
