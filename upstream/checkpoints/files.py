@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import file_digest
-from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, WEIGHT_FILES, expanded
+from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, INPUT_FILES, WEIGHT_FILES, expanded
 
 
 class CheckpointError(ValueError):
@@ -56,9 +56,9 @@ def model_files(folder: Path) -> list[Path]:
     index and the parts that it lists, whether these are there or not.
 
     Raises:
-        ValueError: there are no weights, or their index is damaged.
+        ValueError: there are no weights, or their index or the configuration of the input is damaged.
     """
-    files = [folder / "config.json", *folder.glob("preprocessor_config.json")]
+    files = [folder / "config.json", *filter(None, [input_options(folder)[0]])]
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return [*files, folder / name]
@@ -71,6 +71,23 @@ def model_files(folder: Path) -> list[Path]:
     if (folder / CTRANSLATE2_FILE).is_file():
         return [*files, folder / CTRANSLATE2_FILE]
     raise ValueError(f"{folder} has a config.json but no weights; expected {' or '.join(WEIGHT_FILES)}")
+
+
+def input_options(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """What a Hugging Face folder says of the input, such as ``do_normalize``, and the file that says it.
+
+    As in transformers, that is the part of ``processor_config.json`` in which transformers 5 keeps it, where there is
+    such a part, and ``preprocessor_config.json`` otherwise; None and nothing where there is neither.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    together, alone = (folder / name for name in INPUT_FILES)
+    parts = read_json(together) if together.is_file() else {}
+    nested = parts.get("feature_extractor", parts.get("audio_processor"))
+    if isinstance(nested, dict):
+        return together, nested
+    return (alone, read_json(alone)) if alone.is_file() else (None, {})
 
 
 def read_json(path: Path) -> dict[str, Any]:

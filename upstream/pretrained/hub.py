@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robustdistiller.common.installation import diagnose
-from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, WEIGHT_FILES, nearest
+from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, INPUT_FILES, WEIGHT_FILES, nearest
 
 
 def hub_folder(
@@ -112,7 +112,8 @@ class _Files:
         """Fetch what is needed. The weights come last: where they are, the rest was looked for."""
         folder = self._get("config.json").parent
         self.revision = folder.name  # the commit, should the branch move meanwhile
-        self._find("preprocessor_config.json")
+        for name in INPUT_FILES:
+            self._find(name)
         for name in WEIGHT_FILES:
             if self._find(name):
                 return folder

@@ -14,6 +14,7 @@ from robustdistiller.upstream.pretrained.registry import MODELS
 #: Endings of files that hold weights. What ends so is a file, and no name on the Hub.
 FILE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".onnx", ".pt2", ".npz", ".zip", ".tar", ".h5")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+INPUT_FILES = ("processor_config.json", "preprocessor_config.json")  # transformers 5 nests the second in the first
 FILES_OF_A_RUN = ("student", "student_best")  # what every run of distill calls its students
 CTRANSLATE2_FILE = "model.bin"
 _EXPECTED = "a path, a URL, org/name[@revision] on the Hugging Face Hub, or a registered name"

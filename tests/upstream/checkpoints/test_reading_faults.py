@@ -192,6 +192,35 @@ def test_normalisation_that_a_folder_does_not_say_is_a_guess(tmp_path):
     assert len(read_checkpoint(folder).guesses) == 1
 
 
+@pytest.mark.parametrize("part", ["feature_extractor", "audio_processor"])
+@pytest.mark.parametrize("alone", [None, True, False])
+@pytest.mark.parametrize("nested", [None, True, False])
+def test_normalisation_that_transformers_5_nests_in_another_file(nested, alone, part, tmp_path):
+    """As it saves a processor, the feature extractor together with the tokenizer of a fine-tuned model."""
+    from transformers import Wav2Vec2FeatureExtractor
+
+    save_checkpoint(tmp_path / "a.ckpt", make(projection=True), {})
+    folder = export_checkpoint(tmp_path / "a.ckpt", tmp_path / "hf", "huggingface").path
+    (folder / "preprocessor_config.json").unlink()
+    extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "feature_size": 1}
+    before = checkpoint_digest(folder)
+    if alone is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps({**extractor, "do_normalize": alone}))
+    kept = checkpoint_digest(folder)
+    together = {"processor_class": "Wav2Vec2Processor"}
+    (folder / "processor_config.json").write_text(json.dumps(together))
+    assert checkpoint_digest(folder) == kept  # transformers 4 says nothing of the input there
+    if nested is not None:
+        together[part] = {**extractor, "do_normalize": nested}
+        (folder / "processor_config.json").write_text(json.dumps(together))
+    found = read_checkpoint(folder)
+    if nested is None and alone is None:
+        assert len(found.guesses) == 1 and checkpoint_digest(folder) == before
+        return
+    theirs = Wav2Vec2FeatureExtractor.from_pretrained(folder).do_normalize
+    assert (found.config.normalize_waveform, found.guesses) == (theirs, ()) and checkpoint_digest(folder) != before
+
+
 def test_what_files_say_is_no_guess(tmp_path):
     for number, options in enumerate(({}, {"feature_norm": False, "prediction_layers": (4,)})):
         save_checkpoint(tmp_path / f"{number}.ckpt", make(**options), {})

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from robustdistiller.upstream import read_checkpoint
+
 # huggingface_hub reads its environment when it is imported, so each call has a process of its own.
 CALL = """
 import json, sys, time
@@ -86,6 +88,16 @@ def test_without_preprocessor_in_the_older_format_and_in_parts(hub, ask, hf_file
     assert whole["files"] == sorted(["config.json", *parts])
     again = ask("me/old", "me/parts", HF_HUB_OFFLINE="1")
     assert [answer["path"] for answer in again] == [old["path"], whole["path"]]
+
+
+def test_a_model_that_transformers_5_saved_with_its_processor(hub, ask, hf_files) -> None:
+    files = {
+        name: content for name, content in hf_files.items() if name not in ("preprocessor_config.json", "README.md")
+    }
+    hub.add("me/ctc", {**files, "processor_config.json": b'{"feature_extractor": {"do_normalize": true}}'})
+    (found,) = ask("me/ctc")
+    assert found["files"] == ["config.json", "model.safetensors", "processor_config.json"]
+    assert read_checkpoint(found["path"]).config.normalize_waveform
 
 
 def test_what_cannot_be_had_is_said_in_one_sentence(hub, ask, hf_files) -> None:

@@ -84,7 +84,7 @@ _SEW_CONV = {
 def read_huggingface(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderConfig, dict]:
     """Translate what :func:`load_huggingface` found.
 
-    The input is normalised if ``preprocessor_config.json`` says so; without that file, if the extractor has layer
+    The input is normalised if the folder says so (:func:`.files.input_options`); otherwise if the extractor has layer
     norms (Large models), which is noted as a guess.
     """
     cfg, weights = content["hf_config"], content["hf_weights"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.files import existing_file, model_files, read_json
+from robustdistiller.upstream.checkpoints.files import existing_file, input_options, model_files, read_json
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY, safe_load
 from robustdistiller.upstream.pretrained.names import expanded
 
@@ -19,7 +19,7 @@ def load_huggingface(path: str | Path) -> dict[str, Any] | None:
     """What a Hugging Face folder, or a weight file with ``config.json`` beside it, holds; ``None`` if it is neither.
 
     Returns:
-        ``"hf_config"``, ``"hf_weights"`` and ``"hf_preprocessor"`` (empty if there is no such file), and the key for
+        ``"hf_config"``, ``"hf_weights"`` and ``"hf_preprocessor"`` (see :func:`.files.input_options`), and the key for
         this package's own notes, if ``config.json`` has it.
 
     Raises:
@@ -37,13 +37,12 @@ def load_huggingface(path: str | Path) -> dict[str, Any] | None:
         weights = safe_load(path)[0]
     else:
         return None
-    preprocessor = folder / "preprocessor_config.json"
     config = read_json(folder / "config.json")
     return {
         **({NATIVE_KEY: config.pop(NATIVE_KEY)} if NATIVE_KEY in config else {}),
         "hf_config": config,
         "hf_weights": weights,
-        "hf_preprocessor": read_json(preprocessor) if preprocessor.is_file() else {},
+        "hf_preprocessor": input_options(folder)[1],
     }
 
 
