@@ -230,8 +230,8 @@ class ArrayStore:
         """Remove the files that were not read for longest until there is room."""
         self.refresh()
         self._own = None  # what this process wrote longest ago may be among them
-        there = [path for path in self._index.shards if path.exists()]
-        for path in sorted(there, key=lambda one: one.stat().st_mtime):
+        found = [(_changed_ns(path), path) for path in self._index.shards]
+        for _, path in sorted((changed, path) for changed, path in found if changed is not None):
             if self.size_bytes + size <= self.max_bytes:
                 return
             path.unlink(missing_ok=True)
@@ -250,6 +250,14 @@ class ArrayStore:
                     f"{self.folder} holds {name} {found.get(name)!r}; expected {about.get(name)!r}: "
                     "give another folder, or remove this one"
                 )
+
+
+def _changed_ns(path: Path) -> int | None:
+    """When a file was last changed; None where it is gone, as other processes forget, too."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _write(file: FileIO, content: memoryview) -> None:

@@ -137,6 +137,25 @@ def test_what_was_not_read_for_longest_is_forgotten(tmp_path) -> None:
     assert not store.put(KEYS[30], features(30, frames=1000)) and "limit" in store.full
 
 
+def test_two_processes_may_forget_at_once(tmp_path, monkeypatch) -> None:
+    """A file is gone when the second process looks at it again."""
+    store = ArrayStore(tmp_path, SHAPE, max_bytes=16 * 120, evict=True)
+    assert all(store.put(KEYS[number], features(number)) for number in range(16))
+    victim, looks, stat = min(tmp_path.glob("*.data")), [], type(tmp_path).stat
+
+    def stat_after_another_process(path, **options):
+        if path == victim:
+            looks.append(path)
+            if len(looks) == 2:
+                victim.unlink()
+                victim.with_suffix(".index").unlink()
+        return stat(path, **options)
+
+    monkeypatch.setattr(type(tmp_path), "stat", stat_after_another_process)
+    assert all(store.put(KEYS[number], features(number)) for number in range(16, 20))
+    assert not store.full and len(looks) >= 2 and not victim.exists()
+
+
 def test_a_store_goes_to_other_processes(tmp_path) -> None:
     store = ArrayStore(tmp_path, SHAPE, about={"weights": "aa"}, max_bytes=10_000)
     store.put(KEYS[0], features(0))
