@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 
@@ -21,8 +23,8 @@ def usable_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).strip().splitlines()[0]
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = re.split(r"\. |\n", str(error).strip())[0]  # what follows is for PyTorch's developers
         raise ValueError(f"device {name!r} cannot be used ({why}); expected such as cpu, cuda:1 or auto") from error
     return device
