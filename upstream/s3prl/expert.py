@@ -132,7 +132,7 @@ class Expert(nn.Module):
             ``(batch,)`` int64, frames of each utterance without repetitions.
 
         Raises:
-            ValueError: there is no waveform, or one of them is empty or not one-dimensional.
+            ValueError: there is no waveform, or one of them is empty, not one-dimensional or of whole numbers.
         """
         waveforms, lengths = self._batch(wavs)
         states, frame_lengths = self.encode(waveforms, lengths, no_pred)
@@ -159,6 +159,10 @@ class Expert(nn.Module):
         for number, wav in enumerate(wavs):
             if wav.dim() != 1 or len(wav) == 0:
                 raise ValueError(f"waveform {number} has shape {tuple(wav.shape)}; expected (samples,), not empty")
+            if not wav.is_floating_point():
+                raise ValueError(
+                    f"waveform {number} is {wav.dtype}; expected float32 in [-1, 1], for int16 divide by 32768"
+                )
         shortest = self.receptive_field
         waveforms = pad_sequence([wav.float() for wav in wavs], batch_first=True)
         if waveforms.shape[1] < shortest:
@@ -271,7 +275,10 @@ def read_options(path: str | Path | None) -> dict[str, Any]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"model_config {path}: there is no such file; expected YAML with upstream options")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"model_config {path} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

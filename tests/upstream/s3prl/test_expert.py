@@ -152,11 +152,17 @@ def test_bad_options_and_waveforms_are_named(student, tmp_path):
     (tmp_path / "list.yaml").write_text("- no_pred\n")
     with pytest.raises(ValueError, match="holds a list; expected lines of"):
         UpstreamExpert(student, tmp_path / "list.yaml")
+    for content in (b"no_pred: [", b"\xff\xfe\x00"):
+        (tmp_path / "broken.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=r"broken\.yaml is not YAML: "):
+            UpstreamExpert(student, tmp_path / "broken.yaml")
     upstream = UpstreamExpert(student)
     with pytest.raises(ValueError, match="the list of waveforms is empty"):
         upstream([])
     with pytest.raises(ValueError, match=r"waveform 1 has shape \(0,\)"):
         upstream([torch.zeros(800), torch.zeros(0)])
+    with pytest.raises(ValueError, match=r"waveform 0 is torch.int16; expected float32 in \[-1, 1\]"):
+        upstream([torch.zeros(800, dtype=torch.int16)])
 
 
 def test_importing_the_package_does_not_import_s3prl():
