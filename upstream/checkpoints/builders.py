@@ -64,6 +64,15 @@ class Inert(Named):
         self.items: list = []
 
 
+def kind_of(value: Any) -> str:
+    """What a value of a file is, for messages: its type, or the class that the file names.
+
+    >>> kind_of([]), kind_of(Inert("torch.nn.modules.linear.Linear"))
+    ('list', 'torch.nn.modules.linear.Linear')
+    """
+    return value.name if isinstance(value, Named) else type(value).__name__
+
+
 class UnfinishedArray:
     """A numpy array whose description is still to come."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustdistiller.upstream.checkpoints.builders import kind_of
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 
@@ -211,7 +212,7 @@ def match_weights(
     for theirs in sorted(names.keys() & weights.keys()):
         value, shape = weights[theirs], tuple(expected[names[theirs]].shape)
         if not isinstance(value, Tensor):
-            problems.append(f"{theirs} is a {type(value).__name__}, expected a tensor")
+            problems.append(f"{theirs} is a {kind_of(value)}, expected a tensor")
         elif tuple(value.shape) != shape:
             problems.append(f"{theirs} has shape {tuple(value.shape)}, expected {shape}")
         elif value.is_floating_point() != expected[names[theirs]].is_floating_point():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robustdistiller.upstream.checkpoints.builders import Inert
+from robustdistiller.upstream.checkpoints.builders import Inert, kind_of
 
 _DEEPEST, _LARGEST = 30, 1_000_000
 
@@ -82,8 +82,7 @@ def weights_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     """
     weights = content.get(key)
     if not isinstance(weights, Mapping) or not weights:
-        found = weights.name if isinstance(weights, Inert) else type(weights).__name__
-        raise ValueError(f"the checkpoint's {key!r} should hold the weights, found {found}")
+        raise ValueError(f"the checkpoint's {key!r} should hold the weights, found {kind_of(weights)}")
     if bad := next((name for name in weights if not isinstance(name, str)), None):
-        raise ValueError(f"the weights should be named by text, found a name of type {type(bad).__name__}")
+        raise ValueError(f"the weights should be named by text, found a name of type {kind_of(bad)}")
     return dict(weights)

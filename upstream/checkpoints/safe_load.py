@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from robustdistiller.upstream.checkpoints.builders import kind_of
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle, Unpickler
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -66,7 +67,7 @@ def safe_load(path: str | Path) -> tuple[dict[str, Any], set[str]]:
             f"containers, or safetensors; is the download complete? ({said[:1000] or 'it ends too early'})"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a checkpoint, which is a dictionary")
+        raise ValueError(f"{path} holds a {kind_of(content)}; expected a checkpoint, which is a dictionary")
     return content, named
 
 

@@ -182,6 +182,24 @@ def test_armhubert_guesses_its_heads(tmp_path):
     assert read_checkpoint(tmp_path / "a.ckpt", num_heads=12).guesses == ()
 
 
+def test_a_checkpoint_of_dphuberts_training_says_what_to_run(tmp_path):
+    """It has a student_model, as ARMHuBERT's has, but under torchaudio's names."""
+    encoder = make(**TORCHAUDIO)
+    weights = {"student_model." + torchaudio_name(k, encoder.config): v for k, v in encoder.state_dict().items()}
+    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last.ckpt: it is a checkpoint of DPHuBERT's training.*prune.py"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_whole_objects_are_called_by_their_class(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    with pytest.raises(CheckpointError, match=r"module.pt holds a torch.nn.modules.linear.Linear; expected a check"):
+        read_checkpoint(tmp_path / "module.pt")
+    weights = make(**TORCHAUDIO).state_dict() | {"projection.bias": torch.nn.Linear(2, 2)}
+    with pytest.raises(CheckpointError, match=r"projection.bias is a torch.nn.modules.linear.Linear, expected a tens"):
+        read_checkpoint(first_version(tmp_path / "a.ckpt", make(**TORCHAUDIO), state_dict=weights))
+
+
 def test_normalisation_that_a_folder_does_not_say_is_a_guess(tmp_path):
     save_checkpoint(tmp_path / "a.ckpt", make(projection=True), {})
     folder = export_checkpoint(tmp_path / "a.ckpt", tmp_path / "hf", "huggingface").path

@@ -132,6 +132,9 @@ def test_what_is_left_out_is_said(tmp_path):
     for part in ("prediction heads (teacher layers 4, 8) are left out", "feature_grad_mult 0.1", "hidden state 0"):
         assert any(part in note for note in notes), notes
     assert read_checkpoint(tmp_path / "out.pth").config.prediction_layers == ()
+    for name, told in (("hubert", 0), ("hubert-large", 1)):
+        notes = write(build(**CASES[name]), tmp_path).notes
+        assert sum("DPHuBERT's extract_features is what enters the final layer norm" in note for note in notes) == told
 
 
 def test_command(tmp_path):

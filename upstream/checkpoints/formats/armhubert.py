@@ -37,6 +37,11 @@ def read_armhubert(content: Mapping[str, Any], clues: Clues) -> tuple[EncoderCon
     prefix = "student_model."
     everything = weights_of(content, "state_dict")
     weights = older_spelling({k.removeprefix(prefix): v for k, v in everything.items() if k.startswith(prefix)})
+    if any(name.startswith("encoder.transformer.") for name in weights):
+        raise ValueError(
+            "it is a checkpoint of DPHuBERT's training, without the options of its model: run DPHuBERT's prune.py or, "
+            "after the final distillation, save_final_ckpt.py on it, and give the file that this writes"
+        )
     name = fithubert_name if (squeeze := _squeeze(weights)) > 1 else fairseq_name
     conv_norm = "layer" if "feature_extractor.conv_layers.1.2.1.weight" in weights else "group"
     known = EncoderConfig(conv_norm=conv_norm)

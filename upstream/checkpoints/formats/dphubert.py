@@ -23,6 +23,7 @@ from robustdistiller.upstream.checkpoints.formats.base import (
 from robustdistiller.upstream.checkpoints.formats.limits import obstacle
 from robustdistiller.upstream.checkpoints.formats.torchaudio import (
     TRAINING_ONLY,
+    last_layer_differs,
     shared_arguments,
     shared_options,
 )
@@ -85,6 +86,7 @@ def _write(checkpoint: Checkpoint, path: Path, notes: tuple[str, ...], card: Car
     """``config`` (arguments of DPHuBERT's ``wav2vec2_model``) and ``state_dict``."""
     config = checkpoint.config
     notes += lost(config, ("feature_grad_mult",)) + other_eps(config, 1e-5, "DPHuBERT")
+    notes += tuple(last_layer_differs(config, "DPHuBERT"))
     if not config.starts_projected:
         notes += ("DPHuBERT lists the projection's output as hidden state 0, not the input of the first layer",)
     weights = {torchaudio_name(name, config): value for name, value in checkpoint.state_dict.items()}

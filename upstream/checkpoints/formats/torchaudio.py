@@ -157,9 +157,14 @@ def _differences(config: EncoderConfig) -> Iterator[str]:
         yield f"torchaudio's models do not normalise the waveform: apply {call} to each utterance"
     if config.relative_position:
         yield "torchaudio's wavlm_model has no mask: give it one utterance, or several of equal length"
-    if config.norm_first:
+    yield from last_layer_differs(config, "torchaudio")
+
+
+def last_layer_differs(config: EncoderConfig, whose: str) -> Iterator[str]:
+    """A note where the last layer's state is another than in the code that torchaudio and DPHuBERT share."""
+    if config.norm_first and config.last_state_normed:
         yield (
-            "the last layer of torchaudio's extract_features is what enters the final layer norm "
+            f"the last layer of {whose}'s extract_features is what enters the final layer norm "
             "(encoder.transformer.layer_norm); the model's own output is what leaves it"
         )
 
