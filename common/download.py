@@ -40,7 +40,7 @@ def download(url: str, file: Path, checksum: str = "", progress: bool = True, ke
 
     Raises:
         ChecksumError: the file has another checksum.
-        OSError: the download failed or the disk is full, in one sentence; the part stays.
+        OSError: the download failed, a web page came instead, or the disk is full, in one sentence; the part stays.
     """
     with (
         file.open("r+b" if keep and file.exists() else "wb") as output,
@@ -129,7 +129,10 @@ class _Transfer:
             self._note_version(response.headers.get("ETag") or response.headers.get("Last-Modified"))
             length = int(response.headers.get("Content-Length") or 0)
             self.bar.n, self.bar.total = start, start + length if length else None
+            is_page = response.headers.get_content_type() == "text/html"
             while block := response.read(1 << 20):
+                if is_page and not self.output.tell() and block.lstrip().startswith(b"<"):
+                    raise OSError("the server sent a web page, not a file: is it the address of the file itself?")
                 self.output.write(block)
                 self.bar.update(len(block))
         if length and self.output.tell() != start + length:

@@ -17,6 +17,7 @@ class Server:
         statuses: what the next requests are answered instead.
         chunked: send no length.
         gives_parts: understand ranges.
+        media_type: of what is sent; empty says none.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class Server:
         self.statuses: list[int] = []
         self.chunked = False
         self.gives_parts = True
+        self.media_type = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -67,6 +69,8 @@ class Server:
         request.send_response(status)
         for name, value in {"Connection": "close", **(headers or {})}.items():
             request.send_header(name, value)
+        if self.media_type:
+            request.send_header("Content-Type", self.media_type)
         if self.chunked:
             request.send_header("Transfer-Encoding", "chunked")
         else:

@@ -90,9 +90,11 @@ org/name[@revision] on the Hugging Face Hub, or a registered name; did you mean 
             org, name, *rest = [*unquote(parts.path).strip("/").split("/"), ""]
             rest = [part for part in rest if part]
             whole = not rest or (rest[0] == "tree" and len(rest) == 2)
-            weights = len(rest) == 3 and rest[0] in ("resolve", "blob") and rest[2] in WEIGHT_FILES
+            weights = len(rest) == 3 and rest[0] in ("resolve", "blob", "raw") and rest[2] in WEIGHT_FILES
             if _HUB_ID.fullmatch(f"{org}/{name}") and (whole or weights):
                 return cls("hub", f"{org}/{name}", rest[1] if rest and rest[1] != "main" else None)
+            if rest and rest[0] in ("blob", "raw"):  # a file's page, or of a large file what stands for it
+                parts = parts._replace(path=parts.path.replace(f"/{name}/{rest[0]}/", f"/{name}/resolve/", 1))
         query = "&".join(part for part in parts.query.split("&") if part and part != "download=true")
         return cls("url", urlunsplit((*parts[:3], query, "")))
 

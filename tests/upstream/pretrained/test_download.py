@@ -97,6 +97,17 @@ def test_busy_servers_are_asked_again_and_refusals_are_not(web, url, home, statu
     assert len(web.asked) == requests
 
 
+def test_a_web_page_in_the_place_of_a_file_is_not_kept(web, url, home) -> None:
+    """Of a login, or the page that shows a file."""
+    web.media_type = "text/html; charset=utf-8"
+    assert resolve(url).read_bytes() == CONTENT, "whatever the server calls it"
+    (page,) = web.files
+    web.files[page], web.asked[:] = b"\n<!DOCTYPE html><html></html>", []
+    with pytest.raises(FileNotFoundError, match="the server sent a web page, not a file"):
+        resolve(url, refresh=True)
+    assert len(web.asked) == 1 and resolve(url).read_bytes() == CONTENT
+
+
 def test_a_wrong_checksum_is_refused(url, home) -> None:
     with pytest.raises(OSError, match=r"its SHA-256 is .*, expected 00"):
         fetch(url, sha256="00")

@@ -35,6 +35,16 @@ from robustdistiller.upstream.pretrained.registry import MODELS
             *("https://huggingface.co/me/m/resolve/main/a.ckpt?download=true", "url"),
             *("https://huggingface.co/me/m/resolve/main/a.ckpt", None, "a.ckpt", "a"),
         ),
+        (
+            *("https://huggingface.co/me/blob/blob/main/x/a.ckpt", "url"),  # what the browser shows
+            *("https://huggingface.co/me/blob/resolve/main/x/a.ckpt", None, "a.ckpt", "a"),
+        ),
+        (
+            *("https://huggingface.co/me/m/raw/v1/a%20b.ckpt", "url"),
+            *("https://huggingface.co/me/m/resolve/v1/a%20b.ckpt", None, "a b.ckpt", "a b"),
+        ),
+        ("https://huggingface.co/me", "url", "https://huggingface.co/me", None, "me", "me"),
+        ("https://a.org/me/m/blob/main/a.ckpt", "url", "https://a.org/me/m/blob/main/a.ckpt", None, "a.ckpt", "a"),
     ],
 )
 def test_every_kind_of_name(text, kind, value, revision, short, label, tmp_path, monkeypatch) -> None:
