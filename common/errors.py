@@ -11,6 +11,7 @@ from robustdistiller.common.installation import diagnose
 SUCCEEDED, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_HOME = "Could not determine home directory."  # of pathlib
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ def run_command(program: str, call: Callable[[], int | None], keeps: str = "") -
         _say(f"{program}: {': '.join(filter(None, found)) if found else _sentence(error)}", "red")
         failed = isinstance(error, RunFailed) or getattr(error, "errno", None) in _FULL
         return FAILED if failed else USER_ERROR
+    except RuntimeError as error:
+        if str(error) != _NO_HOME:
+            raise
+        _say(f"{program}: a path begins with ~, but there is no such user's home folder: write it out", "red")
+        return USER_ERROR
 
 
 def _sentence(error: Exception) -> str:

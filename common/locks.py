@@ -30,6 +30,7 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[int]:
 
     Raises:
         Busy: ``wait`` is false and another process holds it.
+        OSError: the file cannot be made, or its file system knows no locks.
 
     Example:
         >>> with locked("a.lock"):
@@ -41,8 +42,16 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[int]:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not lock_descriptor(descriptor, blocking=wait):
+        if not _lock(descriptor, path, wait):
             raise Busy(f"{path} is held by another process")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: str | Path, wait: bool) -> bool:
+    try:
+        return lock_descriptor(descriptor, blocking=wait)
+    except OSError as error:  # as of some network file systems
+        problem = f"its file system does not lock files ({error.strerror}); choose a folder on another one"
+        raise OSError(error.errno, problem, str(path)) from error

@@ -123,6 +123,12 @@ def test_a_checkpoint_that_is_none_is_an_answer_of_inspect(place) -> None:
         assert result.exit_code == 1 and "Traceback" not in result.output
 
 
+def _no_home() -> RuntimeError:
+    with pytest.raises(RuntimeError) as raised:
+        Path("~nobody-of-that-name/x").expanduser()
+    return raised.value
+
+
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
@@ -132,6 +138,7 @@ def test_a_checkpoint_that_is_none_is_an_answer_of_inspect(place) -> None:
         (PermissionError(13, "Permission denied", "a.txt"), 2, "x: a.txt: permission denied\n"),
         (OSError(28, "No space left on device", "a.txt"), 1, "x: a.txt: no space left on the device\n"),
         (RunFailed("it broke"), 1, "x: it broke\n"),
+        (_no_home(), 2, "x: a path begins with ~, but there is no such user's home folder: write it out\n"),
         (KeyboardInterrupt(), 130, "x: interrupted\n"),
         (ValueError("Caught in worker 0.\nTraceback (most recent call last):\nValueError: bad"), 2, "x: bad\n"),
     ],
@@ -167,6 +174,8 @@ def test_an_interrupted_command_says_what_is_kept_and_how_to_go_on(name, capsys,
 def test_faults_of_this_package_raise() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command("x", lambda: 1 // 0)
+    with pytest.raises(RuntimeError, match="ours"):
+        run_command("x", lambda: exec("raise RuntimeError('ours')"))
     with pytest.raises(ImportError, match="cannot import name"):
         run_command("x", lambda: exec("from json import no_such_name"))
 

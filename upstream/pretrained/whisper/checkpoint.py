@@ -116,11 +116,10 @@ def read_whisper(path: str | Path) -> WhisperCheckpoint | None:
 def _of_huggingface(content: Mapping[str, Any]) -> tuple[WhisperConfig, dict[str, Tensor]]:
     """``config.json``'s options are those of transformers' WhisperConfig."""
     cfg = content["hf_config"]
-    activation = cfg.get("activation_function", "gelu")
+    activation = str(cfg.get("activation_function", "gelu"))
     if activation not in _ACTIVATIONS:
         raise ValueError(
-            f"config.json: activation_function is {str(activation)[:200]!r}; this encoder knows "
-            f"{', '.join(_ACTIVATIONS)}"
+            f"config.json: activation_function is {activation[:200]!r}; this encoder knows {', '.join(_ACTIVATIONS)}"
         )
     config = WhisperConfig(
         num_mel_bins=_option(cfg, "num_mel_bins", 80),

@@ -196,6 +196,7 @@ def test_bfloat16_is_named(model, tmp_path):
         ({"encoder_layers": 2}, "unknown: layers.2.fc1.bias"),
         ({"max_source_positions": 99_999}, r"embed_positions.weight has shape \(1500, 24\), expected \(99999, 24\)"),
         ({"activation_function": "silu"}, "activation_function is 'silu'; this encoder knows gelu"),
+        ({"activation_function": ["gelu"]}, r"activation_function is \"\['gelu'\]\"; this encoder knows gelu"),
         ({"num_mel_bins": 128}, r"conv1.weight has shape \(24, 80, 3\), expected \(24, 128, 3\)"),
     ],
 )
