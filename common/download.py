@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
@@ -114,7 +114,8 @@ class _Transfer:
         headers = {"User-Agent": "robustdistiller", "Accept-Encoding": "identity"}
         headers |= {"Range": f"bytes={start}-", "If-Range": self.version} if start else {}
         try:
-            response = urlopen(Request(self.url, headers=headers), timeout=TIMEOUT_S)
+            url = quote(self.url, safe="!#$%&'()*+,/:;=?@[]~")  # as browsers do, which show spaces and letters
+            response = urlopen(Request(url, headers=headers), timeout=TIMEOUT_S)
         except HTTPError as error:
             if error.code != _BEYOND_THE_END or not start:
                 raise

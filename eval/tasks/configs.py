@@ -31,7 +31,10 @@ def read_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
         path = _folder() / f"{config}.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the configuration of a task")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, Mapping) or "downstream_expert" not in config:
         raise ValueError(f"{path}: expected s3prl's settings runner, optimizer and downstream_expert")
     return dict(config)

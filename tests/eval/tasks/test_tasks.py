@@ -122,6 +122,20 @@ def test_written_config_is_what_was_loaded(tmp_path: Path):
     assert [file.name for file in path.parent.iterdir()] == ["pr.yaml"], "no temporary file stays"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"runner: [", "is not YAML: while parsing"),
+        (b"\xff\xfe\x00", "is not YAML: 'utf-8' codec"),
+        (b"runner: {}", "expected s3prl's settings runner, optimizer and downstream_expert"),
+    ],
+)
+def test_a_config_that_is_none_is_named(content, said, tmp_path: Path):
+    (tmp_path / "head.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"head\.yaml:? {said}"):
+        task_configs.read_config(tmp_path / "head.yaml")
+
+
 def test_names():
     assert tasks.get("ic") is tasks.get("fluent_commands") is tasks.TASKS["IC"]
     assert tasks.get("asr").code == "ASR"

@@ -97,6 +97,12 @@ def test_busy_servers_are_asked_again_and_refusals_are_not(web, url, home, statu
     assert len(web.asked) == requests
 
 
+def test_spaces_and_letters_of_all_kinds_in_a_url(web, home) -> None:
+    web.files["/m%C3%A9s%20mod%C3%A8les/a%2Fb.ckpt"] = CONTENT
+    assert resolve(f"{web.url}/més modèles/a%2Fb.ckpt").read_bytes() == CONTENT
+    assert [path for _, path, _ in web.asked] == ["/m%C3%A9s%20mod%C3%A8les/a%2Fb.ckpt"]
+
+
 def test_a_web_page_in_the_place_of_a_file_is_not_kept(web, url, home) -> None:
     """Of a login, or the page that shows a file."""
     web.media_type = "text/html; charset=utf-8"
