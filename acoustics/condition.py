@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from robustdistiller.common.names import did_you_mean, refuse_unknown
@@ -61,6 +62,8 @@ class Condition:
 
     def __init__(self, kind: str = "clean", **options: Any):
         names = kind.split("+")
+        if kind != "clean" and "clean" in names:
+            raise ValueError(f"condition {kind!r} joins clean to effects; clean stands alone")
         unknown = [name for name in names if name not in EFFECTS and kind != "clean"]
         if unknown:
             raise ValueError(f"unknown condition {unknown[0]!r}{did_you_mean(unknown[0], ['clean', *EFFECTS])}")
@@ -226,7 +229,9 @@ _NUMBERS = {
 
 
 def _value(key: str, value: Any) -> Any:
-    """A number as `Range`, whatever it is written as."""
+    """A number as `Range`, whatever it is written as; a path as text."""
+    if isinstance(value, PurePath):
+        return str(value)
     if key not in _NUMBERS or isinstance(value, Range):
         return value
     try:

@@ -85,8 +85,9 @@ class Corruptor:
                 if rate_hz != sample_rate_hz:
                     raise ValueError(f"a source at {rate_hz} Hz cannot be used at {sample_rate_hz} Hz")
         self.recordings = Recordings(**given, sample_rate_hz=sample_rate_hz)
-        if isinstance(self.what, Condition) and (rt60_s := self.what.get("rt60_s")):
-            self.recordings.rir.select(rt60_s.low, None if rt60_s.is_single else rt60_s.high)
+        for condition in [self.what] if isinstance(self.what, Condition) else self.what.drawn:
+            if rt60_s := condition.get("rt60_s"):
+                self.recordings.rir.select(rt60_s.low, None if rt60_s.is_single else rt60_s.high)
 
     def source(self, kind: str) -> AudioSource | None:
         """The recordings of a kind, one of `SOURCES`; None where none are needed."""

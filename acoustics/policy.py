@@ -67,6 +67,14 @@ class CorruptionPolicy:
                 if name in seen:
                     raise ValueError(f"tables[{number}]: {name} is in tables[{seen[name]}] too; no effect acts twice")
             seen |= dict.fromkeys(own, number)
+        levels = [
+            {condition.get("speech_level") or "rms" for condition, weight in table if weight and _has_sound(condition)}
+            for table in self._conditions
+        ]
+        if sum(map(bool, levels)) > 1 and len(set().union(*levels)) > 1:
+            raise ValueError(
+                "tables: an utterance has one speech_level; give it to the sounds of all tables, or to none"
+            )
 
     @classmethod
     def clean(cls) -> CorruptionPolicy:
@@ -80,8 +88,16 @@ class CorruptionPolicy:
     @property
     def needs(self) -> frozenset[str]:
         """The kinds of recordings that are drawn from, see `Condition.needs`."""
-        drawn = (condition for table in self._conditions for condition, weight in table if weight)
-        return frozenset(kind for condition in drawn for kind in condition.needs)
+        return frozenset(kind for condition in self.drawn for kind in condition.needs)
+
+    @property
+    def drawn(self) -> list[Condition]:
+        """The conditions that may be drawn: those whose weight is above 0.
+
+        >>> [str(condition) for condition in CorruptionPolicy([{"clean": 1, "reverb": 0, "gain": 2}]).drawn]
+        ['clean', 'gain']
+        """
+        return [condition for table in self._conditions for condition, weight in table if weight]
 
     def choose(self, rng: np.random.Generator, step: int | None = None) -> Condition:
         """Draws what to do with one utterance.
@@ -152,6 +168,10 @@ class CorruptionPolicy:
         return found
 
 
+def _has_sound(condition: Condition) -> bool:
+    return any(isinstance(effect, Sound) for effect in condition.effects.values())
+
+
 @lru_cache(maxsize=4096)
 def _together(chosen: tuple[tuple[Condition, bool], ...], progress: float) -> Condition:
     """Several conditions as one, as far as the curriculum has come."""
@@ -161,7 +181,8 @@ def _together(chosen: tuple[tuple[Condition, bool], ...], progress: float) -> Co
         names |= set(kept)
         for key, value in (pair for effect in kept.values() for pair in effect.given()):
             if progress < 1 and key in _RATIOS:
-                options[key] = Range(float(round(value.high - progress * (value.high - value.low))), value.high)
+                low = float(round(value.high - progress * (value.high - value.low)))
+                options[key] = Range(min(max(low, value.low), value.high), value.high)
             elif key in condition:
                 options[key] = value
     return Condition(joined(names), **options)

@@ -19,7 +19,8 @@ class PacketLoss(Effect):
 
     Attributes:
         lost_share: expected share of lost packets.
-        burst_packets: expected number of packets that are lost in a row.
+        burst_packets: expected number of packets that are lost in a row; more where the share asks for it, since one
+            packet at least arrives between two bursts.
 
     >>> PacketLoss.apply(np.ones(960, np.float32), {"lost_packets": [1]}, Recordings())[[319, 320, 639, 640]]
     array([1., 0., 0., 1.], dtype=float32)
@@ -33,8 +34,10 @@ class PacketLoss(Effect):
 
     def draw(self, rng: np.random.Generator, num_samples: int, recordings: Recordings) -> dict[str, Any]:
         """Which packets are lost, counted from 0."""
-        share, stays = self.lost_share.low, 1 - 1 / self.burst_packets.low
-        begins = min(share / (1 - share) * (1 - stays), 1.0)
+        share = self.lost_share.low
+        lost_per_arrived = share / (1 - share)
+        stays = 1 - 1 / max(self.burst_packets.low, lost_per_arrived)
+        begins = min(lost_per_arrived * (1 - stays), 1.0)
         lost, is_lost = [], rng.random() < share
         for packet, u in enumerate(rng.random(-(-num_samples // _packet(recordings)))):
             if is_lost:

@@ -84,7 +84,19 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[SpeechCuts, Corrup
     sources, found = open_sources(config, policy.needs if policy else ())
     for report in reports + found:
         logger.info("%s", report)
-    return cuts, Corruptor(policy, **sources, seed=config.seed) if policy else None
+    return cuts, open_corruptor(config, sources)
+
+
+def open_corruptor(config: DistillConfig, sources: dict[str, Any]) -> Corruptor | None:
+    """What corrupts the training speech, from `sources` as `Corruptor` takes them; `None` for a clean recipe.
+
+    Raises:
+        SettingsError: no room has a reverberation time that the recipe wants.
+    """
+    try:
+        return Corruptor(config.corruption, **sources, seed=config.seed) if config.corruption else None
+    except ValueError as error:
+        raise SettingsError(f"corruption: {error}") from error
 
 
 def open_sources(

@@ -113,11 +113,12 @@ class MultitaskConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("keywords and speakers are both null; expected at least one task")
-        for text in self.conditions:
-            try:
-                Condition.parse(text)
-            except ValueError as error:
-                raise ValueError(f"conditions: {error}") from error
+        try:
+            labels = [Condition.parse(text).label for text in self.conditions]
+        except ValueError as error:
+            raise ValueError(f"conditions: {error}") from error
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"conditions: expected different conditions beside their paths, found {self.conditions}")
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
-from robustdistiller.pretrain.data.roots import open_sources, read_named
+from robustdistiller.pretrain.data.roots import open_corruptor, open_sources, read_named
 from robustdistiller.pretrain.multitask.data import load_tasks, paired_batches
 from robustdistiller.pretrain.multitask.evaluation import describe_scores, evaluate, named_scores
 from robustdistiller.pretrain.multitask.heads import load_heads, save_heads
@@ -111,7 +111,7 @@ def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str,
             tests[condition.label] = Corruptor(condition, **sources, seed=config.seed)
         except (FileNotFoundError, ValueError) as error:
             raise SettingsError(f"multitask.conditions: {condition}: {error}") from error
-    return policy and Corruptor(policy, **sources, seed=config.seed), tests
+    return open_corruptor(config, sources), tests
 
 
 def _fit(

@@ -1,6 +1,7 @@
 """The one-line form of a condition."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_spelling_variants_have_one_form():
         ("noise:snr_db=5,talkers=3", r"belong to noise=babble"),
         ("noise:snr_db=5,noise=babble,talkers=0", r"talkers must be between 1"),
         ("noise+noise:snr_db=5", r"'noise\+noise' names an effect twice"),
-        ("noise+clean:snr_db=5", r"unknown condition 'clean'"),
+        ("noise+clean:snr_db=5", r"condition 'noise\+clean' joins clean to effects; clean stands alone"),
         ("noise+codec:snr_db=5,codec=mp4", r"codec must be one of mp3, opus, mulaw, telephone, found 'mp4'"),
         ("codec:codec=mulaw,bitrate_kbps=16", r"codec mulaw takes no bitrate_kbps"),
         ("codec:codec=mp3,bitrate_kbps=200", r"codec mp3 takes 8 to 160, found bitrate_kbps=200"),
@@ -99,6 +100,11 @@ def test_numbers_may_be_given_in_every_form():
     for wrong in (True, (1, 2, 3), None, {}):
         with pytest.raises(ValueError, match="snr_db"):
             Condition("noise", snr_db=wrong)
+
+
+def test_a_path_may_be_a_path():
+    given = Condition("noise", snr_db=5, noise=Path("/data/rain, heavy"))
+    assert given == Condition.parse(str(given)) and given["noise"] == "/data/rain, heavy"
 
 
 def test_a_range_draws_numbers_of_all_of_it():

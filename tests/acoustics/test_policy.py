@@ -60,6 +60,15 @@ def test_curriculum_slides_the_ratios_and_brings_in_what_distorts():
         assert sum("noise" in one.effects for one in chosen) / 4000 == pytest.approx(0.25, abs=0.03)
 
 
+@pytest.mark.parametrize("text", ["talker:sir_db=-4.6..4.6", "talker:sir_db=7.5", "noise:snr_db=2.5,noise=white"])
+def test_a_curriculum_stays_within_ratios_that_are_no_whole_numbers(text):
+    policy, whole = CorruptionPolicy([{text: 1}], 100), Condition.parse(text)
+    key, own = whole.options[0]
+    for step in range(101):
+        ratio = policy.choose(np.random.default_rng(0), step).get(key)
+        assert own.low <= ratio.low <= ratio.high == own.high
+
+
 def lowest_of(step):
     return {0: 0, 50: 5}.get(step, 10)
 
@@ -96,6 +105,22 @@ def test_what_is_needed_is_what_may_be_drawn():
 def test_mistakes_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         CorruptionPolicy.from_dict(values)
+
+
+def test_rooms_that_are_not_there_are_refused_before_the_first_draw(sources):
+    with pytest.raises(ValueError, match=r"no impulse response within 15% of rt60_s=5 among 7"):
+        Corruptor(CorruptionPolicy([{"clean": 99, "reverb:rt60_s=5": 1}]), **sources)
+    Corruptor(CorruptionPolicy([{"reverb": 1, "reverb:rt60_s=5": 0}]), **sources)
+
+
+def test_one_utterance_has_one_speech_level():
+    """Sounds of two tables meet in one utterance: what one of them says of the level would hold for both."""
+    active = {"noise:snr_db=5,speech_level=active": 1, "noise:snr_db=9,speech_level=rms": 0}
+    for other in ("music", "music:speech_level=rms"):
+        with pytest.raises(ValueError, match="an utterance has one speech_level; give it to the sounds of all tables"):
+            CorruptionPolicy([active, {other: 1}])
+    CorruptionPolicy([active, {"music:speech_level=active": 1}, {"reverb": 1}])
+    CorruptionPolicy([{"noise:snr_db=5,speech_level=rms": 1}, {"music": 1}])
 
 
 def test_bands_beyond_the_sampling_rate_are_refused():

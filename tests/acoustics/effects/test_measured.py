@@ -187,7 +187,7 @@ def test_echo_comes_when_and_as_loud_as_it_should(delay_s, echo_db):
     assert 20 * np.log10(heard[at] / heard[1000]) == pytest.approx(echo_db, abs=1e-4)
 
 
-@pytest.mark.parametrize(("share", "burst"), [(0.05, 1), (0.2, 3), (0.4, 8)])
+@pytest.mark.parametrize(("share", "burst"), [(0.05, 1), (0.2, 3), (0.4, 8), (0.9, 10)])
 def test_packets_are_lost_as_often_and_as_many_in_a_row_as_asked_for(share, burst):
     corruptor = Corruptor(f"packet_loss:lost_share={share},burst_packets={burst}")
     wave = np.ones(20 * RATE_HZ - 7, np.float32)
@@ -200,6 +200,19 @@ def test_packets_are_lost_as_often_and_as_many_in_a_row_as_asked_for(share, burs
         bursts += np.count_nonzero(np.diff(np.r_[0, gone.astype(int)]) == 1)
     assert lost / 40_000 == pytest.approx(share, rel=0.15)
     assert lost / bursts == pytest.approx(burst, rel=0.15)
+
+
+@pytest.mark.parametrize(("share", "burst", "longer"), [(0.9, 1, 9), (0.8, 2, 4), (0.6, 1, 1.5)])
+def test_a_large_share_of_packets_is_lost_in_longer_bursts(share, burst, longer):
+    """One packet arrives between two bursts: with two lost in a row, more than two thirds cannot be lost."""
+    corruptor = Corruptor(f"packet_loss:lost_share={share},burst_packets={burst}")
+    lost, bursts = 0, 0
+    for index in range(40):
+        packets = np.array(corruptor.draw(f"utt-{index}", 20 * RATE_HZ)["lost_packets"])
+        lost += len(packets)
+        bursts += 1 + np.count_nonzero(np.diff(packets) > 1)
+    assert lost / 40_000 == pytest.approx(share, rel=0.05)
+    assert lost / bursts == pytest.approx(longer, rel=0.1)
 
 
 @pytest.mark.parametrize(("codec", "rates_kbps"), [("mp3", (16, 32, 64)), ("opus", (8, 16, 64)), ("mulaw", (None,))])

@@ -247,6 +247,10 @@ def test_the_best_step_is_exported_not_the_last(make_run, tmp_path: Path, monkey
         (["trainer.devices=2"], r"trainer\.devices: means nothing"),
         (["multitask.conditions=[noise:snr=3]"], r"conditions: unknown key 'snr'"),
         (["multitask.conditions=[noise:snr_db=3]"], r"data\.noise: .*there are none"),
+        (
+            ['multitask.conditions=["noise:snr_db=3,noise=/a", "noise:snr_db=3,noise=/b"]'],
+            "expected different conditions",
+        ),
         (["multitask.speakers=null", "multitask.keywords=null"], "at least one task"),
     ],
 )

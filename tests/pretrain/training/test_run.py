@@ -195,6 +195,14 @@ def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, 
         check_data(make_config(tmp_path, "data.noise_exclude=['*']"), tmp_path)
 
 
+def test_rooms_that_are_not_there_are_refused_before_the_first_step(make_config, corpus, tmp_path: Path) -> None:
+    from robustdistiller.pretrain.data.roots import check_data
+
+    tables = 'corruption={"tables": [{"clean": 99, "reverb:rt60_s=9": 1}]}'
+    with pytest.raises(SettingsError, match=r"corruption: no impulse response within 15% of rt60_s=9"):
+        check_data(make_config(tmp_path, tables), tmp_path)
+
+
 def test_training_takes_rooms_as_rooms_and_no_test_noise(make_config, corpus, tmp_path: Path, caplog) -> None:
     from robustdistiller.pretrain.data.roots import check_data
 
