@@ -90,7 +90,7 @@ def _remembered(paths: list[str]) -> dict[str, tuple[int, int, str]]:
                 some = paths[start : start + _AT_ONCE]
                 query = f"SELECT * FROM digests WHERE path IN ({','.join('?' * len(some))})"
                 found |= {path: known for path, *known in database.execute(query, some)}
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
         logger.debug("no digests are remembered: %s", error)
     return {path: tuple(known) for path, known in found.items()}
 
@@ -101,7 +101,7 @@ def _remember(rows: list[tuple[str, int, int, str]]) -> None:
     try:
         with closing(_database()) as database, database:
             database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
         logger.warning("digests of %d files are computed again next time: %s", len(rows), error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def audio_info(path: str | Path) -> AudioInfo:
     0.1
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(_openable(path)) as file:
             info = AudioInfo(file.samplerate, file.frames, file.channels, file.format not in _INEXACT_SEEK)
     except (soundfile.SoundFileError, TypeError) as error:
         _checked_path(path)
@@ -156,7 +157,7 @@ def read_audio(
     else:
         start = 0 if pre_roll_s is None else max(frame_offset - round(pre_roll_s * info.sample_rate_hz), 0)
     try:
-        frames, _ = soundfile.read(str(path), start=start, stop=stop, dtype="float32", always_2d=True)
+        frames, _ = soundfile.read(_openable(path), start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError) as error:
         _checked_path(path)
         raise ValueError(_undecodable(path, error)) from error
@@ -192,6 +193,12 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     # soxr rounds lengths; zeros behind the end give it enough for the last sample.
     found = soxr.resample(np.pad(samples, (0, -(-2 * from_hz // to_hz) + 1)), from_hz, to_hz)
     return found[:wanted]
+
+
+def _openable(path: str | Path) -> str | bytes:
+    """A file as soundfile takes it: a name that is no UTF-8 goes as its bytes."""
+    name = str(path)
+    return os.fsencode(name) if any("\udc80" <= character <= "\udcff" for character in name) else name
 
 
 def _checked_path(path: str | Path) -> Path:

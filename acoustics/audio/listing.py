@@ -46,7 +46,7 @@ def read_manifest(manifest: Path, where: dict[str, str]) -> list[Piece]:
     """The rows of a manifest as pieces; see :meth:`AudioSource.from_manifest`."""
     if not manifest.is_file():
         raise FileNotFoundError(f"manifest {manifest} does not exist")
-    with manifest.open(newline="", encoding="utf-8") as lines:
+    with manifest.open(newline="", encoding="utf-8-sig") as lines:
         table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         columns = table.fieldnames or []
         refuse_unknown(["offset_samples", "num_samples"], columns, "required column", str(manifest))
@@ -140,8 +140,7 @@ def name_recordings(paths: Iterable[str | Path]) -> dict[str, Path]:
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
-            files = map(Path, walk_audio(path, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES))
-            files = sorted(file for file in files if not any(part.startswith(".") for part in file.parts))
+            files = sorted(map(Path, walk_audio(path, AUDIO_SUFFIXES | UNREADABLE_SUFFIXES)))
             if not files:
                 suffixes = ", ".join(sorted(AUDIO_SUFFIXES))
                 raise FileNotFoundError(f"no audio files in {path}; searched to any depth for {suffixes}")
@@ -165,6 +164,7 @@ def name_recordings(paths: Iterable[str | Path]) -> dict[str, Path]:
 def walk_audio(root: str | Path, suffixes: Container[str] = AUDIO_SUFFIXES) -> Iterator[str]:
     """The audio files below a folder, links followed, as paths relative to it with forward slashes.
 
+    Hidden files and folders are left out: what a version control or a file manager keeps there is there twice.
     Of a folder and links to it the first by name is looked into, on every file system.
 
     >>> import tempfile
@@ -181,7 +181,7 @@ def walk_audio(root: str | Path, suffixes: Container[str] = AUDIO_SUFFIXES) -> I
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         for file in files:

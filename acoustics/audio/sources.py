@@ -29,6 +29,8 @@ SILENCE = 1e-5
 """A third of one step of 16-bit audio: what stays below is silent."""
 SHORTEST_S = 0.025
 """Shorter recordings (than a frame) are no sound to repeat."""
+_BLOCK_S = 60.0
+"""So much of a long recording is in memory when the next sound is looked for."""
 _ATTEMPTS = 100
 _RECENT = 8
 
@@ -161,7 +163,7 @@ class AudioSource:
         """Length of the recording at ``sample_rate_hz``."""
         piece = self.piece(name)
         info = self._info(piece)
-        return -(-_num_frames(piece, info) * self.sample_rate_hz // info.sample_rate_hz)
+        return -(-frames_of(piece, info) * self.sample_rate_hz // info.sample_rate_hz)
 
     def duration_s(self) -> float:
         """Length of everything, in seconds. Reads every header, several at once.
@@ -172,7 +174,7 @@ class AudioSource:
         """
         self._infos |= audio_infos(str(piece.file) for piece in self.pieces if str(piece.file) not in self._infos)
         infos = ((piece, self._info(piece)) for piece in self.pieces)
-        return sum(_num_frames(piece, info) / info.sample_rate_hz for piece, info in infos)
+        return sum(frames_of(piece, info) / info.sample_rate_hz for piece, info in infos)
 
     def digest(self) -> str:
         """SHA-256 over names, file sizes, positions and shares: equal digests, equal draws (samples are not hashed)."""
@@ -226,6 +228,9 @@ class AudioSource:
             raise ValueError(f"{name!r} has {total} samples, reading from sample {start} was asked for")
         if start + num_samples <= total:
             return self._read_part(name, start, num_samples, channel)
+        if num_samples <= total and self.reads_exactly(name, channel):
+            parts = (start, total - start), (0, start + num_samples - total)
+            return np.concatenate([self._read_part(name, *part, channel) for part in parts])
         whole = self._read_part(name, 0, total, channel)
         return np.resize(np.concatenate([whole[start:], whole[:start]]), num_samples)
 
@@ -239,7 +244,8 @@ class AudioSource:
         Args:
             rng: where all randomness comes from.
             num_samples: length of the parts.
-            count: of recordings; none is drawn twice where there are enough.
+            count: of recordings; none is drawn twice where there are enough, but for those that take the place of a
+                recording that is passed over.
 
         Returns:
             Names, and the first sample of each part.
@@ -278,13 +284,21 @@ class AudioSource:
         part = self.read(name, start, num_samples)
         if _sounds(part[:1000]) or _sounds(part):
             return start
-        rest = self.read(name, start)
-        level = 0.0 if np.abs(part).max() <= SILENCE else part[0]
-        sounds = np.flatnonzero(np.abs(rest - level) > SILENCE)
-        if not len(sounds):
-            return None
-        found = (start + int(sounds[0])) % len(rest)
-        return found if _sounds(self.read(name, found, num_samples)) else None
+        found = self._first_unlike(0.0 if np.abs(part).max() <= SILENCE else part[0], name, start)
+        return None if found is None or not _sounds(self.read(name, found, num_samples)) else found
+
+    def _first_unlike(self, level: float, name: str, start: int) -> int | None:
+        """Where, from `start` to the end and on from the beginning, a recording first leaves a level."""
+        total = self.num_samples(name)
+        exact = self.info(name).exact_seek or self.reads_exactly(name)  # what is read in blocks is what the whole is
+        block = round(_BLOCK_S * self.sample_rate_hz) if exact else total
+        for first, end in ((start, total), (0, start)):
+            for begin in range(first, end, block):
+                part = self._read_part(name, begin, min(block, end - begin), None)
+                unlike = np.flatnonzero(np.abs(part - level) > SILENCE)
+                if len(unlike):
+                    return begin + int(unlike[0])
+        return None
 
     def _skip(self, name: str, reason: str) -> None:
         if name not in self.skipped:
@@ -304,7 +318,8 @@ class AudioSource:
     def _read_part(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
         """What was read last is still there: it is looked at when it is drawn, and heard afterwards."""
         key = name, start, num_samples, channel
-        if key not in self._recent:
+        part = self._recent.get(key)
+        if part is None:
             try:
                 part = self._read_from_file(*key)
             except (OSError, ValueError) as error:
@@ -314,13 +329,12 @@ class AudioSource:
                 self._recent[key] = part
                 while len(self._recent) > _RECENT:
                     self._recent.popitem(last=False)
-            return part
-        return self._recent[key]
+        return part
 
     def _read_from_file(self, name: str, start: int, num_samples: int, channel: int | None) -> np.ndarray:
         piece = self.piece(name)
         info = self._info(piece)
-        num_frames = _num_frames(piece, info)
+        num_frames = frames_of(piece, info)
         if not info.exact_seek and self.reads_exactly(name, channel):
             first = -(-piece.frame_offset * self.sample_rate_hz // info.sample_rate_hz) + start
             part = self._kept(piece.path, lambda: read_audio(piece.path, self.sample_rate_hz))[first:][:num_samples]
@@ -368,9 +382,10 @@ def _sounds(part: np.ndarray) -> bool:
     return bool(np.abs(part).max() > SILENCE and (len(part) == 1 or np.ptp(part) > SILENCE))
 
 
-def _num_frames(piece: Piece, info: AudioInfo) -> int:
+def frames_of(piece: Piece, info: AudioInfo) -> int:
+    """Length of a recording at its file's own rate; ValueError where it is no part of the file."""
     num_frames = info.num_frames - piece.frame_offset if piece.num_frames is None else piece.num_frames
-    if num_frames <= 0 or piece.frame_offset + num_frames > info.num_frames:
+    if piece.frame_offset < 0 or num_frames <= 0 or piece.frame_offset + num_frames > info.num_frames:
         raise ValueError(
             f"{piece.name!r} should be frames {piece.frame_offset} to {piece.frame_offset + num_frames} of "
             f"{piece.file}, which has {info.num_frames}"

@@ -100,7 +100,7 @@ def split_of(group: str) -> str:
     >>> sum(split_of(f"room-{number}") == "test" for number in range(1000))
     230
     """
-    tenth = int(hashlib.sha256(group.encode()).hexdigest(), 16) % 10
+    tenth = int(hashlib.sha256(group.encode(errors="surrogateescape")).hexdigest(), 16) % 10
     return "test" if tenth < 2 else "dev" if tenth == 2 else "train"
 
 
@@ -117,7 +117,7 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; it is part of the corpus and says what the recordings are")
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     missing = [column for column in columns if rows and column not in rows[0]]
     if missing or not rows:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..audio.files import AudioInfo, audio_info, read_audio
 from ..audio.listing import Piece, list_pieces
-from ..audio.sources import SHORTEST_S, SILENCE
+from ..audio.sources import SHORTEST_S, SILENCE, frames_of
 from .find import Corpus, find_corpora
 from .layout import PARTS, Item
 
@@ -144,14 +144,10 @@ def _look(piece: Piece, header: Callable[[str], AudioInfo], listen: bool) -> tup
     """Length in s (NaN where it cannot be read), sampling rate, and what is wrong."""
     try:
         info = header(str(piece.file))
+        frames = frames_of(piece, info)
     except (OSError, ValueError) as error:
         return np.nan, 0, str(error)
-    frames = info.num_frames - piece.frame_offset if piece.num_frames is None else piece.num_frames
     length_s = frames / info.sample_rate_hz
-    if frames <= 0 or piece.frame_offset + frames > info.num_frames:
-        stop = piece.frame_offset + frames
-        trouble = f"should be frames {piece.frame_offset} to {stop} of {piece.file}, which has {info.num_frames}"
-        return np.nan, 0, trouble
     if length_s < SHORTEST_S:
         return length_s, info.sample_rate_hz, f"is {length_s * 1000:.3g} ms long, less than a frame of 25 ms"
     return length_s, info.sample_rate_hz, _heard(piece, info, frames) if listen else ""

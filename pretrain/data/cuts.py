@@ -14,6 +14,7 @@ from lhotse.audio import AudioSource as RecordingFile
 from lhotse.cut import Cut
 
 from robustdistiller.acoustics import AudioInfo, Piece
+from robustdistiller.acoustics.audio.sources import frames_of
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 
 
@@ -89,10 +90,10 @@ def file_cuts(name: str, pieces: Sequence[Piece], headers: dict[str, AudioInfo])
         info = headers.get(file)
         if info is None:
             continue
-        frames = info.num_frames - first if piece.num_frames is None else piece.num_frames
-        if frames <= 0 or first + frames > info.num_frames:
-            place = f"frames {first} to {first + frames} of {file}, which has {info.num_frames}"
-            wrong.append(f"{piece.name!r} should be {place}")
+        try:
+            frames = frames_of(piece, info)
+        except ValueError as error:
+            wrong.append(str(error))
             continue
         samples = (2 * frames * SAMPLE_RATE_HZ // info.sample_rate_hz + 1) // 2  # as lhotse rounds, half up
         path = file if file.startswith(os.sep) else os.path.abspath(file)  # noqa: PTH100

@@ -1,13 +1,16 @@
 """Listing and reading recordings: folders, files, manifests."""
 
+import os
 import pickle
 import shutil
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from robustdistiller.acoustics import AudioSource, Piece, load_audio
+from robustdistiller.acoustics import AudioSource, Piece, corpus_pieces, load_audio, split_of
 from robustdistiller.acoustics.audio import sources
 
 
@@ -22,6 +25,8 @@ def test_links_are_followed_once_and_hidden_or_foreign_files_left_out(tmp_path, 
     (tmp_path / "linked").symlink_to(library / "noise")
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "._a.wav").touch()
+    (tmp_path / ".git" / "annex").mkdir(parents=True)
+    (tmp_path / ".git" / "annex" / "long.wav").touch()
     (tmp_path / "notes.txt").touch()
     assert len(AudioSource.from_path(tmp_path)) == 4
 
@@ -139,6 +144,12 @@ def test_manifest_pieces(manifest):
     np.testing.assert_array_equal(source.read("tune", 7998, 4) * 16384, [15998, 15999, 8000, 8001])
 
 
+def test_a_manifest_may_begin_with_a_byte_order_mark(manifest):
+    names = AudioSource.from_manifest(manifest).names
+    manifest.write_text(manifest.read_text(), encoding="utf-8-sig")  # as spreadsheets write it
+    assert AudioSource.from_manifest(manifest).names == names
+
+
 def test_manifest_without_a_file_column_uses_the_audio_called_like_it(tmp_path):
     soundfile.write(tmp_path / "rir.flac", np.zeros(100), 16000)
     (tmp_path / "rir.tsv").write_text("offset_samples\tnum_samples\n0\t50\n50\t50\n")
@@ -158,6 +169,9 @@ def test_manifest_mistakes(manifest, tmp_path):
         AudioSource.from_manifest(manifest)
     manifest.write_text(text.replace("8000\t8000", "8000\t8001"))
     with pytest.raises(ValueError, match=r"'tune' should be frames 8000 to 16001 of .*which has 16000"):
+        AudioSource.from_manifest(manifest).duration_s()
+    manifest.write_text(text.replace("8000\t8000", "-8000\t8000"))
+    with pytest.raises(ValueError, match=r"'tune' should be frames -8000 to 0 of .*which has 16000"):
         AudioSource.from_manifest(manifest).duration_s()
     manifest.write_text(text.replace("all.wav", "lost.wav"))
     with pytest.raises(FileNotFoundError, match=r"audio of .*noise\.tsv not found: looked for .*lost\.wav"):
@@ -269,3 +283,44 @@ def test_a_constant_recording_is_no_sound(tmp_path):
     assert source.sounding("late.wav", 100, 400) == 3200 and source.sounding("late.wav", 3300, 400) == 3300
     assert set(drawn(source, 200)) <= {"late.wav", "step.wav"}
     assert "silent or constant" in source.skipped["dc.wav"] and "1 samples" in source.skipped["one.wav"]
+
+
+@pytest.mark.parametrize(("suffix", "rate_hz"), [("wav", 16000), ("wav", 24000), ("ogg", 16000)])
+def test_the_next_sound_is_the_same_in_blocks_and_at_once(tmp_path, monkeypatch, suffix, rate_hz):
+    samples = np.zeros(6 * rate_hz)
+    for second in (1, 4):
+        samples[second * rate_hz :][:1000] = 0.1 * np.random.default_rng(second).standard_normal(1000)
+    soundfile.write(tmp_path / f"a.{suffix}", samples, rate_hz)
+    starts, found = (0, 17_500, 40_000, 66_000, 90_000), []
+    for whole_file_s, block_s in ((300.0, 60.0), (1.0, 60.0), (300.0, 0.3), (1.0, 0.3)):
+        monkeypatch.setattr(sources, "WHOLE_FILE_S", whole_file_s)
+        monkeypatch.setattr(sources, "_BLOCK_S", block_s, raising=False)
+        source = AudioSource.from_path(tmp_path)
+        found.append([source.sounding(f"a.{suffix}", start, 400) for start in starts])
+    assert found[1:] == found[:1] * 3
+    assert suffix == "ogg" or np.abs(np.array(found[0]) - [16_000, 64_000, 64_000, 16_000, 16_000]).max() < 200
+
+
+def test_a_long_silence_is_looked_through_in_pieces(tmp_path):
+    """Ten minutes are 38 MB as floats; in an hour of silence a training would run out of memory."""
+    samples = np.zeros(600 * 16000, np.int16)
+    samples[-800:] = 1000
+    samples[-400:] = -1000
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    source = AudioSource.from_path(tmp_path)
+    tracemalloc.start()
+    try:
+        assert source.sounding("a.wav", 100, 16000) == 600 * 16000 - 800
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+    assert sum(part.nbytes for part in source._recent.values()) < 40e6
+
+
+def test_a_name_that_is_no_utf_8_is_a_name(tmp_path):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    soundfile.write(os.fsencode(file), 0.1 * np.random.default_rng(0).standard_normal(800), 16000)
+    source = AudioSource.from_path(tmp_path)
+    assert source.draw(np.random.default_rng(0), 400)[0] == [file.name] and len(source.content_digest) == 64
+    parts = [split for split in ("train", "dev", "test") if split_of(file.stem) == split]
+    assert [piece.name for piece in corpus_pieces(tmp_path, split=parts[0])] == [file.name]
