@@ -31,7 +31,7 @@ def distill(
     \b
     A student of WavLM Base+ for noise and reverberation (on a GPU):
       robustdistiller distill robustdistiller out_dir=exp/robust \\
-          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech \\
+          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech/train-clean-100 \\
           data.noise=[UrbanSound8K,musan/noise] data.rir='RIRS_NOISES,only=real'
 
     \b

@@ -36,7 +36,7 @@ def groups(
     \b
       robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean --count 4 --out exp/groups
       robustdistiller distill exp/groups/groups.yaml out_dir=exp/grouped \\
-          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech
+          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech/train-clean-100
 
     \b
     --similarity cka     do two layers tell frames apart alike? blind to rotations and scale (linear, unbiased)

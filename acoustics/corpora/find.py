@@ -7,7 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..audio.listing import walk_audio
-from . import but_reverbdb, chime, demand, dns, esc50, folder, fsd50k, musan, rirs_noises, urbansound8k, wham
+from . import (
+    but_reverbdb,
+    chime,
+    demand,
+    dns,
+    esc50,
+    folder,
+    fsd50k,
+    librispeech,
+    musan,
+    rirs_noises,
+    urbansound8k,
+    wham,
+)
 from .layout import Folder, Item, Layout, split_of
 
 LAYOUTS: dict[str, Layout] = {
@@ -21,6 +34,7 @@ LAYOUTS: dict[str, Layout] = {
     "openslr28": rirs_noises.LAYOUT,
     "dns": dns.LAYOUT,
     "but_reverbdb": but_reverbdb.LAYOUT,
+    "librispeech": librispeech.LAYOUT,
     "folder": folder.LAYOUT,
 }
 _ABOVE, _BELOW = 5, 3  # levels in which a corpus is looked for

@@ -35,13 +35,15 @@ def corpus_pieces(
     - ``fsd50k``: labels by name, ``split=test`` is the evaluation set, ``dev`` the validation part of the other;
     - ``demand``: the first of 16 channels; labels are the environments, ``split=test`` those of the test set of
       VoiceBank-DEMAND;
-    - ``wham``: ``tr``, ``cv`` and ``tt`` are ``train``, ``dev`` and ``test``;
+    - ``wham``: ``tr``, ``cv`` and ``tt`` are ``train``, ``dev`` and ``test``; of mixtures, what is in their ``noise``;
     - ``chime``: CHiME-3 and CHiME-4 backgrounds, the first channel there is; labels are the environments;
     - ``openslr28``: ``RIRS_NOISES``: ``simulated`` and ``real`` responses, or ``pointsource`` and ``isotropic`` noises;
       parts keep rooms together;
     - ``dns``: the DNS challenge's ``impulse_responses`` (SLR26, SLR28) or noise folder;
     - ``but_reverbdb``: BUT ReverbDB's ``measured`` responses, or what was heard in ``silence``; labels are the rooms
       too, and parts keep them together;
+    - ``librispeech``: LibriSpeech and LibriTTS, their ``train-``, ``dev-`` and ``test-`` subsets as speech only; labels
+      are the subsets;
     - ``folder``: all audio of a folder, a file, or a ``.tsv`` manifest.
 
     Where a corpus has no official parts, `split_of` divides it, originals, sessions and rooms kept together; a plain

@@ -29,7 +29,7 @@ def rirs_noises_items(root: Path, names: Sequence[str], purpose: str) -> list[It
         elif "pointsource_noises" in parts:
             items.append(Item(name, ("pointsource",), stem))
         elif "real_rirs_isotropic_noises" in parts:
-            is_noise = stem in isotropic or (not rooms and "_noise_" in stem)
+            is_noise = stem in isotropic or (stem not in rooms and "_noise_" in stem)
             items.append(Item(name, ("isotropic" if is_noise else "real",), rooms.get(stem) or _room_of(stem)))
     return [item for item in items if item.labels[0] in _LABELS[purpose]]
 

@@ -1,4 +1,8 @@
-"""WHAM! noise (Wichern et al. 2019): ``tr``, ``cv`` and ``tt`` are ``train``, ``dev`` and ``test``."""
+"""WHAM! noise (Wichern et al. 2019): ``tr``, ``cv`` and ``tt`` are ``train``, ``dev`` and ``test``.
+
+The archive of the noise has its files there; the mixtures made with it have ``noise``, beside the speech in ``s1``,
+``mix_both`` and so on.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +13,8 @@ _PARTS = {"tr": "train", "cv": "dev", "tt": "test"}
 
 
 def _items(root: Path, names: Sequence[str], purpose: str) -> list[Item]:
-    found = ((name, _PARTS.get(name.split("/")[0])) for name in names)
+    noise = [name for name in names if "/noise/" in name]
+    found = ((name, _PARTS.get(name.split("/")[0])) for name in noise or names)
     return [Item(name, group=name, split=part) for name, part in found if part]
 
 

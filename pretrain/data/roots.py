@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -81,10 +82,26 @@ def check_data(config: DistillConfig, out_dir: Path) -> tuple[SpeechCuts, Corrup
     cuts, reports = speech_cuts(
         data.speech, lists_folder(data.manifest_dir, out_dir), data.min_samples, longest, windows
     )
+    if set_apart := parts_set_apart(cuts):
+        logger.warning(
+            "data.speech: the student is trained on %s, too; where that is what it is tested with, give the folders to "
+            "train on, as in data.speech=[LibriSpeech/train-clean-100,LibriSpeech/train-clean-360]",
+            " and ".join(set_apart),
+        )
     sources, found = open_sources(config, policy.needs if policy else ())
     for report in reports + found:
         logger.info("%s", report)
     return cuts, open_corruptor(config, sources)
+
+
+def parts_set_apart(cuts: SpeechCuts) -> list[str]:
+    """Folders called after a part to develop or test with (``test-clean``), in roots that have others beside them."""
+    folders: dict[str, set[str]] = {}
+    for cut in cuts.listed:
+        root, *below, _ = cut.id.split("/")
+        folders.setdefault(root, set()).add(below[0] if below else "")
+    named = {root: {one for one in inside if re.match(r"(dev|test)([-_]|$)", one)} for root, inside in folders.items()}
+    return sorted(f"{root}/{one}" for root, found in named.items() if found != folders[root] for one in found)
 
 
 def open_corruptor(config: DistillConfig, sources: dict[str, Any]) -> Corruptor | None:

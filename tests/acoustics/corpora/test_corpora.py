@@ -63,6 +63,13 @@ TREES = {
             "mic_meta.txt",
         )
     ],
+    "librispeech": [
+        *[f"train-clean-100/{speaker}/7/{speaker}-7-0000.flac" for speaker in (19, 26)],
+        "dev-clean/84/1/84-1-0000.flac",
+        "test-other/367/2/367-2-0000.flac",
+        "test-other/367/2/367-2.trans.txt",
+        "SPEAKERS.TXT",
+    ],
     "folder": ["rain/1.wav", "rain/2.flac", "wind.wav", "notes.txt"],
 }
 TEXTS = {
@@ -107,7 +114,9 @@ def test_layouts_are_recognised(kind, plant):
     assert detect_layout(plant(kind)) == kind
 
 
-@pytest.mark.parametrize(("kind", "purpose"), [*((k, "noise") for k in TREES if k != "dns"), ("dns", "rir")])
+@pytest.mark.parametrize(
+    ("kind", "purpose"), [(k, {"dns": "rir", "librispeech": "speech"}.get(k, "noise")) for k in TREES]
+)
 def test_parts_are_disjoint_and_make_up_the_whole(kind, purpose, plant):
     root = plant(kind)
     found = {}
@@ -250,7 +259,7 @@ def test_a_folder_beside_a_corpus_is_no_part_of_it(kind, plant, tmp_path):
         table.unlink()  # its tables are nothing to a folder beside it
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "rain.wav").touch()
-    assert names(tmp_path / "mine") == {"rain.wav"}
+    assert names(tmp_path / "mine") == {"rain.wav"} == names(tmp_path / "mine", "speech")
 
 
 @pytest.mark.parametrize(
@@ -265,6 +274,7 @@ def test_a_folder_beside_a_corpus_is_no_part_of_it(kind, plant, tmp_path):
         ("wham", "tt", "test", {"03cc.wav"}),
         ("wham", "tt", "train", set()),
         ("musan", "music", "all", {"fma/music-fma-0000.wav"}),
+        ("wham", "cv", "training", set()),
         ("dns", "SLR28", "all", {"RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav"}),
     ],
 )
@@ -296,6 +306,37 @@ def test_but_reverbdb_rooms_are_whole_and_retransmitted_speech_is_neither_room_n
     assert len(names(one, "rir", kind="but_reverbdb", only=["VUT_FIT_L212"])) == 4
     with pytest.raises(ValueError, match=r"\(but_reverbdb\) has nothing that serves as speech"):
         corpus_pieces(root, "speech")
+
+
+def test_the_voices_of_librispeech_that_are_tested_with_are_not_trained_with(plant, tmp_path):
+    root = plant("librispeech", "LibriSpeech")
+    training = {f"train-clean-100/{speaker}/7/{speaker}-7-0000.flac" for speaker in (19, 26)}
+    assert names(root, "speech", split="training") == training == names(root, "speech", only=["train-clean-100"])
+    assert names(root, "speech", split="dev") == {"dev-clean/84/1/84-1-0000.flac"}
+    assert names(root / "test-other", "speech", split="test") == {"367/2/367-2-0000.flac"}
+    assert len(names(root, "speech")) == 4
+    with pytest.raises(
+        ValueError, match=r"\(librispeech\) has nothing that serves as noise, it has speech; kind=folder"
+    ):
+        corpus_pieces(root)
+    plant("musan", "musan")  # speech is no noise, where one points at both, either
+    assert {name.split("/")[0] for name in names(tmp_path)} == {"musan"}
+
+
+def test_the_speech_of_wham_mixtures_is_no_noise(tmp_path):
+    for part in ("tr", "cv", "tt"):
+        for what in ("mix_both", "s1", "s2", "noise"):
+            (tmp_path / part / what).mkdir(parents=True)
+            (tmp_path / part / what / "a.wav").touch()
+    assert names(tmp_path) == {"tr/noise/a.wav", "cv/noise/a.wav", "tt/noise/a.wav"}
+    assert names(tmp_path, split="training") == {"tr/noise/a.wav"}
+
+
+def test_isotropic_noises_that_no_list_has_are_no_rooms(plant):
+    root = plant("openslr28")
+    (root / "real_rirs_isotropic_noises" / "noise_list").unlink()
+    noise = "real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav"
+    assert noise in names(root, "noise") and noise not in names(root, "rir")
 
 
 def test_dns_rooms_and_noise(plant, tmp_path):

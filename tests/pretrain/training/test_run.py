@@ -195,6 +195,20 @@ def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, 
         check_data(make_config(tmp_path, "data.noise_exclude=['*']"), tmp_path)
 
 
+def test_test_sets_among_the_speech_are_pointed_out(make_config, corpus, tmp_path: Path, caplog) -> None:
+    from robustdistiller.pretrain.data.roots import check_data
+
+    root = tmp_path / "LibriSpeech"
+    for part in ("train-clean-100", "test-clean", "dev-other", "testimonies"):
+        shutil.copytree(corpus.speech, root / part)
+    check_data(make_config(tmp_path / "a", f"data.speech={root}"), tmp_path)
+    assert "data.speech: the student is trained on LibriSpeech/dev-other and LibriSpeech/test-clean, too" in caplog.text
+    caplog.clear()
+    for chosen in (root / "train-clean-100", root / "test-clean"):  # who asks for it gets it
+        check_data(make_config(tmp_path / "a", f"data.speech=[{chosen}]"), tmp_path)
+    assert "the student is trained on" not in caplog.text
+
+
 def test_rooms_that_are_not_there_are_refused_before_the_first_step(make_config, corpus, tmp_path: Path) -> None:
     from robustdistiller.pretrain.data.roots import check_data
 
