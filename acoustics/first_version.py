@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from robustdistiller.common.names import refuse_unknown
+
+_MODES = ("single", "double")
 _SINGLE = {
     "clean_probability": 0.25,
     "noise_probability": 0.25,
@@ -44,6 +47,7 @@ def without_modes(values: Mapping[str, Any]) -> dict[str, Any]:
         return {"tables": _tables(_DEFAULTS), **kept}
     bases = (base for base in _RECIPES if kept.get("tables") in (None, _tables({**_DEFAULTS, **base})))
     base = next(bases, None)
+    refuse_unknown([old.get("mode", "single")], _MODES, "mode", "a policy of the first version")
     if base is None:
         raise ValueError(f"{next(iter(old))} is an option of the first version and cannot change tables; edit tables")
     return {**kept, "tables": _tables({**_DEFAULTS, **base, **old})}

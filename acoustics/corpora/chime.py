@@ -1,13 +1,16 @@
 """Backgrounds of CHiME-3 and CHiME-4 (Barker et al. 2015): four environments, several channels.
 
-``BGD_150203_010_BUS.CH1.wav``: date, number, environment, channel; the first channel that is there is taken.
+``BGD_150203_010_BUS.CH1.wav``: date, number, environment, channel; the first channel that is there is taken. They lie
+in ``data/audio/16kHz/backgrounds`` of the corpora, whose other recordings are of speech.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .layout import Item, Layout
+from .layout import Folder, Item, Layout
+
+_BACKGROUNDS = Path("data", "audio", "16kHz", "backgrounds")
 
 
 def _items(root: Path, names: Sequence[str], purpose: str) -> list[Item]:
@@ -20,4 +23,8 @@ def _items(root: Path, names: Sequence[str], purpose: str) -> list[Item]:
     return list(first.values())
 
 
-LAYOUT = Layout(lambda folder: any(name.startswith("BGD_") for name in folder.files), _items)
+def _is_here(folder: Folder) -> bool:
+    return any(name.startswith("BGD_") for name in folder.files) or (folder.path / _BACKGROUNDS).is_dir()
+
+
+LAYOUT = Layout(_is_here, _items)

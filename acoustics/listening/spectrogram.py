@@ -55,7 +55,8 @@ def draw_spectrogram(magnitude: np.ndarray, loudest: float) -> Spectrogram:
     # Means of neighbours in power: of time where there are more spectra than an image has columns, and of frequencies.
     power = magnitude[:, 1:].astype(np.float64) ** 2
     step = -(-len(power) // _WIDTH)
-    power = np.add.reduceat(power, np.arange(0, len(power), step)) / step
+    starts = np.arange(0, len(power), step)
+    power = np.add.reduceat(power, starts) / np.diff(starts, append=len(power))[:, None]
     power = power.reshape(len(power), _ROWS, -1).mean(-1)
     level_db = 10 * np.log10(np.maximum(power, 1e-30) / max(loudest, 1e-15) ** 2)
     index = np.clip((level_db / RANGE_DB + 1) * (_COLOURS - 1), 0, _COLOURS - 1).round().astype(np.uint8)

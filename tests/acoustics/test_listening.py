@@ -83,6 +83,11 @@ def test_a_spectrogram_shows_frequencies_and_levels_where_they_are():
     assert int(image[:, 75].max()) - int(quieter[:, 75].max()) == pytest.approx(63 / 2, abs=1)
 
 
+def test_the_last_column_of_a_long_spectrogram_is_as_bright_as_the_others():
+    """801 spectra are 401 columns of two, but for the last."""
+    assert len(np.unique(pixels(draw_spectrogram(np.ones((801, 257)), 10.0).image))) == 1
+
+
 def test_the_time_axis_is_that_of_the_sound():
     click = np.zeros(RATE_HZ * 20, np.float32)  # more spectra than an image has columns
     click[RATE_HZ * 5] = 1.0

@@ -99,6 +99,7 @@ def test_what_is_needed_is_what_may_be_drawn():
         ({"curriculum_steps": -1}, r"curriculum_steps must be between"),
         ({"clean_probability": 0.5}, r"must add up to 1, found 1.25"),
         ({"snr_db": [20, 0]}, r"snr_db must rise"),
+        ({"mode": "duoble"}, r"unknown mode 'duoble' in a policy of the first version; did you mean 'double'"),
         ({"white_noise_probability": 0.5, "tables": [{"clean": 1}]}, r"of the first version and cannot change tables"),
     ],
 )

@@ -187,6 +187,16 @@ def test_chime_environments(plant):
     assert len(names(root, only=["BUS"])) == 6
 
 
+@pytest.mark.parametrize("given", [".", "data", "data/audio", "data/audio/16kHz", "data/audio/16kHz/backgrounds"])
+def test_speech_of_chime_is_no_noise_from_its_root(given, plant, tmp_path):
+    inside = plant("chime", "CHiME4/data/audio/16kHz/backgrounds")
+    (inside.parent / "isolated" / "dt05_bus_real").mkdir(parents=True)
+    (inside.parent / "isolated" / "dt05_bus_real" / "F01_22GC010A_BUS.CH1.wav").touch()
+    found = corpus_pieces(tmp_path / "CHiME4" / given)
+    assert len(found) == 12 and all(Path(piece.file).name.startswith("BGD_") for piece in found)
+    assert detect_layout(tmp_path / "CHiME4" / given) == "chime"
+
+
 def test_openslr28_tells_rooms_from_noises_and_keeps_rooms_together(plant):
     root = plant("openslr28")
     real = "real_rirs_isotropic_noises/RVB2014_type1_"
