@@ -9,6 +9,7 @@ from robustdistiller.common.audio import SAMPLE_RATE_HZ
 
 from .audio.sources import AudioSource
 from .condition import SOURCES, Condition
+from .corpora import SourceSpec
 from .effects import EFFECTS, Recordings, Sound, joined
 from .effects.base import Parameters
 from .parameters import effects_of, private_generator
@@ -32,7 +33,8 @@ class Corruptor:
 
     Args:
         what: a ``CorruptionPolicy`` (training), a ``Condition`` or its one-line form (evaluation).
-        noise: noise files; a path in the condition takes precedence, here and below.
+        noise: noise files; a path in the condition takes precedence, here and below. It is that of a `SourceSpec`: of a
+            known corpus, what serves as noise, rooms, speech or music is taken.
         rir: impulse responses.
         speech: speech for babble and other talkers; keep it apart from the speech that is corrupted.
         music: recordings of music.
@@ -67,8 +69,8 @@ class Corruptor:
                 effect.check_sample_rate(sample_rate_hz)
             for kind in SOURCES:
                 if path := self.what.source(kind):
-                    cls = RIRSource if kind == "rir" else AudioSource
-                    given[kind] = cls.from_path(path, sample_rate_hz=sample_rate_hz)
+                    source = AudioSource(SourceSpec.parse(path).pieces(kind), sample_rate_hz)
+                    given[kind] = RIRSource(source) if kind == "rir" else source
         else:
             self.what.check_sample_rate(sample_rate_hz)
         for kind, source in given.items():

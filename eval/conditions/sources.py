@@ -134,7 +134,7 @@ class Sources:
         inside = condition.source(kind)
         if inside in self.named.get(kind, {}):
             return f"{inside}: {self.named[kind][inside].title}"
-        specs = [SourceSpec(inside)] if inside else getattr(self, kind)
+        specs = [SourceSpec.parse(inside)] if inside else getattr(self, kind)
         return ", ".join(spec.title for spec in specs) or f"shipped {_SHIPPED[kind]}"
 
     def _refuse_missing(self, conditions: Iterable[Condition]) -> None:

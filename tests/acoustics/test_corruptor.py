@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from robustdistiller.acoustics import (
@@ -175,6 +176,31 @@ def test_condition_paths_bring_their_own_sources(library):
     assert described["seed"] == 4
     assert set(described["sources"]) == {"noise", "rir"}
     assert all(len(digest) == 64 for digest in described["sources"].values())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("noise:snr_db=5,noise={}/musan", {"noise/a.wav"}),
+        ("noise:snr_db=5,noise=babble,talkers=1,speech={}/musan", {"speech/b.wav"}),
+        ("music:music={}/musan", {"music/c.wav"}),
+        ('noise:snr_db=5,noise="{}/musan,only=music"', {"music/c.wav"}),
+        ('noise:snr_db=5,noise="{}/musan,kind=folder"', {"noise/a.wav", "speech/b.wav", "music/c.wav"}),
+        ("reverb:rir={}/RIRS_NOISES", {"simulated_rirs/smallroom/Room001/Room001-00001.wav"}),
+        ("noise:snr_db=5,noise={}/RIRS_NOISES", {"pointsource_noises/d.wav"}),
+    ],
+)
+def test_a_path_in_a_condition_takes_of_a_corpus_what_serves_it(text, expected, tmp_path):
+    """As the same path given beside it: voices are no noise, noises are no rooms."""
+    room = "simulated_rirs/smallroom/Room001/Room001-00001.wav"
+    files = {"musan": ("noise/a.wav", "speech/b.wav", "music/c.wav"), "RIRS_NOISES": (room, "pointsource_noises/d.wav")}
+    for corpus, names in files.items():
+        for name in names:
+            (tmp_path / corpus / name).parent.mkdir(parents=True)
+            soundfile.write(tmp_path / corpus / name, 0.1 * np.random.default_rng(0).standard_normal(1600), RATE_HZ)
+    corruptor = Corruptor(text.format(tmp_path))
+    (kind,) = corruptor.what.needs
+    assert set(corruptor.source(kind).names) == expected
 
 
 def test_noise_that_is_added_first_is_in_the_room_too(sources):
