@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustdistiller.upstream.model.config import EncoderConfig
-from robustdistiller.upstream.model.extractor import ConvExtractor, Extractor, moments_over_time
+from robustdistiller.upstream.model.extractor import ConvExtractor, Extractor, in_full, moments_over_time
 from robustdistiller.upstream.model.log_mel import Count
 from robustdistiller.upstream.model.transformer import Transformer
 
@@ -132,7 +132,8 @@ class SpeechEncoder(nn.Module):
         """Encode a batch.
 
         Args:
-            waveforms: ``(batch, samples)`` float32 at 16 kHz; padding must be zeros in ``"reference"`` mode.
+            waveforms: ``(batch, samples)`` at 16 kHz, float32, or what the weights are; padding must be zeros in
+                ``"reference"`` mode.
             lengths: ``(batch,)`` int64, valid samples; ``None`` means that all are. On the CPU it costs no
                 synchronisation.
             layers: numbers of the hidden states to keep, others are None in the output and their memory is free;
@@ -140,8 +141,8 @@ class SpeechEncoder(nn.Module):
             predict: whether to run the heads, for which the last layer is needed.
 
         Raises:
-            ValueError: an utterance is shorter than the receptive field, a layer does not exist, or the shapes do not
-                fit.
+            ValueError: an utterance is shorter than the receptive field, a layer does not exist, or shapes or types do
+                not fit.
         """
         config, known = self.config, range(self.config.num_layers + 1)
         if layers is not None and not (layers and set(layers) <= set(known)):
@@ -178,6 +179,10 @@ class SpeechEncoder(nn.Module):
             raise ValueError(f"waveforms have shape {tuple(waveforms.shape)}; expected a non-empty (batch, samples)")
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms are {waveforms.dtype}; expected float32 in [-1, 1], for int16 divide by 32768")
+        weights, found = self.extractor.layers[0].conv.weight.dtype, waveforms.dtype
+        heard = self.extractor.spectrum is not None or found == weights  # a spectrum takes any type
+        if not heard and (found == torch.float64 or not torch.is_autocast_enabled(waveforms.device.type)):
+            raise ValueError(f"waveforms are {found}; expected the type of the weights: waveforms.to({weights})")
         batch, samples = waveforms.shape
         if lengths is not None and lengths.shape != (batch,):
             raise ValueError(f"lengths have shape {tuple(lengths.shape)}; expected ({batch},), one per waveform")
@@ -269,6 +274,7 @@ def normalize(waveforms: Tensor, lengths: Tensor | None, eps: float) -> Tensor:
     """
     if lengths is None:
         return F.layer_norm(waveforms, waveforms.shape[1:], eps=eps)
-    mean, variance = moments_over_time(waveforms.unsqueeze(1), lengths)
+    mean, variance = moments_over_time(in_full(waveforms).unsqueeze(1), lengths)
     valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.to(waveforms.device).unsqueeze(1)
-    return (waveforms - mean[:, 0]).masked_fill(~valid, 0.0) * torch.rsqrt(variance[:, 0] + eps)
+    centred = (in_full(waveforms) - mean[:, 0]).masked_fill(~valid, 0.0)
+    return (centred * torch.rsqrt(variance[:, 0] + eps)).to(waveforms.dtype)

@@ -134,18 +134,28 @@ class TimeNorm(nn.GroupNorm):
         """Normalise ``(batch, channels, time)``.
 
         Args:
-            x: in half precision it is normalised, and returned, in float32.
+            x: in half precision it is normalised in float32, and returned in the type of the weights.
             num_frames: ``(batch,)`` valid frames of each row, of which the statistics are taken. ``None``: all.
             moments: the statistics themselves, instead.
         """
         if num_frames is None and moments is None:
-            return super().forward(x)
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+            # Not F.group_norm, which refuses a single frame: as of a batch, what is left of it is the bias.
+            return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        x = in_full(x)
         if moments is None:
             moments = moments_over_time(x, cast(Tensor, num_frames))
         mean, variance = moments
         scale = torch.rsqrt(variance + self.eps) * self.weight.unsqueeze(-1)
-        return torch.addcmul(self.bias.unsqueeze(-1), x - mean, scale)
+        return torch.addcmul(self.bias.unsqueeze(-1), x - mean, scale).to(self.weight.dtype)
+
+
+def in_full(x: Tensor) -> Tensor:
+    """``x`` in float32 at least: half precision cannot count the samples of some seconds.
+
+    >>> in_full(torch.ones(1, dtype=torch.float16)).dtype
+    torch.float32
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def moments_over_time(x: Tensor, num_frames: Tensor) -> Moments:

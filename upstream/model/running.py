@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustdistiller.upstream.model.extractor import moments_over_time
+from robustdistiller.upstream.model.extractor import in_full, moments_over_time
 
 
 class Running(NamedTuple):
@@ -46,7 +46,7 @@ class Running(NamedTuple):
             num_frames: see ``x``.
             counted: ``(streams,)``, how many of the first positions are part of these statistics already.
         """
-        new = (num_frames - counted).clamp(min=0)
+        x, new = in_full(x), (num_frames - counted).clamp(min=0)
         position = torch.arange(x.shape[-1], device=x.device) + counted.unsqueeze(1)
         moved = x.gather(2, position.clamp(max=x.shape[-1] - 1).unsqueeze(1).expand_as(x))
         mean, variance = moments_over_time(moved, new)

@@ -20,7 +20,7 @@ class Stream:
         options: chunk, left context, look-ahead.
 
     Raises:
-        ValueError: the encoder has a part that cannot be computed in chunks.
+        ValueError: the encoder has a part that cannot be computed in chunks, or it is in training mode.
 
     >>> from robustdistiller.upstream import EncoderConfig
     >>> stream = Stream(SpeechEncoder(EncoderConfig.tiny()).eval(), ChunkOptions(chunk_frames=8, look_ahead_frames=2))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.model.config import EncoderConfig, field_of
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder, pad_ends
-from robustdistiller.upstream.model.extractor import TimeNorm
+from robustdistiller.upstream.model.extractor import TimeNorm, in_full
 from robustdistiller.upstream.model.running import Running
 
 
@@ -95,7 +96,8 @@ class ChunkedEncoder(nn.Module):
         options: what a frame may see.
 
     Raises:
-        ValueError: the encoder has a part that cannot be computed in chunks, or not in chunks of these sizes.
+        ValueError: the encoder has a part that cannot be computed in chunks, or not in chunks of these sizes, or it is
+            in training mode.
 
     >>> chunked = ChunkedEncoder(SpeechEncoder(EncoderConfig.tiny()).eval(), ChunkOptions(8, look_ahead_frames=2))
     >>> chunked(torch.randn(1, 8000)).hidden_states[1].shape
@@ -105,12 +107,15 @@ class ChunkedEncoder(nn.Module):
     def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
         super().__init__()
         require_chunkable(encoder.config, options)
+        if encoder.training:
+            raise ValueError("the encoder is in training mode, where dropout is drawn; call encoder.eval() first")
         self.encoder, self.options = encoder, options
 
     def initial_state(self, streams: int = 1) -> StreamState:
         """The state of streams of which nothing has been heard: zeros."""
         encoder, config = self.encoder, self.encoder.config
         zeros = next(encoder.parameters()).new_zeros
+        full = partial(zeros, dtype=in_full(zeros(0)).dtype)
         state = {
             "left": zeros(streams, config.position_kernel // 2, config.embed_dim),
             "num_left": zeros(streams, dtype=torch.int64),
@@ -121,9 +126,9 @@ class ChunkedEncoder(nn.Module):
                 shape = streams, layer.attention.num_heads, left, config.width_per_head
                 state |= {f"keys_{number}": zeros(shape), f"values_{number}": zeros(shape)}
         if isinstance(encoder.extractor.layers[0].norm, TimeNorm):
-            state |= Running.zeros(streams, config.conv_layers[0][0], zeros).named("windows")
+            state |= Running.zeros(streams, config.conv_layers[0][0], full).named("windows")
         if config.normalize_waveform:
-            state |= Running.zeros(streams, 1, zeros).named("level")
+            state |= Running.zeros(streams, 1, full).named("level")
         return state
 
     def step(
@@ -208,8 +213,8 @@ class ChunkedEncoder(nn.Module):
         level = level.extended(samples.unsqueeze(1), num_samples, fresh)
         new |= level.named("level")
         valid = torch.arange(samples.shape[1], device=samples.device) < num_samples.unsqueeze(1)
-        samples = (samples - level.mean[:, 0]) * torch.rsqrt(level.variance[:, 0] + config.normalize_eps)
-        return samples.masked_fill(~valid, 0.0)
+        scaled = (in_full(samples) - level.mean[:, 0]) * torch.rsqrt(level.variance[:, 0] + config.normalize_eps)
+        return scaled.masked_fill(~valid, 0.0).to(samples.dtype)
 
     def _extract(self, samples: Tensor, num_samples: Tensor, state: StreamState, new: StreamState) -> Tensor:
         """Features ``(streams, frames, channels)`` by the statistics up to the end of the block."""

@@ -78,6 +78,15 @@ def test_fifty_milliseconds():
     assert output.hidden_states[-1].shape == (1, 2, 48) and output.hidden_states[-1].isfinite().all()
 
 
+@torch.no_grad()
+def test_a_single_spectrum_is_heard_alone_as_in_a_batch():
+    encoder = make(front_end="log_mel", conv_layers=((32, 3, 2),))
+    encoder.extractor.layers[0].norm.bias.normal_()  # all that a norm over time leaves of a single frame
+    waveforms, lengths = noise(2, 1600), torch.tensor([1600, 400])
+    alone, together = encoder(waveforms[1:, :400]), encoder(waveforms, lengths)
+    torch.testing.assert_close(alone.hidden_states[-1][0], together.hidden_states[-1][1, :1], rtol=1e-4, atol=1e-4)
+
+
 def test_bad_input_is_named():
     encoder = make()
     with pytest.raises(ValueError, match="utterance 1 of the batch has 399 samples; one frame needs at least 400"):

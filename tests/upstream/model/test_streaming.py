@@ -160,6 +160,8 @@ def test_what_cannot_be_done_is_said():
     assert stream.finish() is None
     with pytest.raises(ValueError, match="the stream has ended"):
         stream.push(torch.zeros(400))
+    with pytest.raises(ValueError, match="the encoder is in training mode, where dropout is drawn; call encoder"):
+        Stream(build("student").train(), ChunkOptions(4))
     with pytest.raises(ValueError, match="reuse attention"):
         config = EncoderConfig(**{**SHAPE, "attention_reuse": (1,)})
         Stream(SpeechEncoder(config), ChunkOptions(4))
