@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.cost.protocol import AUDIO_S, UTTERANCES, noise, utterance
 from robustdistiller.upstream import UpstreamExpert
-from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs
+from robustdistiller.upstream.model.cost import NOT_COUNTED, counted_macs, used_parameters
 from robustdistiller.upstream.s3prl.onnx_expert import OnnxExpert
 
 _WITHOUT_HEADS = {"no_pred": True}
@@ -31,28 +31,12 @@ def count_parameters(upstream: nn.Module) -> dict[str, int | None]:
     if stored == 0 or not hasattr(upstream, "get_downsample_rates"):
         return counts
     waveform = [noise(SAMPLE_RATE_HZ)]
-    counts["used"] = _used(upstream, lambda: upstream(waveform)["hidden_states"])
+    counts["used"] = used_parameters(upstream, lambda: upstream(waveform)["hidden_states"])
     if _has_heads(upstream):
-        counts["used_without_heads"] = _used(upstream, lambda: upstream(waveform, **_WITHOUT_HEADS)["hidden_states"])
+        counts["used_without_heads"] = used_parameters(
+            upstream, lambda: upstream(waveform, **_WITHOUT_HEADS)["hidden_states"]
+        )
     return counts
-
-
-def _used(upstream: nn.Module, states: Callable[[], Sequence[Tensor]]) -> int | None:
-    weights = list(upstream.parameters())
-    wanted = [weight.requires_grad for weight in weights]
-    try:
-        upstream.requires_grad_(True)
-        with torch.enable_grad():
-            total = sum(state.float().square().sum() for state in states())
-        if not total.requires_grad:
-            return None
-        gradients = torch.autograd.grad(total, weights, allow_unused=True)
-    except RuntimeError:  # parts of it refuse gradients
-        return None
-    finally:
-        for weight, needed in zip(weights, wanted):
-            weight.requires_grad_(needed)
-    return sum(weight.numel() for weight, gradient in zip(weights, gradients) if gradient is not None)
 
 
 def count_macs(upstream: nn.Module, durations_s: Sequence[float], librispeech: str | None = None) -> dict[str, Any]:

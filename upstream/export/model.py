@@ -23,6 +23,7 @@ from robustdistiller.upstream.export.layers import choose_states
 from robustdistiller.upstream.export.quantize import DEFAULT_PARTS, PARTS
 from robustdistiller.upstream.export.runtime import require_packages
 from robustdistiller.upstream.export.stream import StreamGraph, compare_streams, trace_stream
+from robustdistiller.upstream.model.cost import used_parameters
 from robustdistiller.upstream.model.encoder import SpeechEncoder
 from robustdistiller.upstream.model.streaming import ChunkOptions, require_chunkable
 
@@ -156,7 +157,7 @@ def _notes(
     checkpoint: Checkpoint, encoder: SpeechEncoder, source: Path, chosen: Sequence[int], to: str
 ) -> dict[str, Any]:
     """What a reader of the file needs to know, and where it comes from."""
-    config, names = encoder.config, encoder.state_names()
+    config, names, waveform = encoder.config, encoder.state_names(), torch.zeros(1, encoder.config.block_samples(2))
     precision = {"onnx-int8-dynamic": "int8, dynamic", "onnx-int8-static": "int8, static"}.get(to, "float32")
     return {
         "layers": [names[layer] for layer in chosen],
@@ -166,7 +167,9 @@ def _notes(
         "downsample_rate": config.downsample_rate,
         "receptive_field": config.receptive_field,
         "precision": precision,
-        "parameters": encoder.count_parameters(heads=max(chosen) > config.num_layers),
+        "parameters": used_parameters(
+            encoder, lambda: [encoder(waveform).upstream_states(config)[layer] for layer in chosen]
+        ),
         "config": config.to_dict(),
         "checkpoint": source.name,
         "checkpoint_digest": checkpoint_digest(source),

@@ -77,11 +77,11 @@ class StreamGraph(StreamStep):
 
     def __init__(self, encoder: SpeechEncoder, layers: Sequence[int] | None, options: ChunkOptions):
         super().__init__()
-        self.chunked = ChunkedEncoder(exportable(encoder), options)
         names, config = encoder.state_names(), encoder.config
         self.layers = tuple(range(len(names)) if layers is None else layers)
         self.names = tuple(names[layer] for layer in self.layers)
-        self.predicts = max(self.layers) > config.num_layers
+        self.predicts, last = max(self.layers) > config.num_layers, min(max(self.layers), config.num_layers)
+        self.chunked = ChunkedEncoder(exportable(encoder), options, last)  # each layer that is run has a state
         self.notes = {
             "chunk_frames": options.chunk_frames,
             "left_frames": options.left_frames,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,61 @@ def encoder_cost(encoder: nn.Module, duration_s: float = DURATION_S) -> EncoderC
         duration_s=duration_s,
         macs=macs,
     )
+
+
+def used_parameters(model: nn.Module, states: Callable[[], Iterable[Tensor]]) -> int | None:
+    """How many of a model's parameters some hidden states depend on, which their gradients tell.
+
+    A conv extractor that is frozen by a factor of 0 on its gradient, as in upstreams of teachers, is used, too.
+
+    Args:
+        model: of any kind.
+        states: computes hidden states.
+
+    Returns:
+        their number; None where the model keeps no gradients.
+
+    >>> encoder = SpeechEncoder(EncoderConfig.tiny(feature_grad_mult=0.0)).eval()
+    >>> used_parameters(encoder, lambda: encoder(torch.zeros(1, 400)).hidden_states) == encoder.count_parameters()
+    True
+    >>> used_parameters(encoder, lambda: encoder(torch.zeros(1, 400), layers=(0,)).hidden_states)
+    5408
+    """
+    weights = list(model.parameters())
+    wanted = [weight.requires_grad for weight in weights]
+    try:
+        model.requires_grad_(True)
+        with torch.enable_grad(), _extractors_with_gradients(model):
+            total = sum(state.float().square().sum() for state in states())
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return None
+        gradients = torch.autograd.grad(total, weights, allow_unused=True)
+    except RuntimeError:  # parts of it refuse gradients
+        return None
+    finally:
+        for weight, needed in zip(weights, wanted):
+            weight.requires_grad_(needed)
+    return sum(weight.numel() for weight, gradient in zip(weights, gradients) if gradient is not None)
+
+
+@contextmanager
+def _extractors_with_gradients(model: nn.Module) -> Iterator[None]:
+    """With a factor of 1 in the place of 0, in our encoders and in those of fairseq that s3prl has."""
+    modules = list(model.modules())
+    ours = [one for one in modules if isinstance(one, SpeechEncoder) and one.config.feature_grad_mult == 0]
+    theirs: list[Any] = [one for one in modules if getattr(one, "feature_grad_mult", None) == 0]
+    before = [one.config for one in ours]
+    try:
+        for one in ours:
+            one.config = one.config.replace(feature_grad_mult=1.0)
+        for other in theirs:
+            other.feature_grad_mult = 1.0
+        yield
+    finally:
+        for one, config in zip(ours, before):
+            one.config = config
+        for other in theirs:
+            other.feature_grad_mult = 0.0
 
 
 @functools.cache  # a run asks for its teacher, its student and WavLM Base+ several times

@@ -94,6 +94,7 @@ class ChunkedEncoder(nn.Module):
     Args:
         encoder: in eval mode. Stacks of position convolutions and layers that reuse attention are refused.
         options: what a frame may see.
+        last_layer: number of the last layer to run; ``None`` runs all of them. Predictions need all.
 
     Raises:
         ValueError: the encoder has a part that cannot be computed in chunks, or not in chunks of these sizes, or it is
@@ -104,12 +105,14 @@ class ChunkedEncoder(nn.Module):
     torch.Size([1, 24, 16])
     """
 
-    def __init__(self, encoder: SpeechEncoder, options: ChunkOptions):
+    def __init__(self, encoder: SpeechEncoder, options: ChunkOptions, last_layer: int | None = None):
         super().__init__()
         require_chunkable(encoder.config, options)
         if encoder.training:
             raise ValueError("the encoder is in training mode, where dropout is drawn; call encoder.eval() first")
         self.encoder, self.options = encoder, options
+        self.depth = encoder.num_layers if last_layer is None else last_layer
+        self.runs_all = self.depth == encoder.num_layers
 
     def initial_state(self, streams: int = 1) -> StreamState:
         """The state of streams of which nothing has been heard: zeros."""
@@ -120,7 +123,7 @@ class ChunkedEncoder(nn.Module):
             "left": zeros(streams, config.position_kernel // 2, config.embed_dim),
             "num_left": zeros(streams, dtype=torch.int64),
         }
-        for number, layer in enumerate(encoder.transformer.layers, start=1):
+        for number, layer in enumerate(encoder.transformer.layers[: self.depth], start=1):
             if layer.attention is not None:
                 left = self.options.left_frames // config.squeeze
                 shape = streams, layer.attention.num_heads, left, config.width_per_head
@@ -170,7 +173,7 @@ class ChunkedEncoder(nn.Module):
         x = projected if squeeze is None else squeeze.pool(projected, inside)
         x = x + encoder.transformer.position.behind_context(block)
         states = self._layers(x, inside, state, new)
-        predictions = encoder.predict(states[-1]) if predict else []
+        predictions = encoder.predict(states[-1]) if predict and self.runs_all else []
         frame_lengths = valid_frames.clamp(max=main)
         output = EncoderOutput(features[:, :main], projected[:, :main], [*states], frame_lengths, predictions)
         new["left"] = block[:, main : main + before]
@@ -250,20 +253,20 @@ class ChunkedEncoder(nn.Module):
         own = inside.unsqueeze(1) | torch.eye(frames, dtype=torch.bool, device=x.device)
         mask = torch.cat([there.unsqueeze(1).expand(-1, frames, -1), own], dim=2).unsqueeze(1)
         bias = None
-        if transformer.position_bias is not None and len(transformer.layers):
+        if transformer.position_bias is not None and self.depth:
             bias = transformer.position_bias(left + frames)[:, left:]
         states, keep = [x], slice(main, main + left)
-        for number, layer in enumerate(transformer.layers, start=1):
+        for number, layer in enumerate(transformer.layers[: self.depth], start=1):
             names = [f"keys_{number}", f"values_{number}"]
             cache = [state[name] for name in names] if layer.attention is not None else None
             x = layer(x, mask, bias, cache=cache)[0]
             if cache is not None:
                 new |= {name: heard[:, :, keep] for name, heard in zip(names, cache)}
             states.append(x)
-        if transformer.norms_last:
+        if transformer.norms_last and self.runs_all:
             states[-1] = transformer.norm(states[-1])
         states = [hidden[:, :main] for hidden in states]
-        return states if squeeze is None else squeeze.expand(states, self.options.chunk_frames, has_last=True)
+        return states if squeeze is None else squeeze.expand(states, self.options.chunk_frames, self.runs_all)
 
 
 def forget(state: StreamState, begins: Tensor) -> StreamState:

@@ -110,6 +110,31 @@ def test_parameters_that_no_hidden_state_depends_on_are_not_used(toy_student):
     assert all(weight.grad is None for weight in expert.parameters())
 
 
+class Fairseq(torch.nn.Module):
+    """Freezes its extractor as fairseq's models do, in which s3prl's upstreams have a factor of 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.feature_extractor, self.layer, self.feature_grad_mult = torch.nn.Linear(1, 4), torch.nn.Linear(4, 4), 0.0
+
+    def get_downsample_rates(self, key):
+        return 1
+
+    def forward(self, wavs):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
+            features = self.feature_extractor(wavs[0][:, None])
+        return {"hidden_states": [self.layer(features)]}
+
+
+def test_extractors_that_are_frozen_are_used():
+    teacher, fairseq = UpstreamExpert("robustdistiller_mini"), Fairseq()
+    assert teacher.encoder.config.feature_grad_mult == 0  # as for all that are no students
+    for upstream in (teacher, fairseq):
+        counts = count_parameters(upstream)
+        assert counts["used"] == counts["stored"] > 0
+    assert teacher.encoder.config.feature_grad_mult == 0 == fairseq.feature_grad_mult
+
+
 MEMORY = """
 import numpy as np
 from robustdistiller.eval.cost.timing import PeakMemory

@@ -5,6 +5,7 @@ import torch
 
 from robustdistiller.eval.cost.counting import count_macs, count_parameters
 from robustdistiller.upstream import UpstreamExpert, load_encoder
+from robustdistiller.upstream.export import export_model
 from robustdistiller.upstream.model.cost import encoder_macs
 from robustdistiller.upstream.s3prl.entries import ENTRIES
 
@@ -49,6 +50,14 @@ def test_its_cost_is_that_of_the_checkpoint(checkpoints, exported):
     expected = encoder_macs(encoder.config, 1.0, heads=True)
     assert found["lengths"][0]["macs"] == expected > 0 and "configuration" in found["tool"]
     assert count_parameters(ours)["used"] == encoder.count_parameters()
+
+
+def test_a_file_of_some_layers_has_their_parameters_alone(checkpoints, tmp_path):
+    encoder = load_encoder(checkpoints["student"])
+    export_model(checkpoints["student"], tmp_path / "s.onnx", "onnx", ["projected"])
+    upstream = ENTRIES["robustdistiller_onnx"](ckpt=tmp_path / "s.onnx")
+    used = [*encoder.extractor.parameters(), *encoder.projection.parameters()]
+    assert count_parameters(upstream)["used"] == upstream.num_parameters == sum(weight.numel() for weight in used)
 
 
 def test_options_are_refused(exported, tmp_path):

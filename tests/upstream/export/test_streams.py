@@ -94,6 +94,20 @@ def test_short_chunks_leave_pieces_without_a_frame(name, chunk_frames, files, tm
     assert written.deviation.max_relative_error < 1e-4
 
 
+def test_layers_that_are_not_asked_for_have_no_state(files, tmp_path):
+    encoder, whole = files["student"]
+    checkpoint = whole.path.with_suffix(".ckpt")
+    written = export_model(checkpoint, tmp_path / "s.onnx", "onnx", ["layer_1"], stream=OPTIONS)
+    session = open_session(written.path)
+    names = {put.name for put in session.get_inputs()}
+    assert "state.keys_1" in names and "state.keys_2" not in names
+    heads = sum(value.numel() for value in encoder.heads.parameters())
+    layer = sum(value.numel() for value in encoder.transformer.layers[1].parameters())
+    parameters = session.get_modelmeta().custom_metadata_map["parameters"]
+    assert int(parameters) == encoder.count_parameters() - heads - layer
+    assert whole.num_bytes - written.num_bytes > 4 * (heads + layer) * 0.9
+
+
 def test_int8_of_what_a_step_does_not_have_is_refused(files, tmp_path):
     checkpoint = files["student"][1].path.with_suffix(".ckpt")
     with pytest.raises(ValueError, match="int8 for extractor: this file has none of that"):

@@ -82,6 +82,21 @@ def test_one_chunk_is_the_encoder_itself(name):
             torch.testing.assert_close(ours[row, :count], theirs[row, :count], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.no_grad()
+def test_layers_behind_the_last_that_is_asked_for_are_not_run(name):
+    encoder, waveform = build(name), audio(16000)
+    options = fitting(ChunkOptions(8, 12, 3), encoder.config)
+    whole = ChunkedEncoder(encoder, options)(waveform[None])
+    encoder.transformer.layers[1].forward = None
+    for last in (0, 1):
+        chunked = ChunkedEncoder(encoder, options, last)
+        output = chunked(waveform[None])
+        assert output.predictions == [] and "keys_2" not in chunked.initial_state()
+        for ours, theirs in zip(output.hidden_states, whole.hidden_states[: last + 1], strict=True):
+            assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("name", ["wavlm", "25 Hz"])
 @torch.no_grad()
 def test_a_batch_changes_nothing(name):
