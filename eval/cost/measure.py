@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,6 +16,7 @@ from robustdistiller.eval.cost.record import Profile
 from robustdistiller.eval.run.run_info import describe_machine, identify_weights, read_options
 from robustdistiller.upstream import ModelName
 from robustdistiller.upstream.contract import open_upstream
+from robustdistiller.upstream.device import usable_device
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def profile_upstream(settings: ProfileSettings, on_step: Callable[[str], None] =
     Raises:
         ContractError: the upstream does not load.
         RunFailed: it fails while it is timed.
-        FileNotFoundError, ValueError: LibriSpeech is not as the protocol needs it.
+        FileNotFoundError, ValueError: LibriSpeech is not as the protocol needs it, or there is no such device here.
     """
     start_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    settings = replace(settings, devices=tuple(str(usable_device(device)) for device in settings.devices))
     for name in UTTERANCES:  # before anything long
         utterance(name, settings.librispeech)
     on_step("counting parameters and MACs")

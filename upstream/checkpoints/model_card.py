@@ -111,14 +111,17 @@ def _origin(metadata: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
         for kind, key in (("Noise", "noise"), ("Room impulse responses", "rir"), ("Babble", "babble")):
             if data.get(key):
                 yield kind, _names(data[key])
-    yield "Licence", str(metadata.get("license") or f"{_UNKNOWN}; mind those of the teacher and the data")
+    licence = metadata.get("license") or metadata.get("licence")  # the latter in words, not one of the Hub's names
+    yield "Licence", str(licence or f"{_UNKNOWN}; mind those of the teacher and the data")
     versions = _mapping(metadata.get("versions"))
     if versions:
         yield "Versions", ", ".join(f"{name} {version}" for name, version in versions.items())
-    origin = _mapping(metadata.get("converted_from"))
-    if origin:
-        digest = f", SHA-256 {origin['sha256']}" if "sha256" in origin else ""
-        yield "Converted from", f"{origin.get('name')} ({origin.get('format')}{digest})"
+    if merged := _mapping(metadata.get("merged")):
+        sources = merged.get("sources")
+        files = " and ".join(map(_file, sources if isinstance(sources, list) else []))
+        yield "Weighted mean of", f"{files}, with {merged.get('weight')} as the weight of the latter"
+    if origin := _mapping(metadata.get("converted_from")):
+        yield "Converted from", _file(origin)
 
 
 def _architecture(checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:
@@ -134,6 +137,13 @@ def _architecture(checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:
 def _per_layer(values: tuple[int, ...]) -> str:
     """One number where all layers have the same."""
     return ", ".join(map(str, values if len(set(values)) > 1 else values[:1])) or "none"
+
+
+def _file(source: Any) -> str:
+    """Name, format and digest of a checkpoint."""
+    source = _mapping(source)
+    digest = f", SHA-256 {source['sha256']}" if "sha256" in source else ""
+    return f"{source.get('name')} ({source.get('format')}{digest})"
 
 
 def _teacher(teacher: Any) -> str:

@@ -43,8 +43,8 @@ def publish(
         What was written, with the address of the commit if it was uploaded.
 
     Raises:
-        FileExistsError: something is there, and ``overwrite`` is false; or it is a folder that this package did not
-            write, which is never replaced.
+        FileExistsError: something is there, and ``overwrite`` is false; it is a folder that this package did not write,
+            which is never replaced; or a public repository, and ``private`` is true.
         NotExportable: with ``stock``, transformers has no class of this shape.
         PermissionError: the Hub does not let its user write there; the message says what is missing.
         ConnectionError: the Hub could not be reached, or did not take the files.
@@ -100,6 +100,11 @@ def _upload(folder: Path, repository: str, private: bool, overwrite: bool, api: 
 
     api = api or HfApi(library_name="robustdistiller")
     api.create_repo(repository, private=private or None, exist_ok=True)
+    if private and api.model_info(repository).private is False:
+        raise FileExistsError(
+            f"{repository} is there already and public; make it private in its settings on the Hub, choose another "
+            "name, or leave --private out"
+        )
     there = sorted(set(api.list_repo_files(repository)) - {".gitattributes"})
     if there and not overwrite:
         raise FileExistsError(

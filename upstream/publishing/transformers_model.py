@@ -93,9 +93,13 @@ class RobustDistillerModel(PreTrainedModel):
             return_dict: False gives a tuple.
 
         Raises:
-            ValueError: an utterance is too short for one frame, or there is padding before or inside an utterance.
+            ValueError: an utterance is too short for one frame, there is padding before or inside an utterance, or the
+                mask has another shape than the samples.
         """
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        if attention_mask is not None and attention_mask.shape != input_values.shape:
+            found, expected = tuple(attention_mask.shape), tuple(input_values.shape)
+            raise ValueError(f"attention_mask has shape {found}; expected {expected}, one value per sample")
         lengths = None if attention_mask is None else _lengths(attention_mask)
         output = self.encoder(input_values, lengths, None if wanted else {self.encoder.num_layers})
         result = RobustDistillerOutput(

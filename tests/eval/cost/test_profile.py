@@ -177,6 +177,8 @@ def test_what_cannot_be_profiled_is_said(tmp_path, monkeypatch):
     assert result.exit_code == 2 and "--durations 1,soon: expected seconds" in result.output
     result = run("fbank", "--durations", "0,1")
     assert result.exit_code == 2 and "expected one or more, from 0.05 s to an hour" in result.output
+    result = run("fbank", "--device", "gpu")
+    assert result.exit_code == 2 and "device 'gpu' cannot be used" in result.output
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'RuntimeError: out of memory' >&2\nexit 3\n")
     python.chmod(0o755)

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from robustdistiller.pretrain.student.merge import merge_checkpoints
 from robustdistiller.upstream import (
     EncoderConfig,
     SpeechEncoder,
@@ -106,7 +107,14 @@ def test_model_card_says_where_it_comes_from(tmp_path):
     [
         {"teacher": None, "corruption": None, "step": None},
         {"teacher": ["x"], "step": "many", "audio_hours": "?", "corruption": "noise\n# Not a title"},
-        {"config": [1], "versions": "1", "license": ["a"], "converted_from": 3, "recipe": {"a": 1}},
+        {
+            "config": [1],
+            "versions": "1",
+            "license": ["a"],
+            "converted_from": 3,
+            "recipe": {"a": 1},
+            "merged": {"sources": 1},
+        },
         {"config": {"data": {"speech": 5, "noise": {}}}, "corruption": {"snr_db": [1, 2, 3]}, "audio_hours": None},
     ],
 )
@@ -114,6 +122,27 @@ def test_model_card_of_odd_metadata(metadata, tmp_path):
     save_checkpoint(tmp_path / "odd.ckpt", build({}), metadata)
     path = export_checkpoint(tmp_path / "odd.ckpt", tmp_path / "odd", "huggingface").path
     assert [line for line in (path / "README.md").read_text().splitlines() if line.startswith("# ")] == ["# odd"]
+
+
+@pytest.mark.parametrize("to", ["s3prl", "huggingface", "published", "torchaudio", "dphubert"])
+def test_the_licence_survives_every_format(to, tmp_path):
+    save_checkpoint(tmp_path / "teacher.ckpt", build({"projection": True, "reference_mask": "block"}), {})
+    out = export_checkpoint(tmp_path / "teacher.ckpt", tmp_path / "out", to, license_="cc-by-4.0").path
+    assert read_checkpoint(out).metadata["license"] == "cc-by-4.0"
+    again = export_checkpoint(out, tmp_path / "again", "published").path
+    assert "license: cc-by-4.0" in (again / "README.md").read_text().splitlines()
+
+
+def test_the_card_of_a_merged_student_names_both(tmp_path):
+    for seed, name in enumerate("ab"):
+        save_checkpoint(tmp_path / f"{name}.ckpt", build(STUDENT, seed=seed), {"licence": "Apache-2.0 (weights)"})
+    merged = merge_checkpoints(str(tmp_path / "a.ckpt"), str(tmp_path / "b.ckpt"), tmp_path / "c.ckpt", 0.25)
+    card = (export_checkpoint(merged, tmp_path / "out", "published").path / "README.md").read_text()
+    (line,) = [
+        line for line in card.splitlines() if line.startswith("- Weighted mean of: a.ckpt (robustdistiller, SHA-")
+    ]
+    assert " and b.ckpt (robustdistiller, SHA-256 " in line and line.endswith("with 0.25 as the weight of the latter")
+    assert "- Licence: Apache-2.0 (weights)" in card.splitlines()
 
 
 def test_licence_and_heads_can_be_told(tmp_path):

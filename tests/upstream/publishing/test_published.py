@@ -75,6 +75,16 @@ for name, (states, predictions, frames) in expected.items():
     again = AutoModel.from_pretrained("again/" + name, trust_remote_code=True)
     with torch.no_grad():
         assert torch.equal(again(waveforms, mask).last_hidden_state, output.last_hidden_state), name
+    half = AutoModel.from_pretrained(name, trust_remote_code=True, dtype=torch.bfloat16)
+    with torch.no_grad():
+        rounded = half(waveforms.bfloat16(), mask).last_hidden_state
+    assert rounded.dtype == torch.bfloat16 and rounded.isfinite().all(), name
+try:
+    model(waveforms, mask[:, ::20])
+except ValueError as error:
+    assert "attention_mask has shape (3, 450); expected (3, 9000), one value per sample" in str(error)
+else:
+    raise AssertionError("a mask of frames was taken for one of samples")
 try:
     model(waveforms, mask.flip(1))
 except ValueError as error:

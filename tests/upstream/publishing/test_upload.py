@@ -72,7 +72,9 @@ class Hub(Server):
             number = len(self.commits)
             address = f"{self.url}/{org}/{name}/commit/{number}"
             return 200, {"success": True, "commitOid": str(number), "commitUrl": address, "hookOutput": ""}
-        return 200, {"id": f"{org}/{name}", "sha": "0" * 40, "siblings": [{"rfilename": p} for p in self._there()]}
+        files = [{"rfilename": p} for p in self._there()]
+        private = not self.public[f"{org}/{name}"]
+        return 200, {"id": f"{org}/{name}", "sha": "0" * 40, "private": private, "siblings": files}
 
     def _there(self) -> set[str]:
         return {name for commit in self.commits for name in commit}
@@ -123,6 +125,15 @@ def test_a_new_repository_can_be_private_and_of_a_class_of_transformers(publish,
     assert hub.public == {"me/student": False}
     assert hub.commits[0].keys() == FILES - {"modeling_robustdistiller.py"}
     assert b"trust_remote_code" not in hub.commits[0]["README.md"]
+
+
+def test_what_is_to_be_private_is_not_uploaded_where_everybody_sees_it(publish, hub) -> None:
+    hub.public["me/student"] = True
+    done = publish("--to", "me/student", "--private", HF_TOKEN="hf_write")
+    assert done.returncode == 2 and not hub.commits
+    assert "me/student is there already and public; make it private in its settings on the Hub" in done.stderr
+    hub.public["me/student"] = False
+    assert publish("--to", "me/student", "--private", HF_TOKEN="hf_write").returncode == 0 and len(hub.commits) == 1
 
 
 @pytest.mark.parametrize(

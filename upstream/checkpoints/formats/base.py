@@ -228,11 +228,14 @@ def own_notes(checkpoint: Checkpoint, options: tuple[str, ...] = (*_TRAINED, *_G
     """What other software has no option for, under a key that it does not look at and :func:`apply_own_notes` reads.
 
     Args:
-        checkpoint: of its metadata only whether it is a student: the rest may name folders of this machine.
+        checkpoint: of its metadata only licence and whether it is a student: the rest may name folders of this machine.
         options: of the encoder, that the layout has no place for.
     """
     config = {name: getattr(checkpoint.config, name) for name in options}
-    return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student}}}
+    given = {
+        name: str(value) for name, value in checkpoint.metadata.items() if name in ("license", "licence") and value
+    }
+    return {NATIVE_KEY: {"config": config, "metadata": {"student": checkpoint.is_student, **given}}}
 
 
 def apply_own_notes(config: EncoderConfig, content: Mapping[str, Any]) -> EncoderConfig:
