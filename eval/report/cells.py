@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -162,6 +163,23 @@ def stack(cells: Sequence[Cell], seeds: Sequence[int]) -> np.ndarray | None:
 def shared_seeds(cells: Sequence[Cell]) -> list[int]:
     """Seeds that all of some measured cells have, in order."""
     return sorted(set.intersection(*(set(cell.values) for cell in cells)) - {None}) if cells else []
+
+
+def draws_of(columns: Sequence[Column]) -> dict[str, list[int]]:
+    """Condition to the places of its columns, which are several where it was drawn more than once."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, column in enumerate(columns):
+        places[column.condition].append(place)
+    return dict(places)
+
+
+def condition_weights(columns: Sequence[Column]) -> np.ndarray:
+    """(conditions, columns): what each column counts in the number of a condition, the mean over its draws."""
+    draws = draws_of(columns).values()
+    weights = np.zeros((len(draws), len(columns)))
+    for row, places in enumerate(draws):
+        weights[row, places] = 1 / len(places)
+    return weights
 
 
 def condition_title(condition: str) -> str:

@@ -13,13 +13,11 @@ import pandas as pd
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.board import Board, leaderboard
-from robustdistiller.eval.report.cells import Cell, Column, shared_seeds, stack
+from robustdistiller.eval.report.cells import Cell, Column, condition_weights, shared_seeds, stack
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import CONFIDENCE, Estimate, adjust, crossed_test, mcnemar
 from robustdistiller.eval.results.files import read_record
 from robustdistiller.eval.results.identity import CLEAN, differences
-
-MEAN_OF = "mean of {} conditions"
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,8 @@ _COLUMNS = [
 def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
     """The difference in one column, or in the mean over several of one task."""
     sides = [[row.cells[column] for column in columns] for row in (one, other)]
-    values, estimate, test, remark = _paired(*sides)
+    weights = condition_weights(columns)
+    values, estimate, test, remark = _paired(*sides, weights.mean(axis=0))
     low, high = columns[0].bounded_difference(estimate).interval or (None, None)
     published = one.published or other.published
     ruled = [] if published else [(a, b) for a, b in zip(*sides) if a.rules != b.rules]
@@ -137,7 +136,8 @@ def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
     elif ruled:
         reasons = differences(*(read_record(cell.record) for cell in ruled[0]))
         remark = "; ".join(filter(None, dict.fromkeys(["run under different rules", *reasons, remark])))
-    first, several = columns[0], MEAN_OF.format(len(columns))
+    first = columns[0]
+    several = f"mean of {len(weights)} conditions" if len(weights) > 1 else f"mean of {len(columns)} draws"
     return {
         **{name: getattr(first, name) for name in ("task", "split", "test", "metric", "unit", "higher_is_better")},
         "condition": first.condition if len(columns) == 1 else several,
@@ -149,8 +149,12 @@ def _line(one: Row, other: Row, columns: Sequence[Column]) -> dict[str, Any]:
     }
 
 
-def _paired(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[list[float], Estimate, tuple[str, Any], str]:
+def _paired(
+    first: Sequence[Cell], second: Sequence[Cell], weights: np.ndarray
+) -> tuple[list[float], Estimate, tuple[str, Any], str]:
     """Both values, their difference, the test with its p-value, and why there is none or what it leaves out.
+
+    Of several cells, each counts by its weight.
 
     Seeds that both sides have are paired; where they have none in common, one seed is as good as another.
     """
@@ -159,7 +163,7 @@ def _paired(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[list[float],
     fewest = min(map(len, own))
     seeds = [common, common] if common else [side[:fewest] for side in own]
     values = [
-        float(np.mean([[c.values[s] for s in side] for c in cells] if side else [c.value for c in cells]))
+        float(weights @ [np.mean([c.values[s] for s in side]) if side else c.value for c in cells])
         for cells, side in zip((first, second), seeds)
     ]
     plain = Estimate(values[0] - values[1])
@@ -171,7 +175,7 @@ def _paired(first: Sequence[Cell], second: Sequence[Cell]) -> tuple[list[float],
         return values, plain, ("", None), "no results of single items: no interval"
     if first[0].units != second[0].units:
         return values, plain, ("", None), "other items: no interval"
-    parts = [one.mean(axis=0) for one in stacks]  # over conditions: (seeds, units)
+    parts = [np.tensordot(weights, one, 1) for one in stacks]  # (seeds, units)
     estimate = crossed_test([parts[0] - parts[1]])
     if len(first) == 1 and len(seeds[0]) == 1 and all(np.isin(one.round(6), (0.0, 100.0)).all() for one in parts):
         return values, estimate, ("McNemar", mcnemar(parts[0][0] > 50, parts[1][0] > 50)), remark

@@ -6,7 +6,7 @@ is better: positive is worse.
 - mean: the plain mean of m(c) over the corrupted conditions (clean speech is a column of its own).
 - difference: the mean of d(c), in the metric's unit. For word errors this is Speech Robust Bench's WERD.
 - loss %: 100 mean d(c) / m(clean). It flatters systems that are poor on clean speech: never rank by it alone. Undefined
-  where m(clean) is 0, and for metrics without a true zero (dB, PESQ).
+  where m(clean) is 0, and for metrics without a true zero (dB, PESQ, STOI).
 - % of R's: 100 mean over c of d(c) / d_R(c), R being a reference system, so that hard conditions do not weigh more than
   easy ones; in the manner of mCE (Hendrycks and Dietterich 2019) and of Speech Robust Bench's NWERD, which divides by
   predicted speech quality instead. Conditions under which the reference loses nothing are left out.
@@ -29,13 +29,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import scipy
 
-from robustdistiller.eval.report.cells import Cell, Column, parsed_condition, shared_seeds, stack
+from robustdistiller.eval.report.cells import (
+    Cell,
+    Column,
+    condition_weights,
+    draws_of,
+    parsed_condition,
+    shared_seeds,
+    stack,
+)
 from robustdistiller.eval.report.significance import Estimate, crossed_test
 from robustdistiller.eval.results.identity import CLEAN
-
-#: Metrics of which a percentage makes sense: zero means none of what is counted.
-_WITH_ZERO = ("accuracy", "wer", "cer", "per", "der", "frame_der", "eer", "mtwv", "slot_type_f1", "slot_value_cer")
-
 
 #: What names of summaries begin with, in the order of tables, and what they mean.
 _MEANINGS = {
@@ -84,6 +88,11 @@ def area_under_curve(snrs_db: Sequence[float], values: np.ndarray) -> np.ndarray
     return scipy.integrate.trapezoid(values, snrs_db, axis=-1) / (snrs_db[-1] - snrs_db[0])
 
 
+def has_true_zero(column: Column) -> bool:
+    """Whether a percentage of its metric makes sense: zero means none of what is counted."""
+    return column.metric == "mtwv" or (column.unit == "%" and column.metric != "stoi")
+
+
 def shared_columns(systems: Sequence[Mapping[Column, Cell]]) -> list[Column]:
     """The corrupted columns that all systems have that have any; all of one task, metric and test set."""
     having = [{c for c in cells if c.condition != CLEAN} for cells in systems]
@@ -116,12 +125,9 @@ def summarise(
     seeds = shared_seeds(used)
     numbers = np.array([np.mean([c.values[s] for s in seeds]) if seeds else c.value for c in used])
     stacked = stack(used, seeds)
-    draws: dict[str, list[int]] = defaultdict(list)  # condition to the places of its draws
-    for place, column in enumerate(columns):
-        draws[column.condition].append(place)
+    draws = draws_of(columns)
     weights = np.zeros((len(draws), len(used)))  # of each condition over the cells
-    for row, places in enumerate(draws.values()):
-        weights[row, places] = 1 / len(places)
+    weights[:, : len(columns)] = condition_weights(columns)
 
     def weighted(weight: np.ndarray, constant: float = 0.0) -> Estimate:
         """An estimate of a weighted sum of cells; `constant` is added to it."""
@@ -138,7 +144,7 @@ def summarise(
         found["difference"] = first.bounded_difference(weighted(sign * (only_clean - mean)))
         at_clean, at_mean = numbers[-1], mean @ numbers
         lost = lost + sign * at_clean
-        if first.metric in _WITH_ZERO and at_clean > 0:
+        if has_true_zero(first) and at_clean > 0:
             # First-order expansion of the ratio: its value is exact, its spread is the delta method's.
             slope = 100 * sign * (at_mean / at_clean**2 * only_clean - mean / at_clean)
             value = 100 * sign * (at_clean - at_mean) / at_clean

@@ -43,7 +43,7 @@ function curveChart(parent, group, curve, rows) {
     svg.append(text(left - 6, y(value) + 4, number(value, grid.digits), { "text-anchor": "end", class: "dim" }));
   }
   svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
-  for (const snr of snrs) svg.append(text(x(snr), height - bottom + 17, number(snr, 0), { "text-anchor": "middle" }));
+  for (const snr of snrs) svg.append(text(x(snr), height - bottom + 17, decibels(snr), { "text-anchor": "middle" }));
   if (clean) svg.append(text(x(last), height - bottom + 17, "clean", { "text-anchor": "middle" }));
   svg.append(text((x(snrs[0]) + x(snrs.at(-1))) / 2, height - 8, "SNR (dB)", { "text-anchor": "middle", class: "dim" }));
   svg.append(text(2, 12, group.metric, { class: "dim" }));
@@ -67,7 +67,7 @@ function curveOf(row, group, curve, clean, { x, y, last, shift }) {
   }
   for (const point of points) {
     const [px, py] = at(point);
-    const where = point.snr === last ? "clean" : `${number(point.snr, 0)} dB`;
+    const where = point.snr === last ? "clean" : `${decibels(point.snr)} dB`;
     const words = `${row.name}, ${where}: ${number(point.v, group.digits)}` + (interval(point, group.digits) ? ` (${interval(point, group.digits)})` : "");
     const dot = draw("g", { tabindex: 0, role: "img", "aria-label": words }, draw("title", {}, words));
     if (interval(point, 2)) dot.append(draw("line", { x1: px, x2: px, y1: y(point.low), y2: y(point.high), stroke: style.colour }));

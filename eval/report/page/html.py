@@ -12,11 +12,13 @@ import json
 from importlib.resources import files
 from typing import Any
 
+import pandas as pd
+
 from robustdistiller.common.page.render import render_page
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.comparison import compare_rows
-from robustdistiller.eval.report.robustness import curves, summary_names
+from robustdistiller.eval.report.robustness import curves, has_true_zero, summary_names
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.report.tables import clean_grid
@@ -51,7 +53,7 @@ def page_data(board: Board) -> dict[str, Any]:
                 "metric": first.metric_title,
                 "higher": first.higher_is_better,
                 "digits": first.digits,
-                "percent": first.unit == "%" or first.metric == "mtwv",
+                "percent": has_true_zero(first),
                 "columns": _columns(columns, ids),
                 "summaries": names,
                 "over": [f"{', '.join(one.rows)}: {', '.join(c.title for c in one.columns)}" for one in summaries],
@@ -120,12 +122,17 @@ def _pairs(board: Board, ids: dict[Column, str]) -> list[dict[str, Any]]:
     for (i, one), (j, other) in pairs:
         frame = compare_rows(board, one, other).frame
         lines = {
-            id_of[key]: [line.difference, line.low, line.high, line.p_adjusted, line.better]
+            id_of[key]: [line.difference, *_bounds(line), line.p_adjusted, line.better]
             for line in frame[frame.p.notna()].itertuples()
             if (key := (line.task, line.split, line.metric, line.test, line.title)) in id_of
         }
         found.append({"first": i, "second": j, "lines": lines})
     return found
+
+
+def _bounds(line: Any) -> tuple[float | None, float | None]:
+    """Both ends of an interval, where there is one: McNemar's test has a p-value without it where all items differ."""
+    return (None, None) if pd.isna(line.low) else (line.low, line.high)
 
 
 def to_html(board: Board, title: str = "RobustDistiller leaderboard") -> str:

@@ -31,6 +31,7 @@ function draw(tag, attributes = {}, ...children) {
 
 const text = (x, y, words, attributes = {}) => draw("text", { x, y, ...attributes }, words);
 const number = (value, digits = 2) => value.toFixed(digits).replace("-", "\u2212");
+const decibels = (snr) => String(snr).replace("-", "\u2212"); // 2.5 dB stays 2.5 dB
 const millions = (row) => (row.parameters ? number(row.parameters / 1e6) : "");
 const interval = (found, digits) =>
   found.low === null || found.low === undefined ? "" : `${number(found.low, digits)} to ${number(found.high, digits)}`;

@@ -51,8 +51,8 @@ function summaryColumns(task) {
     head: name,
     sub: "",
     read: (row) => row.robust[task.id]?.[name]?.v ?? null,
-    show: (row) => number(row.robust[task.id][name].v),
-    small: (row) => interval(row.robust[task.id][name], 2),
+    show: (row) => number(row.robust[task.id][name].v, task.digits),
+    small: (row) => interval(row.robust[task.id][name], task.digits),
     up: !task.higher || !/^(mean|area)/.test(name),
   }));
 }

@@ -10,7 +10,9 @@ function pairedLine(first, second, column) {
     if (!line) continue;
     const [difference, low, high, p, better] = line;
     if (pair.first === first && pair.second === second) return { difference, low, high, p, better };
-    if (pair.first === second && pair.second === first) return { difference: -difference, low: -high, high: -low, p, better };
+    if (pair.first === second && pair.second === first) {
+      return { difference: -difference, low: low === null ? null : -high, high: low === null ? null : -low, p, better };
+    }
   }
   return null;
 }
@@ -37,7 +39,7 @@ function drawPair() {
     const [a, b] = [first, second].map((row) => row.cells[column.id]);
     const line = pairedLine(data.rows.indexOf(first), data.rows.indexOf(second), column);
     const apart = make("span", {}, signed(line ? line.difference : a.v - b.v, group.digits));
-    if (line) apart.append(make("small", {}, `${signed(line.low, group.digits)} to ${signed(line.high, group.digits)}`));
+    if (line && line.low !== null) apart.append(make("small", {}, `${signed(line.low, group.digits)} to ${signed(line.high, group.digits)}`));
     const verdict = line?.better ? `${line.better} is better` : line ? "no difference shown" : "no interval";
     return [`${group.title}, ${column.title}`, group.metric,
       ...[a, b].map((cell) => number(cell.v, group.digits) + nonStandardSign(cell.marked)), apart, line ? pInWords(line.p) : "\u2013", verdict];

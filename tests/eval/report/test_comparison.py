@@ -50,6 +50,23 @@ def test_differences_are_paired_and_in_the_order_of_conditions(folder):
     assert mean.test_used == "t-test over items and seeds" and mean.low > 0
 
 
+def test_draws_of_one_condition_count_as_one_in_the_mean_as_they_do_on_a_board(tmp_path):
+    for label, gain in (("teacher", 0.1), ("student", 0.0)):
+        boards.write_answers(tmp_path, label, gain, conditions={"reverb": 0.6})
+        for name, share in (("first", 0.4), ("second", 0.2)):
+            drawn = {"sources": {"noise": {"name": name, "digest": name}}, "manifest_digest": name}
+            boards.write_answers(tmp_path, label, gain * share, conditions={"noise:snr_db=0": share}, **drawn)
+    *_, mean = compare("teacher", "student", [tmp_path]).frame.itertuples()
+    summaries = boards.alone(tmp_path).robustness.query("summary == 'mean'").set_index("system").value
+    assert mean.condition == "mean of 2 conditions"
+    assert (mean.first, mean.second) == pytest.approx((summaries["teacher"], summaries["student"]))
+    assert mean.difference == pytest.approx(mean.first - mean.second) and mean.low < mean.difference < mean.high
+    for path in tmp_path.rglob("*/reverb@*/*.json"):
+        path.unlink()
+    *_, mean = compare("teacher", "student", [tmp_path]).frame.itertuples()
+    assert mean.condition == "mean of 2 draws"
+
+
 def test_the_other_way_round_is_the_negative(folder):
     there, back = lines(folder), lines(folder, "student", "teacher")
     for condition, one in there.items():

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from robustdistiller.eval.report.board import leaderboard
+from robustdistiller.eval.results.files import write_record
+from robustdistiller.eval.results.record import Metric
 from tests.pages import Page, in_browser, needs_browser
 
 from . import boards
@@ -62,6 +64,25 @@ def test_labels_that_differ_in_case_are_compared(tmp_path):
     assert {frozenset((pair["first"], pair["second"])) for pair in data["pairs"]} == {
         frozenset(pair) for pair in ((0, 1), (0, 2), (1, 2))
     }
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """Two systems of which one has all items right and the other none, so that their difference has no interval."""
+    for label, share in (("right", 2.0), ("wrong", -1.0)):
+        boards.write_answers(tmp_path, label, items=6, conditions={"clean": share})
+        boards.write_answers(tmp_path, label, items=6, conditions={"noise:snr_db=2.5": 0.6, "noise:snr_db=17.5": 0.7})
+        for condition, value in (("clean", 0.0648), ("noise:snr_db=5", 0.0312)):
+            metrics = [Metric("mtwv", value, True, "")]
+            write_record(tmp_path, boards.record(label, condition, task="QbE", split="eval", metrics=metrics))
+    return leaderboard([tmp_path], published=False)
+
+
+def test_a_difference_without_an_interval_is_on_the_page(apart):
+    data = json.loads(Page(apart.to_html()).scripts[0])
+    [clean] = [c["id"] for g in data["groups"] for c in g["columns"] if c["clean"] and g["title"].startswith("IC")]
+    difference, low, high, p, better = data["pairs"][0]["lines"][clean]
+    assert (difference, low, high, better) == (100, None, None, "") and p == pytest.approx(4 * 2 * 0.5**6)
 
 
 # In a browser
@@ -160,3 +181,31 @@ def test_the_page_works_in_a_browser_of_phone_width(tmp_path):
     assert found["scatterTitle"].endswith("acc % ↑")  # a paragraph wraps, where text in the drawing was cut off
     assert found["scatter"] == len(systems) - 1 and found["scatterAll"] > 25
     assert found["width"] == 390 and found["overflow"] == 0
+
+
+_SMALL = """
+  const set = (id, value) => {
+    const control = document.getElementById(id);
+    control.value = value;
+    control.dispatchEvent(new Event("input"));
+  };
+  const text = (nodes) => [...nodes].map((one) => one.textContent);
+  const texts = (where) => text(document.querySelectorAll(where));
+  const pairs = () => [...document.querySelectorAll("#pair tbody tr")].map((row) => text(row.children));
+  const found = { errors: window.wrong, ticks: texts("#curves svg text"), pair: pairs() };
+  set("first", 1);
+  set("second", 0);
+  found.turned = pairs();
+  set("task", [...document.getElementById("task").options].find((o) => o.text.startsWith("QbE")).value);
+  found.sums = texts("#table tbody tr:first-child td");
+"""
+
+
+@needs_browser
+def test_the_page_shows_small_steps_and_what_has_no_interval(apart, tmp_path):
+    found = in_browser(apart.to_html(), _SMALL, tmp_path)
+    assert found["errors"] == []
+    assert {"2.5", "17.5", "clean"} <= set(found["ticks"])
+    there, back = ({line[0]: line[4] for line in found[name]}["IC (6 items), clean"] for name in ("pair", "turned"))
+    assert (there, back) == ("+100.00", "\u2212100.00")
+    assert found["sums"][-3:] == ["0.0312", "0.0336", "51.8519"]

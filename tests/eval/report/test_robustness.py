@@ -70,6 +70,8 @@ def test_error_rates_degrade_upwards_and_decibels_do_not_degrade_in_per_cent():
     assert of("wer", clean=10.0, reverb=15.0)["difference"].value == pytest.approx(5.0)
     assert of("si_sdr_improvement", clean=10.0, reverb=5.0).get("loss %") is None
     assert of("si_sdr_improvement", clean=10.0, reverb=5.0)["difference"].value == 5.0
+    assert of("stoi", clean=94.0, reverb=80.0).get("loss %") is None
+    assert of("f1_of_my_own", clean=80.0, reverb=60.0)["loss %"].value == pytest.approx(25.0)  # as on the page
     assert of("wer", reverb=15.0).get("loss %") is None and of("wer", reverb=15.0).get("difference") is None
     assert of("wer", clean=0.0, reverb=15.0).get("loss %") is None
     assert of("wer", clean=10.0) is None
