@@ -51,10 +51,14 @@ class Estimate:
     def interval(self) -> tuple[float, float] | None:
         """95 % confidence interval, of rates on the logit or log scale; None where nothing is known of the spread.
 
-        That is without results of single items, and where a difference is the same for all items and seeds.
+        That is without results of single items, and where a number is the same for all items and seeds. Where that is
+        0 or 100 %, the interval is that of as many right or wrong answers (Clopper and Pearson 1934).
         """
         if self.standard_error is None or self._has_no_spread:
             return None
+        if self.limit is not None and self.standard_error == 0:
+            furthest = float(self.limit * ((1 - CONFIDENCE) / 2) ** (1 / (self.degrees + 1)))
+            return (furthest, self.limit) if self.value > self.limit / 2 else (0.0, self.limit - furthest)
         half = stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * self.standard_error if self.standard_error else 0.0
         if self.limit is None:
             return max(float(self.value - half), -self.most), min(float(self.value + half), self.most)
@@ -79,8 +83,14 @@ class Estimate:
 
     @property
     def _has_no_spread(self) -> bool:
-        """Whether it is a difference, not 0, that is the same everywhere: no chance can be told from it."""
-        return self.limit is None and self.standard_error == 0 and self.value != 0
+        """Whether it is the same everywhere, so that no chance can be told from it; but for 0, 100 % and no difference.
+
+        There are no bounds of an error rate of 0: nobody knows how many errors an utterance can have.
+        """
+        if self.standard_error != 0 or self.limit is None:
+            return self.standard_error == 0 and self.value != 0
+        within = min(self.value, self.limit - self.value) > _ROUNDING * self.limit
+        return within or np.isinf(self.limit)
 
     def __str__(self) -> str:
         bounds = "" if self.interval is None else " [{:+.2f}, {:+.2f}]".format(*self.interval)

@@ -53,16 +53,20 @@ def push(folders: Iterable[Path | str], to: Path | str, *, pull_request: bool = 
         api: a `huggingface_hub.HfApi`; default: a new one.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: no such folder, or none with records.
+        ValueError: `to` is an address, but not of a Hub dataset; or a pull request to a folder.
         PermissionError: the Hub does not let its user write there; the message says what is missing.
         ConnectionError: the Hub could not be reached, or did not take the files.
     """
-    found = Shared(where=str(to))
-    bundles = _finished(folders, found)
-    if not str(to).startswith(HUB):
+    found, hub = Shared(where=str(to)), _is_dataset(to)
+    if pull_request and not hub:
+        raise ValueError(f"a pull request is made to a dataset, {HUB}ORG/NAME, found the folder {to}")
+    name, revision = _dataset(str(to)) if hub else ("", None)
+    folders = list(folders)
+    bundles = _finished(folders, found, ", ".join(map(str, folders)))
+    if not hub or not bundles:  # no empty dataset is made
         _copy(bundles, Path(to), found)
         return found
-    name, revision = _dataset(str(to))
     with writing_explained(name):
         api = api or _hub()
         api.create_repo(name, repo_type="dataset", exist_ok=True)
@@ -96,12 +100,15 @@ def pull(source: Path | str, into: Path | str, *, api: Any = None) -> Shared:
         api: a `huggingface_hub.HfApi`; default: a new one.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: no such folder, or it has no records.
+        ValueError: `source` or `into` is an address, but not of a Hub dataset that can be read from.
     """
+    if "://" in str(into):
+        raise ValueError(f"records are pulled into a folder, found {into}; results push writes to a dataset")
     found = Shared(where=str(into))
     origin = {"from": str(source)}
     folder = Path(source)
-    if str(source).startswith(HUB):
+    if _is_dataset(source):
         name, revision = _dataset(str(source))
         api = api or _hub()
         commit = api.repo_info(name, repo_type="dataset", revision=revision).sha
@@ -110,7 +117,7 @@ def pull(source: Path | str, into: Path | str, *, api: Any = None) -> Shared:
         )
         origin = {"from": f"{HUB}{name}", "commit": commit}
     origin["pulled_utc"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    _copy(_finished([folder], found), Path(into), found)
+    _copy(_finished([folder], found, str(source)), Path(into), found)
     if found.copied:
         path = Path(into) / _FOLDER / ORIGINS
         write_text(path, json.dumps({**read_origins(into), **dict.fromkeys(found.copied, origin)}, indent=1) + "\n")
@@ -129,6 +136,13 @@ def _hub() -> Any:
     return HfApi(library_name="robustdistiller")
 
 
+def _is_dataset(place: Path | str) -> bool:
+    """Whether it is the address of a Hub dataset; any other address would become a folder of that name."""
+    if "://" in str(place) and not str(place).startswith(HUB):
+        raise ValueError(f"{place} is neither a folder nor a dataset on the Hub; expected {HUB}ORG/NAME")
+    return str(place).startswith(HUB)
+
+
 def _dataset(address: str) -> tuple[str, str | None]:
     name, _, revision = address.removeprefix(HUB).strip("/").partition("@")
     if name.count("/") != 1:
@@ -136,9 +150,9 @@ def _dataset(address: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def _finished(folders: Iterable[Path | str], found: Shared) -> list[dict[str, bytes]]:
+def _finished(folders: Iterable[Path | str], found: Shared, said: str) -> list[dict[str, bytes]]:
     """Name to content of the files of each finished record, checked; the record's comes after that of its items."""
-    bundles = []
+    bundles: list[dict[str, bytes]] = []
     for path, record in [pair for folder in folders for pair in read_each(folder)]:
         try:
             if isinstance(record, RecordError):
@@ -154,6 +168,8 @@ def _finished(folders: Iterable[Path | str], found: Shared) -> list[dict[str, by
         place = record_path(_FOLDER, record)
         files = {place.with_name(name).as_posix(): path.with_name(name).read_bytes() for name in names}
         bundles.append({**files, place.as_posix(): path.read_bytes()})
+    if not bundles and not found.refused:
+        raise FileNotFoundError(f"there are no records in {said}")
     return bundles
 
 

@@ -25,6 +25,24 @@ def test_the_interval_of_an_accuracy_is_wilsons():
         assert 0 < low < parts.mean() < high < 100
 
 
+@pytest.mark.parametrize("items", [2, 25, 120])
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_is_no_certainty(items, right):
+    found = crossed_test([np.full((2, items), 100.0 * right)])
+    exact = stats.binomtest(items * right, items).proportion_ci(method="exact")
+    expected = pytest.approx((100 * exact.low, 100 * exact.high))
+    assert dataclasses.replace(found, limit=100.0).interval == expected
+    nearly = dataclasses.replace(found, value=found.value * (1 - 1e-15), limit=100.0)  # as means of means come out
+    assert nearly.interval == expected
+
+
+def test_what_is_the_same_everywhere_has_no_interval():
+    """Five speakers who each have nine of ten right; no error in any utterance."""
+    equal = crossed_test([np.full((1, 5), 90.0)])
+    assert dataclasses.replace(equal, limit=100.0).interval is None and equal.interval is None
+    assert dataclasses.replace(crossed_test([np.zeros((1, 5))]), limit=np.inf).interval is None
+
+
 def test_the_interval_of_a_word_error_rate_is_that_of_resampled_utterances():
     generator = np.random.default_rng(0)
     words = generator.integers(3, 40, 800)
@@ -98,9 +116,9 @@ def test_an_interval_never_leaves_what_a_rate_can_be():
         block = 100.0 * (generator.random(shape) < generator.random())
         found = crossed_test([block])
         assert found.degrees >= min(shape[0] - 1, shape[1] - 1)
-        low, high = dataclasses.replace(found, limit=100.0).interval
+        low, high = dataclasses.replace(found, limit=100.0).interval or (found.value, found.value)
         assert 0 <= low <= found.value <= high <= 100
-        assert np.isfinite(dataclasses.replace(found, limit=np.inf).interval).all()
+        assert np.isfinite(dataclasses.replace(found, limit=np.inf).interval or 0).all()
         between = dataclasses.replace(crossed_test([block - block[::-1] * (generator.random(shape) < 0.5)]), most=100.0)
         low, high = between.interval or (between.value, between.value)
         assert -100 <= low <= between.value <= high <= 100

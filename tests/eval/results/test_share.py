@@ -143,6 +143,33 @@ def test_a_dataset_on_the_hub(sweep, tmp_path):
     assert clash.name in push([tmp_path / "clash"], ADDRESS, api=hub).refused[0] and hub.head == "sha3"
 
 
+@pytest.mark.parametrize("address", ["hf://org/results", "hf://models/org/results", "https://hub/datasets/org/results"])
+def test_an_address_of_nothing_that_can_be_written_makes_no_folder(sweep, tmp_path, address, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path)
+    for copy in (lambda: push([sweep], address), lambda: pull(address, "mine")):
+        with pytest.raises(ValueError, match=r"is neither a folder nor a dataset .*expected hf://datasets/ORG/NAME"):
+            copy()
+    with pytest.raises(ValueError, match="records are pulled into a folder"):
+        pull(sweep, address)
+    assert contents(tmp_path) == before
+
+
+def test_a_pull_request_to_a_folder_is_refused(sweep, tmp_path):
+    with pytest.raises(ValueError, match="a pull request is made to a dataset"):
+        push([sweep], tmp_path / "shared", pull_request=True)
+    assert not (tmp_path / "shared").exists()
+
+
+def test_no_dataset_is_made_for_nothing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    hub = Hub(tmp_path / "hub")
+    with pytest.raises(FileNotFoundError, match=f"there are no records in {tmp_path / 'empty'}"):
+        push([tmp_path / "empty"], ADDRESS, api=hub)
+    write_record(tmp_path / "bad", boards.record("student", status="failed", reason="out of memory"))
+    assert push([tmp_path / "bad"], ADDRESS, api=hub).refused and hub.head == "none"
+
+
 def test_the_command(sweep, tmp_path, monkeypatch):
     def run(*arguments: object):
         return CliRunner().invoke(app, ["results", *map(str, arguments)], env={"COLUMNS": "200"})
