@@ -26,7 +26,9 @@ def check(
     steps: Annotated[int, typer.Option(help="Training steps of each head.", min=1)] = 8,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda; a GPU's numbers are equal to 0.1 % only.")] = "cpu",
     jobs: Annotated[int, typer.Option(help="Tasks side by side; 0: one per CPU core, at most 4.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Keep data, heads and logs here.", metavar="DIR")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep data, heads and logs in this new folder.", metavar="DIR")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """

@@ -29,7 +29,7 @@ def clean(
     from robustdistiller.eval.sweep.clean import KINDS, clean, removable
 
     console = Console()
-    kinds = what or list(KINDS)
+    kinds = list(dict.fromkeys(what or KINDS))
     found = removable(folder, kinds) if dry_run else clean(folder, kinds)
     rows = []
     for kind in kinds:

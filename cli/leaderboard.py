@@ -14,10 +14,10 @@ from rich.text import Text
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import Official
 from robustdistiller.cli.printing import new_table, print_whole, say
-from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board
+from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, TITLE, Board
 from robustdistiller.eval.report.board import leaderboard as build
 from robustdistiller.eval.report.published import load_published
-from robustdistiller.eval.report.tables import FORMATS, Grid, grids, write_board
+from robustdistiller.eval.report.tables import DEFAULT_FORMATS, FORMATS, Grid, grids, write_board
 
 
 @command()
@@ -36,10 +36,13 @@ def leaderboard(
     out: Annotated[Path | None, typer.Option(help="Folder to write files to.")] = None,
     formats: Annotated[
         str,
-        typer.Option("--format", help=f"Files to write to --out, of {','.join(FORMATS)}."),
-    ] = "csv,robustness,markdown,latex,html",
+        typer.Option(
+            "--format",
+            help=f"Files to write to --out, of {','.join(FORMATS)}. Default: {','.join(DEFAULT_FORMATS)}.",
+        ),
+    ] = "",
     plots: Annotated[Path | None, typer.Option(help="Folder to write a plot of each task to.")] = None,
-    title: Annotated[str, typer.Option(help="Heading of the HTML page.")] = "RobustDistiller leaderboard",
+    title: Annotated[str, typer.Option(help=f"Heading of the HTML page. Default: {TITLE}.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers and notes as JSON instead.")] = False,
 ) -> None:
     """
@@ -52,10 +55,15 @@ def leaderboard(
     a note says why. Measured cells stand in a column with published ones only if they are of the official test set.
     Nothing is written without --out or --plots.
     """
-    wanted = [part.strip() for part in formats.split(",") if part.strip()]
-    unknown = [part for part in wanted if part not in FORMATS]
-    if unknown or not wanted:
+    wanted = [part.strip() for part in formats.split(",") if part.strip()] or list(DEFAULT_FORMATS)
+    if unknown := [part for part in wanted if part not in FORMATS]:
         raise ValueError(f"--format {formats}: unknown format {', '.join(unknown)}; known: {','.join(FORMATS)}")
+    if out is None and (formats or title):
+        raise ValueError("--format and --title are of files, and no folder is given to write them to; add --out FOLDER")
+    if title and "html" not in wanted:
+        raise ValueError(f"--title is the heading of the HTML page, which --format {formats} does not write; add html")
+    if system and not published:
+        raise ValueError("--system names published systems, and --no-published hides them; type one of the two")
     board = build(folders, published=published, official=official or (), reference=reference)
     systems = [name if name == "all" else load_published().find(name).system for name in system or REFERENCE_SYSTEMS]
     if as_json:
@@ -64,7 +72,7 @@ def leaderboard(
         typer.echo(json.dumps(found))
     else:
         show_board(board, systems, Console())
-    written = write_board(board, out, wanted, systems, title) if out is not None else []
+    written = write_board(board, out, wanted, systems, title or TITLE) if out is not None else []
     if plots is not None:
         from robustdistiller.eval.report.plots import plot_board  # matplotlib
 

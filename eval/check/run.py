@@ -85,12 +85,17 @@ def check_on_tasks(
     Scores on toy corpora mean nothing; that they are equal means that a run of the real task would be stock s3prl's.
 
     Raises:
-        ValueError: a task is not known or has no toy corpus.
+        ValueError: a task is not known or has no toy corpus, or the folder holds an earlier check of it.
     """
     chosen = list(dict.fromkeys(tasks.get(code).code for code in codes)) or list(BUILDERS)
     absent = [code for code in chosen if code not in BUILDERS]
     if absent:
         raise ValueError(f"no toy corpus of {', '.join(absent)}; there are {', '.join(BUILDERS)}")
+    if used := [code for code in chosen if any((folder / code).glob("*"))]:
+        raise ValueError(
+            f"{folder} holds an earlier check of {', '.join(used)}, whose heads and records would be mixed with this "
+            "one's; give a new folder, or delete that one"
+        )
     contract = tuple(check_upstream(upstream, checkpoint, options, device))
     found = UpstreamCheck(upstream, checkpoint, contract)
     if not found.ok:

@@ -25,6 +25,8 @@ from robustdistiller.eval.tasks.superb import missing_tasks
 
 #: Published systems that every table shows, the first ones a student is compared with.
 REFERENCE_SYSTEMS = ("WavLM Base+", "HuBERT Base", "DPWavLM", "DPHuBERT", "DistilHuBERT")
+#: Heading of pages.
+TITLE = "RobustDistiller leaderboard"
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Board:
                     lines.append({**where, "summary": name, "value": value, "low": low, "high": high, "over": over})
         return pd.DataFrame(lines)
 
-    def to_html(self, title: str = "RobustDistiller leaderboard") -> str:
+    def to_html(self, title: str = TITLE) -> str:
         """One page that opens offline (see `report.page`)."""
         from robustdistiller.eval.report.page.html import to_html
 

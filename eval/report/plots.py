@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from robustdistiller.common.page.figures import COLOURS
 from robustdistiller.eval.report.board import Board
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.rows import Row
+from robustdistiller.eval.report.significance import Estimate
 from robustdistiller.eval.results.identity import CLEAN
 
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -39,27 +40,35 @@ def plot_board(board: Board, folder: Path | str) -> list[Path]:
     return written
 
 
+def _looks() -> Iterator[tuple[str, str]]:
+    """A colour and a marker for each system; both are others from one to the next, and pairs come again after 49."""
+    for turn in itertools.count():
+        markers = (_MARKERS[(turn + place) % len(_MARKERS)] for place in range(len(COLOURS)))
+        yield from zip(COLOURS, markers)
+
+
 def plot_task(rows: Sequence[Row], columns: Sequence[Column], path: Path | str, reference: str = "") -> Path:
     """Draw systems over the conditions of one task, as a PNG or any format matplotlib knows by the file's suffix."""
     figure = Figure(figsize=(max(6.4, 1.35 * len(columns) + 2.6), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    looks = itertools.cycle(zip(COLOURS, _MARKERS))
+    looks = _looks()
     for i, row in enumerate(sorted(rows, key=lambda row: row.name != reference)):
         if row.name == reference:
             style = {"color": "black", "linestyle": "--", "linewidth": 1.6, "zorder": 2}
         else:
             style = {**dict(zip(("color", "marker"), next(looks))), "markersize": 6.5, "zorder": 3}
-        there = [(x, c.bounded(row.cells[c].estimate)) for x, c in enumerate(columns) if c in row.cells]
-        values = np.array([estimate.value for _, estimate in there])
-        bounds = np.array([estimate.interval or (estimate.value, estimate.value) for _, estimate in there])
+        absent = Estimate(np.nan)  # no line is drawn over a condition that a system was not scored under
+        estimates = [c.bounded(row.cells[c].estimate) if c in row.cells else absent for c in columns]
+        values = np.array([estimate.value for estimate in estimates])
+        bounds = np.array([estimate.interval or (estimate.value, estimate.value) for estimate in estimates])
         errors = np.abs(bounds - values[:, None]).T
-        # A small sideways shift keeps the error bars of different systems apart.
-        shift = 0.05 * (i - (len(rows) - 1) / 2)
+        # A small sideways shift keeps the error bars of different systems apart, and those of one condition together.
+        shift = min(0.05, 0.7 / len(rows)) * (i - (len(rows) - 1) / 2)
         axes.errorbar(
-            [x + shift for x, _ in there],
+            np.arange(len(columns)) + shift,
             values,
-            yerr=errors if errors.any() else None,
+            yerr=errors if np.nan_to_num(errors).any() else None,
             label=f"{row.name} ({f'{row.size} M' if row.parameters else 'no parameters'})",
             capsize=2.5,
             elinewidth=1.0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, Board, Summary, best_rows, clean_columns
+from robustdistiller.eval.report.board import REFERENCE_SYSTEMS, TITLE, Board, Summary, best_rows, clean_columns
 from robustdistiller.eval.report.cells import Column
 from robustdistiller.eval.report.robustness import summary_names
 from robustdistiller.eval.report.rows import Row
@@ -28,6 +28,9 @@ _SPECIAL = {
     "†": r"\textsuperscript{\dag}",
     "‡": r"\textsuperscript{\ddag}",
     "§": r"\S{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
 }
 
@@ -84,7 +87,9 @@ class Grid:
 
 
 def _latex(text: str) -> str:
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    """Text that prints as it is; at the begin of a row, a bracket or a star would be the row's own."""
+    start = "{}" if text.startswith(("[", "*")) else ""
+    return start + "".join(_SPECIAL.get(character, character) for character in text)
 
 
 def number(value: float, metric: str = "") -> str:
@@ -209,6 +214,7 @@ FORMATS: dict[str, tuple[str, Callable[[Board, Sequence[str], str], str]]] = {
     "html": ("leaderboard.html", lambda board, systems, title: board.to_html(title)),
     "utterances": ("utterances.csv", lambda board, systems, title: utterance_scores(board).to_csv(index=False)),
 }
+DEFAULT_FORMATS = ("csv", "robustness", "markdown", "latex", "html")
 
 
 def _latex_tables(shown: Sequence[Grid]) -> str:
@@ -218,9 +224,9 @@ def _latex_tables(shown: Sequence[Grid]) -> str:
 def write_board(
     board: Board,
     folder: Path | str,
-    formats: Sequence[str] = ("csv", "robustness", "markdown", "latex", "html"),
+    formats: Sequence[str] = DEFAULT_FORMATS,
     systems: Sequence[str] = REFERENCE_SYSTEMS,
-    title: str = "RobustDistiller leaderboard",
+    title: str = TITLE,
 ) -> list[Path]:
     """Write a leaderboard's files."""
     files = [FORMATS[name] for name in formats]

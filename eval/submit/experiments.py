@@ -129,5 +129,5 @@ def choose(experiments: Sequence[Experiment], label: str | None = None, seed: in
         if len(own) > 1:
             where = ", ".join(str(one.path) for one in own)
             raise SubmissionError(f"{title} has {len(own)} records of different heads: {where}; give one experiment")
-    order = list(tasks.TASKS)
-    return sorted(chosen, key=lambda one: (order.index(one.record.task), one.record.fold))
+    order = {code: place for place, code in enumerate(tasks.TASKS)}  # tasks of one's own come last
+    return sorted(chosen, key=lambda one: (order.get(one.record.task, len(order)), one.title))

@@ -38,13 +38,13 @@ def removable(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]
     Raises:
         SweepError: no sweep has worked in the folder, or a kind is none of them.
     """
-    root = Path(root)
+    root, kinds = Path(root), list(kinds)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise SweepError(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
     if not (root / "jobs").is_dir():
         raise SweepError(f"{root} is no sweep's folder: expected jobs and heads in it; give what the file calls out")
-    return [Removable(kind, path, _size(path)) for kind in kinds for path in _find(kind, root)]
+    return [Removable(kind, path, _size(path)) for kind in dict.fromkeys(kinds) for path in _find(kind, root)]
 
 
 def clean(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]:

@@ -135,7 +135,7 @@ def _bounds(line: Any) -> tuple[float | None, float | None]:
     return (None, None) if pd.isna(line.low) else (line.low, line.high)
 
 
-def to_html(board: Board, title: str = "RobustDistiller leaderboard") -> str:
+def to_html(board: Board, title: str) -> str:
     """The whole page."""
     folder = files(_PACKAGE)
     return render_page(

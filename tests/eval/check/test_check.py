@@ -62,6 +62,12 @@ def test_unknown_tasks_and_devices_are_refused():
         assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
 
 
+def test_the_heads_and_records_of_an_earlier_check_are_not_taken_for_this_ones(tmp_path):
+    (tmp_path / "KS" / "plain" / "records").mkdir(parents=True)
+    result = CliRunner().invoke(app, ["check", "fbank", "--task", "ks", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "holds an earlier check of KS" in result.stderr and "new folder" in result.stderr
+
+
 @pytest.mark.parametrize("spoilt", ["here", "cached"])
 def test_another_number_is_told(spoilt, tmp_path, monkeypatch):
     """A runner that scores otherwise than stock s3prl, or only with a cache."""

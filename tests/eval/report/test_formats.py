@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from robustdistiller.cli.main import app
 from robustdistiller.eval.report.published import load_published
+from robustdistiller.eval.report.tables import grids
 
 from . import boards
 from .boards import alone, cells
@@ -65,6 +66,17 @@ def test_csv_markdown_and_latex(folder, tmp_path):
         assert len({line.count("|") for line in one.splitlines()}) == 1
 
 
+@pytest.mark.parametrize(
+    ("label", "printed"),
+    [("[b] 2 < 3 | 4", r"{}[b] 2 \textless{} 3 \textbar{} 4"), ("*best*", "{}*best*"), ("a [b]*", "a [b]*")],
+)
+def test_labels_are_text_in_latex(tmp_path, label, printed):
+    """After the end of a row, a bracket would be read as the space to leave, and a star as the row's own."""
+    boards.write_answers(tmp_path, label)
+    latex = [grid.to_latex() for grid in grids(alone(tmp_path))]
+    assert all(f"\\midrule\n{printed} & " in one for one in latex)
+
+
 def test_json_holds_numbers_notes_and_sources(folder):
     result = run(str(folder), "--json")
     found = json.loads(result.output)
@@ -109,6 +121,10 @@ def test_utterances_have_the_columns_of_speech_robust_bench(folder, tmp_path):
         (["--system", "DPHuBRET"], "no published system is called 'DPHuBRET'; did you mean 'DPHuBERT'"),
         (["--format", "csv,pdf"], "unknown format pdf; known: csv,robustness,markdown,latex,html,utterances"),
         (["--official", "XYZ"], "unknown task 'XYZ'"),
+        (["--format", "csv"], "no folder is given to write them to; add --out FOLDER"),
+        (["--title", "Mine"], "no folder is given to write them to; add --out FOLDER"),
+        (["--title", "Mine", "--out", "x", "--format", "csv"], "which --format csv does not write; add html"),
+        (["--system", "DPHuBERT", "--no-published"], "--no-published hides them"),
         (["--reference", "techer"], "no system is called 'techer'; did you mean 'teacher'"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import matplotlib.image
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.plots import plot_board
@@ -11,6 +13,41 @@ from robustdistiller.eval.results.files import write_record
 from robustdistiller.eval.results.record import Metric
 
 from . import boards
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of each figure that is drawn."""
+    found = []
+    plain = Figure.add_subplot
+
+    def kept(figure, *arguments):
+        found.append(plain(figure, *arguments))
+        return found[-1]
+
+    monkeypatch.setattr(Figure, "add_subplot", kept)
+    return found
+
+
+def test_every_system_looks_otherwise_and_stays_with_its_condition(tmp_path, drawn):
+    for number in range(20):
+        boards.write_answers(tmp_path, f"system {number}", -0.02 * number)
+    plot_board(leaderboard([tmp_path], published=False), tmp_path / "plots")
+    lines = [bars.lines[0] for bars in drawn[0].containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
+    assert all(np.abs(line.get_xdata() - np.arange(4)).max() < 0.4 for line in lines)
+
+
+def test_no_line_crosses_a_condition_that_a_system_lacks(tmp_path, drawn):
+    boards.write_answers(tmp_path, "whole")
+    boards.write_answers(tmp_path, "part", conditions={"clean": 0.9, "noise:snr_db=0": 0.4})
+    for condition, value in (("clean", 90.0), ("noise:snr_db=0", 40.0)):
+        write_record(tmp_path, boards.record("without results of single items", condition, value))
+    plot_board(leaderboard([tmp_path], published=False), tmp_path / "plots")
+    shown = {bars.get_label().split(" (")[0]: bars.lines[0].get_ydata() for bars in drawn[0].containers}
+    for label in ("part", "without results of single items"):
+        assert np.isnan(shown[label]).tolist() == [False, True, False, True]
+    assert np.isfinite(shown["whole"]).all()
 
 
 def test_a_plot_of_each_task_is_written_and_not_empty(tmp_path):

@@ -231,6 +231,10 @@ def test_what_is_left_out_is_said(tmp_path):
         "Note: KS is not a standard run: runner.total_steps is 10, not 200000",
     ):
         assert words in result.output
+    own = tmp_path / "words"
+    write_record(own / "records", record("my_words", 50.0, 10))
+    result = run(own, ks, "--out", tmp_path / "predict.zip")
+    assert result.exit_code == 0 and "Left out: my_words: SUPERB's archive has no place for it" in result.output
     result = run(ic, "--out", tmp_path / "other.zip")
     assert result.exit_code == 2 and "nothing can be packed (IC: " in result.output
     assert run(tmp_path / "nowhere").exit_code == 2

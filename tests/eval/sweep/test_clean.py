@@ -114,3 +114,10 @@ def test_the_command_lists_first_and_deletes_when_told(swept):
     done = CliRunner().invoke(app, ["clean", str(swept), "--what", "features", "--delete"])
     assert done.exit_code == 0 and before - files(swept) == {"features/a/0.bin"}
     assert CliRunner().invoke(app, ["clean", str(swept / "heads")]).exit_code == 2
+
+
+def test_a_kind_that_is_named_twice_is_deleted_once(swept):
+    found = clean(swept, iter(["heads", "heads"]))
+    assert len(found) == 4 and not any(one.path.exists() for one in found)
+    done = CliRunner().invoke(app, ["clean", str(swept), *["--what", "features"] * 2, "--delete"])
+    assert done.exit_code == 0 and done.output.count("features kept") == 1
