@@ -13,7 +13,7 @@ from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import say
 from robustdistiller.cli.task_data import fetch_said, show_findings, show_task, show_tasks
 from robustdistiller.eval import tasks
-from robustdistiller.eval.data import PrepareError, look, recipe_of, run
+from robustdistiller.eval.data import PrepareError, check_names, look, recipe_of, run
 from robustdistiller.eval.data.archives import BACKGROUNDS
 
 
@@ -57,6 +57,10 @@ def prepare(
     entry = tasks.get(task) if task and not background else None
     if as_json and (show_list or background):
         raise PrepareError("--json is of what was found of a task's data; leave it out here")
+    if show_list and (folder or root or check or download or mirror or out):
+        raise PrepareError("--list shows what is known of tasks and looks at no folder; leave the rest out")
+    if background and (root or out):
+        raise PrepareError(f"--root and --out are of tasks; {task} is fetched into ROOT, the folder after its name")
     if show_list:
         show_task(entry, console) if entry else show_tasks(console)
         return 0
@@ -114,4 +118,5 @@ def _roots(task: tasks.Task, folder: Path | None, texts: list[str]) -> dict[str,
         if not sign or not path:
             raise PrepareError(f"--root {text}: expected NAME=PATH, for example --root {inputs[-1]}=PATH")
         roots.setdefault(name, []).append(Path(path).expanduser())
+    check_names(task, roots)
     return roots

@@ -15,7 +15,7 @@ from robustdistiller.eval.data.build import run
 from robustdistiller.eval.data.plan import Finding, NotThere, Plan, PrepareError, Recipe, Roots
 from robustdistiller.eval.tasks import Task
 
-__all__ = ["Finding", "Plan", "PrepareError", "look", "recipe_of", "run"]
+__all__ = ["Finding", "Plan", "PrepareError", "check_names", "look", "recipe_of", "run"]
 
 
 def recipe_of(task: Task) -> Recipe:
@@ -34,16 +34,30 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
         out: folder of what would be made.
 
     Raises:
-        PrepareError: an unknown input, the first input is not given, or a file is not what its name says.
+        PrepareError: an unknown input, several paths for one, the first input is not given, or a file is not what its name says.
     """
     recipe = recipe_of(task)
+    check_names(task, roots)
     first, what = next(iter(recipe.inputs.items()))
-    for name in roots:
-        if name not in recipe.inputs:
-            raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, recipe.inputs)}")
     if not roots.get(first):
         raise PrepareError(f"{task.code} needs ROOT ({what}); type the folder after the task")
     plan = Plan(task, out)
     with contextlib.suppress(NotThere):
         recipe.plan(plan, roots)
     return plan
+
+
+def check_names(task: Task, roots: Roots) -> None:
+    """Refuse inputs that a task does not have, or has one of, before anything is fetched or looked at.
+
+    Raises:
+        PrepareError: an unknown input, or several paths for one.
+    """
+    inputs = recipe_of(task).inputs
+    lists = {root.key.rpartition(".")[2] for root in task.roots if root.is_list}
+    for name in roots:
+        if name not in inputs:
+            raise PrepareError(f"{task.code} has no root {name!r}{did_you_mean(name, inputs)}")
+        if len(roots[name]) > 1 and name not in lists:
+            found = ", ".join(map(str, roots[name]))
+            raise PrepareError(f"{task.code} takes one {name}, found {len(roots[name])}: {found}; type one of them")

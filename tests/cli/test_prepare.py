@@ -142,6 +142,12 @@ def test_a_task_of_somebodys_own_that_says_nothing_of_its_data(monkeypatch, tmp_
         (["mini", "--list"], "prepare mini takes a folder and no options"),
         (["--list", "--json"], "leave it out here"),
         (["musan", "data", "--download", "--json"], "leave it out here"),
+        (["KS", "--list", "--check"], "--list shows what is known of tasks"),
+        (["--list", "KS", "data"], "--list shows what is known of tasks"),
+        (["musan", "data", "--download", "--out", "other"], "musan is fetched into ROOT"),
+        (["IC", "data", "--root", "file_path=other", "--check"], "IC takes one file_path, found 2: data, other"),
+        (["KS", "data", "--download", "--root", "test=x"], "KS has no root 'test'"),  # before 1.5 GB are fetched
+        (["SD", "data", *["--root", "rttm=x"] * 2], "SD takes one rttm, found 2: x, x; type one of them"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(arguments, told, tmp_path, monkeypatch):
