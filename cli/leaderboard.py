@@ -76,7 +76,10 @@ def leaderboard(
     if plots is not None:
         from robustdistiller.eval.report.plots import plot_board  # matplotlib
 
-        written += plot_board(board, plots)
+        drawn = plot_board(board, plots)
+        written += drawn
+        if not drawn:
+            say(Console(stderr=as_json), "No plot was drawn: no measured system has a score under a condition.")
     if written:
         say(Console(stderr=as_json), f"Written: {', '.join(map(str, written))}")
 

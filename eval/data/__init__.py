@@ -34,7 +34,7 @@ def look(task: Task, roots: Roots, out: Path) -> Plan:
         out: folder of what would be made.
 
     Raises:
-        PrepareError: an unknown input, several paths for one, the first input is not given, or a file is not what its name says.
+        PrepareError: as of :func:`check_names`; the first input is not given, or a file is not what its name says.
     """
     recipe = recipe_of(task)
     check_names(task, roots)

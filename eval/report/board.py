@@ -96,8 +96,9 @@ class Board:
         if alike := [row for row in self.measured if row.name.lower().startswith(f"{name.lower()} (")]:
             raise ValueError(_several(name, alike))
         hint = did_you_mean(name, [row.name for row in self.rows], most=3, cutoff=0.3)
-        there = ", ".join(row.name for row in self.measured)
-        raise ValueError(f"no system is called {name!r}{hint}" + (f" (measured: {there})" if there else ""))
+        there = ", ".join(row.name for row in self.measured) or "none that has a number"
+        measured = f" (measured: {there})" if len(self.records) else ""
+        raise ValueError(f"no system is called {name!r}{hint}{measured}")
 
     def shown(self, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
         """All measured rows, and the published ones of some systems; ``all`` for every one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -50,7 +51,8 @@ def utterance_scores(board: Board) -> pd.DataFrame:
             continue
         if items is None or line.system not in names:
             continue
-        rates = {name: scores.numerator / scores.denominator for name, scores in items.metrics.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):  # where there is nothing to count errors of, as in silence
+            rates = {name: scores.numerator / scores.denominator for name, scores in items.metrics.items()}
         for metric, scores in items.metrics.items():
             table = pd.DataFrame({"id": items.ids, "errors": scores.numerator, "units": scores.denominator})
             table["score"] = scores.scale * rates[metric]

@@ -239,6 +239,12 @@ def test_errors_are_one_sentence(folder, arguments, message):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_system_that_has_failed_runs_only_is_no_system_yet(tmp_path):
+    write_record(tmp_path, boards.record("student", status="failed", reason="out of memory", metrics=[]))
+    result = run("student", "DPHuBERT", "--records", str(tmp_path))
+    assert "no system is called 'student'" in result.stderr and "(measured: none that has a number)" in result.stderr
+
+
 def test_two_checkpoints_of_one_label_must_be_told_apart(folder):
     boards.write_answers(folder, "student", checkpoint_digest="dd" * 32)
     with pytest.raises(ValueError, match=r"'student' names 2 systems: .*bbbbbbbb.*dddddddd"):

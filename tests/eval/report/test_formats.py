@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +15,10 @@ from typer.testing import CliRunner
 from robustdistiller.cli.main import app
 from robustdistiller.eval.report.published import load_published
 from robustdistiller.eval.report.tables import grids
+from robustdistiller.eval.report.utterances import utterance_scores
+from robustdistiller.eval.results.files import record_path, write_record
+from robustdistiller.eval.results.item_scores import ItemScores, Outcomes, write_outcomes
+from robustdistiller.eval.results.record import Metric
 
 from . import boards
 from .boards import alone, cells
@@ -110,6 +116,17 @@ def test_utterances_have_the_columns_of_speech_robust_bench(folder, tmp_path):
     clean = frame[(frame.model == "student") & (frame.condition == "clean")]
     assert clean.score.mean() == pytest.approx(cells(alone(folder), "student")["clean"].value)
     assert set(clean.severity) == {0} and set(clean.dataset) == {"IC test"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_utterance_without_anything_to_count_has_no_score(tmp_path):
+    kept = Outcomes.sort(["a", "b", "c"], {"der": ItemScores(np.array([1.0, 0, 2]), np.array([10.0, 0, 20]))})
+    metric = Metric("der", kept.metrics["der"].value, False, "%")
+    one = boards.record("student", task="SD", metrics=[metric], items=3)
+    pointer = write_outcomes(record_path(tmp_path, one).with_suffix(".npz"), kept)
+    write_record(tmp_path, dataclasses.replace(one, outcomes=pointer))
+    found = utterance_scores(alone(tmp_path))
+    assert found.score.round(6).tolist()[::2] == [10, 10] and np.isnan(found.score[1])
 
 
 # Errors

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
+from robustdistiller.cli.main import app
 from robustdistiller.eval.report.board import leaderboard
 from robustdistiller.eval.report.plots import plot_board
 from robustdistiller.eval.results.files import write_record
@@ -27,6 +31,15 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, "add_subplot", kept)
     return found
+
+
+def test_it_is_said_where_there_is_nothing_to_draw(tmp_path):
+    boards.write_answers(tmp_path / "records", "student", conditions={"clean": 0.9})
+    command = ["leaderboard", str(tmp_path / "records"), "--plots", str(tmp_path / "plots")]
+    result = CliRunner().invoke(app, command)
+    assert "No plot was drawn: no measured system has a score under a condition." in result.output
+    assert not (tmp_path / "plots").exists()
+    json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
 
 
 def test_every_system_looks_otherwise_and_stays_with_its_condition(tmp_path, drawn):
