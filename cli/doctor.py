@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import typer
@@ -28,12 +29,15 @@ def doctor(
     With --upstream: whether s3prl's heads can be trained on that upstream. The exit status is 1 where something that is
     needed is missing or wrong.
     """
+    if upstream is not None and not shims:
+        raise ValueError("--no-shims is of the report on this machine; leave it out beside --upstream")
     if upstream is not None:
         return _examine_upstream(upstream, checkpoint, options, as_json)
     if checkpoint is not None or options is not None:
         raise ValueError("--checkpoint and --options belong to --upstream NAME")
     report = examine()
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else as_text(report, shims))
+    report = report if shims else dataclasses.replace(report, shims=())
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else as_text(report))
     return not report.ok
 
 

@@ -54,10 +54,10 @@ class Report:
         return {"ok": self.ok, **asdict(self)}
 
 
-def as_text(report: Report, shims: bool = True) -> str:
+def as_text(report: Report) -> str:
     """The report for a terminal."""
     parts = [table("This machine", ((mark(check), check.name, check.found) for check in report.core))]
-    if shims and report.shims:
+    if report.shims:
         rows = (("bridged" if shim["applied"] else "as is", shim["name"], shim["reason"]) for shim in report.shims)
         parts.append(table("The bridge to s3prl", rows))
     if report.tasks:

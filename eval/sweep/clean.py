@@ -9,7 +9,7 @@ from pathlib import Path
 
 from robustdistiller.eval.sweep.choice import CHOICE_FILE, read_chosen, read_tried
 from robustdistiller.eval.sweep.config import SweepError
-from robustdistiller.eval.sweep.engine import LOG_FILE, WORK_FILE
+from robustdistiller.eval.sweep.engine import LOG_FILE, OUTCOME_FILE, WORK_FILE
 from robustdistiller.eval.sweep.engines import folder_lock
 
 #: What can be deleted, and what it is.
@@ -42,8 +42,9 @@ def removable(root: str | Path, kinds: Iterable[str] = KINDS) -> list[Removable]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise SweepError(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
-    if not (root / "jobs").is_dir():
-        raise SweepError(f"{root} is no sweep's folder: expected jobs and heads in it; give what the file calls out")
+    if not any(next((root / "jobs").rglob(name), None) for name in (OUTCOME_FILE, WORK_FILE)):
+        expected = f"jobs with {OUTCOME_FILE} or {WORK_FILE} in them"
+        raise SweepError(f"{root} is no sweep's folder: expected {expected}; give what the sweep's file calls out")
     return [Removable(kind, path, _size(path)) for kind in dict.fromkeys(kinds) for path in _find(kind, root)]
 
 

@@ -174,6 +174,9 @@ def test_command_prints_the_tables_and_exits_by_the_core(report: Report, monkeyp
         assert words in done.output
     assert "torchaudio.set_audio_backend" not in CliRunner().invoke(app, ["doctor", "--no-shims"]).output
     assert json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)["ok"] is True
+    assert json.loads(CliRunner().invoke(app, ["doctor", "--json", "--no-shims"]).output)["shims"] == []
+    result = CliRunner().invoke(app, ["doctor", "-u", "fbank", "--no-shims"])
+    assert result.exit_code == 2 and "--no-shims is of the report on this machine" in result.stderr
 
 
 def test_the_text_tells_what_to_type():

@@ -103,6 +103,13 @@ def test_nothing_is_deleted_while_the_sweep_runs(swept):
 def test_other_folders_and_kinds_are_refused(swept, tmp_path):
     with pytest.raises(SweepError, match="is no sweep's folder"):
         removable(tmp_path / "corpus")
+    for name in ("jobs/slurm/run.sh", "jobs/log.txt", "features/a.npy"):  # of somebody's own work
+        (tmp_path / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "project" / name).write_text("mine")
+    before = files(tmp_path / "project")
+    with pytest.raises(SweepError, match=r"is no sweep's folder: expected jobs with outcome\.json"):
+        clean(tmp_path / "project")
+    assert files(tmp_path / "project") == before
     with pytest.raises(SweepError, match="unknown kind 'head'; known: heads, checkpoints, features, logs"):
         removable(swept, ["head"])
 
