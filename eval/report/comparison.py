@@ -167,14 +167,18 @@ def _paired(
         for cells, side in zip((first, second), seeds)
     ]
     plain = Estimate(values[0] - values[1])
-    remark = ""
+    remark, why = "", ""
     if any(len(side) < len(cell.values) for side, cells in zip(seeds, (first, second)) for cell in cells) and fewest:
         remark = f"over {len(seeds[0])} seed{'s' if len(seeds[0]) > 1 else ''} of each"
     stacks = [stack(cells, side) for cells, side in zip((first, second), seeds)]
-    if any(one is None for one in stacks):
-        return values, plain, ("", None), "no results of single items: no interval"
-    if first[0].units != second[0].units:
-        return values, plain, ("", None), "other items: no interval"
+    if not fewest:
+        why = "no seed under all of these conditions: no interval"
+    elif any(one is None for one in stacks):
+        why = "no results of single items: no interval"
+    elif first[0].units != second[0].units:
+        why = "other items: no interval"
+    if why:
+        return values, plain, ("", None), "; ".join(filter(None, [remark, why]))
     parts = [np.tensordot(weights, one, 1) for one in stacks]  # (seeds, units)
     estimate = crossed_test([parts[0] - parts[1]])
     if len(first) == 1 and len(seeds[0]) == 1 and all(np.isin(one.round(6), (0.0, 100.0)).all() for one in parts):

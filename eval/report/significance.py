@@ -92,10 +92,6 @@ class Estimate:
         within = min(self.value, self.limit - self.value) > _ROUNDING * self.limit
         return within or np.isinf(self.limit)
 
-    def __str__(self) -> str:
-        bounds = "" if self.interval is None else " [{:+.2f}, {:+.2f}]".format(*self.interval)
-        return f"{self.value:+.2f}{bounds}"
-
 
 def contributions(scores: ItemScores, speakers: Sequence[str] | None = None) -> np.ndarray:
     """What each item, or each speaker, contributes to a score: the mean of all is the score.

@@ -125,6 +125,21 @@ def test_unequal_seeds_are_compared_on_those_that_both_have(folder):
     )  # no seed in common: one is as good as another
 
 
+def test_what_seeds_a_difference_is_over_is_said_without_items_too(tmp_path):
+    """As of equal error rates, which have no results of single items."""
+    eer = {"task": "ASV", "downstream": "sv_voxceleb1"}
+    values = {("teacher", "clean", 1): 5.0, ("teacher", "clean", 2): 9.0, ("student", "clean", 1): 6.0}
+    values |= {(label, "reverb", seed): 10.0 for label, seed in (("teacher", 1), ("student", 7))}
+    values |= {(label, "noise:snr_db=0", 3): 20.0 for label in ("teacher", "student")}
+    for (label, condition, seed), value in values.items():
+        metrics = [Metric("eer", value, False, "%")]
+        write_record(tmp_path, boards.record(label, condition, seed=seed, metrics=metrics, **eer))
+    found = lines(tmp_path)
+    assert (found["clean"].first, found["clean"].difference) == (5, -1)
+    assert found["clean"].remark == "over 1 seed of each; no results of single items: no interval"
+    assert found["mean of 2 conditions"].remark == "no seed under all of these conditions: no interval"
+
+
 def test_without_items_of_both_there_is_a_difference_and_no_interval(folder):
     write_record(folder, boards.record("student", "noise+reverb:snr_db=5", 30.0))
     write_record(folder, boards.record("teacher", "noise+reverb:snr_db=5", 40.0))
