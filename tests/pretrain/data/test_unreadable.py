@@ -99,7 +99,7 @@ def test_speech_that_is_gone_altogether_ends_the_run(broken: Path, tmp_path: Pat
 def test_noise_that_breaks_is_counted_by_file(corpus, tmp_path: Path) -> None:
     noise = tmp_path / "noise"
     shutil.copytree(corpus.noise, noise)
-    source = AudioSource.from_path(noise)
+    source = AudioSource.from_path(noise, cache_bytes=1)  # which nothing fits into
     source.duration_s()
     corruptor = Corruptor(CorruptionPolicy([{"noise:snr_db=0..20": 1}]), source, seed=1)
     cuts, _ = speech_cuts([corpus.speech], tmp_path / "lists")
