@@ -148,7 +148,8 @@ def _read_legacy(path: Path) -> tuple[Any, set[str]]:
         raise ValueError("it is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
         if buffer[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04") or Unpickler(buffer).load() != _MAGIC:
-            raise ValueError("it does not begin like one")
+            onnx = "; an ONNX file is run by the upstream robustdistiller_onnx" if path.suffix == ".onnx" else ""
+            raise ValueError(f"it does not begin like one{onnx}")
         if Unpickler(buffer).load() != _PROTOCOL or not isinstance(Unpickler(buffer).load(), dict):
             raise ValueError("it has another protocol than torch.save's")
         start, dtypes = buffer.tell(), {}

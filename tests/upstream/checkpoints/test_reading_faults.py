@@ -191,6 +191,12 @@ def test_a_checkpoint_of_dphuberts_training_says_what_to_run(tmp_path):
         read_checkpoint(tmp_path / "last.ckpt")
 
 
+def test_an_exported_file_is_told_its_upstream(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x07" * 20)
+    with pytest.raises(CheckpointError, match=r"a.onnx cannot be read .*run by the upstream robustdistiller_onnx"):
+        read_checkpoint(tmp_path / "a.onnx")
+
+
 def test_whole_objects_are_called_by_their_class(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(CheckpointError, match=r"module.pt holds a torch.nn.modules.linear.Linear; expected a check"):
