@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.files import file_digest
-from robustdistiller.upstream.pretrained.names import CTRANSLATE2_FILE, INPUT_FILES, WEIGHT_FILES, expanded
+from robustdistiller.upstream.pretrained.names import (
+    CTRANSLATE2_FILE,
+    FILES_OF_A_RUN,
+    INPUT_FILES,
+    WEIGHT_FILES,
+    expanded,
+)
 
 
 class CheckpointError(ValueError):
@@ -28,7 +34,9 @@ def existing_file(path: str | Path) -> Path:
     path = expanded(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise FileNotFoundError(f"checkpoint {path}: expected a file, found {found} there")
+        students = [file for name in FILES_OF_A_RUN if (file := path / f"{name}.ckpt").is_file()]
+        hint = f"; give {students[0]}" if students else ""
+        raise FileNotFoundError(f"checkpoint {path}: expected a file, found {found} there{hint}")
     return path
 
 

@@ -20,7 +20,7 @@ from robustdistiller.pretrain import RunInterrupted, SettingsError, distill
 from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.training import loop, stages
 from robustdistiller.pretrain.training.log import read_history
-from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import CheckpointError, checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 from tests.waiting import wait_until
 
 from ..conftest import assert_equal_states, last_checkpoint, run_overrides
@@ -163,6 +163,13 @@ def test_a_finished_run_is_left_as_it_is(make_config, straight: Path) -> None:
     digest = checkpoint_digest(straight / "student.ckpt")
     assert distill(make_config(straight)) == straight / "student.ckpt"
     assert checkpoint_digest(straight / "student.ckpt") == digest
+
+
+def test_the_folder_and_the_states_of_a_run_are_no_models(straight: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"found a folder there; give {straight}/student\.ckpt$"):
+        read_checkpoint(straight)
+    with pytest.raises(CheckpointError, match=r"ckpt: it is a state of distill's training, .* expected the student"):
+        read_checkpoint(next((straight / "checkpoints").glob("*.ckpt")))
 
 
 def test_old_checkpoints_are_removed(make_config, tmp_path: Path) -> None:

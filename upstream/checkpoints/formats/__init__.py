@@ -36,6 +36,8 @@ FORMATS: tuple[Format, ...] = (
 TARGETS: dict[str, Target] = {
     module.TARGET.name: module.TARGET for module in (native, s3prl, huggingface, published, torchaudio, dphubert)
 }
+#: Some of what a checkpoint of distill holds.
+_TRAINING_STATE = {"model", "progress", "stage", "begins_with"}
 
 
 def detect(content: Mapping[str, Any]) -> Format:
@@ -53,6 +55,11 @@ def detect(content: Mapping[str, Any]) -> Format:
     for known in FORMATS:
         if known.matches(content):
             return known
+    if content.keys() >= _TRAINING_STATE:
+        raise ValueError(
+            "it is a state of distill's training, which does not say what the student is; expected the student.ckpt "
+            "that the run writes at its end: the same command goes on to there"
+        )
     keys = [key[:200] for key in content if isinstance(key, str)]
     shown = ", ".join(keys[:12]) + (f" and {len(content) - 12} more" if len(content) > 12 else "")
     if any(key.endswith("feature_projection.projection.weight") for key in keys):
