@@ -11,9 +11,10 @@ import mmap
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -116,7 +117,7 @@ def _read_zip(path: Path) -> tuple[Any, set[str]]:
             raise ValueError("it is a TorchScript program, not a checkpoint: save the model's state_dict instead")
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
             raise ValueError("its members are compressed, which torch.save never does")
-        if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
+        if f"{root}byteorder" in members and _read_member(file, members[f"{root}byteorder"], size) != b"little":
             raise ValueError("it was written on a machine with another byte order")
         if members[f"{root}data.pkl"].compress_size > _MAX_PICKLE_BYTES:
             raise ValueError("its pickle is larger than any checkpoint's")
@@ -127,15 +128,30 @@ def _read_zip(path: Path) -> tuple[Any, set[str]]:
             if info is None or count * dtype.itemsize > info.compress_size:
                 found = 0 if info is None else info.compress_size
                 raise pickle.UnpicklingError(f"storage {key!r} claims {count} values, but has {found} bytes")
-            file.seek(info.header_offset)
-            signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-            start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
-            if signature != b"PK\x03\x04" or start + info.compress_size > size:
-                raise pickle.UnpicklingError(f"storage {key!r} is not where the archive says")
-            return _view(content, start, dtype, count)
+            return _view(content, _start_of(file, info, size), dtype, count)
 
-        reader = Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage, _MEMORY_PER_BYTE * size)
+        pickled = _read_member(file, members[f"{root}data.pkl"], size)
+        reader = Unpickler(io.BytesIO(pickled), storage, _MEMORY_PER_BYTE * size)
         return reader.load(), reader.named
+
+
+def _start_of(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> int:
+    """Where the content of a member begins in an archive of ``size`` bytes."""
+    file.seek(info.header_offset)
+    signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+    if signature != b"PK\x03\x04" or start + info.compress_size > size:
+        raise pickle.UnpicklingError(f"its member {info.filename[:200]!r} is not where the archive says")
+    return start
+
+
+def _read_member(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> bytes:
+    """The content of a member. Its checksum is 0 where torch was told to leave it out (``set_crc32_options``)."""
+    file.seek(_start_of(file, info, size))
+    content = file.read(info.compress_size)
+    if info.CRC not in (0, zlib.crc32(content)):
+        raise zipfile.BadZipFile(f"its member {info.filename[:200]!r} has another checksum than the archive says")
+    return content
 
 
 def _read_legacy(path: Path) -> tuple[Any, set[str]]:

@@ -149,6 +149,21 @@ def test_other_classes_hold_what_the_file_gave_them(legacy, tmp_path):
     assert named == {"argparse.Namespace", "datetime.timedelta"}
 
 
+def test_archives_without_checksums(tmp_path):
+    """torch writes them so where ``set_crc32_options`` tells it to; others are compared."""
+    torch.serialization.set_crc32_options(False)
+    try:
+        _save({"a": torch.arange(3.0), "b": [1, "x"]}, tmp_path / "a.pt", False)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    read, _ = safe_load(tmp_path / "a.pt")
+    assert torch.equal(read["a"], torch.arange(3.0)) and read["b"] == [1, "x"]
+    content = _save({"a": "harmless"}, tmp_path / "b.pt", False).read_bytes()
+    (tmp_path / "b.pt").write_bytes(content.replace(b"harmless", b"Harmless"))
+    with pytest.raises(ValueError, match=r"member 'b/data.pkl' has another checksum than the archive says"):
+        safe_load(tmp_path / "b.pt")
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_types_are_data_also_by_the_names_of_python_2(legacy, tmp_path):
     content = {"type": int, "types": [str, range, type(None)], "span": range(3), "rest": ..., "w": torch.ones(2)}
