@@ -89,6 +89,13 @@ def _require_file(name: str, is_file: bool) -> None:
 
 def _inside(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0] or "\0" in name:
+    if (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or ":" in path.parts[0]
+        or "\0" in name
+    ):
         raise ArchiveError(f"it holds {name!r}, a path out of its folder, and was not unpacked")
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ def examine(upstream: Any, device: str = "cpu") -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
         what = "get_downsample_rates('hidden_states')"
         return [Finding("rate", False, f"{what} raised {type(error).__name__}: {error}; expected a number of samples")]
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate < math.inf:  # numpy's numbers are fine
         return [Finding("rate", False, f"get_downsample_rates gives {rate!r}; expected samples per frame, e.g. 320")]
     findings = [Finding("rate", True, f"one frame per {rate:g} samples")]
     upstream = upstream.to(device).eval()
@@ -149,7 +150,9 @@ def _layers(upstream: torch.nn.Module, waveforms: list[Tensor]) -> list[Tensor]:
     """The hidden states of a batch, of the right types and shapes."""
     output = upstream([waveform.clone() for waveform in waveforms])
     if not isinstance(output, dict) or "hidden_states" not in output:
-        found = f"a {type(output).__name__}" + (f" with keys {sorted(output)}" if isinstance(output, dict) else "")
+        found = f"a {type(output).__name__}" + (
+            f" with keys {sorted(map(str, output))}" if isinstance(output, dict) else ""
+        )
         raise _Broken("types", f"forward gives {found}; expected a dict with hidden_states")
     states = output["hidden_states"]
     if not isinstance(states, list | tuple) or not states:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -43,15 +44,18 @@ def test_a_sound_upstream_has_nothing_to_complain_of():
     assert all(f.ok for f in findings)
     assert findings[1].found == "2 hidden states of 2 features, 50 frames a second"
     require(findings)
+    assert all(f.ok for f in examine(Upstream(rate=np.prod([5, 2, 2, 2, 2, 2, 2])))), "numbers of numpy are numbers"
 
 
 @pytest.mark.parametrize(
     ("broken", "name", "message"),
     [
         ({"rate": "320"}, "rate", "gives '320'; expected samples per frame"),
+        ({"rate": float("inf")}, "rate", "gives inf; expected samples per frame"),
         ({"rate": 160}, "frames", "50 frames for 16000 samples; expected 100, as its rate of 160"),
         ({"output": lambda x: x}, "types", "forward gives a Tensor; expected a dict with hidden_states"),
         ({"output": lambda x: {"feats": x}}, "types", r"a dict with keys \['feats'\]"),
+        ({"output": lambda x: {"feats": x, 1: x}}, "types", r"a dict with keys \['1', 'feats'\]"),
         (of(lambda x: []), "types", "hidden_states is a list without entries"),
         (of(lambda x: [(x,)]), "types", r"hidden_states\[0\] is a tuple; expected a floating-point tensor"),
         (of(lambda x: [x.long()]), "types", "a tensor of torch.int64"),
