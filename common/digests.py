@@ -49,7 +49,7 @@ def content_digests(files: Sequence[str | Path]) -> list[str]:
     with ThreadPoolExecutor(8) as pool:
         computed = dict(zip(missing, pool.map(file_digest, missing)))
     settled = time.time_ns() - _SETTLED_NS
-    _remember([(path, *stamps[path], digest) for path, digest in computed.items() if stamps[path][1] < settled])
+    _remember([(_key(path), *stamps[path], digest) for path, digest in computed.items() if stamps[path][1] < settled])
     return [found.get(path) or computed[path] for path in paths]
 
 
@@ -82,26 +82,35 @@ def _stamps(files: Sequence[str]) -> np.ndarray:
     return np.array(stamps, np.int64)
 
 
+def _key(path: str) -> str | bytes:
+    """A path as the database takes it: as bytes where it is no text, as names of corpora older than UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
 def _remembered(paths: list[str]) -> dict[str, tuple[int, int, str]]:
     found = {}
     try:
         with closing(_database()) as database:
             for start in range(0, len(paths), _AT_ONCE):
-                some = paths[start : start + _AT_ONCE]
+                some = {_key(path): path for path in paths[start : start + _AT_ONCE]}
                 query = f"SELECT * FROM digests WHERE path IN ({','.join('?' * len(some))})"
-                found |= {path: known for path, *known in database.execute(query, some)}
-    except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
+                found |= {some[key]: known for key, *known in database.execute(query, list(some))}
+    except (sqlite3.Error, OSError) as error:
         logger.debug("no digests are remembered: %s", error)
     return {path: tuple(known) for path, known in found.items()}
 
 
-def _remember(rows: list[tuple[str, int, int, str]]) -> None:
+def _remember(rows: list[tuple[str | bytes, int, int, str]]) -> None:
     if not rows:
         return
     try:
         with closing(_database()) as database, database:
             database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows)
-    except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
+    except (sqlite3.Error, OSError) as error:
         logger.warning("digests of %d files are computed again next time: %s", len(rows), error)
 
 

@@ -43,6 +43,17 @@ def test_files_are_read_once_until_size_or_time_change(tmp_path, read) -> None:
     assert sorted(read) == ["one", "one", "two", "two"]
 
 
+def test_names_that_are_no_text(tmp_path, read) -> None:
+    """Of a corpus from the time before UTF-8."""
+    files = [os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"), str(tmp_path / "caf\\udce9.wav")]
+    wanted = []
+    for file in files:
+        content = os.fsencode(file)[-12:]
+        write(Path(file), content)
+        wanted.append(hashlib.sha256(content).hexdigest())
+    assert content_digests(files) == wanted == content_digests(files) and len(read) == 2
+
+
 def test_a_file_that_was_written_just_now_is_not_trusted(tmp_path, read) -> None:
     """Its content may change again while its time, as the file system counts, does not."""
     path = write(tmp_path / "new", b"a", 7_258_118_400)
