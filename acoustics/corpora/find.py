@@ -114,13 +114,22 @@ def detect_layout(path: str | Path) -> str:
     >>> detect_layout("/no/such/folder")
     'folder'
     """
+    known = known_layouts(path)
+    return known.pop() if len(known) == 1 else "folder"
+
+
+def known_layouts(path: str | Path) -> set[str]:
+    """The layouts of what lies at a path, without ``folder``.
+
+    >>> known_layouts("/no/such/folder")
+    set()
+    """
     path = Path(path)
     if not path.is_dir():
-        return "folder"
+        return set()
     if kind := _recognised(Folder.read(path)):
-        return kind
-    known = {corpus.kind for corpus in find_corpora(path, list(walk_audio(path)))} - {"folder"}
-    return known.pop() if len(known) == 1 else "folder"
+        return {kind}
+    return {corpus.kind for corpus in find_corpora(path, list(walk_audio(path)))} - {"folder"}
 
 
 def _below(path: Path) -> Iterator[tuple[str, str]]:

@@ -18,11 +18,11 @@ from robustdistiller.acoustics import (
     Piece,
     RIRSource,
     SourceSpec,
-    detect_layout,
     root_weights,
 )
 from robustdistiller.acoustics.audio.listing import joined_pieces
 from robustdistiller.acoustics.condition import SOURCES
+from robustdistiller.acoustics.corpora import LAYOUTS, known_layouts
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +54,24 @@ class Sources:
         for kind in SOURCES:
             _refuse_single(kind, getattr(self, kind))
             found = (SourceSpec.parse(one) if isinstance(one, str) else one for one in getattr(self, kind))
-            object.__setattr__(self, kind, tuple(map(self._completed, found)))
+            object.__setattr__(self, kind, tuple(self._completed(spec, kind) for spec in found))
         named = {
-            kind: {name: self._completed(spec) for name, spec in specs.items()} for kind, specs in self.named.items()
+            kind: {name: self._completed(spec, kind) for name, spec in specs.items()}
+            for kind, specs in self.named.items()
         }
         object.__setattr__(self, "named", named)
 
-    def _completed(self, spec: SourceSpec) -> SourceSpec:
+    def _completed(self, spec: SourceSpec, purpose: str) -> SourceSpec:
         if not spec.path or not self.corpora:
             return spec
-        default = self.corpora.get(spec.kind or detect_layout(spec.path))
+        known = {spec.kind} if spec.kind else known_layouts(spec.path)
+        serving = sorted(kind for kind in known if purpose in LAYOUTS[kind].serves) if len(known) > 1 else list(known)
+        if len(serving) > 1 and not spec.split and self.corpora.keys() & set(serving):
+            raise ValueError(
+                f"{spec.path} holds {' and '.join(serving)}, of which the suite takes test parts; give the folder "
+                f"of each with a --{purpose} of its own, or say which part of all, as in {spec.path},split=test"
+            )
+        default = self.corpora.get(serving[0] if len(serving) == 1 else "folder")
         return spec.over(default) if default else spec
 
     def over(self, base: Sources) -> Sources:

@@ -91,6 +91,24 @@ def test_what_is_given_is_cut_down_to_its_held_out_part(tmp_path):
     assert typed.corruptors([condition])[condition].source("noise").names == ("tr/a.wav",)
 
 
+def test_of_several_corpora_in_one_folder_nothing_but_test_parts_is_taken(tmp_path):
+    """A folder of corpora would be drawn from as a whole, with what students are trained with."""
+    noise(tmp_path / "wham", "tr/a.wav", "tt/c.wav")
+    sources, condition = load_suite("robustdistiller").sources, Condition.parse("noise:snr_db=5")
+    noise(tmp_path / "LibriSpeech", "test-clean/d.wav")  # serves no noise
+
+    def heard(*given):
+        return sources.with_given({"noise": given}).corruptors([condition])[condition].source("noise").names
+
+    assert heard(str(tmp_path)) == ("wham/tt/c.wav",)
+    noise(tmp_path / "demand", "DKITCHEN/ch01.wav", "TBUS/ch01.wav")
+    with pytest.raises(ValueError, match=r"holds demand and wham, of which the suite takes test parts; give"):
+        heard(str(tmp_path))
+    apart = ("demand/TBUS/ch01.wav", "wham/tt/c.wav")
+    assert set(heard(f"{tmp_path},split=test")) == set(apart)
+    assert heard(str(tmp_path / "demand"), str(tmp_path / "wham")) == apart
+
+
 def test_a_part_of_a_corpus_is_cut_down_too(tmp_path):
     names = [f"noise/free-sound/noise-free-sound-{n:04d}.wav" for n in range(12)]
     root = noise(tmp_path / "musan", *names, "music/a.wav", "speech/b.wav")
