@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from robustdistiller.common.names import did_you_mean, refuse_unknown
 from ..audio.listing import Piece, list_pieces
 from .find import LAYOUTS, Corpus, find_corpora
 from .layout import PARTS, PURPOSES
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("all", *PARTS, "training")
 
@@ -111,4 +114,15 @@ def corpus_pieces(
         options = (("split", split), ("only", "+".join(only)), ("without", "+".join(without)))
         chosen = ", ".join(f"{what}={value}" for what, value in options if value)
         raise ValueError(f"nothing of the {len(items)} recordings in {path} ({kinds}) is left with {chosen}")
+    beside = set(kept) & {name for corpus, inside in found if corpus.kind == "folder" for name in inside}
+    if beside and len(serving) > 1:
+        logger.warning(
+            "%s: of %d recordings that serve as %s, %d lie beside its corpora (%s, ...); where they should not serve, "
+            "give the corpora by themselves",
+            path,
+            len(kept),
+            purpose,
+            len(beside),
+            min(beside),
+        )
     return [named[name] for name in kept]

@@ -249,6 +249,17 @@ def test_corpora_side_by_side_are_all_found_and_many_speakers_hide_none(plant, t
     assert detect_layout(tmp_path / "noise") == "wham"
 
 
+def test_what_lies_beside_a_corpus_serves_and_is_pointed_out(plant, tmp_path, caplog):
+    """Somebody's own rooms may lie beside RIRS_NOISES, but so may voices, which are no rooms."""
+    plant("openslr28", "RIRS_NOISES")
+    names(tmp_path, "rir")
+    assert not caplog.text
+    (tmp_path / "voices").mkdir()
+    (tmp_path / "voices" / "a.wav").touch()
+    assert "voices/a.wav" in names(tmp_path, "rir")
+    assert "of 32 recordings that serve as rir, 1 lie beside its corpora (voices/a.wav, ...)" in caplog.text
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_part_is_known_for_what_it_is(link, plant, tmp_path):
     """Which part of a corpus is used by default depends on its kind, from a part of it too, and through a link."""
