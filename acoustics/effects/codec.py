@@ -28,7 +28,8 @@ class Codec(Effect):
     Attributes:
         codec: ``mp3`` (LAME, constant bit rate) and ``opus`` by libsndfile; ``mulaw`` (ITU-T G.711 at 8 kHz);
             ``telephone``: the band from 300 to 3400 Hz, then mu-law.
-        bitrate_kbps: of MP3 (8 to 160, 32 unless given) and Opus (6 to 256, 16 unless given).
+        bitrate_kbps: of MP3 (8 to 160, 32 unless given) and Opus (6 to 256, 16 unless given). MP3 has steps (8, 16, 24,
+            ...) and takes the one at or below; Opus is near it on average.
 
     >>> Codec(codec="telephone").draw(np.random.default_rng(0), 16000, Recordings())
     {'codec': 'telephone'}

@@ -14,6 +14,7 @@ from robustdistiller.acoustics import (
     measure_rt60_s,
 )
 from robustdistiller.acoustics.effects import EFFECTS, Recordings
+from robustdistiller.acoustics.effects.codec import encode
 
 RATE_HZ = 16000
 
@@ -227,6 +228,12 @@ def test_codecs_lose_what_their_rate_takes(codec, rates_kbps, scale):
     assert found_db == sorted(found_db)
     assert found_db[0] > 3 and found_db[-1] > 15
     assert len(rates) == 1 or found_db[-1] > found_db[0] + 5
+
+
+@pytest.mark.parametrize(("asked_kbps", "kbps"), [(8, 8), (20, 16), (32, 32), (100, 96)])
+def test_mp3_takes_the_step_at_or_below_what_is_asked_for(asked_kbps, kbps):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * RATE_HZ).astype(np.float32)
+    assert len(encode("mp3", noise, asked_kbps)) * 8 / 10 / 1000 == pytest.approx(kbps, rel=0.02)
 
 
 def test_a_telephone_has_its_band():
