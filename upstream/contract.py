@@ -97,7 +97,8 @@ def examine(upstream: Any, device: str = "cpu") -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - the report says whatever went wrong
         what = "get_downsample_rates('hidden_states')"
         return [Finding("rate", False, f"{what} raised {type(error).__name__}: {error}; expected a number of samples")]
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < math.inf:  # numpy's numbers are fine
+    # Real, for NumPy's numbers are fine.
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < math.inf:
         return [Finding("rate", False, f"get_downsample_rates gives {rate!r}; expected samples per frame, e.g. 320")]
     findings = [Finding("rate", True, f"one frame per {rate:g} samples")]
     upstream = upstream.to(device).eval()

@@ -18,6 +18,7 @@ from robustdistiller.upstream import (
     resolve,
     save_checkpoint,
 )
+from robustdistiller.upstream.checkpoints.files import is_part_of
 
 #: What two students may differ in and still be of one shape: only training asks for it.
 _TRAINING = ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop", "feature_grad_mult")
@@ -64,7 +65,7 @@ def merge_checkpoints(a: str, b: str, target: str | Path, weight: float = 0.5, o
 
     Raises:
         FileNotFoundError, ValueError: a model does not exist or cannot be read.
-        FileExistsError: something is at `target`, and `overwrite` is false or it is a folder.
+        FileExistsError: something is at `target`, and `overwrite` is false or it is a folder or one of the students.
         SettingsError: the students do not fit together.
     """
     target, paths = Path(target).expanduser(), [resolve(name) for name in (a, b)]
@@ -73,6 +74,8 @@ def merge_checkpoints(a: str, b: str, target: str | Path, weight: float = 0.5, o
         raise FileExistsError(
             f"{target} {kind}; choose another name{'' if target.is_dir() else ', or give --overwrite'}"
         )
+    if any(is_part_of(target, path) for path in paths):
+        raise FileExistsError(f"{target} is one of the students to merge; give another place for the result")
     read = [read_checkpoint(path) for path in paths]
     merged = merge_students(read[0].build(), read[1].build(), weight)
     save_checkpoint(target, merged, _metadata(read, paths, weight))

@@ -98,6 +98,18 @@ def input_options(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     return (alone, read_json(alone)) if alone.is_file() else (None, {})
 
 
+def is_part_of(path: Path, checkpoint: Path) -> bool:
+    """Whether writing to ``path`` would replace a checkpoint: its file, or one of its folder's :func:`model_files`.
+
+    >>> is_part_of(Path("nowhere.ckpt"), Path("nowhere.ckpt"))
+    False
+    """
+    if not path.exists():
+        return False
+    parts = model_files(checkpoint) if checkpoint.is_dir() else [checkpoint]
+    return any(part.exists() and path.samefile(part) for part in parts)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 

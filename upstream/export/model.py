@@ -16,7 +16,7 @@ from torch import Tensor
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.common.files import write_atomically
 from robustdistiller.upstream.checkpoints import Checkpoint, read_checkpoint
-from robustdistiller.upstream.checkpoints.files import checkpoint_digest
+from robustdistiller.upstream.checkpoints.files import checkpoint_digest, is_part_of
 from robustdistiller.upstream.export.check import TOLERANCE, Deviation, ExportError, compare
 from robustdistiller.upstream.export.graph import EncoderGraph
 from robustdistiller.upstream.export.layers import choose_states
@@ -120,9 +120,13 @@ def export_model(
     if path.is_dir() or (path.exists() and not overwrite):
         kind = "is a folder; expected the name of a file" if path.is_dir() else "exists already; use --overwrite"
         raise FileExistsError(f"{path} {kind}")
-    if path.exists() and path.resolve() == source.resolve():
+    if is_part_of(path, source):
         raise FileExistsError(f"{path} is the checkpoint to export; give another place for the result")
     encoder = checkpoint.build(padding="masked")
+    shortest, least = min(map(len, calibration or ()), default=0), encoder.config.receptive_field
+    if calibration is not None and shortest < least:
+        found = f"a waveform of {shortest} samples" if len(calibration) else "no waveform"
+        raise ValueError(f"calibration speech has {found}; expected one or more of at least {least} samples, one frame")
     if stream is not None:
         require_chunkable(encoder.config, stream)
     chosen = choose_states(layers, encoder.state_names())

@@ -146,6 +146,10 @@ def test_what_the_command_cannot_do_is_one_sentence(files) -> None:
         (["a.ckpt", "other.ckpt", "--out", "c.ckpt"], "differ in num_heads"),
         (["a.ckpt", "absent.ckpt", "--out", "c.ckpt"], "absent.ckpt"),
         (["a.ckpt", "b.ckpt", "--out", "b.ckpt"], "exists already; choose another name, or give --overwrite"),
+        (
+            ["a.ckpt", "b.ckpt", "--out", "b.ckpt", "--overwrite"],
+            "b.ckpt is one of the students to merge; give another",
+        ),
         (["a.ckpt", "b.ckpt", "--out", "."], "is a folder, expected a file; choose another name"),
         (["a.ckpt", "b.ckpt", "--out", "c.ckpt", "--weight", "2"], "weight is 2.0, expected 0"),
     ):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import robustdistiller.upstream.export as export_room
-from robustdistiller.upstream import checkpoint_digest, load_encoder, save_checkpoint
+from robustdistiller.upstream import checkpoint_digest, export_checkpoint, load_encoder, save_checkpoint
 from robustdistiller.upstream.export import ExportError, OnnxEncoder, export_model, program
 from robustdistiller.upstream.export.program import load_program
 from robustdistiller.upstream.export.quantize import PARTS, quantize
@@ -183,6 +183,8 @@ def test_int8_is_smaller_and_close(kind, checkpoints, exported, tmp_path):
         ({"to": "torch", "opset": 20}, "opset 20 is for ONNX files"),
         ({"to": "onnx-int8-static"}, "onnx-int8-static, which needs it"),
         ({"to": "onnx", "calibration": [np.zeros(400)]}, "found onnx with any"),
+        ({"to": "onnx-int8-static", "calibration": []}, "calibration speech has no waveform; expected one or more"),
+        ({"to": "onnx-int8-static", "calibration": [np.zeros(399)]}, "a waveform of 399 samples; .* of at least 400"),
     ],
 )
 def test_arguments_that_do_not_fit(checkpoints, tmp_path, arguments, message):
@@ -206,6 +208,11 @@ def test_nothing_is_replaced_unasked(checkpoints, tmp_path):
     with pytest.raises(FileExistsError, match="is the checkpoint to export"):
         export_model(checkpoints["student"], checkpoints["student"], "onnx", overwrite=True)
     assert (tmp_path / "s.onnx").read_text() == "mine"
+    folder = export_checkpoint(checkpoints["student"], tmp_path / "folder", "published").path
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="is the checkpoint to export"):
+        export_model(folder, folder / "model.safetensors", "onnx", overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 def test_bad_input_of_a_file_is_named(exported):
