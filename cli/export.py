@@ -78,7 +78,8 @@ def export(
       begins         (streams,) bool, true where an utterance begins
       state.NAME     zeros at first, then next.NAME of the step before
     gives layers and frame_lengths as above, of one chunk, and next.NAME. The
-    metadata `stream` says hop_samples and block_samples.
+    metadata `stream` says hop_samples, block_samples and padding_samples: zeros
+    before and behind an utterance, for log-mel front ends; num_samples counts them.
 
     ONNX needs: pip install onnx onnxruntime onnxscript
     """

@@ -254,6 +254,16 @@ def test_folders_are_replaced_only_when_asked_and_only_our_own(tmp_path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "student.ckpt", "theirs"]
 
 
+def test_a_link_to_a_folder_stays_one(tmp_path) -> None:
+    save_checkpoint(tmp_path / "student.ckpt", student({}), {})
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for overwrite in (False, True):
+        publish(tmp_path / "student.ckpt", tmp_path / "out", overwrite=overwrite)
+        assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out", "student.ckpt"]
+
+
 def test_a_failure_leaves_nothing_or_what_was_there(tmp_path, monkeypatch) -> None:
     source = tmp_path / "student.ckpt"
     save_checkpoint(source, student({}), {})

@@ -50,8 +50,9 @@ def write_folder(path: Path, files: Sequence[str], write: Callable[[Path], None]
     """Let ``write`` fill a new folder with ``files``, then put them at ``path``. Nothing else there is touched.
 
     A folder that is new or empty appears when it is complete. In another, the files are replaced one by one, after all
-    of them are written.
+    of them are written. A link to a folder stays one.
     """
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as workplace:
         new = Path(workplace) / "new"
