@@ -54,6 +54,23 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that results will go to, before anything long begins.
+
+    Raises:
+        ValueError: a file is there, or above it.
+
+    Example:
+        >>> make_folder(write_text("note.txt", "done") / "below")
+        Traceback (most recent call last):
+        ValueError: note.txt/below must be a folder, found a file there or above it
+    """
+    try:
+        folder.expanduser().mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} must be a folder, found a file there or above it") from error
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """:func:`write_atomically` with a text, as UTF-8.
 

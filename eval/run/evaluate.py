@@ -10,6 +10,7 @@ from typing import Any
 
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.errors import RunFailed
+from robustdistiller.common.files import make_folder
 from robustdistiller.eval.conditions.manifest import Manifest, ManifestError, condition_of
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
@@ -105,7 +106,8 @@ def evaluate_head(
             "-o \"args.upstream_ckpt='NEW_NAME'\""
         ) from error
     for folder in (evaluation.records, evaluation.save_manifests, evaluation.examples.folder) if task else ():
-        _make_folder(folder)  # hours before the first file is written
+        if folder is not None:
+            make_folder(folder)  # hours before the first file is written
     path = str(checkpoint) if checkpoint else None
     loaded = {"past_exp": path if states else None, "init_ckpt": path}
     run_s3prl(spec, "evaluate", evaluation=evaluation if task else None, evaluate_split=split, **loaded)
@@ -122,14 +124,6 @@ def raise_failures(found: Iterable[Record]) -> None:
     if lacking:
         lines = (f"{one.task} {one.split}, {one.condition}: {one.trouble}" for one in lacking)
         raise RunFailed("\n".join(lines))
-
-
-def _make_folder(folder: Path | None) -> None:
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RunError(f"{folder} must be a folder, found a file there or above it") from error
 
 
 def _corruptors(

@@ -179,6 +179,9 @@ def test_what_cannot_be_profiled_is_said(tmp_path, monkeypatch):
     assert result.exit_code == 2 and "expected one or more, from 0.05 s to an hour" in result.output
     result = run("fbank", "--device", "gpu")
     assert result.exit_code == 2 and "device 'gpu' cannot be used" in result.output
+    (tmp_path / "file").touch()
+    result = run("fbank", "--out", str(tmp_path / "file"))
+    assert result.exit_code == 2 and "file must be a folder, found a file there" in " ".join(result.output.split())
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'RuntimeError: out of memory' >&2\nexit 3\n")
     python.chmod(0o755)
