@@ -71,6 +71,18 @@ def make_folder(folder: Path) -> None:
         raise ValueError(f"{folder} must be a folder, found a file there or above it") from error
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        ValueError: it is no text; the message names the file.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file ({error.reason} at byte {error.start}); expected UTF-8") from error
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """:func:`write_atomically` with a text, as UTF-8.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from robustdistiller.acoustics.audio.files import audio_info
 from robustdistiller.acoustics.audio.listing import walk_audio
-from robustdistiller.eval.data.plan import MISSING, UNPACK_AGAIN, NotThere, Plan, PrepareError
+from robustdistiller.common.files import read_text
+from robustdistiller.eval.data.plan import MISSING, UNPACK_AGAIN, NotThere, Plan
 
 
 def locate(given: Path, *holds: str) -> Path | None:
@@ -88,8 +89,4 @@ def beside(corpus: Path, names: tuple[str, ...]) -> list[Path]:
 
 def lines_of(path: Path) -> list[str]:
     """The lines of a text file that are not empty."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PrepareError(f"{path} is no text file ({error.reason} at byte {error.start}); expected UTF-8") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

@@ -136,7 +136,7 @@ def _look_at_folder(plan: Plan, folder: Path, split: str) -> None:
     plan.count(split, len(audio), LIBRI2MIX.counts[split], "mixtures")
     for what, names, known in (
         ("reco2dur", audio, durations),
-        ("segments", audio, {line.split()[0] for line in segments.values()}),
+        ("segments", audio, {line.partition(" ")[0] for line in segments.values()}),
         ("utt2spk", segments, speakers),
     ):
         unknown = [name for name in names if name not in known]

@@ -21,7 +21,11 @@ def _plan_ic(plan: Plan, roots: Roots) -> None:
         if not (folder / name).is_file():
             plan.note(name, "a table", "not there", MISSING, UNPACK_AGAIN)
             continue
-        table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+        try:
+            table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+        except ValueError as error:  # empty, no text, or lines of unequal length
+            plan.note(name, "a table", f"none: {error}", MISSING, UNPACK_AGAIN)
+            continue
         absent = [column for column in ("path", *SLOTS) if column not in table]
         fix = "take the table of the official archive"
         if plan.odd(name, f"columns path, {', '.join(SLOTS)}", absent, "no {names}", fix, most=len(absent)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
-from robustdistiller.eval.data.checks import audio_below, find
+from robustdistiller.eval.data.checks import audio_below, find, lines_of
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, UNPACK_AGAIN, Plan, Recipe, Roots
 from robustdistiller.eval.tasks.corpora import IEMOCAP
 
@@ -44,7 +44,7 @@ def _look_at_session(plan: Plan, folder: Path, name: str) -> list[dict[str, str]
     audio = {Path(file).stem: f"{name}/{_WAV}/{file}" for file in audio_below(folder / name / _WAV, ".wav")}
     utterances = []
     for file in sorted((folder / name / _TEXT).glob("*.txt")):
-        lines = [] if file.name.startswith(".") else file.read_text(encoding="utf-8").splitlines()  # ._*.txt are none
+        lines = [] if file.name.startswith(".") else lines_of(file)  # ._*.txt are none
         for line in lines:
             fields = list(filter(None, line.split("\t"))) if line.startswith("[") else []
             if len(fields) > 2 and fields[1] in audio and fields[2] in CLASSES:

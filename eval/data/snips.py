@@ -12,6 +12,7 @@ import soundfile
 
 from robustdistiller.acoustics.audio.files import read_audio
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.common.files import read_text
 from robustdistiller.eval.data.build import convert_files, link
 from robustdistiller.eval.data.checks import audio_below, find, locate, look_at_rates, read_lines
 from robustdistiller.eval.data.plan import DIFFERS, MISSING, Plan, Recipe, Roots
@@ -111,7 +112,7 @@ def _look_at_labels(
         return
     tags = {tag for line in lines for tag in line["slots"].split()[1:-1]}
     # s3prl leaves out the first line and splits at every line end.
-    known = (folder / SLOTS).read_text(encoding="utf-8").split("\n")[1:]
+    known = read_text(folder / SLOTS).split("\n")[1:]
     unknown = sorted(tags - set(known) - {"O"})
     fix = f"take {SLOTS} and {LABELS} of the same release; its first line, O, is left out"
     if not plan.odd(SLOTS, "all slots of the labels", unknown, "not {names}", fix):

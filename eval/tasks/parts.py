@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from robustdistiller.common.files import read_text
 
 
 class ScoringError(ValueError):
@@ -115,6 +117,18 @@ class OfficialScore:
     settings: Mapping[str, Any] | None = None
     ids: tuple[str, ...] = ()
     items: tuple[Sequence[float], Sequence[float]] | None = field(default=None, compare=False)
+
+
+def text_of(path: Path | str) -> str:
+    """The text of a file that a score is made of.
+
+    Raises:
+        ScoringError: it is no text.
+    """
+    try:
+        return read_text(path)
+    except ValueError as error:
+        raise ScoringError(str(error)) from error
 
 
 def last_parts(path: str) -> str:

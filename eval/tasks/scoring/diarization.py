@@ -12,7 +12,7 @@ Not verified: the fork of dscore that SUPERB names was not available, nryant/dsc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
-from robustdistiller.eval.tasks.parts import ScoringError
+from robustdistiller.eval.tasks.parts import ScoringError, text_of
 
 #: What score.sh tries; the lowest error rate counts.
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -156,7 +156,7 @@ def read_rttm(path: Path | str) -> dict[str, list[Turn]]:
         ScoringError: a line that is none of RTTM, with the file and its number.
     """
     turns: dict[str, list[Turn]] = defaultdict(list)
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
         fields = line.split()
         if not fields or fields[0] != "SPEAKER":
             continue
@@ -180,7 +180,7 @@ def read_reference(folder: Path | str) -> tuple[dict[str, list[Turn]], str]:
         turns by recording, and the name of the file they are from.
 
     Raises:
-        ScoringError: the folder has neither.
+        ScoringError: the folder has neither; or a line of theirs is odd, with the file and its number.
     """
     folder = Path(folder)
     if (folder / "rttm").is_file():
@@ -189,16 +189,27 @@ def read_reference(folder: Path | str) -> tuple[dict[str, list[Turn]], str]:
         raise ScoringError(
             f"{folder} has neither rttm nor segments and utt2spk, so there is no reference for diarization"
         )
-    speakers = dict(line.split()[:2] for line in _lines(folder / "utt2spk"))
+    speakers = dict(_rows(folder / "utt2spk", 2, "UTTERANCE SPEAKER"))
     turns: dict[str, list[Turn]] = defaultdict(list)
-    for line in _lines(folder / "segments"):
-        utterance, recording, onset_s, offset_s = line.split()[:4]
-        turns[recording].append(Turn(speakers[utterance], round(float(onset_s), 3), round(float(offset_s), 3)))
+    for utterance, recording, *times_s in _rows(folder / "segments", 4, "UTTERANCE RECORDING BEGIN END"):
+        if utterance not in speakers:
+            raise ScoringError(f"{folder / 'utt2spk'} has no speaker of {utterance!r}, which is in segments")
+        turns[recording].append(Turn(speakers[utterance], *times_s))
     return dict(turns), "segments"
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _rows(path: Path, columns: int, expected: str) -> Iterator[tuple]:
+    """Two names of each line that is not empty, and times, to the millisecond, in the other columns."""
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
+        words = line.split()
+        try:
+            found = (*words[:2], *(round(float(time_s), 3) for time_s in words[2:columns]))
+        except ValueError:
+            found = ()
+        if len(found) == columns:
+            yield found
+        elif words:
+            raise ScoringError(f"{path}, line {number}: expected {expected!r}, found {line!r}")
 
 
 def read_posteriors(folder: Path | str, recordings: Iterable[str]) -> dict[str, np.ndarray]:

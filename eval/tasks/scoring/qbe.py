@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from robustdistiller.eval.tasks.parts import ScoringError
+from robustdistiller.eval.tasks.parts import ScoringError, text_of
 
 #: Of score-TWV-Cnxe.sh.
 P_TARGET, C_FALSE_ALARM, C_MISS = 0.0008, 1.0, 100.0
@@ -172,7 +172,7 @@ def read_ground_truth(folder: Path | str) -> GroundTruth:
     excerpts = _elements(_only(folder, "*.ecf.xml"), ("excerpt",))
     recordings = {_stem(node.get("audio_filename", "")) for _, node in excerpts}
     targets: dict[str, set[str]] = defaultdict(set)
-    for line in _only(folder, "*.rttm").read_text(encoding="utf-8").splitlines():
+    for line in text_of(_only(folder, "*.rttm")).splitlines():
         fields = line.split()
         if len(fields) > 5 and fields[0] == "LEXEME" and fields[5] in queries:
             targets[fields[5]].add(_stem(fields[1]))

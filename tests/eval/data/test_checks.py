@@ -226,8 +226,33 @@ def test_inputs_are_checked(tmp_path):
         look(tasks.get("PR"), {"lexicon": [tmp_path]}, tmp_path)
     root = voxceleb1(tmp_path / "vox", "plain")
     Path(root / "iden_split.txt").write_bytes(b"\xff\xfe1")
-    with pytest.raises(PrepareError, match=r"iden_split.txt is no text file .*; expected UTF-8"):
+    with pytest.raises(ValueError, match=r"iden_split.txt is no text file .*; expected UTF-8"):
         look(tasks.get("SID"), {"file_path": [root]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("IC", "data/test_data.csv"),
+        ("ER", "Session3/dialog/EmoEvaluation/Ses03F_impro01.txt"),
+        ("ASR", "LibriSpeech/dev-clean/12/7/12-7.trans.txt"),
+        ("PR", "lexicon-2.txt"),
+        ("SF", "slots.txt"),
+        ("SD", "dev/segments"),
+        ("QbE", "scoring/groundtruth_quesst14_eval/quesst14_eval.rttm"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"word\n"])
+def test_text_that_is_damaged_is_named(code, name, content, toy_corpora, look_at, tmp_path):
+    toy_corpora.build(code, tmp_path / "data")
+    (tmp_path / "data" / name).write_bytes(content)
+    try:
+        told = " ".join(f"{one.what} {one.found}" for one in look_at(code, tmp_path / "data").findings)
+    except ValueError as error:
+        told = str(error)
+        assert "no text file" in told
+    if content.startswith(b"\xff"):
+        assert Path(name).name in told or "none: " in told
 
 
 def test_query_by_example_without_ground_truth_cannot_be_scored(toy_corpora, look_at, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from robustdistiller.common.files import read_text
 from robustdistiller.upstream.s3prl.bridge.shim import Shim, register_module
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def read_lexicon(paths: Sequence[str | Path], phonemes: Mapping[str, Any]) -> di
 
     Raises:
         FileNotFoundError: a lexicon is missing or none was given.
-        ValueError: a line uses an unknown phoneme (file, line and symbol are named).
+        ValueError: a file is no text, or a line uses an unknown phoneme (file, line and symbol are named).
 
     Example:
         >>> import tempfile
@@ -64,7 +65,7 @@ def read_lexicon(paths: Sequence[str | Path], phonemes: Mapping[str, Any]) -> di
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"No such lexicon: {str(path)!r} (config.downstream_expert.corpus.lexicon).")
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             word, *symbols = line.split() or [""]
             unknown = [symbol for symbol in symbols if symbol not in phonemes]
             if unknown:
@@ -89,7 +90,7 @@ def read_transcripts(folder: Path) -> dict[str, str]:
     """
     transcripts = {}
     for path in sorted(folder.rglob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             utterance_id, _, text = line.partition(" ")
             transcripts[utterance_id] = text
     return transcripts

@@ -176,3 +176,22 @@ def test_files_that_are_missing_or_broken(tmp_path):
     (tmp_path / "segments").write_text("A_rec rec 0.5 2.0\n")
     (tmp_path / "utt2spk").write_text("A_rec A\n")
     assert scored.read_reference(tmp_path) == ({"rec": [Turn("A", 0.5, 2.0)]}, "segments")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "told"),
+    [
+        ("segments", "u rec 0.5", r"segments, line 1: expected 'UTTERANCE RECORDING BEGIN END', found 'u rec 0.5'"),
+        ("segments", "u rec 0.5 late", r"segments, line 1: expected .*, found 'u rec 0.5 late'"),
+        ("segments", "v rec 0.5 1", r"utt2spk has no speaker of 'v', which is in segments"),
+        ("utt2spk", "u", r"utt2spk, line 1: expected 'UTTERANCE SPEAKER', found 'u'"),
+        ("rttm", b"\xff\xfe", r"rttm is no text file"),
+    ],
+)
+def test_odd_lines_of_a_reference_are_named(file, line, told, tmp_path):
+    (tmp_path / "utt2spk").write_text("u A extra\n")
+    (tmp_path / "segments").write_text("u rec 5e-1 2.0 extra\n\n")
+    assert scored.read_reference(tmp_path)[0] == {"rec": [Turn("A", 0.5, 2.0)]}
+    (tmp_path / file).write_bytes(line if isinstance(line, bytes) else line.encode())
+    with pytest.raises(ScoringError, match=told):
+        scored.read_reference(tmp_path)
