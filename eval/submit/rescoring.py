@@ -14,6 +14,7 @@ import numpy as np
 
 from robustdistiller.eval.submit.experiments import Experiment, SubmissionError
 from robustdistiller.eval.tasks import ScoringError
+from robustdistiller.eval.tasks.parts import text_of
 from robustdistiller.eval.tasks.scoring import diarization, qbe
 
 #: The website's, where no frame shift was packed.
@@ -57,14 +58,14 @@ def rescore(packed: Path, experiment: Experiment, truth: Path | None = None) -> 
             )
         pairs = [(said[name], meant[name]) for name in sorted(said)]
         return {metric: 100.0 * _rate(metric, *zip(*pairs)) for metric in part.metrics}
-    except (ScoringError, OSError, UnicodeDecodeError) as error:
+    except (ScoringError, OSError) as error:
         raise SubmissionError(str(error)) from error
 
 
 def read_table(path: Path, separator: str = " ") -> dict[str, str]:
     """Name to value, one pair a line, as the website reads it: of a name that repeats the last value."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text_of(path).splitlines():
         name, _, value = line.strip().partition(separator)
         found[name] = value.strip() if separator == " " else value
     return found
@@ -104,8 +105,13 @@ def _verification(packed: Path, experiment: Experiment, truth: Path | None) -> d
         return "-".join(path.split("/")[-3:]).split(".")[0]
 
     trials = _given(experiment, _TRIALS, truth, "the list of trials")
-    lines = [line.split() for line in trials.read_text(encoding="utf-8").splitlines() if line.strip()]
-    meant = {f"{name(first)}_{name(second)}": int(label) for label, first, second in lines}
+    meant = {}
+    for number, line in enumerate(text_of(trials).splitlines(), start=1):
+        label, *pair = line.split() or [""]
+        if len(pair) == 2 and label in ("0", "1"):
+            meant[f"{name(pair[0])}_{name(pair[1])}"] = int(label)
+        elif line.strip():
+            raise SubmissionError(f"{trials}, line {number}: expected '1|0 PATH PATH', found {line!r}")
     said = read_table(_only_file(packed))
     if set(said) != set(meant):
         odd = sorted(set(said) ^ set(meant))[0]
@@ -120,7 +126,10 @@ def _diarization(packed: Path, experiment: Experiment, truth: Path | None) -> di
     predictions = packed / "scoring" / "predictions"
     posteriors = diarization.read_posteriors(predictions, sorted(path.stem for path in predictions.glob("*.h5")))
     shift = packed / "frame_shift"
-    frame_shift = int(shift.read_text(encoding="utf-8")) if shift.is_file() else DEFAULT_FRAME_SHIFT
+    stated = text_of(shift).strip() if shift.is_file() else str(DEFAULT_FRAME_SHIFT)
+    if not stated.isdecimal():
+        raise SubmissionError(f"{experiment.folder / shift.name} must hold a number of samples, found {stated!r}")
+    frame_shift = int(stated)
     return {"der": diarization.score_diarization(posteriors, reference, frame_shift).total.rate}
 
 

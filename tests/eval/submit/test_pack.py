@@ -168,6 +168,25 @@ def test_answers_that_moved_are_asked_for(tmp_path):
     assert result.exit_code == 2 and "expected ASV=, SD= or QbE= and a path that is there" in result.output
 
 
+def test_odd_lines_of_trials_and_frame_shifts_are_named(tmp_path):
+    asv, trials = tmp_path / "asv", tmp_path / "trials.txt"
+    asv.mkdir()
+    (asv / "test_predict.txt").write_text("id1-v-1_id1-v-2 0.9\nid1-v-1_id2-v-1 0.1\n")
+    write_record(asv / "records", record("ASV", 0.0, 2, "eer"))
+    trials.write_text("1 id1/v/1.wav id1/v/2.wav\n\n0 id1/v/1.wav id2/v/1.wav\n")
+    assert run(asv, "--truth", f"ASV={trials}", "--out", tmp_path / "predict.zip").exit_code == 0
+    for line in ("3 id1/v/1.wav", "2 id1/v/1.wav id1/v/2.wav"):  # as in the list of identification
+        trials.write_text(f"{line}\n")
+        result = run(asv, "--truth", f"ASV={trials}", "--out", tmp_path / "other.zip")
+        assert (
+            result.exit_code == 1 and f"trials.txt, line 1: expected '1|0 PATH PATH', found '{line}'" in result.output
+        )
+    sd = diarization(tmp_path / "sd")
+    (sd / "frame_shift").write_text("20 ms\n")
+    result = run(sd, "--out", tmp_path / "other.zip")
+    assert result.exit_code == 1 and "frame_shift must hold a number of samples, found '20 ms'" in result.output
+
+
 def test_folds_are_packed_one_by_one(tmp_path):
     for fold, wrong in (("fold1", 1), ("fold3", 4)):
         classification(tmp_path / fold, "ER", f"test_{fold}", wrong=wrong, fold=fold)
