@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ from robustdistiller.common.files import write_text
 from robustdistiller.eval.data.plan import NOTE, Plan, PrepareError, Step
 
 WORK = ".work"
+_DIGITS = 16  # of the names in it
 T, R = TypeVar("T"), TypeVar("R")
 
 
@@ -33,7 +35,10 @@ def run(plan: Plan, progress: bool = True) -> list[str]:
     todo = [step for step in plan.steps if not plan.is_made(step)]
     for step in todo:
         _make(plan, step, progress)
-    shutil.rmtree(plan.out / WORK, ignore_errors=True)
+    for own in (plan.out / WORK).glob("[0-9a-f]" * _DIGITS):  # of this run, and begun by others
+        shutil.rmtree(own, ignore_errors=True)
+    with contextlib.suppress(OSError):  # what is not this command's stays
+        (plan.out / WORK).rmdir()
     return [step.target for step in todo]
 
 
@@ -42,7 +47,8 @@ def _make(plan: Plan, step: Step, progress: bool) -> None:
     if target.exists() and step.target not in plan.made_before():
         raise PrepareError(f"{target} was not made by this command; move it away, or choose another --out")
     # Named by what it is made of: what was begun from something else is not gone on with.
-    result = plan.out / WORK / hashlib.sha256(f"{step.target} {step.stamp}".encode()).hexdigest()[:16] / "result"
+    made_of = hashlib.sha256(f"{step.target} {step.stamp}".encode()).hexdigest()
+    result = plan.out / WORK / made_of[:_DIGITS] / "result"
     result.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(total=step.items, desc=step.title, disable=None if progress else True) as bar:
         step.make(result, bar)

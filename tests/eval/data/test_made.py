@@ -45,6 +45,16 @@ def test_length_tables_are_those_written_by_hand(toy_corpora, look_at, tmp_path)
     assert not (tmp_path / "out" / ".work").exists()
 
 
+def test_what_lies_beside_what_is_made_stays(toy_corpora, look_at, tmp_path):
+    """The folder may be one that people work in."""
+    toy_corpora.build("ASR", tmp_path / "data")
+    mine = tmp_path / "out" / ".work" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert made(look_at("ASR", tmp_path / "data"))
+    assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+
+
 def test_the_letter_lexicon_is_spelled_from_the_language_model(toy_corpora, look_at, tmp_path):
     toy_corpora.build("ASR", tmp_path / "data")
     asr_language_model(tmp_path)
