@@ -65,7 +65,7 @@ def leaderboard(
     if system and not published:
         raise ValueError("--system names published systems, and --no-published hides them; type one of the two")
     board = build(folders, published=published, official=official or (), reference=reference)
-    systems = [name if name == "all" else load_published().find(name).system for name in system or REFERENCE_SYSTEMS]
+    systems = [_published(name, board) for name in system or ()] or list(REFERENCE_SYSTEMS)
     if as_json:
         numbers, summaries = (json.loads(f.to_json(orient="records")) for f in (board.frame, board.robustness))
         found = {"numbers": numbers, "summaries": summaries, "notes": board.notes, "sources": board.sources}
@@ -82,6 +82,16 @@ def leaderboard(
             say(Console(stderr=as_json), "No plot was drawn: no measured system has a score under a condition.")
     if written:
         say(Console(stderr=as_json), f"Written: {', '.join(map(str, written))}")
+
+
+def _published(name: str, board: Board) -> str:
+    """A published system by its name, or by that of its row, such as ``NAME [last layer only]``; or ``all``."""
+    if name == "all":
+        return name
+    found = load_published().find(name.partition(" [")[0]).system
+    if not any(row.published and row.system == found for row in board.rows):
+        raise ValueError(f"--system {name}: it has no verified number under SUPERB's rules, so that no table has it")
+    return found
 
 
 def show_board(board: Board, systems: list[str], console: Console) -> None:

@@ -102,7 +102,7 @@ class Board:
 
     def shown(self, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
         """All measured rows, and the published ones of some systems; ``all`` for every one."""
-        return [row for row in self.rows if not row.published or "all" in systems or row.name in systems]
+        return [row for row in self.rows if not row.published or "all" in systems or row.system in systems]
 
     def summaries(self, group: tuple) -> list[Summary]:
         """Robustness on one task, metric and test set: of measured systems, and of published ones among themselves."""

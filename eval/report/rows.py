@@ -27,7 +27,8 @@ class Row:
         macs_g: 1e9 multiply-accumulates on SUPERB's 32 profiling utterances; None where not known.
         cells: by column.
         detail: what identifies it: upstream and checkpoint digest, or teacher and training speech.
-        system: digest of a measured system.
+        system: digest of a measured system; a published one's name, of which there are several rows where its numbers
+            are of several protocols.
         sources: keys of the sources of a published system's numbers.
         printed_score: the ``superb_s`` that a publication prints.
     """
@@ -106,6 +107,7 @@ def published_rows(published: Published) -> list[Row]:
                 macs_g=system.macs_g if macs_known else None,
                 cells=dict(sorted(cells.items(), key=lambda item: item[0].order)),
                 detail=f"from {made_from}" if made_from else "",
+                system=name,
                 sources=tuple(key for key in published.sources if key in keys),
                 printed_score=printed[0].value if printed else None,
             )

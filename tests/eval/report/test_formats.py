@@ -100,6 +100,13 @@ def test_terminal_shows_quickstart_beside_the_published_systems():
     assert result.exit_code == 0 and "DPHuBERT" not in result.output and "superb_s" in result.output
 
 
+@pytest.mark.parametrize("name", ["distilhubert, distorted (correlation)", "FBANK"])
+@pytest.mark.parametrize("suffix", ["", " [last layer only]"])
+def test_the_published_systems_that_are_named_are_shown(name, suffix):
+    result = run(str(QUICKSTART), "--system", name + suffix)
+    assert result.exit_code == 0 and f"{name.lower()}" in result.output.lower() and "DPHuBERT" not in result.output
+
+
 def test_no_digit_is_lost_on_a_narrow_terminal(folder):
     result = CliRunner().invoke(app, ["leaderboard", str(folder), "--no-published"], env={"COLUMNS": "40"})
     for cell in cells(alone(folder), "student").values():
@@ -135,6 +142,7 @@ def test_an_utterance_without_anything_to_count_has_no_score(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--system", "USAD"], "--system USAD: it has no verified number under SUPERB's rules"),
         (["--system", "DPHuBRET"], "no published system is called 'DPHuBRET'; did you mean 'DPHuBERT'"),
         (["--format", "csv,pdf"], "unknown format pdf; known: csv,robustness,markdown,latex,html,utterances"),
         (["--official", "XYZ"], "unknown task 'XYZ'"),
