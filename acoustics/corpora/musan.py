@@ -21,7 +21,9 @@ def _items(root: Path, names: Sequence[str], purpose: str) -> list[Item]:
 
 def _is_here(folder: Folder) -> bool:
     # Somebody's own recordings may be sorted like this too: what is held out of them must not be divided anew.
-    return folder.folders >= _KINDS and not any((folder.path / k / part).is_dir() for k in _KINDS for part in PARTS)
+    if not folder.folders >= _KINDS:
+        return False
+    return not {name.lower() for kind in _KINDS for name in Folder.read(folder.path / kind).folders} & set(PARTS)
 
 
 LAYOUT = Layout(_is_here, _items, ("noise", "speech", "music"), default={"noise": ("noise",)})

@@ -50,8 +50,8 @@ def corpus_pieces(
     - ``folder``: all audio of a folder, a file, or a ``.tsv`` manifest.
 
     Where a corpus has no official parts, `split_of` divides it, originals, sessions and rooms kept together; a plain
-    folder with a subfolder called ``train``, ``dev`` or ``test`` has the parts that it has, and what lies beside
-    them is for training unless there is a ``train``.
+    folder with a subfolder called ``train``, ``dev`` or ``test`` (or ``TRAIN``, as TIMIT's) has the parts that it has,
+    and what lies beside them is for training unless there is a ``train``.
 
     Args:
         path: where the corpus lies.

@@ -144,12 +144,13 @@ def test_musan_gives_what_serves_the_purpose(plant):
             corpus_pieces(root / "noise", purpose)
 
 
-def test_recordings_of_ones_own_sorted_like_musan_keep_their_parts(tmp_path):
-    for name in (*(f"noise/test/{n}.wav" for n in range(10)), "noise/train/a.wav", "music/b.wav", "speech/c.wav"):
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST")])
+def test_recordings_of_ones_own_sorted_like_musan_keep_their_parts(train, test, tmp_path):
+    for name in (*(f"noise/{test}/{n}.wav" for n in range(10)), f"noise/{train}/a.wav", "music/b.wav", "speech/c.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert detect_layout(tmp_path) == detect_layout(tmp_path / "noise") == "folder"
-    assert names(tmp_path / "noise", split="training") == {"train/a.wav"}
+    assert names(tmp_path / "noise", split="training") == {f"{train}/a.wav"}
     assert len(names(tmp_path / "noise", split="test")) == 10
 
 
@@ -386,15 +387,16 @@ def test_a_plain_folder_may_have_parts_of_its_own(plant, tmp_path):
     assert len(names(root)) == 5
 
 
+@pytest.mark.parametrize("name", [str, str.upper, str.title])
 @pytest.mark.parametrize("part", ["train", "dev", "test"])
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_nothing_of_one_part_enters_another(part, purpose, tmp_path):
+def test_nothing_of_one_part_enters_another(part, purpose, name, tmp_path):
     """Ten recordings that a user has set apart, beside others: by their names some would be of another part."""
-    for folder in (part, "rain"):
+    for folder in (name(part), "rain"):
         (tmp_path / folder).mkdir()
         for number in range(10):
             (tmp_path / folder / f"{number}.wav").touch()
-    apart = {f"{part}/{number}.wav" for number in range(10)}
+    apart = {f"{name(part)}/{number}.wav" for number in range(10)}
     found = {}
     for split in ("train", "dev", "test"):
         try:
