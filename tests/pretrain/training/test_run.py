@@ -199,10 +199,10 @@ def test_test_sets_among_the_speech_are_pointed_out(make_config, corpus, tmp_pat
     from robustdistiller.pretrain.data.roots import check_data
 
     root = tmp_path / "LibriSpeech"
-    for part in ("train-clean-100", "test-clean", "dev-other", "testimonies"):
+    for part in ("train-clean-100", "test-clean", "DEV", "testimonies"):
         shutil.copytree(corpus.speech, root / part)
     check_data(make_config(tmp_path / "a", f"data.speech={root}"), tmp_path)
-    assert "data.speech: the student is trained on LibriSpeech/dev-other and LibriSpeech/test-clean, too" in caplog.text
+    assert "data.speech: the student is trained on LibriSpeech/DEV and LibriSpeech/test-clean, too" in caplog.text
     caplog.clear()
     for chosen in (root / "train-clean-100", root / "test-clean"):  # who asks for it gets it
         check_data(make_config(tmp_path / "a", f"data.speech=[{chosen}]"), tmp_path)
