@@ -100,7 +100,8 @@ def parts_set_apart(cuts: SpeechCuts) -> list[str]:
     for cut in cuts.listed:
         root, *below, _ = cut.id.split("/")
         folders.setdefault(root, set()).add(below[0] if below else "")
-    named = {root: {one for one in inside if re.match(r"(dev|test)([-_]|$)", one.lower())} for root, inside in folders.items()}
+    apart = re.compile(r"(dev|test)([-_]|$)", re.IGNORECASE)
+    named = {root: set(filter(apart.match, inside)) for root, inside in folders.items()}
     return sorted(f"{root}/{one}" for root, found in named.items() if found != folders[root] for one in found)
 
 
