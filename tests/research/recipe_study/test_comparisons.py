@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -41,7 +42,7 @@ def board() -> Board:
         row("robust", (0.3, 0.4, 0.3), seeds=(1, 2, 3)),
         row("teacher", (0.2, 0.6, 0.5), lacking=(ACCURACY[2],)),
     )
-    return Board(rows, tuple(sorted([*ACCURACY, *ERRORS], key=lambda column: column.order)), (), {}, None)
+    return Board(rows, tuple(sorted([*ACCURACY, *ERRORS], key=lambda column: column.order)), (), {}, pd.DataFrame())
 
 
 @pytest.fixture
