@@ -105,13 +105,17 @@ def page(
             markdown_table(["", *conditions], rows),
             markdown_table(["gain in points, positive is better", "clean", "noise and rooms"], differences),
         ]
-    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    chosen = markdown_table(["", "learning rate"], [[str(arm), f"{rate:g}"] for arm, rate in rates.items()])
+    amounts = "; ".join(
+        f"{task}: {', '.join(f'{count} {split}' for split, count in splits.items())}" for task, splits in counts.items()
+    )
     about = (
         f"- student: sha256 {checkpoint_digest(study.student)[:12]}; {study.steps} steps of each run, clean speech\n"
-        f"- words: {counts['words']}; voices: {counts['voices']}, held out for dev and test, though the student was\n"
-        f"  distilled on their speech; learning rates, chosen by development sets with seed 0: {chosen}\n"
+        f"- utterances of {amounts}; voices are held out for dev and test, though the student was distilled on their "
+        "speech\n"
         f"- seeds {', '.join(map(str, seeds))}; brackets: 95 % interval over seeds alone (t), not over utterances\n"
-        f"- made: {datetime.now(timezone.utc).date()}"
+        f"- made: {datetime.now(timezone.utc).date()}\n\n"
+        f"Learning rates, chosen by development sets with seed 0:\n\n{chosen}"
     )
     return "\n\n".join(["# Words and voices at once: a study on real speech", about, *sections]) + "\n"
 
