@@ -14,7 +14,7 @@ from rich.console import Console
 from robustdistiller.cli.command import command
 from robustdistiller.cli.parameters import AsJson, Checkpoint, Options, Upstream
 from robustdistiller.cli.printing import new_table, print_whole, say
-from robustdistiller.common.files import make_folder
+from robustdistiller.common.files import require_place
 from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.cost import Profile, ProfileSettings, profile_upstream, write_profile
 from robustdistiller.upstream.model.cost import NOT_COUNTED
@@ -65,7 +65,7 @@ def profile(
         threads=tuple(dict.fromkeys(threads or [1, usable_cores()])),
         librispeech=None if librispeech is None else str(librispeech),
     )
-    make_folder(out)
+    require_place(out)
     with Console(stderr=True).status("loading") as status:
         found = profile_upstream(settings, status.update)
     path = write_profile(out, found)

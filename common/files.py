@@ -54,21 +54,20 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder that results will go to, before anything long begins.
+def require_place(folder: Path) -> None:
+    """Refuse a folder that results are to go to and that cannot be made, before anything long begins.
 
     Raises:
         ValueError: a file is there, or above it.
 
     Example:
-        >>> make_folder(write_text("note.txt", "done") / "below")
+        >>> require_place(write_text("note.txt", "done") / "below")
         Traceback (most recent call last):
         ValueError: note.txt/below must be a folder, found a file there or above it
     """
-    try:
-        folder.expanduser().mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} must be a folder, found a file there or above it") from error
+    place = folder.expanduser()
+    if any(one.is_file() for one in (place, *place.parents)):
+        raise ValueError(f"{folder} must be a folder, found a file there or above it")
 
 
 def read_text(path: str | Path) -> str:

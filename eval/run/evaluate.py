@@ -10,7 +10,7 @@ from typing import Any
 
 from robustdistiller.acoustics import Condition, Corruptor
 from robustdistiller.common.errors import RunFailed
-from robustdistiller.common.files import make_folder
+from robustdistiller.common.files import require_place
 from robustdistiller.eval.conditions.manifest import Manifest, ManifestError, condition_of
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
@@ -107,7 +107,8 @@ def evaluate_head(
         ) from error
     for folder in (evaluation.records, evaluation.save_manifests, evaluation.examples.folder) if task else ():
         if folder is not None:
-            make_folder(folder)  # hours before the first file is written
+            require_place(folder)
+            folder.mkdir(parents=True, exist_ok=True)  # hours before the first file is written
     path = str(checkpoint) if checkpoint else None
     loaded = {"past_exp": path if states else None, "init_ckpt": path}
     run_s3prl(spec, "evaluate", evaluation=evaluation if task else None, evaluate_split=split, **loaded)
