@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
+from robustdistiller.common.generators import untouched_generators
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
@@ -35,7 +36,10 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
     weight = next(encoder.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(f"the encoder is {weight.dtype} on {weight.device}; expected float32 on the CPU")
-    return encoder if isinstance(encoder, AcceleratedEncoder) else AcceleratedEncoder(encoder)
+    if isinstance(encoder, AcceleratedEncoder):
+        return encoder
+    with untouched_generators():  # what is drawn afterwards, as a head's weights, does not depend on speed
+        return AcceleratedEncoder(encoder)
 
 
 def accelerate_training(encoder: SpeechEncoder) -> None:

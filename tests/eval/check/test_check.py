@@ -45,6 +45,13 @@ def test_an_upstream_of_hooks_with_and_without_cache(hubert, tmp_path):
     assert json.loads(json.dumps(found.to_dict()))["ok"] is True
 
 
+def test_a_student_of_ours_has_heads_that_begin_as_s3prls(toy_student, tmp_path):
+    """It is run on faster kernels, whose making must not draw from the generator that the head's weights come from."""
+    codes = ["KS", "PR"]
+    found = check_on_tasks("robustdistiller_local", str(toy_student), folder=tmp_path, codes=codes, steps=4)
+    assert found.ok, found
+
+
 def test_a_broken_contract_ends_it_before_any_task(tmp_path):
     result = CliRunner().invoke(app, ["check", "hubert_local", "-k", str(tmp_path / "absent.pt"), "--json"])
     assert result.exit_code == 1

@@ -112,6 +112,13 @@ def test_autocast_does_not_round_what_is_accelerated():
         assert torch.equal(fast(waveforms).hidden_states[-1], before)
 
 
+def test_random_numbers_are_the_same_with_it_and_without():
+    encoder = SpeechEncoder(EncoderConfig.tiny())
+    state = torch.get_rng_state()
+    accelerate(encoder)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_only_float32_on_a_cpu():
     with pytest.raises(ValueError, match=r"torch\.float64 on cpu; expected float32 on the CPU"):
         accelerate(make().double())
