@@ -38,10 +38,10 @@ def check(
       robustdistiller check org/name --jobs 8 --json
 
     Each task trains a head for a few steps three times: by s3prl's own runner, by this package's, and by this package's
-    with a feature cache. A task is ok if scores and head weights of the first two are equal (of models that this package
-    runs on faster kernels, within rounding), if the third differs from them by rounding only, and if it can be scored
-    under noise. The scores themselves mean nothing. It takes some
-    minutes, needs no data and fetches nothing but the model.
+    with a feature cache. A task is ok if scores and head weights of the first two are equal (within rounding for models
+    that this package runs on faster kernels), if the third differs from them by rounding only, and if it can be scored
+    under noise. The scores themselves mean nothing. It takes some minutes, needs no data and fetches nothing but the
+    model.
 
     \b
       ok        a run of the real task gives stock s3prl's numbers
