@@ -1,4 +1,4 @@
-# make quickstart   install into .venv and run the main job on the embedded data (about ten minutes on two cores)
+# make quickstart   install into .venv and run the main job on the embedded data (six to ten minutes on two cores)
 # make test         install what the tests need, lint, run the whole default suite
 # make doctor       say what works on this machine, and what to type for what does not
 # make study POOL=FOLDER STAGE=screening JOBS=2   train and compare every recipe on the mini teacher (hours; see research/recipe_study)
