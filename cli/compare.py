@@ -45,14 +45,15 @@ def compare(
     stands at 5 %. Published numbers have no results of single items: their differences stand without interval. Cells
     that one of the two lacks are listed.
     """
-    folders = records if records is not None else [path for path in (Path("records"),) if path.is_dir()]
+    here = Path("records")
+    folders = records if records is not None else [here] if here.is_dir() and any(here.iterdir()) else []
     try:
         found = compare_systems(first, second, folders, tasks=task or (), official=official or ())
     except ValueError as error:
         if folders:
             raise
         raise ValueError(
-            f"{error}; there is no folder ./records, so --records must say where the measured ones are"
+            f"{error}; there are no records in ./records, so --records must say where the measured ones are"
         ) from error
     if as_json:
         lines = json.loads(found.frame.to_json(orient="records"))

@@ -19,7 +19,9 @@ def test_brackets_are_printed_wherever_they_stand() -> None:
         assert part in text
 
 
-def test_systems_are_called_by_their_whole_names() -> None:
+def test_systems_are_called_by_their_whole_names(tmp_path, monkeypatch) -> None:
+    (tmp_path / "records").mkdir()  # an empty one is as good as none
+    monkeypatch.chdir(tmp_path)
     first, second = [row.name for row in leaderboard([]).rows if row.name.endswith("[last layer only]")][:2]
     result = CliRunner().invoke(app, ["compare", first, second], env={"COLUMNS": "200"})
     assert f"{first} † minus {second} †" in result.output

@@ -211,7 +211,8 @@ def test_a_difference_of_rates_is_at_most_100_points(tmp_path):
     assert (one.difference, one.low, one.high) == (50, -100, 100)
 
 
-def test_two_published_systems_have_differences_only():
+def test_two_published_systems_have_differences_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = run("DPHuBERT", "distilhubert", "--task", "ASR", "--task", "IC")
     assert result.exit_code == 0, result.output
     assert "DPHuBERT † minus DistilHuBERT †" in result.output
