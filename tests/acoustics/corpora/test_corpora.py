@@ -1,4 +1,4 @@
-"""Noise and room corpora in their official layouts: found by themselves, held-out parts kept apart."""
+"""Corpora in their official layouts: found by themselves, held-out parts kept apart."""
 
 from pathlib import Path
 
@@ -7,106 +7,7 @@ import pytest
 from robustdistiller.acoustics import corpus_pieces, detect_layout, split_of
 from robustdistiller.acoustics.corpora import PURPOSES
 
-ESC50 = "filename,fold,target,category,esc10,src_file,take"
-TREES = {
-    "musan": [
-        *[f"noise/free-sound/noise-free-sound-{n:04d}.wav" for n in range(12)],
-        "music/fma/music-fma-0000.wav",
-        "speech/librivox/speech-librivox-0000.wav",
-        "noise/free-sound/ANNOTATIONS",
-    ],
-    "urbansound8k": [
-        "audio/fold1/101415-3-0-2.wav",
-        "audio/fold1/7061-6-0-0.wav",
-        "audio/fold9/500-2-0-1.wav",
-        "audio/fold10/100795-3-0-0.wav",
-        "audio/fold10/162134-9-1-0.wav",
-        "metadata/UrbanSound8K.csv",
-    ],
-    "esc50": ["audio/1-100032-A-0.wav", "audio/5-103415-A-2.wav", "audio/4-1-A-10.wav", "meta/esc50.csv"],
-    "fsd50k": [
-        "FSD50K.dev_audio/63.wav",
-        "FSD50K.dev_audio/64.wav",
-        "FSD50K.eval_audio/37199.wav",
-        "FSD50K.eval_audio/175151.wav",
-        "FSD50K.ground_truth/dev.csv",
-        "FSD50K.ground_truth/eval.csv",
-    ],
-    "demand": [f"{place}/ch{n:02d}.wav" for place in ("DKITCHEN", "TBUS", "PRESTO") for n in (1, 2, 16)],
-    "wham": ["tr/01aa.wav", "cv/02bb.wav", "tt/03cc.wav", "metadata/noise_meta_tt.csv"],
-    "chime": [f"BGD_150203_{n:03d}_{place}.CH{c}.wav" for n in range(6) for place in ("BUS", "CAF") for c in (1, 2, 5)],
-    "openslr28": [
-        *[f"simulated_rirs/smallroom/Room{n:03d}/Room{n:03d}-{k:05d}.wav" for n in range(1, 16) for k in (1, 2)],
-        "simulated_rirs/smallroom/rir_list",
-        "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav",
-        "real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav",
-        "real_rirs_isotropic_noises/rir_list",
-        "real_rirs_isotropic_noises/noise_list",
-        "pointsource_noises/noise-free-sound-0000.wav",
-    ],
-    "dns": [
-        "SLR26/simulated_rirs_48k/largeroom/Room001/Room001-00001.wav",
-        "SLR28/RIRS_NOISES/simulated_rirs/smallroom/Room001/Room001-00001.wav",
-        "SLR28/RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav",
-        "SLR28/RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav",
-        "RIR_table_simple.csv",
-    ],
-    "but_reverbdb": [
-        f"{room}/MicID01/SpkID{speaker:02d}_20170906_S/{mic:02d}/{file}"
-        for room in ("VUT_FIT_L207", "VUT_FIT_L212", "Hotel_SkalskyDvur_Room112")
-        for speaker in (1, 2)
-        for mic in (1, 31)
-        for file in (
-            "RIR/IR_sweep_15s_45Hzto22kHz_FS16kHz.v00.wav",
-            "silence/silence.v00.wav",
-            "english/LibriSpeech/test-clean/1089/134686/1089-134686-0000.v00.wav",
-            "mic_meta.txt",
-        )
-    ],
-    "librispeech": [
-        *[f"train-clean-100/{speaker}/7/{speaker}-7-0000.flac" for speaker in (19, 26)],
-        "dev-clean/84/1/84-1-0000.flac",
-        "test-other/367/2/367-2-0000.flac",
-        "test-other/367/2/367-2.trans.txt",
-        "SPEAKERS.TXT",
-    ],
-    "folder": ["rain/1.wav", "rain/2.flac", "wind.wav", "notes.txt"],
-}
-TEXTS = {
-    "meta/esc50.csv": "\n".join(
-        [
-            ESC50,
-            "1-100032-A-0.wav,1,0,dog,True,100032,A",
-            "5-103415-A-2.wav,5,2,pig,False,103415,A",
-            "4-1-A-10.wav,4,10,rain,True,1,A",
-        ]
-    ),
-    "FSD50K.ground_truth/dev.csv": 'fname,labels,mids,split\n63,"Rain,Water",m,train\n64,"Speech,Human_voice",m,val\n',
-    "FSD50K.ground_truth/eval.csv": 'fname,labels,mids\n37199,"Engine,Vehicle",m\n175151,"Speech,Human_voice",m\n',
-    "real_rirs_isotropic_noises/rir_list": (
-        "--rir-id 1 --room-id RVB2014_large1 RIRS_NOISES/real_rirs_isotropic_noises/"
-        "RVB2014_type1_rir_largeroom1_far_angla.wav\n"
-    ),
-    "real_rirs_isotropic_noises/noise_list": (
-        "--noise-id 1 RIRS_NOISES/real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav\n"
-    ),
-}
-
-
-@pytest.fixture
-def plant(tmp_path):
-    def build(kind: str, folder: str = ".") -> Path:
-        for name in TREES[kind]:
-            file = tmp_path / folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(TEXTS.get(name, ""))
-        return tmp_path / folder
-
-    return build
-
-
-def names(*arguments, **options) -> set[str]:
-    return {piece.name for piece in corpus_pieces(*arguments, **options)}
+from .conftest import TREES, names
 
 
 @pytest.mark.parametrize("kind", TREES)
@@ -198,44 +99,6 @@ def test_speech_of_chime_is_no_noise_from_its_root(given, plant, tmp_path):
     assert detect_layout(tmp_path / "CHiME4" / given) == "chime"
 
 
-def test_openslr28_tells_rooms_from_noises_and_keeps_rooms_together(plant):
-    root = plant("openslr28")
-    real = "real_rirs_isotropic_noises/RVB2014_type1_"
-    rooms = names(root, "rir")
-    assert f"{real}rir_largeroom1_far_angla.wav" in rooms and f"{real}noise_largeroom1_1.wav" not in rooms
-    assert len(names(root, "rir", only=["simulated"])) == 30
-    assert names(root, "noise") == {f"{real}noise_largeroom1_1.wav", "pointsource_noises/noise-free-sound-0000.wav"}
-    held_out = {name.split("/")[2] for name in names(root, "rir", split="test", only=["simulated"])}
-    others = {name.split("/")[2] for name in names(root, "rir", split="train", only=["simulated"])}
-    assert held_out and others and not held_out & others
-    (root / "real_rirs_isotropic_noises" / "rir_list").unlink()
-    (root / "real_rirs_isotropic_noises" / "noise_list").unlink()
-    assert names(root, "rir") == rooms  # by the names of the files
-
-
-ROOM = "real_rirs_isotropic_noises/RVB2014_type1_rir_largeroom1_far_angla.wav"
-
-
-@pytest.mark.parametrize("beside", [True, False])
-def test_rooms_are_rooms_from_the_root_a_part_and_above(plant, tmp_path, beside):
-    """The isotropic noises beside the measured responses are no rooms, wherever one points."""
-    root = plant("openslr28", "slr28/RIRS_NOISES")
-    if beside:
-        plant("musan", "musan")
-    part = root / "real_rirs_isotropic_noises"
-    assert names(part, "rir") == {Path(ROOM).name}
-    everywhere = {path: corpus_pieces(path, "rir") for path in (root, root.parent, tmp_path)}
-    for path, found in everywhere.items():
-        assert {Path(one.file).resolve() for one in found} == {
-            root / name for name in TREES["openslr28"] if name.startswith("simulated") and name.endswith("wav")
-        } | {root / ROOM}
-        assert {one.name for one in found} == {Path(one.file).relative_to(path).as_posix() for one in found}
-    assert names(part, "noise") == {"RVB2014_type1_noise_largeroom1_1.wav"}
-    noise = names(tmp_path, "noise")
-    assert ("musan/noise/free-sound/noise-free-sound-0000.wav" in noise) == beside
-    assert not any("speech" in name or "_rir_" in name or "simulated" in name for name in noise)
-
-
 def test_corpora_side_by_side_are_all_found_and_many_speakers_hide_none(plant, tmp_path):
     """RIRS_NOISES and MUSAN in one folder, beside the speech of more speakers than a collection has corpora."""
     plant("openslr28", "RIRS_NOISES")
@@ -309,27 +172,6 @@ def test_a_part_of_a_corpus_stays_what_it_is(kind, part, split, expected, plant)
             names(path, split=split)
 
 
-def test_but_reverbdb_rooms_are_whole_and_retransmitted_speech_is_neither_room_nor_noise(plant):
-    root = plant("but_reverbdb")
-    rooms, noise = names(root, "rir"), names(root, "noise")
-    assert len(rooms) == len(noise) == 12
-    assert all(name.split("/")[-2] == "RIR" for name in rooms) and all("/silence/" in name for name in noise)
-    for purpose in ("rir", "noise"):
-        held_out = {name.split("/")[0] for name in names(root, purpose, split="test")}
-        assert held_out == {"VUT_FIT_L212"}
-        others = {name.split("/")[0] for name in names(root, purpose, split="train")}
-        assert others == {"VUT_FIT_L207", "Hotel_SkalskyDvur_Room112"}
-    assert len(names(root, "rir", only=["VUT_FIT_L207"])) == 4 and names(root, "rir", only=["measured"]) == rooms
-    # From one room, one loudspeaker and one microphone.
-    one = root / "VUT_FIT_L212"
-    assert len(names(one, "rir", split="test")) == 4
-    assert len(names(one / "MicID01" / "SpkID02_20170906_S", "rir", split="test")) == 2
-    assert len(names(one / "MicID01" / "SpkID02_20170906_S" / "31", "rir", split="test")) == 1
-    assert len(names(one, "rir", kind="but_reverbdb", only=["VUT_FIT_L212"])) == 4
-    with pytest.raises(ValueError, match=r"\(but_reverbdb\) has nothing that serves as speech"):
-        corpus_pieces(root, "speech")
-
-
 def test_the_voices_of_librispeech_that_are_tested_with_are_not_trained_with(plant, tmp_path):
     root = plant("librispeech", "LibriSpeech")
     training = {f"train-clean-100/{speaker}/7/{speaker}-7-0000.flac" for speaker in (19, 26)}
@@ -352,24 +194,6 @@ def test_the_speech_of_wham_mixtures_is_no_noise(tmp_path):
             (tmp_path / part / what / "a.wav").touch()
     assert names(tmp_path) == {"tr/noise/a.wav", "cv/noise/a.wav", "tt/noise/a.wav"}
     assert names(tmp_path, split="training") == {"tr/noise/a.wav"}
-
-
-def test_isotropic_noises_that_no_list_has_are_no_rooms(plant):
-    root = plant("openslr28")
-    (root / "real_rirs_isotropic_noises" / "noise_list").unlink()
-    noise = "real_rirs_isotropic_noises/RVB2014_type1_noise_largeroom1_1.wav"
-    assert noise in names(root, "noise") and noise not in names(root, "rir")
-
-
-def test_dns_rooms_and_noise(plant, tmp_path):
-    root = plant("dns")
-    assert len(names(root, "rir")) == 3
-    assert names(root, "rir", only=["SLR26"]) == {"SLR26/simulated_rirs_48k/largeroom/Room001/Room001-00001.wav"}
-    with pytest.raises(ValueError, match="holds nothing that serves as noise in the layout of 'dns'"):
-        corpus_pieces(root)
-    (tmp_path / "noise_fullband").mkdir()
-    (tmp_path / "noise_fullband" / "freesound_1.wav").touch()
-    assert names(root) == {"noise_fullband/freesound_1.wav"}
 
 
 def test_a_plain_folder_may_have_parts_of_its_own(plant, tmp_path):
@@ -439,7 +263,7 @@ def test_the_division_is_the_same_everywhere():
 
 def test_training_never_hears_what_suites_test_with(tmp_path):
     """Of a corpus without official parts, too; a plain folder is taken as a whole."""
-    for corpus, names in (
+    for corpus, files in (
         (
             "musan",
             [f"noise/free-sound/noise-free-sound-{n:04d}.wav" for n in range(40)] + ["music/a.wav", "speech/b.wav"],
@@ -447,7 +271,7 @@ def test_training_never_hears_what_suites_test_with(tmp_path):
         ("RIRS_NOISES", [f"simulated_rirs/smallroom/Room{n:03d}/Room{n:03d}-00001.wav" for n in range(40)]),
         ("own", [f"{n}.wav" for n in range(40)]),
     ):
-        for name in names:
+        for name in files:
             (tmp_path / corpus / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / corpus / name).touch()
     for corpus, purpose in (("musan", "noise"), ("musan/noise", "noise"), ("RIRS_NOISES", "rir")):
