@@ -137,7 +137,7 @@ def compare(board: Board, plan: Plan, listed: Sequence[Comparison], asked: Seque
 
 def _told(conditions: Sequence[str], plan: Plan) -> str:
     """Conditions by the name of their set where they are one."""
-    sets = condition_sets(plan)
+    sets = {**condition_sets(plan), "all": Comparison("", "", "", "all").conditions(plan)}
     return next((name for name, known in sets.items() if list(conditions) == known), ", ".join(conditions))
 
 

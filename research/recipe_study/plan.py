@@ -12,7 +12,8 @@ from pydantic import Field
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.common.names import did_you_mean
-from robustdistiller.common.settings import SettingsError, read, read_yaml
+from robustdistiller.common.settings import SettingsError, read
+from robustdistiller.common.written import load_yaml
 from robustdistiller.eval.results.identity import CLEAN
 
 Count = Annotated[int, Field(ge=1)]
@@ -145,21 +146,21 @@ class Comparison:
         question: that it answers.
         treatment: the upstream that it is about: a student, ``teacher``, a baseline or one of the plan's others.
         reference: the one that it is compared with.
-        over: conditions whose mean is compared: ``clean``, ``corrupted`` for all others, or a list of them.
+        over: conditions whose mean is compared: ``clean``, ``corrupted`` for all others, ``all``, or a list of them.
         tasks: whose mean is compared; all where none is given.
     """
 
     question: str
     treatment: str
     reference: str
-    over: Literal["clean", "corrupted"] | list[str] = "corrupted"
+    over: Literal["clean", "corrupted", "all"] | list[str] = "corrupted"
     tasks: list[str] = field(default_factory=list)
 
     def conditions(self, plan: Plan) -> list[str]:
         """The conditions in their one-line form."""
         every = [str(Condition.parse(text)) for text in plan.conditions]
         if isinstance(self.over, str):
-            return [one for one in every if (one == CLEAN) == (self.over == CLEAN)]
+            return [one for one in every if self.over == "all" or (one == CLEAN) == (self.over == CLEAN)]
         return [str(Condition.parse(text)) for text in self.over]
 
     def resolved(self, plan: Plan) -> Comparison:
@@ -181,10 +182,23 @@ class Comparison:
 def load_plan(path: Path) -> Plan:
     """Read a plan.
 
+    A file may begin with ``over: plan.yaml``: what that file beside it says holds where this one says nothing, and its
+    students are there too.
+
     Raises:
         SettingsError: it cannot be read, or says what makes no sense; with the file's name.
     """
-    return _named(path, lambda text: read_yaml(Plan, text))
+    return _named(path, lambda text: read(Plan, _values(path, text)))
+
+
+def _values(path: Path, text: str) -> dict:
+    values = load_yaml(text)
+    if not isinstance(values, dict):
+        raise ValueError("no settings; expected those of a plan")
+    if "over" not in values:
+        return values
+    below = _named(path.with_name(str(values.pop("over"))), lambda text: _values(path, text))
+    return {**below, **values, "students": {**below["students"], **values.get("students", {})}}
 
 
 def load_comparisons(path: Path, plan: Plan) -> list[Comparison]:

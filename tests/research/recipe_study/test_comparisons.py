@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from research.recipe_study import plan as plans
 from research.recipe_study.comparisons import compare, gain, open_test_sets, read_opened
 from research.recipe_study.plan import Comparison, load_comparisons, load_plan
 from robustdistiller.common.settings import SettingsError
@@ -17,6 +19,7 @@ from robustdistiller.eval.report.cells import Cell, Column
 from robustdistiller.eval.report.rows import Row
 from robustdistiller.eval.report.significance import adjust
 
+SHIPPED = Path(plans.__file__).parent
 CONDITIONS = ("clean", "noise:snr_db=5", "reverb")
 UNITS = tuple(map(str, range(300)))
 ACCURACY = [Column("words", "test", "accuracy", "%", True, condition, "300 items") for condition in CONDITIONS]
@@ -138,6 +141,31 @@ def test_what_finalists_cannot_answer_is_refused(tmp_path, plan, change, message
     path.write_text(yaml.safe_dump([] if change is None else [{**asked, **change}]))
     with pytest.raises(SettingsError, match=message):
         load_comparisons(path, plan)
+
+
+@pytest.mark.parametrize("name", ["", "fast_"])
+def test_what_the_shipped_plans_compare_their_finalists_can_answer(name):
+    plan = load_plan(SHIPPED / f"{name}plan.yaml")
+    for one in load_comparisons(SHIPPED / f"{name}comparisons.yaml", plan):
+        assert one.conditions(plan)
+
+
+def test_a_plan_over_another_changes_what_it_names_and_adds_its_students(tmp_path):
+    (tmp_path / "plan.yaml").write_text(
+        "{students: {plain: distilhubert}, steps: 7, tasks: {words: 0.01}, conditions: [clean], finalists: {plain: 5}}"
+    )
+    (tmp_path / "more.yaml").write_text(
+        "{over: plan.yaml, students: {fast: fast50}, conditions: [reverb], finalists: {fast: 3}}"
+    )
+    plan = load_plan(tmp_path / "more.yaml")
+    assert list(plan.students) == ["plain", "fast"] and plan.steps == 7
+    assert plan.conditions == ["reverb"] and plan.finalists == {"fast": 3}
+    (tmp_path / "more.yaml").write_text("over: plans.yaml")
+    with pytest.raises(SettingsError, match=r"plans.yaml: no such file"):
+        load_plan(tmp_path / "more.yaml")
+    (tmp_path / "more.yaml").write_text("")
+    with pytest.raises(SettingsError, match=r"more.yaml: no settings"):
+        load_plan(tmp_path / "more.yaml")
 
 
 def test_finalists_have_seeds_that_chose_nothing(plan):

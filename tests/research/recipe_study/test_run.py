@@ -40,7 +40,7 @@ from tests.records import example_record
 
 PARAMETERS = "student without prediction heads"
 
-SHIPPED = load_plan(Path(distil.__file__).with_name("plan.yaml"))
+HERE = Path(distil.__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +48,16 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(distil, "Pool", lambda workers: InProcess())
 
 
-def test_every_student_of_the_plan_can_be_built_and_has_as_many_steps():
-    teacher = distil.teacher_of(SHIPPED)
+def test_every_student_of_the_plans_can_be_built_and_has_as_many_steps():
+    plan = load_plan(HERE / "fast_plan.yaml")  # has the students of plan.yaml besides its own
+    assert plan.students.keys() > load_plan(HERE / "plan.yaml").students.keys()
+    steps = {"untrained": 1, "fast50_long": 1800}
+    teacher = distil.teacher_of(plan)
     encoder = load_encoder(teacher)
-    for name, student in SHIPPED.students.items():
-        settings = [*settings_of(SHIPPED, name), "probe.data=words.csv", f"teacher.checkpoint={teacher}"]
+    for name, student in plan.students.items():
+        settings = [*settings_of(plan, name), "probe.data=words.csv", f"teacher.checkpoint={teacher}"]
         stages = stages_of(load_config(student.recipe, settings))
-        assert sum(stage.config.trainer.max_steps for stage in stages) == (1 if name == "untrained" else SHIPPED.steps)
+        assert sum(stage.config.trainer.max_steps for stage in stages) == steps.get(name, plan.steps)
         assert {stage.config.trainer.precision for stage in stages} == {"fp32"}
         built = build_student(stages[0].config, encoder)
         assert built.config.downsample_rate == encoder.config.downsample_rate
