@@ -12,6 +12,7 @@ from robustdistiller.common.process import ProcessDied, call_apart
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check.toy_corpora import BUILDERS
 from robustdistiller.eval.data.build import mapped
+from robustdistiller.eval.sweep.pool import environment_of
 from robustdistiller.eval.tasks.needs import look_at
 from robustdistiller.upstream.contract import Finding, check_upstream
 
@@ -102,15 +103,15 @@ def check_on_tasks(
         return found
 
     def examine(code: str) -> TaskCheck:
-        given = {"-u": upstream, "-k": checkpoint, "-g": options}, steps, device
-        result = _examine(code, folder.resolve() / code, *given)
+        given = {"-u": upstream, "-k": checkpoint, "-g": options}, steps
+        result = _examine(code, folder.resolve() / code, device, *given)
         on_result(result)
         return result
 
     return replace(found, tasks=tuple(mapped(examine, chosen, jobs)))
 
 
-def _examine(code: str, folder: Path, *given: Any) -> TaskCheck:
+def _examine(code: str, folder: Path, device: str, *given: Any) -> TaskCheck:
     needs = look_at(tasks.get(code))
     if needs.missing:
         why = f"{', '.join(needs.missing)} not found here; type: {' && '.join(needs.commands)}"
@@ -118,8 +119,9 @@ def _examine(code: str, folder: Path, *given: Any) -> TaskCheck:
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
-    environment = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    one_task = "robustdistiller.eval.check.one_task:examine", code, *given, str(folder)
+    # s3prl's own runner takes the first GPU that it sees, for some tasks whatever its --device is.
+    environment = {**environment_of(device, threads=1), "XDG_CACHE_HOME": str(folder / "cache")}
+    one_task = "robustdistiller.eval.check.one_task:examine", code, *given, device.partition(":")[0], str(folder)
     try:
         answer = call_apart(*one_task, environment=environment, timeout_s=HANGS_S, log=log)
     except ProcessDied as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,17 +62,27 @@ def run_s3prl(
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(f"s3prl.downstream.{args.downstream}.expert")
     Path(args.expdir).mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
+    _place_modules(f"s3prl.downstream.{args.downstream}", device)
     # s3prl asks PyTorch for a GPU without looking at its device.
-    no_gpu = {"is_available": lambda: False} if str(args.device) == "cpu" else {}
+    no_gpu = {"is_available": lambda: False} if device.type == "cpu" else {}
+    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()  # where `.cuda()` leads
     replaced = {"get_downstream_args": arguments, "hack_isinstance": lambda: None, "Runner": runner}
     threads_before = torch.get_num_threads()
     torch.set_num_threads(spec.threads or threads_before)
     try:
-        with _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
+        with current, _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
             run_downstream.main()
     finally:
         torch.set_num_threads(threads_before)
     return runners[0]
+
+
+def _place_modules(package: str, device: torch.device) -> None:
+    """SE and SS look for the first GPU when they are imported, and keep it for the life of the process."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{package}.") and isinstance(getattr(module, "device", None), torch.device):
+            module.device = device
 
 
 @contextlib.contextmanager

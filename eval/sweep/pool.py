@@ -89,7 +89,7 @@ class Pool:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process only
-                env={**os.environ, **environment(device, self._threads)},
+                env={**os.environ, **environment_of(device, self._threads)},
             )
             self._running[job.folder] = job, process, device
 
@@ -134,7 +134,7 @@ def died_of(status: int) -> str:
     return f"ended with status {status} before its work was done"
 
 
-def environment(device: str, threads: int) -> dict[str, str]:
+def environment_of(device: str, threads: int) -> dict[str, str]:
     """Environment of a process that works on one device: ``cuda:1`` is the only GPU it sees."""
     found = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if device == "cpu":

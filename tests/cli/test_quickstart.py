@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,9 +49,10 @@ def teacher(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(teacher, tmp_path_factory) -> tuple[Path, str, str]:
+def finished(teacher, corpus, tmp_path_factory) -> tuple[Path, str, str]:
     """The folder after it was stopped once and continued, and what both calls printed."""
     out = tmp_path_factory.mktemp("job") / "quickstart"
+    shutil.copytree(corpus.root, out / "corpus", copy_function=os.link)  # takes half a minute to make
     options = ["--out", str(out), "--teacher", str(teacher), "--steps", "3", "--head-steps", "1", "--jobs", "2"]
     options += [part for task in TASKS for part in ("--task", task)]
     options += [part for condition in CONDITIONS for part in ("--condition", condition)]

@@ -109,3 +109,18 @@ def test_a_process_that_dies_is_a_failed_task(tmp_path, monkeypatch):
     monkeypatch.setattr("robustdistiller.common.process.sys.executable", "/bin/false")
     found = check_on_tasks("fbank", folder=tmp_path, codes=["KS", "ks"], jobs=2)  # one task, in one folder
     assert [(one.status, "no message (exit status 1)" in one.why) for one in found.tasks] == [("failed", True)]
+
+
+@pytest.mark.parametrize(("device", "visible", "inside"), [("cpu", "", "cpu"), ("cuda:1", "7", "cuda")])
+def test_the_runs_of_a_task_see_no_other_device(device, visible, inside, tmp_path, monkeypatch):
+    asked = []
+
+    def answer(*arguments, environment, **_):
+        asked.append((arguments[-2], environment["CUDA_VISIBLE_DEVICES"]))
+        return {"status": "ok", "why": "", "scores": {}}
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,7")
+    monkeypatch.setattr("robustdistiller.eval.check.run.call_apart", answer)
+    monkeypatch.setattr("robustdistiller.eval.check.run.check_upstream", lambda *_: [])
+    assert check_on_tasks("fbank", folder=tmp_path, codes=["IC"], device=device).tasks[0].status == "ok"
+    assert asked == [(inside, visible)]

@@ -12,7 +12,7 @@ import pytest
 
 from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.sweep.engine import InProcess, Job, Outcome, run_jobs
-from robustdistiller.eval.sweep.pool import Pool, available_memory_gb, environment
+from robustdistiller.eval.sweep.pool import Pool, available_memory_gb, environment_of
 from tests.eval.sweep.works import job
 from tests.waiting import HANG_S, wait_until
 
@@ -117,8 +117,8 @@ def test_processes_are_spread_over_devices(tmp_path, monkeypatch):
     assert pool.start([a, b]) == [a, b]
     run_jobs(pool, [])
     assert [one.log.read_text() for one in (a, b)] == ["GPU 4\n", "GPU 7\n"]
-    assert "CUDA_VISIBLE_DEVICES" not in environment("cuda", 1)
-    assert environment("cpu", 1)["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in environment_of("cuda", 1)
+    assert environment_of("cpu", 1)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_stop_ends_processes_and_their_children_even_those_that_do_not_listen(tmp_path):
