@@ -72,6 +72,11 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, 
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
+def has_begun(out_dir: Path) -> bool:
+    """Whether there is a run to go on with in a folder: without checkpoints, whatever lies there is of no run."""
+    return any((out_dir / "checkpoints").glob("*.ckpt"))
+
+
 def write_run(out_dir: Path, config: DistillConfig, identity: Mapping[str, Any]) -> None:
     """Save the configuration and the identity of what it runs on."""
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=120)
@@ -108,7 +113,7 @@ def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str
     Raises:
         SettingsError: something that decides the outcome differs; every such key is named with both values.
     """
-    if not any((out_dir / "checkpoints").glob("*.ckpt")):
+    if not has_begun(out_dir):
         return
     old_config, old_identity = read_run(out_dir)
     changes = differing_keys(old_config, config.to_dict())

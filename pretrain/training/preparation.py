@@ -21,7 +21,7 @@ from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.groups.find import LayerGroups, find_groups
 from robustdistiller.pretrain.teacher.protocol import Teacher
 from robustdistiller.pretrain.teacher.units import TeacherUnits, find_units
-from robustdistiller.pretrain.training.checkpoint import Checkpoints, read_run
+from robustdistiller.pretrain.training.checkpoint import Checkpoints, has_begun, read_run
 from robustdistiller.pretrain.training.probe import Probe
 from robustdistiller.pretrain.training.validation_speech import (
     ValidationSpeech,
@@ -121,15 +121,17 @@ def groups_and_units(
 ) -> tuple[list[list[int]] | None, TeacherUnits | None]:
     """Groups of similar teacher layers, and units of the teacher, as far as the recipe asks for them.
 
-    They are the same for all starts and processes: one of them finds and saves them.
+    They are the same for all starts and processes of a run: one of them finds and saves them. What a run has left that
+    broke off before its first checkpoint may be of another teacher, other settings or other speech, and is found anew.
     """
     targets, seed, groups, units = first.config.targets, first.config.seed, None, None
     groups_path, units_path = out_dir / "groups.json", out_dir / "units.npz"
     if fabric.is_global_zero:
-        if targets.layers == "auto" and not groups_path.is_file():
+        begun = has_begun(out_dir)
+        if targets.layers == "auto" and not (begun and groups_path.is_file()):
             options = {"device": fabric.device, "progress": first.config.trainer.progress}
             find_groups(teacher, first.cuts, targets.groups, seed, **options).save(groups_path)
-        if targets.units is not None and not units_path.is_file():
+        if targets.units is not None and not (begun and units_path.is_file()):
             find_units(teacher, first.cuts, targets.units, seed, fabric.device).save(units_path)
     fabric.barrier()
     if targets.layers == "auto":

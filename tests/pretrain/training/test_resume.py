@@ -18,9 +18,18 @@ from typer.testing import CliRunner
 from robustdistiller.cli.distill import distill as distill_command
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill
 from robustdistiller.pretrain.data.sampler import Position
+from robustdistiller.pretrain.teacher.groups.find import LayerGroups
+from robustdistiller.pretrain.teacher.units import TeacherUnits
 from robustdistiller.pretrain.training import loop, stages
 from robustdistiller.pretrain.training.log import read_history
-from robustdistiller.upstream import CheckpointError, checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
+from robustdistiller.upstream import (
+    CheckpointError,
+    SpeechEncoder,
+    checkpoint_digest,
+    load_encoder,
+    read_checkpoint,
+    save_checkpoint,
+)
 from tests.waiting import wait_until
 
 from ..conftest import assert_equal_states, last_checkpoint, run_overrides
@@ -207,3 +216,22 @@ def test_a_longer_schedule_must_be_asked_for(make_config, tmp_path: Path) -> Non
         distill(make_config(tmp_path, "trainer.max_steps=4", "optim.schedule_steps=null"))
     distill(make_config(tmp_path, "trainer.max_steps=4", "optim.schedule_steps=4"))
     assert last_checkpoint(tmp_path)["progress"]["step"] == 4
+
+
+def test_what_a_run_found_that_never_began_is_found_anew(make_config, teacher_path: Path, tmp_path: Path) -> None:
+    """Groups and units may be those of other settings, or of another teacher."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        save_checkpoint(tmp_path / "other.ckpt", SpeechEncoder(read_checkpoint(teacher_path).config), {})
+
+    def start(teacher: Path, count: int) -> tuple[int, torch.Tensor]:
+        options = f"teacher.checkpoint={teacher}", "targets.layers=auto", f"targets.groups.count={count}"
+        units = f"targets.units={{layer: 2, count: {count}, calibration_utterances: 4}}"
+        with pytest.raises(OSError, match="power"):
+            distill(make_config(tmp_path / "run", *options, units, "objectives.units=1"), callbacks=[Fail(1)])
+        groups = LayerGroups.load(tmp_path / "run" / "groups.json").groups
+        return len(groups), TeacherUnits.load(tmp_path / "run" / "units.npz").centroids
+
+    first, other_count, other_teacher = start(teacher_path, 2), start(teacher_path, 3), start(tmp_path / "other.ckpt", 3)
+    assert (first[0], len(first[1])) == (2, 2) and (other_count[0], len(other_count[1])) == (3, 3)
+    assert not torch.equal(other_count[1], other_teacher[1])
