@@ -1,7 +1,8 @@
 """Hiding stretches of frames from the student: which ones, and how it is run without them.
 
 Spans are drawn as in wav2vec 2.0 and HuBERT (arXiv 2006.11477, 2106.07447), but for each utterance by a generator of
-its own: what is hidden depends on seed, epoch and utterance, not on batches, processes, or other random numbers.
+its own: what is hidden depends on the seed, the utterance and its batch's number, not on what else is in the batch,
+processes, or other random numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class MaskConfig:
 
 
 def draw_mask(
-    config: MaskConfig, ids: Sequence[str], frame_lengths: Tensor, seed: int, epoch: int, num_frames: int | None = None
+    config: MaskConfig, ids: Sequence[str], frame_lengths: Tensor, seed: int, number: int, num_frames: int | None = None
 ) -> Tensor:
     """Which frames of a batch are hidden: (B, num_frames) bool on the CPU; false beyond an utterance's end.
 
@@ -46,7 +47,8 @@ def draw_mask(
         ids: of the utterances.
         frame_lengths: (B,) valid frames, on the CPU.
         seed: of the run.
-        epoch: pass over the data, `Position.epoch`; each has other masks.
+        number: of the batch, `Position.batches`. An epoch is not enough: where corpora have weights, an utterance may
+            come several times in one.
         num_frames: T; `None` is the most of `frame_lengths`.
     """
     lengths = frame_lengths.tolist()
@@ -54,7 +56,7 @@ def draw_mask(
     for row, name, frames in zip(mask, ids, lengths, strict=True):
         if frames < 1:
             continue
-        generator = private_generator(seed, epoch, name, "mask")
+        generator = private_generator(seed, number, name, "mask")
         span = min(config.length_frames, max(frames // 2, 1))
         places = frames - span + 1
         most = max((frames - 1) // span, 1)  # that leave a frame to predict from
@@ -72,7 +74,7 @@ def mask_embedding(student: SpeechEncoder) -> torch.nn.Parameter:
 def masked_forward(
     student: SpeechEncoder, waveforms: Tensor, lengths: Tensor | None, mask: Tensor, embedding: Tensor
 ) -> EncoderOutput:
-    """The student's output with some of its frames hidden behind the projection, before positions and layers.
+    """The student's output with some of its frames hidden from positions and layers; `projected` has them all.
 
     Args:
         student: is left as it was.
@@ -82,11 +84,14 @@ def masked_forward(
         embedding: (dim,), takes the place of hidden frames.
     """
 
+    seen = []
+
     def hide(module: torch.nn.Module, inputs: tuple[Tensor], projected: Tensor) -> Tensor:
+        seen.append(projected)
         return torch.where(mask.unsqueeze(-1), embedding.to(projected.dtype), projected)
 
     handle = student.feature_dropout.register_forward_hook(hide)
     try:
-        return student(waveforms, lengths)
+        return student(waveforms, lengths)._replace(projected=seen.pop())
     finally:
         handle.remove()

@@ -151,13 +151,11 @@ class Distiller(nn.Module):
 
     def lesson(self, batch: Batch) -> Lesson:
         """A batch, with what is known of it before anybody has heard it: masks, and how much there is of everything."""
-        if not batch.counts:
-            return Lesson(batch, None, dict.fromkeys(COUNTED, 0.0))
         frames, mask = self.frame_lengths(batch.lengths), None
         if self.mask_embedding is not None:
             num_frames = int(self.student.num_frames(batch.waveforms.shape[1]))
-            options, place = self.config.student.mask, batch.position
-            mask = draw_mask(options, batch.ids, frames, self.config.seed, place.epoch, num_frames)
+            options, number = self.config.student.mask, batch.position.batches
+            mask = draw_mask(options, batch.ids, frames, self.config.seed, number, num_frames)
         counts = {
             "frames": frames.sum().item(),
             "masked_frames": (frames if mask is None else mask).sum().item(),
@@ -165,7 +163,7 @@ class Distiller(nn.Module):
             "spectra": num_spectra(batch.lengths).sum().item(),
             "batches": 1.0,
         }
-        return Lesson(batch, mask, counts)
+        return Lesson(batch, mask, counts if batch.counts else dict.fromkeys(COUNTED, 0.0))
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """(B,) frames that student and teachers have in common, of utterances of so many samples."""
