@@ -21,6 +21,7 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.training.errors import DiskFullError
 
 _FLOAT = {"fp32": torch.float32, "fp16": torch.float16}
+_MOST_LOST = 0.2  # of the median value
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,24 @@ class TargetCodec:
         whole, scale = (one.clone(memory_format=torch.contiguous_format) for one in part.tensor_split([-4], dim=-1))
         return whole.view(torch.int8).float() * scale.view(torch.float32)
 
-    def require_range(self, targets: Sequence[Tensor]) -> None:
-        """Make sure that the type reaches far enough for finite values.
+    def require_precision(self, targets: Sequence[Tensor], stored: Tensor) -> None:
+        """Make sure that what is `stored` of finite values is near enough to them.
 
         Raises:
-            SettingsError: half precision does not.
+            SettingsError: half precision does not reach as far, or a few large values leave `int8` nothing of the rest.
         """
-        largest = max((float(one.detach().abs().max()) for one in targets[: len(self.widths)]), default=0.0)
-        if self.dtype == "fp16" and largest > torch.finfo(torch.float16).max:
-            raise SettingsError(
-                f"targets.cache.dtype=fp16 holds values up to 65504, and the teacher's go to {largest:.3g}; give int8 "
-                "or fp32"
-            )
+        for one, kept in zip(targets[: len(self.widths)], self.decode(stored)):
+            largest, lost = one.abs().max().item(), (kept - one).abs().median() / one.abs().median().clamp(min=1e-30)
+            if self.dtype == "fp16" and largest > torch.finfo(torch.float16).max:
+                raise SettingsError(
+                    f"targets.cache.dtype=fp16 holds values up to 65504, and the teacher's go to {largest:.3g}; give "
+                    "fp32"
+                )
+            if self.dtype == "int8" and lost > _MOST_LOST:
+                raise SettingsError(
+                    f"targets.cache.dtype=int8 changes the teacher's values by {lost:.0%} (median), because some are "
+                    f"much larger, up to {largest:.3g}; give fp16 or fp32"
+                )
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class TargetCache:
             frames: (B,) the teacher's, of each row.
 
         Raises:
-            SettingsError: the codec does not reach as far as the teacher's values.
+            SettingsError: the codec does not suit the teacher's values.
             DiskFullError: there is no space left.
         """
         if not cached.missing:
@@ -164,7 +171,7 @@ class TargetCache:
             fresh = self.codec.encode(targets)
             stored[asked, : fresh.shape[1]] = fresh
             if all(bool(torch.isfinite(one).all()) for one in targets):  # otherwise the loss will say so
-                self.codec.require_range(targets)
+                self.codec.require_precision(targets, fresh)
                 for row, content in zip(asked, fresh.cpu().numpy()):
                     self._write(cached.keys[row], content[: frames[row]])
         return self.codec.decode(stored)

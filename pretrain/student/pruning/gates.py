@@ -24,8 +24,9 @@ class Gates(nn.Module):
 
     The gates act from construction on, through hooks, until :meth:`detach`. While the encoder is in train mode they
     are drawn anew, with PyTorch's global generator and nothing else, in every forward pass; in eval mode they are
-    without chance, and the encoder then computes what :meth:`make_dense` computes. The state dict holds the gates'
-    parameters and the multipliers, nothing of the encoder; the encoder's is as without gates.
+    without chance, and the encoder then computes what :meth:`make_dense` computes, but for the units that only
+    `config.exact` opens or closes. The state dict holds the gates' parameters and the multipliers, nothing of the
+    encoder; the encoder's is as without gates.
 
     Not gated: the last conv layer of an encoder without projection, whose channels are the transformer's.
 

@@ -341,7 +341,19 @@ def test_a_disk_that_is_too_small_is_refused(make_config, tmp_path: Path, monkey
         distill(make_config(tmp_path, "targets.cache={}"))
 
 
-def test_values_beyond_half_precision_are_refused() -> None:
-    TargetCodec("int8", (4,)).require_range([torch.full((1, 4), 1e6)])
-    with pytest.raises(SettingsError, match=r"holds values up to 65504, and the teacher's go to 1e\+06"):
-        TargetCodec("fp16", (4,)).require_range([torch.full((1, 4), 1e6)])
+def test_types_that_do_not_suit_the_values_are_refused() -> None:
+    def keep(dtype: str, target: torch.Tensor) -> None:
+        codec = TargetCodec(dtype, (48,))
+        codec.require_precision([target], codec.encode([target]))
+
+    alike, few_large = noise(20, 48), noise(20, 48)
+    few_large[:, 3] = 300.0  # as in some layers of large models: the step of int8 is then above all other values
+    for dtype in ("fp32", "fp16", "int8"):
+        keep(dtype, alike)
+        keep(dtype, torch.zeros(2, 48))
+    keep("fp16", few_large)
+    keep("int8", 1e6 * alike)
+    with pytest.raises(SettingsError, match=r"int8 changes the teacher's values by \d+% .* up to 300; give fp16 or fp32"):
+        keep("int8", few_large)
+    with pytest.raises(SettingsError, match=r"holds values up to 65504, and the teacher's go to \d\.\de\+06; give fp32"):
+        keep("fp16", 1e6 * alike)
