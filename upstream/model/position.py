@@ -18,7 +18,8 @@ class PositionalConv(nn.Module):
     """Convolutions over frames whose output is added to them, to encode position.
 
     One grouped, weight-normalised convolution (wav2vec 2.0, section 2), or a plain one behind a batch norm
-    (mHuBERT-147), or a stack of plain ones, each followed by a layer norm without weights (data2vec).
+    (mHuBERT-147), or a stack of plain ones, each followed by a layer norm without weights (data2vec). A batch norm
+    keeps its statistics in training, too: those of a batch would be of its padding as well.
 
     Attributes:
         convs: the stack, or None.
@@ -65,6 +66,13 @@ class PositionalConv(nn.Module):
             y = _around(conv, self._masked(x, valid)).transpose(1, 2)
             x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
         return x.transpose(1, 2)
+
+    def train(self, mode: bool = True) -> PositionalConv:
+        """As of any module, but for the batch norm, which stays in eval mode."""
+        super().train(mode)
+        if self.convs is None and self.batch_norm is not None:
+            self.batch_norm.eval()
+        return self
 
     def behind_context(self, x: Tensor) -> Tensor:
         """What :meth:`forward` gives for ``x`` behind its first half kernel, frames that a stream has heard before.

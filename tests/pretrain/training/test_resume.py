@@ -232,6 +232,6 @@ def test_what_a_run_found_that_never_began_is_found_anew(make_config, teacher_pa
         groups = LayerGroups.load(tmp_path / "run" / "groups.json").groups
         return len(groups), TeacherUnits.load(tmp_path / "run" / "units.npz").centroids
 
-    first, other_count, other_teacher = start(teacher_path, 2), start(teacher_path, 3), start(tmp_path / "other.ckpt", 3)
-    assert (first[0], len(first[1])) == (2, 2) and (other_count[0], len(other_count[1])) == (3, 3)
-    assert not torch.equal(other_count[1], other_teacher[1])
+    first, second, other = start(teacher_path, 2), start(teacher_path, 3), start(tmp_path / "other.ckpt", 3)
+    assert (first[0], len(first[1])) == (2, 2) and (second[0], len(second[1])) == (3, 3)
+    assert not torch.equal(second[1], other[1])

@@ -35,14 +35,17 @@ VARIANTS = {
     "data2vec": {"conv_norm": "layer", "position_depth": 3, "position_kernel": 7},
     "reuse": {"attention_reuse": (1,)},
     "reuse-relative": {"attention_reuse": (1, 2), "relative_position": True, "gated_relative_position": True},
+    "batch norm": {"position_batch_norm": True},
     "scaled": {"feature_scale": True, "embed_dim": 32, "projection": True},
 }
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_batch_equals_single_utterance(variant):
-    encoder, lengths = make(**VARIANTS[variant]), [16000, 9999, 800, 12345]
+def test_batch_equals_single_utterance(variant, training):
+    without = {} if not training else {"dropout": 0.0, "attention_dropout": 0.0}
+    encoder, lengths = make(**VARIANTS[variant], **without).train(training), [16000, 9999, 800, 12345]
     waveforms = noise(4, 16000)  # padding that is not zero must not matter either
     output = encoder(waveforms, torch.tensor(lengths))
     for row, length in enumerate(lengths):
