@@ -265,6 +265,13 @@ class _Run:
                 save_checkpoint(self.out_dir / "student_best.ckpt", chosen, notes)
             save_checkpoint(path, student, metadata)
         if distiller.gates is not None:
+            if not distiller.can_be_best():
+                lost, asked = distiller.gates.sparsity().item(), distiller.gates.config.sparsity
+                logger.warning(
+                    "stage %s: its gates have learnt to leave out %.1f %% of the student's parameters, %.1f %% were "
+                    "asked for: it needs more trainer.max_steps, or fewer pruning.ramp_steps",
+                    stage.name, 100 * lost, 100 * asked,
+                )  # fmt: skip
             distiller.gates.detach()
         self.fabric.barrier()
         steps = {**before.steps, stage.name: progress["step"]}

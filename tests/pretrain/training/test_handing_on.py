@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -240,10 +241,11 @@ def test_the_time_limit_is_that_of_all_stages(corpus, teacher_path, tmp_path: Pa
     assert last_checkpoint(tmp_path)["progress"]["step"] == 2
 
 
-def test_an_oversized_student_is_never_the_best(corpus, teacher_path, tmp_path: Path) -> None:
+def test_an_oversized_student_is_never_the_best_and_told(corpus, teacher_path, tmp_path: Path, caplog) -> None:
     slow = ("validation.every_steps=1", "pruning.gate_lr=1e-4", "pruning.multiplier_lr=1e-4", "stages.distil=null")
     distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, *slow)))
     assert not (tmp_path / "student_best.ckpt").exists() and not list(tmp_path.glob("checkpoints/*best*"))
+    assert re.search(r"stage prune: its gates .* leave out \d+\.\d % .* 30\.0 % were asked for", caplog.text)
 
 
 def test_whether_the_average_is_small_enough_is_asked_of_the_average(corpus, teacher_path, tmp_path) -> None:
