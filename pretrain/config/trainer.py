@@ -121,8 +121,9 @@ class ValidationConfig:
         noise: folders of noise, written as in `data.noise`; all of it is used unless `split` says which part. Empty
             takes that of the training.
         rir: folders of impulse responses, likewise; empty takes those of the training.
-        criterion: which distance, averaged over targets and conditions, chooses the best checkpoint: `cosine` (1 minus
-            the cosine; all targets count alike) or `l1` (targets of large values count more).
+        criterion: what, averaged over conditions, chooses the best checkpoint: the distance of the predicted targets by
+            `cosine` (1 minus the cosine; all targets count alike) or `l1` (targets of large values count more), or the
+            `loss`. Where no term of the loss trains predictions, their distance says nothing, and it has to be `loss`.
         seed: of the corruption.
     """
 
@@ -132,7 +133,7 @@ class ValidationConfig:
     conditions: list[str] | None = None
     noise: list[str] = field(default_factory=list)
     rir: list[str] = field(default_factory=list)
-    criterion: Literal["cosine", "l1"] = "cosine"
+    criterion: Literal["cosine", "l1", "loss"] = "cosine"
     seed: int = 0
 
     def __post_init__(self) -> None:

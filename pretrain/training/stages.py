@@ -149,6 +149,13 @@ class _Run:
             trial = Distiller(
                 stage.config, self.teachers, with_training_options(student, stage.config.student), self.units
             )
+            by_distance = stage.validation is not None and criterion_of(stage.config) in ("cosine", "l1")
+            if by_distance and not trial.reads_predictions:
+                raise SettingsError(
+                    f"stage {stage.name}: validation.criterion={stage.config.validation.criterion} measures what is "
+                    "predicted of the teacher's layers, and no term of the loss trains that; give "
+                    "validation.criterion=loss"
+                )
             trial.take_over(state)
             state = trial.handed_on()
             if trial.gates is not None:

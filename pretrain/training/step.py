@@ -117,7 +117,8 @@ class Distiller(nn.Module):
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
         self.gates = Gates(student, config.pruning) if config.pruning else None
         self.mask_embedding = mask_embedding(student) if config.student.mask else None
-        if not any(objective.reads_predictions for objective in self.objectives.values()):
+        self.reads_predictions = any(objective.reads_predictions for objective in self.objectives.values())
+        if not self.reads_predictions:
             self.targets.requires_grad_(False)  # DDP would wait for gradients that never come
         self.needs = frozenset().union(*(objective.needs for objective in self.objectives.values()))
         self.target_cache: TargetCache | None = None  # of the first teacher
@@ -210,9 +211,9 @@ class Distiller(nn.Module):
         lesson, global_step = hidden.value
         step = self.hear(lesson, lesson.batch.corrupted, global_step)
         loss, values = 0.0, {}
-        for name, objective in self.objectives.items():
-            head = dict(self.heads.items()).get(name)
-            value = lesson.shares[objective.mean_over] * objective(step, head)
+        for name, value in self.terms(step).items():
+            objective = self.objectives[name]
+            value = lesson.shares[objective.mean_over] * value
             loss = loss + objective.weight * value.mean()
             values[name] = value.detach().mean()
             if value.ndim:
@@ -262,6 +263,12 @@ class Distiller(nn.Module):
             units=lesson.units,
             global_step=global_step,
         )
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        """The unweighted terms of the loss, each a scalar or one value per target; none of a view that is not there."""
+        heads, missing = dict(self.heads.items()), {"second_view"} if step.second is None else set()
+        computed = {name: one for name, one in self.objectives.items() if not one.needs & missing}
+        return {name: objective(step, heads.get(name)) for name, objective in computed.items()}
 
     def can_be_best(self) -> bool:
         """Whether the student may be the best one yet: not before a pruned one is as small as it has to be."""

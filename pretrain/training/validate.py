@@ -33,8 +33,9 @@ _ENHANCED = ("si_snr_db", "si_snr_improvement_db")
 class Validation:
     """Validates every so many steps and after the last one, and knows which step is the best.
 
-    `validation.csv` has one line per step and condition: feature distances (`l1`, `cosine`, and both per target), with
-    an enhancement head the SI-SNR of its estimate (`si_snr_db`) and what it gained over its input
+    `validation.csv` has one line per step and condition: feature distances (`l1`, `cosine`, and both per target), the
+    weighted terms of the loss (`loss`, a mean over utterances of those of their batches, nothing masked), with an
+    enhancement head the SI-SNR of its estimate (`si_snr_db`) and what it gained over its input
     (`si_snr_improvement_db`, of corrupted speech only), and with a probe its accuracy. With several processes each
     measures some of the batches. What is measured are the averaged weights, if there are such.
     """
@@ -103,11 +104,11 @@ def criterion_of(config: DistillConfig) -> str:
 
 @torch.no_grad()
 def measure_distances(training: Training, speech: ValidationSpeech) -> dict[str, dict[str, float | None]]:
-    """Feature distances, and what enhancement gains, by condition: lines of the table."""
+    """Feature distances, loss, and what enhancement gains, by condition: lines of the table."""
     fabric, module = training.fabric, training.distiller
     names = module.target_names
-    # Sums of one batch and condition: distances per target, enhancement, frames, utterances.
-    sums = torch.zeros(len(speech), len(speech.corruptors), 2 * len(names) + len(_ENHANCED) + 2, dtype=torch.float64)
+    # Sums of one batch and condition: distances per target, enhancement, loss, frames, utterances.
+    sums = torch.zeros(len(speech), len(speech.corruptors), 2 * len(names) + len(_ENHANCED) + 3, dtype=torch.float64)
     with evaluating(module):
         for index in range(fabric.global_rank, len(speech), fabric.world_size):
             sums[index] = _measure_batch(module, *speech.read(index))
@@ -115,12 +116,13 @@ def measure_distances(training: Training, speech: ValidationSpeech) -> dict[str,
         sums = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum").cpu()
     lines = {}
     for condition, total in zip(speech.corruptors, sums.sum(0)):
-        distances = (total[:-4] / total[-2]).reshape(2, len(names))
+        distances = (total[:-5] / total[-2]).reshape(2, len(names))
         line: dict[str, float | None] = {measure: float(v.mean()) for measure, v in zip(_MEASURES, distances)}
         for measure, values in zip(_MEASURES, distances.tolist()):
             line |= {f"{measure}_layer{name}": value for name, value in zip(names, values)}
+        line["loss"] = float(total[-3] / total[-1])
         if "enhancement" in module.objectives:
-            line |= dict(zip(_ENHANCED, (total[-4:-2] / total[-1]).tolist()))
+            line |= dict(zip(_ENHANCED, (total[-5:-3] / total[-1]).tolist()))
             if condition == "clean":
                 line[_ENHANCED[1]] = None  # nothing to gain: the input is the target
         lines[condition] = line
@@ -128,7 +130,7 @@ def measure_distances(training: Training, speech: ValidationSpeech) -> dict[str,
 
 
 def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tensor:
-    """(conditions, 2 targets + 4) float64 on the CPU, see `measure_distances`."""
+    """(conditions, 2 targets + 5) float64 on the CPU, see `measure_distances`."""
     batch = batch.to(module.device)
     targets, units = module.teach(batch)
     lesson = Lesson(batch, None, {}, targets=targets, units=units)
@@ -143,8 +145,10 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
             after = si_snr_db(estimate, batch.waveforms, batch.lengths).double()
             before = si_snr_db(step.student_input, batch.waveforms, batch.lengths).double()
             gained = torch.stack([after.sum(), (after - before).sum()]).cpu()
-        counts = torch.tensor([int(step.valid.sum()), len(batch.ids)], dtype=torch.float64)
-        rows.append(torch.cat([distances, gained, counts]))
+        loss = sum(module.objectives[name].weight * value.mean().item() for name, value in module.terms(step).items())
+        utterances = len(batch.ids)
+        others = torch.tensor([loss * utterances, int(step.valid.sum()), utterances], dtype=torch.float64)
+        rows.append(torch.cat([distances, gained, others]))
     return torch.stack(rows)
 
 

@@ -16,10 +16,12 @@ import torch
 from robustdistiller.acoustics import AudioSource, Corruptor, RIRSource, corrupt_utterance
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
 from robustdistiller.pretrain.data.cuts import LengthRule
+from robustdistiller.pretrain.data.dataset import Batch, Position
 from robustdistiller.pretrain.data.shards import ShardedSpeech
 from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
 from robustdistiller.pretrain.training import log, stopping, validate
+from robustdistiller.pretrain.training.step import Lesson
 from robustdistiller.pretrain.training.validate import feature_distances
 from robustdistiller.pretrain.training.validation_speech import hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
@@ -128,6 +130,41 @@ def test_best_checkpoint_is_kept_and_exported(make_config, other_speech, tmp_pat
     weights = dict(load_encoder(tmp_path / "student_best.ckpt").state_dict())
     assert_equal_states(weights, {name: at_four[f"student.{name}"] for name in weights})
     assert best.metadata["audio_hours"] < last.metadata["audio_hours"]
+
+
+def test_where_nothing_predicts_the_loss_chooses(make_config, other_speech, tmp_path: Path) -> None:
+    """Maps that are not trained predict nothing, so that their distance from the teacher would choose by chance."""
+    options = (EVERY_TWO, f"validation.speech={other_speech}", "targets.layers=[1,2]", "student.mask={share: 0.5}")
+    options = (*options, "validation.conditions=[clean]")
+    with pytest.raises(
+        SettingsError, match=r"criterion=l1 measures what is predicted.*give validation\.criterion=loss"
+    ):
+        distill(make_config(tmp_path, *options, "validation.criterion=l1", recipe="star"))
+    losses = []
+
+    class Look:
+        def on_step_end(self, distiller, report) -> None:
+            if report.step % 2 == 0:
+                losses.append(_loss_of_each_alone(distiller.eval(), other_speech))
+                distiller.train()
+
+    distill(make_config(tmp_path, *options, recipe="star"), callbacks=[Look()])
+    lines = read_lines(tmp_path)
+    assert [float(line["loss"]) for line in lines] == pytest.approx(losses, rel=1e-4)
+    best = read_checkpoint(tmp_path / "student_best.ckpt").metadata["best"]
+    assert best["criterion"] == "loss" and best["step"] == 2 * (1 + np.argmin(losses))
+
+
+@torch.no_grad()
+def _loss_of_each_alone(distiller, speech: Path) -> float:
+    losses = []
+    for path in sorted(speech.iterdir()):
+        waveforms = torch.from_numpy(soundfile.read(path, dtype="float32")[0][None, :24_000])
+        batch = Batch(Position(), (path.name,), waveforms, torch.tensor([waveforms.shape[1]]))
+        targets, _ = distiller.teach(batch)
+        step = distiller.hear(Lesson(batch, None, {}, targets=targets), None)
+        losses.append(13 * distiller.objectives["relations"](step).mean().item())
+    return sum(losses) / len(losses)
 
 
 def test_enhancement_gains_nothing_over_what_was_heard(make_config, other_speech, tmp_path, monkeypatch) -> None:
