@@ -22,6 +22,7 @@ from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.data.sampler import Position
+from robustdistiller.pretrain.objectives import layer_cosine
 from robustdistiller.pretrain.objectives.enhancement import STFT
 from robustdistiller.pretrain.objectives.spectra import spectrum
 from robustdistiller.pretrain.student.build import with_training_options
@@ -30,7 +31,6 @@ from robustdistiller.pretrain.teacher.units import TeacherUnits
 from robustdistiller.pretrain.training.checkpoint import exported_weights, read_training
 from robustdistiller.pretrain.training.preparation import load_teachers
 from robustdistiller.pretrain.training.step import Distiller
-from robustdistiller.pretrain.training.validate import feature_distances
 from robustdistiller.upstream import read_model, resolve
 
 _OWN = (
@@ -110,7 +110,7 @@ class Listener:
             both = torch.from_numpy(np.stack([clean, corrupted]))
             before, after = (self._states(waveform[None]) for waveform in both)
             valid = torch.ones(1, next(iter(after.values())).shape[1], dtype=torch.bool)
-            distances = feature_distances(list(after.values()), list(before.values()), valid)[1] / valid.sum()
+            distances = layer_cosine(list(after.values()), list(before.values()), valid, "raw")
             answer = Answer(own=dict(zip(after, distances.tolist())))
             if self.distiller is not None:
                 self._teach(answer, *both)
@@ -131,7 +131,7 @@ class Listener:
         lesson = module.lesson(batch)
         lesson.targets, lesson.units = module.teach(replace(batch, second=None))
         step = module.hear(lesson, heard)
-        distances = feature_distances(step.predictions, step.targets, step.valid)[1] / step.valid.sum()
+        distances = layer_cosine(step.predictions, step.targets, step.valid, "raw")
         answer.teacher = {f"teacher layer {name}": one for name, one in zip(module.target_names, distances.tolist())}
         if self.enhances:
             objective, head = module.objectives["enhancement"], module.heads["enhancement"]

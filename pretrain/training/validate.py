@@ -6,16 +6,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard
-from robustdistiller.pretrain.objectives.ops import at_least_float32
+from robustdistiller.pretrain.objectives import layer_cosine, layer_l1
 from robustdistiller.pretrain.objectives.spectra import si_snr_db
 from robustdistiller.pretrain.training.evaluating import evaluating
 from robustdistiller.pretrain.training.log import History, append_line, forget_after
@@ -137,7 +135,11 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
     rows = []
     for view in views:
         step = module.hear(lesson, view.to(module.device))
-        distances = feature_distances(step.predictions, targets, step.valid).flatten().double().cpu()
+        means = (
+            layer_l1(step.predictions, targets, step.valid),
+            layer_cosine(step.predictions, targets, step.valid, "raw"),
+        )
+        distances = (torch.cat(means).double() * step.valid.sum()).cpu()
         gained = torch.zeros(2, dtype=torch.float64)
         if "enhancement" in module.objectives:
             head = module.heads["enhancement"]
@@ -150,16 +152,3 @@ def _measure_batch(module: Distiller, batch: Batch, views: list[Heard]) -> Tenso
         others = torch.tensor([loss * utterances, int(step.valid.sum()), utterances], dtype=torch.float64)
         rows.append(torch.cat([distances, gained, others]))
     return torch.stack(rows)
-
-
-def feature_distances(predictions: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
-    """Sums over the valid frames (B, T), per target, of mean |p - t| and of 1 - cos(p, t): (2, targets) float32.
-
-    Predictions and targets are (B, T, D) each. Divide by the number of valid frames for L1 and cosine distance.
-    """
-    sums = []
-    for prediction, target in zip(predictions, targets):
-        p, t = at_least_float32(prediction), at_least_float32(target)
-        l1, cosine = (p - t).abs().mean(-1), 1 - F.cosine_similarity(p, t, dim=-1)
-        sums.append(torch.stack([one.masked_fill(~valid, 0.0).sum() for one in (l1, cosine)]))
-    return torch.stack(sums, dim=1)

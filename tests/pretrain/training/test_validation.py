@@ -22,7 +22,6 @@ from robustdistiller.pretrain.data.speech import SpeechCuts, speech_cuts
 from robustdistiller.pretrain.objectives.enhancement import Enhancement
 from robustdistiller.pretrain.training import log, stopping, validate
 from robustdistiller.pretrain.training.step import Lesson
-from robustdistiller.pretrain.training.validate import feature_distances
 from robustdistiller.pretrain.training.validation_speech import hold_out
 from robustdistiller.upstream import load_encoder, read_checkpoint
 
@@ -219,17 +218,6 @@ def test_hold_out_depends_on_names_only() -> None:
     assert len(hold_out(cuts, 1000)[1]) == 15
     with pytest.raises(ValueError, match="all one recording"):
         hold_out(cuts[:3], 1)
-
-
-def test_distances_are_summed_over_valid_frames() -> None:
-    generator = torch.Generator().manual_seed(0)
-    p, t = torch.randn(2, 2, 3, 5, generator=generator)
-    valid = torch.tensor([[True, True, False], [True, False, False]])
-    found = feature_distances([p, 2 * p], [t, 2 * p], valid)
-    chosen, other = p[valid].numpy(), t[valid].numpy()
-    cosine = (chosen * other).sum(1) / np.linalg.norm(chosen, axis=1) / np.linalg.norm(other, axis=1)
-    expected = [[np.abs(chosen - other).mean(1).sum(), 0], [(1 - cosine).sum(), 0]]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_validation_speech_is_left_out_of_the_training(make_config, corpus, tmp_path: Path) -> None:
