@@ -2,7 +2,7 @@
 
 from robustdistiller.pretrain.objectives.base import Objective, Shapes, Step
 from robustdistiller.pretrain.objectives.config import ObjectivesConfig
-from robustdistiller.pretrain.objectives.distances import feature_penalty, layer_cosine, layer_l1, layer_l2
+from robustdistiller.pretrain.objectives.distances import layer_cosine, layer_l1
 from robustdistiller.pretrain.objectives.ops import masked_mean, valid_frames
 from robustdistiller.pretrain.objectives.relations import relation_distance
 from robustdistiller.pretrain.objectives.spectra import si_snr_db, spectral_distance
@@ -15,10 +15,8 @@ __all__ = [
     "Shapes",
     "Step",
     "cross_correlation",
-    "feature_penalty",
     "layer_cosine",
     "layer_l1",
-    "layer_l2",
     "masked_mean",
     "relation_distance",
     "si_snr_db",

@@ -32,11 +32,6 @@ def layer_l1(predictions: Tensors, targets: Tensors, valid: Tensor) -> Tensor:
     return _mean_per_target(lambda p, t: (p - t).abs().mean(-1), predictions, targets, valid)
 
 
-def layer_l2(predictions: Tensors, targets: Tensors, valid: Tensor) -> Tensor:
-    """Mean squared difference per target: (1 / (V D)) sum (p_btd - t_btd)^2, as in FitHuBERT and ARMHuBERT."""
-    return _mean_per_target(lambda p, t: (p - t).square().mean(-1), predictions, targets, valid)
-
-
 def layer_cosine(
     predictions: Tensors, targets: Tensors, valid: Tensor, form: Literal["log_sigmoid", "raw"] = "log_sigmoid"
 ) -> Tensor:
@@ -55,11 +50,6 @@ def layer_cosine(
         return 1 - cosine if form == "raw" else -F.logsigmoid(cosine)
 
     return _mean_per_target(distance, predictions, targets, valid)
-
-
-def feature_penalty(features: Tensor, valid: Tensor) -> Tensor:
-    """Mean square of the conv features (B, T, C), a scalar: (1 / (V C)) sum f_btc^2, as in wav2vec 2.0."""
-    return masked_mean(at_least_float32(features).square().mean(-1), valid)
 
 
 def _mean_per_target(
@@ -112,7 +102,7 @@ class L1(_PerTarget):
 
 @dataclass
 class L2(_PerTarget):
-    """Mean squared difference between predicted and teacher features, `layer_l2`.
+    """Mean squared difference between predicted and teacher features: per target (1 / (V D)) sum (p_btd - t_btd)^2.
 
     Attributes:
         weight: in the loss; 0 leaves it out.
@@ -120,7 +110,7 @@ class L2(_PerTarget):
     """
 
     def distance(self, step: Step) -> Tensor:
-        return layer_l2(step.predictions, step.targets, step.valid)
+        return _mean_per_target(lambda p, t: (p - t).square().mean(-1), step.predictions, step.targets, step.valid)
 
 
 @dataclass
@@ -151,7 +141,7 @@ class Cosine(_PerTarget):
 
 @dataclass
 class FeaturePenalty(Objective):
-    """Mean square of the student's conv features, `feature_penalty`; off in the published recipes."""
+    """Mean square of the student's conv features, as in wav2vec 2.0: (1 / (V C)) sum f_btc^2; off in the recipes."""
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
-        return feature_penalty(step.student.extractor_features, step.valid)
+        return masked_mean(at_least_float32(step.student.extractor_features).square().mean(-1), step.valid)

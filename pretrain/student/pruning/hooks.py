@@ -36,7 +36,7 @@ def attach(encoder: SpeechEncoder, values: Callable[[], Values]) -> list[Removab
     handles = []
     for key in values():
         kind, index = key
-        get = partial(_get, values, key)
+        get = partial(lambda key: values()[key], key)
         if kind == "conv":
             conv = encoder.extractor.layers[index]
             handles.append(conv.register_forward_hook(partial(_scale_channels, get)))
@@ -53,10 +53,6 @@ def attach(encoder: SpeechEncoder, values: Callable[[], Values]) -> list[Removab
         else:
             handles.append(module.register_forward_hook(partial(_scale_output, get)))
     return handles
-
-
-def _get(values: Callable[[], Values], key: Key) -> Tensor:
-    return values()[key]
 
 
 def _scale_channels(gates: Callable[[], Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
