@@ -23,7 +23,6 @@ class Shapes:
         target_widths: per target, the width of `Step.targets`.
         match: whether targets are predicted by heads or from layers.
         num_units: how many units the teacher's frames are divided into, if they are.
-        corrupted: whether the student hears corruption.
         num_teachers: how many teachers the targets come from.
     """
 
@@ -32,7 +31,6 @@ class Shapes:
     target_widths: tuple[int, ...]
     match: Literal["heads", "layers"] = "heads"
     num_units: int | None = None
-    corrupted: bool = True
     num_teachers: int = 1
 
 
@@ -83,7 +81,8 @@ class Objective:
         mean_over: what the value is a mean over, so that batches of unequal size count as if they were one: valid
             `frames`, `masked_frames` (all valid ones where nothing is masked), `utterances`, `spectra` (of the
             enhancement head, `num_spectra` of each utterance) or `batches`.
-        needs: what of `Step` must be there that costs work: `second_view`, `clean_view` or `units`.
+        needs: what of `Step` must be there: `corruption` of what the student hears, and what costs work, `second_view`,
+            `clean_view` or `units`.
         reads_predictions: whether `Step.predictions` has a part in the value: maps and heads that nothing reads are not
             trained.
     """

@@ -38,6 +38,10 @@ class _Correlation(Objective):
     constants: ClassVar[dict[str, tuple[float, float, float]]]  # by variant: eps, off_diagonal, off_diagonal_divisor
 
     @property
+    def needs(self) -> frozenset[str]:
+        return frozenset() if self.snr_weighting == "none" else frozenset({"corruption"})
+
+    @property
     def reads_predictions(self) -> bool:
         return self.of == "predictions"
 
@@ -49,10 +53,6 @@ class _Correlation(Objective):
             raise SettingsError(
                 f"snr_range_db: found [{low:g}, {high:g}]; expected rising values, and with snr_law=linear from 9.9 dB "
                 "up, below which its divisor is negative (snr_law=exponential has no such limit)"
-            )
-        if not shapes.corrupted:
-            raise SettingsError(
-                "snr_weighting needs noise, and the student hears no corruption; give one, or none here"
             )
 
     def options(self, snr_db: Tensor) -> dict[str, Any]:

@@ -7,7 +7,7 @@ dereverberation together, because the target is the dry clean utterance).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,8 @@ class Enhancement(Objective):
     num_layers: Count = 3
     dropout: Share = 0.1
 
+    needs: ClassVar = frozenset({"corruption"})
+
     @property
     def mean_over(self) -> str:
         over = {"batch": "batches", "utterance": "utterances"}[self.mrstft_over]
@@ -149,10 +151,6 @@ class Enhancement(Objective):
             )
         if self.loss != "mrstft" and self.mrstft_over != "batch":
             raise SettingsError(f"mrstft_over: it is an option of loss=mrstft, found loss={self.loss}; leave it out")
-        if not shapes.corrupted:
-            raise SettingsError(
-                "the student hears no corruption, so that there is nothing to remove; give a corruption, or weight 0"
-            )
 
     def make_head(self, shapes: Shapes) -> EnhancementHead:
         student = shapes.student

@@ -31,11 +31,6 @@ class _OfViews(Objective):
                 "last_hidden or the number of a layer, or targets.match=heads"
             )
         check_layer("features", self.features, shapes.student, "last_hidden")
-        if not shapes.corrupted:
-            raise SettingsError(
-                "the student hears no corruption, so that all views of an utterance are the same but for dropout; give "
-                "a corruption, or weight 0"
-            )
 
     def compare(self, first: EncoderOutput, second: EncoderOutput, valid: Tensor) -> Tensor:
         """(targets,) for predictions, a scalar for a hidden state."""
@@ -65,7 +60,7 @@ class Invariance(_OfViews):
 
     stop_gradient: Literal["none", "first", "second"] = "none"
 
-    needs: ClassVar = frozenset({"second_view"})
+    needs: ClassVar = frozenset({"corruption", "second_view"})
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         first = detached(step.student) if self.stop_gradient == "first" else step.student
@@ -87,7 +82,7 @@ class Anchor(_OfViews):
         features: as in `Invariance`.
     """
 
-    needs: ClassVar = frozenset({"clean_view"})
+    needs: ClassVar = frozenset({"corruption", "clean_view"})
 
     def __call__(self, step: Step, head: nn.Module | None = None) -> Tensor:
         return self.compare(step.student, detached(step.clean), step.valid)

@@ -149,7 +149,8 @@ class TargetCache:
         same in every epoch.
 
         Args:
-            cached: from `read`; what others have written since then is looked up once more.
+            cached: from `read`; what was written since then is looked up once more, as asking again may differ by
+                rounding.
             ask: the teacher's answer for some rows, per target (rows, T, D), then the units; kept if it is finite.
             frames: (B,) the teacher's, of each row.
 

@@ -109,6 +109,11 @@ class Distiller(nn.Module):
         self.objectives = config.objectives.active()
         shapes = self._shapes()
         for name, objective in self.objectives.items():
+            if "corruption" in objective.needs and config.corruption is None:
+                raise SettingsError(
+                    f"objectives.{name}: the student hears no corruption, which the term needs as it is set; give "
+                    "a corruption, or weight 0"
+                )
             try:
                 objective.check(shapes)
             except ValueError as error:
@@ -297,7 +302,6 @@ class Distiller(nn.Module):
             state_widths=tuple(self.student.config.embed_dim for part in parts for _ in part.names),
             target_widths=tuple(part.width for part in parts for _ in part.names),
             match=self.config.targets.match,
-            corrupted=self.config.corruption is not None,
             num_teachers=len(parts),
             num_units=None if self.units is None else self.units.count,
         )

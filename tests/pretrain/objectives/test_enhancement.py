@@ -226,7 +226,6 @@ def test_gradient_reaches_the_chosen_features(
     [
         ({"input": 3}, {}, "input: found layer 3, expected 0 to 2 or extractor, last_hidden"),
         ({"mrstft_over": "utterance"}, {}, "mrstft_over: it is an option of loss=mrstft, found loss=l1"),
-        ({}, {"corrupted": False}, "nothing to remove"),
         ({}, {"student": STUDENT.replace(conv_layers=((5, 480, 240),))}, "multiple of 160 samples, found 240"),
     ],
 )

@@ -67,8 +67,8 @@ def test_the_clean_view_is_an_anchor(make_step, features: str | int) -> None:
 
 
 def test_what_has_to_be_there() -> None:
-    assert Invariance().needs == {"second_view"}
-    assert Anchor().needs == {"clean_view"}
+    assert Invariance().needs == {"corruption", "second_view"}
+    assert Anchor().needs == {"corruption", "clean_view"}
 
 
 @pytest.mark.parametrize("term", [Invariance, Anchor])
@@ -77,7 +77,6 @@ def test_what_has_to_be_there() -> None:
     [
         ({}, {"match": "layers"}, "features: predictions are those of heads"),
         ({"features": 3}, {}, "features: found layer 3, expected 0 to 2 or last_hidden"),
-        ({}, {"corrupted": False}, "hears no corruption"),
     ],
 )
 def test_what_does_not_fit_is_refused(make_shapes, term, options: dict, shapes: dict, message: str) -> None:
