@@ -30,7 +30,8 @@ def make_student(
       norm before the first layer starts as new. From a Base teacher that makes 23,491,200 parameters, 27,034,752 with
       three heads.
     - `truncated`: both norms too, so that with the first layers the untrained student computes exactly the teacher's
-      first hidden states (given `relative_position: keep` where the teacher has one).
+      first hidden states (given `relative_position: keep` where the teacher has one; of a pre-norm teacher, the last of
+      them behind its final norm).
     - `random`: nothing.
 
     Of another conv extractor than the teacher's only the first layers are copied, as far as they are the same, and not
