@@ -76,7 +76,7 @@ def make_student(
 
 
 def say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
-    """Which parts of a student start as the teacher's, and which at random; each weight by its name at level DEBUG.
+    """Which parts of a student start as the teacher's, and which at random, for the log.
 
     Args:
         student: untrained.
@@ -88,7 +88,6 @@ def say_origins(student: SpeechEncoder, origins: Mapping[str, str]) -> None:
         part = ".".join(words[: 3 if "layers" in words else 2 if words[0] == "transformer" else 1])
         total[part] += weight.numel()
         copied[part] += weight.numel() if name in origins else 0
-        logger.debug("%s starts %s", name, f"as the teacher's {origins[name]}" if name in origins else "at random")
     parts: dict[str, list[str]] = {"as the teacher": [], "partly as the teacher": [], "at random": []}
     for part, count in total.items():
         if copied[part] in (0, count):

