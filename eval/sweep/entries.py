@@ -88,7 +88,7 @@ class TaskEntry:
             SweepError: a key that does not exist, missing data, or a training without a score on the development set.
         """
         config = task_configs.load_config(self.registry)
-        runner = config.get("runner") or {}
+        runner = config["runner"] = config.get("runner") or {}  # a task without a head has none
         runner["eval_dataloaders"] = [split for split in runner.get("eval_dataloaders") or [] if split.startswith(_DEV)]
         roots = {root.key.rsplit(".", 1)[-1]: root.key for root in self.registry.roots}
         settings = {}

@@ -188,8 +188,9 @@ def _is_of(record: Record, group: Group, code: str | None) -> bool:
         return False  # s3prl fetches the weights by this name
     if code is not None and record.upstream_code != code and "upstream_code" not in record.unknown:
         return False
-    layer = record.settings.get("upstream_layer_selection")
-    return record.rules_digest in ("", *group.rules) and layer in (None, system.upstream.layer)
+    free_layer = None if group.task.registry.trainable else system.upstream.layer  # with a head, the rules fix it
+    same_layer = record.settings.get("upstream_layer_selection") == free_layer or "settings" in record.unknown
+    return record.rules_digest in ("", *group.rules) and same_layer
 
 
 def _is_of_head(record: Record, chosen: Tried) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from robustdistiller.eval.sweep import SweepError, TaskEntry, load
+from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, load
 from robustdistiller.eval.sweep.cells import Head, expand, learning_rates
 from robustdistiller.eval.sweep.engines import make_engine
+from robustdistiller.eval.tasks import TASKS
 from robustdistiller.upstream.pretrained import resolve as resolving
 
 
@@ -29,6 +30,14 @@ def test_defaults_and_short_forms(tmp_path):
     assert group.learning_rates == (0.1, 1e-3)
     assert group.config["runner"]["eval_dataloaders"] == ["dev"], "the test set takes no part in training"
     assert group.config["downstream_expert"]["datarc"]["file_path"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("code", TASKS)
+def test_every_task_can_be_swept(code, tmp_path, monkeypatch):
+    monkeypatch.setattr("robustdistiller.eval.sweep.entries.task_configs.check_roots", lambda *_: None)
+    (plan, *_) = Sweep(load(file(tmp_path, tasks=[code]))).plans.values()
+    assert len(plan.run) == 1 and len(plan.train) == len(plan.group.learning_rates)
+    assert bool(plan.train) == TASKS[code].trainable
 
 
 def test_everything_may_lie_at_home(tmp_path, monkeypatch):

@@ -12,11 +12,12 @@ import pytest
 import soundfile
 
 from robustdistiller.eval.report.board import leaderboard
-from robustdistiller.eval.results.files import record_files
+from robustdistiller.eval.results.files import record_files, write_record
 from robustdistiller.eval.results.record import Metric
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import Sweep, SweepError, TaskEntry, sweep
+from tests.records import example_record
 
 from .conftest import NOISE, change, records, trainings, why
 
@@ -59,6 +60,20 @@ def test_a_choice_says_what_was_tried_and_where_the_head_is(one, go):
     assert (path.parent / choice["head"]).is_file()
     assert [tried["dev_score"] for tried in choice["tried"]] == [20.0, 70.0, 50.0]
     assert len({tried["head"] for tried in choice["tried"]}) == 3
+
+
+def test_a_number_of_another_layer_is_not_reused(one, tmp_path):
+    """Without a head, nothing but the layer tells the two apart."""
+    qbe = TaskEntry("QbE", data={"dataset_root": str(tmp_path / "corpus")})
+    whole = change(one, tasks=[qbe], conditions=["clean"])
+    found = {"task": "QbE", "downstream": "quesst14_dtw", "split": "eval", "rules_digest": "", "learning_rate": None}
+    write_record(f"{one.out}/records", example_record(**found, metrics=[Metric("mtwv", 0.01, higher_is_better=True)]))
+    assert why(whole)[0].startswith("reused: mtwv 0.0100")
+    third = change(whole, upstreams=[Upstream("fbank", layer=3)])
+    assert why(third) == ["runs: it has no record"]
+    of_third = example_record(**found, settings={"upstream_layer_selection": 3}, head_digest="ba" * 32)
+    write_record(f"{one.out}/records", of_third)
+    assert why(third)[0].startswith("reused") and why(whole)[0].startswith("reused: mtwv 0.0100")
 
 
 def test_policies_old_words_included(config, go, engine):
