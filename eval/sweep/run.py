@@ -19,6 +19,7 @@ from robustdistiller.eval.results.record import Record
 from robustdistiller.eval.sweep.cells import Cell, Group, Head, System, expand
 from robustdistiller.eval.sweep.choice import tried_of
 from robustdistiller.eval.sweep.config import SweepConfig, load
+from robustdistiller.eval.sweep.data_seen import note_data, require_same_data
 from robustdistiller.eval.sweep.engine import Engine, Job, Outcome, run_jobs
 from robustdistiller.eval.sweep.engines import folder_lock, make_engine
 from robustdistiller.eval.sweep.estimate import Estimate, Timings, estimate
@@ -77,6 +78,8 @@ class Sweep:
         self.sources = sources or config.sources
         self.failures: list[str] = []
         groups = expand(config, self.sources)
+        entries = {one.task.name: (one.task.registry, one.config) for one in groups}
+        self._data = require_same_data(config.root, entries.values())
         self._planned_s = time.time()
         self._found = Found(config.root)
         self._timings = Timings(groups)
@@ -125,6 +128,7 @@ class Sweep:
                 self._require_installed()
             with folder_lock(self.config.root, self.say), terminate_like_interrupt():
                 remove_leftovers(self.config.root)  # of a sweep that was killed
+                note_data(self.config.root, self._data)
                 run_jobs(self.engine, self._first_jobs(), self._ended, self._changed, self.say)
         self._found.refresh()
         cells = ((cell, plan.choice.chosen) for plan in self.plans.values() for cell in plan.group.cells)
