@@ -11,7 +11,9 @@ from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.specs import HeadSpec
-from robustdistiller.eval.tasks.rules import IDLE
+from robustdistiller.eval.tasks.configs import vocabulary_paths
+from robustdistiller.eval.tasks.parts import lookup
+from robustdistiller.eval.tasks.rules import IDLE, content_of
 
 # What may differ between two starts of one training.
 _NOT_MADE_OF = ("save_step", *IDLE)
@@ -40,10 +42,11 @@ def training_plan(spec: HeadSpec) -> TrainingPlan | None:
 
 
 def made_of(spec: HeadSpec, training: TrainingPlan | None = None) -> dict[str, Any]:
-    """What decides a head's weights, beside the upstream's: plain data with flat keys."""
+    """What decides a head's weights, beside the upstream's: plain data with flat keys, wherever this package lies."""
     roots = {root.key.removeprefix("config.") for root in spec.task.roots} if spec.task else set()
     config = flatten(spec.quick.shorten(spec.config) if spec.quick else spec.config)
     config = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items() if value != {}}
+    config |= {key: content_of(config[key]) for key in _vocabularies(spec) if key in config}
     found = {
         "upstream": spec.upstream.name,
         "feature_selection": spec.upstream.feature_selection,
@@ -74,7 +77,11 @@ def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
             f"the head in {spec.folder} was trained under {before!r} so far, it cannot go on under {now!r} with these "
             "sources and seed; give --train-condition, --noise, --rir, --speech and --corruption-seed as before"
         )
-    keys = [key for key in {**note.made, **made} if key != "train_condition"] if note.made else []
+    # Earlier versions noted where a vocabulary lay, not what it says.
+    old = {
+        key for key in _vocabularies(spec) if Path(str(note.made.get(key))).name == Path(lookup(spec.config, key)).name
+    }
+    keys = [key for key in {**note.made, **made} if key not in {"train_condition", *old}] if note.made else []
     differing = [key for key in keys if note.made.get(key) != made.get(key)]
     if differing:
         key = differing[0]
@@ -82,3 +89,7 @@ def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
             f"{spec.folder} holds a head with {key} {note.made.get(key)!r}, asked for is {made.get(key)!r}; give "
             "another folder, or remove this one"
         )
+
+
+def _vocabularies(spec: HeadSpec) -> list[str]:
+    return [key.removeprefix("config.") for key in vocabulary_paths(spec.task)] if spec.task else []

@@ -94,7 +94,7 @@ def split(
         if key in rules.files and value:
             fixed[key] = [Path(str(one)).name for one in ([value] if isinstance(value, str) else value)]
         elif key in vocabularies:
-            fixed[key] = _content(value)
+            fixed[key] = content_of(value)
         elif key in roots or key in updates or _is_free(key, value, task):
             free[key] = _plain(value)
         elif key == "runner.eval_dataloaders":  # what is scored beside the development set changes nothing
@@ -189,7 +189,7 @@ def _product(batch: Any, accumulation: Any) -> Any:
     return batch * accumulation if whole else f"{batch} x {accumulation}"
 
 
-def _content(path: Any) -> str:
+def content_of(path: Any) -> str:
     """What a small text file says, whatever it is called; its name where it cannot be read."""
     try:
         words = Path(str(path)).read_text(encoding="utf-8").split()

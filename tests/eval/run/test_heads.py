@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
 from robustdistiller.eval.run.head_note import HeadNote
 from robustdistiller.eval.run.launcher import main
+from robustdistiller.eval.run.making import made_of, require_own
 from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.run.train import train_head
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, export_checkpoint, save_checkpoint
@@ -61,6 +63,26 @@ def test_the_threads_of_a_process_do_not_change_a_head(head_spec, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert len(found) == 1
+
+
+def test_a_head_goes_on_where_this_package_is_installed_anew(head_spec, tmp_path, monkeypatch):
+    """Its vocabularies are then in another folder; a note of an earlier version says in which they were."""
+    before = head_spec("PR", tmp_path / "head")
+    key = "downstream_expert.text.vocab_file"
+    path = Path(before.config["downstream_expert"]["text"]["vocab_file"])
+    installed = tmp_path / "other environment"
+    shutil.copytree(path.parents[1], installed)
+    HeadNote(made=made_of(before)).write(before.folder)
+    monkeypatch.setattr("robustdistiller.eval.tasks.configs._folder", lambda: installed)
+    after = head_spec("PR", tmp_path / "head")
+    require_own(after)
+    HeadNote(made={**made_of(before), key: str(path)}).write(before.folder)
+    require_own(after)
+
+    HeadNote(made=made_of(before)).write(before.folder)
+    (installed / "vocabularies" / path.name).write_text("OTHER PHONEMES")
+    with pytest.raises(RunError, match=f"holds a head with {key}"):
+        require_own(after)
 
 
 def test_a_finished_head_is_not_trained_again_and_another_one_is_refused(spec):
