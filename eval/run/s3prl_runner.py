@@ -26,6 +26,7 @@ from robustdistiller.eval.run.cache.wrapper import CachedUpstream
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.finite import refuse_non_finite
 from robustdistiller.eval.run.head_note import HeadNote
+from robustdistiller.eval.run.memory import no_batch_left_out
 from robustdistiller.eval.run.resumption import ExactTraining
 from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
 from robustdistiller.eval.run.specs import HeadSpec
@@ -172,7 +173,8 @@ class HeadRunner:
         if self.note is not None:
             self._begin_note()
         try:
-            super().train()
+            with no_batch_left_out():
+                super().train()
         finally:
             expert.get_dataloader = stock
             self._say_what_was_cached()
