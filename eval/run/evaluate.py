@@ -38,6 +38,7 @@ def evaluate_head(
     manifests: Mapping[Path, Manifest] = MappingProxyType({}),
     records: str | Path | None = None,
     policy: str = "reuse",
+    since_utc: str = "",
     label: str = "",
     selection: Mapping[str, Any] | None = None,
     examples: AudioExamples | None = None,
@@ -56,6 +57,7 @@ def evaluate_head(
         manifests: whose draws are replayed, as further conditions (see `conditions.manifest.find_manifests`).
         records: folder of records; below the head's folder by default.
         policy: what becomes of cells that have a record, one of `results.files.POLICIES`.
+        since_utc: finished records of a later time are kept in any case; empty for none.
         label: name of the upstream in tables.
         selection: how the head was chosen among several, where its note does not say so.
         examples: utterances to write; none by default.
@@ -92,6 +94,7 @@ def evaluate_head(
         split=split,
         records=Path(records or spec.folder / "records"),
         policy=policy,
+        since_utc=since_utc,
         label=label or spec.upstream.label,
         examples=examples or AudioExamples(),
         save_manifests=Path(save_manifests) if save_manifests else None,

@@ -72,7 +72,7 @@ class Evaluation:
     Attributes:
         note: beside the head.
         corruptors: conditions in the order of their evaluation, each with what carries it out (None for clean audio).
-        sources, split, records, policy, label, examples, save_manifests: as `evaluate.evaluate_head` takes them.
+        sources, split, records, policy, since_utc, label, examples, save_manifests: of `evaluate.evaluate_head`.
         found: one record for each condition, once it is evaluated or taken from disk.
     """
 
@@ -82,6 +82,7 @@ class Evaluation:
     split: str
     records: Path
     policy: str
+    since_utc: str
     label: str
     examples: AudioExamples
     save_manifests: Path | None
@@ -106,7 +107,9 @@ class Evaluation:
                 runner.cached.keeps = corruptor is None or runner.spec.features.keep_conditions
             try:
                 cell = self._cell(runner, condition, corruptor, items)
-                decision = decide(look_up(self.records, cell), self.policy)
+                known = look_up(self.records, cell)
+                is_new = self.since_utc and isinstance(known, Record) and known.start_utc > self.since_utc
+                decision = decide(known, "reuse" if is_new else self.policy)
                 if decision.run:
                     self.found.append(_Run(self, runner, cell, corruptor).measure(loader))
                 else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +99,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a head under conditions, by split, all of a split in one call; `options` are of `evaluate_head`."""
+    """Evaluate a head under conditions, by split, all of a split in one call; `options` are of `evaluate_head`.
+
+    A job that is put back into the queue goes on: what it evaluated before is not evaluated again.
+    """
 
     doing: ClassVar[str] = "evaluating"
 
@@ -110,10 +114,14 @@ class Evaluate:
         """Evaluate all splits; the first failure is raised after all of them."""
         from robustdistiller.eval.run.evaluate import evaluate_head, raise_failures
 
-        errors = []
+        begun, errors = folder / BEGUN_FILE, []
+        if not begun.exists():
+            write_text(begun, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        since_utc = begun.read_text(encoding="utf-8")
         for split, conditions in self.cells.items():
             try:
-                raise_failures(evaluate_head(self.head, conditions, split=split, **self.options))
+                found = evaluate_head(self.head, conditions, split=split, since_utc=since_utc, **self.options)
+                raise_failures(found)
             except Exception as error:
                 logger.exception("%s failed", split)
                 errors.append(error)

@@ -18,7 +18,7 @@ import yaml
 
 from robustdistiller.acoustics import Condition
 from robustdistiller.eval import tasks
-from robustdistiller.eval.results.files import read_records
+from robustdistiller.eval.results.files import read_records, record_files
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import find_head, head_digest, read_checkpoint
@@ -27,7 +27,11 @@ from robustdistiller.eval.run.launcher import main
 from robustdistiller.eval.run.making import made_of, require_own
 from robustdistiller.eval.run.specs import HeadSpec, Upstream
 from robustdistiller.eval.run.train import train_head
+from robustdistiller.eval.sweep.engine import BEGUN_FILE
+from robustdistiller.eval.sweep.work import Evaluate
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, export_checkpoint, save_checkpoint
+
+NOISE = "noise:snr_db=5,noise=white"
 
 
 @pytest.fixture
@@ -48,6 +52,25 @@ def test_checkpoints_of_one_training_are_cells_of_their_own(spec, tmp_path):
         (again,) = evaluate_head(spec, checkpoint=spec.folder / f"states-{step}.ckpt", records=tmp_path / "records")
         assert again == record
         assert record.head_digest == head_digest(read_checkpoint(spec.folder / f"states-{step}.ckpt"))
+
+
+def test_an_evaluation_that_is_put_back_into_the_queue_goes_on(spec, tmp_path):
+    """Everything was to be run again: what this job has done is not."""
+    train_head(spec)
+    records = tmp_path / "records"
+    evaluate_head(spec, records=records)
+    (path,) = record_files(records)
+    work = Evaluate(spec, {"test": (Condition(), Condition.parse(NOISE))}, {"records": records, "policy": "rerun"})
+    for began, again in (("2020-01-01T00:00:00+00:00", False), ("2120-01-01T00:00:00+00:00", True)):
+        job, written = tmp_path / began[:4], path.stat().st_mtime_ns
+        job.mkdir()
+        (job / BEGUN_FILE).write_text(began)
+        assert work(job) == {"units": 2} and len(read_records(records)) == 2
+        assert (path.stat().st_mtime_ns != written) == again
+    new = tmp_path / "new"
+    new.mkdir()
+    work(new)
+    assert (new / BEGUN_FILE).read_text() >= read_records(records)[0].start_utc[:10]
 
 
 def test_the_threads_of_a_process_do_not_change_a_head(head_spec, tmp_path):
