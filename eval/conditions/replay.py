@@ -11,6 +11,7 @@ from robustdistiller.eval.conditions.manifest import (
     NOT_DRAWN,
     Manifest,
     ManifestError,
+    digest_of,
     files_of,
     recordings_of,
     versions,
@@ -75,6 +76,12 @@ class ReplayedCorruptor(Corruptor):
                 f"{found['num_samples']}; the corpus differs from the one it was made with"
             )
         return {key: value for key, value in found.items() if key not in NOT_DRAWN}
+
+    def is_drawn_today(self) -> bool:
+        """Whether this release draws the same by itself, with the recordings that are given."""
+        lengths = {name: one["num_samples"] for name, one in self.manifest.utterances.items()}
+        drawn = {name: Corruptor.draw(self, name, num_samples) for name, num_samples in lengths.items()}
+        return digest_of(drawn) == self.manifest.digest
 
     def compare(self, drawn: Mapping[str, Mapping[str, Any]]) -> str:
         """Whether the corrupted audio is that which the manifest was made with, to the bit, in a sentence.

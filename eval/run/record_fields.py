@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,10 +66,13 @@ def head_fields(runner: HeadRunner, note: HeadNote) -> dict[str, Any]:
 
 def condition_fields(condition: Condition, corruptor: Corruptor | None, sources: Sources) -> dict[str, Any]:
     """What is heard."""
+    described = sources.describe(condition, corruptor)
     if isinstance(corruptor, ReplayedCorruptor):
-        described: Mapping[str, Any] = corruptor.manifest.sources  # its recordings are these, byte for byte
-    else:
-        described = sources.describe(condition, corruptor)
+        manifest, given = corruptor.manifest, {kind: one["digest"] for kind, one in described.items()}
+        described = manifest.sources  # its recordings are these, byte for byte
+        if given == {kind: one["digest"] for kind, one in described.items()} and not corruptor.is_drawn_today():
+            # Of another release: not the cell of what is drawn from the same sources now.
+            described = {**described, "manifest": {"name": Path(corruptor.origin).name, "digest": manifest.digest}}
     return {
         "condition": condition.label,
         "condition_parameters": condition.to_dict(),

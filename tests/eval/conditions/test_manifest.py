@@ -22,6 +22,8 @@ from robustdistiller.eval.conditions.manifest import (
 )
 from robustdistiller.eval.conditions.replay import ReplayedCorruptor
 from robustdistiller.eval.conditions.sources import Sources
+from robustdistiller.eval.results.identity import condition_digest
+from robustdistiller.eval.run.record_fields import condition_fields
 
 UTTERANCES = {
     f"utt-{n}": (0.1 * np.random.default_rng(n).standard_normal(4000 + n)).astype(np.float32) for n in range(4)
@@ -64,6 +66,23 @@ def test_replay_is_bit_identical_whatever_is_drawn_now(text, noise_folder, rir_f
     replayed, again = evaluate(ReplayedCorruptor(Manifest.load(path), other, path))
     assert replayed == audio
     assert again.manifest_digest() == view.manifest_digest() == Manifest.load(path).digest
+
+
+def test_what_an_earlier_release_drew_is_a_cell_of_its_own(noise_folder, tmp_path):
+    """From the same sources with the same seed, but not what is drawn now: neither number stands for the other."""
+    condition, sources = Condition.parse("noise:snr_db=0..20"), Sources(noise=(str(noise_folder),))
+
+    def cell(corruptor):
+        found = condition_fields(condition, corruptor, sources)
+        return condition_digest(found["condition"], found["sources"], found["corruption_seed"])
+
+    (live,) = sources.corruptors([condition]).values()
+    manifest = evaluate(live)[1].manifest(
+        split="test", condition=condition.label, sources=sources.describe(condition, live)
+    )
+    assert cell(ReplayedCorruptor(manifest, live, "new.jsonl.gz")) == cell(live)
+    manifest.utterances["utt-1"] = {**manifest.utterances["utt-1"], "snr_db": 3.0}
+    assert cell(ReplayedCorruptor(manifest, live, "old.jsonl.gz")) != cell(live)
 
 
 def test_equal_content_gives_equal_files(noise_folder, tmp_path):
