@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,11 @@ class Choice:
         attempts = 1 if one.trained or before is None else before.attempts + 1
         return replace(self, tried={**self.tried, one.learning_rate: replace(one, attempts=attempts)})
 
+    def without_trained(self, rates: Iterable[float]) -> Choice:
+        """The choice while heads that were trained before are made anew: what comes of them is not known."""
+        unknown = [rate for rate in rates if rate in self.tried and self.tried[rate].trained]
+        return replace(self, tried={rate: one for rate, one in self.tried.items() if rate not in unknown})
+
     def write(self, folder: Path) -> None:
         """Keep it in a group's folder."""
         chosen = self.chosen
@@ -123,13 +128,13 @@ class Choice:
         return [self.tried[rate] for rate in self.rates if rate in self.tried]
 
 
-def read_tried(folder: Path) -> dict[float, Tried]:
-    """What was tried in a group's folder; a file that is not there or damaged says nothing."""
+def read_tried(folder: Path) -> dict[float, Tried] | None:
+    """What was tried in a group's folder; None where there is no file that can be read."""
     try:
         found = json.loads((folder / CHOICE_FILE).read_text(encoding="utf-8"))["tried"]
         return {one["learning_rate"]: tried_from(one) for one in found}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
+        return None
 
 
 def read_chosen(folder: Path) -> str | None:

@@ -72,7 +72,7 @@ def _find(kind: str, root: Path) -> list[Path]:
         if kind == "checkpoints":
             found += [path for path in sorted(kept.parent.glob("*.ckpt")) if path != kept]
             continue
-        trained = [folder / f"lr-{one.learning_rate:g}" for one in read_tried(folder).values() if one.trained]
+        trained = [folder / f"lr-{one.learning_rate:g}" for one in (read_tried(folder) or {}).values() if one.trained]
         found += [path for path in sorted(trained) if path != kept.parent and _is_own_folder(path)]
     return found
 

@@ -100,7 +100,8 @@ class Found:
     def choice(self, group: Group, rates: tuple[float, ...]) -> Choice:
         """What is known of a group's heads: what its file says, what its records say, and what was trained since."""
         tried = read_tried(group.folder)
-        if not tried:
+        if tried is None:
+            tried = {}
             for record in [one for one in self.of_group(group) if (one.selection or {}).get("tried")][:1]:
                 tried = {one["learning_rate"]: tried_from(one) for one in record.selection["tried"]}
                 if record.learning_rate in tried:

@@ -208,7 +208,13 @@ class Sweep:
             return []
         now = plan_group(group, self.config.policy, self._found, leading)
         plan.choice, plan.train, plan.run, plan.finished = now.choice, now.train, now.run, now.finished
-        return [self._train(plan, head) for head in plan.train] or self._choose(plan)
+        return self._train_all(plan) or self._choose(plan)
+
+    def _train_all(self, plan: GroupPlan) -> list[Job]:
+        """Trainings of a group, before which what was noted of the heads in their places is forgotten."""
+        if plan.train:
+            plan.choice.without_trained(head.learning_rate for head in plan.train).write(plan.group.folder)
+        return [self._train(plan, head) for head in plan.train]
 
     def _train(self, plan: GroupPlan, head: Head) -> Job:
         fresh, code = self.config.policy == "rerun", self._found.code(head.group.system) or ""
@@ -249,7 +255,7 @@ class Sweep:
                 self._fail(plan, f"the training of {head.name} left no whole checkpoint in {head.spec.folder}")
                 return []
             plan.train = [head]  # it was deleted before, and won over new ones
-            return [self._train(plan, head)]
+            return self._train_all(plan)
         splits = dict.fromkeys(cell.split for cell in plan.run)
         cells = {split: tuple(cell.condition for cell in plan.run if cell.split == split) for split in splits}
         options = {

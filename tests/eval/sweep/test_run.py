@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,28 @@ def test_nothing_is_moved_aside_and_the_newest_number_counts(one, go, engine):
     assert files < set(record_files(one.out)) and not (Path(one.out) / "superseded").exists()
     heads = {record.head_digest for record in again.result.records}
     assert len(heads) == 1 and why(one) == ["reused: accuracy 75.00%" + why(one)[0][23:]] * 2
+
+
+@pytest.mark.parametrize("anew", ["rerun", "code"])
+def test_a_head_that_was_half_made_anew_is_not_taken_for_the_earlier_one(one, go, engine, tmp_path, monkeypatch, anew):
+    source = tmp_path / "upstream.py"
+    source.write_text("old")
+    engine.code = [str(source)]
+    go(one)
+
+    def killed(job):
+        with zipfile.ZipFile(job.work.head.folder / "dev-best.ckpt", "w") as file:
+            file.writestr("data.pkl", "the best of the first steps")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "training", killed)
+    source.write_text("new" if anew == "code" else "old")
+    with pytest.raises(KeyboardInterrupt):
+        go(change(one, policy="rerun" if anew == "rerun" else "reuse"))
+    monkeypatch.undo()
+    result = go(change(one, conditions=[*one.conditions, "noise:snr_db=0,noise=white"])).result
+    assert result.failures == [] and "fbank / IC / seed 1337: training, learning rate 0.1" in engine.done
+    assert len({record.head_digest for record in result.records}) == 1
 
 
 def test_a_failed_rate_is_tried_once_more_and_then_left_alone(one, go, engine):
