@@ -79,6 +79,10 @@ def launch(argv: Sequence[str]) -> None:
         quick=Quick() if ours["quick"] else None,
     )
     if args.mode == "train":
+        fold = spec.task.fold_of(config) if spec.task else ""
+        if fold and args.downstream_variant not in (None, fold):
+            where = spec.task.fold_key
+            raise RunError(f"-v {args.downstream_variant} has no effect: {where} is {fold}; give -o {where}=FOLD")
         spec = dataclasses.replace(
             spec,
             train_conditions=conditions if ours["train_condition"] else (),

@@ -51,6 +51,10 @@ def test_a_setting_has_none_below_it(key, head, capsys):
         (["-m", "train", "-u", "robustdistiler_local", "-d", "IC", "-p", "x"], "did you mean 'robustdistiller_local'"),
         (["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x"], "datarc.file_path is not given; expected data/"),
         (["-m", "train", "-u", "fbank", "-d", "IC"], "give the experiment's folder: -p FOLDER"),
+        (
+            ["-m", "train", "-u", "fbank", "-d", "ER", "-v", "fold2", "-p", "x"],
+            "-v fold2 has no effect: config.downstream_expert.datarc.test_fold is fold1",
+        ),
         (["-m", "train", "-u", "fbank", "-p", "x"], "a new experiment needs -d TASK"),
         (
             ["-m", "train", "-u", "fbank", "-d", "IC", "-p", "x", "--condition", "clean"],
