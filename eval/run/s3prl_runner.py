@@ -30,6 +30,7 @@ from robustdistiller.eval.run.memory import no_batch_left_out
 from robustdistiller.eval.run.resumption import ExactTraining
 from robustdistiller.eval.run.run_info import identify_weights, read_options, versions
 from robustdistiller.eval.run.specs import HeadSpec
+from robustdistiller.eval.run.whole_checkpoints import whole_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class HeadRunner:
         if self.note is not None:
             self._begin_note()
         try:
-            with no_batch_left_out():
+            with no_batch_left_out(), whole_checkpoints():
                 super().train()
         finally:
             expert.get_dataloader = stock

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from robustdistiller.common.files import remove_leftovers
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import (
@@ -55,6 +56,7 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     if start is not None and resume is True and _is_done(spec, start[1]):
         return trained_head(spec)
     spec.fetch_upstream()  # only what follows it writes
+    remove_leftovers(spec.folder)  # of a training that was killed
     threads = spec.threads or torch.get_num_threads()
     if start is None:
         clear(spec.folder)

@@ -95,3 +95,23 @@ def test_killed_and_continued_is_never_stopped(code, head_spec, killed_at, monke
     noted, never_stopped = HeadNote.read(spec.folder), HeadNote.read(tmp_path / "whole")
     assert noted.dev_scores == never_stopped.dev_scores
     assert noted.resumed_at and not never_stopped.resumed_at
+
+
+def test_killed_while_it_writes_a_checkpoint_it_still_has_the_one_before(head_spec, monkeypatch, tmp_path):
+    whole = train_head(head_spec("IC", tmp_path / "whole", seed=3))
+    spec = head_spec("IC", tmp_path / "killed", {"runner.max_keep": 1}, seed=3)
+    write = torch.save
+
+    def half(states, path) -> None:
+        write(states, path)
+        if states["Step"] == 10:
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            raise Killed
+
+    monkeypatch.setattr("torch.save", half)
+    with pytest.raises(Killed):
+        train_head(spec)
+    monkeypatch.undo()
+    assert weights_of(spec.folder)["states-5.ckpt"]["Step"] == 5 and not (spec.folder / "states-10.ckpt").exists()
+    assert train_head(spec).head_digest == whole.head_digest
+    assert [path.name for path in spec.folder.glob("states-*")] == ["states-10.ckpt"]
