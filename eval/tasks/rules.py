@@ -103,6 +103,9 @@ def split(
             fixed[key] = _plain(value)
     if updates:
         fixed["utterances_per_update"] = _product(settings[batch], settings.get(_ACCUMULATION) or 1)
+    runner = {key: config.get("runner", {}).get(key) or 0 for key in ("total_steps", "save_step", "max_keep")}
+    if task.best_of_every and not _keeps_all(task.best_of_every, **runner):
+        fixed["checkpoints"] = f"every {runner['save_step']} steps, the last {runner['max_keep']}"
     # s3prl names the fold by the variant; without a head the layer is what is chosen.
     chosen = {"downstream_variant": bool(task.folds), "upstream_layer_selection": not task.trainable}
     for name, standard in ARGUMENTS.items():
@@ -151,6 +154,8 @@ def _phrase(key: str, given: Any, expected: Any, task: Task) -> str:
         return f"a quick look ({given}), not the full task"
     if _is_fold(key, task):
         return f"{key} is {given}, not one of {', '.join(task.folds)}"
+    if key == "checkpoints":
+        return f"checkpoints are kept {given}, not all at multiples of {task.best_of_every}, of which the best counts"
     if key in task.rules.files:
         return f"{key} names {', '.join(given)}, not {', '.join(expected)}"
     if str(expected).startswith("sha256:"):
@@ -182,6 +187,12 @@ def _is_free(key: str, value: Any, task: Task) -> bool:
 
 def _is_fold(key: str, task: Task) -> bool:
     return bool(task.folds) and key == task.fold_key.removeprefix("config.")
+
+
+def _keeps_all(best_of_every: int, total_steps: int, save_step: int, max_keep: int) -> bool:
+    """Whether the checkpoints that a task's number is the best of are there at the end of the training."""
+    kept = save_step > 0 and best_of_every % save_step == 0 and total_steps - max_keep * save_step < best_of_every
+    return kept or total_steps < best_of_every
 
 
 def _product(batch: Any, accumulation: Any) -> Any:

@@ -53,7 +53,8 @@ def test_the_shipped_configuration_is_standard_and_its_speed_may_be_chosen(code)
         if isinstance(section, dict) and "num_workers" in section:
             section["num_workers"] = 17
     if tasks.get(code).trainable:
-        config["runner"] |= {"log_step": 7, "save_step": 9, "max_keep": 3}
+        kept = {"save_step": 4000, "max_keep": 50} if code == "ASV" else {"save_step": 9, "max_keep": 3}
+        config["runner"] |= {"log_step": 7, **kept}
         config["optimizer"]["lr"] = 0.123
         config["runner"]["eval_dataloaders"] = [s for s in config["runner"]["eval_dataloaders"] if s != "test"]
     assert deviations(tasks.get(code), config, {"upstream_layer_selection": None}) == expected
@@ -65,6 +66,8 @@ def test_the_shipped_configuration_is_standard_and_its_speed_may_be_chosen(code)
         ("KS", {"runner__total_steps": 10}, "runner.total_steps is 10, not 200000"),
         ("KS", {"downstream_expert__datarc__batch_size": 64}, "utterances_per_update is 64, not 32"),
         ("SID", {"runner__gradient_accumulate_steps": 1}, "utterances_per_update is 8, not 32"),
+        ("ASV", {"runner__save_step": 50_000}, "every 50000 steps, the last 20, not all at multiples of 20000, of"),
+        ("ASV", {"runner__max_keep": 18}, "checkpoints are kept every 10000 steps, the last 18, not all at multiples"),
         ("IC", {"optimizer__torch_optim_name": "SGD"}, "optimizer.torch_optim_name is SGD, not Adam"),
         ("IC", {"scheduler__name": "linear"}, "scheduler.name is linear, not left out"),
         ("IC", {"runner__eval_dataloaders": ["test"]}, "runner.eval_dataloaders is [], not ['dev']"),
