@@ -148,8 +148,8 @@ def _corruptors(
     if len(replayed) < len(manifests):
         raise ManifestError(f"--manifest: several manifests of one condition: {', '.join(map(str, manifests))}")
     wanted = tuple(dict.fromkeys((*parsed, *replayed)))
-    if any("side" in condition for condition in wanted) and not spec.task.trial_sides:
-        raise RunError("only speaker verification (ASV) has a test side; leave out --asv-corrupt and side=")
+    if reason := next(filter(None, map(spec.task.why_not_under, wanted)), ""):
+        raise RunError(reason)
     try:
         corruptors = sources.corruptors(wanted, seed)
     except ValueError as error:

@@ -222,11 +222,15 @@ class SweepConfig:
         """The test conditions of a task, each once: its own, or the sweep's and those of its suites.
 
         Raises:
-            SweepError: a suite cannot be read.
+            SweepError: a suite cannot be read, or the task cannot be evaluated under one of them.
         """
-        if task.conditions is not None:
-            return tuple(dict.fromkeys(map(Condition.parse, task.conditions)))
-        return tuple(dict.fromkeys((*map(Condition.parse, self.conditions), *self._suite.conditions)))
+        texts, more = (
+            (task.conditions, ()) if task.conditions is not None else (self.conditions, self._suite.conditions)
+        )
+        found = tuple(dict.fromkeys((*map(Condition.parse, texts), *more)))
+        if reason := next(filter(None, map(task.registry.why_not_under, found)), ""):
+            raise SweepError(f"task {task.name}: {reason}; give its entry conditions of its own")
+        return found
 
     @property
     def sources(self) -> Sources:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustdistiller.acoustics import Condition
 from robustdistiller.eval.tasks.corpora import Corpus
 from robustdistiller.eval.tasks.parts import DataRoot, Metric, OfficialScore, Rules, ScoringError, Submission, lookup
 
@@ -149,6 +150,14 @@ class Task:
                 f"'/{split}-{self.dev_metric.key}', found {sorted(scalars)}. Was the evaluation interrupted?"
             )
         return found
+
+    def why_not_under(self, condition: Condition) -> str:
+        """Why the task cannot be evaluated under a condition; empty where it can."""
+        if "side" in condition and not self.trial_sides:
+            return "only speaker verification (ASV) has a test side; leave out --asv-corrupt and side="
+        if self.corruption == "none" and condition.kind != "clean":
+            return f"{self.code} can be evaluated on clean audio only: its batches carry no utterances to be corrupted"
+        return ""
 
     def utterance_ids(self, others: Sequence[Any], batch_size: int) -> list[str] | None:
         """Ids of a batch's items, the same wherever the corpus lies.

@@ -40,6 +40,24 @@ def test_every_task_can_be_swept(code, tmp_path, monkeypatch):
     assert bool(plan.train) == TASKS[code].trainable
 
 
+@pytest.mark.parametrize(
+    ("code", "condition", "message"),
+    [
+        ("IC", "noise:snr_db=5,noise=white,side=test", "task IC: only speaker verification .* has a test side"),
+        ("ST", "noise:snr_db=5,noise=white", "task ST: ST can be evaluated on clean audio only.*conditions of its own"),
+    ],
+)
+def test_a_task_that_no_condition_fits_is_said_before_its_heads_are_trained(
+    code, condition, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("robustdistiller.eval.sweep.entries.task_configs.check_roots", lambda *_: None)
+    tasks = ["ASV", {"task": code}] if code == "IC" else [code]
+    with pytest.raises(SweepError, match=message):
+        expand(load(file(tmp_path, tasks=tasks, conditions=["clean", condition])))
+    tasks[-1] = {"task": code, "conditions": ["clean"]}
+    assert expand(load(file(tmp_path, tasks=tasks, conditions=["clean", condition])))
+
+
 def test_everything_may_lie_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     config = load(file(tmp_path, out="~/exp", feature_cache="auto"))
