@@ -11,6 +11,7 @@ from typing import Any
 
 from robustdistiller.common.digests import content_digests
 from robustdistiller.common.files import write_text
+from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.sweep.entries import SweepError, absolute
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks.configs import load_config
@@ -19,15 +20,16 @@ from robustdistiller.eval.tasks.parts import lookup
 FILE = "data.json"
 _COMPARED = 100  # files whose contents are looked at, of a corpus and what may be its copy
 
-#: Setting to the paths that are given there, each with its SHA-256; of a folder that is empty.
+#: Setting to the paths that are given there, each with a digest of its contents; of a folder that is empty.
 Data = Mapping[str, Mapping[str, str]]
 
 
 def require_same_data(root: Path, tasks: Iterable[tuple[Task, Mapping[str, Any]]]) -> dict[str, Data]:
     """Refuse a sweep whose records would be of other data than those in its folder, or of two: they do not tell.
 
-    A file is known by its contents. A folder in another place is other data where the earlier place is still there and
-    holds other files, by their names, their sizes and the contents of some; where it has gone, the corpus was moved.
+    A file is known by its contents, a table of recordings by theirs. A folder in another place is other data where the
+    earlier place is still there and holds other files, by their names, their sizes and the contents of some; where it
+    has gone, the corpus was moved.
 
     Args:
         root: folder of the sweep.
@@ -43,8 +45,8 @@ def require_same_data(root: Path, tasks: Iterable[tuple[Task, Mapping[str, Any]]
     for task, config in tasks:
         data = _data_of(task, config)
         for where, known in (("this sweep", found), (str(root), noted)):
-            for key, before in known.get(task.code, {}).items():
-                paths = data.get(key, {})
+            for key in known.get(task.code, {}).keys() & data.keys():
+                before, paths = known[task.code][key], data[key]
                 pairs = list(zip(before.items(), paths.items()))
                 if len(before) != len(paths) or not all(_is_same(*one, *other) for one, other in pairs):
                     raise SweepError(
@@ -62,13 +64,15 @@ def note_data(root: Path, data: Mapping[str, Data]) -> None:
 
 
 def _data_of(task: Task, config: Mapping[str, Any]) -> Data:
-    """Where the data of a task lie. One that says so itself, as of a CSV file, is another task where they change."""
     own, found = load_config(task), {}
     for root in task.roots:
         value = lookup(config, root.key)
         if lookup(own, root.key) is None and value:
             paths = absolute([value] if isinstance(value, str) else list(value))
             found[root.key] = {path: content_digests([path])[0] if Path(path).is_file() else "" for path in paths}
+        elif task.recordings and task.told_by:  # where the table changes, it is another task
+            contents = made_digest(recordings=content_digests(list(task.recordings())))
+            found[f"{root.key}@{task.told_by[1][:8]}"] = {str(value): contents}
     return found
 
 

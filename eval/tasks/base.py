@@ -7,7 +7,7 @@ task by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Task:
         data: ``package.module:NAME`` of what must lie on disk, for ``robustdistiller prepare``; empty without.
         packages: import names needed beyond the core, given as ``import name: pip name``.
         needs_sox: s3prl reads its audio with SoX.
+        recordings: all recordings of a task that says itself where its data lie; None for others.
         told_by: a setting and its value, in lower case, by which this task is told from others of its downstream.
         corruption: what of a batch ``(waveforms, *others)`` is corrupted. ``waveforms``: they are utterances;
             ``recordings``: they are parts of recordings, which are corrupted whole, so that upstreams of any frame rate
@@ -88,6 +89,7 @@ class Task:
     data: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     needs_sox: bool = False
+    recordings: Callable[[], Iterable[Path]] | None = field(default=None, compare=False)
     told_by: tuple[str, str] | None = None
     corruption: str = "waveforms"
     id_position: int | None = 1

@@ -83,11 +83,16 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
         expert="robustdistiller.eval.tasks.csv_expert:DownstreamExpert",
         roots=(DataRoot(f"config.{_DATA}.csv", "CSV of path,label[,speaker,split]"),),
         rules=Rules(*(f"{counts[split]} items{how}" for split in SPLITS)),
+        recordings=partial(_recordings, path),
         told_by=(f"{_DATA}.digest", digest),
         speaker=partial(_speaker_in, speakers),
         pooled_head=True,
         item_counts={"test": counts["test"]},
     )
+
+
+def _recordings(path: Path) -> list[Path]:
+    return sorted(item.path for item in read_items(path)[0])
 
 
 def _speaker_in(speakers: Mapping[str, str], item: str) -> str:

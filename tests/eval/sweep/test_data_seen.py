@@ -79,6 +79,21 @@ def test_a_table_that_is_changed_is_another_task(one, go, tmp_path):
     assert after.place != before.place and not after.rules & before.rules
 
 
+def test_a_table_of_the_same_names_may_be_of_other_recordings(one, go, tmp_path):
+    def table(name: str, sound: str) -> TaskEntry:
+        (tmp_path / name).mkdir()
+        lines = ["path,label,split", "a.wav,x,train", "b.wav,x,dev", "c.wav,x,test"]
+        for line in lines[1:]:
+            (tmp_path / name / line[:5]).write_text(sound)
+        (tmp_path / name / "labels.csv").write_text("\n".join(lines))
+        return TaskEntry(csv_task(tmp_path / name / "labels.csv"))
+
+    go(change(one, tasks=[table("clean", "clean")]))
+    assert Sweep(change(one, tasks=[table("copy", "clean")])).plans
+    with pytest.raises(SweepError, match=r"task labels: the numbers in .* are of the csv@\w{8} .*clean/labels\.csv"):
+        Sweep(change(one, tasks=[table("noisy", "noisy")]))
+
+
 def test_a_damaged_note_is_said(of, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "data.json").write_text("{")
