@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import pickle
 import sys
 from pathlib import Path
 
@@ -168,6 +169,27 @@ def test_each_sid_corpus_gets_its_own_file_list(entry, tmp_path: Path):
     for item, arguments in zip(stale, lists.values()):
         unpatched(item, "test", *arguments)
     assert stale[1].dataset == stale[0].dataset, "s3prl no longer mixes corpora up: the shim can go"
+
+
+def test_a_list_of_files_is_there_whole_or_not_at_all(entry, tmp_path: Path, monkeypatch):
+    from s3prl.downstream.voxceleb1 import dataset
+
+    listing = toy_corpora.voxceleb1(tmp_path)[f"{toy_corpora.EXPERT}.datarc.meta_data"]
+    other, write = [], pickle.dump
+
+    def half(files, stream) -> None:
+        stream.write(pickle.dumps(files)[:20])
+        stream.flush()
+        with monkeypatch.context() as patch:  # another process, meanwhile
+            patch.setattr(dataset.pickle, "dump", write)
+            other.append(dataset.SpeakerClassifiDataset("test", tmp_path, listing).dataset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset.pickle, "dump", half)
+    with pytest.raises(KeyboardInterrupt):
+        dataset.SpeakerClassifiDataset("test", tmp_path, listing)
+    monkeypatch.undo()
+    assert other == [dataset.SpeakerClassifiDataset("test", tmp_path, listing).dataset] and len(other[0]) == 4
 
 
 def test_a_listed_sid_file_that_is_missing_is_named(entry, tmp_path: Path):

@@ -6,8 +6,10 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -52,6 +54,22 @@ class Caches:
             raise InstallationError(problem, "export XDG_CACHE_HOME=/a/folder/that/can/be/written") from error
         return folder
 
+    @staticmethod
+    @contextmanager
+    def writing(place: Path) -> Iterator[Path]:
+        """What s3prl makes where it is not there: at ``place`` where it is, else in a folder beside, and renamed after.
+
+        Other processes find all of it or nothing, after a kill too.
+        """
+        if place.exists():
+            yield place
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=place.parent) as made:
+            yield Path(made) / place.name
+            with suppress(OSError):  # another process was faster
+                (Path(made) / place.name).replace(place)
+
 
 def _stamps(folders: Iterable[Path]) -> list[str]:
     return [f"{folder}@{folder.stat().st_mtime_ns}" for folder in sorted(folders)]
@@ -65,9 +83,11 @@ def _patch_speaker_identification(module: Patched) -> None:
     @functools.wraps(original)
     def init(self, mode, file_path, meta_data, max_timestep=None):
         listed = hashlib.sha256(Path(meta_data).read_bytes()).hexdigest()
-        module.CACHE_PATH = f"{Caches.folder('sid', str(Path(file_path).resolve()), listed)}{os.sep}"
+        folder = Caches.folder("sid", str(Path(file_path).resolve()), listed)
         try:
-            original(self, mode, file_path, meta_data, max_timestep)
+            with Caches.writing(folder / f"{mode}.pkl") as place:
+                module.CACHE_PATH = f"{place.parent}{os.sep}"
+                original(self, mode, file_path, meta_data, max_timestep)
         except IndexError as error:  # s3prl takes the first match of a search that found none
             raise FileNotFoundError(
                 f"SID: a {mode} file listed in {meta_data} was not found as {file_path}/*/wav/idXXXXX/VIDEO/NNNNN.wav."
@@ -91,8 +111,11 @@ def _patch_speaker_verification(module: Patched) -> None:
         roots = [Path(path).resolve() for path in file_path]
         speakers = [speaker for root in roots for speaker in root.iterdir() if speaker.is_dir()]
         folder = Caches.folder("asv", *map(str, roots), *_stamps(speakers))
-        # The cache path is built from the module's __file__.
-        with mock.patch.object(module, "__file__", str(folder / "dataset.py")), joblib.parallel_config("threading"):
+        with (
+            Caches.writing(folder / ".wav_lengths") as place,
+            mock.patch.object(module, "__file__", str(place.parent / "dataset.py")),  # s3prl looks beside it
+            joblib.parallel_config("threading"),
+        ):
             original(self, vad_config, key_list, file_path, meta_data, max_timestep, n_jobs)
 
     data_set.__init__ = init
