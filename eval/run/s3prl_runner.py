@@ -11,9 +11,11 @@ import copy
 import logging
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property, partial
 from pkgutil import resolve_name
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -211,7 +213,10 @@ class HeadRunner:
         stock = expert.get_dataloader
         expert.get_dataloader = lambda *args, **options: self.ahead(stock(*args, **options))
         try:
-            saved = super().evaluate(split, scores, global_step)
+            with ExitStack() as stack:
+                for name, value in self.task.chosen_with.items() if self.task else ():
+                    stack.enter_context(mock.patch.object(getattr(expert, "module", expert), name, value))
+                saved = super().evaluate(split, scores, global_step)
         finally:
             expert.get_dataloader = stock
         if self.note is not None:

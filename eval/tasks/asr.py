@@ -75,6 +75,7 @@ ASR_LM = replace(
     ),
     packages={**_PACKAGES, "flashlight.lib.text": "flashlight-text", "kenlm": "kenlm"},
     told_by=(f"{_DATA}.decoder_args.decoder_type", "kenlm"),
+    chosen_with={"decoder": None},
     submission=Submission(
         "asr_lm_public", {"test-clean-LM-hyp.ark": "predict.ark"}, "test-clean-LM-ref.ark", metrics=("wer",)
     ),

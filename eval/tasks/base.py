@@ -60,6 +60,7 @@ class Task:
             split and the names of the recordings; raises `ScoringError`.
         best_of_every: where no development set chooses: of the checkpoints at multiples of this many steps the best on
             the clean test set is the benchmark's number; 0 elsewhere.
+        chosen_with: attributes of the expert, and what they are while checkpoints are chosen on the development set.
         trainable: False for a task without a trained head.
         pooled_head: the expert hands an utterance's frames to its ``projector`` and ``model`` and to nothing else.
         random_crops: training audio is cut at random places, so that much of it is never heard twice.
@@ -101,6 +102,7 @@ class Task:
     speaker: str | Callable[[str], str] = field(default="", compare=False)
     score: Callable[[Any, str, Sequence[str]], OfficialScore] | None = None
     best_of_every: int = 0
+    chosen_with: Mapping[str, Any] = field(default_factory=dict)
     trainable: bool = True
     pooled_head: bool = False
     random_crops: bool = False

@@ -73,6 +73,29 @@ def test_an_evaluation_that_is_put_back_into_the_queue_goes_on(spec, tmp_path):
     assert (new / BEGUN_FILE).read_text() >= read_records(records)[0].start_utc[:10]
 
 
+def test_a_head_that_is_decoded_with_a_language_model_is_the_one_without(head_spec, tmp_path, monkeypatch):
+    """Its best checkpoint is chosen without, too, as the head of ASR is; decoding takes hours in a real training."""
+    decoded = []
+
+    class Decoder:
+        def __init__(self, *_):
+            pass
+
+        def decode(self, log_probs):
+            decoded.append(len(log_probs))
+            return [[{"words": ["THE", "CAT"]}]]
+
+    plain = head_spec("ASR", tmp_path / "ASR")
+    monkeypatch.setattr("s3prl.downstream.asr.w2l_decoder.W2lKenLMDecoder", Decoder)
+    monkeypatch.setattr("robustdistiller.eval.run.specs.require", lambda task: None)
+    arguments = {"decoder_type": "kenlm", **{name: str(tmp_path) for name in ("kenlm_model", "lexicon")}}
+    settings = {f"downstream_expert.datarc.decoder_args.{key}": value for key, value in arguments.items()}
+    spec = head_spec("ASR", tmp_path / "ASR-LM", settings, task=tasks.get("ASR-LM"))
+    assert train_head(spec).head_digest == train_head(plain).head_digest and decoded == []
+    (record,) = evaluate_head(spec)
+    assert len(decoded) == record.items_scored and record.task == "ASR-LM"
+
+
 def test_the_threads_of_a_process_do_not_change_a_head(head_spec, tmp_path):
     """The last digits depend on them: processes of a pool had other heads than a single process."""
     before, found = torch.get_num_threads(), set()
