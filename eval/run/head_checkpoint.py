@@ -32,6 +32,8 @@ def find_head(path: str | Path) -> Path:
             raise RunError(f"-e {path}: no such file or folder")
         return path
     note = HeadNote.read(path)
+    if note is not None and note.made and not note.finished:
+        logger.warning("-e %s: the training of this head has not ended", path)
     if note is not None and note.reported and (path / note.reported).is_file():
         return path / note.reported
     best = best_checkpoints(path)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustdistiller.common.files import write_text
+from robustdistiller.common.process import signals_deferred
 from robustdistiller.eval.sweep.config import ExecutorConfig, SweepError
 from robustdistiller.eval.sweep.engine import OUTCOME_FILE, Job, Outcome
 from robustdistiller.eval.sweep.pool import lost
@@ -126,21 +127,24 @@ class Slurm:
         for job in jobs:
             job.write()
         count = len(jobs)
-        while count:
-            try:
-                with contextlib.redirect_stderr(io.StringIO()), self._submitit.batch():
-                    submitted = [self._submitit.submit(SlurmTask(str(job.folder))) for job in jobs[:count]]
-                break
-            except Exception as error:
-                said = str(error).strip().splitlines() or [type(error).__name__]
-                if not any(map(_LIMIT.search, said)):
-                    raise SweepError(f"sbatch refused the jobs: {said[-1]}") from error
-                self._say_once(f"The cluster takes no more jobs for now ({said[-1]}): the others are submitted later")
-                count //= 2
-        self._refused_s = None if count == len(jobs) else time.monotonic()
-        for job, one in zip(jobs, submitted if count else ()):
-            write_text(job.folder / _NOTE, json.dumps({"job_id": one.job_id}))
-            self._follow(job, one.job_id)
+        with signals_deferred():  # what was submitted is noted, or the next start would submit it again
+            submitted = []
+            while count and not submitted:
+                try:
+                    with contextlib.redirect_stderr(io.StringIO()), self._submitit.batch():
+                        submitted = [self._submitit.submit(SlurmTask(str(job.folder))) for job in jobs[:count]]
+                except Exception as error:
+                    said = str(error).strip().splitlines() or [type(error).__name__]
+                    if not any(map(_LIMIT.search, said)):
+                        raise SweepError(f"sbatch refused the jobs: {said[-1]}") from error
+                    self._say_once(
+                        f"The cluster takes no more jobs for now ({said[-1]}): the others are submitted later"
+                    )
+                    submitted, count = [], count // 2
+            self._refused_s = None if count == len(jobs) else time.monotonic()
+            for job, one in zip(jobs, submitted):
+                write_text(job.folder / _NOTE, json.dumps({"job_id": one.job_id}))
+                self._follow(job, one.job_id)
         return count
 
     def _follow(self, job: Job, job_id: str) -> None:

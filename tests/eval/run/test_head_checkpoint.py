@@ -6,6 +6,7 @@ import pytest
 
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_checkpoint import find_head
+from robustdistiller.eval.run.head_note import HeadNote
 
 
 def test_folder_means_best_on_dev(tmp_path, caplog):
@@ -22,3 +23,11 @@ def test_folder_means_best_on_dev(tmp_path, caplog):
     with pytest.raises(RunError, match="several best checkpoints"):
         find_head(tmp_path)
     assert find_head(tmp_path / "states-90.ckpt").name == "states-90.ckpt"
+
+
+def test_a_head_whose_training_has_not_ended_says_so(tmp_path, caplog):
+    (tmp_path / "dev-best.ckpt").touch()
+    for finished in (True, False):
+        HeadNote(made={"seed": 1}, finished=finished).write(tmp_path)
+        find_head(tmp_path)
+        assert ("has not ended" in caplog.text) != finished

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from robustdistiller.common import files
 from robustdistiller.eval.sweep.config import ExecutorConfig, SweepError
 from robustdistiller.eval.sweep.engine import Job, Outcome, run_jobs
 from robustdistiller.eval.sweep.slurm import Slurm
@@ -114,6 +116,23 @@ def test_a_hiccup_loses_nothing_and_submits_nothing_twice(cluster, slurm, tmp_pa
     assert len(cluster.calls("sbatch")) == 1, "the jobs of the first start were followed"
     (said,) = second.said
     assert said.startswith("SLURM does not answer (slurm_load_jobs error: Unable to contact slurm controller")
+
+
+def test_jobs_that_were_submitted_when_a_signal_came_are_followed(cluster, slurm, tmp_path, monkeypatch):
+    jobs, write = [job(tmp_path, name, WAIT) for name in "ab"], files.write_text
+
+    def interrupted(path, text):
+        signal.raise_signal(signal.SIGINT)
+        return write(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("robustdistiller.eval.sweep.slurm.write_text", interrupted)
+        slurm().start(jobs)
+    again = [job(tmp_path, name, WAIT) for name in "ab"]
+    for one in again:
+        (one.folder / "go").touch()
+    assert {one.state for one in ended_of(slurm(), *again).values()} == {"done"}
+    assert len(cluster.calls("sbatch")) == 1
 
 
 def test_a_job_that_ends_while_slurm_does_not_answer_is_not_begun_again(cluster, slurm, tmp_path):
