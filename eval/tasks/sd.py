@@ -15,6 +15,8 @@ def _score(expert: Any, split: str, recordings: Sequence[str]) -> OfficialScore:
     if not expert.save_predictions:
         raise ScoringError("scorerc.save_predictions is false, so there is nothing to score; set it to true")
     reference, source = diarization.read_reference(expert.loaderrc[f"{split}_dir"])
+    left_out = getattr(expert, f"{split}_dataset").data.wavs.keys() - set(recordings)  # by a quick look
+    reference = {name: turns for name, turns in reference.items() if name not in left_out}
     posteriors = diarization.read_posteriors(Path(expert.score_dir) / "predictions", recordings)
     frame_shift = int(expert.datarc["frame_shift"])
     found = diarization.score_diarization(posteriors, reference, frame_shift)

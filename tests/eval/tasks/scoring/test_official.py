@@ -52,6 +52,13 @@ def test_diarization_is_scored_from_its_predictions(toy_corpora, tmp_path):
     assert (data / "test" / "segments").read_text() == text
 
 
+def test_a_quick_look_at_diarization_is_scored_by_what_it_looks_at(toy_corpora, tmp_path):
+    folder, data = tmp_path / "exp", tmp_path / "data"
+    train("SD", toy_corpora, folder, data)
+    ((_, record),) = evaluate(folder, "--quick").items()
+    assert record.items_scored == 1 and record.quick and record.main_metric.value is not None
+
+
 @pytest.mark.skipif(sox_path() is None, reason="sox is not installed: s3prl resamples with it")
 def test_query_by_example_without_ground_truth_says_so(toy_corpora, tmp_path):
     folder, data = tmp_path / "exp", tmp_path / "data"
