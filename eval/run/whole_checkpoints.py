@@ -21,7 +21,10 @@ from robustdistiller.common.files import write_atomically
 
 @contextmanager
 def whole_checkpoints() -> Iterator[None]:
-    """Within the block, s3prl's runner writes checkpoints at once or not at all, and deletes others afterwards."""
+    """Within the block, s3prl's runner writes checkpoints at once or not at all, and deletes others afterwards.
+
+    It finds those that it is to delete in folders with brackets in their names, too.
+    """
     from s3prl.downstream import runner
 
     stock, to_remove = torch.save, []
@@ -32,6 +35,10 @@ def whole_checkpoints() -> Iterator[None]:
             if (old := Path(to_remove.pop())) != Path(path):
                 old.unlink(missing_ok=True)
 
+    def find(pattern: str) -> list[str]:
+        return [str(path) for path in Path(pattern).parent.glob(Path(pattern).name)]
+
     later = SimpleNamespace(**{**vars(os), "remove": to_remove.append})
-    with mock.patch.object(torch, "save", save), mock.patch.object(runner, "os", later):
+    inside = mock.patch.multiple(runner, os=later, glob=SimpleNamespace(glob=find))
+    with mock.patch.object(torch, "save", save), inside:
         yield

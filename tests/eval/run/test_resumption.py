@@ -100,7 +100,7 @@ def test_killed_and_continued_is_never_stopped(code, head_spec, killed_at, monke
 
 def test_killed_while_it_writes_a_checkpoint_it_still_has_the_one_before(head_spec, monkeypatch, tmp_path):
     whole = train_head(head_spec("IC", tmp_path / "whole", seed=3))
-    spec = head_spec("IC", tmp_path / "killed", {"runner.max_keep": 1}, seed=3)
+    spec = head_spec("IC", tmp_path / "killed [v1]", {"runner.max_keep": 1}, seed=3)
     write = torch.save
 
     def half(states, path) -> None:
