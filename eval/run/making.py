@@ -79,7 +79,9 @@ def require_own(spec: HeadSpec, made: dict[str, Any] | None = None) -> None:
         )
     # Earlier versions noted where a vocabulary lay, not what it says.
     old = {
-        key for key in _vocabularies(spec) if Path(str(note.made.get(key))).name == Path(lookup(spec.config, key)).name
+        key
+        for key in _vocabularies(spec)
+        if Path(str(note.made.get(key))).name == Path(str(lookup(spec.config, key))).name
     }
     keys = [key for key in {**note.made, **made} if key not in {"train_condition", *old}] if note.made else []
     differing = [key for key in keys if note.made.get(key) != made.get(key)]

@@ -68,7 +68,7 @@ def _data_of(task: Task, config: Mapping[str, Any]) -> Data:
     for root in task.roots:
         value = lookup(config, root.key)
         if lookup(own, root.key) is None and value:
-            paths = absolute([value] if isinstance(value, str) else list(value))
+            paths = absolute([str(one) for one in ([value] if isinstance(value, str | os.PathLike) else value)])
             found[root.key] = {path: content_digests([path])[0] if Path(path).is_file() else "" for path in paths}
         elif task.recordings and task.told_by:  # where the table changes, it is another task
             contents = made_digest(recordings=content_digests(list(task.recordings())))

@@ -25,7 +25,7 @@ def corpus(folder: Path, names: str = "abc", content: str = "0000") -> str:
 def of(one):
     """The sweep of the data in a folder."""
     override = one.tasks[0].override
-    return lambda folder: change(one, tasks=[TaskEntry("IC", data={"file_path": str(folder)}, override=override)])
+    return lambda folder: change(one, tasks=[TaskEntry("IC", data={"file_path": folder}, override=override)])
 
 
 @pytest.mark.parametrize("other", [{"names": "ab"}, {"content": "00000"}, {"content": "1111"}])
