@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from robustdistiller.acoustics import Condition
 from robustdistiller.eval.tasks.corpora import Corpus
 from robustdistiller.eval.tasks.parts import DataRoot, Metric, OfficialScore, Rules, ScoringError, Submission, lookup
+
+if TYPE_CHECKING:  # results are read without what conditions are made of
+    from robustdistiller.acoustics import Condition
 
 
 def _number_of(dataset: Any, indices: Sequence[int]) -> int:
