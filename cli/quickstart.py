@@ -72,6 +72,7 @@ def quickstart(
 def _show(plan: Quickstart, console: Console, seconds: float) -> None:
     """The table, and where everything is."""
     from robustdistiller.cli.leaderboard import show_board
+    from robustdistiller.cli.quickstart_plan import SHIPPED
     from robustdistiller.eval.report.board import leaderboard
     from robustdistiller.eval.report.plots import plot_board
     from robustdistiller.eval.report.tables import write_board
@@ -84,6 +85,7 @@ def _show(plan: Quickstart, console: Console, seconds: float) -> None:
         *(f"  {'plot' if path.suffix == '.png' else 'table':15} {path}" for path in written),
         f"  records         {plan.out / 'records'} (one JSON file per number)",
         *(f"  {label:15} {path}" for label, path in plan.students.items()),
+        f"  {SHIPPED:15} robustdistiller_mini_student, as every command calls it",
         f"  sweep           {plan.out / 'quickstart.yaml'} (robustdistiller sweep runs it)",
     ]
     say(console, "\n".join(lines))

@@ -16,7 +16,8 @@ class RegisteredModel:
     Attributes:
         about: what it is.
         repository: on the Hugging Face Hub; empty for what ships with this package.
-        file: the one file in it that is the model; None for a whole repository, read as a Hugging Face folder.
+        file: the one file in it, or of this package, that is the model; None for a whole repository, read as a Hugging
+            Face folder.
         revision: branch, tag or commit.
         sha256: of the file, where its publisher states it.
         licence: of the weights.
@@ -47,7 +48,15 @@ class RegisteredModel:
 #: Known models by name; those with a slash are names on the Hub.
 MODELS = {
     "robustdistiller_mini": RegisteredModel(
-        "small teacher that ships with this package, distilled from Whisper base", licence="Apache-2.0", size_mb=9.1
+        *("small teacher that ships with this package, distilled from Whisper base", "", "teacher.ckpt"),
+        licence="Apache-2.0",
+        size_mb=9.0,
+    ),
+    "robustdistiller_mini_student": RegisteredModel(
+        *("small student that ships with this package, by the recipe ours", "", "student.ckpt"),
+        licence="Apache-2.0",
+        size_mb=4.3,
+        teacher="robustdistiller_mini",
     ),
     "robustdistiller_hubert": RegisteredModel(
         "RobustDistiller student (arXiv 2302.09437)", _RELEASED, "rd_hubert.ckpt", size_mb=363, teacher="HuBERT Base"

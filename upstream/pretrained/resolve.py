@@ -12,7 +12,7 @@ from robustdistiller.common.installation import diagnose
 from robustdistiller.upstream.pretrained.download import cached_path, fetch
 from robustdistiller.upstream.pretrained.hub import hub_folder
 from robustdistiller.upstream.pretrained.names import ModelName, existing_path
-from robustdistiller.upstream.pretrained.registry import MODELS, copy_variable
+from robustdistiller.upstream.pretrained.registry import MODELS, RegisteredModel, copy_variable
 
 if TYPE_CHECKING:
     from robustdistiller.upstream.model.encoder import SpeechEncoder
@@ -65,9 +65,10 @@ def find_local(name: str | Path | ModelName) -> Path | None:
             return None
     if found.kind != "registered":
         return existing_path(cached_path(found.value) if found.kind == "url" else found.value)
-    if found.value == "robustdistiller_mini":
-        return mini_teacher()
-    return existing_path(os.environ.get(copy_variable(found.value)) or cached_path(MODELS[found.value].url))
+    model = MODELS[found.value]
+    if not model.url:
+        return _shipped(model)
+    return existing_path(os.environ.get(copy_variable(found.value)) or cached_path(model.url))
 
 
 def load(name: str | Path, **config_overrides: Any) -> SpeechEncoder | WhisperEncoder:
@@ -104,22 +105,27 @@ def mini_teacher() -> Path:
         >>> mini_teacher().name
         'teacher.ckpt'
     """
-    resource = files("robustdistiller.mini") / "teacher" / "teacher.ckpt"
-    if isinstance(resource, Path):
-        return _existing(resource)
-    data = resource.read_bytes()  # installed as an archive: weights are mapped from a file, so there has to be one
-    path = Path.home() / ".cache" / "robustdistiller" / "teacher.ckpt"
-    return path if path.is_file() and path.read_bytes() == data else write_bytes(path, data)
+    return _shipped(MODELS["robustdistiller_mini"])
 
 
 def _registered(name: str, refresh: bool) -> Path:
-    if name == "robustdistiller_mini":
-        return mini_teacher()
     model, variable = MODELS[name], copy_variable(name)
+    if not model.url:
+        return _shipped(model)
     if os.environ.get(variable):
         return _existing(os.environ[variable])
     problem = f"{name} needs {model.url}, which could not be fetched"
     return _fetched(model.url, refresh, model.sha256, problem, f"name your copy with {variable}=FILE")
+
+
+def _shipped(model: RegisteredModel) -> Path:
+    """The file of a model that ships with this package."""
+    resource = files("robustdistiller.mini") / "teacher" / str(model.file)
+    if isinstance(resource, Path):
+        return _existing(resource)
+    data = resource.read_bytes()  # installed as an archive: weights are mapped from a file, so there has to be one
+    path = Path.home() / ".cache" / "robustdistiller" / resource.name
+    return path if path.is_file() and path.read_bytes() == data else write_bytes(path, data)
 
 
 def _fetched(url: str, refresh: bool, sha256: str | None, problem: str, otherwise: str) -> Path:

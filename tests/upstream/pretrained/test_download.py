@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from robustdistiller import mini
 from robustdistiller.common.download import ATTEMPTS
 from robustdistiller.upstream import find_local, resolve
 from robustdistiller.upstream.pretrained import resolve as resolving
@@ -151,6 +152,13 @@ def test_a_registered_model_from_a_copy_the_cache_and_the_web(name, web, student
         resolve(name)
     for part in (model.url, "answered 403", str(cached_path(model.url)), f"{variable}=FILE"):
         assert part in str(error.value)
+
+
+def test_what_is_shipped_has_a_name() -> None:
+    assert resolve("robustdistiller_mini") == mini.teacher_checkpoint()
+    assert resolve("robustdistiller_mini_student") == mini.student_checkpoint()
+    for name in ("robustdistiller_mini", "robustdistiller_mini_student"):
+        assert round(resolve(name).stat().st_size / 1e6, 1) == MODELS[name].size_mb
 
 
 def test_the_mini_teacher_of_an_installation_in_an_archive(tmp_path, home, monkeypatch) -> None:
