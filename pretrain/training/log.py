@@ -71,7 +71,9 @@ class History:
             self.write_line()
         if self._bar is not None and self._bar.update():  # where it is drawn anew: reading the loss waits for a GPU
             rate = self._audio_s * self.fabric.world_size / self._elapsed_s()
-            self._bar.set_postfix_str(f"loss {float(report.values['loss']):.3f}, {rate:.0f} s audio/s", refresh=False)
+            self._bar.set_postfix_str(
+                f"loss {float(report.values['loss']):.3f}, {rate:.1f} s of audio per second", refresh=False
+            )
 
     def pause(self, duration_s: float) -> None:
         """Leave a time that did not go into training out of the speed."""
@@ -108,7 +110,7 @@ class History:
                 terms = [name for name in means if name not in ("grad_norm", "lr") and "_layer" not in name]
                 said = ", ".join(f"{name} {means[name]:.4f}" for name in terms)
                 logger.info(
-                    "%s: step %d of %d: %s; %.0f s audio/s", self.stage, line["step"], self.settings.max_steps, said,
+                    "%s: step %d of %d: %s; %.1f s of audio per second", self.stage, line["step"], self.settings.max_steps, said,
                     line["audio_s_per_s"],
                 )  # fmt: skip
         self._restart_interval()

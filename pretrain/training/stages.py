@@ -185,6 +185,8 @@ class _Run:
     def complete(self, stop: StopRequest) -> Path:
         """Train what is left of every stage, and export."""
         handed = Handed(self.student, {})
+        if self.origins:
+            say_origins(self.student, self.origins)
         device = self.fabric.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for number, stage in enumerate(self.stages):
@@ -359,8 +361,6 @@ class _Run:
         torch.manual_seed(config.seed)
         student = build_student(config, self.teachers[""])
         self.origins = copied_weights(self.teachers[""], student, config.student)
-        if self.origins:
-            say_origins(student, self.origins)
         return student
 
     def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -174,6 +175,8 @@ def test_data_roots_are_counted(make_config, tmp_path: Path, caplog) -> None:
     assert [line.split(": ")[1].split(",")[0] for line in found] == ["26 files", "3 files", "2 files"]
     assert found[1].endswith("3 files, 6.0 s")
     assert any("student with prediction heads" in line for line in lines)
+    assert sum(line.startswith("the student starts as the teacher in: ") for line in lines) == 1
+    assert re.search(r"step 1 of 1: .*; [\d.,]+ s of audio per second$", "\n".join(lines), re.MULTILINE)
 
 
 def test_noise_can_be_excluded_and_folders_may_share_names(make_config, corpus, tmp_path: Path) -> None:
