@@ -30,7 +30,7 @@ def quickstart(
     head_steps: Annotated[int, typer.Option(min=0, help="Training steps of each head; 0: recommended.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Jobs side by side; 0: one per CPU core, at most 4.")] = 0,
     device: Annotated[str, typer.Option(help="Device for heads and scores: auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of students and heads.")] = 1337,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of students and heads.")] = 1337,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint to distil; default: the mini teacher.")] = None,
     task: Annotated[
         list[str], typer.Option(help="What heads tell apart: words, voices, initials, finals or tones; repeatable.")
@@ -51,6 +51,7 @@ def quickstart(
     from robustdistiller.common.process import usable_cores
     from robustdistiller.eval.sweep import Sweep, load
     from robustdistiller.eval.sweep.view import run_jobs_shown, run_shown
+    from robustdistiller.upstream.device import usable_device
 
     console, started_s = Console(file=sys.stdout), time.monotonic()
     out, teacher = out.expanduser().resolve(), (teacher or mini.teacher_checkpoint()).expanduser().resolve()
@@ -59,12 +60,14 @@ def quickstart(
         raise ValueError(f"no teacher at {teacher}; give the file of a checkpoint, or leave out --teacher")
     refuse_unknown(task, mini.MiniCorpus(out / "corpus").tasks, "task", "--task")
     tasks, jobs = tuple(dict.fromkeys(task)), jobs or min(4, usable_cores())
+    usable_device(device)
     plan = Quickstart(out, teacher, steps, head_steps, jobs, device, seed, tasks, conditions)
     mini.build(out / "corpus", progress=console.is_terminal)
     say(console, f"mini corpus: done, in {out}")
+    config = load(plan.write_sweep())  # what it refuses, it refuses before the students are trained
     if failures := run_jobs_shown(out, plan.distillations(), min(plan.jobs, 2), console):
         raise RunFailed("\n".join(failures))
-    if run_shown(Sweep(load(plan.write_sweep())), console):
+    if run_shown(Sweep(config), console):
         raise RunFailed(f"some scores are missing; the logs are in {out / 'jobs'}")
     _show(plan, console, time.monotonic() - started_s)
 

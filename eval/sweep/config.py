@@ -146,6 +146,9 @@ class SweepConfig:
         for name in ("upstreams", "tasks", "seeds", "learning_rates"):
             if not getattr(self, name):
                 raise SweepError(f"{name} is empty; give at least one")
+        for seed in itertools.chain(self.seeds, *self.upstream_seeds.values()):
+            if not 0 <= seed < 2**32:  # NumPy takes no other
+                raise SweepError(f"seeds: found {seed}, expected a number from 0 to {2**32 - 1}")
         self.policy = read_policy(self.policy)
         self._check_devices()
         self.feature_plan = self._feature_plan()

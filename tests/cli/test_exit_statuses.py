@@ -70,6 +70,7 @@ HOSTILE = [
     (["publish", "whole.ckpt", "--to", "occupied"], "occupied is a file"),
     (["publish", "whole.ckpt", "--to", "out", "--records", "absent"], "absent"),
     (["quickstart", "--condition", "noise:snr=5"], "snr_db"),
+    (["quickstart", "--device", "cudda"], "device 'cudda' cannot be used"),
     (["run-page", "absent"], "absent"),
     (["run-page", "occupied"], "occupied"),
     (["submit-pack", "absent"], "absent holds no records"),

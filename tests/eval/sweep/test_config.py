@@ -74,6 +74,8 @@ def test_everything_may_lie_at_home(tmp_path, monkeypatch):
         ({"learning_rates": ["fast"]}, r"learning_rates\[0\]: found 'fast', expected a number"),
         ({"learning_rates": [-1.0]}, "learning_rates must be positive"),
         ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, -1]}, "seeds: found -1, expected a number from 0 to 4294967295"),
+        ({"upstream_seeds": {"fbank": [2**32]}}, "seeds: found 4294967296, expected"),
         ({"policy": "sometimes"}, "policy must be one of reuse, rerun, show, found 'sometimes'"),
         ({"conditions": ["noise:snr=5"]}, "did you mean 'snr_db'"),
         ({"tasks": ["ICC"]}, "unknown task 'ICC'; did you mean 'IC'"),
