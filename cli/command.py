@@ -26,6 +26,9 @@ import typer
 
 from robustdistiller.common.errors import run_command
 
+#: What typer raises for a command line that it cannot parse: a class of its own, or of click's, by its version.
+UsageError: type[Exception] = typer.BadParameter.__base__
+
 _VERBOSE = typer.Option(
     False, "--verbose", "-v", help="Say more on the way, and where an error was raised.", show_default=False
 )
@@ -65,6 +68,15 @@ def command(*, log_level: int = logging.WARNING, keeps: str = "") -> Callable[[C
         return run
 
     return decorate
+
+
+def usage_sentence(error: Exception) -> str:
+    """One sentence on what cannot be parsed: what is wrong, what the argument or option is, and where to read on."""
+    said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    what = getattr(getattr(error, "param", None), "help", None)
+    about = f" ({what.rstrip('.')})" if what else ""
+    path = " ".join(["robustdistiller", *error.ctx.command_path.split()[1:]])
+    return f"{path}: {said[:1].lower()}{said[1:]}{about}; `{path} --help` says more"
 
 
 def folded(text: str) -> str:

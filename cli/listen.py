@@ -46,11 +46,12 @@ def listen(
     """
     from robustdistiller.acoustics import Condition
     from robustdistiller.acoustics.listening.page import listening_page, make_versions
-    from robustdistiller.common.files import write_text
+    from robustdistiller.common.files import require_file_place, write_text
     from robustdistiller.eval.conditions.sources import Sources
 
     if teacher is not None and model is None:
         raise ValueError(f"--teacher {teacher} is for a student: give --model STUDENT, too")
+    require_file_place(out)
     chosen = list(dict.fromkeys([Condition(), *map(Condition.parse, conditions)]))
     given = {"noise": noise, "rir": rir, "speech": speech, "music": music}
     sources = Sources().with_given({kind: paths or () for kind, paths in given.items()})

@@ -10,7 +10,8 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from robustdistiller.common.errors import run_command
+from robustdistiller.cli.command import UsageError, usage_sentence
+from robustdistiller.common.errors import USER_ERROR, run_command
 from robustdistiller.common.installation import PACKAGE
 from robustdistiller.common.names import did_you_mean
 
@@ -67,6 +68,13 @@ class _Commands(TyperGroup):
         listed = click.Command(cmd_name, help=COMMANDS[cmd_name])
         listed.rich_help_panel = next(title for title, group in GROUPS.items() if cmd_name in group)
         return listed
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:  # of a sub-command too
+            typer.secho(usage_sentence(error), fg="red", err=True)
+            ctx.exit(USER_ERROR)
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

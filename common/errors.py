@@ -11,6 +11,11 @@ from robustdistiller.common.installation import diagnose
 SUCCEEDED, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_PLACE = {  # what the system's own words do not say
+    errno.EEXIST: "a file is there, expected a folder; choose another name",
+    errno.ENOTDIR: "a file is there or above it, expected a folder; choose another name",
+    errno.EISDIR: "is a folder, expected the name of a file",
+}
 _NO_HOME = "Could not determine home directory."  # of pathlib
 
 logger = logging.getLogger(__name__)
@@ -64,7 +69,7 @@ def run_command(program: str, call: Callable[[], int | None], keeps: str = "") -
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and error.filename is not None:
-        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+        return f"{error.filename}: {_NO_PLACE.get(error.errno) or (error.strerror or 'cannot be used').lower()}"
     message = str(error).strip() or type(error).__name__
     if "Traceback" in message:  # what a loader's process raised arrives with its traceback
         message = message.splitlines()[-1].partition("Error: ")[2] or message.splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -30,6 +31,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     Returns:
         ``path``.
 
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,6 +41,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
         'done'
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     target = path.resolve() if path.is_symlink() else path
     target.parent.mkdir(parents=True, exist_ok=True)
     name = target.name.encode()[:150].decode(errors="ignore")  # file systems allow 255 bytes
@@ -68,6 +74,22 @@ def require_place(folder: Path) -> None:
     place = folder.expanduser()
     if any(one.is_file() for one in (place, *place.parents)):
         raise ValueError(f"{folder} must be a folder, found a file there or above it")
+
+
+def require_file_place(path: Path) -> None:
+    """Refuse the name of a file that cannot be written, before anything long begins.
+
+    Raises:
+        ValueError: a folder is there, or a file is where a folder above it would be.
+
+    Example:
+        >>> require_file_place(Path("/"))
+        Traceback (most recent call last):
+        ValueError: / is a folder, expected the name of a file
+    """
+    if path.expanduser().is_dir():
+        raise ValueError(f"{path} is a folder, expected the name of a file")
+    require_place(path.parent)
 
 
 def read_text(path: str | Path) -> str:

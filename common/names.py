@@ -25,11 +25,12 @@ def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.5)
     return [by_lower[key] for key in difflib.get_close_matches(str(name).lower(), by_lower, n=most, cutoff=cutoff)]
 
 
-def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.5) -> str:
-    """The end of a sentence about a name that does not exist: the nearest known ones, or, where none is near, a list.
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """The end of a sentence about a name that does not exist: the known ones that begin with it and the nearest ones
+    or, where there are none, a list.
 
     Args:
-        name, known, most, cutoff: as for :func:`nearest`.
+        name, known, most: as for :func:`nearest`.
 
     Example:
         >>> "unknown key 'sede'" + did_you_mean("sede", ["seed", "out_dir"])
@@ -37,8 +38,9 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float =
         >>> did_you_mean("zzz", ["seed", "out_dir"])
         '; known: seed, out_dir'
     """
-    known = [str(one) for one in known]
-    near = nearest(name, known, most, cutoff)
+    known, name = [str(one) for one in known], str(name)
+    longer = sorted((one for one in known if len(name) > 2 and one.lower().startswith(name.lower())), key=len)
+    near = list(dict.fromkeys([*longer, *nearest(name, known, most)]))[:most]
     if near:
         *first, last = map(repr, near)
         return f"; did you mean {', '.join(first) + ' or ' if first else ''}{last}?"

@@ -17,6 +17,7 @@ from robustdistiller.eval.report.measured import measured_rows
 from robustdistiller.eval.report.published import Published, load_published
 from robustdistiller.eval.report.robustness import Summaries, shared_columns, summarise, summary_names
 from robustdistiller.eval.report.rows import Row, published_rows
+from robustdistiller.eval.results.files import WRITERS
 from robustdistiller.eval.results.frame import mean_over_folds, read_frame
 from robustdistiller.eval.results.identity import CLEAN
 from robustdistiller.eval.results.record import RecordError
@@ -95,9 +96,9 @@ class Board:
                 raise ValueError(_several(name, found))
         if alike := [row for row in self.measured if row.name.lower().startswith(f"{name.lower()} (")]:
             raise ValueError(_several(name, alike))
-        hint = did_you_mean(name, [row.name for row in self.rows], most=3, cutoff=0.3)
+        hint = did_you_mean(name, [row.name for row in self.rows], most=3)
         there = ", ".join(row.name for row in self.measured) or "none that has a number"
-        measured = f" (measured: {there})" if len(self.records) else ""
+        measured = f" (measured: {there})" if len(self.records) else " (no records: --records FOLDER says where some are)"
         raise ValueError(f"no system is called {name!r}{hint}{measured}")
 
     def shown(self, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
@@ -201,8 +202,7 @@ def leaderboard(
     records = mean_over_folds(read_frame(folders))
     if folders and records.empty:
         raise FileNotFoundError(
-            f"there are no records in {', '.join(map(str, folders))}; robustdistiller evaluate, robustdistiller sweep "
-            "and run_downstream.py -m evaluate write them"
+            f"there are no records in {', '.join(map(str, folders))}; {WRITERS}"
         )
     profiles = [one for _, one in read_each_profile(folders)]
     rows, notes = measured_rows(_with_macs(records, profiles), official)

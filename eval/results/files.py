@@ -12,6 +12,7 @@ from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval.results.identity import cell_id, made_digest, readable_condition
 from robustdistiller.eval.results.record import Record, RecordError
 
+WRITERS = "robustdistiller evaluate, robustdistiller sweep and run_downstream.py -m evaluate write records"
 #: What may happen to a cell that has a finished record, and to one that has none.
 POLICIES = {
     "reuse": "keep finished records, run everything else",
@@ -83,7 +84,7 @@ def record_files(root: Path | str) -> list[Path]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder of records at {root}; records are written by run_downstream.py -m evaluate")
+        raise FileNotFoundError(f"no folder of records at {root}; {WRITERS}")
     root = root / "records" if (root / "records").is_dir() else root
     found = sorted(path.relative_to(root) for path in root.rglob("*-seed*-*.json"))
     return [root / path for path in found if not any(p == "superseded" or p.startswith(".") for p in path.parts)]

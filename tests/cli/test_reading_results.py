@@ -48,4 +48,4 @@ def test_results_are_read_without_pytorch(arguments, made, tmp_path):
 def test_systems_are_sought_where_records_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["compare", "mine", "DPHuBERT"])
-    assert result.exit_code == 2 and "there are no records in ./records, so --records must say where" in result.stderr
+    assert result.exit_code == 2 and "(no records: --records FOLDER says where some are)" in result.stderr

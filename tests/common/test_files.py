@@ -81,6 +81,13 @@ def test_the_umask_of_other_threads_is_left_alone(tmp_path: Path):
     assert not wrong
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        write_text(tmp_path / "taken", "x")
+    assert error.value.filename == str(tmp_path / "taken") and list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
 def test_a_link_stays_a_link(tmp_path: Path):
     real = write_text(tmp_path / "store" / "real.txt", "old")
     link = tmp_path / "link.txt"

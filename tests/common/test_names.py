@@ -13,6 +13,9 @@ def test_several_near_names_in_any_case() -> None:
     known = ["WavLM Base", "WavLM Base+", "fbank"]
     assert nearest("wavlm base", known, most=3) == ["WavLM Base", "WavLM Base+"]
     assert did_you_mean("wavlm base", known, most=3) == "; did you mean 'WavLM Base' or 'WavLM Base+'?"
+    assert did_you_mean("wavlm", ["DPWavLM", "ARMwavLM-S", "WavLM Large", *known], most=3) == (
+        "; did you mean 'WavLM Base', 'WavLM Large' or 'WavLM Base+'?"
+    )
     assert did_you_mean("wavlm", [f"entry {number}" for number in range(99)]) == "", "no list that nobody reads"
 
 
