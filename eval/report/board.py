@@ -98,8 +98,8 @@ class Board:
             raise ValueError(_several(name, alike))
         hint = did_you_mean(name, [row.name for row in self.rows], most=3)
         there = ", ".join(row.name for row in self.measured) or "none that has a number"
-        measured = f" (measured: {there})" if len(self.records) else " (no records: --records FOLDER says where some are)"
-        raise ValueError(f"no system is called {name!r}{hint}{measured}")
+        others = f"measured: {there}" if len(self.records) else "no records: --records FOLDER says where some are"
+        raise ValueError(f"no system is called {name!r}{hint} ({others})")
 
     def shown(self, systems: Sequence[str] = REFERENCE_SYSTEMS) -> list[Row]:
         """All measured rows, and the published ones of some systems; ``all`` for every one."""
@@ -201,9 +201,7 @@ def leaderboard(
     folders = [Path(folder) for folder in folders]
     records = mean_over_folds(read_frame(folders))
     if folders and records.empty:
-        raise FileNotFoundError(
-            f"there are no records in {', '.join(map(str, folders))}; {WRITERS}"
-        )
+        raise FileNotFoundError(f"there are no records in {', '.join(map(str, folders))}; {WRITERS}")
     profiles = [one for _, one in read_each_profile(folders)]
     rows, notes = measured_rows(_with_macs(records, profiles), official)
     notes += [f"{one}; the MACs that it has are not shown" for one in profiles if isinstance(one, RecordError)]

@@ -109,10 +109,8 @@ class History:
             if self._bar is None:
                 terms = [name for name in means if name not in ("grad_norm", "lr") and "_layer" not in name]
                 said = ", ".join(f"{name} {means[name]:.4f}" for name in terms)
-                logger.info(
-                    "%s: step %d of %d: %s; %.1f s of audio per second", self.stage, line["step"], self.settings.max_steps, said,
-                    line["audio_s_per_s"],
-                )  # fmt: skip
+                speed = f"{line['audio_s_per_s']:.1f} s of audio per second"
+                logger.info("%s: step %d of %d: %s; %s", self.stage, line["step"], self.settings.max_steps, said, speed)
         self._restart_interval()
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:

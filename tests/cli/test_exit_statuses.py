@@ -56,7 +56,7 @@ HOSTILE = [
     (["extract", "whole.ckpt", "occupied", "--out", "occupied"], "occupied"),
     (["groups", "cut.ckpt", "occupied", "--out", "found"], "cut.ckpt cannot be read as a checkpoint"),
     (["groups", "whole.ckpt", "absent", "--count", "1", "--out", "found"], "absent does not exist"),
-    (["leaderboard"], "missing argument 'FOLDER...' (Folders of sweeps, runs or records); `robustdistiller leaderboard -"),
+    (["leaderboard"], "missing argument 'FOLDER...' (Folders of sweeps, runs or records); `robust"),
     (["leaderboard", "absent"], "absent"),
     (["listen", "noise:snr=5"], "snr_db"),
     (["listen", "reverb", "--audio", "absent"], "absent"),
