@@ -20,7 +20,7 @@ def clean(
 ) -> None:
     """
     \b
-      robustdistiller clean exp/sweep              # what could go, and how large it is
+      robustdistiller clean exp/sweep              # what could go, and its size
       robustdistiller clean exp/sweep --delete
       robustdistiller clean exp/sweep --what heads --delete
 

@@ -26,12 +26,14 @@ def distill(
     What there is, what a recipe sets, and how large its student is:
       robustdistiller distill --list
       robustdistiller distill robustdistiller --show
-      robustdistiller distill robustdistiller teacher.checkpoint=wavlm_base_plus.pt --cost
+      robustdistiller distill robustdistiller --cost \\
+          teacher.checkpoint=wavlm_base_plus.pt
 
     \b
     A student of WavLM Base+ for noise and reverberation (on a GPU):
       robustdistiller distill robustdistiller out_dir=exp/robust \\
-          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech/train-clean-100 \\
+          teacher.checkpoint=wavlm_base_plus.pt \\
+          data.speech=LibriSpeech/train-clean-100 \\
           data.noise=[UrbanSound8K,musan/noise] data.rir='RIRS_NOISES,only=real'
 
     \b
@@ -42,14 +44,16 @@ def distill(
       batches of 160 s         trainer.batch_seconds=160 trainer.batch_size=null
       stop after a while       trainer.max_hours=11.5
       a trial without a GPU    trainer.accelerator=cpu trainer.max_steps=100
-      validate while training  validation.every_steps=5000 validation.speech=LibriSpeech/dev-clean
+      validate while training  validation.every_steps=5000
+                               validation.speech=LibriSpeech/dev-clean
       less memory              trainer.activation_checkpointing=true
 
     \b
     Several GPUs (trainer.batch_size is per GPU); several machines under SLURM:
       robustdistiller distill robustdistiller trainer.devices=4 ...
       srun -K --nodes 2 --ntasks-per-node 4 \\
-          robustdistiller distill robustdistiller trainer.devices=4 trainer.num_nodes=2 ...
+          robustdistiller distill robustdistiller \\
+          trainer.devices=4 trainer.num_nodes=2 ...
 
     Stop with Ctrl-C; the same command continues exactly where it stopped. out_dir then holds student.ckpt (for
     run_downstream.py -u robustdistiller_local -k ...), the merged config.yaml, the course of the training and

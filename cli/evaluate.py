@@ -59,11 +59,13 @@ def evaluate(
     test) and speaker. --quick looks at a tenth of the data with few steps, under a label of its own.
 
     \b
-    Without data of your own, score two models on the embedded words in your own noise:
+    Without data of your own, two models on embedded words in your own noise:
       robustdistiller prepare mini exp/mini
-      robustdistiller evaluate robustdistiller_mini --csv exp/mini/tasks/words.csv \\
+      robustdistiller evaluate robustdistiller_mini \\
+          --csv exp/mini/tasks/words.csv \\
           --condition clean --condition noise:snr_db=5 --noise my_noise
-      robustdistiller evaluate exp/trial/student.ckpt --csv exp/mini/tasks/words.csv \\
+      robustdistiller evaluate exp/trial/student.ckpt \\
+          --csv exp/mini/tasks/words.csv \\
           --condition clean --condition noise:snr_db=5 --noise my_noise
       robustdistiller leaderboard exp/evaluate --no-published
       robustdistiller compare trial robustdistiller_mini --records exp/evaluate

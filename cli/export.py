@@ -50,14 +50,18 @@ def export(
     """
     \b
       robustdistiller export student.ckpt student.onnx --layers layer_2
-      robustdistiller export student.ckpt static.onnx --to onnx-int8-static --calibration LibriSpeech/dev-clean
+      robustdistiller export student.ckpt static.onnx --to onnx-int8-static \\
+          --calibration LibriSpeech/dev-clean
       run_downstream.py -u robustdistiller_onnx -k static.onnx ...
 
     \b
       onnx               for ONNX Runtime, in float32
-      onnx-int8-dynamic  linear maps in int8; ranges of activations are found at run time
-      onnx-int8-static   the same, with ranges measured over the mini corpus or --calibration
-      torch              for torch.export.load (.pt2); batches of two frames, 720 samples, or more
+      onnx-int8-dynamic  linear maps in int8; ranges of activations are found
+                         at run time
+      onnx-int8-static   the same, with ranges measured over the mini corpus or
+                         --calibration
+      torch              for torch.export.load (.pt2); batches of two frames,
+                         720 samples, or more
 
     The convolutions of the extractor stay in float32 unless --int8 names them: in int8 they cost accuracy.
 
@@ -79,7 +83,8 @@ def export(
       state.NAME     zeros at first, then next.NAME of the step before
     gives layers and frame_lengths as above, of one chunk, and next.NAME. The
     metadata `stream` says hop_samples, block_samples and padding_samples: zeros
-    before and behind an utterance, for log-mel front ends; num_samples counts them.
+    before and behind an utterance, for log-mel front ends, that num_samples
+    counts.
 
     ONNX needs: pip install onnx onnxruntime onnxscript
     """

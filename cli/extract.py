@@ -35,7 +35,8 @@ def extract(
 
     \b
     --layer is
-      a number       0 is what the transformer starts from, 4 the output of its layer 4; as s3prl's -l
+      a number       0 is what the transformer starts from, 4 the output of its
+                     layer 4; as s3prl's -l
       a name         layer_4, prediction_8
       all            every hidden state and prediction
       weighted       their sum with the weights that a head learned: --head FILE

@@ -34,15 +34,22 @@ def groups(
     look at the picture.
 
     \b
-      robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean --count 4 --out exp/groups
+      robustdistiller groups wavlm_base_plus.pt LibriSpeech/dev-clean \\
+          --count 4 --out exp/groups
       robustdistiller distill exp/groups/groups.yaml out_dir=exp/grouped \\
-          teacher.checkpoint=wavlm_base_plus.pt data.speech=LibriSpeech/train-clean-100
+          teacher.checkpoint=wavlm_base_plus.pt \\
+          data.speech=LibriSpeech/train-clean-100
 
     \b
-    --similarity cka     do two layers tell frames apart alike? blind to rotations and scale (linear, unbiased)
-                 cosine  do they point the same way, unit by unit? high where they share a large mean
-                 cca     do their strongest directions correlate? blind to linear maps, needs many frames
-    --linkage    average, complete (compact groups) or single (long chains), of clusters' pairs
+    --similarity
+      cka      do two layers tell frames apart alike? blind to rotations and
+               scale (linear, unbiased)
+      cosine   do they point the same way, unit by unit? high where they share a
+               large mean
+      cca      do their strongest directions correlate? blind to linear maps,
+               needs many frames
+    --linkage, of clusters' pairs
+      average, complete (compact groups) or single (long chains)
 
     DIR then holds groups.png (similarities and tree), groups.yaml (a recipe with these groups), groups.json and
     similarity.csv. A run can do this by itself, on its own speech: targets.layers=auto.

@@ -48,8 +48,9 @@ def leaderboard(
     """
     \b
       robustdistiller leaderboard exp/sweep
-      robustdistiller leaderboard exp/sweep --no-published --reference teacher --plots board
-      robustdistiller leaderboard exp/sweep other/records --out board --format html,csv
+      robustdistiller leaderboard exp/sweep --no-published --plots board
+      robustdistiller leaderboard exp/sweep --reference teacher
+      robustdistiller leaderboard exp/sweep others --out board --format html,csv
 
     Records only are read, in whatever state a sweep is. What cannot be compared has a column of its own or a mark, and
     a note says why. Measured cells stand in a column with published ones only if they are of the official test set.

@@ -29,9 +29,10 @@ def listen(
 ) -> None:
     """
     \b
-      robustdistiller listen noise:snr_db=5 reverb:rt60_s=0.6 noise+reverb:snr_db=0
-      robustdistiller listen noise:snr_db=5 --audio talk.wav --noise kitchen/ --out talk.html
-      robustdistiller listen noise:snr_db=5 reverb --model exp/student/student.ckpt
+      robustdistiller listen noise:snr_db=5 reverb:rt60_s=0.6 noise+reverb
+      robustdistiller listen noise:snr_db=5 --audio talk.wav \\
+          --noise kitchen/ --out talk.html
+      robustdistiller listen reverb --model exp/student/student.ckpt
 
     The page is one file that opens offline. It has the same utterances clean and under each condition, with
     spectrograms and players. Speech, noise and rooms are the embedded ones unless others are given.
@@ -39,8 +40,10 @@ def listen(
     \b
     With --model it also shows
       how far the hidden states move from those of clean speech, layer by layer
-      of a student: how far its predictions are from its teacher's features of clean speech
-      of a student in its run's folder: what its enhancement head makes of each version
+      of a student: how far its predictions are from its teacher's features of
+      clean speech
+      of a student in its run's folder: what its enhancement head makes of each
+      version
 
     The head estimates magnitude spectra. Their sound is made with the phase of the corrupted speech.
     """

@@ -26,7 +26,7 @@ def merge(
     \b
     Examples:
       robustdistiller merge clean.ckpt noisy.ckpt --out between.ckpt
-      robustdistiller merge clean.ckpt noisy.ckpt --weight 0.25 --out mostly-clean.ckpt
+      robustdistiller merge clean.ckpt noisy.ckpt --weight 0.25 --out quarter.ckpt
 
     \b
     Then, for instance

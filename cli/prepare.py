@@ -33,14 +33,20 @@ def prepare(
 ) -> int:
     """
     \b
-      robustdistiller prepare --list                              # all tasks; with a task: its data and rules
-      robustdistiller prepare ASR --check /data/LibriSpeech       # what was expected, what is there
-      robustdistiller prepare ASR /data/LibriSpeech               # the same, and the length tables
-      robustdistiller prepare SD /data/Libri2Mix --root rttm=LibriMix/metadata/LibriSpeech
-      robustdistiller prepare PR /data/LibriSpeech --root lexicon=FILE --root lexicon=FILE
-      robustdistiller prepare KS /data/speech --download          # also ASR, ASR-LM, PR, SE, SE2
-      robustdistiller prepare musan /data --download              # also rirs_noises, esc-50
-      robustdistiller prepare mini exp/mini                       # the shipped speech, noise, rooms, and tasks of them
+    All tasks; with a task, its data and rules:
+      robustdistiller prepare --list
+    What was expected and is there; without --check, also the length tables:
+      robustdistiller prepare ASR --check /data/LibriSpeech
+    Further roots:
+      robustdistiller prepare SD /data/Libri2Mix \\
+          --root rttm=LibriMix/metadata/LibriSpeech
+      robustdistiller prepare PR /data/LibriSpeech \\
+          --root lexicon=FILE --root lexicon=FILE
+    Fetched first; also ASR, ASR-LM, PR, SE, SE2, rirs_noises, esc-50:
+      robustdistiller prepare KS /data/speech --download
+      robustdistiller prepare musan /data --download
+    The shipped speech, noise and rooms, and tasks of them:
+      robustdistiller prepare mini exp/mini
 
     Ends with the options that run_downstream.py then takes, and with the entry for a sweep's file. Without --download
     nothing is written into the corpora; with it, nothing that is there is replaced or removed. Interrupted, the same

@@ -38,7 +38,7 @@ def profile(
     """
     \b
       robustdistiller profile dphubert
-      robustdistiller profile robustdistiller_local -k exp/student/student.ckpt --out exp/sweep/records
+      robustdistiller profile exp/student/student.ckpt --out exp/sweep/records
       robustdistiller profile fbank --durations 1,10 --threads 1
 
     Parameters: stored; used, those that any hidden state depends on; of students also without the prediction heads.

@@ -39,7 +39,7 @@ def quickstart(
 ) -> None:
     """
     \b
-      robustdistiller quickstart --steps 300 --task words --condition reverb --out trial
+      robustdistiller quickstart --steps 300 --task words --out trial
 
     Everything runs on the embedded data, offline. The scores are a sweep, whose file is written beside them: change it
     and run it again with robustdistiller sweep. Interrupted and started again, only what is missing is done.

@@ -29,7 +29,7 @@ def submit_pack(
 ) -> None:
     """
     \b
-      robustdistiller submit-pack exp/ks exp/ic exp/sd --out submission/predict.zip
+      robustdistiller submit-pack exp/ks exp/ic exp/sd --out my/predict.zip
       robustdistiller submit-pack exp/sweep --label mine
 
     FOLDER is that of an experiment (-p of run_downstream.py) that was evaluated on clean speech, or that of a sweep.

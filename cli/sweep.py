@@ -35,18 +35,21 @@ def sweep(
     A file:
       out: exp/sweep
       upstreams:
-        - {name: robustdistiller_local, checkpoint: exp/student/student.ckpt, label: mine}
+        - name: robustdistiller_local
+          checkpoint: exp/student/student.ckpt
+          label: mine
         - dphubert
         - fbank
       tasks:
         - {task: IC, data: {file_path: /data/fluent_speech_commands_dataset}}
-      suites: [robustdistiller]    # or conditions: [clean, noise:snr_db=5, reverb:rt60_s=0.6]
+      suites: [robustdistiller]    # or conditions: [clean, noise:snr_db=5]
       noise: [/data/musan/noise]
       rir: [/data/RIRS_NOISES]
       seeds: [1337, 1338]
-      learning_rates: [1.e-2, 1.e-3, 1.e-4]   # chosen on the clean dev set with the first seed
-      search: once                 # or every: each seed and fold chooses its own learning rate
-      feature_cache: auto          # the upstreams' features are computed once, for all heads and epochs
+      learning_rates: [1.e-2, 1.e-3, 1.e-4]
+      search: once                 # chosen with the first seed, on the clean
+                                   # dev set; every: by each seed and fold
+      feature_cache: auto          # features are computed once, for all heads
       executor: {kind: pool, workers: 4}      # or local, or slurm
 
     ER is run once for each of its five folds ("folds: [fold1]" in its entry: some only); SUPERB's number is their mean.

@@ -19,6 +19,12 @@ def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
     assert len(result.output.splitlines()) > 8
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_can_be_copied_from_a_terminal_of_80_columns(name: str) -> None:
+    kept = [part for part in load(name).help.split("\n\n") if part.startswith("\b")]
+    assert kept and [line for part in kept for line in part.splitlines() if len(line.replace("\\[", "[")) > 78] == []
+
+
 def test_an_unknown_command_is_refused_with_the_nearest_one() -> None:
     result = CliRunner().invoke(app, ["quickstat"])
     assert result.exit_code == 2
