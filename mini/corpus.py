@@ -173,7 +173,7 @@ def build(out_dir: Path | str, progress: bool = False) -> MiniCorpus:
     leaves nothing that looks finished. A corpus built from other data or by another version is replaced.
 
     Args:
-        out_dir: folder to make (about 170 MB; 25 s of CPU time).
+        out_dir: folder to make (about 200 MB; 25 s of CPU time).
         progress: show a progress bar.
 
     Raises:

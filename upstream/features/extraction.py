@@ -251,7 +251,8 @@ class _Run:
         if rate == SAMPLE_RATE_HZ:
             return
         if not counts:
-            logger.warning("%s is at %d Hz: resampled to %d Hz, as all like it", recording.path, rate, SAMPLE_RATE_HZ)
+            said = "%s is at %d Hz: resampled to %d Hz, as are all others at another rate"
+            logger.warning(said, recording.path, rate, SAMPLE_RATE_HZ)
         counts[rate] = counts.get(rate, 0) + 1
 
     def _compute(self, batch: list[tuple[_Recording, Tensor]]) -> list[dict[str, Any]]:
