@@ -107,7 +107,10 @@ def _mini(folder: Path, console: Console) -> int:
     """Unpack the shipped corpus and say what its tasks are called."""
     from robustdistiller import mini
 
-    corpus = mini.build(folder.expanduser(), progress=console.is_terminal)
+    try:
+        corpus = mini.build(folder.expanduser(), progress=console.is_terminal)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; what was made of the mini corpus is removed") from None
     say(console, f"In {corpus.root}: {', '.join(corpus.counts())}")
     say(console, "For the tasks of a sweep's file, or robustdistiller evaluate MODEL --csv:")
     for path in corpus.tasks.values():

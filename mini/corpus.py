@@ -13,11 +13,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import soundfile
 from tqdm import tqdm
 
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
+from robustdistiller.common.process import terminate_like_interrupt
 
 from . import layouts, tasks
 from .bopomofo import parse_syllable
@@ -183,35 +185,43 @@ def build(out_dir: Path | str, progress: bool = False) -> MiniCorpus:
     >>> Path("notes/monday.txt").touch()
     >>> build("notes")  # never overwrites what is not a mini corpus
     Traceback (most recent call last):
-    FileExistsError: ...notes exists and is not a mini corpus (no corpus.json in it); give an empty or new folder
+    FileExistsError: ...notes exists and is no mini corpus (it has no corpus.json of one); give an empty or new folder
     """
     corpus = MiniCorpus(Path(out_dir).resolve())
     stamp = {"layout_version": LAYOUT_VERSION, "data_digest": data_digest()}
-    if corpus.root.exists():
-        written = corpus.root / STAMP
-        if written.is_file():
-            found = json.loads(written.read_text(encoding="utf-8"))
-            if all(found.get(key) == value for key, value in stamp.items()):
-                return corpus
-        elif any(corpus.root.iterdir()):
+    if corpus.root.exists() and any(corpus.root.iterdir()):
+        found = _stamp_in(corpus.root)
+        if not stamp.keys() <= found.keys():
             raise FileExistsError(
-                f"{corpus.root} exists and is not a mini corpus (no {STAMP} in it); give an empty or new folder"
+                f"{corpus.root} exists and is no mini corpus (it has no {STAMP} of one); give an empty or new folder"
             )
+        if all(found[key] == value for key, value in stamp.items()):
+            return corpus
     corpus.root.parent.mkdir(parents=True, exist_ok=True)
     partial = MiniCorpus(corpus.root.with_name(f".{corpus.root.name}.partial-{os.getpid()}"))
-    try:
-        partial.root.mkdir()
-        counts = _write(partial, progress)
-        text = json.dumps({**stamp, "counts": counts}, indent=1)
-        (partial.root / STAMP).write_text(text, encoding="utf-8")
-        shutil.copy(data_dir() / "LICENSES.md", partial.root)
-        if corpus.root.exists():
-            shutil.rmtree(corpus.root)
-        partial.root.replace(corpus.root)
-    finally:
-        shutil.rmtree(partial.root, ignore_errors=True)
+    with terminate_like_interrupt():
+        try:
+            partial.root.mkdir()
+            counts = _write(partial, progress)
+            text = json.dumps({**stamp, "counts": counts}, indent=1)
+            (partial.root / STAMP).write_text(text, encoding="utf-8")
+            shutil.copy(data_dir() / "LICENSES.md", partial.root)
+            if corpus.root.exists():
+                shutil.rmtree(corpus.root)
+            partial.root.replace(corpus.root)
+        finally:
+            shutil.rmtree(partial.root, ignore_errors=True)
     logger.info("mini corpus: %s", corpus.root)
     return corpus
+
+
+def _stamp_in(folder: Path) -> dict[str, Any]:
+    """What the stamp in a folder says; nothing where there is none, or none that can be read."""
+    try:
+        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def data_digest() -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import signal
 from collections import Counter
 
 import pytest
@@ -125,9 +127,32 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not a mini corpus"):
+    with pytest.raises(FileExistsError, match="is no mini corpus"):
         build(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ['{"name": "interviews"}', "[]", "not json", ""])
+def test_a_folder_with_a_corpus_json_of_somebody_elses_is_left_alone(text, tmp_path):
+    (tmp_path / STAMP).write_text(text)
+    (tmp_path / "interview.wav").touch()
+    with pytest.raises(FileExistsError, match="is no mini corpus"):
+        build(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {STAMP, "interview.wav"}
+
+
+def test_a_build_that_is_terminated_leaves_nothing(tmp_path, monkeypatch):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(corpus_module, "_write", die)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "mini")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_file_names_are_ascii_and_unique():
