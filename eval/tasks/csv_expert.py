@@ -16,19 +16,34 @@ from robustdistiller.acoustics.audio.files import audio_infos, read_audio
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.tasks.csv_task import Item, digest_of, read_items
 
+KEPT_SAMPLES = 2**26  # 70 minutes, 256 MB: heads of small tables are trained for hundreds of epochs
+
 
 class Recordings(Dataset):
-    """Recordings of one split: waveform at 16 kHz, index of the label among all labels, name."""
+    """Recordings of one split: waveform at 16 kHz, index of the label among all labels, name.
 
-    def __init__(self, items: Sequence[Item], labels: Sequence[str]) -> None:
-        self.items, self.labels = items, labels
+    Args:
+        items: what is in the split.
+        labels: of the task.
+        kept: waveforms by path, that were read before; up to :data:`KEPT_SAMPLES` are added.
+    """
+
+    def __init__(self, items: Sequence[Item], labels: Sequence[str], kept: dict[Path, np.ndarray]) -> None:
+        self.items, self.labels, self.kept = items, labels, kept
+        self._room = KEPT_SAMPLES - sum(map(len, kept.values()))
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
         item = self.items[index]
-        return read_audio(item.path, SAMPLE_RATE_HZ, channel=0), self.labels.index(item.label), item.name
+        wave = self.kept.get(item.path)
+        if wave is None:
+            wave = read_audio(item.path, SAMPLE_RATE_HZ, channel=0)
+            if len(wave) <= self._room:
+                self.kept[item.path] = wave
+                self._room -= len(wave)
+        return wave.copy(), self.labels.index(item.label), item.name
 
 
 def _collate(samples: list) -> tuple[Sequence, ...]:
@@ -52,6 +67,7 @@ class DownstreamExpert(nn.Module):
             raise ValueError(f"{self.datarc['csv']} has other recordings or labels than when this task was made of it")
         audio_infos(item.path for item in items)  # what is no audio stops a training before it begins
         self.items, self.labels = items, sorted({item.label for item in items})
+        self._kept: dict[Path, np.ndarray] = {}
         select = self.modelrc["select"]
         self.projector = nn.Linear(upstream_dim, self.modelrc["projector_dim"])
         self.model = getattr(model, select)(
@@ -64,7 +80,7 @@ class DownstreamExpert(nn.Module):
         """The recordings of a split, those of the training in a new order every time."""
         items = [item for item in self.items if item.split == split]
         return DataLoader(
-            Recordings(items, self.labels),
+            Recordings(items, self.labels, self._kept),
             batch_size=self.datarc["train_batch_size" if split == "train" else "eval_batch_size"],
             shuffle=split == "train",
             num_workers=self.datarc["num_workers"],

@@ -14,7 +14,7 @@ from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_record_files
 from robustdistiller.eval.results.item_scores import read_outcomes
 from robustdistiller.eval.run.launcher import main
-from robustdistiller.eval.tasks import csv_task
+from robustdistiller.eval.tasks import csv_expert, csv_task
 from robustdistiller.eval.tasks.configs import load_config
 from robustdistiller.eval.tasks.csv_task import read_items
 from robustdistiller.eval.tasks.rules import deviations, split
@@ -66,6 +66,21 @@ def test_a_head_is_trained_scored_under_conditions_and_known_again(tmp_path, toy
     assert cached.feature_cache["training"] == "means float32" and cached.rules_digest == clean.rules_digest
     assert cached.main_metric.value == clean.main_metric.value
     assert all("total_steps" in phrase or "eval_step" in phrase for phrase in clean.non_standard)
+
+
+@pytest.mark.usefixtures("bridge")
+def test_recordings_are_read_once_while_there_is_room(tmp_path, monkeypatch):
+    items, _ = read_items(write_table(tmp_path, per_label=3), 0)
+    read: list[Path] = []
+    monkeypatch.setattr(csv_expert, "read_audio", lambda path, *_, **__: (read.append(path), np.ones(1000))[1])
+    monkeypatch.setattr(csv_expert, "KEPT_SAMPLES", 4500)
+    kept: dict[Path, np.ndarray] = {}
+    for _ in range(3):  # s3prl makes a loader for every epoch
+        recordings = csv_expert.Recordings(items, sorted(TONES_HZ), kept)
+        for wave, _, _ in map(recordings.__getitem__, range(len(items))):
+            assert np.array_equal(wave, np.ones(1000))
+            wave *= 0  # an upstream may normalise what it is given
+    assert len(kept) == 4 and len(read) == 4 + 3 * (len(items) - 4)
 
 
 def test_the_split_is_drawn_by_speaker_and_is_the_same_wherever_the_table_lies(tmp_path):
