@@ -49,19 +49,21 @@ def quickstart(
     from robustdistiller.cli.quickstart_plan import Quickstart
     from robustdistiller.common.names import refuse_unknown
     from robustdistiller.common.process import usable_cores
+    from robustdistiller.eval.conditions.sources import Sources
     from robustdistiller.eval.sweep import Sweep, load
     from robustdistiller.eval.sweep.view import run_jobs_shown, run_shown
     from robustdistiller.upstream.device import usable_device
 
     console, started_s = Console(file=sys.stdout), time.monotonic()
     out, teacher = out.expanduser().resolve(), (teacher or mini.teacher_checkpoint()).expanduser().resolve()
-    conditions = tuple(dict.fromkeys(str(Condition.parse(text)) for text in condition))
+    conditions = tuple(dict.fromkeys(Condition.parse(text) for text in condition))
     if not teacher.is_file():
         raise ValueError(f"no teacher at {teacher}; give the file of a checkpoint, or leave out --teacher")
     refuse_unknown(task, mini.MiniCorpus(out / "corpus").tasks, "task", "--task")
     tasks, jobs = tuple(dict.fromkeys(task)), jobs or min(4, usable_cores())
     usable_device(device)
-    plan = Quickstart(out, teacher, steps, head_steps, jobs, device, seed, tasks, conditions)
+    Sources().corruptors(conditions)  # what they draw from is there
+    plan = Quickstart(out, teacher, steps, head_steps, jobs, device, seed, tasks, tuple(map(str, conditions)))
     mini.build(out / "corpus", progress=console.is_terminal)
     say(console, f"mini corpus: done, in {out}")
     config = load(plan.write_sweep())  # what it refuses, it refuses before the students are trained

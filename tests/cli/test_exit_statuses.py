@@ -75,6 +75,8 @@ HOSTILE = [
     (["publish", "whole.ckpt", "--to", "out", "--records", "absent"], "absent"),
     (["quickstart", "--condition", "noise:snr=5"], "snr_db"),
     (["quickstart", "--steps", "0"], "invalid value for '--steps'"),
+    (["quickstart", "--condition", "music"], "the condition needs music, and none is shipped"),
+    (["quickstart", "--condition", "noise:snr_db=5,noise=absent"], "absent"),
     (["quickstart", "--device", "cudda"], "device 'cudda' cannot be used"),
     (["run-page", "absent"], "absent"),
     (["run-page", "occupied"], "occupied"),
