@@ -104,16 +104,16 @@ def show_board(board: Board, systems: list[str], console: Console) -> None:
 
 
 def rich_grid(grid: Grid) -> Table:
-    """A grid for the terminal, the best values bold."""
+    """A grid for the terminal, the best values bold, without columns in which nothing stands."""
+    kept = [j for j in range(len(grid.header)) if any(row[j] != "-" for row in grid.rows) or not grid.rows]
     heads = [
         f"{head.replace(' (', chr(10) + '(').replace('noise ', 'noise' + chr(10)) if j else head}\n{below}".rstrip()
-        for j, (head, below) in enumerate(zip(grid.header, grid.subheader))
+        for j, head, below in ((j, grid.header[j], grid.subheader[j]) for j in kept)
     ]
     rows = [
-        [Text(text, style="bold" if (i, j) in grid.best else "") for j, text in enumerate(row)]
-        for i, row in enumerate(grid.rows)
+        [Text(row[j], style="bold" if (i, j) in grid.best else "") for j in kept] for i, row in enumerate(grid.rows)
     ]
     shown = new_table(grid.title, heads[:1], heads[1:], rows)
-    for j, column in enumerate(shown.columns):
+    for j, column in zip(kept, shown.columns):
         column.min_width = max([len(row[j]) for row in grid.rows], default=0)
     return shown

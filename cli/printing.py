@@ -20,8 +20,9 @@ def new_table(
     ['model', 'MB']
     """
     table = Table(
-        title=escape(title) or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False
-    )
+        title=escape(title) or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False,
+        min_width=len(title),  # on one line
+    )  # fmt: skip
     for heads, side in ((left, "left"), (right, "right")):
         for head in heads:
             table.add_column(escape(head), justify=side)

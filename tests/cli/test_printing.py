@@ -19,6 +19,12 @@ def test_brackets_are_printed_wherever_they_stand() -> None:
         assert part in text
 
 
+def test_a_title_longer_than_its_table_stays_on_one_line() -> None:
+    console = Console(record=True, width=80)
+    print_whole(new_table("a title of some words", ["a"], ["b"], [("1", "2")]), console)
+    assert "a title of some words" in console.export_text()
+
+
 def test_systems_are_called_by_their_whole_names(tmp_path, monkeypatch) -> None:
     (tmp_path / "records").mkdir()  # an empty one is as good as none
     monkeypatch.chdir(tmp_path)
