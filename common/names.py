@@ -25,12 +25,12 @@ def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.5)
     return [by_lower[key] for key in difflib.get_close_matches(str(name).lower(), by_lower, n=most, cutoff=cutoff)]
 
 
-def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.5) -> str:
     """The end of a sentence about a name that does not exist: the known ones that begin with it and the nearest ones
     or, where there are none, a list.
 
     Args:
-        name, known, most: as for :func:`nearest`.
+        name, known, most, cutoff: as for :func:`nearest`.
 
     Example:
         >>> "unknown key 'sede'" + did_you_mean("sede", ["seed", "out_dir"])
@@ -40,7 +40,7 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """
     known, name = [str(one) for one in known], str(name)
     longer = sorted((one for one in known if len(name) > 2 and one.lower().startswith(name.lower())), key=len)
-    near = list(dict.fromkeys([*longer, *nearest(name, known, most)]))[:most]
+    near = list(dict.fromkeys([*longer, *nearest(name, known, most, cutoff)]))[:most]
     if near:
         *first, last = map(repr, near)
         return f"; did you mean {', '.join(first) + ' or ' if first else ''}{last}?"

@@ -96,7 +96,7 @@ class Board:
                 raise ValueError(_several(name, found))
         if alike := [row for row in self.measured if row.name.lower().startswith(f"{name.lower()} (")]:
             raise ValueError(_several(name, alike))
-        hint = did_you_mean(name, [row.name for row in self.rows], most=3)
+        hint = did_you_mean(name, [row.name for row in self.rows], most=3, cutoff=0.6)
         there = ", ".join(row.name for row in self.measured) or "none that has a number"
         others = f"measured: {there}" if len(self.records) else "no records: --records FOLDER says where some are"
         raise ValueError(f"no system is called {name!r}{hint} ({others})")

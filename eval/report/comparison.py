@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustdistiller.common.names import did_you_mean
 from robustdistiller.eval import tasks
 from robustdistiller.eval.report.board import Board, leaderboard
 from robustdistiller.eval.report.cells import Cell, Column, condition_weights, shared_seeds, stack
@@ -114,7 +115,14 @@ def missing_cells(board: Board, first: Row, second: Row, only: Collection[str] =
 def _codes(board: Board, only: Collection[str]) -> set[str]:
     """The tasks to look at. Those that records are of have names here, though nobody else may know them."""
     there = {column.task.lower(): column.task for column in board.columns}
-    return {there.get(name.lower()) or tasks.get(name).code for name in only or there}
+
+    def code(name: str) -> str:
+        try:
+            return there.get(name.lower()) or tasks.get(name).code
+        except ValueError as error:
+            raise ValueError(f"unknown task {name!r}{did_you_mean(name, [*there.values(), *tasks.TASKS])}") from error
+
+    return {code(name) for name in only or there}
 
 
 _COLUMNS = [

@@ -105,7 +105,7 @@ class Published:
         by_lower = {key.lower(): system for key, system in self.systems.items()}
         if name.lower() in by_lower:
             return by_lower[name.lower()]
-        hint = did_you_mean(name, self.systems, most=3)
+        hint = did_you_mean(name, self.systems, most=3, cutoff=0.6)
         raise PublishedError(f"no published system is called {name!r}{hint}")
 
     def of(self, system: str, protocol: str = "superb", over_tasks: bool = False) -> list[Result]:

@@ -90,7 +90,7 @@ def _find_recipe(recipe: str | Path, near: Path | None = None) -> Path:
         raise SettingsError(f"recipe file {candidate} does not exist")
     path = _recipe_dir() / f"{recipe}.yaml"
     if not path.is_file():
-        names = [path.stem for path in _recipe_dir().glob("*.yaml")]
+        names = sorted(path.stem for path in _recipe_dir().glob("*.yaml"))
         hint = did_you_mean(str(recipe), names)
         raise SettingsError(f"unknown recipe {str(recipe)!r}{hint} (a file must end in .yaml)")
     return path

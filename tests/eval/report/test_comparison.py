@@ -246,6 +246,7 @@ def test_a_label_with_a_published_name_is_the_measured_one_unless_said(tmp_path)
         (["teacher", "DistillHuBERT"], "did you mean 'DistilHuBERT'"),
         (["teacher", "teacher"], "'teacher' is on both sides"),
         (["teacher", "student", "--task", "XX"], "unknown task 'XX'"),
+        (["teacher", "nobody"], "no system is called 'nobody' (measured: "),
     ],
 )
 def test_errors_are_one_sentence(folder, arguments, message):
@@ -253,6 +254,18 @@ def test_errors_are_one_sentence(folder, arguments, message):
     assert result.exit_code == 2
     assert result.stderr.startswith("robustdistiller compare: ") and message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_tasks_of_the_records_are_suggested_too():
+    result = run(
+        "teacher",
+        "plain student",
+        "--task",
+        "wrods",
+        "--records",
+        str(Path(__file__).parents[3] / "results" / "quickstart" / "records"),
+    )
+    assert result.exit_code == 2 and "unknown task 'wrods'; did you mean 'words'?" in result.stderr
 
 
 def test_a_system_that_has_failed_runs_only_is_no_system_yet(tmp_path):
