@@ -63,6 +63,10 @@ def distill(
     """
     from robustdistiller import pretrain  # slow to import
 
+    if list_ + show + cost > 1 or (list_ and recipe):
+        raise ValueError(
+            "--list is typed alone, and --show or --cost after one recipe: RECIPE --show; type one of them"
+        )
     if list_:
         _list_recipes(pretrain.list_recipes())
         return

@@ -12,9 +12,12 @@ from rich.console import Console
 from robustdistiller.cli.command import command
 from robustdistiller.cli.printing import say
 from robustdistiller.cli.task_data import fetch_said, show_findings, show_task, show_tasks
+from robustdistiller.common.names import nearest
 from robustdistiller.eval import tasks
 from robustdistiller.eval.data import PrepareError, check_names, look, recipe_of, run
 from robustdistiller.eval.data.archives import BACKGROUNDS
+
+_NO_TASKS = ("mini", *BACKGROUNDS)
 
 
 @command(keeps="what was fetched and made")
@@ -60,6 +63,8 @@ def prepare(
             raise PrepareError("prepare mini takes a folder and no options: robustdistiller prepare mini FOLDER")
         return _mini(folder or Path("prepared") / "mini", console)
     background = BACKGROUNDS.get(task.lower()) if task else None
+    if task and (near := nearest(task, _NO_TASKS, cutoff=0.7)) and near[0] != task.lower():
+        raise PrepareError(f"unknown task {task!r}; did you mean {near[0]!r}?")
     entry = tasks.get(task) if task and not background else None
     if as_json and (show_list or background):
         raise PrepareError("--json is of what was found of a task's data; leave it out here")

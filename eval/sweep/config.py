@@ -271,7 +271,7 @@ def load(path: str | Path) -> SweepConfig:
     """
     path = Path(path)
     if not path.is_file():
-        raise SweepError(f"{path}: no such file")
+        raise SweepError(f"{path}: {'a folder, expected a YAML file' if path.is_dir() else 'no such file'}")
     try:
         return read_yaml(SweepConfig, path.read_text(encoding="utf-8"))
     except SettingsError as error:
