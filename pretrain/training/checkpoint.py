@@ -21,6 +21,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -93,11 +94,15 @@ def read_run(out_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         config = yaml.safe_load((out_dir / "config.yaml").read_text(encoding="utf-8"))
         identity = json.loads((out_dir / "run.json").read_text())
+        if not (isinstance(config, dict) and isinstance(identity, dict)):
+            raise ValueError("there are no settings in it")
     except FileNotFoundError as error:
         raise SettingsError(
             f"{out_dir} holds a run without its {Path(error.filename).name}, so it cannot be told whether it is the "
             "same; put the file back or choose another out_dir"
         ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"{out_dir} holds a run whose config.yaml or run.json is damaged: {error}") from error
     if identity.get("format") != FORMAT:
         raise SettingsError(
             f"{out_dir} holds a run of an earlier version, whose training state cannot be continued; choose another "
@@ -105,6 +110,11 @@ def read_run(out_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             "config.yaml, as a recipe"
         )
     return config, identity
+
+
+def has_begun(out_dir: Path) -> bool:
+    """Whether there is a run that can be continued."""
+    return any((out_dir / "checkpoints").glob("*.ckpt"))
 
 
 def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str, Any]) -> None:
@@ -188,8 +198,19 @@ class Checkpoints:
 
 
 def read_training(path: Path) -> dict[str, Any]:
-    """A checkpoint; anything but tensors and plain containers is refused."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """A checkpoint; anything but tensors and plain containers is refused.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingsError(
+            f"{path} cannot be read as a checkpoint ({reason}): if it is damaged, remove it, and the same command goes "
+            "on from the one before it"
+        ) from error
 
 
 def exported_weights(state: Mapping[str, Any]) -> dict[str, Any]:

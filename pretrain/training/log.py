@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
-from robustdistiller.pretrain.config.schema import DistillConfig
+from robustdistiller.pretrain.config.schema import DistillConfig, LogConfig
 from robustdistiller.pretrain.training.loop import Progress, StepReport
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,6 @@ class History:
 
     A line holds the means over the batches of all processes since the line before. After a resume the lines past the
     resumed step are removed, so that each step is there once.
-
-    Raises:
-        SettingsError: `log.wandb` is set and the package is not installed.
     """
 
     def __init__(self, out_dir: Path, stage: str, config: DistillConfig, fabric: Fabric, progress: Progress):
@@ -130,17 +127,24 @@ class History:
         self._since_s = time.monotonic()
 
 
+def check_logs(settings: LogConfig) -> None:
+    """Make sure that what keeps the logs is installed; a SettingsError says what is not."""
+    try:
+        if settings.wandb:
+            import wandb  # noqa: F401 - not among the requirements
+    except ImportError as error:
+        raise SettingsError(
+            f"log.wandb={settings.wandb} needs the package wandb, which is not installed: pip install wandb, or give "
+            "log.wandb=null"
+        ) from error
+
+
 def _start_wandb(config: DistillConfig, out_dir: Path, stage: str) -> Any:
     """A run of Weights & Biases, if one is asked for; stages of a run are one group."""
     if not config.log.wandb:
         return None
-    try:
-        import wandb  # not among the requirements
-    except ImportError as error:
-        raise SettingsError(
-            f"log.wandb={config.log.wandb} needs the package wandb, which is not installed: pip install wandb, or "
-            "give log.wandb=null"
-        ) from error
+    import wandb
+
     return wandb.init(
         project=config.log.wandb,
         group=out_dir.name,
@@ -194,13 +198,14 @@ def forget_after(path: Path, stage: str, step: int) -> None:
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8")
-    header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
+    header, *rows = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [[]]
     kept = [
         dict(zip(header, row))
         for row in rows
         if len(row) == len(header) and (row[header.index("stage")] != stage or int(row[header.index("step")]) <= step)
     ]
-    _write(path, header, kept)
+    if header:
+        _write(path, header, kept)
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:

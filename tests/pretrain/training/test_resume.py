@@ -174,6 +174,30 @@ def test_a_finished_run_is_left_as_it_is(make_config, straight: Path) -> None:
     assert checkpoint_digest(straight / "student.ckpt") == digest
 
 
+@pytest.mark.parametrize("size", [0, 30_000])
+def test_a_damaged_checkpoint_is_named_and_can_be_removed(make_config, straight: Path, tmp_path: Path, size) -> None:
+    distill(make_config(tmp_path, "trainer.max_steps=4", "trainer.save_every_steps=2"))
+    newest = tmp_path / "checkpoints" / "distil-00000004.ckpt"
+    newest.write_bytes(newest.read_bytes()[:size])
+    with pytest.raises(SettingsError, match=r"distil-00000004\.ckpt cannot be read as a checkpoint .*remove it"):
+        distill(make_config(tmp_path))
+    newest.unlink()
+    distill(make_config(tmp_path))
+    assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.parametrize("name", ["history.csv", "config.yaml", "run.json"])
+def test_a_file_of_a_run_that_is_empty(make_config, straight: Path, tmp_path: Path, name: str) -> None:
+    distill(make_config(tmp_path, "trainer.max_steps=4", "trainer.save_every_steps=2"))
+    (tmp_path / name).write_text("")
+    if name == "history.csv":
+        distill(make_config(tmp_path))
+        assert [line["step"] for line in read_history(tmp_path / name)] == [6]
+        return
+    with pytest.raises(SettingsError, match=r"holds a run whose config\.yaml or run\.json is damaged"):
+        distill(make_config(tmp_path))
+
+
 def test_the_folder_and_the_states_of_a_run_are_no_models(straight: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"found a folder there; give {straight}/student\.ckpt$"):
         read_checkpoint(straight)
