@@ -112,11 +112,6 @@ def read_run(out_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, identity
 
 
-def has_begun(out_dir: Path) -> bool:
-    """Whether there is a run that can be continued."""
-    return any((out_dir / "checkpoints").glob("*.ckpt"))
-
-
 def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str, Any]) -> None:
     """Make sure that the run in `out_dir`, if there is one, is the one described.
 

@@ -37,7 +37,7 @@ from robustdistiller.pretrain.training.checkpoint import (
     write_run,
 )
 from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
-from robustdistiller.pretrain.training.log import History, read_history
+from robustdistiller.pretrain.training.log import History, check_logs, read_history
 from robustdistiller.pretrain.training.loop import Training
 from robustdistiller.pretrain.training.preparation import (
     Stage,
@@ -131,25 +131,29 @@ class _Run:
         named = {stage.name: resolved(stage.config, stage.name, out_dir) for stage in stages_of(config)}
         first = next(iter(named.values()))
         self.fabric = launch(first.trainer, callbacks)
+        for config_of_stage in named.values():
+            check_logs(config_of_stage.log)
+        if any(one.trainer.compile for one in named.values()):
+            check_compiler(self.fabric.device.type)
         self.teachers, self.teacher_notes = load_teachers(first)
+        build_student(first, self.teachers[""])  # a mistake in it is told before data are read and groups are found
         with self.fabric.rank_zero_first():  # the others find the headers read
             self.stages = look_through(named, out_dir)
         self.groups, self.units = groups_and_units(self.stages[0], out_dir, self.fabric, self.teachers[""])
         for stage in self.stages if self.groups else ():
             targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
             stage.config = replace(stage.config, targets=targets)
-        self.student = student = self._new_student()
+        self.student = self._new_student()
         state: dict[str, Tensor] = {}
         for stage in self.stages:  # every mistake in any stage is told before the first step
-            least, shortest = stage.config.data.min_samples, student.config.receptive_field
+            least, shortest = stage.config.data.min_samples, self.student.config.receptive_field
             if least < shortest:
                 raise SettingsError(
                     f"stage {stage.name}: data.min_samples={least} lets in recordings shorter than a frame of the "
                     f"student, which takes {shortest} samples; give data.min_samples={shortest} or more"
                 )
-            trial = Distiller(
-                stage.config, self.teachers, with_training_options(student, stage.config.student), self.units
-            )
+            student = with_training_options(self.student, stage.config.student)
+            trial = Distiller(stage.config, self.teachers, student, self.units)
             by_distance = stage.validation is not None and criterion_of(stage.config) in ("cosine", "l1")
             if by_distance and not trial.reads_predictions:
                 raise SettingsError(
@@ -159,6 +163,7 @@ class _Run:
                 )
             trial.take_over(state)
             state = trial.handed_on()
+            self._refuse_waiting(stage, trial)
             if trial.gates is not None:
                 trial.gates.detach()
         self.identity = {
@@ -168,6 +173,7 @@ class _Run:
             "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
         }
+        _refuse_differing(self.fabric, self.identity, "teachers, speech, noise or rooms")
         self.config = replace(config, trainer=replace(config.trainer, precision=first.trainer.precision))
         refuse_other_run(out_dir, self.config, self.identity)
         digest = self.teacher_notes[""]["sha256"]
@@ -209,11 +215,11 @@ class _Run:
             found = checkpoints.latest()
         distiller = self._distiller(stage, handed)
         progress = progress_of(found)
+        _refuse_differing(fabric, progress.step, "checkpoints in out_dir")  # one would go on, another begin
         if found is not None and progress.step >= config.trainer.max_steps:
             distiller.load_state_dict(exported_weights(found))
             return self._finish(stage, distiller, checkpoints, asdict(progress), handed, is_last)
         if config.trainer.compile:
-            check_compiler(fabric.device.type)
             for model in (distiller.student, *self.teachers.values()):
                 if isinstance(model, SpeechEncoder):
                     compile_layers(model)
@@ -363,6 +369,17 @@ class _Run:
         self.origins = copied_weights(self.teachers[""], student, config.student)
         return student
 
+    def _refuse_waiting(self, stage: Stage, trial: Distiller) -> None:
+        """Processes would wait for gradients of weights that the loss does not reach."""
+        if self.fabric.world_size == 1 or stage.config.trainer.strategy == "ddp_find_unused_parameters_true":
+            return
+        if unreached := trial.unreached():
+            raise SettingsError(
+                f"stage {stage.name}: the loss does not reach {len(unreached)} of the weights that are trained, such "
+                f"as {unreached[0]}, and several processes would wait for their gradients: compare the student's last "
+                "layer too, leave layers out, or give trainer.strategy=ddp_find_unused_parameters_true"
+            )
+
     def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:
         """A stage without checkpoints, whose followers have some, was not trained here."""
         if Checkpoints(self.out_dir, stage.name).paths:
@@ -395,12 +412,26 @@ def _only_run(out_dir: Path) -> Iterator[None]:
 
 def _share_unreadable(fabric: Fabric, unreadable: UnreadableAudio) -> None:
     """What one process could not read, all know."""
-    if fabric.world_size == 1:
-        return
-    states: list[dict[str, str]] = [{}] * fabric.world_size
-    torch.distributed.all_gather_object(states, unreadable.state_dict())
-    for state in states:
+    for state in _gathered(fabric, unreadable.state_dict()):
         unreadable.load_state_dict(state)
+
+
+def _refuse_differing(fabric: Fabric, value: Any, what: str) -> None:
+    """Make sure that all processes have found the same: machines may have other folders under the same names."""
+    found = _gathered(fabric, value)
+    if any(one != found[0] for one in found):
+        raise SettingsError(
+            f"the processes of this run have found different {what}; out_dir and all data have to be the same folders "
+            "on all machines"
+        )
+
+
+def _gathered(fabric: Fabric, value: Any) -> list[Any]:
+    """What each process has."""
+    found = [value] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.dataset import Batch, Heard
+from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.objectives import Shapes, Step, valid_frames
 from robustdistiller.pretrain.objectives.enhancement import num_spectra
 from robustdistiller.pretrain.student.masking import draw_mask, masked_forward
@@ -155,6 +156,15 @@ class Distiller(nn.Module):
         if device.type == "cpu" and self.gates is None and not self.config.trainer.compile:
             accelerate_training(self.student)  # pruning needs hooks, and compiling modules
         self.to(device).train()
+
+    def unreached(self) -> list[str]:
+        """Names of weights that are to be trained and that the loss does not reach; gradients are left behind."""
+        lesson = self.lesson(Batch(Position(), (), torch.zeros(0), torch.zeros(0)).stand_in())
+        lesson.shares = dict.fromkeys(COUNTED, 1.0)
+        lesson.targets, lesson.units = self.teach(lesson.batch)
+        loss, _ = self(Hidden((lesson, 0)))
+        loss.backward()
+        return [name for name, weight in self.named_parameters() if weight.requires_grad and weight.grad is None]
 
     def lesson(self, batch: Batch) -> Lesson:
         """A batch, with what is known of it before anybody has heard it: masks, and how much there is of everything."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ import torch
 
 from robustdistiller.pretrain import SettingsError, distill, load_config
 from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream
+from robustdistiller.pretrain.data.speech import speech_cuts
 from robustdistiller.pretrain.training import launch as acceleration
 from robustdistiller.pretrain.training import stages
 from robustdistiller.pretrain.training.build import make_distiller
@@ -31,7 +35,13 @@ WITHOUT_DROPOUT = (
     "objectives.enhancement.weight=0",
     "trainer.log_every_steps=1",
 )
-PROGRAM = "import typer; from robustdistiller.cli.distill import distill; typer.run(distill)"
+PROGRAM = """
+import os, sys, typer
+from robustdistiller.cli.distill import distill
+if os.environ["RANK"] == "1":  # what the second machine sees in the place of a folder of the first
+    sys.argv = [one.replace(*os.environ.get("ELSEWHERE", ",").split(",")) for one in sys.argv]
+typer.run(distill)
+"""
 
 
 @pytest.fixture
@@ -137,6 +147,47 @@ def test_two_processes_prune_as_one(corpus, teacher_path, torchrun, tmp_path: Pa
     torchrun("skill", [*pruned(corpus, teacher_path, two), "trainer.accumulate=1"])
     distill(load_config("skill", [*pruned(corpus, teacher_path, one), "trainer.accumulate=2"]))
     assert_same_training(two, one)
+
+
+def test_a_process_without_anything_to_hear_waits_for_no_gradient(corpus, teacher_path, torchrun, tmp_path: Path):
+    """What is not read is silence, whose frames are hidden from the student, too: the mask is trained everywhere."""
+    speech, lists = tmp_path / "speech", tmp_path / "lists"
+    shutil.copytree(corpus.speech, speech)
+    speech_cuts([speech], lists)
+    for file in (speech / "speaker0").iterdir():  # without a change of size and time, which would be noticed
+        stamp = file.stat()
+        file.write_bytes(bytes(stamp.st_size))
+        os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    torchrun(
+        "distilhubert",
+        [
+            *(f"teacher.checkpoint={teacher_path}", f"data.speech={speech}", f"data.manifest_dir={lists}"),
+            *("targets.layers=[2]", "student.num_layers=1", "student.mask={}", "data.num_workers=0"),
+            *("trainer.accelerator=cpu", "trainer.batch_size=1", "trainer.max_steps=13", f"out_dir={tmp_path / 'run'}"),
+        ],
+    )
+    assert len((tmp_path / "run" / "unreadable.txt").read_text().splitlines()) == 10
+    assert last_checkpoint(tmp_path / "run")["progress"]["step"] == 13
+
+
+def test_weights_that_get_no_gradient_are_told_before_the_first_step(corpus, teacher_path, torchrun, tmp_path: Path):
+    options = ["targets.match=layers", "targets.layers=[1]", "objectives.enhancement.weight=0"]
+    said = torchrun("robustdistiller", [*run_overrides(corpus, teacher_path, tmp_path / "run"), *options], code=2)
+    assert re.search(r"distil: the loss does not reach 16 of .* such as student\.transformer\.layers\.1\.", said)
+    assert "trainer.strategy=ddp_find_unused_parameters_true" in said and not list(tmp_path.glob("run/history.csv"))
+
+
+@pytest.mark.parametrize("what", ["out_dir", "data.noise"])
+def test_machines_with_other_folders_do_not_train_together(corpus, teacher_path, torchrun, tmp_path, monkeypatch, what):
+    overrides = [*run_overrides(corpus, teacher_path, tmp_path / "run"), "trainer.batch_size=2"]
+    if what == "out_dir":
+        torchrun("robustdistiller", [*overrides, "trainer.max_steps=2"])
+        monkeypatch.setenv("ELSEWHERE", f"out_dir={tmp_path / 'run'},out_dir={tmp_path / 'other'}")
+    else:
+        monkeypatch.setenv("ELSEWHERE", f"data.noise={corpus.noise},data.noise={corpus.speech / 'speaker1'}")
+    said = torchrun("robustdistiller", overrides, code=2)
+    assert "found different " + ("checkpoints" if what == "out_dir" else "teachers, speech, noise") in said
+    assert "step 4" not in said
 
 
 def test_accumulated_batches_equal_a_large_one(make_config, tmp_path: Path, monkeypatch) -> None:

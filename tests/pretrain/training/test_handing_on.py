@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -16,7 +17,8 @@ import torch
 
 from robustdistiller.common.locks import locked
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config, stages_of
-from robustdistiller.pretrain.training import stages, stopping
+from robustdistiller.pretrain.teacher.units import TeacherUnits
+from robustdistiller.pretrain.training import launch, stages, stopping
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
 
@@ -285,6 +287,46 @@ def test_a_mistake_in_a_later_stage_is_told_before_the_first_step(corpus, teache
     with pytest.raises(SettingsError, match=r"objectives\.enhancement: input: found layer 17"):
         distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, mistake)))
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("setting", ["trainer.compile=true", "log.wandb=students"])
+def test_what_a_later_stage_needs_is_asked_for_before_the_first(corpus, teacher_path, tmp_path, monkeypatch, setting):
+    def fail(function):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(launch.torch, "compile", fail)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SettingsError, match=r"(compile=false|wandb=null)"):
+        distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, f"stages.distil.{setting}")))
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_groups_and_units_are_those_of_the_settings(corpus, teacher_path, tmp_path: Path) -> None:
+    """A start that was stopped before its first checkpoint leaves none behind for one with other settings."""
+
+    class Break:
+        def on_step_end(self, distiller, report) -> None:
+            raise OSError("the power went out")
+
+    more = [
+        *("targets.layers=auto", "targets.groups.calibration_utterances=8", "trainer.save_every_steps=2"),
+        *("targets.student_layers=null", "targets.cache=null", "objectives.units.weight=1", "trainer.max_steps=2"),
+    ]
+    for count, callbacks in ((3, [Break()]), (2, [])):
+        own = [f"targets.groups.count={count}", f"targets.units={{layer: 2, count: {4 * count}}}"]
+        config = load_config(RECIPE, options(corpus, teacher_path, tmp_path, *more, *own))
+        with contextlib.suppress(OSError):
+            distill(config, callbacks)
+    assert len(json.loads((tmp_path / "groups.json").read_text())["groups"]) == 2
+    assert TeacherUnits.load(tmp_path / "units.npz").count == 8
+    assert last_checkpoint(tmp_path)["model"]["heads.units.weight"].shape[0] == 8
+
+
+def test_a_mistake_in_the_student_is_told_before_groups_are_found(corpus, teacher_path, tmp_path: Path) -> None:
+    more = ["targets.layers=auto", "targets.student_layers=null", "student.num_layers=17"]
+    with pytest.raises(SettingsError, match=r"student\.num_layers: found 17"):
+        distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, *more)))
+    assert not tmp_path.exists()
 
 
 def test_other_batches_in_a_step_are_told(run, caplog) -> None:
