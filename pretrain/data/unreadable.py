@@ -39,10 +39,12 @@ class UnreadableAudio:
         for number, reason in enumerate(new.values(), start=len(self) - len(new) + 1):
             logger.warning("left out, %d of at most %d: %s", number, self.budget, reason)
         if len(self) > self.budget:
+            known = self.budget > 0
+            allowed = f"more than data.unreadable_budget={self.budget} allows" if known else "and none may be missing"
             raise UnreadableAudioError(
-                f"{len(self)} recording{'s' * (len(self) != 1)} cannot be read, more than "
-                f"data.unreadable_budget={self.budget} allows: {self.describe()}. Repair or remove them, or raise the "
-                "budget; the last checkpoint is untouched"
+                f"{len(self)} recording{'s' * (len(self) != 1)} cannot be read, {allowed}: {self.describe()}. Put them "
+                f"back{' or raise the budget' * known}, and give the same command again: a run goes on with the same "
+                "speech only. The last checkpoint is untouched"
             )
 
     def describe(self, limit: int = 20) -> str:

@@ -16,8 +16,8 @@ USED_KEYS = (
     *("about", "source", "recipe", "out_dir", "seed", "multitask", "corruption", "optim"),
     *("teacher.checkpoint", "student.checkpoint", "student.feature_grad_mult"),
     *("student.dropout", "student.attention_dropout", "student.activation_dropout"),
-    *("data.noise", "data.noise_exclude", "data.rir", "data.babble"),
-    *("data.max_samples", "data.min_samples", "data.num_workers", "data.manifest_dir"),
+    *("data.noise", "data.noise_exclude", "data.rir", "data.babble", "data.music"),
+    *("data.max_samples", "data.min_samples", "data.num_workers", "data.manifest_dir", "data.unreadable_budget"),
     *("trainer.max_steps", "trainer.num_buckets", "trainer.accelerator", "trainer.precision", "trainer.deterministic"),
     *("trainer.log_every_steps", "trainer.save_every_steps", "trainer.keep_checkpoints", "trainer.max_hours"),
     "trainer.progress",
@@ -99,7 +99,7 @@ class MultitaskConfig:
         dev_every_steps: evaluation on the dev splits.
         export: the `best` step on dev (lowest mean over tasks of error rate and equal error rate) or the `last` one.
         conditions: further test conditions, one line each as in `noise:snr_db=5,noise=FOLDER`; clean speech is always
-            tested. Noise, rooms and babble speech that a line does not name come from the section `data`.
+            tested. Noise, rooms, speech and music that a line does not name come from the section `data`.
     """
 
     keywords: KeywordsConfig | None = None

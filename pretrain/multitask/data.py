@@ -17,6 +17,7 @@ from robustdistiller.pretrain.data.cuts import FileCut
 from robustdistiller.pretrain.data.dataset import Batch, BatchStream, Position, SpeechBatches, make_loader
 from robustdistiller.pretrain.data.headers import lists_folder
 from robustdistiller.pretrain.data.speech import piece_cuts
+from robustdistiller.pretrain.data.unreadable import UnreadableAudio
 from robustdistiller.pretrain.multitask.keywords import keyword_utterances
 from robustdistiller.pretrain.multitask.speakers import Trial, speaker_utterances
 from robustdistiller.pretrain.multitask.utterances import SPLITS, Utterance, check_classes
@@ -122,6 +123,7 @@ def paired_batches(
     positions: Mapping[str, Position],
     corruptor: Corruptor | None,
     pin_memory: bool,
+    unreadable: UnreadableAudio,
 ) -> Iterator[dict[str, Batch]]:
     """One batch of each task at a time, without end, from a place in each task's data on."""
     loaders = []
@@ -134,6 +136,6 @@ def paired_batches(
             seed=config.seed,
             start=positions[task],
         )
-        loaders.append(make_loader(stream, SpeechBatches(corruptor), config.data.num_workers, pin_memory))
+        loaders.append(make_loader(stream, SpeechBatches(corruptor), config.data.num_workers, pin_memory, unreadable))
     for batches in zip(*loaders):
         yield dict(zip(tasks, batches))

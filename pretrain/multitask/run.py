@@ -17,6 +17,7 @@ from robustdistiller.common.files import write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import open_corruptor, open_sources, read_named
+from robustdistiller.pretrain.data.unreadable import UnreadableAudio
 from robustdistiller.pretrain.multitask.data import load_tasks, paired_batches
 from robustdistiller.pretrain.multitask.evaluation import describe_scores, evaluate, named_scores
 from robustdistiller.pretrain.multitask.heads import load_heads, save_heads
@@ -66,7 +67,7 @@ def run_multitask(config: DistillConfig, out_dir: Path, stop: StopRequest, callb
         write_run(out_dir, config, {**identity, "versions": versions(), "schedule_steps": schedule})
         tuning = Tuning(launch(config.trainer, callbacks), tuner, found)
         if tuning.progress.step < config.trainer.max_steps:
-            _fit(tuning, out_dir, training, checkpoints, stop)
+            _fit(tuning, found, out_dir, training, checkpoints, stop)
         _export(tuning, out_dir, checkpoints, {"start": start, "identity": identity})
     _test(tuner, out_dir, conditions)
     return out_dir / "student.ckpt"
@@ -115,18 +116,22 @@ def _open_corruptors(config: DistillConfig) -> tuple[Corruptor | None, dict[str,
 
 
 def _fit(
-    tuning: Tuning, out_dir: Path, corruptor: Corruptor | None, checkpoints: Checkpoints, stop: StopRequest
-) -> None:
+    tuning: Tuning, found: Mapping[str, Any] | None, out_dir: Path, corruptor: Corruptor | None,
+    checkpoints: Checkpoints, stop: StopRequest,
+) -> None:  # fmt: skip
     """Train to `max_steps`; the checkpoint of the best step on dev is kept beside the latest."""
     tuner, fabric = tuning.distiller, tuning.fabric
     config, every_steps = tuner.config, tuner.config.multitask.dev_every_steps
     forget_after(out_dir / "dev.csv", STAGE, tuning.progress.step)
-    batches = paired_batches(config, tuner.tasks, tuning.positions, corruptor, fabric.device.type == "cuda")
+    unreadable = UnreadableAudio(config.data.unreadable_budget, out_dir / "unreadable.txt")
+    unreadable.load_state_dict((found or {}).get("unreadable", {}))
+    on_gpu = fabric.device.type == "cuda"
+    batches = paired_batches(config, tuner.tasks, tuning.positions, corruptor, on_gpu, unreadable)
     with stop, History(out_dir, STAGE, config, fabric, tuning.progress) as history:
 
         def save(best: bool = False) -> None:
             history.settle_audio()
-            checkpoints.save(fabric, tuning.state_dict(), best)
+            checkpoints.save(fabric, {**tuning.state_dict(), "unreadable": unreadable.state_dict()}, best)
 
         def is_best(step: int) -> bool:
             due = step % every_steps == 0 or step >= config.trainer.max_steps

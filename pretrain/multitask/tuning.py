@@ -119,6 +119,10 @@ class Tuning(Training):
         """
         fabric, tuner = self.fabric, self.distiller
         for pair in pairs:
+            self.positions = {task: batch.resume_at for task, batch in pair.items()}
+            self.progress.position = next(iter(self.positions.values()))
+            if not all(batch.ids for batch in pair.values()):  # nothing of one can be read
+                continue
             tuner.watch.settle(self.progress.step + 1)
             values: dict[str, Tensor | float] = {}
             for task, batch in pair.items():
@@ -132,11 +136,9 @@ class Tuning(Training):
                 self._stepper.step()
                 self.optimizer.zero_grad()
                 values |= {**terms, f"{task}_grad_norm": norm}
-                self.positions[task] = batch.resume_at
             values["lr"] = self.optimizer.param_groups[0]["lr"]
             self.schedule.step()
             self.progress.step += 1
-            self.progress.position = next(iter(self.positions.values()))
             loss = sum(values[f"{task}_loss"] for task in pair)
             yield StepReport(self.progress.step, {"loss": loss, **values}, sum(b.seconds for b in pair.values()), 0.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -15,8 +16,10 @@ import typer
 from typer.testing import CliRunner
 
 from robustdistiller.cli.distill import distill as distill_command
-from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config
+from robustdistiller.pretrain import DistillConfig, RunInterrupted, SettingsError, distill, load_config
+from robustdistiller.pretrain.data.unreadable import UnreadableAudioError
 from robustdistiller.pretrain.multitask import run, tuning
+from robustdistiller.pretrain.multitask.data import load_tasks
 from robustdistiller.pretrain.multitask.heads import load_heads
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import UpstreamExpert, checkpoint_digest, load_encoder, read_checkpoint
@@ -221,6 +224,40 @@ def test_corrupted_training_and_conditions_added_to_a_finished_run(make_run, cor
     assert tests[:2] == first and tests[2]["condition"] == "noise:snr_db=-5"
     assert len(tests) == 3 and checkpoint_digest(tmp_path / "student.ckpt") == digest
     assert tests[2]["corruption"]["sources"]["noise"]
+
+
+def test_music_is_a_source_of_corruption_here_too(make_run, corpus, tmp_path: Path) -> None:
+    policy = 'corruption.tables=[{"music:music_snr_db=5": 1}]'
+    with pytest.raises(SettingsError, match=r"data\.music: .*give data\.music="):
+        distill(make_run(tmp_path, policy))
+    distill(make_run(tmp_path, policy, f"data.music={corpus.noise}", "trainer.max_steps=1"))
+    assert read_checkpoint(tmp_path / "student.ckpt").metadata["identity"]["corruption"]["sources"]["music"]
+
+
+def test_recordings_that_break_are_left_out_and_counted(labelled: Labelled, tmp_path: Path) -> None:
+    """As many as the budget allows; a batch of which nothing is left makes no step; a run that goes on counts on."""
+    words, lists = tmp_path / "keywords", f"data.manifest_dir={tmp_path / 'lists'}"
+    shutil.copytree(labelled.keywords, words)
+    own = Labelled(words, labelled.speakers, labelled.student)
+    more = ["multitask.keywords.batch_size=1", "trainer.max_steps=20", lists]
+
+    def config(out_dir: Path, *overrides: str) -> DistillConfig:
+        options = [one for one in run_options(own, out_dir) if ".speakers." not in one]
+        return load_config("multitask_keywords", [*options, *more, *overrides])
+
+    load_tasks(config(tmp_path), tmp_path)
+    for file in (words / "yes" / "0.wav", words / "no" / "1.wav"):
+        stamp = file.stat()
+        file.write_bytes(bytes(stamp.st_size))
+        os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(UnreadableAudioError, match=r"2 recordings .*data\.unreadable_budget=1 allows"):
+        distill(config(tmp_path / "a", "data.unreadable_budget=1", "trainer.save_every_steps=1"))
+    distill(config(tmp_path / "a"))
+    distill(config(tmp_path / "b"))
+    one, other = (last_checkpoint_of(tmp_path / name) for name in "ab")
+    assert_equal_states(one, other)
+    assert one["progress"]["step"] == 20 and one["progress"]["positions"]["keywords"]["batches"] > 20
+    assert len(one["unreadable"]) == 2 and len((tmp_path / "a" / "unreadable.txt").read_text().splitlines()) == 2
 
 
 def test_the_best_step_is_exported_not_the_last(make_run, tmp_path: Path, monkeypatch) -> None:
