@@ -49,6 +49,18 @@ def check_settings(config: DistillConfig) -> None:
         raise SettingsError("probe.criterion=true chooses by a probe that is never made; give probe.every_steps too")
 
 
+def check_validation(stages: Sequence[DistillConfig]) -> None:
+    """Refuse what is given to validate with where no stage ever does."""
+    measured = any(one.validation.every_steps for one in stages)
+    probed = measured or any(one.probe.every_steps for one in stages)  # under the conditions of the validation
+    for key, used in (("speech", measured), ("conditions", probed), ("noise", probed), ("rir", probed)):
+        if not used and any(getattr(one.validation, key) for one in stages):
+            raise SettingsError(
+                f"validation.{key} is given and validation.every_steps is not, so that nothing would be validated; "
+                "give both, for example validation.every_steps=5000"
+            )
+
+
 def _check_student(student: StudentConfig) -> None:
     changed = [key for key in SHAPE_KEYS if getattr(student, key) != getattr(StudentConfig(), key)]
     if student.checkpoint and changed:

@@ -9,7 +9,7 @@ from typing import Any
 
 from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.common.written import flatten, merge, to_plain
-from robustdistiller.pretrain.config.check import SHAPE_KEYS, check_settings
+from robustdistiller.pretrain.config.check import SHAPE_KEYS, check_settings, check_validation
 from robustdistiller.pretrain.config.first_version import as_today
 from robustdistiller.pretrain.config.schema import DistillConfig
 
@@ -59,6 +59,7 @@ def stages_of(config: DistillConfig) -> list[Stage]:
     """
     if not config.stages:
         check_settings(config)
+        check_validation([config])
         return [Stage("distil" if config.multitask is None else "tune", config)]
     if config.multitask is not None:
         raise SettingsError("stages: fine-tuning for labelled tasks (multitask) has one stage; leave stages out")
@@ -84,6 +85,7 @@ def stages_of(config: DistillConfig) -> list[Stage]:
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from None
         found.append(stage)
+    check_validation([stage.config for stage in found])
     return found
 
 

@@ -29,8 +29,9 @@ import yaml
 from lightning.fabric import Fabric
 
 from robustdistiller.common.files import write_atomically, write_text
-from robustdistiller.common.settings import SettingsError
+from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.common.written import flatten
+from robustdistiller.pretrain.config.first_version import as_today
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.training.errors import DiskFullError
@@ -121,7 +122,8 @@ def refuse_other_run(out_dir: Path, config: DistillConfig, identity: Mapping[str
     if not has_begun(out_dir):
         return
     old_config, old_identity = read_run(out_dir)
-    changes = differing_keys(old_config, config.to_dict())
+    settled = read(DistillConfig, as_today(old_config)).to_dict()  # with what has been added to the settings since
+    changes = differing_keys(settled, config.to_dict())
     changes |= {
         key: (old_identity.get(key), identity.get(key))
         for key in sorted({*old_identity, *identity} - {"versions", "format", "schedule_steps"})

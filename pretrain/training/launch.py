@@ -13,6 +13,7 @@ from platform import python_version
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from robustdistiller.common.settings import SettingsError
@@ -39,18 +40,22 @@ def launch(settings: TrainerConfig, callbacks: Sequence[object] = ()) -> Fabric:
             `on_step_end(distiller, report)` and `on_train_end(distiller)`.
 
     Raises:
-        SettingsError: a launcher started another number of processes.
+        SettingsError: there are no such devices, or a launcher started another number of processes.
     """
     check_launcher(settings.devices, settings.num_nodes)
     with quiet_lightning():
-        fabric = Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
-            precision=_PRECISIONS[settings.precision],
-            callbacks=list(callbacks),
-        )
+        try:
+            fabric = Fabric(
+                accelerator=settings.accelerator,
+                devices=settings.devices,
+                num_nodes=settings.num_nodes,
+                strategy=settings.strategy,
+                precision=_PRECISIONS[settings.precision],
+                callbacks=list(callbacks),
+            )
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            there = f"trainer.accelerator={settings.accelerator}, trainer.devices={settings.devices}"
+            raise SettingsError(f"{there}: {' '.join(str(error).split())}") from error
         fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()

@@ -17,13 +17,15 @@ from robustdistiller.common.seeds import seed_of
 from robustdistiller.pretrain.data.dataset import Batch
 from robustdistiller.pretrain.data.sampler import Position
 from robustdistiller.pretrain.student.ema import StudentAverage
-from robustdistiller.pretrain.training.errors import ADVICE
+from robustdistiller.pretrain.training.errors import ADVICE, NonFiniteLossError
 from robustdistiller.pretrain.training.optim import clip, make_optimizer, make_schedule, restore
 from robustdistiller.pretrain.training.step import COUNTED, Distiller, Hidden, Lesson
 
 if TYPE_CHECKING:
     from robustdistiller.pretrain.training.log import History
     from robustdistiller.pretrain.training.stopping import StopRequest
+
+_LEAST_SCALE = 2**-20  # of a loss in fp16, which starts at 2**16 and is halved by each step that is left out
 
 
 @dataclass
@@ -155,10 +157,16 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that training goes on from."""
         self.distiller.watch.settle()  # what would be saved is of use
+        scaler = self.fabric.strategy.precision.state_dict()
+        if scaler and scaler["scale"] < _LEAST_SCALE:
+            raise NonFiniteLossError(
+                f"the gradient has not been finite in fp16 for many steps before step {self.progress.step}, each of "
+                f"which was left out: the loss is scaled by {scaler['scale']:.3g} by now. {ADVICE}"
+            )
         return {
             "model": self.distiller.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.fabric.strategy.precision.state_dict(),
+            "scaler": scaler,
             "average": None if self.average is None else self.average.state_dict(),
         }
 

@@ -167,3 +167,15 @@ def test_then_over_a_shipped_recipe_is_its_last_stage(tmp_path: Path) -> None:
     assert list(_stages(load_config(recipe))) == ["prune"]
     with pytest.raises(SettingsError, match=r"unknown key 'stages.distil.optim.lrr'"):
         load_config("dphubert", ["then.optim.lrr=1"])
+
+
+def test_a_validation_that_never_takes_place_is_refused(tmp_path: Path) -> None:
+    given = {"speech": "[dev]", "noise": "[noise]", "rir": "[rooms]", "conditions": "[clean]"}
+    for key, value in given.items():
+        with pytest.raises(SettingsError, match=rf"validation\.{key} is given and validation\.every_steps is not"):
+            load_config("dphubert", [f"validation.{key}={value}"])
+    probe = ["probe.every_steps=9", "probe.data=words.csv"]
+    load_config("dphubert", ["validation.conditions=[clean]", "validation.noise=[noise]", *probe])
+    with pytest.raises(SettingsError, match=r"validation\.speech is given"):
+        load_config("dphubert", ["validation.speech=[dev]", *probe])
+    load_config("dphubert", ["validation.speech=[dev]", "stages.distil.validation.every_steps=9"])

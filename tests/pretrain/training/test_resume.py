@@ -198,6 +198,15 @@ def test_a_file_of_a_run_that_is_empty(make_config, straight: Path, tmp_path: Pa
         distill(make_config(tmp_path))
 
 
+def test_a_run_from_before_a_setting_was_added_goes_on(make_config, straight: Path, tmp_path: Path) -> None:
+    distill(make_config(tmp_path, "trainer.max_steps=3"))
+    config = (tmp_path / "config.yaml").read_text()
+    assert "  expand_by: linear\n" in config
+    (tmp_path / "config.yaml").write_text(config.replace("  expand_by: linear\n", ""))
+    distill(make_config(tmp_path))
+    assert_same_run(tmp_path, straight)
+
+
 def test_the_folder_and_the_states_of_a_run_are_no_models(straight: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"found a folder there; give {straight}/student\.ckpt$"):
         read_checkpoint(straight)

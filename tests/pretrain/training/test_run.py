@@ -153,6 +153,8 @@ def test_non_finite_gradient_stops(make_config, tmp_path: Path) -> None:
         (["trainer.batch_size=null"], r"give batch_size .* or batch_seconds"),
         (["targets.layers=[2,9]"], r"the teacher has layers 0 to 5, found \[9\]"),
         (["trainer.precision=fp16"], "needs a CUDA device"),
+        (["trainer.accelerator=gppu"], r"trainer\.accelerator=gppu, trainer\.devices=1: You selected an invalid"),
+        (["trainer.accelerator=cuda", "trainer.devices=3"], r"trainer\.accelerator=cuda, trainer\.devices=3: "),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_step(make_config, tmp_path: Path, overrides, message) -> None:
