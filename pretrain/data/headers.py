@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -42,7 +43,7 @@ def read_headers(pieces: Iterable[Piece], cache: Path, where: str = "") -> tuple
         ValueError: more than 1 % of the files (and more than one) cannot be read.
     """
     files = list(dict.fromkeys([str(piece.file) for piece in pieces]))
-    stamps, known = file_stamps(files).tolist(), _load(cache)
+    stamps, known = file_stamps(files).tolist(), read_list(cache)
     facts = {file: known.get(file) for file in files}
     new = [(file, stamp) for file, stamp in zip(files, stamps) if facts[file] is None or facts[file][:2] != stamp]
     if new:
@@ -62,7 +63,8 @@ def read_headers(pieces: Iterable[Piece], cache: Path, where: str = "") -> tuple
     return {file: header(*fact[2:]) for file, fact in facts.items() if len(fact) > 3}, unreadable
 
 
-def _load(cache: Path) -> dict[str, list]:
+def read_list(cache: Path) -> dict[str, Any]:
+    """What was found before; nothing if that is not there or damaged."""
     try:
         return json.loads(cache.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from robustdistiller.acoustics.audio.listing import AUDIO_SUFFIXES, walk_audio
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.data.cuts import LengthRule, at_16_khz, id_digest
-from robustdistiller.pretrain.data.headers import UNREADABLE_SHARE
+from robustdistiller.pretrain.data.headers import UNREADABLE_SHARE, read_list
 from robustdistiller.pretrain.data.shards import PLACE, ShardedSpeech
 
 
@@ -96,7 +96,7 @@ def _index(shard: Shard, name: str, folder: Path) -> dict:
     files = [file.stat() for file in (shard.tar, shard.cuts) if file]
     facts = (name, str(shard.tar.resolve()), [(stat.st_size, stat.st_mtime_ns) for stat in files])
     fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()
-    known = json.loads(notes.read_text()) if notes.is_file() and path.is_file() else {}
+    known = read_list(notes) if path.is_file() else {}
     if known.get("fingerprint") == fingerprint:
         return known
     try:

@@ -81,8 +81,11 @@ def shard_place(cut: Cut) -> tuple[str, int, int] | None:
 
 
 def _lines(index: Path) -> Iterator[str]:
-    with gzip.open(index, "rt", encoding="utf-8") as lines:
-        yield from lines
+    try:
+        with gzip.open(index, "rt", encoding="utf-8") as lines:
+            yield from lines
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{index} cannot be read ({error}): remove it, and it is made anew") from error
 
 
 def _through_buffer(lines: Iterator[str], generator: random.Random) -> Iterator[str]:

@@ -190,9 +190,7 @@ def _root_cuts(
         place = hashlib.sha256(str(shards[0].tar.resolve()).encode()).hexdigest()[:8]
         return index_shards(shards, name, manifest_dir / f"{name}-{place}", rule)
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        if not path.is_file():
-            raise SettingsError(f"data.speech: {path} does not exist")
-        found, left_out = [at_16_khz(cut) for cut in CutSet.from_file(path)], []
+        found, left_out = _cuts_in(path), []
     else:
         try:
             pieces = AudioSource.from_path(path).pieces
@@ -200,6 +198,19 @@ def _root_cuts(
             raise SettingsError(f"data.speech: {error}") from error
         found, left_out = piece_cuts(pieces, name, path, manifest_dir)
     return [piece for cut in found for piece in rule.pieces(cut)], rule.left_out(num_samples_of(found)) + left_out
+
+
+def _cuts_in(manifest: Path) -> list[Cut]:
+    """The cuts of one of lhotse's manifests."""
+    if not manifest.is_file():
+        raise SettingsError(f"data.speech: {manifest} does not exist")
+    try:
+        cuts = list(CutSet.from_file(manifest))
+    except (OSError, EOFError, TypeError, ValueError, LookupError, AttributeError) as error:
+        raise SettingsError(f"data.speech: {manifest} cannot be read as lhotse's cuts: {error}") from error
+    if other := next((type(one).__name__ for one in cuts if not isinstance(one, Cut)), None):
+        raise SettingsError(f"data.speech: {manifest} holds a {other}, expected cuts: `lhotse cut simple` makes them")
+    return [at_16_khz(cut) for cut in cuts]
 
 
 def piece_cuts(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from itertools import islice
 from pathlib import Path
@@ -136,6 +138,27 @@ def test_lhotse_manifest_is_a_root(cuts: list, tmp_path: Path) -> None:
     CutSet.from_cuts(map(as_cut, cuts[:3])).to_file(tmp_path / "mine.jsonl.gz")
     found, (report,) = speech_cuts([tmp_path / "mine.jsonl.gz"], tmp_path)
     assert id_digest(found) == id_digest(cuts[:3]) and report.files == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("cuts.jsonl.gz", lambda text: gzip.compress(text.encode())[:200], "cannot be read .*cuts: .*ended"),
+        ("cuts.jsonl.gz", str.encode, "cannot be read as lhotse's cuts: Not a gzipped file"),
+        ("cuts.jsonl", lambda text: text[:500].encode(), "cannot be read as lhotse's cuts: .*line 1"),
+        ("cuts.jsonl", lambda text: b"", "cannot be read as lhotse's cuts"),
+        ("cuts.jsonl", lambda text: _recordings(text).encode(), "holds a Recording, expected cuts: `lhotse cut"),
+    ],
+)
+def test_a_damaged_manifest_is_named(cuts: list, tmp_path: Path, name: str, damage, message: str) -> None:
+    CutSet.from_cuts(map(as_cut, cuts[:3])).to_file(tmp_path / "whole.jsonl")
+    (tmp_path / name).write_bytes(damage((tmp_path / "whole.jsonl").read_text()))
+    with pytest.raises(SettingsError, match=rf"data\.speech: .*{name} {message}"):
+        speech_cuts([tmp_path / name], tmp_path)
+
+
+def _recordings(cuts: str) -> str:
+    return "\n".join(json.dumps(json.loads(line)["recording"]) for line in cuts.splitlines())
 
 
 def test_windows_use_all_of_a_long_file(cuts: list, corpus, tmp_path: Path) -> None:

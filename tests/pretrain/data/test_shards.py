@@ -177,6 +177,20 @@ def test_only_changed_shards_are_indexed_again(corpus, tmp_path: Path, monkeypat
     assert sorted(changed.lengths()) == [7000, 8000, 8000, 8000, 9000, 9000]
 
 
+def test_damaged_lists_of_shards(tmp_path: Path) -> None:
+    """Notes are made anew; an index, which is read in each epoch, is named."""
+    _write_shard(tmp_path / "a.tar", {"a.wav": 8000, "b.wav": 9000})
+    whole, _ = speech_cuts([tmp_path / "a.tar"], tmp_path / "lists")
+    (notes,) = (tmp_path / "lists").rglob("*.json")
+    notes.write_text(notes.read_text()[:20])
+    again, _ = speech_cuts([tmp_path / "a.tar"], tmp_path / "lists")
+    assert again.digest() == whole.digest()
+    (index,) = (tmp_path / "lists").rglob("*.jsonl.gz")
+    index.write_bytes(index.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"a\.jsonl\.gz cannot be read .*remove it, and it is made anew"):
+        list(again.epoch(0, 0))
+
+
 def _write_shard(path: Path, lengths: dict[str, int]) -> None:
     with tarfile.open(path, "w") as tar:
         for name, length in lengths.items():

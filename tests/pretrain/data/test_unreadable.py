@@ -70,9 +70,7 @@ def test_more_than_the_budget_stops_and_names_them(broken: Path, tmp_path: Path)
     with pytest.raises(UnreadableAudioError, match=r"2 recordings cannot be read, .*budget=1 allows: .*; ") as caught:
         batches(broken, tmp_path / "lists", 14, UnreadableAudio(budget=1))
     assert "00.wav" in str(caught.value) and "01.flac" in str(caught.value)
-    with pytest.raises(
-        UnreadableAudioError, match=r"1 recording cannot be read, and none may be missing: .*back, and"
-    ):
+    with pytest.raises(UnreadableAudioError, match=r"1 recording cannot be read, and none may be missing: .*back, and"):
         batches(broken, tmp_path / "lists", 14)
 
 
