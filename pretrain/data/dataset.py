@@ -6,6 +6,7 @@ What a batch holds depends on the seed, the epoch and the utterances' ids, never
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from robustdistiller.pretrain.data.reading import read_into
 from robustdistiller.pretrain.data.sampler import BatchRequest, BatchStream, Position
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio, UnreadableAudioError
 from robustdistiller.pretrain.teacher.cache import CachedTargets, TargetCache
+from robustdistiller.pretrain.training.stopping import SIGNALS
 
 _WHOLE_BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 
@@ -217,9 +219,19 @@ def make_loader(
         prefetch_factor=4 if num_workers else None,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),  # otherwise the loader would draw from the global generator
+        worker_init_fn=_ignore_signals,
     )
     loader.unreadable = UnreadableAudio(budget=0) if unreadable is None else unreadable
     return loader
+
+
+def _ignore_signals(worker: int) -> None:
+    """Schedulers send their signals to all processes of a job; the step that the training still makes needs its data.
+
+    Loader processes end with it.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Loader(DataLoader):

@@ -30,7 +30,7 @@ from robustdistiller.upstream import (
     read_checkpoint,
     save_checkpoint,
 )
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 from ..conftest import assert_equal_states, last_checkpoint, run_overrides
 
@@ -157,6 +157,20 @@ def test_command_line_run_killed_and_continued(corpus, teacher_path, straight, t
     assert continued.stdout.strip() == str(tmp_path / "student.ckpt")
     assert any(record.getMessage().startswith("continuing ") for record in caplog.records)
     assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job_saves(corpus, teacher_path, tmp_path: Path, number: int) -> None:
+    """What schedulers do at the end of the time, loader processes included."""
+    program = "import typer; from robustdistiller.cli.distill import distill; typer.run(distill)"
+    steps = ["trainer.max_steps=100000", "optim.schedule_steps=100000", "data.num_workers=2", "trainer.batch_size=1"]
+    command = [sys.executable, "-c", program, "robustdistiller", *run_overrides(corpus, teacher_path, tmp_path), *steps]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: len(read_history(tmp_path / "history.csv")) > 2, job)
+    os.killpg(job.pid, number)
+    _, console = job.communicate(timeout=HANG_S)
+    assert job.returncode == 130 and f"stopped by {signal.Signals(number).name} at step" in console, console
+    assert last_checkpoint(tmp_path)["progress"]["step"] > 4
 
 
 def test_history_holds_each_step_once_after_a_resume(make_config, tmp_path: Path) -> None:
