@@ -47,7 +47,7 @@ from robustdistiller.pretrain.training.preparation import (
     resolved,
 )
 from robustdistiller.pretrain.training.step import Distiller
-from robustdistiller.pretrain.training.stopping import StopRequest
+from robustdistiller.pretrain.training.stopping import StopRequest, gathered
 from robustdistiller.pretrain.training.validate import Validation, criterion_of
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, resolve, save_checkpoint
 from robustdistiller.upstream.model.cost import cost_table, encoder_cost
@@ -412,26 +412,18 @@ def _only_run(out_dir: Path) -> Iterator[None]:
 
 def _share_unreadable(fabric: Fabric, unreadable: UnreadableAudio) -> None:
     """What one process could not read, all know."""
-    for state in _gathered(fabric, unreadable.state_dict()):
+    for state in gathered(fabric, unreadable.state_dict()):
         unreadable.load_state_dict(state)
 
 
 def _refuse_differing(fabric: Fabric, value: Any, what: str) -> None:
     """Make sure that all processes have found the same: machines may have other folders under the same names."""
-    found = _gathered(fabric, value)
+    found = gathered(fabric, value)
     if any(one != found[0] for one in found):
         raise SettingsError(
             f"the processes of this run have found different {what}; out_dir and all data have to be the same folders "
             "on all machines"
         )
-
-
-def _gathered(fabric: Fabric, value: Any) -> list[Any]:
-    """What each process has."""
-    found = [value] * fabric.world_size
-    if fabric.world_size > 1:
-        torch.distributed.all_gather_object(found, value)
-    return found
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

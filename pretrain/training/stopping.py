@@ -7,7 +7,9 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 
 from robustdistiller.pretrain.training.errors import RunInterrupted
@@ -16,6 +18,14 @@ from robustdistiller.pretrain.training.errors import RunInterrupted
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _POLL_STEPS = 10  # several processes ask one another every so many steps, because asking waits for a GPU
+
+
+def gathered(fabric: Fabric, value: Any) -> list[Any]:
+    """What each process has; all of them have to call this."""
+    found = [value] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found
 
 
 class StopRequest:
@@ -53,7 +63,7 @@ class StopRequest:
         if step % _POLL_STEPS:
             return False
         if fabric.strategy.reduce_boolean_decision(bool(self.reason), all=False):
-            self.reason = self.reason or "another process"
+            self.reason = next(filter(None, gathered(fabric, self.reason)))
             return True
         return False
 

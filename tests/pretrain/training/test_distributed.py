@@ -190,6 +190,15 @@ def test_machines_with_other_folders_do_not_train_together(corpus, teacher_path,
     assert "step 4" not in said
 
 
+def test_a_time_limit_that_one_process_meets_is_that_of_all(corpus, teacher_path, torchrun, tmp_path, monkeypatch):
+    """Where it is no failure, it is none of those which were started later."""
+    monkeypatch.setenv("ELSEWHERE", "max_hours=0.0001,max_hours=1")
+    overrides = [*run_overrides(corpus, teacher_path, tmp_path / "run"), "trainer.max_hours=0.0001"]
+    steps = ["trainer.batch_size=2", "trainer.max_steps=99", "optim.schedule_steps=99"]
+    said = torchrun("robustdistiller", [*overrides, *steps])
+    assert said.count("stopped by trainer.max_hours=0.0001 at step 10 of 99") == 2
+
+
 def test_accumulated_batches_equal_a_large_one(make_config, tmp_path: Path, monkeypatch) -> None:
     """Halves of a batch, one of which has three times the frames of the other."""
     speech = tmp_path / "speech"
