@@ -48,6 +48,7 @@ from robustdistiller.pretrain.training.preparation import (
 )
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.pretrain.training.stopping import StopRequest, gathered
+from robustdistiller.pretrain.training.trial import try_stages
 from robustdistiller.pretrain.training.validate import Validation, criterion_of
 from robustdistiller.upstream import SpeechEncoder, checkpoint_digest, read_checkpoint, resolve, save_checkpoint
 from robustdistiller.upstream.model.cost import cost_table, encoder_cost
@@ -144,28 +145,7 @@ class _Run:
             targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
             stage.config = replace(stage.config, targets=targets)
         self.student = self._new_student()
-        state: dict[str, Tensor] = {}
-        for stage in self.stages:  # every mistake in any stage is told before the first step
-            least, shortest = stage.config.data.min_samples, self.student.config.receptive_field
-            if least < shortest:
-                raise SettingsError(
-                    f"stage {stage.name}: data.min_samples={least} lets in recordings shorter than a frame of the "
-                    f"student, which takes {shortest} samples; give data.min_samples={shortest} or more"
-                )
-            student = with_training_options(self.student, stage.config.student)
-            trial = Distiller(stage.config, self.teachers, student, self.units)
-            by_distance = stage.validation is not None and criterion_of(stage.config) in ("cosine", "l1")
-            if by_distance and not trial.reads_predictions:
-                raise SettingsError(
-                    f"stage {stage.name}: validation.criterion={stage.config.validation.criterion} measures what is "
-                    "predicted of the teacher's layers, and no term of the loss trains that; give "
-                    "validation.criterion=loss"
-                )
-            trial.take_over(state)
-            state = trial.handed_on()
-            self._refuse_waiting(stage, trial)
-            if trial.gates is not None:
-                trial.gates.detach()
+        try_stages(self.stages, self.student, self.teachers, self.units, self.fabric.world_size)
         self.identity = {
             "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
             "student": checkpoint_digest(resolve(first.student.checkpoint)) if first.student.checkpoint else None,
@@ -353,11 +333,7 @@ class _Run:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
-        dataset = SpeechBatches(
-            stage.corruptor,
-            distiller.needs_second_view,
-            distiller.target_cache,
-        )
+        dataset = SpeechBatches(stage.corruptor, distiller.needs_second_view, distiller.target_cache)
         pin = fabric.device.type == "cuda"
         return make_loader(stream, dataset, config.data.num_workers, pin, unreadable)
 
@@ -368,17 +344,6 @@ class _Run:
         student = build_student(config, self.teachers[""])
         self.origins = copied_weights(self.teachers[""], student, config.student)
         return student
-
-    def _refuse_waiting(self, stage: Stage, trial: Distiller) -> None:
-        """Processes would wait for gradients of weights that the loss does not reach."""
-        if self.fabric.world_size == 1 or stage.config.trainer.strategy == "ddp_find_unused_parameters_true":
-            return
-        if unreached := trial.unreached():
-            raise SettingsError(
-                f"stage {stage.name}: the loss does not reach {len(unreached)} of the weights that are trained, such "
-                f"as {unreached[0]}, and several processes would wait for their gradients: compare the student's last "
-                "layer too, leave layers out, or give trainer.strategy=ddp_find_unused_parameters_true"
-            )
 
     def _refuse_lost_stage(self, stage: Stage, later: Sequence[Stage]) -> None:
         """A stage without checkpoints, whose followers have some, was not trained here."""
