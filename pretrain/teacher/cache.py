@@ -83,14 +83,15 @@ class TargetCodec:
         Raises:
             SettingsError: half precision does not reach as far, or a few large values leave `int8` nothing of the rest.
         """
-        for one, kept in zip(targets[: len(self.widths)], self.decode(stored)):
-            largest, lost = one.abs().max().item(), (kept - one).abs().median() / one.abs().median().clamp(min=1e-30)
-            if self.dtype == "fp16" and largest > torch.finfo(torch.float16).max:
-                raise SettingsError(
-                    f"targets.cache.dtype=fp16 holds values up to 65504, and the teacher's go to {largest:.3g}; give "
-                    "fp32"
-                )
-            if self.dtype == "int8" and lost > _MOST_LOST:
+        targets = targets[: len(self.widths)]
+        largest = max((float(one.detach().abs().max()) for one in targets), default=0.0)
+        if self.dtype == "fp16" and largest > torch.finfo(torch.float16).max:
+            raise SettingsError(
+                f"targets.cache.dtype=fp16 holds values up to 65504, and the teacher's go to {largest:.3g}; give fp32"
+            )
+        for one, kept in zip(targets, self.decode(stored)) if self.dtype == "int8" else ():
+            lost = float((kept - one).abs().median() / one.abs().median().clamp(min=1e-30))
+            if lost > _MOST_LOST:
                 raise SettingsError(
                     f"targets.cache.dtype=int8 changes the teacher's values by {lost:.0%} (median), because some are "
                     f"much larger, up to {largest:.3g}; give fp16 or fp32"
