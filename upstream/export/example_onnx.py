@@ -44,4 +44,7 @@ def main(model: str, *wavs: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (ValueError, wave.Error, OSError) as error:
+        sys.exit(f"example_onnx.py: {error}")

@@ -234,6 +234,17 @@ def test_other_onnx_files_are_refused(exported, tmp_path):
         OnnxEncoder(tmp_path / "page.onnx")
 
 
+def test_the_example_says_which_files_it_reads(exported, tmp_path):
+    with wave.open(str(tmp_path / "8k.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 800, "NONE", ""))
+        file.writeframes(bytes(1600))
+    example = Path(export_room.__file__).with_name("example_onnx.py")
+    command = [sys.executable, str(example), str(exported("student", "onnx").path), str(tmp_path / "8k.wav")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "8k.wav: expected 16000 Hz, 1 channel and 16 bits, found (8000, 1, 16)" in done.stderr
+
+
 def test_the_example_needs_numpy_and_onnxruntime_alone(checkpoints, exported, tmp_path):
     samples = (noise(2, 9000).numpy() * 32767).astype("<i2")
     for row, length in enumerate((9000, 4000)):
