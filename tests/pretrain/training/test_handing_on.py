@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import re
@@ -17,7 +16,6 @@ import torch
 
 from robustdistiller.common.locks import locked
 from robustdistiller.pretrain import RunInterrupted, SettingsError, distill, load_config, stages_of
-from robustdistiller.pretrain.teacher.units import TeacherUnits
 from robustdistiller.pretrain.training import launch, stages, stopping
 from robustdistiller.pretrain.training.log import read_history
 from robustdistiller.upstream import checkpoint_digest, load_encoder, read_checkpoint, save_checkpoint
@@ -299,27 +297,6 @@ def test_what_a_later_stage_needs_is_asked_for_before_the_first(corpus, teacher_
     with pytest.raises(SettingsError, match=r"(compile=false|wandb=null)"):
         distill(load_config(RECIPE, options(corpus, teacher_path, tmp_path, f"stages.distil.{setting}")))
     assert not (tmp_path / "history.csv").exists()
-
-
-def test_groups_and_units_are_those_of_the_settings(corpus, teacher_path, tmp_path: Path) -> None:
-    """A start that was stopped before its first checkpoint leaves none behind for one with other settings."""
-
-    class Break:
-        def on_step_end(self, distiller, report) -> None:
-            raise OSError("the power went out")
-
-    more = [
-        *("targets.layers=auto", "targets.groups.calibration_utterances=8", "trainer.save_every_steps=2"),
-        *("targets.student_layers=null", "targets.cache=null", "objectives.units.weight=1", "trainer.max_steps=2"),
-    ]
-    for count, callbacks in ((3, [Break()]), (2, [])):
-        own = [f"targets.groups.count={count}", f"targets.units={{layer: 2, count: {4 * count}}}"]
-        config = load_config(RECIPE, options(corpus, teacher_path, tmp_path, *more, *own))
-        with contextlib.suppress(OSError):
-            distill(config, callbacks)
-    assert len(json.loads((tmp_path / "groups.json").read_text())["groups"]) == 2
-    assert TeacherUnits.load(tmp_path / "units.npz").count == 8
-    assert last_checkpoint(tmp_path)["model"]["heads.units.weight"].shape[0] == 8
 
 
 def test_a_mistake_in_the_student_is_told_before_groups_are_found(corpus, teacher_path, tmp_path: Path) -> None:
