@@ -55,6 +55,7 @@ def test_voices_that_test_are_in_no_other_split(game, materials, student):
         split_voices(["queen_A", "queen_B", "queen_unknown"] * 8)
 
 
+@pytest.mark.slow
 def test_the_whole_study(game, materials, student, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(distil, "Pool", lambda workers: InProcess())
     # Equal error rates need two voices.

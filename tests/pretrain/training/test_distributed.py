@@ -181,7 +181,7 @@ def test_weights_that_get_no_gradient_are_told_before_the_first_step(corpus, tea
 def test_machines_with_other_folders_do_not_train_together(corpus, teacher_path, torchrun, tmp_path, monkeypatch, what):
     overrides = [*run_overrides(corpus, teacher_path, tmp_path / "run"), "trainer.batch_size=2"]
     if what == "out_dir":
-        torchrun("robustdistiller", [*overrides, "trainer.max_steps=2"])
+        distill(load_config("robustdistiller", [*overrides, "trainer.max_steps=2"]))
         monkeypatch.setenv("ELSEWHERE", f"out_dir={tmp_path / 'run'},out_dir={tmp_path / 'other'}")
     else:
         monkeypatch.setenv("ELSEWHERE", f"data.noise={corpus.noise},data.noise={corpus.speech / 'speaker1'}")

@@ -8,6 +8,7 @@ from research.bench import load_reports
 from research.bench.__main__ import main
 
 
+@pytest.mark.slow
 def test_streams_equal_the_masked_whole(tmp_path) -> None:
     assert main(["streaming", "--quick", "--rounds", "1", "--out", str(tmp_path), "--work", str(tmp_path)]) == 0
     (report,) = load_reports(tmp_path)
