@@ -177,7 +177,7 @@ def test_weights_that_get_no_gradient_are_told_before_the_first_step(corpus, tea
     assert "trainer.strategy=ddp_find_unused_parameters_true" in said and not list(tmp_path.glob("run/history.csv"))
 
 
-@pytest.mark.parametrize("what", ["out_dir", "data.noise"])
+@pytest.mark.parametrize("what", ["out_dir", pytest.param("data.noise", marks=pytest.mark.slow)])
 def test_machines_with_other_folders_do_not_train_together(corpus, teacher_path, torchrun, tmp_path, monkeypatch, what):
     overrides = [*run_overrides(corpus, teacher_path, tmp_path / "run"), "trainer.batch_size=2"]
     if what == "out_dir":
@@ -190,6 +190,7 @@ def test_machines_with_other_folders_do_not_train_together(corpus, teacher_path,
     assert "step 4" not in said
 
 
+@pytest.mark.slow
 def test_a_time_limit_that_one_process_meets_is_that_of_all(corpus, teacher_path, torchrun, tmp_path, monkeypatch):
     """Where it is no failure, it is none of those which were started later."""
     monkeypatch.setenv("ELSEWHERE", "max_hours=0.0001,max_hours=1")

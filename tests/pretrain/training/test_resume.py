@@ -159,7 +159,7 @@ def test_command_line_run_killed_and_continued(corpus, teacher_path, straight, t
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_of_a_job_saves(corpus, teacher_path, tmp_path: Path, number: int) -> None:
     """What schedulers do at the end of the time, loader processes included."""
     program = "import typer; from robustdistiller.cli.distill import distill; typer.run(distill)"

@@ -11,6 +11,7 @@ from research.bench import load_reports, target_cache
 from research.bench.__main__ import main
 
 
+@pytest.mark.slow
 def test_kept_targets_make_the_same_run(work) -> None:
     held_out = work.folder / "held-out"
     shutil.copytree(work.folder / "speech", held_out)

@@ -143,6 +143,7 @@ def test_finalists_are_scored_on_test_sets_and_screening_on_development_sets(pla
     assert digests[0] and not digests[0] & digests[1], "what is chosen by is heard in the tests"
 
 
+@pytest.mark.slow
 def test_what_is_made_of_students_is_scored_beside_them(plan, runs, materials, tmp_path):
     ways = {
         "int8": Way(["plain"], export="onnx-int8-dynamic"),
