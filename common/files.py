@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +184,30 @@ def _flush(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def walk_files(root: str | Path) -> Iterator[str]:
+    """The files below a folder, links followed, as paths relative to it with forward slashes.
+
+    Hidden files and folders are left out: what a version control or a file manager keeps there is there twice.
+    Of a folder and links to it the first by name is looked into, on every file system.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "a.txt").touch(), (folder / ".hidden").touch()
+        (None, None)
+        >>> list(walk_files(folder))
+        ['a.txt']
+    """
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that points back up
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        yield from (prefix + file for file in files if not file.startswith("."))

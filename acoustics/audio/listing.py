@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robustdistiller.common.files import walk_files
 from robustdistiller.common.names import refuse_unknown
 
 AUDIO_SUFFIXES = frozenset(
@@ -162,10 +163,7 @@ def name_recordings(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def walk_audio(root: str | Path, suffixes: Container[str] = AUDIO_SUFFIXES) -> Iterator[str]:
-    """The audio files below a folder, links followed, as paths relative to it with forward slashes.
-
-    Hidden files and folders are left out: what a version control or a file manager keeps there is there twice.
-    Of a folder and links to it the first by name is looked into, on every file system.
+    """The audio files below a folder, see :func:`~robustdistiller.common.files.walk_files`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -174,16 +172,4 @@ def walk_audio(root: str | Path, suffixes: Container[str] = AUDIO_SUFFIXES) -> I
     ...     list(walk_audio(folder))
     ['a/rain.wav']
     """
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that points back up
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        below = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
-        for file in files:
-            if not file.startswith(".") and file[file.rfind(".") :].lower() in suffixes:
-                yield prefix + file
+    return (file for file in walk_files(root) if file[file.rfind(".") :].lower() in suffixes)

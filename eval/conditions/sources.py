@@ -179,7 +179,9 @@ def _shipped(kind: str) -> AudioSource | RIRSource:
     from robustdistiller.mini.pack import read_pack
 
     if kind == "music":
-        raise ValueError("the condition needs music, and none is shipped: give --music FOLDER, or music=PATH in it")
+        raise ValueError(
+            "the condition needs music, and none is shipped: give music=PATH in it, or --music PATH to evaluate"
+        )
     logger.info("No %s given: using the shipped %s (give your own with --%s FOLDER)", kind, _SHIPPED[kind], kind)
     if kind == "noise":
         return AudioSource.from_manifest(data_dir() / "noise.tsv", split="test", kind="noise")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdistiller.common.digests import content_digests
-from robustdistiller.common.files import write_text
+from robustdistiller.common.files import walk_files, write_text
 from robustdistiller.eval.results.identity import made_digest
 from robustdistiller.eval.sweep.entries import SweepError, absolute
 from robustdistiller.eval.tasks import Task
@@ -96,14 +96,6 @@ def _is_same(before: str, digest_before: str, now: str, digest: str) -> bool:
 
 
 def _files(folder: str) -> dict[str, int]:
-    """Files below a folder, links followed and hidden ones left out, with their sizes in bytes."""
-    found, seen = {}, set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link that points back up
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for path in (Path(place, name) for name in names if not name.startswith(".")):
-            found[str(path.relative_to(folder))] = path.stat().st_size if path.exists() else 0
-    return found
+    """Files below a folder with their sizes in bytes."""
+    paths = ((name, Path(folder, name)) for name in walk_files(folder))
+    return {name: path.stat().st_size if path.exists() else 0 for name, path in paths}

@@ -76,7 +76,7 @@ def test_every_condition_of_the_srb_suite_is_drawn_in_four_severities(tmp_path):
     for kind, key in (("noise", "snr_db"), ("music", "music_snr_db"), ("talker", "sir_db")):
         levels = [c[key].low for c in suite.conditions if c.kind == kind]
         assert levels == [30, 20, 10, 0] * (1 + (kind == "noise"))
-    with pytest.raises(ValueError, match="give --music FOLDER"):
+    with pytest.raises(ValueError, match="give music=PATH in it"):
         suite.sources.corruptors(suite.conditions)
 
 
