@@ -57,7 +57,7 @@ SUPERB = [
     "psutil",  # memory: profiles, sweeps
     "cloudpickle",  # jobs of sweeps
 ]
-TRAIN = ["lightning>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "jinja2", "scikit-learn"]
+TRAIN = ["lightning-fabric>=2.5", "lhotse>=1.28", "tensorboard", "pandas", "matplotlib", "jinja2", "scikit-learn"]
 EXPORT = ["onnx>=1.17", "onnxruntime>=1.19", "onnxscript>=0.4"]
 SLURM = ["submitit>=1.5"]
 EXTRAS = {

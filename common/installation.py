@@ -46,7 +46,7 @@ def extra_of(module: str) -> str | None:
         module: import name, dotted or not.
 
     Example:
-        >>> extra_of("lightning.pytorch"), extra_of("torch"), extra_of("no_such_module")
+        >>> extra_of("lightning_fabric.plugins"), extra_of("torch"), extra_of("no_such_module")
         ('train', '', None)
     """
     wanted = distribution_of(module)

@@ -127,9 +127,9 @@ def pretended() -> Iterator[list[str]]:
 
 def fabric_there(accelerator: Any, devices: Any, strategy: Any, **options: Any) -> Any:
     """In the place of Lightning's `Fabric`: a run on the device."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.accelerators import Accelerator
-    from lightning.fabric.strategies import SingleDeviceStrategy
+    from lightning_fabric import Fabric
+    from lightning_fabric.accelerators import Accelerator
+    from lightning_fabric.strategies import SingleDeviceStrategy
 
     class _Device(Accelerator):
         setup_device = teardown = lambda self, *_: None

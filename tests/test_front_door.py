@@ -38,14 +38,14 @@ def test_what_it_offers_is_there_and_has_an_example() -> None:
 
 def test_what_an_offer_misses_is_said_with_the_command_that_brings_it() -> None:
     code = (
-        "import sys; sys.modules['lightning'] = None; import robustdistiller\n"
+        "import sys; sys.modules['lightning_fabric'] = None; import robustdistiller\n"
         "try:\n    robustdistiller.distill\n"
         "except ImportError as error:\n    print(error)\n"
         "try:\n    robustdistiller.destill\n"
         "except AttributeError as error:\n    print(error)"
     )
     missing, unknown = run(code).splitlines()
-    assert missing.startswith("lightning") and missing.endswith("[train]'") and "pip install" in missing
+    assert missing.startswith("lightning_fabric") and missing.endswith("[train]'") and "pip install" in missing
     assert "destill" in unknown
 
 
@@ -63,7 +63,8 @@ import importlib.metadata, sys
 sys.path.insert(0, sys.argv[1])
 sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '').lower()]
 import hubconf
-needed = {'scipy', 'soundfile', 'soxr', 'pydantic', 'typer', 'rich', 's3prl', 'lightning'} - set(hubconf.dependencies)
+heavy = {'scipy', 'soundfile', 'soxr', 'pydantic', 'typer', 'rich', 's3prl', 'lightning_fabric'}
+needed = heavy - set(hubconf.dependencies)
 sys.modules.update(dict.fromkeys(needed))
 import torch
 print(*(name for name, value in vars(hubconf).items() if callable(value) and name[0] != '_'))  # as torch.hub.list

@@ -19,7 +19,7 @@ from robustdistiller.eval.doctor.examination import probe
 from robustdistiller.eval.doctor.report import Check
 
 _S3PRL = ("s3prl", "espnet-s3prl")
-_SHOWN = ("torch", "torchaudio", *_S3PRL, "lightning", "lhotse", "transformers", "huggingface_hub")
+_SHOWN = ("torch", "torchaudio", *_S3PRL, "lightning-fabric", "lhotse", "transformers", "huggingface_hub")
 # Not every installation is for these; 'dev' and the fork of s3prl repeat others.
 _OPTIONAL = {"metrics": "SE and SS", "export": "ONNX files", "slurm": "sweeps on a cluster", "rooms": "new rooms"}
 # Nobody misses these who has not installed s3prl.

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.common.settings import SettingsError, read

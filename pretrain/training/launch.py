@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from robustdistiller.common.settings import SettingsError
@@ -78,7 +78,7 @@ def deterministic(enabled: bool) -> Iterator[None]:
 def versions() -> dict[str, str]:
     """Versions of what computes a run."""
     found = {"python": python_version()}
-    for package in ("robustdistiller", "torch", "lhotse", "lightning"):
+    for package in ("robustdistiller", "torch", "lhotse", "lightning-fabric"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -89,17 +89,15 @@ def versions() -> dict[str, str]:
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's start-up talk off the console; its errors pass."""
-    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [one.level for one in noisy]
-    for one in noisy:
-        one.setLevel(logging.ERROR)
+    noisy = logging.getLogger("lightning_fabric")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", module="lightning_fabric")
             yield
     finally:
-        for one, level in zip(noisy, levels):
-            one.setLevel(level)
+        noisy.setLevel(level)
 
 
 def compile_layers(encoder: SpeechEncoder, backend: str = "inductor") -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from robustdistiller.acoustics import Corruptor
 from robustdistiller.common.settings import SettingsError

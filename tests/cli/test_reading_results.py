@@ -14,7 +14,17 @@ from robustdistiller.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "results" / "quickstart" / "records"
-ABSENT = ("torch", "torchaudio", "s3prl", "librosa", "soundfile", "lightning", "lhotse", "transformers", "safetensors")
+ABSENT = (
+    "torch",
+    "torchaudio",
+    "s3prl",
+    "librosa",
+    "soundfile",
+    "lightning_fabric",
+    "lhotse",
+    "transformers",
+    "safetensors",
+)
 HIDE = f"""
 import sys
 

@@ -17,7 +17,13 @@ from robustdistiller.common.installation import InstallationError, diagnose, ext
 
 
 def test_every_extra_is_suggested_for_what_only_it_brings():
-    wanted = {"s3prl": "superb", "lightning": "train", "onnxruntime": "export", "submitit": "slurm", "pesq": "metrics"}
+    wanted = {
+        "s3prl": "superb",
+        "lightning_fabric": "train",
+        "onnxruntime": "export",
+        "submitit": "slurm",
+        "pesq": "metrics",
+    }
     wanted |= {
         "pyroomacoustics": "rooms",
         "pytest": None,
@@ -76,7 +82,7 @@ def run(arguments: list[str], hidden: tuple[str, ...], folder: Path) -> subproce
 @pytest.mark.parametrize(
     ("command", "hidden", "extra"),
     [
-        (["distill", "--list"], ("lightning", "lhotse"), "train"),
+        (["distill", "--list"], ("lightning_fabric", "lhotse"), "train"),
         (["sweep", "sweep.yaml"], ("librosa",), "superb"),
         (["profile", "fbank"], ("s3prl",), "superb"),
     ],

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from robustdistiller.pretrain import NonFiniteLossError, distill
 from robustdistiller.pretrain.training import launch, preparation
