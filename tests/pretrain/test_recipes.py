@@ -15,11 +15,12 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, load_encoder,
 from .conftest import TEACHER, assert_equal_states, last_checkpoint
 from .option_reads import OptionReads
 
-DISTILLING = sorted(name for name, recipe in list_recipes().items() if recipe.multitask is None)
-PRUNING = sorted(name for name in DISTILLING if list_recipes()[name].pruning is not None)
+RECIPES = list_recipes()
+DISTILLING = sorted(name for name, recipe in RECIPES.items() if recipe.multitask is None)
+PRUNING = sorted(name for name in DISTILLING if RECIPES[name].pruning is not None)
 RESUMED = ["correlation", "dice", "anchor", "robustdistiller_curriculum", "robustdistiller_dpwavlm", "skill_heads"]
 RESUMED += ["fast50"]
-STAGES = {name: tuple(list_recipes()[name].stages) or ("distil",) for name in DISTILLING}
+STAGES = {name: tuple(RECIPES[name].stages) or ("distil",) for name in DISTILLING}
 
 
 def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: int = 3) -> list[str]:
@@ -108,7 +109,7 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
     states = student(torch.randn(2, 4000)).hidden_states
     assert all(torch.isfinite(state).all() for state in states)
     lines = read_history(out_dir / "history.csv")
-    weights = list_recipes()[recipe].objectives
+    weights = RECIPES[recipe].objectives
     for name in vars(weights):
         assert (name in lines[-1]) == (getattr(weights, name).weight > 0), name
     if recipe in PRUNING:
@@ -120,7 +121,7 @@ def test_recipe_trains_every_weight_and_exports_a_student(recipe: str, straight_
         assert not torch.equal(pruned["projection.weight"], final["projection.weight"])
     first = "layer_input" if recipe in ("arm", "thin", "star", "dice") else "projected"
     assert student.state_names()[0] == first  # as of the released models: student.first_state
-    dropout = list_recipes()[recipe].student.feature_dropout
+    dropout = RECIPES[recipe].student.feature_dropout
     expected = 0.05 if recipe in ("arm", "star") else 0.1 if recipe in PRUNING else 0.0
     assert student.config.feature_dropout == dropout == expected
 
