@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,12 +141,17 @@ def check_logs(settings: LogConfig) -> None:
 
 
 def _start_wandb(config: DistillConfig, out_dir: Path, stage: str) -> Any:
-    """A run of Weights & Biases, if one is asked for; stages of a run are one group."""
+    """A run of Weights & Biases, if one is asked for; stages of a run are one group, and each goes on after a stop."""
     if not config.log.wandb:
         return None
     import wandb
 
+    known = out_dir / "wandb" / f"{stage}.id"
+    if not known.is_file():
+        write_text(known, uuid.uuid4().hex[:8])
     return wandb.init(
+        id=known.read_text(encoding="utf-8"),
+        resume="allow",
         project=config.log.wandb,
         group=out_dir.name,
         name=f"{out_dir.name}-{stage}",

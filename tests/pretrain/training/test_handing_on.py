@@ -327,12 +327,17 @@ def test_weights_and_biases_is_told_everything(make_config, tmp_path: Path, monk
         def finish(self, exit_code) -> None:
             told["exit_code"] = exit_code
 
-    fake = types.ModuleType("wandb")
-    fake.init = lambda **options: told.update(options) or Run()
+    fake, ids = types.ModuleType("wandb"), []
+    fake.init = lambda id, **options: ids.append(id) or told.update(options) or Run()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    distill(make_config(tmp_path / "run", "log.wandb=students", "validation.every_steps=6"))
+    distill(make_config(tmp_path / "other", "log.wandb=students", "trainer.max_steps=1"))
+    told["lines"].clear()
+    for steps in (3, 6):
+        options = ("log.wandb=students", "validation.every_steps=6", f"trainer.max_steps={steps}")
+        distill(make_config(tmp_path / "run", *options))
+    assert ids[0] != ids[1] == ids[2] and told["resume"] == "allow"  # a stop makes no new run there
     assert told["project"] == "students" and told["group"] == "run" and told["exit_code"] == 0
-    assert [line["step"] for line in told["lines"] if "distil/loss" in line] == [2, 4, 6]
+    assert [line["step"] for line in told["lines"] if "distil/loss" in line] == [2, 3, 4, 6]
     assert any("distil/validation/cosine/clean" in line for line in told["lines"])
     assert told["config"]["recipe"] == "robustdistiller"
 
