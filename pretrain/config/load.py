@@ -115,6 +115,8 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     for name, own in _stages(values).items():
         if to_plain(own) is None and name not in _stages(below):  # a stage with nothing of its own, not one taken away
             merged["stages"] = {**merged["stages"], name: {}}
+    if _stages(values) and _stages(values).keys() >= _stages(below).keys():  # it names all of them: the order is its own
+        merged["stages"] = {name: merged["stages"][name] for name in _stages(values)}
     return merged
 
 
