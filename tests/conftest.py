@@ -1,4 +1,4 @@
-"""Shared set-up: one thread per process, no network, nothing written outside the test's own folders."""
+"""Shared set-up: one thread per process, no network, no waiting for the disk, no file outside a test's own folders."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustdistiller.mini import MiniCorpus
 
 torch.set_num_threads(1)
+os.fsync = lambda descriptor: None  # nothing here has to outlive a crash of the machine; a seventh of some tests' time
 # `research` is not installed. With the repository root on the path `eval`, `upstream` and `pretrain` would be top-level
 # packages too, and s3prl has some of these names; hence a folder in which `research` is alone.
 _BESIDE = tempfile.TemporaryDirectory()
