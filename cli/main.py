@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 
@@ -56,6 +58,16 @@ GROUPS = {
 COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}
 
 
+@contextmanager
+def _in_one_sentence(ctx: click.Context) -> Iterator[None]:
+    """What cannot be parsed ends the command with a sentence in the place of the parser's box."""
+    try:
+        yield
+    except UsageError as error:
+        typer.secho(usage_sentence(error), fg="red", err=True)
+        ctx.exit(USER_ERROR)
+
+
 class _Commands(TyperGroup):
     """Lists sub-commands without importing them: `--help` should not wait for PyTorch."""
 
@@ -69,12 +81,15 @@ class _Commands(TyperGroup):
         listed.rich_help_panel = next(title for title, group in GROUPS.items() if cmd_name in group)
         return listed
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            return super().parse_args(ctx, args)  # the help
+        with _in_one_sentence(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context):
-        try:
+        with _in_one_sentence(ctx):  # of a sub-command too
             return super().invoke(ctx)
-        except UsageError as error:  # of a sub-command too
-            typer.secho(usage_sentence(error), fg="red", err=True)
-            ctx.exit(USER_ERROR)
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

@@ -39,3 +39,9 @@ def test_help_does_not_wait_for_pytorch() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_an_option_of_no_command_is_told_in_one_sentence():
+    result = CliRunner().invoke(app, ["--no-such-option"])
+    assert result.exit_code == 2
+    assert result.stderr == "robustdistiller: no such option: --no-such-option; `robustdistiller --help` says more\n"
