@@ -1,7 +1,7 @@
 """Students that are really small: speed on one core against s3prl's WavLM Base+ and DistilHuBERT, float32 and int8.
 
-Random weights, whose speed is that of trained ones, of the shapes of recipes fast50, fast25 and small, and of others
-for comparison. Utterances of 10 s and 2 s, alone and eight in a batch.
+Random weights, whose speed is that of trained ones, of the shapes of recipes fast50, fast25, small and fast_copied, and
+of others for comparison. Utterances of 10 s and 2 s, alone and eight in a batch.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ STUDENTS: dict[str, tuple[str, list[str], float | None]] = {
     "fast50": ("fast50", [], 5.0),
     "fast25": ("fast25", [], 8.0),
     "small": ("small", [], None),
+    "fast_copied": ("fast_copied", [], 5.0),
+    "fast_copied, 25 Hz": ("fast_copied", ["student.squeeze=2"], 8.0),
     "SEW's front end, 2 x 768": ("distilhubert", ["student.conv_layers=sew"], 5.0),
     "SEW's front end, 12 x 384, 25 Hz": ("thin", ["student.conv_layers=sew", "student.squeeze=2"], None),
 }
