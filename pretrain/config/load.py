@@ -112,11 +112,14 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         below = merge(below, _read_chain(_find_recipe(base, near=path), (*seen, path.resolve())))
     below.pop("recipe", None)
     merged = merge(below, values)
-    for name, own in _stages(values).items():
-        if to_plain(own) is None and name not in _stages(below):  # a stage with nothing of its own, not one taken away
+    for name, given in _stages(values).items():
+        if to_plain(given) is None and name not in _stages(
+            below
+        ):  # a stage with nothing of its own, not one taken away
             merged["stages"] = {**merged["stages"], name: {}}
-    if _stages(values) and _stages(values).keys() >= _stages(below).keys():  # it names all of them: the order is its own
-        merged["stages"] = {name: merged["stages"][name] for name in _stages(values)}
+    own = _stages(values)
+    if own and own.keys() >= _stages(below).keys():  # it names all of them: the order is its own
+        merged["stages"] = {name: merged["stages"][name] for name in own}
     return merged
 
 

@@ -89,8 +89,11 @@ def student_shape(
         changes["conv_layers"] = extractor(given, width) if isinstance(given, str) else given
         changes["front_end"] = "log_mel" if given == "log_mel" else "conv"
         if given == "log_mel":
-            # A gain is the same step in every band: a norm over time takes it out, one over channels would not.
-            changes |= {"normalize_waveform": False, "conv_norm": "group"}
+            # A gain is the same step in every band. A norm over time takes it out, and with it the mean spectrum, which
+            # tells voices and vowels; filters that sum to zero take it out alone. So each has half of the channels.
+            changes |= {"normalize_waveform": False, "conv_norm": "half_group"}
+        elif teacher.conv_norm == "half_group":
+            changes["conv_norm"] = "group"
     if options.conv_layers is not None or options.embed_dim is not None:
         changes["projection"] = None
     if options.num_heads is not None or options.embed_dim is not None:

@@ -33,7 +33,8 @@ class EncoderConfig:
         conv_layers: ``(channels, kernel, stride)`` of each convolution of the front end. The first counts in samples,
             or in spectra of 10 ms.
         conv_norm: ``"group"`` normalises each channel over time after the first layer (Base models); ``"layer"``
-            normalises the channels of each frame after every layer (Large models).
+            normalises the channels of each frame after every layer (Large models); ``"half_group"``, of log-mel front
+            ends, is ``"group"`` for half of the channels, and the filters of the other half sum to zero.
         conv_bias: whether the extractor's convolutions have biases.
         feature_scale: one factor per channel on the extractor's output, what DPHuBERT keeps of its last gates.
         feature_norm: layer norm between the extractor and the projection. Distiller students have none.

@@ -11,7 +11,7 @@ _CHOICES = {
     "front_end": ("conv", "log_mel"),
     "squeeze_by": ("pool", "conv"),
     "expand_by": ("linear", "repeat"),
-    "conv_norm": ("group", "layer"),
+    "conv_norm": ("group", "layer", "half_group"),
     "activation": ("gelu", "gelu_tanh", "relu"),
     "padding": ("masked", "reference"),
     "reference_mask": ("conv", "block"),
@@ -116,6 +116,12 @@ def _check_front_end(config: EncoderConfig) -> None:
         config.front_end == "conv" or not even,
         f"conv_layers has the kernels {even}; expected odd ones on a log-mel spectrum, which lie around a frame",
     )
+    half = config.conv_norm == "half_group"
+    require(
+        not half or config.front_end == "log_mel", "conv_norm is 'half_group'; expected it on a log-mel spectrum only"
+    )
+    width = config.conv_layers[0][0]
+    require(not half or width % 2 == 0, f"conv_layers begins with {width} channels; expected an even number to halve")
 
 
 def _check_squeeze(config: EncoderConfig) -> None:

@@ -48,7 +48,7 @@ class Extractor(nn.Module):
 
 
 class ConvExtractor(Extractor):
-    """Stack of unpadded convolutions with GELU, normalised over time (``"group"``) or over channels (``"layer"``).
+    """Stack of unpadded convolutions with GELU, normalised as `EncoderConfig.conv_norm` says.
 
     >>> extractor = ConvExtractor(EncoderConfig(conv_layers=((8, 10, 5), (8, 3, 2))))
     >>> extractor(torch.zeros(2, 100)).shape
@@ -93,11 +93,14 @@ class ConvLayer(nn.Module):
 
     def __init__(self, inputs: int, channels: int, kernel: int, stride: int, config: EncoderConfig, norm: str | None):
         super().__init__()
-        self.conv = nn.Conv1d(inputs, channels, kernel, stride=stride, bias=config.conv_bias)
+        conv = HalfZeroSumConv if norm == "half_group" else nn.Conv1d
+        self.conv = conv(inputs, channels, kernel, stride=stride, bias=config.conv_bias)
         nn.init.kaiming_normal_(self.conv.weight)
         self.norm = None
-        if norm is not None:
-            self.norm = TimeNorm(channels) if norm == "group" else nn.LayerNorm(channels)
+        if norm == "layer":
+            self.norm = nn.LayerNorm(channels)
+        elif norm is not None:
+            self.norm = (TimeNorm if norm == "group" else HalfTimeNorm)(channels)
 
     def forward(self, x: Tensor, num_frames: Tensor | None = None, moments: Moments | None = None) -> Tensor:
         """Map ``(batch, channels, time)``; ``num_frames`` and ``moments`` are for group norm, see :class:`TimeNorm`."""
@@ -147,6 +150,38 @@ class TimeNorm(nn.GroupNorm):
         mean, variance = moments
         scale = torch.rsqrt(variance + self.eps) * self.weight.unsqueeze(-1)
         return torch.addcmul(self.bias.unsqueeze(-1), x - mean, scale).to(self.weight.dtype)
+
+
+class HalfTimeNorm(TimeNorm):
+    """Group norm of the first half of the channels; the others are scaled and shifted alone.
+
+    >>> norm, x = HalfTimeNorm(4), torch.randn(2, 4, 50)
+    >>> torch.equal(norm(x)[:, :2], TimeNorm(4)(x)[:, :2]), torch.equal(norm(x)[:, 2:], x[:, 2:])
+    (True, True)
+    """
+
+    def forward(self, x: Tensor, num_frames: Tensor | None = None, moments: Moments | None = None) -> Tensor:
+        """Normalise ``(batch, channels, time)``, see :class:`TimeNorm`."""
+        half = self.num_channels // 2
+        scaled = x[:, half:] * self.weight[half:, None] + self.bias[half:, None]
+        return torch.cat([super().forward(x, num_frames, moments)[:, :half], scaled.to(self.weight.dtype)], dim=1)
+
+
+class HalfZeroSumConv(nn.Conv1d):
+    """A convolution of which the second half of the filters sum to zero: what is added to all inputs does not reach it.
+
+    On logarithms of a spectrum that is a gain.
+
+    >>> conv, x = HalfZeroSumConv(80, 4, 3), torch.randn(1, 80, 20)
+    >>> torch.allclose(conv(x + 5)[:, 2:], conv(x)[:, 2:], atol=1e-4), torch.allclose(conv(x + 5), conv(x))
+    (True, False)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(batch, inputs, time)``."""
+        free, bound = self.weight.chunk(2)
+        weight = torch.cat([free, bound - bound.mean(dim=(1, 2), keepdim=True)])
+        return F.conv1d(x, weight, self.bias, self.stride)
 
 
 def in_full(x: Tensor) -> Tensor:

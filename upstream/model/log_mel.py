@@ -1,9 +1,9 @@
 """Log-mel spectra as a front end: fixed, without state, and as products of matrices that every exporter knows.
 
 Levels are scaled by one fixed mean and deviation, not by an utterance's own, so that a frame depends on its 25 ms
-alone: batches and streams need nothing. What makes a student deaf to the loudness of a recording is the norm behind the
-first convolution, as in wav2vec 2.0: a gain is added to the logarithms, and a norm over time takes it out
-(``conv_norm="group"``, in streams by what has been heard so far).
+alone: batches and streams need nothing. A gain is added to the logarithms. What makes a student deaf to the loudness of
+a recording stands behind: a norm over time takes it out (``conv_norm="group"``, as in wav2vec 2.0; in streams by what
+has been heard so far), and so do filters that sum to zero, which leave the mean spectrum in (``"half_group"``).
 """
 
 from __future__ import annotations

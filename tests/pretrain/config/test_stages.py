@@ -44,7 +44,9 @@ def test_a_stage_is_laid_over_the_recipe_and_not_over_the_stage_before(tmp_path:
 
 def test_a_recipe_that_names_all_stages_orders_them(tmp_path: Path) -> None:
     first, child = tmp_path / "first.yaml", tmp_path / "child.yaml"
-    first.write_text("base: dphubert\nstages: {warm: {pruning: null, trainer: {max_steps: 7}}, prune: {}, distil: {}}\n")
+    first.write_text(
+        "base: dphubert\nstages: {warm: {pruning: null, trainer: {max_steps: 7}}, prune: {}, distil: {}}\n"
+    )
     child.write_text(f"base: {first}\nstages: {{distil: {{trainer: {{max_steps: 9}}}}}}\n")
     for recipe, steps in ((first, [7, 50_000, 25_000]), (child, [7, 50_000, 9])):
         stages = _stages(load_config(recipe))

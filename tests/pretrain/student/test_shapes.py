@@ -107,7 +107,7 @@ def test_a_log_mel_front_end_needs_no_waveform_of_a_certain_level() -> None:
     shape = shape_of({"conv_layers": "log_mel", "squeeze": 2}, large)
     assert (shape.front_end, shape.normalize_waveform, shape.conv_layers[0]) == ("log_mel", False, (1024, 3, 1))
     assert (shape.downsample_rate, shape.receptive_field, shape.squeeze, shape.has_projection) == (320, 400, 2, False)
-    assert shape.conv_norm == "group"  # over time: a norm over channels leaves the level in
+    assert shape.conv_norm == "half_group"  # a norm over channels would leave the level in
     assert shape_of({"conv_layers": "sew"}, shape).front_end == "conv"
     assert shape_of({}, shape).squeeze == 2
 

@@ -13,6 +13,7 @@ LOG_MEL = {"front_end": "log_mel", "conv_layers": ((16, 3, 1), (16, 3, 2))}
 SEW = {"conv_layers": ((8, 10, 5), *((8, 3, 2), (8, 1, 1)) * 4, *((8, 2, 2), (8, 1, 1)) * 2)}
 SHAPES = {
     "log-mel": LOG_MEL,
+    "log-mel, half": {**LOG_MEL, "conv_norm": "half_group"},
     "log-mel, norms over channels": {**LOG_MEL, "conv_norm": "layer"},
     "log-mel, normalised waveform": {**LOG_MEL, "normalize_waveform": True},
     "SEW's": SEW,
@@ -27,7 +28,7 @@ SHAPES = {
         "gated_relative_position": True,
     },
 }
-COMPILED = ("log-mel", "convolved", "log-mel, pooled, relative positions")
+COMPILED = ("log-mel", "log-mel, half", "convolved", "log-mel, pooled, relative positions")
 #: Odd and even numbers of frames, down to one; a whole number of hops, one sample less, one more.
 LENGTHS = (24077, 16000, 9311, 1040, 1039, 720, 719, 400)
 
@@ -100,13 +101,13 @@ def test_every_way_to_run_it_is_equal(shape, batch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("shape", ["log-mel", "log-mel, norms over channels"])
+@pytest.mark.parametrize("shape", ["log-mel", "log-mel, half", "log-mel, norms over channels"])
 def test_log_mel_streams(shape, batch):
     encoder, (waveforms, lengths) = encoder_of(shape), batch
     options = ChunkOptions(8, look_ahead_frames=2)
     chunked = ChunkedEncoder(encoder, options)(waveforms, lengths)
     whole = encoder(waveforms, lengths)
-    if shape != "log-mel":  # nothing in the front end looks further than a frame
+    if shape == "log-mel, norms over channels":  # nothing in the front end looks further than a frame
         torch.testing.assert_close(chunked.extractor_features[0], whole.extractor_features[0], atol=1e-5, rtol=0)
     in_one = ChunkedEncoder(encoder, ChunkOptions(80))(waveforms, lengths)
     for row, length in enumerate(LENGTHS):
@@ -123,9 +124,10 @@ def test_log_mel_streams(shape, batch):
 
 
 @torch.no_grad()
-def test_log_mel_features_are_those_of_the_utterance_so_far():
+@pytest.mark.parametrize("shape", ["log-mel", "log-mel, half"])
+def test_log_mel_features_are_those_of_the_utterance_so_far(shape):
     # By the extractor itself, on the samples that a chunk and its look-ahead are made from.
-    encoder, waveform = encoder_of("log-mel"), torch.randn(16_000, generator=torch.Generator().manual_seed(3)) * 0.1
+    encoder, waveform = encoder_of(shape), torch.randn(16_000, generator=torch.Generator().manual_seed(3)) * 0.1
     found = ChunkedEncoder(encoder, ChunkOptions(8, 12, 3))(waveform[None]).extractor_features[0]
     padding = encoder.config.front_padding
     padded = torch.nn.functional.pad(waveform, (padding, padding))
@@ -141,8 +143,23 @@ def test_what_cannot_be_computed_in_chunks_says_so():
 
 
 @torch.no_grad()
-def test_loudness_is_taken_out_of_log_mel():
-    encoder = encoder_of("log-mel")
+def test_half_of_the_channels_keep_the_mean_spectrum():
+    """Of one voice behind two filters: a norm over time makes them one."""
+    noise = torch.randn(1, 64_000, generator=torch.Generator().manual_seed(3)) * 0.1
+    tilted = torch.nn.functional.conv1d(noise[None], torch.tensor([[[-0.7, 1.0]]]), padding=1)[0, :, :64_000]
+    apart = {}
+    for shape in ("log-mel", "log-mel, half"):
+        extractor = encoder_of(shape).extractor
+        first = [extractor.layers[0](extractor.inputs(one)) for one in (noise, tilted)]
+        apart[shape] = (first[0] - first[1]).mean(-1).abs()[0]
+    assert apart["log-mel"].max() < 0.1 and apart["log-mel, half"][:8].max() < 0.1
+    assert apart["log-mel, half"][8:].max() > 0.3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", ["log-mel", "log-mel, half"])
+def test_loudness_is_taken_out_of_log_mel(shape):
+    encoder = encoder_of(shape)
     waveform = torch.randn(1, 64_000) * 0.1
     loud, quiet = encoder(waveform).hidden_states[-1], encoder(waveform * 0.1).hidden_states[-1]
     # What is left is the silence at both ends, which no gain makes quieter.
@@ -175,6 +192,8 @@ def test_states_are_repeated_and_the_last_is_mapped():
     [
         ({"front_end": "mel"}, "front_end is 'mel'"),
         ({"front_end": "log_mel"}, "expected odd ones on a log-mel spectrum"),
+        ({"conv_norm": "half_group"}, "expected it on a log-mel spectrum only"),
+        ({**LOG_MEL, "conv_norm": "half_group", "conv_layers": ((15, 3, 2),)}, "expected an even number to halve"),
         ({"squeeze": 2, "position_depth": 5}, "expected 1 with a stack"),
         ({"squeeze": 2, "norm_first": True, "last_state_normed": False}, "last_state_normed"),
         ({"squeeze": 0}, "squeeze is 0"),
