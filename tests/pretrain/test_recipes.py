@@ -45,6 +45,8 @@ def _overrides(recipe: str, teacher_path: Path, corpus, out_dir: Path, steps: in
         short += ["targets.groups.count=2", "targets.groups.calibration_utterances=8"]
     else:
         short += ["targets.layers=[projected,2,5]" if config.targets.match == "layers" else "targets.layers=[2,5]"]
+    if isinstance(config.targets.student_layers, list | tuple):
+        short += ["targets.student_layers=[projected,1,2]"]
     if config.student.embed_dim is not None:
         short += ["student.num_layers=5", "student.embed_dim=16", "student.num_heads=2", "student.ffn_dim=20"]
     if "warm" in config.stages:
