@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import typer
 
@@ -35,6 +36,8 @@ def doctor(
         return _examine_upstream(upstream, checkpoint, options, as_json)
     if checkpoint is not None or options is not None:
         raise ValueError("--checkpoint and --options belong to --upstream NAME")
+    if sys.stderr.isatty():
+        typer.echo("Trying what is installed: some ten seconds.", err=True)
     report = examine()
     report = report if shims else dataclasses.replace(report, shims=())
     typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else as_text(report))

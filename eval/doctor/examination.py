@@ -13,8 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from robustdistiller.common.process import ProcessDied, call_apart
 from robustdistiller.eval.doctor.report import Check, Report
 
@@ -27,9 +25,8 @@ _CACHES = ("XDG_CACHE_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_C
 
 def examine() -> Report:
     """Run every check, some 10 s."""
-    bar = {"total": len(_PROBES), "desc": "doctor", "unit": "probe", "disable": None, "leave": False}  # on terminals
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(_PROBES, tqdm(pool.map(probe, _PROBES), **bar)))
+        found = dict(zip(_PROBES, pool.map(probe, _PROBES)))
     checks = {name: [Check(**check) for check in answer["checks"]] for name, answer in found.items()}
     tasks = checks.pop("tasks")
     packages = chain.from_iterable(checks.values())
