@@ -42,6 +42,7 @@ def told_memory(made, monkeypatch) -> dict[str, float]:
     return memory
 
 
+@pytest.mark.slow
 def test_every_file_is_what_its_name_says(made) -> None:
     ways, notes = made
     assert list(ways) == [*PEERS, *NAMES] and len({way.path for way in ways.values()}) == len(ways)
@@ -116,6 +117,7 @@ def test_each_student_is_set_against_both_peers_on_every_batch(made, told_memory
         assert one.target == (aims.get(one.ours) if one.peer == edge.WAVLM_BASE_PLUS else None)
 
 
+@pytest.mark.slow
 def test_the_report_has_a_row_for_every_pair(told_memory, tmp_path) -> None:
     out = tmp_path / "out"
     assert main(["edge", "--quick", "--rounds", "1", "--out", str(out), "--work", str(tmp_path / "work")]) == 0
