@@ -18,6 +18,8 @@ from robustdistiller.upstream.export.onnx_file import load_model
 from robustdistiller.upstream.export.runtime import OnnxEncoder
 from robustdistiller.upstream.s3prl import bridge
 
+pytestmark = pytest.mark.slow  # files of three kinds are made of each student
+
 STUDENTS, PEERS = ("fast50", "fast25"), (edge.WAVLM_BASE_PLUS, edge.DISTILHUBERT)
 KINDS = ("ours", "ONNX", "int8 dynamic", "int8 static")
 NAMES = [f"{student}, {kind}" for student in STUDENTS for kind in KINDS]
@@ -42,7 +44,6 @@ def told_memory(made, monkeypatch) -> dict[str, float]:
     return memory
 
 
-@pytest.mark.slow
 def test_every_file_is_what_its_name_says(made) -> None:
     ways, notes = made
     assert list(ways) == [*PEERS, *NAMES] and len({way.path for way in ways.values()}) == len(ways)
@@ -117,7 +118,6 @@ def test_each_student_is_set_against_both_peers_on_every_batch(made, told_memory
         assert one.target == (aims.get(one.ours) if one.peer == edge.WAVLM_BASE_PLUS else None)
 
 
-@pytest.mark.slow
 def test_the_report_has_a_row_for_every_pair(told_memory, tmp_path) -> None:
     out = tmp_path / "out"
     assert main(["edge", "--quick", "--rounds", "1", "--out", str(out), "--work", str(tmp_path / "work")]) == 0
@@ -128,7 +128,6 @@ def test_the_report_has_a_row_for_every_pair(told_memory, tmp_path) -> None:
     assert [(row[2], row[4]) for row in rows] == [(ours, peer) for ours in NAMES for peer in PEERS]
 
 
-@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_makes_its_own_files(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(edge, "STUDENTS", {"small": edge.STUDENTS["small"]})
     digests = []
@@ -138,7 +137,6 @@ def test_a_second_run_in_the_same_folder_makes_its_own_files(tmp_path, monkeypat
     assert len(digests[0]) == 6 and all(digests[0][name] != digests[1][name] for name in digests[0])
 
 
-@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(tmp_path) -> None:
     options = ["--quick", "--rounds", "1", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     assert main(["edge", *options]) == 0
