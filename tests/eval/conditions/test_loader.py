@@ -190,6 +190,7 @@ def test_training_batches_are_corrupted_by_epoch_and_one_of_several_conditions(i
     assert get("dev") is loader  # the development set stays clean
 
 
+@pytest.mark.slow
 def test_a_head_trained_on_mixtures_in_noise_gets_their_features(toy_corpora, corruptors, tmp_path):
     task = tasks.get("SE2")
     toy_corpora.build("SE2", tmp_path)

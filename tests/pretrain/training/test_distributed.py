@@ -142,6 +142,7 @@ def test_a_run_stopped_in_stage_two_goes_on_with_another_number_of_processes(
     assert groups[0] == groups[1]
 
 
+@pytest.mark.slow  # the test before has both of its stages, one of them on two processes
 def test_two_processes_prune_as_one(corpus, teacher_path, torchrun, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     torchrun("skill", [*pruned(corpus, teacher_path, two), "trainer.accumulate=1"])

@@ -38,6 +38,7 @@ def test_the_other_way_corrupts_as_the_recipe_says(work) -> None:
     assert 0.1 < same < 0.45  # a quarter stays clean
 
 
+@pytest.mark.slow
 def test_steps_are_timed_after_the_first_and_profiled(work, monkeypatch) -> None:
     monkeypatch.setattr(training_profile, "matrix_rate", lambda device: 1e11)
     monkeypatch.setattr(training_profile, "bandwidth", lambda device: 1e10)
