@@ -112,13 +112,11 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         below = merge(below, _read_chain(_find_recipe(base, near=path), (*seen, path.resolve())))
     below.pop("recipe", None)
     merged = merge(below, values)
-    for name, given in _stages(values).items():
-        if to_plain(given) is None and name not in _stages(
-            below
-        ):  # a stage with nothing of its own, not one taken away
+    own, others = _stages(values), _stages(below)
+    for name, given in own.items():
+        if to_plain(given) is None and name not in others:  # a stage with nothing of its own, not one taken away
             merged["stages"] = {**merged["stages"], name: {}}
-    own = _stages(values)
-    if own and own.keys() >= _stages(below).keys():  # it names all of them: the order is its own
+    if own and own.keys() >= others.keys():  # it names all of them: the order is its own
         merged["stages"] = {name: merged["stages"][name] for name in own}
     return merged
 
