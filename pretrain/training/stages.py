@@ -145,10 +145,12 @@ class _Run:
             targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
             stage.config = replace(stage.config, targets=targets)
         self.student = self._new_student()
+        shape = self.student.config
         try_stages(self.stages, self.student, self.teachers, self.units, self.fabric.world_size)
         self.identity = {
             "teachers": {name or "teacher": notes["sha256"] for name, notes in self.teacher_notes.items()},
             "student": checkpoint_digest(resolve(first.student.checkpoint)) if first.student.checkpoint else None,
+            "log-mel norm": shape.conv_norm if shape.front_end == "log_mel" else None,  # runs of before had another one
             "groups": self.groups,
             "units": self.units and _digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
@@ -156,12 +158,10 @@ class _Run:
         _refuse_differing(self.fabric, self.identity, "teachers, speech, noise or rooms")
         self.config = replace(config, trainer=replace(config.trainer, precision=first.trainer.precision))
         refuse_other_run(out_dir, self.config, self.identity)
-        digest = self.teacher_notes[""]["sha256"]
+        teacher = self.teachers[""], self.teacher_notes[""]["sha256"]
         with self.fabric.rank_zero_first():
             for stage in self.stages:
-                stage.cache = make_target_cache(
-                    stage.config, out_dir, self.teachers[""], digest, stage.cuts, self.identity["units"]
-                )
+                stage.cache = make_target_cache(stage.config, out_dir, *teacher, stage.cuts, self.identity["units"])
         if self.fabric.is_global_zero:
             remove_leftovers(out_dir)  # of a run that was killed
             schedules = {stage.name: stage.config.optim.schedule_steps for stage in self.stages}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -219,6 +220,17 @@ def test_a_run_from_before_a_setting_was_added_goes_on(make_config, straight: Pa
     (tmp_path / "config.yaml").write_text(config.replace("  expand_by: linear\n", ""))
     distill(make_config(tmp_path))
     assert_same_run(tmp_path, straight)
+
+
+def test_a_log_mel_run_from_before_its_norm_was_changed_is_refused(make_config, tmp_path: Path) -> None:
+    settings = "student.conv_layers=log_mel", "student.init=random", "trainer.max_steps=1"
+    distill(make_config(tmp_path, *settings))
+    distill(make_config(tmp_path, *settings, "trainer.max_steps=2"))
+    identity = json.loads((tmp_path / "run.json").read_text())
+    del identity["log-mel norm"]
+    (tmp_path / "run.json").write_text(json.dumps(identity))
+    with pytest.raises(SettingsError, match="log-mel norm: None there, half_group now"):
+        distill(make_config(tmp_path, *settings, "trainer.max_steps=3"))
 
 
 def test_the_folder_and_the_states_of_a_run_are_no_models(straight: Path) -> None:
