@@ -214,6 +214,11 @@ def _check(shape: EncoderConfig, config: PruningConfig) -> None:
             f"pruning.units: layers {layers} of the encoder reuse attention weights, so that its attention cannot be "
             "pruned layer by layer; leave heads and attention_layer out"
         )
+    if "conv" in config.units and shape.conv_norm == "half_group":
+        raise SettingsError(
+            "pruning.units: the halves of a log-mel front end are normalised in different ways, so that its channels "
+            "cannot be pruned one by one; it is small as it is: leave conv out"
+        )
     if "conv" in config.units and shape.feature_grad_mult == 0:
         raise SettingsError(
             "pruning.units: the conv extractor is frozen (student.feature_grad_mult=0), so that its gates learn "

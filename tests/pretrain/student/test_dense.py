@@ -38,6 +38,7 @@ SHAPES = {
         "position_bias_heads": ((0, 2, 3), (), (1, 3)),
     },
 }
+LOG_MEL = {"front_end": "log_mel", "conv_layers": ((12, 3, 1), (16, 3, 2)), "conv_norm": "half_group"}
 ALL_UNITS = ["conv", "heads", "ffn", "attention_layer", "ffn_layer"]
 SAMPLES = (3000, 2100, 1200)
 TOLERANCE = 1e-5
@@ -115,6 +116,17 @@ def test_the_small_encoder_equals_the_gated_one(shape, units):
     gates.detach()
     assert difference(encoder, build(**SHAPES[shape])) == 0  # as it was
     assert small.training is False
+
+
+@pytest.mark.parametrize("squeeze", [1, 2])
+def test_what_is_behind_a_log_mel_front_end_is_pruned_alone(squeeze):
+    encoder = build(**LOG_MEL, **WAVLM, squeeze=squeeze)
+    with pytest.raises(SettingsError, match="leave conv out"):
+        make_gates(encoder, ["conv", "ffn"])
+    gates = make_gates(encoder, ["heads", "ffn"])
+    small = gates.make_dense()
+    assert gates.parameters_after() == small.count_parameters(heads=False) < encoder.count_parameters(heads=False)
+    assert difference(encoder, small) <= TOLERANCE
 
 
 @pytest.mark.parametrize("shape", ["hubert", "wavlm", "wavlm-large"])
