@@ -30,6 +30,8 @@ def check_settings(config: DistillConfig) -> None:
         _check_multitask(config)
     else:
         _check_student(config.student)
+        if config.student.trains == "front_end":
+            _check_front_end(config)
     _check_targets(config.targets)
     _check_teachers(config)
     _check_length(config)
@@ -72,6 +74,31 @@ def _check_student(student: StudentConfig) -> None:
             f"student.{ways[0]}={getattr(student, ways[0])} means nothing without student.squeeze, as no frames are "
             "joined; give student.squeeze=2 or leave it out"
         )
+
+
+def _check_front_end(config: DistillConfig) -> None:
+    """Refuse what means nothing where neither the teacher's layers nor the student's are run."""
+    objectives, where = config.objectives, "student.trains=front_end runs no layers"
+    if config.targets.match == "heads":
+        raise SettingsError(
+            f"{where}, and with targets.match=heads everything is predicted from the last one; set targets.match=layers"
+        )
+    if config.student.feature_grad_mult == 0:
+        raise SettingsError(
+            f"{where}, and student.feature_grad_mult=0 freezes what is left to train; give student.feature_grad_mult=1"
+        )
+    about_layers = {
+        "objectives.units=0": objectives.units.weight,
+        "objectives.invariance=0": objectives.invariance.weight,
+        "objectives.anchor=0": objectives.anchor.weight,
+        "objectives.enhancement=0": objectives.enhancement.weight and objectives.enhancement.input != "extractor",
+        "student.mask=null": config.student.mask,
+        "pruning=null": config.pruning,
+        "teachers={}": config.teachers,
+    }
+    without = [setting for setting, given in about_layers.items() if given]
+    if without:
+        raise SettingsError(f"{where}, and {without[0].split('=')[0]} is about them; give {' '.join(without)} there")
 
 
 def _check_targets(targets: TargetsConfig) -> None:

@@ -49,7 +49,7 @@ class TeacherConfig:
 
 #: Options of a student that are about its training: all others are its shape, or where it comes from.
 TRAINING_KEYS = frozenset(
-    (*("feature_grad_mult", "train_feature_scale", "mask"),
+    (*("trains", "feature_grad_mult", "train_feature_scale", "mask"),
      *("dropout", "feature_dropout", "attention_dropout", "activation_dropout"))
 )  # fmt: skip
 
@@ -84,6 +84,10 @@ class StudentConfig:
             no queries and keys (ARMHuBERT).
         first_state: what the upstream gives as hidden state 0: the conv features `projected`, or `layer_input`, behind
             the position encoding; `auto` is the former for students with heads, otherwise as the teacher's file has it.
+        trains: `all` of it, or the `front_end` alone, by the teacher's projected features: what stands before the
+            transformer, of which neither the student's nor the teacher's is run. That is for a first stage, where the
+            front end is new: whatever `targets` says, `projected` is its only target, without a map where teacher and
+            student are equally wide.
         feature_grad_mult: factor on the gradient that reaches the conv extractor.
         train_feature_scale: whether the factors on the conv features that pruning leaves behind are trained.
         feature_dropout: after the projection of the conv features; null is what the teacher's file says, which differs
@@ -109,6 +113,7 @@ class StudentConfig:
     expand_by: Literal["linear", "repeat"] = "linear"
     attention_reuse: tuple[int, ...] | None = None
     first_state: Literal["auto", "projected", "layer_input"] = "auto"
+    trains: Literal["all", "front_end"] = "all"
     feature_grad_mult: NotNegative = 0.1
     train_feature_scale: bool = True
     feature_dropout: Share | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from robustdistiller.common.settings import SettingsError, read
@@ -44,7 +44,8 @@ def stages_of(config: DistillConfig) -> list[Stage]:
 
     The settings of a stage are those of the run with its own laid over them, whatever the stage before it has set. Two
     are taken over differently: a student is pruned in the first stage that has `pruning` and is small from then on, so
-    that `pruning` is null behind it, and `optim.schedule_steps` is the first stage's alone.
+    that `pruning` is null behind it, and `optim.schedule_steps` is the first stage's alone. A stage that trains the
+    front end alone has the teacher's projected features as its only target.
 
     Raises:
         SettingsError: an unknown key (the nearest known one is named) or a value of the wrong type, a key that all
@@ -60,7 +61,7 @@ def stages_of(config: DistillConfig) -> list[Stage]:
     if not config.stages:
         check_settings(config)
         check_validation([config])
-        return [Stage("distil" if config.multitask is None else "tune", config)]
+        return [Stage("distil" if config.multitask is None else "tune", _with_its_targets(config))]
     if config.multitask is not None:
         raise SettingsError("stages: fine-tuning for labelled tasks (multitask) has one stage; leave stages out")
     run = {**to_plain(config), "stages": {}}
@@ -84,9 +85,16 @@ def stages_of(config: DistillConfig) -> list[Stage]:
             check_settings(stage.config)
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from None
-        found.append(stage)
+        found.append(replace(stage, config=_with_its_targets(stage.config)))
     check_validation([stage.config for stage in found])
     return found
+
+
+def _with_its_targets(config: DistillConfig) -> DistillConfig:
+    """The same, with what is left of the targets where the front end is trained alone."""
+    if config.student.trains == "all":
+        return config
+    return replace(config, targets=replace(config.targets, layers=("projected",), student_layers=None, units=None))
 
 
 def _refuse_shared(own: Mapping[str, Any], where: str) -> None:

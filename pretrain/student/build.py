@@ -130,7 +130,7 @@ def with_training_options(
 
     What gets no gradient is left out of training, because DDP would wait for it: the conv extractor with
     `feature_grad_mult: 0`, the factors on the conv features that pruning leaves behind with `train_feature_scale:
-    false`, as in DPHuBERT's code.
+    false`, as in DPHuBERT's code, and with `trains: front_end` all that is behind the projection.
 
     Args:
         source: the encoder; it stays as it is.
@@ -152,6 +152,8 @@ def with_training_options(
     with torch.random.fork_rng(devices=[]):
         student = SpeechEncoder(shape.replace(**changes))
     student.load_state_dict({**student.state_dict(), **kept})
+    if options.trains == "front_end":
+        student.transformer.requires_grad_(False)
     if options.feature_grad_mult == 0:
         student.extractor.requires_grad_(False)
     if student.extractor.scale is not None and not options.train_feature_scale:

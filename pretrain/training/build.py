@@ -9,6 +9,7 @@ import torch
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.data.roots import load_teacher
 from robustdistiller.pretrain.student.build import build_student, with_training_options
+from robustdistiller.pretrain.student.pruning.gates import pruned_evenly
 from robustdistiller.pretrain.training.step import Distiller
 from robustdistiller.upstream import SpeechEncoder
 from robustdistiller.upstream.model.cost import EncoderCost, encoder_cost
@@ -25,10 +26,11 @@ def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
     """Size and work of the teacher and the student of a run, without data and without training.
 
-    A student that is to be pruned is counted as it begins; its name says so.
+    A student that is to be pruned is counted as it begins; its name says so. Where the conv extractor stays as it is, so
+    is what pruning makes of it, if all layers lose the same share.
 
     Raises:
-        SettingsError: no teacher, or a student that does not fit it.
+        SettingsError: no teacher, or a student that does not fit it or cannot be pruned as is asked.
 
     >>> import tempfile
     >>> from robustdistiller.pretrain import load_config
@@ -45,7 +47,12 @@ def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
         config = replace(config, targets=replace(config.targets, layers=(teacher.num_layers,)))
     student = build_student(config, teacher)
     name = "student" if config.pruning is None else f"student before {config.pruning.sparsity:.0%} are pruned"
-    return {"teacher": encoder_cost(teacher), name: encoder_cost(student)}
+    costs = {"teacher": encoder_cost(teacher), name: encoder_cost(student)}
+    if config.pruning is not None and {"heads", "ffn"}.issuperset(config.pruning.units):
+        costs["student after, if all layers lose as much"] = encoder_cost(
+            SpeechEncoder(pruned_evenly(student, config.pruning))
+        )
+    return costs
 
 
 def count_parameters(distiller: Distiller, exported: SpeechEncoder | None = None) -> dict[str, int]:

@@ -16,6 +16,7 @@ out_dir/student.ckpt, student_best.ckpt   the student, once the run is over; and
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import shutil
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 import yaml
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from robustdistiller.common.files import write_atomically, write_text
 from robustdistiller.common.settings import SettingsError, read
@@ -239,3 +241,12 @@ def _save(checkpoint: dict[str, Any], file: Path, path: Path) -> None:
             f"cannot save {path}: the disk is full ({free / 2**20:.1f} MiB free, with {written / 2**20:.1f} MiB of it "
             "written); the checkpoint before it is untouched: free some space and give the same command again"
         ) from error
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Of names and values of weights."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,14 @@ def look_through(configs: Mapping[str, DistillConfig], out_dir: Path) -> list[St
 
 
 def groups_and_units(
-    first: Stage, out_dir: Path, fabric: Fabric, teacher: Teacher
+    stages: Sequence[Stage], out_dir: Path, fabric: Fabric, teacher: Teacher
 ) -> tuple[list[list[int]] | None, TeacherUnits | None]:
-    """Groups of similar teacher layers, and units of the teacher, as far as the recipe asks for them.
+    """Groups of similar teacher layers, and units of the teacher, as far as the first stage with layers asks for them.
 
     They are the same for all starts and processes of a run: one of them finds and saves them. What a run has left that
     broke off before its first checkpoint may be of another teacher, other settings or other speech, and is found anew.
     """
+    first = next((stage for stage in stages if stage.config.student.trains == "all"), stages[0])
     targets, seed, groups, units = first.config.targets, first.config.seed, None, None
     groups_path, units_path = out_dir / "groups.json", out_dir / "units.npz"
     if fabric.is_global_zero:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from robustdistiller.pretrain.training.checkpoint import (
     progress_of,
     read_training,
     refuse_other_run,
+    weights_digest,
     write_run,
 )
 from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
@@ -63,6 +63,7 @@ class Handed:
     Attributes:
         student: the model to train.
         state: of maps and heads, from the stage before; empty for the first.
+        targets: names of that stage's targets, which its maps are of.
         digest: of both; `None` for the first stage.
         steps: of each stage before.
         audio_s: seconds of audio heard in them.
@@ -70,6 +71,7 @@ class Handed:
 
     student: SpeechEncoder
     state: Mapping[str, Tensor]
+    targets: tuple[str, ...] = ()
     digest: str | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     audio_s: float = 0.0
@@ -140,10 +142,11 @@ class _Run:
         build_student(first, self.teachers[""])  # a mistake in it is told before data are read and groups are found
         with self.fabric.rank_zero_first():  # the others find the headers read
             self.stages = look_through(named, out_dir)
-        self.groups, self.units = groups_and_units(self.stages[0], out_dir, self.fabric, self.teachers[""])
-        for stage in self.stages if self.groups else ():
-            targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
-            stage.config = replace(stage.config, targets=targets)
+        self.groups, self.units = groups_and_units(self.stages, out_dir, self.fabric, self.teachers[""])
+        for stage in self.stages:
+            if stage.config.targets.layers == "auto":
+                targets = replace(stage.config.targets, layers=tuple(map(tuple, self.groups)))
+                stage.config = replace(stage.config, targets=targets)
         self.student = self._new_student()
         shape = self.student.config
         try_stages(self.stages, self.student, self.teachers, self.units, self.fabric.world_size)
@@ -152,7 +155,7 @@ class _Run:
             "student": checkpoint_digest(resolve(first.student.checkpoint)) if first.student.checkpoint else None,
             "log-mel norm": shape.conv_norm if shape.front_end == "log_mel" else None,  # runs of before had another one
             "groups": self.groups,
-            "units": self.units and _digest({"centroids": self.units.centroids}),
+            "units": self.units and weights_digest({"centroids": self.units.centroids}),
             **{f"{one.name}.{key}": found for one in self.stages for key, found in one.describe().items()},
         }
         _refuse_differing(self.fabric, self.identity, "teachers, speech, noise or rooms")
@@ -161,7 +164,8 @@ class _Run:
         teacher = self.teachers[""], self.teacher_notes[""]["sha256"]
         with self.fabric.rank_zero_first():
             for stage in self.stages:
-                stage.cache = make_target_cache(stage.config, out_dir, *teacher, stage.cuts, self.identity["units"])
+                units = stage.config.targets.units and self.identity["units"]
+                stage.cache = make_target_cache(stage.config, out_dir, *teacher, stage.cuts, units)
         if self.fabric.is_global_zero:
             remove_leftovers(out_dir)  # of a run that was killed
             schedules = {stage.name: stage.config.optim.schedule_steps for stage in self.stages}
@@ -247,7 +251,7 @@ class _Run:
         student = with_training_options(distiller.export_student(), stage.config.student).cpu()
         state = {name: value.detach().cpu().clone() for name, value in distiller.handed_on().items()}
         path = self.out_dir / ("student.ckpt" if is_last else f"student_{stage.name}.ckpt")
-        digest = _digest({**{f"student.{name}": x for name, x in student.state_dict().items()}, **state})
+        digest = weights_digest({**{f"student.{name}": x for name, x in student.state_dict().items()}, **state})
         written = read_checkpoint(path).metadata.get("content") if path.is_file() else None
         if written == digest:  # writing it again would change the file's digest
             logger.info("stage %s of %s is finished: %s", stage.name, self.out_dir, path)
@@ -271,7 +275,8 @@ class _Run:
             distiller.gates.detach()
         self.fabric.barrier()
         steps = {**before.steps, stage.name: progress["step"]}
-        return Handed(student, state, digest, steps, before.audio_s + progress["audio_s"])
+        heard_s = before.audio_s + progress["audio_s"]
+        return Handed(student, state, distiller.target_names, digest, steps, heard_s)
 
     def _metadata(
         self, stage: Stage, distiller: Distiller, student: SpeechEncoder, progress: dict[str, Any], before: Handed
@@ -305,7 +310,7 @@ class _Run:
         torch.manual_seed(config.seed)
         distiller = Distiller(config, self.teachers, with_training_options(handed.student, config.student), self.units)
         if handed.state:
-            new = distiller.take_over(handed.state)
+            new = distiller.take_over(handed.state, handed.targets)
             if new:
                 logger.info("stage %s begins with new %s", stage.name, ", ".join(new))
         if handed.digest is None and self.fabric.is_global_zero:
@@ -389,12 +394,3 @@ def _refuse_differing(fabric: Fabric, value: Any, what: str) -> None:
             f"the processes of this run have found different {what}; out_dir and all data have to be the same folders "
             "on all machines"
         )
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """Of names and values."""
-    digest = hashlib.sha256()
-    for name, value in state.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -98,8 +98,9 @@ class Distiller(nn.Module):
         units: TeacherUnits | None = None,
     ):
         super().__init__()
-        self.units = units
         self.config, self.student = config, student
+        self.layers = (0,) if config.student.trains == "front_end" else None  # of the student, that are run
+        self.units = units if self.layers is None else None
         self.teachings = [_teaching(config, name, model, student) for name, model in teachers.items()]
         self.targets = nn.ModuleList(teaching.targets for teaching in self.teachings)
         self.target_names = tuple(
@@ -125,7 +126,9 @@ class Distiller(nn.Module):
         # What the student gets in place of hidden frames: trained with it, and not kept.
         self.mask_embedding = nn.Parameter(torch.rand(student.width)) if config.student.mask else None
         self.reads_predictions = any(objective.reads_predictions for objective in self.objectives.values())
-        if not self.reads_predictions:
+        # A front end alone is to give what the teacher's does, not what a map can make into that.
+        as_wide = all(part.width == student.width for part in self.targets)
+        if not self.reads_predictions or (self.layers is not None and as_wide):
             self.targets.requires_grad_(False)  # DDP would wait for gradients that never come
         self.needs = frozenset().union(*(objective.needs for objective in self.objectives.values()))
         self.target_cache: TargetCache | None = None  # of the first teacher
@@ -252,7 +255,7 @@ class Distiller(nn.Module):
         student_input = view.waveforms
         mask = None if lesson.mask is None else lesson.mask.to(student_input.device, non_blocking=True)
         if mask is None:
-            output = self.student(student_input, batch.lengths)
+            output = self.student(student_input, batch.lengths, layers=self.layers)
         else:
             output = masked_forward(self.student, student_input, batch.lengths, mask, self.mask_embedding)
         second = clean = None
@@ -298,10 +301,19 @@ class Distiller(nn.Module):
         """What a later stage goes on with, beside the student: the state of maps and heads."""
         return {name: x for name, x in self.state_dict().items() if not name.startswith(("student.", "gates."))}
 
-    def take_over(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Begin with the maps and heads that `handed_on` gave; returns the parts that are new here, and so random."""
-        own = self.state_dict()
-        fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    def take_over(self, state: Mapping[str, Tensor], targets: Sequence[str]) -> list[str]:
+        """Begin with the maps and heads that `handed_on` gave; returns the parts that are new here, and so random.
+
+        Args:
+            state: of the stage before.
+            targets: names of that stage's targets, which its maps are of.
+        """
+        own, same_maps = self.state_dict(), self.target_names[: len(targets)] == tuple(targets)
+        fits = {
+            name: value
+            for name, value in state.items()
+            if name in own and own[name].shape == value.shape and (same_maps or not name.startswith("targets."))
+        }
         self.load_state_dict(fits, strict=False)
         new = (name.removeprefix("heads.") for name in self.handed_on() if name not in fits)
         return sorted({name.split(".")[0] for name in new})

@@ -35,6 +35,7 @@ def try_stages(
         SettingsError: what a stage is to train does not fit together; the message names the stage.
     """
     state: dict[str, Tensor] = {}
+    targets: tuple[str, ...] = ()
     for stage in stages:
         config = stage.config
         least, shortest = config.data.min_samples, student.config.receptive_field
@@ -46,8 +47,8 @@ def try_stages(
         distiller = Distiller(config, teachers, with_training_options(student, config.student), units)
         if stage.validation is not None and not distiller.reads_predictions:
             _refuse_distance(stage)
-        distiller.take_over(state)
-        state = distiller.handed_on()
+        distiller.take_over(state, targets)
+        state, targets = distiller.handed_on(), distiller.target_names
         if processes > 1 and config.trainer.strategy != "ddp_find_unused_parameters_true":
             _refuse_waiting(stage, distiller)
         if distiller.gates is not None:

@@ -19,7 +19,7 @@ from robustdistiller.pretrain import load_config
 from robustdistiller.upstream import checkpoint_digest
 
 _FINAL_SHARE = 1 / 3  # of the steps of a pruning recipe come after pruning, as in DPHuBERT
-_WARM_SHARE = 1 / 20  # of the steps are the front end's alone, as in recipe fast50
+_WARM_SHARE = 1 / 2  # of the steps are the front end's alone, where it is new: each costs a fraction of the others
 #: Corruptions under which feature distance and linear probe are measured.
 _MEASURED = "[clean, 'noise:snr_db=5', reverb, 'noise+reverb:snr_db=10']"
 
@@ -115,16 +115,16 @@ def settings_of(plan: Plan, name: str) -> list[str]:
         f"probe.every_steps={plan.measure_every_steps}",
     ]
     base = load_config(student.recipe)
-    steps = [f"trainer.max_steps={plan.steps}"]
-    if base.pruning is not None and base.stages:
-        final = max(1, round(plan.steps * _FINAL_SHARE))
-        pruning = plan.steps - final
-        steps = [f"trainer.max_steps={pruning}", f"stages.distil.trainer.max_steps={final}"]
-        steps += [f"pruning.ramp_steps={max(1, pruning // 3)}", *plan.pruned_settings]
-    elif "warm" in base.stages:
-        warm = max(1, round(plan.steps * _WARM_SHARE))
-        steps = [f"trainer.max_steps={plan.steps - warm}", f"stages.warm.trainer.max_steps={warm}"]
-    elif base.stages:
+    warm = max(1, round(plan.steps * _WARM_SHARE)) if "warm" in base.stages else 0
+    rest = plan.steps - warm
+    final = max(1, round(rest * _FINAL_SHARE)) if base.pruning is not None and base.stages else 0
+    steps = [f"trainer.max_steps={rest - final}"]
+    if warm:
+        steps += [f"stages.warm.trainer.max_steps={warm}"]
+    if final:
+        steps += [f"stages.distil.trainer.max_steps={final}", f"pruning.ramp_steps={max(1, (rest - final) // 3)}"]
+        steps += plan.pruned_settings
+    if base.stages and not (warm or final):
         raise SettingsError(f"how the steps are shared among the stages {', '.join(base.stages)} is not known here")
     return [*plan.settings, *measured, *steps, *student.settings]
 

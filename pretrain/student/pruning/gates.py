@@ -15,7 +15,12 @@ from robustdistiller.pretrain.student.pruning.config import PruningConfig
 from robustdistiller.pretrain.student.pruning.dense import make_dense, to_target
 from robustdistiller.pretrain.student.pruning.hard_concrete import HardConcrete
 from robustdistiller.pretrain.student.pruning.hooks import Key, Values, attach
-from robustdistiller.pretrain.student.pruning.sizes import Units, prunable_parameters
+from robustdistiller.pretrain.student.pruning.sizes import (
+    Units,
+    ffn_parameters,
+    head_parameters,
+    prunable_parameters,
+)
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 
 
@@ -193,6 +198,40 @@ class Gates(nn.Module):
                 f"pruning.sparsity: found {self.config.sparsity}, expected at most {reach:.3f}, which is what the "
                 f"encoder loses without any {', '.join(self.config.units)}; prune more kinds of units or demand less"
             )
+
+
+def pruned_evenly(encoder: SpeechEncoder, config: PruningConfig) -> EncoderConfig:
+    """The shape that pruning of heads and feed-forward parts leaves if all layers lose the same share of them.
+
+    What a pruned student costs is known beforehand by this, as nearly as it can be: which layers lose more is learnt.
+
+    Raises:
+        SettingsError: other units are pruned, too, of which equal shares would be no guess, or the gates refuse.
+
+    >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=32, num_layers=2, num_heads=4, ffn_dim=64, position_groups=4))
+    >>> pruned = pruned_evenly(encoder, PruningConfig(["heads", "ffn"], sparsity=0.002))
+    >>> pruned.heads, pruned.ffn_dims
+    ((2, 2), (31, 31))
+    """
+    shape = encoder.config
+    _check(shape, config)
+    if not {"heads", "ffn"}.issuperset(config.units):
+        raise SettingsError(f"pruning.units: found {config.units}, expected heads and ffn alone")
+    heads, ffn = list(shape.heads), list(shape.ffn_dims)
+    of_heads = sum(number * head_parameters(shape, layer) for layer, number in enumerate(heads))
+    of_ffn = sum(ffn) * ffn_parameters(shape)
+    goes = config.sparsity * encoder.count_parameters(heads=False)
+    changes: dict[str, Any] = {}
+    if "heads" in config.units:
+        share = 1 - goes / (of_heads + of_ffn * ("ffn" in config.units))
+        left = [min(number, max(1, round(number * share))) for number in heads]
+        goes -= of_heads - sum(number * head_parameters(shape, layer) for layer, number in enumerate(left))
+        columns = tuple(some[:number] for some, number in zip(shape.bias_columns, left))
+        changes |= {"num_heads": tuple(left), "head_dim": shape.width_per_head}
+        changes |= {"position_bias_heads": columns} if shape.relative_position else {}
+    if "ffn" in config.units:
+        changes["ffn_dim"] = tuple(min(number, max(1, round(number * (1 - goes / of_ffn)))) for number in ffn)
+    return shape.replace(**changes)
 
 
 def _gated(shape: EncoderConfig, kind: str) -> dict[int, int]:

@@ -49,9 +49,9 @@ def in_this_process(monkeypatch):
 
 
 def test_every_student_of_the_plans_can_be_built_and_has_as_many_steps():
-    plan = load_plan(HERE / "fast_plan.yaml")  # has the students of plan.yaml besides its own
-    assert plan.students.keys() > load_plan(HERE / "plan.yaml").students.keys()
-    steps = {"untrained": 1, "fast50_long": 1800}
+    plan = load_plan(HERE / "fast_plan.yaml")
+    assert plan.students.keys() == load_plan(HERE / "plan.yaml").students.keys()
+    steps = {"untrained": 1}
     teacher = distil.teacher_of(plan)
     encoder = load_encoder(teacher)
     for name, student in plan.students.items():
@@ -305,7 +305,7 @@ def test_a_recipe_that_warms_up_has_the_steps_of_the_others(plan):
     plan = dataclasses.replace(
         plan, steps=100, students={"fast": Student("fast50"), "ours": Student("ours")}, finalists={}
     )
-    for name, shares in (("fast", {"warm": 5, "distil": 95}), ("ours", {"prune": 67, "distil": 33})):
+    for name, shares in (("fast", {"warm": 50, "prune": 33, "distil": 17}), ("ours", {"prune": 67, "distil": 33})):
         config = load_config(
             plan.students[name].recipe, [*settings_of(plan, name), "probe.data=words.csv", "data.min_samples=1"]
         )
