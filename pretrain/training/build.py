@@ -26,8 +26,8 @@ def make_distiller(config: DistillConfig, teacher: SpeechEncoder) -> Distiller:
 def planned_costs(config: DistillConfig) -> dict[str, EncoderCost]:
     """Size and work of the teacher and the student of a run, without data and without training.
 
-    A student that is to be pruned is counted as it begins; its name says so. Where the conv extractor stays as it is, so
-    is what pruning makes of it, if all layers lose the same share.
+    A student that is to be pruned is counted as it begins; its name says so. Where the conv extractor stays as it is,
+    so is what pruning makes of it, if all layers lose the same share.
 
     Raises:
         SettingsError: no teacher, or a student that does not fit it or cannot be pruned as is asked.

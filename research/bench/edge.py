@@ -1,7 +1,7 @@
 """Students that are really small: speed on one core against s3prl's WavLM Base+ and DistilHuBERT, float32 and int8.
 
-Random weights, whose speed is that of trained ones, of the shapes of recipes fast50, fast25, small and fast_copied, and
-of others for comparison. Utterances of 10 s and 2 s, alone and eight in a batch.
+Random weights, whose speed is that of trained ones, of the shapes of recipes fast50, fast25 and small, pruned alike in
+all layers where the recipe prunes, and of others for comparison. Utterances of 10 s and 2 s, alone and eight in a batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.cost.protocol import noise
 from robustdistiller.mini.calibration import calibration_speech
 from robustdistiller.pretrain import load_config
+from robustdistiller.pretrain.student.pruning.gates import pruned_evenly
 from robustdistiller.pretrain.student.shapes import student_shape
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoint
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
@@ -36,8 +37,6 @@ STUDENTS: dict[str, tuple[str, list[str], float | None]] = {
     "fast50": ("fast50", [], 5.0),
     "fast25": ("fast25", [], 8.0),
     "small": ("small", [], None),
-    "fast_copied": ("fast_copied", [], 5.0),
-    "fast_copied, 25 Hz": ("fast_copied", ["student.squeeze=2"], 8.0),
     "SEW's front end, 2 x 768": ("distilhubert", ["student.conv_layers=sew"], 5.0),
     "SEW's front end, 12 x 384, 25 Hz": ("thin", ["student.conv_layers=sew", "student.squeeze=2"], None),
 }
@@ -87,6 +86,13 @@ def run(settings: Settings) -> Findings:
     return Findings(tuple(comparisons), text=tuple(text))
 
 
+def final_shape(teacher: EncoderConfig, recipe: str, options: list[str]) -> EncoderConfig:
+    """Of the student that a recipe ends with; a pruned one has lost the same share of every layer."""
+    config = load_config(recipe, options)
+    shape = student_shape(teacher, config.student)
+    return shape if config.pruning is None else pruned_evenly(SpeechEncoder(shape), config.pruning)
+
+
 def _make(settings: Settings) -> tuple[dict[str, Way], dict[str, dict[str, float | str]]]:
     """Every file by the name of the way, and size and work of each student."""
     speech = calibration_speech(None, 4 if settings.quick else 16)
@@ -104,7 +110,7 @@ def _make(settings: Settings) -> tuple[dict[str, Way], dict[str, dict[str, float
     notes: dict[str, dict[str, float | str]] = {}
     chosen = dict(list(STUDENTS.items())[:2]) if settings.quick else STUDENTS
     for number, (name, (recipe, options, _)) in enumerate(chosen.items()):
-        shape = student_shape(teacher, load_config(recipe, options + less).student)
+        shape = final_shape(teacher, recipe, options + less)
         checkpoint = _save(shape, settings, f"student{number}")
         cost = encoder_cost(SpeechEncoder(shape))
         notes[name] = {"parameters_M": cost.parameters_used / 1e6, "GMAC_per_s": cost.macs_per_s / 1e9}

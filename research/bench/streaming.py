@@ -9,15 +9,13 @@ import statistics
 
 import torch
 
-from research.bench.edge import SMALL_STUDENT
+from research.bench.edge import SMALL_STUDENT, final_shape
 from research.bench.inference import SMALL, WAVLM
 from research.bench.measure import Comparison, Series, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from research.bench.streaming_onnx import compare_exported
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.cost.protocol import noise
-from robustdistiller.pretrain import load_config
-from robustdistiller.pretrain.student.shapes import student_shape
 from robustdistiller.upstream import (
     ChunkedEncoder,
     ChunkOptions,
@@ -64,7 +62,7 @@ def _shapes(quick: bool) -> dict[str, EncoderConfig]:
     """Two layers behind wav2vec's extractor, as DistilHuBERT, and the students of the fast recipes."""
     small, less = (SMALL, SMALL_STUDENT) if quick else ({}, [])
     teacher = EncoderConfig(**WAVLM, **small)
-    fast = {name: student_shape(teacher, load_config(name, less).student) for name in FAST}
+    fast = {name: final_shape(teacher, name, less) for name in FAST}
     return {"two layers": EncoderConfig(num_layers=2, feature_norm=False, **small), **fast}
 
 

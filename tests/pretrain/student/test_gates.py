@@ -11,6 +11,7 @@ import torch
 from robustdistiller.common.settings import SettingsError, read
 from robustdistiller.common.written import to_plain
 from robustdistiller.pretrain.student.pruning import Gates, PruningConfig
+from robustdistiller.pretrain.student.pruning.gates import pruned_evenly
 from robustdistiller.pretrain.student.pruning.hard_concrete import HardConcrete
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 
@@ -317,3 +318,21 @@ def test_settings():
     ):
         with pytest.raises(SettingsError, match=message):
             read(PruningConfig, values, "pruning")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("units", "sparsity"), [(["heads", "ffn"], 0.3), (["ffn"], 0.1), (["heads"], 0.1)])
+def test_pruned_alike_in_all_layers_a_student_has_the_size_that_was_asked_for(bias, units, sparsity):
+    shape = SHAPE.replace(num_heads=8, ffn_dim=200, relative_position=bias, gated_relative_position=bias)
+    encoder = SpeechEncoder(shape)
+    pruned = pruned_evenly(encoder, PruningConfig(units, sparsity))
+    assert len(set(pruned.heads)) == len(set(pruned.ffn_dims)) == 1
+    assert (pruned.heads[0] < 8) == ("heads" in units) and (pruned.ffn_dims[0] < 200) == ("ffn" in units)
+    one_unit = 2 * (49 if "ffn" in units else 3 * (4 * 24 + 3)) / encoder.count_parameters()
+    left = SpeechEncoder(pruned).count_parameters() / encoder.count_parameters()
+    assert left == pytest.approx(1 - sparsity, abs=one_unit)
+
+
+def test_where_other_units_are_pruned_nothing_is_said_of_the_shape():
+    with pytest.raises(SettingsError, match=r"found \['conv', 'heads', 'ffn'\], expected heads and ffn alone"):
+        pruned_evenly(SpeechEncoder(SHAPE), PruningConfig())

@@ -346,3 +346,51 @@ def test_weights_and_biases_that_is_not_installed_is_told(make_config, tmp_path:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SettingsError, match=r"log\.wandb=students needs the package wandb.*pip install wandb"):
         distill(make_config(tmp_path, "log.wandb=students"))
+
+
+class Ran(Watch):
+    """Also how often layers of teacher and student were run in each stage, and what was trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.trained = [], []
+
+    def on_train_start(self, distiller) -> None:
+        super().on_train_start(distiller)
+        self.layers.append([0, 0])
+        for whose, model in enumerate((distiller.teachings[0].model, distiller.student)):
+            for layer in model.transformer.layers:
+                layer.register_forward_hook(lambda *_, whose=whose, counts=self.layers[-1]: _add(counts, whose))
+        self.trained.append({name for name, weight in distiller.named_parameters() if weight.requires_grad})
+
+
+def _add(counts: list[int], which: int) -> None:
+    counts[which] += 1
+
+
+@pytest.mark.parametrize(("width", "layers"), [(24, "[projected,2]"), (16, "[projected,2]"), (16, "[2,projected]")])
+def test_a_front_end_is_trained_alone(corpus, teacher_path, tmp_path: Path, width: int, layers: str) -> None:
+    recipe = tmp_path / "front.yaml"
+    recipe.write_text(
+        "base: distilhubert\n"
+        f"student: {{conv_layers: log_mel, num_layers: 2, embed_dim: {width}, num_heads: 2, ffn_dim: 20}}\n"
+        f"targets: {{layers: {layers}, match: layers, share_maps: false}}\n"
+        "stages: {warm: {student: {trains: front_end}}, distil: {}}\n"
+    )
+    short = ("trainer.max_steps=2", "trainer.batch_size=4", "trainer.accelerator=cpu", "data.num_workers=0")
+    validated = ("validation.every_steps=2", "targets.cache={}", "optim.lr=1e-2")
+    where = (f"teacher.checkpoint={teacher_path}", f"data.speech={corpus.speech}", f"out_dir={tmp_path / 'run'}")
+    ran = Ran()
+    distill(load_config(recipe, [*where, *short, *validated]), callbacks=[ran])
+    warm, distilled = ran.layers
+    assert warm == [0, 0] and min(distilled) > 0
+    alone = {name for name in ran.trained[0] if not name.startswith("student.extractor.")}
+    mapped = {"targets.0.maps.0.weight", "targets.0.maps.0.bias"} if width != 24 else set()
+    assert alone == mapped | {name for name in alone if name.startswith("student.projection")}
+    begun, ended = ran.begun[1]["targets.0.maps.0.weight"], ran.ended[0]["targets.0.maps.0.weight"]
+    if width == 24:  # what the front end gives is the teacher's, without a map
+        assert torch.equal(begun, torch.eye(24)) and torch.equal(ended, torch.eye(24))
+    else:  # the map is that of the target, wherever it stands
+        assert torch.equal(begun, ended) == layers.startswith("[projected")
+    lines = (tmp_path / "run" / "validation.csv").read_text().splitlines()
+    assert lines[1].startswith("warm,2,clean")
