@@ -1,8 +1,8 @@
 """Students that are really small: speed on one core against s3prl's WavLM Base+ and DistilHuBERT, float32 and int8.
 
-Random weights, whose speed is that of trained ones, of the shapes of recipes fast50, fast25 and small, which have lost
-the same share of all layers where the recipe prunes, and of others for comparison. Utterances of 10 s and 2 s, alone and
-eight in a batch.
+Random weights, whose speed is that of trained ones, of the shapes of recipes fast50, fast25 and small, and of others to
+compare with. Where a recipe prunes, all layers have lost the same share. Utterances of 10 s and 2 s, alone and eight
+in a batch.
 """
 
 from __future__ import annotations
