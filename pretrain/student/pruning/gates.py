@@ -206,7 +206,7 @@ def pruned_evenly(encoder: SpeechEncoder, config: PruningConfig) -> EncoderConfi
     What a pruned student costs is known beforehand by this, as nearly as it can be: which layers lose more is learnt.
 
     Raises:
-        SettingsError: other units are pruned, too, of which equal shares would be no guess, or the gates refuse.
+        SettingsError: other units are pruned, too, of which equal shares would be no guess, or it cannot be pruned so.
 
     >>> encoder = SpeechEncoder(EncoderConfig(embed_dim=32, num_layers=2, num_heads=4, ffn_dim=64, position_groups=4))
     >>> pruned = pruned_evenly(encoder, PruningConfig(["heads", "ffn"], sparsity=0.002))
@@ -214,7 +214,8 @@ def pruned_evenly(encoder: SpeechEncoder, config: PruningConfig) -> EncoderConfi
     ((2, 2), (31, 31))
     """
     shape = encoder.config
-    _check(shape, config)
+    with torch.random.fork_rng(devices=[]):
+        Gates(encoder, config).detach()  # what cannot be pruned is refused
     if not {"heads", "ffn"}.issuperset(config.units):
         raise SettingsError(f"pruning.units: found {config.units}, expected heads and ffn alone")
     heads, ffn = list(shape.heads), list(shape.ffn_dims)

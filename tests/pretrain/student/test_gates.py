@@ -333,6 +333,11 @@ def test_pruned_alike_in_all_layers_a_student_has_the_size_that_was_asked_for(bi
     assert left == pytest.approx(1 - sparsity, abs=one_unit)
 
 
+def test_what_cannot_be_pruned_has_no_shape_either():
+    with pytest.raises(SettingsError, match=r"pruning.sparsity: found 0.99, expected at most"):
+        pruned_evenly(SpeechEncoder(SHAPE), PruningConfig(["heads", "ffn"], 0.99))
+
+
 def test_where_other_units_are_pruned_nothing_is_said_of_the_shape():
     with pytest.raises(SettingsError, match=r"found \['conv', 'heads', 'ffn'\], expected heads and ffn alone"):
         pruned_evenly(SpeechEncoder(SHAPE), PruningConfig())
