@@ -94,7 +94,8 @@ def _with_its_targets(config: DistillConfig) -> DistillConfig:
     """The same, with what is left of the targets where the front end is trained alone."""
     if config.student.trains == "all":
         return config
-    return replace(config, targets=replace(config.targets, layers=("projected",), student_layers=None, units=None))
+    targets = replace(config.targets, layers=("projected",), student_layers=None, normalize="none", units=None)
+    return replace(config, targets=targets)
 
 
 def _refuse_shared(own: Mapping[str, Any], where: str) -> None:

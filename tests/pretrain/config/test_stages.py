@@ -192,3 +192,12 @@ def test_a_validation_that_never_takes_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"validation\.speech is given"):
         load_config("dphubert", ["validation.speech=[dev]", *probe])
     load_config("dphubert", ["validation.speech=[dev]", "stages.distil.validation.every_steps=9"])
+
+
+def test_a_front_end_that_is_trained_alone_has_the_projected_features_for_a_target() -> None:
+    warm, prune, distil = _stages(load_config("fast50", ["targets.normalize=layer_norm"])).values()
+    assert warm.targets.layers == ("projected",) and warm.targets.normalize == "none"
+    assert prune.targets == distil.targets and prune.targets.normalize == "layer_norm"
+    given = ["student.trains=front_end", "targets.layers=[2,3]", "targets.student_layers=[1,2]", "pruning=null"]
+    (alone,) = stages_of(load_config("dphubert", [*given, "stages.prune=null", "stages.distil=null"]))
+    assert (alone.config.targets.layers, alone.config.targets.student_layers) == (("projected",), None)
