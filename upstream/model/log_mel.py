@@ -1,9 +1,10 @@
 """Log-mel spectra as a front end: fixed, without state, and as products of matrices that every exporter knows.
 
-Levels are scaled by one fixed mean and deviation, not by an utterance's own, so that a frame depends on its 25 ms
-alone: batches and streams need nothing. A gain is added to the logarithms. What makes a student deaf to the loudness of
-a recording stands behind: a norm over time takes it out (``conv_norm="group"``, as in wav2vec 2.0; in streams by what
-has been heard so far), and so do filters that sum to zero, which leave the mean spectrum in (``"half_group"``).
+Levels count from digital silence, which is 0, and are scaled by one fixed deviation, not by an utterance's own, so that
+a frame depends on its 25 ms alone: batches and streams need nothing. A gain is added to the logarithms. What makes a
+student deaf to the loudness of a recording stands behind: a norm over time takes it out (``conv_norm="group"``, as in
+wav2vec 2.0; in streams by what has been heard so far), and so do filters that sum to zero, which leave the mean
+spectrum in (``"half_group"``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Count = TypeVar("Count", int, Tensor)
 #: Added to the power of each band: a little more than rounding to 16 bits adds.
 _SMALLEST_POWER = 1e-9
 #: Of the logarithms, over read speech of usual loudness.
-_MEAN, _DEVIATION = -8.6, 4.5
+_DEVIATION = 4.5
 
 
 class LogMel(nn.Module):
@@ -64,8 +65,9 @@ class LogMel(nn.Module):
             waves = F.conv1d(waveforms.float().unsqueeze(1), self.waves.float(), stride=MEL_HOP_SAMPLES)
             cosine, sine = waves.chunk(2, dim=1)
             power = self.filters.float() @ (cosine.square() + sine.square())
-            # log(power + smallest), but 1 is what is added: exporters to ONNX take a sum with 1e-9 for no sum at all.
-            levels = ((power / _SMALLEST_POWER).log1p() + math.log(_SMALLEST_POWER) - _MEAN) / _DEVIATION
+            # Not less their mean, which a norm over time takes out anyway: where all is silence, it would enlarge what
+            # rounding leaves of a mean, and no two runtimes round alike.
+            levels = (power / _SMALLEST_POWER).log1p() / _DEVIATION
         return levels.to(self.filters.dtype)
 
     def num_frames(self, num_samples: Count) -> Count:

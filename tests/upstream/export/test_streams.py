@@ -25,6 +25,7 @@ ENCODERS = {
         **{"num_buckets": 32, "position_bias_heads": ((0, 1, 2, 3), ())},
     },
     "log-mel": {"front_end": "log_mel", "conv_layers": ((24, 3, 1), (24, 3, 2))},
+    "log-mel, half": {"front_end": "log_mel", "conv_norm": "half_group", "conv_layers": ((24, 3, 1), (24, 3, 2))},
     "25 Hz": {"front_end": "log_mel", "conv_layers": ((24, 3, 1), (24, 3, 2)), "squeeze": 2},
 }
 
@@ -45,6 +46,7 @@ def audio(samples: int, seed: int) -> torch.Tensor:
     level = torch.linspace(0.001, 0.3, samples)
     sound = torch.randn(samples, generator=torch.Generator().manual_seed(seed)) * level + 0.05
     sound[3000:6000] = 0.0  # digital silence
+    sound[: 7000 * (seed % 2)] = 0.0  # of which a norm over time has nothing else to begin with
     return sound
 
 
