@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from robustdistiller.acoustics.audio.files import audio_infos, read_audio
+from robustdistiller.acoustics.audio.labelled import Labelled
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
-from robustdistiller.eval.tasks.csv_task import Item, digest_of, read_items
+from robustdistiller.eval.tasks.csv_task import digest_of, read_items
 
 KEPT_SAMPLES = 2**26  # 70 minutes, 256 MB: heads of small tables are trained for hundreds of epochs
 
@@ -28,7 +29,7 @@ class Recordings(Dataset):
         kept: waveforms by path, that were read before; up to :data:`KEPT_SAMPLES` are added.
     """
 
-    def __init__(self, items: Sequence[Item], labels: Sequence[str], kept: dict[Path, np.ndarray]) -> None:
+    def __init__(self, items: Sequence[Labelled], labels: Sequence[str], kept: dict[Path, np.ndarray]) -> None:
         self.items, self.labels, self.kept = items, labels, kept
         self._room = KEPT_SAMPLES - sum(map(len, kept.values()))
 

@@ -7,19 +7,18 @@ runner, with records, results of single items, conditions and the feature cache 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robustdistiller.common.names import nearest
+from robustdistiller.acoustics.audio.labelled import SPLITS, Labelled, read_labelled
 from robustdistiller.common.written import merge
 from robustdistiller.eval.tasks.base import Task
 from robustdistiller.eval.tasks.configs import read_config
@@ -27,23 +26,8 @@ from robustdistiller.eval.tasks.parts import DataRoot, Metric, Rules, last_parts
 
 DOWNSTREAM = "robustdistiller_csv"
 _DATA = "downstream_expert.datarc"
-COLUMNS = ("path", "label", "speaker", "split")
-SPLITS = ("train", "dev", "test")
-_SPELLINGS = {**{name: name for name in SPLITS}, "valid": "dev", "validation": "dev"}
 #: Share of each split where the table has none.
 SHARES = {"dev": 0.1, "test": 0.1}
-
-
-@dataclass(frozen=True)
-class Item:
-    """One recording of a table: its file, a name that is the same wherever it lies, and what the table says of it."""
-
-    path: Path
-    name: str
-    label: str
-    speaker: str
-    split: str
-    line: int
 
 
 def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
@@ -111,25 +95,22 @@ def is_same_table(one: Task, other: Task) -> bool:
     return len(paths) == 2 and paths[0] == paths[1]
 
 
-def digest_of(items: Iterable[Item]) -> str:
+def digest_of(items: Iterable[Labelled]) -> str:
     """SHA-256 of which recording has which label in which split, wherever they lie."""
     lines = sorted(f"{item.name}\t{item.label}\t{item.split}\n" for item in items)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_items(path: Path, split_seed: int = 0) -> tuple[list[Item], bool]:
-    """The recordings of a table, each in its split, and whether the splits were drawn."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a CSV with the columns path and label")
-    items = list(_lines(path))
+def read_items(path: Path, split_seed: int = 0) -> tuple[list[Labelled], bool]:
+    """The recordings of a table, each in its split, and whether the splits were drawn.
+
+    Their names are paths below the folder that all lie in.
+    """
+    items = read_labelled(path)
     if not items:
         raise ValueError(f"{path} has no line below its head; expected one for each recording")
     common = Path(os.path.commonpath([item.path.parent for item in items]))
     items = [replace(item, name=item.path.relative_to(common).as_posix()) for item in items]
-    first = {item.name: item.line for item in reversed(items)}
-    for item in items:
-        if item.line != first[item.name]:
-            raise ValueError(f"{path}, line {item.line}: {item.name} stands in line {first[item.name]} already")
     drawn = not items[0].split
     items = _drawn(items, split_seed) if drawn else items
     for split in SPLITS:
@@ -144,29 +125,7 @@ def read_items(path: Path, split_seed: int = 0) -> tuple[list[Item], bool]:
     return items, drawn
 
 
-def _lines(path: Path) -> Iterator[Item]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, restval="")
-        given = [str(column) for column in reader.fieldnames or ()]
-        for column in COLUMNS:
-            if column not in given and (column in COLUMNS[:2] or nearest(column, given, cutoff=0.8)):
-                raise ValueError(f"{path} has no column {column!r}, found {', '.join(given) or 'an empty file'}")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            values = {column: (row.get(column) or "").strip() for column in COLUMNS}
-            for column in COLUMNS:
-                if not values[column] and column in given:
-                    raise ValueError(f"{where}: no {column}; expected one in every line")
-            if values["split"] and values["split"].lower() not in _SPELLINGS:
-                raise ValueError(f"{where}: the split must be train, dev or test, found {values['split']!r}")
-            file = path.parent / Path(values["path"]).expanduser()
-            if not file.is_file():
-                raise FileNotFoundError(f"{where}: no file {file}; expected a path relative to the table, or absolute")
-            split = _SPELLINGS.get(values["split"].lower(), "")
-            yield Item(Path(os.path.normpath(file)), "", values["label"], values["speaker"], split, reader.line_num)
-
-
-def _drawn(items: Sequence[Item], seed: int) -> list[Item]:
+def _drawn(items: Sequence[Labelled], seed: int) -> list[Labelled]:
     """The items with a split: whole speakers where there are any, else the same share of each label."""
     generator = np.random.default_rng(seed)
     strata: dict[str, set[str]] = defaultdict(set)

@@ -149,8 +149,9 @@ class ProbeConfig:
 
     Attributes:
         every_steps: optimizer steps between two probes; one more comes after the last step. Null is never.
-        data: CSV file with the columns `path` and `label` and, if wanted, `split` (`train` or `test`). Paths are
-            absolute or relative to its folder. Keep the recordings out of `data.speech`.
+        data: CSV or `.tsv` file with the columns `path` (absolute, or relative to its folder) and `label` and, if
+            wanted, `split`: `train`, and `dev` or `test`. With `dev`, those of `test` are left alone. Keep the
+            recordings out of `data.speech`.
         test_share: of each label's recordings that are for testing where there is no column `split`.
         max_utterances: more are not used; all labels and splits stay in proportion. Null uses all.
         seed: of the choice.

@@ -30,8 +30,8 @@ class KeywordsConfig:
 
     Attributes:
         data: a folder `LABEL/file.wav` with `validation_list.txt` and `testing_list.txt` as in Speech Commands, folders
-            `train/LABEL/...`, `dev/...` and `test/...`, or a `.tsv` with columns `path` (or `file`, `offset_samples`,
-            `num_samples`), `label` and `split` (train, dev or test).
+            `train/LABEL/...`, `dev/...` and `test/...`, or a `.csv` or `.tsv` with columns `path` (or `file`,
+            `offset_samples`, `num_samples`), `label` and `split` (train, dev or test).
         words: the labels to tell apart; empty takes all. With a list, all other labels together are `_unknown_`, and
             the recordings in `_background_noise_` make `_silence_` (the 12 classes of Speech Commands are ten words and
             these two).
@@ -59,7 +59,7 @@ class SpeakersConfig:
 
     Attributes:
         data: a folder `SPEAKER/.../file`, with or without `train/`, `dev/`, `test/` above the speakers; VoxCeleb1's own
-            `dev/wav/SPEAKER`, `test/wav/SPEAKER`, where `dev` is the training set; or a `.tsv` as for keywords.
+            `dev/wav/SPEAKER`, `test/wav/SPEAKER`, where `dev` is the training set; or a table as for keywords.
         trials: list of test trials, one `1 FILE FILE` (same speaker) or `0 FILE FILE` a line; null is `veri_test.txt`
             in the folder `data`, and without that file pairs are drawn from the test utterances. Speakers in the
             list are left out of training, unless the data say themselves what is for training.

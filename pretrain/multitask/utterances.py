@@ -7,14 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from robustdistiller.acoustics import AudioSource, Piece
+from robustdistiller.acoustics.audio.labelled import SPLIT_SPELLINGS, SPLITS, read_labelled
 from robustdistiller.common.settings import SettingsError
-
-SPLITS = ("train", "dev", "test")
-_SPLIT_NAMES = {"train": "train", "test": "test", "testing": "test", "dev": "dev"}
-_SPLIT_NAMES |= dict.fromkeys(("valid", "validation", "val"), "dev")
 
 
 @dataclass(frozen=True)
@@ -36,19 +31,20 @@ def read_utterances(root: str | None, key: str) -> tuple[list[Utterance], Path]:
     """All utterances of a folder or table, and the folder, or the table's folder.
 
     Args:
-        root: a folder `LABEL/...`, a folder with `train/` and others above the labels, VoxCeleb1's folder, or a `.tsv`.
+        root: a folder `LABEL/...`, a folder with `train/` and others above the labels, VoxCeleb1's folder, or a
+            table, `.csv` or `.tsv`.
         key: of the settings, for messages.
 
     Raises:
         SettingsError: it is not given, does not exist, holds no audio, or is not laid out like any of these.
     """
     if not root:
-        raise SettingsError(f"{key}: which recordings? give a folder or a .tsv")
+        raise SettingsError(f"{key}: which recordings? give a folder, a .csv or a .tsv")
     path = Path(root).expanduser()
-    if path.suffix == ".tsv":
+    if path.suffix in (".csv", ".tsv"):
         return _read_table(path, key), path.parent
     if not path.is_dir():
-        raise SettingsError(f"{key}: {path} does not exist; expected a folder of audio or a .tsv")
+        raise SettingsError(f"{key}: {path} does not exist; expected a folder of audio, a .csv or a .tsv")
     try:
         pieces = AudioSource.from_path(path).pieces
     except (FileNotFoundError, ValueError) as error:
@@ -71,7 +67,7 @@ def with_split_lists(utterances: Sequence[Utterance], root: Path, key: str) -> l
         if not (root / name).is_file():
             raise SettingsError(
                 f"{key}: {root} has no {name}; expected it and its companion, or folders train, dev and test above the "
-                "labels, or a .tsv with a column split"
+                "labels, or a table with a column split"
             )
         lines = (root / name).read_text(encoding="utf-8").split("\n")
         splits |= dict.fromkeys(filter(None, map(str.strip, lines)), split)
@@ -113,9 +109,9 @@ def check_classes(utterances: Iterable[Utterance], key: str, closed: bool) -> No
 
 def _split_folders(root: Path) -> dict[str, str]:
     """Names of the folders above the labels, with the splits they mean; none if the labels come first."""
-    present = {name for name in _SPLIT_NAMES if (root / name).is_dir()}
+    present = {name for name in SPLIT_SPELLINGS if (root / name).is_dir()}
     if "train" in present and len(present) > 1:
-        return {name: _SPLIT_NAMES[name] for name in present}
+        return {name: SPLIT_SPELLINGS[name] for name in present}
     if {"dev", "test"} <= present:
         return {"dev": "train", "test": "test"}  # VoxCeleb calls its training set dev
     return {}
@@ -134,46 +130,14 @@ def _from_folder(piece: Piece, names: dict[str, str]) -> Utterance | None:
 
 def _read_table(path: Path, key: str) -> list[Utterance]:
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
-    except FileNotFoundError as error:
-        raise SettingsError(f"{key}: {path} does not exist") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{key}: {path} cannot be read as tab-separated text: {error}") from error
-    where = ["file", "offset_samples", "num_samples"] if "path" not in table else ["path"]
-    missing = [column for column in (*where, "label", "split") if column not in table]
-    if missing:
-        raise SettingsError(
-            f"{key}: {path} lacks the columns {', '.join(missing)} (found {', '.join(table.columns)}); expected path "
-            "(or file, offset_samples, num_samples), label and split"
-        )
-    utterances = []
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        if _SPLIT_NAMES.get(row["split"]) is None or not row["label"]:
-            raise SettingsError(
-                f"{key}: {path}, line {number}: found label {row['label']!r} and split {row['split']!r}; expected a "
-                "label, and train, dev or test"
-            )
-        utterances.append(Utterance(_table_piece(path, row, number, key), row["label"], _SPLIT_NAMES[row["split"]]))
-    twice = [name for name, count in Counter(one.piece.name for one in utterances).items() if count > 1]
-    if twice:
-        raise SettingsError(f"{key}: {path} lists {len(twice)} recordings more than once ({_some(twice)})")
-    absent = sorted({str(one.piece.path) for one in utterances if not one.piece.path.is_file()})
-    if absent:
-        raise SettingsError(f"{key}: {path} names {len(absent)} files that are not there ({_some(absent)})")
-    return utterances
-
-
-def _table_piece(table: Path, row: dict[str, str], number: int, key: str) -> Piece:
-    if "path" in row:
-        return Piece(row["path"], table.parent / row["path"])
-    try:
-        offset, length = int(row["offset_samples"]), int(row["num_samples"])
-    except ValueError as error:
-        raise SettingsError(
-            f"{key}: {table}, line {number}: offset_samples and num_samples must be whole numbers, found "
-            f"{row['offset_samples']!r} and {row['num_samples']!r}"
-        ) from error
-    return Piece(f"{row['file']}@{offset}", table.parent / row["file"], offset, length)
+        rows = read_labelled(path, pieces=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{key}: {error}") from error
+    if rows and not rows[0].split:
+        raise SettingsError(f"{key}: {path} has no column 'split'; expected train, dev or test for each recording")
+    return [
+        Utterance(Piece(row.name, row.path, row.frame_offset, row.num_frames), row.label, row.split) for row in rows
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

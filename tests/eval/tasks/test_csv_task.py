@@ -106,7 +106,8 @@ def test_the_split_is_drawn_by_speaker_and_is_the_same_wherever_the_table_lies(t
     [
         ("path,label", {"line4": "gone.wav,low"}, FileNotFoundError, r"labels.csv, line 4: no file .*gone.wav"),
         ("path,label", {"line5": "low #3.wav,"}, ValueError, "labels.csv, line 5: no label"),
-        ("path,label", {"line5": "low #3.wav"}, ValueError, "labels.csv, line 5: no label"),
+        ("path,label", {"line5": "low #3.wav"}, ValueError, "line 5: found 1 fields, expected 2"),
+        ("path,label", {"line5": "low, #3.wav,low"}, ValueError, "found 3 fields, .* with a comma in quotes"),
         ("path,label,speaker", {"line5": "low #3.wav,low,"}, ValueError, "labels.csv, line 5: no speaker"),
         ("path,label", {"line5": "low #2.wav,low"}, ValueError, r"line 5: low #2.wav stands in line 4 already"),
         ("path,label,split", {"line2": "low #0.wav,low,eval"}, ValueError,

@@ -86,14 +86,15 @@ def test_tables_with_paths_and_with_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        (["a.wav\tx"], "path\tlabel", r"lacks the columns split \(found path, label\)"),
+        (["a.wav\tx"], "path\tlabel", r"has no column 'split'; expected train, dev or test for each"),
         (
             ["a.wav\tx\ttrain", "c.wav\tx\ttrain"],
             "path\tlabel\tsplit",
-            r"names 1 files that are not there \(.*c\.wav\)",
+            r"line 3: no file .*c\.wav; expected",
         ),
-        (["a.wav\tx\ttrain", "a.wav\tx\tdev"], "path\tlabel\tsplit", r"lists 1 recordings more than once \(a\.wav\)"),
-        (["a.wav\tx\teval"], "path\tlabel\tsplit", r"line 2: found label 'x' and split 'eval'"),
+        (["a.wav\tx"], "path\tlabel\tsplit", "line 2: found 2 fields, expected 3"),
+        (["a.wav\tx\ttrain", "a.wav\tx\tdev"], "path\tlabel\tsplit", r"line 3: a\.wav stands in line 2 already"),
+        (["a.wav\tx\teval"], "path\tlabel\tsplit", r"line 2: the split must be train, dev or test, found 'eval'"),
         (["a.wav\t?\t9\tx\tdev"], "file\toffset_samples\tnum_samples\tlabel\tsplit", r"line 2: .*whole numbers.*'\?'"),
     ],
 )

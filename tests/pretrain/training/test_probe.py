@@ -86,7 +86,7 @@ def test_two_measurements_are_equal_and_change_nothing(table, student) -> None:
 def features_one_by_one(student: SpeechEncoder, rows, corruptor: Corruptor) -> np.ndarray:
     found = []
     for row in rows:
-        waveform = torch.from_numpy(soundfile.read(row.file, dtype="float32")[0][:MAX_SAMPLES])
+        waveform = torch.from_numpy(soundfile.read(row.path, dtype="float32")[0][:MAX_SAMPLES])
         heard = corrupt_utterance(waveform, corruptor, f"probe/{row.name}")
         with torch.no_grad():
             states = student.eval()(heard[None]).hidden_states

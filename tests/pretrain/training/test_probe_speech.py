@@ -15,8 +15,15 @@ from robustdistiller.upstream import SpeechEncoder
 from ..conftest import TEACHER
 from .tones import FREQUENCIES_HZ, MAX_SAMPLES, NOISY, make_probe, write_table
 
-#: Names and labels; the files are not there, which only reading them would notice.
+#: Names and labels; there is nothing in the files, which only reading them would notice.
 LINES = [(f"audio/{index}, a tone.wav", list(FREQUENCIES_HZ)[index % 3]) for index in range(45)]
+
+
+@pytest.fixture(autouse=True)
+def empty_files(tmp_path) -> None:
+    (tmp_path / "audio").mkdir()
+    for path, _ in LINES:
+        (tmp_path / path).touch()
 
 
 def test_the_split_and_the_choice_keep_labels_in_proportion(tmp_path) -> None:
@@ -46,12 +53,23 @@ def test_given_splits_are_kept(tmp_path) -> None:
     assert [row.split for row in rows] == [line[0] for line in lines] and rows[0].line == 2
 
 
+def test_a_table_of_three_splits_is_tested_on_its_development_set(tmp_path) -> None:
+    parts = ["valid"] * 6 + ["test"] * 6 + ["train"] * 33
+    lines = [(path, label, "me", split) for (path, label), split in zip(LINES, parts)]
+    table = write_table(tmp_path / "a.csv", lines, ("path", "label", "speaker", "split"))
+    rows = labelled_speech(table, 1 / 3, None, 0)
+    assert [(row.name, row.split) for row in rows] == [
+        *((path, "test") for path, _ in LINES[:6]),
+        *((path, "train") for path, _ in LINES[12:]),
+    ]
+
+
 def test_paths_may_be_absolute(tmp_path) -> None:
     lines = [(str(tmp_path / path) if index % 2 else path, label) for index, (path, label) in enumerate(LINES)]
     rows = labelled_speech(write_table(tmp_path / "a.csv", lines), 1 / 3, None, 0)
-    assert [row.file for row in rows] == [tmp_path / path for path, _ in LINES]
+    assert [row.path for row in rows] == [tmp_path / path for path, _ in LINES]
     lines.append((str(tmp_path / LINES[0][0]), "x"))
-    with pytest.raises(SettingsError, match=r"line 47: .*/audio/0, a tone.wav is in line 2 already"):
+    with pytest.raises(ValueError, match=r"line 47: .*/audio/0, a tone.wav stands in line 2 already"):
         labelled_speech(write_table(tmp_path / "b.csv", lines), 1 / 3, None, 0)
 
 
@@ -77,28 +95,28 @@ FOUR = "a.wav,x\nb.wav,x\nc.wav,y\nd.wav,y\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: found the columns of an empty file, expected path, label and, if wanted, split"),
-        ("file,label\na.wav,x\n", "line 1: found the columns 'file', 'label', expected path, label"),
-        ("path,label,spilt\n", "did you mean 'split'?"),
-        ("path,label,label\n", "line 1: found the columns 'path', 'label', 'label'"),
+        ("", "has no column 'path', found an empty file"),
+        ("file,label\na.wav,x\n", "has no column 'path', found file, label"),
+        ("path,label,spilt\n", "has no column 'split', found path, label, spilt"),
+        ("path,label,label\n", "has the column 'label' 2 times; expected it once"),
         ("path,label\n", "found no lines, expected two labels or more"),
         ("path,label\na.wav,x\nb.wav,x\n", "found 'x', expected two labels or more"),
         (f"path,label\n{FOUR}late.wav,z\n", "line 6: 'z' has this utterance only, expected two or more"),
-        (f"path,label\n\n{FOUR}absent.wav,y\n", "line 7: audio file"),
+        (f"path,label\n\n{FOUR}absent.wav,y\n", "line 7: no file "),
         (f"path,label\n{FOUR}text.wav,y\n", "line 6: "),
         (f"path,label\n{FOUR}nothing.wav,y\n", "is an empty file (0 bytes)"),
-        (f"path,label\n{FOUR}.,y\n", "is a folder"),
+        (f"path,label\n{FOUR}.,y\n", "line 6: no file "),
         (f"path,label\n{FOUR}nan.wav,y\n", "line 6: "),
         (f"path,label\n{FOUR}silent.wav,y\n", "line 6: silent.wav is silent, each of its first 4000 samples is 0"),
         (f"path,label\n{FOUR}direct.wav,y\n", "line 6: direct.wav is silent, each of its first 4000 samples is 0.25"),
         (f"path,label\n{FOUR}late.wav,y\n", "line 6: late.wav is silent, each of its first 8000 samples is 0"),
-        (f"path,label\n{FOUR}./a.wav,y\n", "line 6: ./a.wav is in line 2 already"),
+        (f"path,label\n{FOUR}./a.wav,y\n", "line 6: ./a.wav stands in line 2 already"),
         ("path,label\na.wav,x,y\n", "line 2: found 3 fields, expected 2 as in line 1; put a value with a comma"),
         ("path,label\na.wav\n", "line 2: found 1 fields, expected 2"),
-        ("path,label\na.wav, \n", "line 2: the label is empty"),
-        ("path,label\n,x\n", "line 2: the path is empty"),
-        ('path,label\na.wav,"x\n', "not CSV"),
-        ("path,label,split\na.wav,x,dev\n", "line 2: found the split 'dev', expected train or test"),
+        ("path,label\na.wav, \n", "line 2: no label; expected one in every line"),
+        ("path,label\n,x\n", "line 2: no path; expected one in every line"),
+        ('path,label\na.wav,"x\n', "line 2: this is no table"),
+        ("path,label,split\na.wav,x,devel\n", "line 2: the split must be train, dev or test, found 'devel'"),
         (
             "path,label,split\na.wav,x,train\nb.wav,x,test\nc.wav,y,test\nd.wav,y,test\n",
             "line 4: all 2 utterances of 'y' are for test, expected one or more for train",
@@ -122,9 +140,9 @@ def test_a_bad_table_is_refused_in_one_sentence(text, message, tmp_path) -> None
 def test_what_is_no_table_is_refused(tmp_path) -> None:
     (tmp_path / "latin.csv").write_bytes("path,label\na.wav,h\xe4\n".encode("latin-1"))
     for path, message in (
-        (tmp_path / "absent.csv", "cannot be read (No such file or directory)"),
-        (tmp_path, "cannot be read (Is a directory)"),
-        (tmp_path / "latin.csv", "is not UTF-8"),
+        (tmp_path / "absent.csv", "no such file; expected a table"),
+        (tmp_path, "this is no file; expected a table"),
+        (tmp_path / "latin.csv", "is not in UTF-8"),
     ):
         with pytest.raises(SettingsError, match=r"^probe: ") as error:
             make_probe(path)
