@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import lock_descriptor
@@ -47,6 +48,36 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def sole_user(folder: Path, say: Callable[[str], None], wait: bool = False) -> Iterator[None]:
+    """Hold a folder's lock (``.lock`` in it) within the block, as the only process, where its file system has locks.
+
+    Args:
+        folder: it is made.
+        say: is told, in one sentence, that there are no locks.
+        wait: wait for a process that holds it, instead of raising.
+
+    Raises:
+        Busy: ``wait`` is false and another process holds it.
+        OSError: nothing can be written to it.
+
+    Example:
+        >>> with sole_user(Path("run"), print):
+        ...     with sole_user(Path("run"), print):
+        ...         pass
+        Traceback (most recent call last):
+        robustdistiller.common.locks.Busy: run/.lock is held by another process
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock", wait))
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            say(f"The file system of {folder} has no locks: make sure that nothing else is at work in this folder")
+        yield
 
 
 def _lock(descriptor: int, path: str | Path, wait: bool) -> bool:

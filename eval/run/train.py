@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 from robustdistiller.common.files import remove_leftovers
+from robustdistiller.common.locks import Busy, sole_user
+from robustdistiller.eval.conditions.train_condition import TrainingPlan
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.evaluate import evaluate_head
 from robustdistiller.eval.run.head_checkpoint import (
@@ -36,7 +39,8 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
     """Train a head, or take the one that stands in its folder.
 
     What is finished is not trained again. A training that was stopped goes on from its newest checkpoint, and ends with
-    the head of a training that was never stopped, to the bit; where that cannot be, it begins anew and says why.
+    the head of a training that was never stopped, to the bit; where that cannot be, it begins anew and says why. What
+    another process is training in the same folder is waited for, and taken.
 
     Args:
         spec: the head.
@@ -45,13 +49,26 @@ def train_head(spec: HeadSpec, resume: bool | Path = True) -> TrainedHead:
 
     Raises:
         InstallationError: a package or tool of the task is missing.
-        FileNotFoundError, ValueError: data or upstream are not there, or the folder holds another head.
+        FileNotFoundError, ValueError: data or upstream are not there, the folder holds another head, or another process
+            trains in it while this one is not to take what stands there.
     """
     register()
     spec = spec.with_own_vocabularies()
     spec.check()
     training = training_plan(spec)
     made = made_of(spec, training)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(sole_user(spec.folder, logger.warning))
+        except Busy as error:
+            if resume is not True:
+                raise RunError(f"{spec.folder}: another process trains a head here; wait for it or stop it") from error
+            logger.warning("%s: waiting for another process that trains a head here", spec.folder)
+            stack.enter_context(sole_user(spec.folder, logger.warning, wait=True))
+        return _train(spec, resume, made, training)
+
+
+def _train(spec: HeadSpec, resume: bool | Path, made: dict[str, Any], training: TrainingPlan | None) -> TrainedHead:
     start = _start(spec, made, resume)
     if start is not None and resume is True and _is_done(spec, start[1]):
         return trained_head(spec)

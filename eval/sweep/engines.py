@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from robustdistiller.common.locks import Busy, locked
+from robustdistiller.common.locks import Busy, sole_user
 from robustdistiller.eval.sweep.config import SweepConfig, SweepError
 from robustdistiller.eval.sweep.engine import Engine, InProcess
 from robustdistiller.eval.sweep.pool import Pool
@@ -48,11 +47,9 @@ def folder_lock(root: Path, say: Callable[[str], None] = lambda line: None) -> I
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(root / ".lock", wait=False))
+            stack.enter_context(sole_user(root, say))
         except Busy as error:
             raise SweepError(f"{root} is in use by another run; wait for it or stop it") from error
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise SweepError(f"nothing can be written to {root}: {error.strerror or error}") from error
-            say(f"The file system of {root} has no locks: make sure that no other sweep runs in this folder")
+            raise SweepError(f"nothing can be written to {root}: {error.strerror or error}") from error
         yield

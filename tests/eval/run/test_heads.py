@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 import yaml
 
 from robustdistiller.acoustics import Condition
+from robustdistiller.common.locks import locked
 from robustdistiller.eval import tasks
 from robustdistiller.eval.results.files import read_records, record_files
 from robustdistiller.eval.run.errors import RunError
@@ -30,6 +32,7 @@ from robustdistiller.eval.run.train import train_head
 from robustdistiller.eval.sweep.engine import BEGUN_FILE
 from robustdistiller.eval.sweep.work import Evaluate
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder, export_checkpoint, save_checkpoint
+from tests.waiting import wait_until
 
 NOISE = "noise:snr_db=5,noise=white"
 
@@ -94,6 +97,18 @@ def test_a_head_that_is_decoded_with_a_language_model_is_the_one_without(head_sp
     assert train_head(spec).head_digest == train_head(plain).head_digest and decoded == []
     (record,) = evaluate_head(spec)
     assert len(decoded) == record.items_scored and record.task == "ASR-LM"
+
+
+def test_two_processes_do_not_train_in_one_folder(spec, caplog):
+    trained = train_head(spec)
+    with ThreadPoolExecutor() as another:
+        with locked(spec.folder / ".lock"):
+            with pytest.raises(RunError, match="another process trains a head here; wait for it or stop it"):
+                train_head(spec, resume=False)
+            waiting = another.submit(train_head, spec)
+            wait_until(lambda: waiting.done() or "waiting for another process" in caplog.text)
+            assert not waiting.done()
+        assert waiting.result() == trained
 
 
 def test_the_threads_of_a_process_do_not_change_a_head(head_spec, tmp_path):

@@ -298,13 +298,16 @@ def test_ctrl_c_stops_the_engine_and_a_second_sweep_is_refused(config, go, engin
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(errno.ENOLCK, "has no locks: make sure that no other sweep runs"), (errno.EACCES, "nothing can be written to")],
+    [
+        (errno.ENOLCK, "has no locks: make sure that nothing else is at work"),
+        (errno.EACCES, "nothing can be written to"),
+    ],
 )
 def test_locks_say_what_is_the_case(one, go, monkeypatch, number, expected):
     def refused(*_, **__):
         raise OSError(number, "no")
 
-    monkeypatch.setattr("robustdistiller.eval.sweep.engines.locked", refused)
+    monkeypatch.setattr("robustdistiller.common.locks.locked", refused)
     if number == errno.EACCES:
         with pytest.raises(SweepError, match=expected):
             go(one)
