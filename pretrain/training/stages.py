@@ -267,10 +267,11 @@ class _Run:
         if distiller.gates is not None:
             if not distiller.can_be_best():
                 lost, asked = distiller.gates.sparsity().item(), distiller.gates.config.sparsity
+                closed = ", and the units most in doubt were closed for that" if distiller.gates.config.exact else ""
                 logger.warning(
                     "stage %s: its gates have learnt to leave out %.1f %% of the student's parameters, %.1f %% were "
-                    "asked for: it needs more trainer.max_steps, or fewer pruning.ramp_steps",
-                    stage.name, 100 * lost, 100 * asked,
+                    "asked for%s: it needs more trainer.max_steps, or fewer pruning.ramp_steps",
+                    stage.name, 100 * lost, 100 * asked, closed,
                 )  # fmt: skip
             distiller.gates.detach()
         self.fabric.barrier()

@@ -24,8 +24,7 @@ ENCODERS = {
         **{"head_dim": 8, "relative_position": True, "gated_relative_position": True, "max_distance": 40},
         **{"num_buckets": 32, "position_bias_heads": ((0, 1, 2, 3), ())},
     },
-    "log-mel": {"front_end": "log_mel", "conv_layers": ((24, 3, 1), (24, 3, 2))},
-    "log-mel, half": {"front_end": "log_mel", "conv_norm": "half_group", "conv_layers": ((24, 3, 1), (24, 3, 2))},
+    "log-mel": {"front_end": "log_mel", "conv_norm": "half_group", "conv_layers": ((24, 3, 1), (24, 3, 2))},
     "25 Hz": {"front_end": "log_mel", "conv_layers": ((24, 3, 1), (24, 3, 2)), "squeeze": 2},
 }
 
