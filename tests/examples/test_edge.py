@@ -136,7 +136,7 @@ def test_words_come_with_time_and_confidence_under_noise(made: Path, name: str) 
     lines = run(model, wav, "--snr-db", 5, "--threshold", 0)
     assert re.fullmatch(r"model   2\.\d\d M parameters, \d\.\d MB, 12 classes", lines[0])
     assert re.fullmatch(r"speed   real-time factor \d\.\d{3} on 1 thread\(s\): \d+ times as fast as speech", lines[1])
-    assert lines[2:4] == ["stream  a step each 160 ms, the first after 185 ms", "noise   white, 5 dB below the speech"]
+    assert lines[2:4] == ["stream  a step each 160 ms, the first after 165 ms", "noise   white, 5 dB below the speech"]
     assert all(re.fullmatch(r" *\d+\.\d\d s  [a-z ]{12,} [01]\.\d\d", line) for line in lines[4:])
 
 
