@@ -167,7 +167,7 @@ def _legend(texts: Sequence[Sequence[str]]) -> list[str]:
     """What the marks in a grid mean."""
     meanings = {
         PUBLISHED_MARK: "published by others, not measured here.",
-        NON_STANDARD_MARK: "not a standard run: it differs from the benchmark's rules, as its records say.",
+        NON_STANDARD_MARK: "not a standard run: it differs from the rules of the task, as its records say.",
         FEWER_SEEDS_MARK: "mean of fewer seeds than the system has elsewhere in this task.",
     }
     shown = " ".join(text for row in texts for text in row)
