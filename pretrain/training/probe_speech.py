@@ -34,7 +34,8 @@ def labelled_speech(path: Path, test_share: float, max_utterances: int | None, s
         ValueError: the table cannot be used; the line is named where it is one line's fault.
     """
     rows = read_labelled(path)
-    if any(row.split == "dev" for row in rows):
+    has_dev = any(row.split == "dev" for row in rows)
+    if has_dev:
         rows = [replace(row, split="test" if row.split == "dev" else row.split) for row in rows if row.split != "test"]
     groups: dict[str, list[Labelled]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.name}".encode()).digest()):
@@ -56,9 +57,10 @@ def labelled_speech(path: Path, test_share: float, max_utterances: int | None, s
             parts[label, split].append(replace(row, split=split))
         for split, other in zip(_SPLITS, reversed(_SPLITS)):
             if not parts[label, split]:
+                given = {"train": "train", "test": "dev" if has_dev else "test"}
                 raise ValueError(
                     f"{path}, line {min(row.line for row in group)}: all {len(group)} utterances of {label!r} are for "
-                    f"{other}, expected one or more for {split}; change their split or remove them"
+                    f"{given[other]}, expected one or more for {given[split]}; change their split or remove them"
                 )
     chosen = {row.name for row in _thinned(path, parts, max_utterances)}
     kept = [row for group in parts.values() for row in group if row.name in chosen]

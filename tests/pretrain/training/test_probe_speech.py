@@ -125,6 +125,10 @@ FOUR = "a.wav,x\nb.wav,x\nc.wav,y\nd.wav,y\n"
             "path,label,split\na.wav,x,train\nb.wav,x,test\nc.wav,y,train\nd.wav,y,train\n",
             "line 4: all 2 utterances of 'y' are for train, expected one or more for test",
         ),
+        (
+            "path,label,split\na.wav,x,train\nb.wav,x,dev\nc.wav,y,train\nd.wav,y,train\n",
+            "line 4: all 2 utterances of 'y' are for train, expected one or more for dev",
+        ),
     ],
 )
 def test_a_bad_table_is_refused_in_one_sentence(text, message, tmp_path) -> None:
