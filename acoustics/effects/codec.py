@@ -56,7 +56,8 @@ class Codec(Effect):
         codec, rate_hz = parameters["codec"], recordings.sample_rate_hz
         own_hz = _RATE_HZ if codec in _BITRATES_KBPS else _TELEPHONE_RATE_HZ
         if codec == "telephone":
-            response = linear_phase(list(TELEPHONE_HZ), False, 100.0, rate_hz)
+            edges_hz = [edge for edge in TELEPHONE_HZ if edge < rate_hz / 2]  # at a low rate the upper one is passed
+            response = linear_phase(edges_hz, False, 100.0, rate_hz)
             wave = convolved(wave, response, len(response) // 2)
         scale = np.float32(max(1.0, float(np.abs(wave).max()) * (1 + 1e-6)))
         sent = resample(wave / scale, rate_hz, own_hz)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ from robustdistiller.acoustics.audio.files import read_audio
 from robustdistiller.acoustics.audio.labelled import Labelled, read_labelled
 from robustdistiller.pretrain.data.cuts import FileCut, file_cuts
 
+logger = logging.getLogger(__name__)
+
 _SPLITS = ("train", "test")
 
 
@@ -20,12 +23,14 @@ def labelled_speech(path: Path, test_share: float, max_utterances: int | None, s
     """The recordings of a table, each to train on (`train`) or to test on (`test`).
 
     A probe is for choices: where the table has a development set, that is what it tests on, and recordings that the
-    table has for the test are left out. What is chosen depends on the hash of a recording's path: the order of the
-    lines does not matter, and little changes when lines are added.
+    table has for the test are left out. What a label has only to train on can still be confused with others. What is
+    chosen depends on the hash of a recording's path: the order of the lines does not matter, and little changes when
+    lines are added.
 
     Args:
         path: see :func:`~robustdistiller.acoustics.audio.labelled.read_labelled`.
-        test_share: of each label's recordings, if there is no column `split`; at least one, and never all.
+        test_share: of each label's recordings, if there is no column `split`; at least one, and never all: of a label
+            with one recording none.
         max_utterances: as many are used, with the shares of labels and splits kept as far as possible. `None`: all.
         seed: of the hash.
 
@@ -45,23 +50,23 @@ def labelled_speech(path: Path, test_share: float, max_utterances: int | None, s
             f"{path}: found {' and '.join(map(repr, groups)) or 'no lines'}, expected two labels or more to tell apart"
         )
     parts: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
-    for label, group in groups.items():
-        if len(group) == 1:
-            raise ValueError(
-                f"{path}, line {group[0].line}: {label!r} has this utterance only, expected two or more, to train on "
-                "one and to test on the other; add some or remove the line"
-            )
+    for group in groups.values():
         tests = min(max(round(test_share * len(group)), 1), len(group) - 1)
         for index, row in enumerate(group):
-            split = row.split or _SPLITS[index < tests]
-            parts[label, split].append(replace(row, split=split))
-        for split, other in zip(_SPLITS, reversed(_SPLITS)):
-            if not parts[label, split]:
-                given = {"train": "train", "test": "dev" if has_dev else "test"}
-                raise ValueError(
-                    f"{path}, line {min(row.line for row in group)}: all {len(group)} utterances of {label!r} are for "
-                    f"{given[other]}, expected one or more for {given[split]}; change their split or remove them"
-                )
+            row = replace(row, split=row.split or _SPLITS[index < tests])
+            parts[row.label, row.split].append(row)
+    tested = "dev" if has_dev else "test"
+    for label, group in groups.items():
+        if (label, "train") not in parts:
+            raise ValueError(
+                f"{path}, line {min(row.line for row in group)}: all {len(group)} utterances of {label!r} are for "
+                f"{tested}, expected one or more for train; change their split or remove them"
+            )
+    untested = [label for label in groups if (label, "test") not in parts]
+    if len(untested) == len(groups):
+        raise ValueError(f"{path}: no utterance to test on, expected some; give some the split {tested}, or add some")
+    if untested:
+        logger.info("%s: %d labels have no utterance to test on, e.g. %r", path, len(untested), untested[0])
     chosen = {row.name for row in _thinned(path, parts, max_utterances)}
     kept = [row for group in parts.values() for row in group if row.name in chosen]
     return sorted(kept, key=lambda row: row.line)
@@ -71,8 +76,8 @@ def _thinned(path: Path, parts: dict[tuple[str, str], list[Labelled]], most: int
     """First one of every part, then those that keep the parts in proportion."""
     if most is not None and most < len(parts):
         raise ValueError(
-            f"{path}: {len(parts) // 2} labels need one utterance to train on and one to test on each; found "
-            f"max_utterances={most}, expected {len(parts)} or more"
+            f"{path}: {len({label for label, _ in parts})} labels need one utterance to train on and one to test on "
+            f"each; found max_utterances={most}, expected {len(parts)} or more"
         )
     ranked = [
         (index > 0, (index + 0.5) / len(group), key, row)

@@ -245,6 +245,16 @@ def test_a_telephone_has_its_band():
     assert loss_db[hz > 4100].min() > 40
 
 
+def test_a_telephone_at_a_rate_below_its_band_passes_what_is_there():
+    rate_hz = 6000
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * rate_hz).astype(np.float32)
+    sent = EFFECTS["codec"].apply(noise, {"codec": "telephone"}, Recordings(sample_rate_hz=rate_hz))
+    hz, before = spectrum(noise)
+    hz, loss_db = hz * rate_hz / RATE_HZ, before - spectrum(sent)[1]
+    assert len(sent) == len(noise) and np.abs(loss_db[(hz > 450) & (hz < 2600)]).max() < 1
+    assert loss_db[(hz > 20) & (hz < 200)].min() > 25
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Noises of which only one can be used, and one that is silent for a long time."""
