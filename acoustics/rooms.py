@@ -17,6 +17,7 @@ from .responses import LEAD_S, direct_path_index, measure_rt60_s
 logger = logging.getLogger(__name__)
 
 RT60_TOLERANCE = 0.15
+_ATTEMPTS = 100
 
 
 class RIRSource:
@@ -41,6 +42,7 @@ class RIRSource:
         self.cache_dir = Path(cache_dir) if cache_dir else default
         self._rt60s: dict[tuple[str, int], float | None] | None = None
         self._direct: dict[tuple[str, int], int] = {}
+        self._silent: set[tuple[str, int]] = set()
         self._selected: dict[tuple[float, float | None], tuple[tuple[str, int], ...]] = {}
 
     @classmethod
@@ -129,7 +131,22 @@ class RIRSource:
         return chosen
 
     def pick(self, rng: np.random.Generator, rt60_s: float | None = None, rt60_max_s: float | None = None):
-        """Draws a response, as (name, channel), of all or of those that :meth:`select` gives."""
+        """Draws a response, as (name, channel), of all or of those that :meth:`select` gives.
+
+        Silent ones, such as a dead microphone of an array, are passed over and logged.
+
+        Raises:
+            ValueError: a response cannot be read, or none that is tried can be used.
+        """
+        for _ in range(_ATTEMPTS):
+            drawn = self._draw(rng, rt60_s, rt60_max_s)
+            if not self._is_silent(*drawn):
+                return drawn
+        name, channel = drawn
+        path = self.source.piece(name).path
+        raise ValueError(f"of {_ATTEMPTS} impulse responses drawn all are silent, e.g. channel {channel} of {path}")
+
+    def _draw(self, rng: np.random.Generator, rt60_s: float | None, rt60_max_s: float | None) -> tuple[str, int]:
         source = self.source
         if rt60_s is None:
             name = source.pick(rng)
@@ -140,6 +157,18 @@ class RIRSource:
         name = source.pick(rng, list(dict.fromkeys(name for name, _ in rooms)))
         channels = [channel for other, channel in rooms if other == name]
         return name, channels[rng.integers(len(channels))]
+
+    def _is_silent(self, name: str, channel: int) -> bool:
+        key = name, channel
+        if key in self._direct or key in self._silent:
+            return key in self._silent
+        if self.source.read(name, channel=channel).any():
+            return False
+        self._silent.add(key)
+        logger.warning(
+            "channel %d of response %r (%s) is silent: passed over", channel, name, self.source.piece(name).path
+        )
+        return True
 
     def _measure_all(self) -> dict[tuple[str, int], float | None]:
         pieces = self.source.pieces
@@ -157,6 +186,8 @@ class RIRSource:
                 key = f"{position}|{channel}|{stat.st_size}|{stat.st_mtime_ns}|{self.source.sample_rate_hz}"
                 if key in remembered:
                     facts[key] = remembered[key]
+                elif self._is_silent(piece.name, channel):
+                    facts[key] = None
                 else:
                     facts[key] = measure_rt60_s(self.read(piece.name, channel), self.source.sample_rate_hz)
                 measured[piece.name, channel] = facts[key]

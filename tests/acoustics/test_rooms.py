@@ -105,10 +105,26 @@ def test_an_unwritable_cache_is_only_slower(tmp_path, sources, caplog):
     assert "measured again next time" in caplog.text
 
 
-def test_silent_response_is_named(tmp_path):
+def test_a_dead_microphone_of_an_array_is_passed_over_and_told(tmp_path, caplog):
+    taps = np.zeros((8000, 3))
+    taps[100:, (0, 2)] = (0.5 * 0.999 ** np.arange(7900) * np.random.default_rng(0).standard_normal(7900))[:, None]
+    soundfile.write(tmp_path / "array.wav", taps, 16000, subtype="FLOAT")
+    rirs = RIRSource.from_path(tmp_path, cache_dir=tmp_path / "cache")
+    rng = np.random.default_rng(0)
+    assert {rirs.pick(rng) for _ in range(50)} == {("array.wav", 0), ("array.wav", 2)}
+    assert caplog.text.count("channel 1 of response 'array.wav'") == 1 and "silent" in caplog.text
+    rt60s = rirs.rt60s()
+    assert rt60s["array.wav", 1] is None and rt60s["array.wav", 0] == pytest.approx(0.43, abs=0.05)
+    assert {rirs.pick(rng, 0.1, 1.0) for _ in range(50)} == {("array.wav", 0), ("array.wav", 2)}
+
+
+def test_nothing_but_silent_responses_is_refused_by_name(tmp_path):
     soundfile.write(tmp_path / "dead.wav", np.zeros(5000), 16000)
-    with pytest.raises(ValueError, match=r"dead\.wav .*silent; remove it"):
-        RIRSource.from_path(tmp_path).rt60s()
+    rirs = RIRSource.from_path(tmp_path, cache_dir=tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"all are silent, e\.g\. channel 0 of .*dead\.wav"):
+        rirs.pick(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"dead\.wav .*silent; remove it"):  # a manifest may still name it
+        rirs.read("dead.wav")
 
 
 @pytest.mark.parametrize("file_hz", [8000, 44100, 48000])
