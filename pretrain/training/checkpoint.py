@@ -217,10 +217,8 @@ def exported_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**state["model"], **(state["average"]["averages"] if state["average"] else {})}
 
 
-def progress_of(state: Mapping[str, Any] | None) -> Progress:
-    """From a checkpoint, which has it as plain values; the beginning without one."""
-    if state is None:
-        return Progress()
+def progress_of(state: Mapping[str, Any]) -> Progress:
+    """From a checkpoint, which has it as plain values."""
     values = {**state["progress"], "position": Position(**state["progress"]["position"])}
     return Progress(**{**values, "best": values["best"] and tuple(values["best"])})
 

@@ -22,7 +22,7 @@ from robustdistiller.common.settings import SettingsError
 from robustdistiller.pretrain.config.schema import DistillConfig
 from robustdistiller.pretrain.config.stages import stages_of
 from robustdistiller.pretrain.data.dataset import SpeechBatches, make_loader
-from robustdistiller.pretrain.data.sampler import BatchStream
+from robustdistiller.pretrain.data.sampler import BatchStream, Position
 from robustdistiller.pretrain.data.unreadable import UnreadableAudio
 from robustdistiller.pretrain.student.build import build_student, copied_weights, say_origins, with_training_options
 from robustdistiller.pretrain.teacher.cache_plan import make_target_cache
@@ -38,7 +38,7 @@ from robustdistiller.pretrain.training.checkpoint import (
 )
 from robustdistiller.pretrain.training.launch import check_compiler, compile_layers, deterministic, launch, versions
 from robustdistiller.pretrain.training.log import History, check_logs, read_history
-from robustdistiller.pretrain.training.loop import Training
+from robustdistiller.pretrain.training.loop import Progress, Training
 from robustdistiller.pretrain.training.preparation import (
     Stage,
     groups_and_units,
@@ -67,6 +67,7 @@ class Handed:
         digest: of both; `None` for the first stage.
         steps: of each stage before.
         audio_s: seconds of audio heard in them.
+        epochs: passes over the speech that they began: the next one is heard in another order, with other noise.
     """
 
     student: SpeechEncoder
@@ -75,6 +76,7 @@ class Handed:
     digest: str | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     audio_s: float = 0.0
+    epochs: int = 0
 
 
 def distill(config: DistillConfig, callbacks: Sequence[object] = ()) -> Path:
@@ -198,7 +200,7 @@ class _Run:
         with fabric.rank_zero_first():
             found = checkpoints.latest()
         distiller = self._distiller(stage, handed)
-        progress = progress_of(found)
+        progress = progress_of(found) if found else Progress(position=Position(epoch=handed.epochs))
         _refuse_differing(fabric, progress.step, "checkpoints in out_dir")  # one would go on, another begin
         if found is not None and progress.step >= config.trainer.max_steps:
             distiller.load_state_dict(exported_weights(found))
@@ -276,8 +278,8 @@ class _Run:
             distiller.gates.detach()
         self.fabric.barrier()
         steps = {**before.steps, stage.name: progress["step"]}
-        heard_s = before.audio_s + progress["audio_s"]
-        return Handed(student, state, distiller.target_names, digest, steps, heard_s)
+        heard_s, epochs = before.audio_s + progress["audio_s"], progress["position"]["epoch"] + 1
+        return Handed(student, state, distiller.target_names, digest, steps, heard_s, epochs)
 
     def _metadata(
         self, stage: Stage, distiller: Distiller, student: SpeechEncoder, progress: dict[str, Any], before: Handed

@@ -26,12 +26,17 @@ RECIPE = "robustdistiller_dpwavlm"
 
 
 class Watch:
-    """The state of maps and heads as each stage begins, and at its end."""
+    """The state of maps and heads as each stage begins, and at its end; what each stage hears."""
 
     def __init__(self):
-        self.begun, self.ended = [], []
+        self.begun, self.ended, self.heard = [], [], []
+
+    def on_batch_start(self, distiller, batch, step) -> None:
+        view = batch if batch.corrupted is None else batch.corrupted
+        self.heard[-1].append((batch.position, dict(zip(batch.ids, view.waveforms.clone()))))
 
     def on_train_start(self, distiller) -> None:
+        self.heard.append([])
         self.begun.append({name: value.clone() for name, value in distiller.handed_on().items()})
 
     def on_train_end(self, distiller) -> None:
@@ -86,6 +91,18 @@ def test_the_second_stage_begins_with_the_maps_and_heads_of_the_first(two_stages
         *(("prune", step) for step in (1, 2, 3)),
         *(("distil", step) for step in (1, 2)),
     ]
+
+
+def test_a_later_stage_hears_speech_in_another_order_with_other_noise(two_stages) -> None:
+    first, second = two_stages[1].heard
+    assert [place.step for place, _ in first] == [0, 1, 2] and [place.step for place, _ in second] == [0, 1]
+    assert second[0][0].epoch == first[-1][0].epoch + 1 and second[0][0].batch_in_epoch == 0
+    assert [list(noisy) for _, noisy in second] != [list(noisy) for _, noisy in first[:2]]
+    once, again = ({name: wave for _, noisy in heard for name, wave in noisy.items()} for heard in (first, second))
+    both = sorted(set(once) & set(again))
+    lengths = [min(len(once[name]), len(again[name])) for name in both]
+    same = [torch.equal(once[name][:samples], again[name][:samples]) for name, samples in zip(both, lengths)]
+    assert len(both) >= 4 and sum(same) < len(both) / 2  # some are left clean
 
 
 def test_what_was_heard_and_what_is_left_of_the_student_is_that_of_all_stages(two_stages) -> None:
