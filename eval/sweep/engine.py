@@ -155,10 +155,9 @@ def run_jobs(
             changed()
             if not begun and not finished:
                 time.sleep(engine.poll_s)
-    except BaseException:
+    finally:
         if left := engine.stop():
             say(left)
-        raise
 
 
 def do_job(folder: Path) -> Outcome:

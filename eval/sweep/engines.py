@@ -23,7 +23,8 @@ def make_engine(
         from robustdistiller.eval.sweep.slurm import Slurm
 
         return Slurm(settings, config.root / "jobs" / "slurm", say, planned_s)
-    return Pool(_devices(config), settings.workers, settings.per_device, settings.memory_gb, settings.threads)
+    places = settings.workers, settings.per_device, settings.memory_gb, settings.threads
+    return Pool(_devices(config), *places, prepare="robustdistiller.eval.sweep.work:import_all")
 
 
 def _devices(config: SweepConfig) -> list[str]:

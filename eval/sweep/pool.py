@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
 
-from robustdistiller.common.process import signals_deferred, tail, usable_cores
+from robustdistiller.common.process import tail, usable_cores
 from robustdistiller.eval.sweep.engine import Job, Outcome
+from robustdistiller.eval.sweep.forks import Forks
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -26,13 +25,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 class Pool:
     """Processes on this machine.
 
-    A process that dies without an outcome becomes a failure in one sentence. When this process dies, the others notice
-    that their standard input is closed, and end.
+    A process that dies without an outcome becomes a failure in one sentence. When this process dies, the others do too.
 
     Args:
         devices, workers, per_device, memory_gb, threads: see `config.ExecutorConfig`.
         free_memory_gb: gives the memory that is free now.
         grace_s: seconds that a process has to end itself when it is stopped.
+        prepare: imports what most jobs need, once for all that run on the CPU, see `worker`.
     """
 
     poll_s = 0.2
@@ -46,6 +45,7 @@ class Pool:
         threads: int = 1,
         free_memory_gb: Callable[[], float] | None = None,
         grace_s: float = 60.0,
+        prepare: str = "",
     ) -> None:
         self._devices, self._memory_gb, self._grace_s = list(devices), memory_gb, grace_s
         self._free_gb = free_memory_gb or available_memory_gb
@@ -56,12 +56,14 @@ class Pool:
         if not workers and memory_gb:
             self.slots = max(1, min(self.slots, int(self._free_gb() // memory_gb)))
         self._threads = threads
-        self._running: dict[Path, tuple[Job, subprocess.Popen, str]] = {}
+        # A process that has met a GPU must not be forked, and s3prl looks for one as it is imported.
+        self._forks = Forks(prepare if only_cpu else "", environment_of("cpu" if only_cpu else "", threads))
+        self._running: dict[str, tuple[Job, str]] = {}
 
     @property
     def running(self) -> list[Job]:
         """Jobs whose processes have not ended."""
-        return [job for job, _, _ in self._running.values()]
+        return [job for job, _ in self._running.values()]
 
     def start(self, jobs: Sequence[Job]) -> list[Job]:
         """Begin jobs while there is a place and memory for them."""
@@ -75,47 +77,43 @@ class Pool:
         """Whether one more process fits, once those that run have grown to what they are expected to need."""
         if not self._running or not self._memory_gb:
             return True  # something always runs, however little memory there is
-        to_come = sum(max(0.0, self._memory_gb - _memory_of(one.pid)) for _, one, _ in self._running.values())
+        held = (_memory_of(self._forks.pid_of(job)) for job in self.running)
+        to_come = sum(max(0.0, self._memory_gb - one) for one in held)
         return self._free_gb() - to_come >= self._memory_gb
 
     def _begin(self, job: Job) -> None:
         job.write()
-        busy = [device for _, _, device in self._running.values()]
+        job.log.touch()
+        busy = [device for _, device in self._running.values()]
         device = min(self._devices, key=busy.count)
-        with job.log.open("w", encoding="utf-8") as stream, signals_deferred():
-            process = subprocess.Popen(
-                [sys.executable, "-m", "robustdistiller.eval.sweep.worker", str(job.folder)],
-                stdin=subprocess.PIPE,  # its end tells the process that we are gone
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this process only
-                env={**os.environ, **environment_of(device, self._threads)},
-            )
-            self._running[job.folder] = job, process, device
+        self._running[str(job.folder)] = job, device
+        self._forks.begin(job, environment_of(device, self._threads))
 
     def poll(self) -> list[tuple[Job, Outcome]]:
         """Jobs whose processes ended."""
         ended = []
-        for folder, (job, process, _) in list(self._running.items()):
-            if process.poll() is not None:
-                del self._running[folder]
-                process.stdin.close()
-                _signal(process, signal.SIGKILL)  # what it started and left behind
-                ended.append((job, job.outcome or lost(job, died_of(process.returncode))))
+        for folder, status in self._forks.ended().items():
+            job, _ = self._running.pop(folder)
+            ended.append((job, job.outcome or lost(job, died_of(status))))
         return ended
 
     def stop(self) -> str:
-        """Ask all processes to end, and end those that do not."""
-        processes = [process for _, process, _ in self._running.values()]
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in processes:
-                if process.poll() is None or number == signal.SIGKILL:
-                    _signal(process, number)
-            deadline = time.monotonic() + self._grace_s
-            while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-                time.sleep(0.05)
+        """Ask all processes to end, and end those that do not; what has not begun yet does not begin."""
+        self._forget(self._forks.ended())
+        begun = [str(job.folder) for job in self.running if self._forks.pid_of(job)]
+        self._forks.signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._grace_s
+        while any(folder in self._running for folder in begun) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self._forget(self._forks.ended())
+        self._forks.signal(signal.SIGKILL)
+        self._forks.close()
         self._running.clear()
         return ""
+
+    def _forget(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            self._running.pop(folder, None)
 
 
 def lost(job: Job, how: str) -> Outcome:
@@ -156,16 +154,13 @@ def available_memory_gb(cgroup: Path = _CGROUP) -> float:
     return free
 
 
-def _memory_of(pid: int) -> float:
-    """What a process and its children hold, in GB."""
+def _memory_of(pid: int | None) -> float:
+    """What a process and its children hold, in GB; 0 of one that has not begun."""
+    if pid is None:
+        return 0.0
     held = 0
     with contextlib.suppress(psutil.Error):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 held += process.memory_info().rss
     return held / 1e9
-
-
-def _signal(process: subprocess.Popen, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,18 @@ logger = logging.getLogger(__name__)
 
 #: In the job's folder of a head: digest of the upstream's source code that it is trained with.
 CODE_FILE = "code.txt"
+
+
+def import_all() -> None:
+    """Import what the jobs below import, and what their libraries import at the first step."""
+    from robustdistiller.upstream.s3prl import bridge
+
+    bridge.install()
+    for name in (
+        *("torch._dynamo", "s3prl.hub", "s3prl.run_downstream", "robustdistiller.upstream.contract"),
+        *("robustdistiller.eval.run.train", "robustdistiller.eval.run.evaluate"),
+    ):
+        import_module(name)
 
 
 @dataclass(frozen=True)

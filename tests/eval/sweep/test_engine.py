@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from robustdistiller.common.process import usable_cores
 from robustdistiller.eval.sweep.engine import InProcess, Job, Outcome, run_jobs
+from robustdistiller.eval.sweep.forks import Forks
 from robustdistiller.eval.sweep.pool import Pool, available_memory_gb, environment_of
 from tests.eval.sweep.works import job
 from tests.waiting import HANG_S, wait_until
@@ -154,19 +156,76 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path, number):
     assert not list(tmp_path.glob("*/outcome.json"))
 
 
-def test_a_signal_while_a_process_is_being_started_leaves_none_behind(tmp_path, monkeypatch):
-    started = []
-    start = subprocess.Popen
+@pytest.mark.parametrize("written", [False, True])
+def test_a_signal_while_a_process_is_being_started_leaves_none_behind(tmp_path, monkeypatch, written):
+    one, begin = job(tmp_path, "a", WAIT), Forks.begin
 
-    def interrupted(*arguments, **options):
-        started.append(start(*arguments, **options))
-        signal.raise_signal(signal.SIGINT)
-        return started[0]
+    def interrupted(forks, *arguments):
+        if written:
+            begin(forks, *arguments)
+            pid_of(one)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("robustdistiller.eval.sweep.pool.subprocess.Popen", interrupted)
+    monkeypatch.setattr(Forks, "begin", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(Pool(workers=1, grace_s=5), [job(tmp_path, "a", WAIT)])
-    assert [process.poll() for process in started] != [None]
+        run_jobs(Pool(workers=1, grace_s=5), [one])
+    assert (one.folder / "pid").exists() == written
+    wait_until(lambda: not written or not alive(pid_of(one)))
+
+
+def test_what_forks_the_processes_is_started_once_and_again_when_it_has_died(tmp_path):
+    """Its death is that of its jobs, each of which says why; the next one finds another."""
+    pool = Pool(workers=2, prepare="tests.eval.sweep.works:prepare")
+    text = "import sys; open('pid', 'w').write(str(os.getppid())); result['known'] = 'colorsys' in sys.modules"
+    jobs = [job(tmp_path, name, text) for name in "ab"]
+    pool.start(jobs)
+    ended: list[tuple[Job, Outcome]] = []
+    wait_until(lambda: ended.extend(pool.poll()) or len(ended) == 2)
+    assert [outcome.result for _, outcome in ended] == [{"known": True}] * 2
+    server = pid_of(jobs[0])
+    assert pid_of(jobs[1]) == server
+    waiting = job(tmp_path, "c", WAIT)
+    pool.start([waiting])
+    pid = pid_of(waiting)
+    os.kill(server, signal.SIGKILL)
+    ended.clear()
+    wait_until(lambda: ended.extend(pool.poll()) or ended)
+    assert "was killed by signal 9" in ended[0][1].reason
+    wait_until(lambda: not alive(pid))
+    pool.start([job(tmp_path, "d", text)])
+    wait_until(lambda: pool.poll())
+    assert pid_of(job(tmp_path, "d")) != server
+    pool.stop()
+
+
+def test_a_process_that_cannot_be_started_says_why(tmp_path):
+    ended = ended_of(Pool(workers=1, prepare="tests.eval.sweep.works:not_there"), job(tmp_path, "a"))
+    assert ended["a"].reason == (
+        "its process ended with status 1 before its work was done; the last line of its log: "
+        "AttributeError: module 'tests.eval.sweep.works' has no attribute 'not_there'"
+    )
+
+
+def test_only_what_runs_on_the_cpu_is_forked_from_a_process_that_imports(tmp_path):
+    """s3prl looks for a GPU while it is imported, and a process that has found one must not be forked."""
+    text = (
+        "import sys; result['known'] = 'colorsys' in sys.modules; result['gpus'] = os.environ['CUDA_VISIBLE_DEVICES']"
+    )
+    for device, expected in (("cpu", {"known": True, "gpus": ""}), ("cuda:0", {"known": False, "gpus": "0"})):
+        pool = Pool([device], workers=1, prepare="tests.eval.sweep.works:prepare")
+        assert ended_of(pool, job(tmp_path, device, text))[device].result == expected
+
+
+def test_what_jobs_need_can_be_imported_before_a_fork():
+    """Threads do not come through it."""
+    code = (
+        "from pathlib import Path; from robustdistiller.eval.sweep.work import import_all; import_all();"
+        "print(len(list(Path('/proc/self/task').iterdir())))"
+    )
+    environment = {**os.environ, **environment_of("cpu", 1)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split()[-1] == "1"
 
 
 def test_cores_and_memory_follow_a_container_s_limits(tmp_path):

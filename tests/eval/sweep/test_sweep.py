@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -120,9 +122,12 @@ def test_a_sweep_that_was_killed_ends_with_the_numbers_of_one_that_never_was(swe
 
 
 def working(folder: Path) -> bool:
-    """Whether a process still does the job of a folder."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return any("sweep.worker" in line and str(folder) in line for line in found.splitlines())
+    """Whether a process still writes the log of a job."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(file.path == str(folder / "log.txt") for file in process.open_files()):
+                return True
+    return False
 
 
 def test_a_sweep_on_slurm_goes_on_without_the_one_who_started_it(sweep_file, tmp_path):

@@ -23,5 +23,10 @@ class Code:
         return names["result"]
 
 
+def prepare() -> None:
+    """Import something that nothing else does."""
+    import colorsys  # noqa: F401
+
+
 def job(folder: Path, name: str, text: str = "") -> Job:
     return Job(name, folder / name, Code(text))
