@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from robustdistiller.eval.results.files import read_records
-from robustdistiller.eval.run.cache.dependence import BATCH, PADDING, UTTERANCE
+from robustdistiller.eval.run.cache.dependence import BATCH, PADDING, UTTERANCE, find_dependence
 from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.cache.pooling import reads_means_only
 from robustdistiller.eval.run.head_checkpoint import read_checkpoint
@@ -174,6 +174,22 @@ def test_features_are_exact_whatever_they_depend_on(change, depends_on, tmp_path
         for found in (featurizer(batch, cached(batch)), featurizer(batch, cached(batch))):
             assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(found, wanted, strict=True))
     assert cached.found > cached.computed
+
+
+@pytest.mark.parametrize(("padded", "depends_on"), [(0.0, UTTERANCE), (0.01, PADDING)])
+def test_rounding_of_large_values_is_no_dependence(padded, depends_on) -> None:
+    """As in Whisper, some of whose features are hundreds of times larger than the others."""
+
+    def compute(wavs):
+        found = [
+            torch.randn(1, len(wav) // 320, 512, generator=torch.Generator().manual_seed(len(wav))) for wav in wavs
+        ]
+        for features, wav in zip(found, wavs):
+            features[0, 3, 7] = 200 * (1 + 2e-6 * len(wavs))
+            features[0, -1] *= 1 + padded * (len(wav) < max(map(len, wavs)))
+        return found
+
+    assert find_dependence(compute, "cpu") == depends_on
 
 
 def test_a_featurizer_that_is_trained_on_several_gpus_is_looked_into(tmp_path) -> None:
