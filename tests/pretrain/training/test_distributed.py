@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,18 +43,51 @@ if os.environ["RANK"] == "1":  # what the second machine sees in the place of a 
     sys.argv = [one.replace(*os.environ.get("ELSEWHERE", ",").split(",")) for one in sys.argv]
 typer.run(distill)
 """
+#: What torchrun does on one machine, without importing PyTorch once for itself and once for every process.
+FORKED = """
+import os, signal, sys
+import robustdistiller.pretrain.training.stages
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+processes, program = int(sys.argv[1]), sys.argv[2]
+sys.argv = sys.argv[2:]
+left = set()
+for rank in range(processes):
+    pid = os.fork()
+    if pid == 0:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+        os.environ.update(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
+        os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="forked", MASTER_ADDR="127.0.0.1")
+        rank_zero_only.rank = rank  # from the environment, as that module is imported
+        exec(compile(open(program).read(), program, "exec"), {"__name__": "__main__"})
+        sys.exit()
+    left.add(pid)
+statuses = []
+while left:
+    pid, status = os.wait()
+    left.discard(pid)
+    statuses.append(status)
+    for other in left if status else ():
+        os.kill(other, signal.SIGTERM)
+sys.exit(any(statuses))
+"""
 
 
 @pytest.fixture
 def torchrun(tmp_path: Path):
-    """Run the command in several processes; returns what they said."""
+    """Run the command in several processes, of torchrun itself or quicker; returns what they said."""
     script = tmp_path / "distill.py"
     script.write_text(PROGRAM)
 
-    def start(recipe: str, overrides: list[str], processes: int = 2, code: int = 0) -> str:
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", str(script), recipe]
-        command = [sys.executable, "-m", *launcher, *overrides, f"trainer.devices={processes}"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
+    def start(recipe: str, overrides: list[str], code: int = 0, itself: bool = False) -> str:
+        launcher = ["-c", FORKED, "2", str(script)]
+        if itself:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        command = [sys.executable, *launcher, recipe, *overrides, "trainer.devices=2"]
+        environment = {**os.environ, **({} if itself else {"MASTER_PORT": port})}
+        result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
         assert (result.returncode == 0) == (code == 0), result.stderr
         return result.stderr
 
@@ -94,7 +128,7 @@ def test_two_processes_train_as_one_that_accumulates(corpus, teacher_path, torch
     ]
     two, one = tmp_path / "two", tmp_path / "one"
     overrides = [*run_overrides(corpus, teacher_path, two), *options]
-    torchrun("robustdistiller", [*overrides, "trainer.max_steps=2"])
+    torchrun("robustdistiller", [*overrides, "trainer.max_steps=2"], itself=True)
     assert "continuing" in torchrun("robustdistiller", [*overrides, "trainer.max_steps=4"])
     distill(
         load_config(
