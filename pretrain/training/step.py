@@ -156,8 +156,8 @@ class Distiller(nn.Module):
                 accelerate_training(teaching.model)
             else:
                 teaching.model = accelerate(teaching.model)
-        if device.type == "cpu" and self.gates is None and not self.config.trainer.compile:
-            accelerate_training(self.student)  # pruning needs hooks, and compiling modules
+        if device.type == "cpu" and not self.config.trainer.compile:
+            accelerate_training(self.student, extractor=self.gates is None)  # whose layers pruning has hooks on
         self.to(device).train()
 
     def unreached(self) -> list[str]:

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from robustdistiller.common.generators import untouched_generators
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
+from robustdistiller.upstream.fast.spectral_position import LEAST_TAPS, SpectralPosition
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
 from robustdistiller.upstream.model.extractor import ConvExtractor
 
@@ -42,14 +43,16 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
         return AcceleratedEncoder(encoder)
 
 
-def accelerate_training(encoder: SpeechEncoder) -> None:
-    """Put a faster conv extractor for training on a CPU into ``encoder``, in place; parameters and their names stay.
+def accelerate_training(encoder: SpeechEncoder, extractor: bool = True) -> None:
+    """Put faster parts for training on a CPU into ``encoder``, in place; parameters and their names stay.
 
-    An extractor with layer norms, or on log-mel spectra, is left as it is. Forward hooks of single layers of the
-    extractor, as pruning sets them, are not run any more.
+    These are the conv extractor and the position convolution. An extractor with layer norms, or on log-mel spectra, is
+    left as it is, and so is a stack of position convolutions. Forward hooks of single layers of the extractor, as
+    pruning sets them, are not run any more.
 
     Args:
         encoder: on the CPU, in float32.
+        extractor: whether the conv extractor is among them.
 
     Example:
         >>> from robustdistiller.upstream import EncoderConfig
@@ -60,8 +63,16 @@ def accelerate_training(encoder: SpeechEncoder) -> None:
         True
     """
     config = encoder.config
-    if config.conv_norm == "group" and config.front_end == "conv" and isinstance(encoder.extractor, ConvExtractor):
+    suits = config.conv_norm == "group" and config.front_end == "conv"
+    if extractor and suits and isinstance(encoder.extractor, ConvExtractor):
         encoder.extractor = MatrixExtractor(encoder.extractor)
+    _put_spectral_position(encoder, frozen=False)
+
+
+def _put_spectral_position(encoder: SpeechEncoder, frozen: bool) -> None:
+    position = encoder.transformer.position
+    if position.convs is None and position.conv.kernel_size[0] >= LEAST_TAPS:
+        encoder.transformer.position = SpectralPosition(position, frozen)
 
 
 class AcceleratedEncoder(SpeechEncoder):
@@ -77,6 +88,7 @@ class AcceleratedEncoder(SpeechEncoder):
         for module in list(self.modules()):
             if parametrize.is_parametrized(module, "weight"):  # a weight norm, once and for all
                 parametrize.remove_parametrizations(module, "weight")
+        _put_spectral_position(self, frozen=True)
         super().train(False)
         self.requires_grad_(False)
 

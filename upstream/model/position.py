@@ -61,9 +61,9 @@ class PositionalConv(nn.Module):
         if self.convs is None:
             if self.batch_norm is not None:
                 x = self._masked(self.batch_norm(x), valid)
-            return F.gelu(_around(self.conv, x)).transpose(1, 2)
+            return F.gelu(self._around(self.conv, x)).transpose(1, 2)
         for conv in self.convs:
-            y = _around(conv, self._masked(x, valid)).transpose(1, 2)
+            y = self._around(conv, self._masked(x, valid)).transpose(1, 2)
             x = F.gelu(F.layer_norm(y, y.shape[-1:])).transpose(1, 2)
         return x.transpose(1, 2)
 
@@ -87,11 +87,10 @@ class PositionalConv(nn.Module):
     def _masked(self, x: Tensor, valid: Tensor | None) -> Tensor:
         return x if valid is None or self.leaks else x.masked_fill(~valid.unsqueeze(1), 0.0)
 
-
-def _around(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """The convolution around each frame, or each first of ``stride`` frames; an even kernel reaches further back."""
-    (kernel,) = conv.kernel_size
-    return conv(F.pad(x, (kernel // 2, (kernel - 1) // 2)))
+    def _around(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
+        """Around each frame, or each first of ``stride`` frames; an even kernel reaches further back."""
+        (kernel,) = conv.kernel_size
+        return conv(F.pad(x, (kernel // 2, (kernel - 1) // 2)))
 
 
 class RelativePositionBias(nn.Module):
