@@ -11,42 +11,46 @@ from collections.abc import Callable
 
 import torch
 
+from research.bench.edge import final_shape
 from research.bench.measure import Comparison, alternate, work_clock
 from research.bench.settings import Findings, Settings
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.eval.cost.protocol import noise
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
 from robustdistiller.upstream.fast import accelerate, accelerate_training
+from robustdistiller.upstream.fast.spectral_position import SpectralPosition
 
-DURATION_S = 10.0
+DURATIONS_S = (10.0, 2.0)
+EXTRACTOR, POSITION = "conv extractor alone", "position convolution by spectra alone"
 
 
 def run(settings: Settings) -> Findings:
-    """Inference on one utterance, and a step of the student on two unequal ones."""
-    duration_s, shapes = (
-        DURATION_S,
-        {
-            "WavLM Base+": EncoderConfig.wavlm_base_plus(),
-            "two-layer student": EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)),
-        },
-    )
+    """Inference on one utterance, and a step of the student on four unequal ones."""
+    teacher, durations_s = EncoderConfig.wavlm_base_plus(), DURATIONS_S
+    shapes = {
+        "WavLM Base+": teacher,
+        "two-layer student": EncoderConfig(num_layers=2, feature_norm=False, prediction_layers=(4, 8, 12)),
+        "fast50": final_shape(teacher, "fast50", []),
+    }
     if settings.quick:
-        duration_s, shapes = 2.0, {"tiny": EncoderConfig.tiny()}
+        durations_s, shapes = (2.0,), {"tiny": EncoderConfig(embed_dim=48, num_layers=1, num_heads=4, ffn_dim=48)}
     comparisons = []
     for name, config in shapes.items():
         encoder = SpeechEncoder(config).eval().requires_grad_(False)
-        waveform = noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed).unsqueeze(0)
-        ways = {"conv extractor in segments: fast.accelerate": accelerate(encoder)}
-        comparisons += _compare(
-            f"{name}, inference", encoder, ways, lambda one, x=waveform: one(x).hidden_states[-1], settings
-        )
-    student = SpeechEncoder(list(shapes.values())[-1].replace(dropout=0.0, attention_dropout=0.0)).train()
-    waveforms = torch.stack([noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed + i) for i in range(2)])
-    lengths = torch.tensor([waveforms.shape[1], waveforms.shape[1] * 3 // 5])
+        for duration_s in durations_s:
+            waveform = noise(round(duration_s * SAMPLE_RATE_HZ), settings.seed).unsqueeze(0)
+            title = f"{name}, inference on {duration_s:g} s"
+            comparisons += _compare(
+                title, encoder, _frozen(encoder), lambda one, x=waveform: one(x).hidden_states[-1], settings
+            )
+    longest_s = durations_s[0]
+    student = SpeechEncoder(list(shapes.values())[min(1, len(shapes) - 1)].replace(dropout=0.0, attention_dropout=0.0))
+    waveforms = torch.stack([noise(round(longest_s * SAMPLE_RATE_HZ), settings.seed + i) for i in range(4)])
+    lengths = torch.tensor([waveforms.shape[1], *[waveforms.shape[1] * 3 // 5] * 3])
     weights = torch.randn(student.config.embed_dim, generator=torch.Generator().manual_seed(settings.seed))
-    trained = copy.deepcopy(student)
-    accelerate_training(trained)
-    ways = {"conv extractor by matrix products: fast.accelerate_training": trained}
+    ways = {"fast.accelerate_training": copy.deepcopy(student), POSITION: copy.deepcopy(student)}
+    for name, one in ways.items():
+        accelerate_training(one, extractor=name != POSITION)
 
     def step(one: SpeechEncoder) -> torch.Tensor:
         output = one(waveforms, lengths)
@@ -55,13 +59,25 @@ def run(settings: Settings) -> Findings:
         loss.backward()
         return one.transformer.layers[0].up.weight.grad.clone()
 
-    comparisons += _compare(f"{list(shapes)[-1]}, forward and backward", student, ways, step, settings)
-    comparisons += _teacher(next(iter(shapes.items())), duration_s, settings)
+    name = list(shapes)[min(1, len(shapes) - 1)]
+    comparisons += _compare(f"{name}, forward and backward", student, ways, step, settings)
+    comparisons += _teacher(next(iter(shapes.items())), longest_s, settings)
     text = (
-        f"Utterances of {duration_s:g} s, one thread, processor time; in training a batch of two, the second of three "
-        "fifths of the length, to the teacher a batch of four. Each line is the whole encoder.",
+        f"One thread, processor time; in training a batch of four of {longest_s:g} s, three of which end after three "
+        "fifths, to the teacher a batch of four. Each line is the whole encoder.",
     )
     return Findings(tuple(comparisons), (), text)
+
+
+def _frozen(encoder: SpeechEncoder) -> dict[str, SpeechEncoder]:
+    """All kernels for inference, and each by itself."""
+    ways = {"fast.accelerate": accelerate(encoder)}
+    if encoder.config.front_end == "conv":
+        ways[EXTRACTOR] = accelerate(encoder)
+        ways[EXTRACTOR].transformer.position = encoder.transformer.position
+    ways[POSITION] = copy.deepcopy(encoder)
+    ways[POSITION].transformer.position = SpectralPosition(encoder.transformer.position, frozen=True)
+    return ways
 
 
 def _teacher(shape: tuple[str, EncoderConfig], duration_s: float, settings: Settings) -> list[Comparison]:
@@ -76,7 +92,7 @@ def _teacher(shape: tuple[str, EncoderConfig], duration_s: float, settings: Sett
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             return one(waveforms).hidden_states[-1].float()
 
-    ways = {"conv extractor by matrix products: fast.accelerate_training": fast}
+    ways = {"fast.accelerate_training": fast}
     return _compare(f"{name}, teacher in bfloat16", encoder, ways, hear, settings)
 
 
