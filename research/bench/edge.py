@@ -29,7 +29,6 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
 from robustdistiller.upstream.contract import open_upstream
 from robustdistiller.upstream.export import export_model
-from robustdistiller.upstream.export.quantize import quantize
 from robustdistiller.upstream.model.cost import encoder_cost
 from robustdistiller.upstream.s3prl import bridge
 
@@ -42,6 +41,7 @@ STUDENTS: dict[str, tuple[str, list[str], float | None]] = {
     "SEW's front end, 12 x 384, 25 Hz": ("thin", ["student.conv_layers=sew", "student.squeeze=2"], None),
 }
 INT8_TARGET = 10.0
+KINDS = {"ONNX": "onnx", "int8 dynamic": "onnx-int8-dynamic", "int8 static": "onnx-int8-static"}
 #: What `--quick` makes of a student.
 SMALL_STUDENT = ["student.num_layers=2", "student.embed_dim=64", "student.num_heads=4", "student.ffn_dim=128"]
 WAVLM_BASE_PLUS, DISTILHUBERT = "WavLM Base+, s3prl", "DistilHuBERT, s3prl"
@@ -116,12 +116,13 @@ def _make(settings: Settings) -> tuple[dict[str, Way], dict[str, dict[str, float
         cost = encoder_cost(SpeechEncoder(shape))
         notes[name] = {"parameters_M": cost.parameters_used / 1e6, "GMAC_per_s": cost.macs_per_s / 1e9}
         ways[f"{name}, ours"] = Way("robustdistiller_local", checkpoint)
-        plain = settings.work / f"student{number}.onnx"
-        export_model(checkpoint, plain, "onnx", overwrite=True)
-        ways[f"{name}, ONNX"] = Way("robustdistiller_onnx", plain)
-        for kind, calibration in (("int8 dynamic", None), ("int8 static", speech)):
-            path = settings.work / f"student{number}-{kind.replace(' ', '-')}.onnx"
-            quantize(plain, path, calibration, ("linear",))
+        for kind, to in {
+            "ONNX": "onnx",
+            "int8 dynamic": "onnx-int8-dynamic",
+            "int8 static": "onnx-int8-static",
+        }.items():
+            path = settings.work / f"student{number}-{to}.onnx"
+            export_model(checkpoint, path, to, calibration=speech if "static" in to else None, overwrite=True)
             ways[f"{name}, {kind}"] = Way("robustdistiller_onnx", path)
     return ways, notes
 

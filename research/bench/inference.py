@@ -26,7 +26,7 @@ from robustdistiller.upstream import EncoderConfig, SpeechEncoder, save_checkpoi
 from robustdistiller.upstream.checkpoints.export import export_checkpoint
 from robustdistiller.upstream.contract import open_upstream
 from robustdistiller.upstream.export import export_model
-from robustdistiller.upstream.export.quantize import PARTS, quantize
+from robustdistiller.upstream.export.quantize import PARTS
 from robustdistiller.upstream.s3prl import bridge
 
 DURATION_S = 10.0
@@ -128,12 +128,13 @@ def _make(settings: Settings) -> dict[str, Way]:
         stock = export_checkpoint(checkpoint, settings.work / f"{name}-s3prl.pt", "s3prl", overwrite=True)
         ways[f"{name}, ours"] = Way("robustdistiller_local", checkpoint)
         ways[f"{name}, s3prl"] = Way(stock.model.split()[-1], stock.path)
-        plain = settings.work / f"{name}.onnx"
-        export_model(checkpoint, plain, "onnx", range(shape.num_layers + 1), overwrite=True)
-        ways[f"{name}, ONNX"] = Way("robustdistiller_onnx", plain)
-        for kind, (given, parts) in INT8.items():
-            path = settings.work / f"{name}-{kind.replace(' ', '-')}.onnx"
-            quantize(plain, path, speech if given else None, parts)
+        layers = range(shape.num_layers + 1)
+        plain = export_model(checkpoint, settings.work / f"{name}.onnx", "onnx", layers, overwrite=True)
+        ways[f"{name}, ONNX"] = Way("robustdistiller_onnx", plain.path)
+        for kind, (calibrated, parts) in INT8.items():
+            path, given = settings.work / f"{name}-{kind.replace(' ', '-')}.onnx", speech if calibrated else None
+            to = "onnx-int8-static" if calibrated else "onnx-int8-dynamic"
+            export_model(checkpoint, path, to, layers, given, parts, overwrite=True)
             ways[f"{name}, {kind}"] = Way("robustdistiller_onnx", path)
     return ways
 

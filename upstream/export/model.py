@@ -195,6 +195,7 @@ def _write_onnx(
     from robustdistiller.upstream.export.onnx_file import load_model, save_model, trace_onnx
     from robustdistiller.upstream.export.quantize import quantize
     from robustdistiller.upstream.export.runtime import open_session
+    from robustdistiller.upstream.export.spectral_position import multiply_spectra
 
     def measure(path: Path) -> Deviation:
         session = open_session(path)
@@ -203,20 +204,23 @@ def _write_onnx(
         return compare(encoder, graph.layers, _session_runner(session))
 
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        plain = Path(folder) / "float32.onnx"
+        written = Path(folder) / "float32.onnx"
         traced = trace_stream(graph, opset) if isinstance(graph, StreamGraph) else trace_onnx(graph, opset)
-        save_model(traced, plain)
-        deviation = measure(plain)
-        _require_close(deviation)
-        written = plain
+        save_model(traced, written)
         if notes["precision"] != "float32":
-            written = Path(folder) / "int8.onnx"
+            _require_close(measure(written))
+            plain, written = written, Path(folder) / "int8.onnx"
             quantize(plain, written, calibration, parts, progress)
-            deviation = measure(written)
         model = load_model(written)
+        # A chunk of a stream is too short for spectra to pay.
+        spectral = not isinstance(graph, StreamGraph) and multiply_spectra(model) > 0
+        save_model(model, written)
+        deviation = measure(written)
+        if notes["precision"] == "float32":
+            _require_close(deviation)
         used: dict[str, Any] = {} if notes["precision"] == "float32" else {"int8_parts": list(parts)}
         used |= {} if calibration is None else {"calibration_seconds": _seconds(calibration)}
-        used |= {"stream": graph.notes} if isinstance(graph, StreamGraph) else {}
+        used |= {"stream": graph.notes} if isinstance(graph, StreamGraph) else {"spectral_position": spectral}
         save_model(model, file, {**notes, **used, "opset": opset, **vars(deviation)})
     return deviation
 

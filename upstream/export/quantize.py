@@ -41,7 +41,7 @@ def quantize(
     """Quantise an ONNX file; its notes are kept, but for those on precision and deviation.
 
     Args:
-        source: the file in float32.
+        source: the file in float32, whose convolutions are convolutions: a step of streams, or a graph as it is traced.
         target: file to write.
         calibration: waveforms ``(samples,)`` over which the ranges of activations are measured; ``None`` leaves them
             to run time.
@@ -49,13 +49,19 @@ def quantize(
         progress: show a bar.
 
     Raises:
-        ValueError: onnxruntime is missing, or multiplies integers wrongly here.
+        ValueError: onnxruntime is missing, or multiplies integers wrongly here; the position convolution of the file
+            is products of spectra.
     """
     require_integer_products()
+    notes = {entry.key: entry.value for entry in load_model(source).metadata_props}
+    if notes.get("spectral_position") == "true":
+        raise ValueError(
+            f"{source} computes its position convolution by spectra, which int8 would spoil; expected a file without "
+            "them: export the checkpoint itself to int8"
+        )
     with tempfile.TemporaryDirectory() as folder, quiet():
         quantized = Path(folder) / "int8.onnx"
         _quantize(source, quantized, calibration, parts, progress)
-        notes = {entry.key: entry.value for entry in load_model(source).metadata_props}
         notes["precision"] = "int8, dynamic" if calibration is None else "int8, static"
         kept = {key: value for key, value in notes.items() if not key.endswith("_relative_error")}
         model = load_model(quantized)

@@ -108,8 +108,8 @@ class RelativePositionBias(nn.Module):
     def forward(self, frames: int) -> Tensor:
         """Biases ``(heads, query frames, key frames)``."""
         position = torch.arange(frames, device=self.table.weight.device)
-        by_offset = self.table(self._bucket(torch.arange(1 - frames, frames, device=position.device))).T
-        return by_offset[:, position - position.unsqueeze(1) + (frames - 1)]
+        by_offset = self.table(self._bucket(torch.arange(1 - frames, frames, device=position.device)))
+        return F.embedding(position - position.unsqueeze(1) + (frames - 1), by_offset).permute(2, 0, 1).contiguous()
 
     def _bucket(self, offsets: Tensor) -> Tensor:
         side = self.table.num_embeddings // 2
