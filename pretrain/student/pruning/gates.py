@@ -29,9 +29,8 @@ class Gates(nn.Module):
 
     The gates act from construction on, through hooks, until :meth:`detach`. While the encoder is in train mode they
     are drawn anew, with PyTorch's global generator and nothing else, in every forward pass; in eval mode they are
-    without chance, and the encoder then computes what :meth:`make_dense` computes, but for the units that only
-    `config.exact` opens or closes. The state dict holds the gates' parameters and the multipliers, nothing of the
-    encoder; the encoder's is as without gates.
+    without chance, and the encoder then computes what :meth:`make_dense` computes. The state dict holds the gates'
+    parameters and the multipliers, nothing of the encoder; the encoder's is as without gates.
 
     Not gated: the last conv layer of an encoder without projection, whose channels are the transformer's.
 
@@ -66,6 +65,7 @@ class Gates(nn.Module):
         self._dense_shape = shape.replace(feature_scale=scaled)
         self._check_reach()
         self._values: Values = self.resolve()
+        self._resolved_of: list[tuple[torch.device, int]] | None = None
         # Functions, not bound methods: a deep copy of the encoder stays with these gates.
         self._handles = [encoder.extractor.register_forward_pre_hook(lambda module, _: self._draw(module.training))]
         self._handles += attach(encoder, lambda: self._values)
@@ -130,14 +130,13 @@ class Gates(nn.Module):
         ]
 
     @torch.no_grad()
-    def resolve(self, exact: bool = False) -> Values:
+    def resolve(self) -> Values:
         """Gates without chance by kind and layer, each `(units,)` and 0 where the unit goes.
 
-        Args:
-            exact: meet the final target as nearly as whole units can; see :class:`PruningConfig`.
+        With `config.exact` they meet the final target as nearly as whole units can; see :class:`PruningConfig`.
         """
         values = {key: vector.resolve() for key, vector in self._by_key.items()}
-        if not exact:
+        if not self.config.exact:
             return values
         is_open = to_target(
             {key: gates > 0 for key, gates in values.items()},
@@ -150,18 +149,23 @@ class Gates(nn.Module):
 
     def make_dense(self) -> SpeechEncoder:
         """A new encoder without the closed units, their gates folded into its weights; see :func:`make_dense`."""
-        return make_dense(self.encoder, self.resolve(self.config.exact))
+        return make_dense(self.encoder, self.resolve())
 
     def parameters_after(self) -> int:
         """Parameters of what :meth:`make_dense` returns now, without prediction heads."""
-        values = self.resolve(self.config.exact)
+        values = self.resolve()
         return self._count({key: int((gates > 0).sum()) for key, gates in values.items()})
 
     def _draw(self, training: bool) -> None:
         """Gates for one forward pass. The extractor may run without gradients, the other gates still need theirs."""
-        with torch.enable_grad():
-            drawn = {key: vector.sample() for key, vector in self._by_key.items()} if training else self.resolve()
-        self._values = drawn
+        if training:
+            with torch.enable_grad():
+                self._values, self._resolved_of = {key: vector.sample() for key, vector in self._by_key.items()}, None
+            return
+        # Which units are to go takes longer to decide than a batch of a validation, and does not change within it.
+        versions = [(vector.log_alpha.device, vector.log_alpha._version) for vector in self._by_key.values()]
+        if versions != self._resolved_of:
+            self._values, self._resolved_of = self.resolve(), versions
 
     @contextlib.contextmanager
     def _again(self, values: Values) -> Iterator[None]:

@@ -246,6 +246,21 @@ def test_exact_meets_the_target():
         assert min(layer[0] for layer in small.config.conv_layers) >= 1
 
 
+def test_exact_is_what_a_validation_measures():
+    encoder = build(**WAVLM)
+    gates = make_gates(encoder, exact=True, sparsity=0.6)
+    for change in (0.0, 0.3):  # as a step does, and averaged weights do
+        with torch.no_grad():
+            for number, vector in enumerate(gates.vectors.parameters()):
+                vector.add_(change * (-1) ** number)
+        small = gates.make_dense()
+        assert any(
+            (gates._by_key[key].resolve() > 0).sum() != (kept > 0).sum() for key, kept in gates.resolve().items()
+        )
+        assert difference(encoder.eval(), small) <= TOLERANCE
+        assert difference(encoder, small) <= TOLERANCE  # not resolved again
+
+
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
