@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from robustdistiller.upstream.model.position import PositionalConv
 
-#: Taps of a kernel, and frames of the result, from which on it pays; in training, where the kernel is transformed in
-#: each step, frames of a batch.
-LEAST_TAPS, LEAST_FRAMES, LEAST_FRAMES_IN_TRAINING = 64, 64, 1500
+#: Taps of a kernel, and frames, from which on it pays; in training, where the kernel is transformed in each step,
+#: frames of a batch.
+LEAST_TAPS, LEAST_FRAMES, LEAST_FRAMES_IN_TRAINING = 64, 40, 1500
 
 
 class SpectralPosition(PositionalConv):
@@ -46,7 +46,7 @@ class SpectralPosition(PositionalConv):
 
     def _around(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
         (stride,), frames = conv.stride, x.shape[2]
-        enough = frames >= LEAST_FRAMES * stride if self.frozen else len(x) * frames >= LEAST_FRAMES_IN_TRAINING
+        enough = frames >= LEAST_FRAMES if self.frozen else len(x) * frames >= LEAST_FRAMES_IN_TRAINING
         if not enough or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return super()._around(conv, x)
         spectra = _spectra_of(conv) if self.spectra is None else cast(Tensor, self.spectra)
