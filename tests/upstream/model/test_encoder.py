@@ -40,6 +40,27 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"embed_dim": 32},
+        {"embed_dim": 32, "norm_first": True},
+        {"embed_dim": 32, "front_end": "log_mel", "conv_layers": ((40, 3, 1), (32, 3, 2))},
+        {"embed_dim": 32, "position_depth": 2},
+        {"embed_dim": 32, "squeeze": 2},
+    ],
+    ids=["conv", "pre-norm", "log-mel", "data2vec", "squeezed"],
+)
+def test_digital_silence_has_gradients_in_an_untrained_encoder(shape):
+    """Without a projection nothing but the position convolution has a bias before the layers, each with two norms."""
+    encoder = make(num_layers=12, **shape)
+    last = encoder(torch.zeros(1, 4000)).hidden_states[-1]
+    (last * noise(*last.shape)).mean().backward()
+    gradients = torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
+    assert not encoder.config.has_projection
+    assert gradients.abs().max() < 1e3  # and no NaN
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
