@@ -33,7 +33,10 @@ def test_what_it_offers_is_there_and_has_an_example() -> None:
     assert dir(robustdistiller) == ["compare", "distill", "evaluate", "leaderboard", "load", "sweep"]
     for name in dir(robustdistiller):
         assert ">>>" in getattr(robustdistiller, name).__doc__
-    assert run("import robustdistiller as r; print(r.load('robustdistiller_mini').config.num_layers)") == "5"
+    code = "import sys, robustdistiller as r; print(r.load('robustdistiller_mini').config.num_layers, *sys.modules)"
+    layers, *imported = run(code).split()
+    assert layers == "5"
+    assert not {"torch._dynamo", "sympy", "s3prl", "transformers"} & set(imported), "each takes a second or two"
 
 
 def test_what_an_offer_misses_is_said_with_the_command_that_brings_it() -> None:

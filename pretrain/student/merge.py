@@ -19,6 +19,7 @@ from robustdistiller.upstream import (
     save_checkpoint,
 )
 from robustdistiller.upstream.checkpoints.files import is_part_of
+from robustdistiller.upstream.model.values import fill, without_values
 
 #: What two students may differ in and still be of one shape: only training asks for it.
 _TRAINING = ("dropout", "attention_dropout", "activation_dropout", "feature_dropout", "layerdrop", "feature_grad_mult")
@@ -51,10 +52,11 @@ def merge_students(a: SpeechEncoder, b: SpeechEncoder, weight: float = 0.5) -> S
         raise SettingsError(f"weight is {weight}, expected 0 (all of the first student) to 1 (all of the second)")
     _refuse_other_shapes(a.config, b.config)
     device = next(a.parameters()).device
-    merged = SpeechEncoder(a.config).to(device)
     theirs = {name: value.to(device) for name, value in b.state_dict().items()}
-    merged.load_state_dict({name: _between(value, theirs[name], weight) for name, value in a.state_dict().items()})
-    return merged.eval()
+    means = {name: _between(value, theirs[name], weight) for name, value in a.state_dict().items()}
+    with without_values():
+        merged = SpeechEncoder(a.config)
+    return fill(merged, means).to(device).eval()
 
 
 def merge_checkpoints(a: str, b: str, target: str | Path, weight: float = 0.5, overwrite: bool = False) -> Path:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from robustdistiller.upstream.checkpoints.builders import Inert
@@ -19,6 +18,7 @@ from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.checkpoints.unpickle import HostilePickle
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.values import without_values
 from robustdistiller.upstream.pretrained.names import expanded
 
 _WEIGHTS = ("Distiller", "hf_weights", "model", "model_weight", "state_dict")
@@ -132,7 +132,7 @@ def inspect_checkpoint(path: str | Path, num_heads: int | None = None) -> Inspec
         message = str(error).partition(". Looked for:")[0]
         return Inspection(**facts, error=message, looked_for=() if known else tuple(looked_for()))
     facts |= {"holds": tuple(_besides(source))}
-    with torch.device("meta"):
+    with without_values():
         encoder = SpeechEncoder(checkpoint.config)
     config, total = checkpoint.config, encoder.count_parameters()
     return Inspection(

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustdistiller.upstream.checkpoints.builders import kind_of
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.values import without_values
 
 #: Beginnings of our names, of fairseq's and of Hugging Face's; the first match counts, None is a part that they lack.
 #: Numbered parts stand together. One direction is enough: both lists of names follow from our network.
@@ -182,7 +183,7 @@ def check_own(weights: Mapping[str, Tensor], config: EncoderConfig) -> dict[str,
 def _of_encoder(
     weights: Mapping[str, Tensor], config: EncoderConfig, rename: Callable[[str], str]
 ) -> dict[str, Tensor]:
-    with torch.device("meta"):
+    with without_values():
         expected = SpeechEncoder(config).state_dict()
     return match_weights(_split_heads(weights, rename) if config.prediction_layers else weights, expected, rename)
 

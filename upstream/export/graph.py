@@ -14,6 +14,7 @@ from robustdistiller.upstream.fast.window_statistics import fold
 from robustdistiller.upstream.model.encoder import SpeechEncoder, normalize, pad_ends
 from robustdistiller.upstream.model.log_mel import Count
 from robustdistiller.upstream.model.module_list import ModuleList
+from robustdistiller.upstream.model.values import fill, without_values
 
 FRAME_LENGTHS = "frame_lengths"
 
@@ -71,10 +72,11 @@ class EncoderGraph(nn.Module):
 
 def exportable(encoder: SpeechEncoder) -> SpeechEncoder:
     """A frozen copy of plain tensor operations."""
-    copy = SpeechEncoder(encoder.config)  # a deep copy would share the classes of parametrised modules
+    with without_values():
+        copy = SpeechEncoder(encoder.config)  # a deep copy would share the classes of parametrised modules
     if encoder.heads is None:
         copy.heads = None
-    copy.load_state_dict(encoder.state_dict())
+    fill(copy, encoder.state_dict())
     for module in copy.modules():
         if parametrize.is_parametrized(module):
             for name in list(cast(nn.ModuleDict, module.parametrizations)):

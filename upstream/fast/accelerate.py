@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
-from robustdistiller.common.generators import untouched_generators
 from robustdistiller.upstream.fast.matrix_extractor import MatrixExtractor
 from robustdistiller.upstream.fast.segment_extractor import SegmentExtractor
 from robustdistiller.upstream.fast.spectral_position import LEAST_TAPS, SpectralPosition
 from robustdistiller.upstream.model.encoder import EncoderOutput, SpeechEncoder
 from robustdistiller.upstream.model.extractor import ConvExtractor
+from robustdistiller.upstream.model.values import fill, without_values
 
 
 def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
@@ -39,8 +39,7 @@ def accelerate(encoder: SpeechEncoder) -> SpeechEncoder:
         raise ValueError(f"the encoder is {weight.dtype} on {weight.device}; expected float32 on the CPU")
     if isinstance(encoder, AcceleratedEncoder):
         return encoder
-    with untouched_generators():  # what is drawn afterwards, as a head's weights, does not depend on speed
-        return AcceleratedEncoder(encoder)
+    return AcceleratedEncoder(encoder)
 
 
 def accelerate_training(encoder: SpeechEncoder, extractor: bool = True) -> None:
@@ -79,10 +78,11 @@ class AcceleratedEncoder(SpeechEncoder):
     """See :func:`accelerate`."""
 
     def __init__(self, encoder: SpeechEncoder):
-        super().__init__(encoder.config)
+        with without_values():
+            super().__init__(encoder.config)
         if encoder.heads is None:
             self.heads = None
-        super().load_state_dict(encoder.state_dict())
+        fill(self, encoder.state_dict())
         if self.config.front_end == "conv":
             self.extractor = SegmentExtractor(self.extractor)
         for module in list(self.modules()):

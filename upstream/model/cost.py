@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustdistiller.common.audio import SAMPLE_RATE_HZ
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.values import without_values
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def encoder_macs(
     >>> round(encoder_macs(EncoderConfig(), duration_s=10.0) / 10e9, 2)  # HuBERT Base, per second of audio, in 1e9
     7.41
     """
-    with torch.device("meta"):
+    with without_values():
         encoder, waveforms = SpeechEncoder(config).eval(), torch.empty(1, round(duration_s * SAMPLE_RATE_HZ))
     encoder._check_input(waveforms, None)
     layers = None if max_layer is None else (max_layer,)

@@ -44,8 +44,8 @@ class PositionalConv(nn.Module):
         if self.convs is not None:
             return
         nn.init.normal_(convs[0].weight, std=math.sqrt(4 / (kernel * dim)))
-        # Its bias is not zero, as fairseq's is: behind an extractor without biases, and with no projection, silence would
-        # be nothing but zeros, and each of the layer norms would enlarge gradients 316 times.
+        # Its bias does not begin as zero, as fairseq's does: without a projection, and biases in the extractor, silence
+        # would be nothing but zeros, and each of the layer norms would enlarge gradients 316 times.
         self.batch_norm = nn.BatchNorm1d(dim) if config.position_batch_norm else None
         # A weight norm changes its module in place, and returns it under a wider type.
         self.conv = convs[0] if config.position_batch_norm else cast(nn.Conv1d, weight_norm(convs[0], dim=2))

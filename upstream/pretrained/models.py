@@ -14,6 +14,7 @@ from robustdistiller.upstream.checkpoints.formats.base import Checkpoint
 from robustdistiller.upstream.checkpoints.inspection import Inspection, inspect_checkpoint, size_bytes
 from robustdistiller.upstream.checkpoints.load import read_checkpoint
 from robustdistiller.upstream.model.cost import counted_macs
+from robustdistiller.upstream.model.values import without_values
 from robustdistiller.upstream.pretrained.whisper.checkpoint import WhisperCheckpoint, is_whisper, read_whisper
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
@@ -90,7 +91,7 @@ def padding_factor(config: WhisperConfig, duration_s: float) -> float:
     """
     waveform, macs = torch.empty(1, round(duration_s * SAMPLE_RATE_HZ), device="meta"), []
     for padded in (True, False):
-        with torch.device("meta"):
+        with without_values():
             encoder = WhisperEncoder(config.replace(pad_to_30_s=padded))
         macs.append(counted_macs(encoder, waveform))
     return macs[0] / macs[1]

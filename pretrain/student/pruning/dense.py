@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustdistiller.pretrain.student.pruning.hooks import Values
 from robustdistiller.upstream import EncoderConfig, SpeechEncoder
+from robustdistiller.upstream.model.values import fill, without_values
 
 Weights = dict[str, Tensor]
 
@@ -35,10 +36,9 @@ def make_dense(encoder: SpeechEncoder, values: Values) -> SpeechEncoder:
         changes |= _prune_attention(shape, weights, values)
     if kinds & {"ffn", "ffn_layer"}:
         changes |= _prune_feed_forward(shape, weights, values)
-    with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+    with without_values():
         small = SpeechEncoder(shape.replace(**changes))
-    small.load_state_dict(weights)
-    return small.to(next(encoder.parameters()).device).train(encoder.training)
+    return fill(small, weights).to(next(encoder.parameters()).device).train(encoder.training)
 
 
 def _prune_conv(shape: EncoderConfig, weights: Weights, values: Values) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from robustdistiller.upstream.checkpoints.plain import options_of
 from robustdistiller.upstream.checkpoints.safe_load import NATIVE_KEY
 from robustdistiller.upstream.model.config import EncoderConfig
 from robustdistiller.upstream.model.encoder import SpeechEncoder
+from robustdistiller.upstream.model.values import fill, without_values
 
 #: Options of the encoder for which other layouts have no place: how it is trained on and batched, and which of its
 #: states are given. The latter go where the other software does not say itself what s3prl's upstream of it gives.
@@ -73,14 +74,14 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the encoder that the options describe.
         """
-        encoder = SpeechEncoder(self.config.replace(**config_overrides))
+        with without_values():
+            encoder = SpeechEncoder(self.config.replace(**config_overrides))
         try:
-            encoder.load_state_dict(self.state_dict)
+            return fill(encoder, self.state_dict).eval()
         except RuntimeError as error:
             raise CheckpointError(
                 f"the weights do not fit {config_overrides or 'the configuration'}: {error}"
             ) from error
-        return encoder.eval()
 
     def without_heads(self) -> Checkpoint:
         """The same encoder without prediction heads; the first hidden state stays what it was.

@@ -16,6 +16,7 @@ from robustdistiller.upstream.checkpoints.files import CheckpointError
 from robustdistiller.upstream.checkpoints.load import open_source
 from robustdistiller.upstream.checkpoints.parameter_names import match_weights
 from robustdistiller.upstream.checkpoints.plain import options_of, weights_of
+from robustdistiller.upstream.model.values import fill, without_values
 from robustdistiller.upstream.pretrained.whisper.config import WhisperConfig
 from robustdistiller.upstream.pretrained.whisper.ctranslate2 import read_variables
 from robustdistiller.upstream.pretrained.whisper.encoder import WhisperEncoder
@@ -70,9 +71,9 @@ class WhisperCheckpoint:
 
     def build(self, **config_overrides: Any) -> WhisperEncoder:
         """The encoder with these weights, in eval mode; ``pad_to_30_s`` can be replaced."""
-        encoder = WhisperEncoder(self.config.replace(**config_overrides))
-        encoder.load_state_dict(self.state_dict)
-        return encoder.eval()
+        with without_values():
+            encoder = WhisperEncoder(self.config.replace(**config_overrides))
+        return fill(encoder, self.state_dict).eval()
 
 
 def is_whisper(path: str | Path) -> bool:
@@ -207,7 +208,7 @@ def _below(weights: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
 
 
 def _matched(weights: Mapping[str, Any], config: WhisperConfig, family: int) -> dict[str, Tensor]:
-    with torch.device("meta"):
+    with without_values():
         expected = WhisperEncoder(config).state_dict()
     return match_weights(weights, expected, lambda ours: _their_name(ours, family))
 

@@ -30,7 +30,12 @@ class LogMel(nn.Module):
 
     def __init__(self, num_mel_bins: int):
         super().__init__()
-        self.register_buffer("filters", mel_filters(num_mel_bins), persistent=False)
+        self.num_mel_bins = num_mel_bins
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Compute what is constant; to be called again where this was built without values, on the device ``meta``."""
+        self.register_buffer("filters", mel_filters(self.num_mel_bins), persistent=False)
         self.register_buffer("window", torch.hann_window(MEL_WINDOW_SAMPLES), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
