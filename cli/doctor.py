@@ -46,7 +46,10 @@ def doctor(
 
 def _examine_upstream(name: str, checkpoint: str | None, options: str | None, as_json: bool) -> int:
     from robustdistiller.upstream.contract import check_upstream
+    from robustdistiller.upstream.s3prl.entries import entry_of
 
+    if checkpoint is None:
+        name, checkpoint = entry_of(name)
     findings = check_upstream(name, checkpoint, options)
     broken = any(not finding.ok and finding.required for finding in findings)
     if as_json:

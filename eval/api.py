@@ -21,7 +21,7 @@ from robustdistiller.eval import tasks as registry
 from robustdistiller.eval.conditions.sources import Sources
 from robustdistiller.eval.conditions.suite import is_suite
 from robustdistiller.eval.data import look, recipe_of, run
-from robustdistiller.eval.data.plan import MISSING
+from robustdistiller.eval.data.plan import DIFFERS, MISSING
 from robustdistiller.eval.results.files import read_each
 from robustdistiller.eval.results.frame import read_frame
 from robustdistiller.eval.results.identity import cell_id
@@ -32,6 +32,7 @@ from robustdistiller.eval.run.specs import Upstream
 from robustdistiller.eval.sweep import ExecutorConfig, Sweep, SweepConfig, TaskEntry
 from robustdistiller.eval.tasks import Task
 from robustdistiller.eval.tasks.csv_task import DOWNSTREAM as TABLE
+from robustdistiller.eval.tasks.csv_task import csv_task
 from robustdistiller.upstream.device import usable_device
 from robustdistiller.upstream.s3prl.entries import require_entry
 
@@ -147,7 +148,7 @@ def evaluate(
         if isinstance(value, str | Path):  # whose letters would be taken one by one
             raise ValueError(f"{name}: expected a list, found {str(value)!r}; write [{str(value)!r}]")
     suites = [one for one in conditions if is_suite(one)]
-    given = [*tasks, *([] if csv is None else [str(csv)])]
+    given = [*tasks, *([] if csv is None else [csv_task(csv)])]
     chosen = [task if isinstance(task, Task) else registry.get(task) for task in given]
     if not chosen:
         raise ValueError("no task is given; expected tasks=[...] such as KS, or csv=FILE")
@@ -234,6 +235,9 @@ def _found(task: Task, given: Path, root: Path) -> Mapping[str, Any]:
             f"{task.code}: {lacking.what}: expected {lacking.expected}, found {lacking.found}; "
             f"`robustdistiller prepare {task.code} {given}` says what else is missing"
         )
+    for finding in plan.findings:
+        if finding.state == DIFFERS:
+            logger.warning("%s: %s: expected %s, found %s", task.code, finding.what, finding.expected, finding.found)
     run(plan)
     return plan.settings
 

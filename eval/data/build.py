@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from robustdistiller.common.files import write_text
+from robustdistiller.common.locks import sole_user
 from robustdistiller.eval.data.plan import NOTE, Plan, PrepareError, Step
+
+logger = logging.getLogger(__name__)
 
 WORK = ".work"
 _DIGITS = 16  # of the names in it
@@ -22,7 +26,7 @@ T, R = TypeVar("T"), TypeVar("R")
 
 
 def run(plan: Plan, progress: bool = True) -> list[str]:
-    """Make everything that is not there yet.
+    """Make everything that is not there yet; another process that makes something in the same folder is waited for.
 
     Returns:
         Targets that were made now.
@@ -32,13 +36,16 @@ def run(plan: Plan, progress: bool = True) -> list[str]:
     """
     if not plan.ok:
         raise PrepareError(f"{plan.task.code}: something needed is missing, so nothing was made")
-    todo = [step for step in plan.steps if not plan.is_made(step)]
-    for step in todo:
-        _make(plan, step, progress)
-    for own in (plan.out / WORK).glob("[0-9a-f]" * _DIGITS):  # of this run, and begun by others
-        shutil.rmtree(own, ignore_errors=True)
-    with contextlib.suppress(OSError):  # what is not this command's stays
-        (plan.out / WORK).rmdir()
+    if all(plan.is_made(step) for step in plan.steps) and not (plan.out / WORK).exists():
+        return []
+    with sole_user(plan.out, logger.warning, wait=True):
+        todo = [step for step in plan.steps if not plan.is_made(step)]
+        for step in todo:
+            _make(plan, step, progress)
+        for own in (plan.out / WORK).glob("[0-9a-f]" * _DIGITS):  # of this run, and begun by others
+            shutil.rmtree(own, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what is not this command's stays
+            (plan.out / WORK).rmdir()
     return [step.target for step in todo]
 
 

@@ -51,8 +51,9 @@ class Estimate:
     def interval(self) -> tuple[float, float] | None:
         """95 % confidence interval, of rates on the logit or log scale; None where nothing is known of the spread.
 
-        That is without results of single items, and where a number is the same for all items and seeds. Where that is
-        0 or 100 %, the interval is that of as many right or wrong answers (Clopper and Pearson 1934).
+        That is without results of single items, and where a number is the same for all items and seeds, as where two
+        systems give the same answers. Where that is 0 or 100 %, the interval is that of as many right or wrong answers
+        (Clopper and Pearson 1934).
         """
         if self.standard_error is None or self._has_no_spread:
             return None
@@ -83,12 +84,12 @@ class Estimate:
 
     @property
     def _has_no_spread(self) -> bool:
-        """Whether it is the same everywhere, so that no chance can be told from it; but for 0, 100 % and no difference.
+        """Whether it is the same everywhere, so that no chance can be told from it; but for 0 and 100 %.
 
         There are no bounds of an error rate of 0: nobody knows how many errors an utterance can have.
         """
         if self.standard_error != 0 or self.limit is None:
-            return self.standard_error == 0 and self.value != 0
+            return self.standard_error == 0
         within = min(self.value, self.limit - self.value) > _ROUNDING * self.limit
         return within or np.isinf(self.limit)
 

@@ -86,7 +86,7 @@ def read_frame(folders: Iterable[Path | str]) -> pd.DataFrame:
     shared = ["label", "parameters", "macs"]
     frame[shared] = frame.groupby("system")[shared].transform("last")
     renamed, label = _renamed(folders), frame.label
-    for name in (frame.system, frame.weights.str[:_DIGITS], frame.weights, frame.label):  # the last goes first
+    for name in (frame.label, frame.system, frame.weights.str[:_DIGITS], frame.weights):  # the last goes first
         label = label.where(~name.isin(renamed), name.map(renamed))
     frame = frame.assign(label=label, superseded=~frame.path.isin(_that_count(frame)))
     return _typed(pd.concat([frame.sort_values("path", kind="stable"), pd.DataFrame(broken)], ignore_index=True))

@@ -105,7 +105,10 @@ def outcomes_of(task: Task, kept: Mapping[str, Any], names: Sequence[str] = ()) 
         NoOutcomes: the expert keeps nothing of single items (verification and query by example score pairs).
     """
     names = kept.get("filename") or kept.get("filenames") or names
-    ids = ["/".join(str(name).replace("\\", "/").split("/")[-3:]) for name in names]  # wherever the corpus lies
+    whole = [str(name).replace("\\", "/") for name in names]
+    ids = ["/".join(name.split("/")[-3:]) for name in whole]  # wherever the corpus lies
+    if len(set(ids)) < len(set(whole)):
+        ids = whole
     found = {
         name: ItemScores(np.asarray(above), np.asarray(below), scale)
         for name, (above, below, scale) in task.item_results(kept).items()

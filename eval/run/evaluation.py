@@ -174,7 +174,10 @@ class _Run:
             self._save_manifest(view, complete=outcome["status"] == "ok")
         if isinstance(self.items, Outcomes) and official is not None and official.items is not None:
             above, below = (np.asarray(one) for one in official.items)
-            self.items = self.items.with_metric(official.metric, official.ids, ItemScores(above, below))
+            try:
+                self.items = self.items.with_metric(official.metric, official.ids, ItemScores(above, below))
+            except NoOutcomes as error:
+                self.items = str(error)
         return self._write(**outcome)
 
     def _view(self, loader: Any) -> ConditionLoader:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from robustdistiller.eval.run.errors import RunError
 from robustdistiller.eval.run.head_note import NOTE, OLD_NOTES, HeadNote
@@ -106,12 +107,17 @@ def head_tensors(states: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": one for part in _WEIGHTS for name, one in states.get(part, {}).items()}
 
 
-def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values."""
+def tensors_digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and values of a state dict; quantised modules have more than tensors in it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(state.items()):
+        for leaf in tree_leaves(value):
+            if not isinstance(leaf, torch.Tensor):
+                digest.update(f"{name} {leaf!r}".encode())
+                continue
+            digest.update(f"{name} {tuple(leaf.shape)} {leaf.dtype}".encode())
+            plain = (leaf.dequantize() if leaf.is_quantized else leaf).detach().cpu().contiguous()
+            digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

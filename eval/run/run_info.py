@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -29,13 +30,12 @@ def identify_weights(upstream: nn.Module, checkpoint: str | Path | None) -> tupl
 
     Returns:
         ``(sha256, "file")`` for a checkpoint on this machine; ``(sha256, "tensors")`` of names, shapes and values for
-        upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters.
+        upstreams that fetch their own; ``("none", "none")`` for upstreams without parameters and buffers.
     """
     if checkpoint and (Path(checkpoint).is_file() or (Path(checkpoint) / "config.json").is_file()):
         return checkpoint_digest(checkpoint), "file"
-    if next(upstream.parameters(), None) is None:
-        return NO_CHECKPOINT, "none"
-    return tensors_digest(upstream.state_dict()), "tensors"
+    state = upstream.state_dict()
+    return (tensors_digest(state), "tensors") if state else (NO_CHECKPOINT, "none")
 
 
 def parameters_of(upstream: nn.Module) -> int:
@@ -44,17 +44,37 @@ def parameters_of(upstream: nn.Module) -> int:
 
 
 def upstream_code(upstream: nn.Module) -> str:
-    """Digest of the source files that define an upstream's modules, see `source_files` and `code_digest`."""
-    return code_digest(source_files(upstream))
+    """Digest of the source files that define an upstream's modules, see `source_files` and `code_digest`.
+
+    Of what is typed into a notebook or a prompt there is no file: what it was compiled to is counted.
+    """
+    files, functions = code_digest(source_files(upstream)), _functions(upstream)
+    typed = sorted(_compiled(one) for one in functions if not Path(one.co_filename).is_file())
+    return hashlib.sha256("".join([files, *typed]).encode()).hexdigest() if typed else files
 
 
 def source_files(upstream: nn.Module) -> list[str]:
     """The source files that define an upstream's modules, those of torch, s3prl and this project left out."""
+    files = {function.co_filename for function in _functions(upstream)}
+    return sorted(file for file in files if Path(file).is_file())
+
+
+def _functions(upstream: nn.Module) -> list[CodeType]:
     classes = {base for module in upstream.modules() for base in type(module).__mro__}
     others = [one for one in classes if one.__module__.partition(".")[0] not in _VERSIONED]
-    functions = [value for one in others for value in vars(one).values() if hasattr(value, "__code__")]
-    files = {function.__code__.co_filename for function in functions}
-    return sorted(file for file in files if Path(file).is_file())
+    return [value.__code__ for one in others for value in vars(one).values() if hasattr(value, "__code__")]
+
+
+def _compiled(code: CodeType) -> str:
+    """Digest of a function, whatever its file is called and wherever it stands."""
+    constants = [
+        _compiled(one)
+        if isinstance(one, CodeType)
+        else repr(sorted(one, key=repr) if isinstance(one, frozenset) else one)
+        for one in code.co_consts
+    ]
+    parts = [code.co_name, code.co_code.hex(), *code.co_names, *code.co_varnames, *constants]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def code_digest(files: Iterable[str]) -> str:

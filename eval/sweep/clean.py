@@ -11,6 +11,7 @@ from robustdistiller.eval.sweep.choice import CHOICE_FILE, read_chosen, read_tri
 from robustdistiller.eval.sweep.config import SweepError
 from robustdistiller.eval.sweep.engine import LOG_FILE, OUTCOME_FILE, WORK_FILE
 from robustdistiller.eval.sweep.engines import folder_lock
+from robustdistiller.eval.sweep.slurm import QUEUED_FILE
 
 #: What can be deleted, and what it is.
 KINDS = {
@@ -62,8 +63,9 @@ def _find(kind: str, root: Path) -> list[Path]:
         return [one for one in [root / "features"] if _is_own_folder(one)]
     if kind == "logs":
         names = (LOG_FILE, f"{Path(LOG_FILE).stem}.previous.txt", WORK_FILE)
-        files = [path for name in names for path in sorted((root / "jobs").rglob(name))]
-        return [*files, *(one for one in [root / "jobs" / "slurm"] if _is_own_folder(one))]
+        queued = {note.parent for note in (root / "jobs").rglob(QUEUED_FILE)}  # SLURM has them, whoever asked has gone
+        files = [path for name in names for path in sorted((root / "jobs").rglob(name)) if path.parent not in queued]
+        return [*files, *(one for one in [root / "jobs" / "slurm"] if _is_own_folder(one) and not queued)]
     found = []
     for folder in [path.parent for path in sorted((root / "heads").glob(f"*/*/{CHOICE_FILE}"))]:
         head = read_chosen(folder)

@@ -159,13 +159,13 @@ class SweepConfig:
             except ValueError as error:
                 raise SweepError(f"conditions: {error}") from error
         self.upstreams = [dataclasses.replace(one, label=one.label or _default_label(one)) for one in self.upstreams]
-        for what, names in (
-            ("upstreams share the label", [upstream.label for upstream in self.upstreams]),
-            ("tasks share the name", [entry.name for entry in self.tasks]),
+        for what, advice, names in (
+            ("upstreams share the label", "give each its own", [upstream.label for upstream in self.upstreams]),
+            ("tasks share the name", "give each its own, a table by its file's name", [one.name for one in self.tasks]),
         ):
             double = sorted({name for name in names if names.count(name) > 1})
             if double:
-                raise SweepError(f"two {what} {double[0]!r}; give each its own")
+                raise SweepError(f"two {what} {double[0]!r}; {advice}")
         labels = [upstream.label for upstream in self.upstreams]
         for label in self.upstream_seeds:
             if label not in labels:

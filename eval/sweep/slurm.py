@@ -20,7 +20,8 @@ from robustdistiller.eval.sweep.engine import OUTCOME_FILE, Job, Outcome
 from robustdistiller.eval.sweep.pool import lost
 from robustdistiller.eval.sweep.worker import SlurmTask
 
-_NOTE = "slurm.json"
+#: In the folder of a job that SLURM has.
+QUEUED_FILE = "slurm.json"
 # What sbatch says where a user may have no more jobs in the queue for now, or no array of that size.
 _LIMIT = re.compile(
     r"MaxSubmit|SubmitJobs?Limit|submit limit|MaxJobs|Invalid job array spec|temporarily", re.IGNORECASE
@@ -143,7 +144,7 @@ class Slurm:
                     submitted, count = [], count // 2
             self._refused_s = None if count == len(jobs) else time.monotonic()
             for job, one in zip(jobs, submitted):
-                write_text(job.folder / _NOTE, json.dumps({"job_id": one.job_id}))
+                write_text(job.folder / QUEUED_FILE, json.dumps({"job_id": one.job_id}))
                 self._follow(job, one.job_id)
         return count
 
@@ -167,7 +168,7 @@ class Slurm:
                 self._gone_s.pop(folder, None)
             if outcome is not None:
                 del self._running[folder]
-                (folder / _NOTE).unlink(missing_ok=True)
+                (folder / QUEUED_FILE).unlink(missing_ok=True)
                 self._refused_s = None
                 ended.append((job, outcome))
         return ended
@@ -201,7 +202,7 @@ class Slurm:
 def _note(job: Job) -> str | None:
     """The number under which a job was submitted; None when it was not, or has ended."""
     try:
-        return json.loads((job.folder / _NOTE).read_text(encoding="utf-8"))["job_id"]
+        return json.loads((job.folder / QUEUED_FILE).read_text(encoding="utf-8"))["job_id"]
     except FileNotFoundError:
         return None
 

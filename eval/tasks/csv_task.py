@@ -50,16 +50,18 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
         ValueError: a column, a label or a split is missing, or one makes no sense; the line is named.
     """
     path = Path(path).expanduser().resolve()
+    code = name or path.stem
+    _refuse_known(code, path)
     items, drawn = read_items(path, split_seed)
     digest = digest_of(items)
     counts = {split: sum(item.split == split for item in items) for split in SPLITS}
-    speakers = {last_parts(item.name): item.speaker for item in items if item.speaker}
+    speakers = {name: item.speaker for item in items if item.speaker for name in (last_parts(item.name), item.name)}
     how = f", {'speakers' if speakers else 'items of each label'} drawn with seed {split_seed}" if drawn else ""
     # s3prl makes a loader for every epoch, and starting its processes takes longer than the epoch of a small table.
     workers = 4 if counts["train"] > 5000 else 0
     data = {"csv": str(path), "split_seed": split_seed, "digest": digest, "num_workers": workers}
     return Task(
-        code=name or path.stem,
+        code=code,
         title=f"{len({item.label for item in items})} labels of {path.name}",
         downstream=DOWNSTREAM,
         metrics=(Metric("accuracy", "acc", higher_is_better=True, short="acc"),),
@@ -75,12 +77,21 @@ def csv_task(path: str | Path, name: str = "", *, split_seed: int = 0) -> Task:
     )
 
 
+def _refuse_known(code: str, path: Path) -> None:
+    """Refuse the code of a task that is no table: its number would stand in that task's column."""
+    from robustdistiller.eval.tasks.registry import TASKS  # which imports this file
+
+    for task in TASKS.values():
+        if task.code.lower() == code.lower() and task.downstream != DOWNSTREAM:
+            raise ValueError(f"{path} would be called {code}, as the task {task.code} ({task.title}); rename the file")
+
+
 def _recordings(path: Path) -> list[Path]:
     return sorted(item.path for item in read_items(path)[0])
 
 
 def _speaker_in(speakers: Mapping[str, str], item: str) -> str:
-    return speakers.get(last_parts(item), "")
+    return speakers.get(item) or speakers.get(last_parts(item), "")
 
 
 def task_of_config(config: Mapping[str, Any]) -> Task | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from robustdistiller.common.errors import RunFailed
 from robustdistiller.eval.api import Results
 from robustdistiller.eval.results.files import read_record, write_record
 from robustdistiller.eval.run.quick import Quick
+from robustdistiller.eval.tasks import Metric, OfficialScore, csv_task
 from tests.records import example_record
 
 STEPS = {"runner.total_steps": 4, "runner.eval_step": 2, "runner.save_step": 2, "runner.log_step": 2}
@@ -54,12 +56,13 @@ def model(bridge) -> Frames:
     return Frames()
 
 
-def test_a_folder_of_data_may_begin_at_home(model, toy_corpora, tmp_path, monkeypatch):
+def test_a_folder_of_data_may_begin_at_home(model, toy_corpora, tmp_path, monkeypatch, caplog):
     toy_corpora.build("KS", tmp_path / "home" / "speech")
     (tmp_path / "home" / "speech" / "test").rename(tmp_path / "home" / "speech" / "speech_commands_test_set_v0.01")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     data = {"KS": "~/speech"}
     assert robustdistiller.evaluate(model, ["KS"], data=data, out=tmp_path / "out", policy="show").records == []
+    assert "KS: " in caplog.text and "expected" in caplog.text, "a corpus that is not whole is told"
 
 
 def test_a_module_in_memory_is_scored_and_left_as_it_was(model, data, tmp_path):
@@ -142,22 +145,47 @@ def test_the_learning_rate_is_chosen_on_the_development_set(model, data, tmp_pat
         assert record.selection["dev_score"] == max(one["dev_score"] for one in tried)
 
 
-def test_a_table_of_labels_is_a_task(model, toy_corpora, tmp_path):
-    lines = ["path,label,split"]
+def pitches(toy_corpora, folder, name, **changes):
+    """A table of two labels whose recordings are all called alike, in folders of their own."""
+    tab = "\t" if name.endswith(".tsv") else ","
+    lines = [tab.join(("path", "label", "split"))]
     for split, count in (("train", 6), ("dev", 2), ("test", 4)):
         for index in range(count):
-            toy_corpora.write(tmp_path / "audio" / f"{split}{index}.wav", pitch_hz=(100, 900)[index % 2])
-            lines.append(f"audio/{split}{index}.wav,{'low' if index % 2 else 'high'},{split}")
-    table = toy_corpora.text(tmp_path / "pitch.csv", *lines)
+            path = f"audio/{split}{index}/room/near/a.wav"
+            toy_corpora.write(folder / path, pitch_hz=(100, 900)[index % 2])
+            lines.append(tab.join((path, "low" if index % 2 else "high", split)))
+    return toy_corpora.text(folder / name, *lines)
+
+
+def test_a_number_of_ones_own_stands_without_its_items(model, toy_corpora, tmp_path):
+    def score(expert, split, recordings):
+        return OfficialScore("mine", 42.0, "", None, ("a", "b"), ([1, 1], [1, 1]))
+
+    task = csv_task(pitches(toy_corpora, tmp_path, "pitch.csv"))
+    task = dataclasses.replace(task, code="OWN", metrics=(Metric("mine", None, True), *task.metrics), score=score)
+    [record] = robustdistiller.evaluate(model, [task], out=tmp_path / "out", overrides={"OWN": STEPS}).records
+    assert (record.status, record.main_metric.value, record.outcomes) == ("ok", 42.0, None)
+
+
+def test_a_table_is_not_called_like_a_task_of_the_benchmark(model, toy_corpora, tmp_path):
+    table = pitches(toy_corpora, tmp_path, "ks.csv")
+    with pytest.raises(ValueError, match=r"would be called ks, as the task KS \(keyword spotting.*rename the file"):
+        robustdistiller.evaluate(model, csv=table, out=tmp_path / "out")
+
+
+def test_a_table_of_labels_is_a_task(model, toy_corpora, tmp_path):
+    table = pitches(toy_corpora, tmp_path, "pitch.tsv")
     conditions = ["clean", "noise:snr_db=-30,noise=white"]
     out = tmp_path / "out"
     results = robustdistiller.evaluate(model, conditions=conditions, csv=table, out=out, overrides={"pitch": STEPS})
     assert [(one.task, one.condition, one.items_scored, one.status) for one in results.records] == [
         ("pitch", condition, 4, "ok") for condition in conditions
     ]
+    assert all(one.outcomes for one in results.records), "names that end alike are told apart"
     again = robustdistiller.evaluate(model, conditions=conditions, csv=table, out=out, overrides={"pitch": STEPS})
     assert again.records == results.records
-    table.write_text(table.read_text().replace("train0.wav,high", "train0.wav,low"))  # other labels: another task
+    other = table.read_text().replace("train0/room/near/a.wav\thigh", "train0/room/near/a.wav\tlow")
+    table.write_text(other)  # other labels: another task
     relabelled = robustdistiller.evaluate(model, csv=table, out=out, overrides={"pitch": STEPS})
     assert relabelled.records[0].head_digest != results.records[0].head_digest
 

@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +92,7 @@ def test_separation_lists_are_read_by_s3prl(look_at, tmp_path):
 
     plan = look_at("SS", librimix=libri2mix(tmp_path))
     made(plan)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dev_1000", "prepared.json", "test", "train"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".lock", "dev_1000", "prepared.json", "test", "train"]
     data = SeparationDataset(plan.settings["config.downstream_expert.loaderrc.train_dir"])
     assert data.recolist == ["103-1240-0000_1034-121119-0001", "103-1240-0002_1040-133433-0003"]
     first = data.reco2path[data.recolist[0]]
@@ -255,6 +257,23 @@ def test_nothing_is_made_while_something_is_missing(toy_corpora, look_at, tmp_pa
     with pytest.raises(PrepareError, match="something needed is missing, so nothing was made"):
         made(look_at("ASR", tmp_path / "data"))
     assert not (tmp_path / "out").exists()
+
+
+def test_two_that_prepare_one_folder_do_it_one_after_the_other(toy_corpora, look_at, tmp_path, monkeypatch):
+    toy_corpora.build("ASR", tmp_path / "data")
+    plans, make, inside = [look_at("ASR", tmp_path / "data") for _ in range(2)], build._make, []
+
+    def slowly(*arguments):
+        inside.append(len(inside))
+        time.sleep(0.05)
+        make(*arguments)
+        inside.pop()
+        assert inside == []
+
+    monkeypatch.setattr(build, "_make", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(made, plans)
+    assert sorted([*first, *second]) == sorted(step.target for step in plans[0].steps) and [] in (first, second)
 
 
 def test_a_table_is_whole_or_not_there(toy_corpora, look_at, tmp_path, monkeypatch):

@@ -97,6 +97,8 @@ def test_a_label_is_the_systems_and_not_the_records(tmp_path):
     digest = frame.system[frame.label == "mel"].iloc[0]
     (tmp_path / "labels.yaml").write_text(f"new name: my system\n{digest}: filters\n")
     assert set(read_frame([tmp_path]).label) == {"my system", "filters"}
+    (tmp_path / "labels.yaml").write_text(f"mel: any\n{digest}: filters\n")
+    assert set(read_frame([tmp_path]).label) == {"new name", "filters"}, "a digest says more than a label"
     (tmp_path / "labels.yaml").write_text("- a list")
     with pytest.raises(RecordError, match=r"labels.yaml must give names for names \(old: new\), found list"):
         read_frame([tmp_path])

@@ -128,3 +128,16 @@ def test_a_kind_that_is_named_twice_is_deleted_once(swept):
     assert len(found) == 4 and not any(one.path.exists() for one in found)
     done = CliRunner().invoke(app, ["clean", str(swept), *["--what", "features"] * 2, "--delete"])
     assert done.exit_code == 0 and done.output.count("features kept") == 1
+
+
+def test_what_slurm_has_in_its_queue_stays(swept):
+    work = sorted(swept.glob("jobs/**/work.pkl"))
+    assert len(work) > 1
+    (swept / "jobs" / "slurm").mkdir()
+    note = work[0].with_name("slurm.json")
+    note.write_text("{}")
+    clean(swept, ["logs"])
+    assert [path for path in work if path.exists()] == work[:1] and (swept / "jobs" / "slurm").exists()
+    note.unlink()
+    clean(swept, ["logs"])
+    assert not work[0].exists() and not (swept / "jobs" / "slurm").exists()

@@ -19,7 +19,7 @@ from robustdistiller.eval.run.cache.plan import CachePlan
 from robustdistiller.eval.run.cache.pooling import reads_means_only
 from robustdistiller.eval.run.head_checkpoint import read_checkpoint
 from robustdistiller.eval.run.launcher import main
-from robustdistiller.eval.run.run_info import upstream_code
+from robustdistiller.eval.run.run_info import identify_weights, upstream_code
 
 pytestmark = pytest.mark.usefixtures("bridge")
 
@@ -234,6 +234,47 @@ def test_the_source_file_of_a_users_upstream_counts(tmp_path) -> None:
     assert len(first) == 64 and first == upstream_code(load("return {}"))
     assert first != upstream_code(load("return {'hidden_states': []}"))
     assert upstream_code(nn.Linear(2, 2)) == ""
+
+
+def test_what_is_typed_into_a_notebook_counts() -> None:
+    def typed(body: str, cell: int = 1):
+        code = f"import torch\nclass Own(torch.nn.Module):\n    def forward(self, wavs):\n        {body}\n"
+        names = {"__name__": "__main__"}
+        exec(compile(code, f"/tmp/ipykernel_{cell}/{cell}.py", "exec"), names)
+        return names["Own"]()
+
+    first = upstream_code(typed("return [wavs, 'a' in {'a', 'b', 'c'}, lambda: 1]"))
+    assert len(first) == 64 and first == upstream_code(
+        typed("return [wavs, 'a' in {'c', 'b', 'a'}, lambda: 1]", cell=2)
+    )
+    for other in ("return [wavs, 'a' in {'a', 'b'}, lambda: 1]", "return [wavs, 'a' in {'a', 'b', 'c'}, lambda: 2]"):
+        assert upstream_code(typed(other)) != first
+
+
+@pytest.mark.parametrize("kind", ["buffers", "int8", "further state"])
+def test_weights_of_any_kind_tell_systems_apart(kind) -> None:
+    class Stated(nn.Module):
+        def __init__(self, number: float) -> None:
+            super().__init__()
+            self.number = number
+
+        def get_extra_state(self) -> dict[str, float]:
+            return {"number": self.number}
+
+    def model(number: float) -> nn.Module:
+        if kind == "further state":
+            return Stated(number)
+        linear = nn.Linear(4, 4, bias=False)
+        nn.init.constant_(linear.weight, number)
+        if kind == "int8":
+            return torch.ao.quantization.quantize_dynamic(nn.Sequential(linear), {nn.Linear})
+        module = nn.Module()
+        module.register_buffer("weight", linear.weight.detach())
+        return module
+
+    (one, how), (same, _), (other, _) = (identify_weights(model(number), None) for number in (0.5, 0.5, 0.7))
+    assert one == same != other and how == "tensors"
+    assert identify_weights(nn.ReLU(), None) == ("none", "none")
 
 
 def test_features_of_half_precision_are_not_given_to_full_precision(tmp_path) -> None:
