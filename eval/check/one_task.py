@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from robustdistiller.eval import tasks
 from robustdistiller.eval.check import toy_corpora
@@ -75,11 +76,8 @@ class Trial:
             sys.argv = ["run_downstream.py", *arguments, "--device", self.device]
             run_downstream.main()
 
-        SummaryWriter.add_scalar = keep
-        try:
+        with mock.patch.object(SummaryWriter, "add_scalar", keep):
             head = self._train_and_evaluate(run, self.folder / "stock", self.task.downstream)
-        finally:
-            SummaryWriter.add_scalar = write
         scored = any(metric.key for metric in self.task.metrics)
         return Run(self.task.scores(scalars, self.split) if scored else {}, head, self._output("stock"))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -41,12 +42,8 @@ class TrialSides(Dataset):
 @contextmanager
 def sides_apart(expert: Any, loader: DataLoader) -> Iterator[DataLoader]:
     """Within the block, a loader with the sides of the trials apart, and the expert's list of trials to fit."""
-    dataset = expert.test_dataset
-    sides, trials = TrialSides(dataset), dataset.pair_table
-    dataset.pair_table = sides.pair_table
-    try:
+    sides = TrialSides(expert.test_dataset)
+    with mock.patch.object(expert.test_dataset, "pair_table", sides.pair_table):
         yield DataLoader(
             sides, batch_size=loader.batch_size, num_workers=loader.num_workers, collate_fn=sides.collate_fn
         )
-    finally:
-        dataset.pair_table = trials

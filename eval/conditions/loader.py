@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import librosa
 import numpy as np
@@ -108,14 +109,11 @@ class CorruptingCollate:
 @contextmanager
 def corrupted_batches(loader: DataLoader, corrupt: UtteranceCorruptor | None, task: Task) -> Iterator[None]:
     """Within the block, the batches of s3prl's loader are those of a `CorruptingCollate`."""
-    stock = loader.collate_fn
-    loader.collate_fn = CorruptingCollate(stock, corrupt, task, loader.dataset)
+    collate = CorruptingCollate(loader.collate_fn, corrupt, task, loader.dataset)
     whole = corrupt is not None and task.corruption == "recordings"
-    try:
-        with recordings_corrupted(loader.dataset, corrupt) if whole else nullcontext():
-            yield
-    finally:
-        loader.collate_fn = stock
+    recordings = recordings_corrupted(loader.dataset, corrupt) if whole else nullcontext()
+    with mock.patch.object(loader, "collate_fn", collate), recordings:
+        yield
 
 
 class LoaderView:

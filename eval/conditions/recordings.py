@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -41,8 +42,6 @@ class CorruptedRecordings:
 def recordings_corrupted(dataset: Any, corrupt: Callable[[np.ndarray, str], np.ndarray]) -> Iterator[None]:
     """Within the block, a ``DiarizationDataset`` of s3prl gives parts of recordings that `corrupt` was called with."""
     part_samples = dataset.chunk_size * dataset.subsampling * dataset.frame_shift
-    dataset.data.load_wav = CorruptedRecordings(dataset.data.load_wav, corrupt, part_samples)
-    try:
+    corrupted = CorruptedRecordings(dataset.data.load_wav, corrupt, part_samples)
+    with mock.patch.object(dataset.data, "load_wav", corrupted):
         yield
-    finally:
-        del dataset.data.load_wav

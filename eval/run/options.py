@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from robustdistiller.acoustics import EFFECTS
 from robustdistiller.eval.results.files import POLICIES, read_policy
@@ -179,16 +180,13 @@ def _s3prl_parser() -> argparse.ArgumentParser:
         def parse_args(self, *_: Any, **__: Any) -> argparse.Namespace:
             raise Made(self)
 
-    stock = run_downstream.argparse
-    run_downstream.argparse = SimpleNamespace(ArgumentParser=Parser)
     try:
-        run_downstream.get_downstream_args()
+        with mock.patch.object(run_downstream, "argparse", SimpleNamespace(ArgumentParser=Parser)):
+            run_downstream.get_downstream_args()
     except Made as made:
         parser = made.args[0]
         parser.parse_args = partial(argparse.ArgumentParser.parse_args, parser)
         return parser
-    finally:
-        run_downstream.argparse = stock
     raise RuntimeError("s3prl's get_downstream_args no longer makes a parser")
 
 

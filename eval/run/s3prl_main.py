@@ -7,9 +7,10 @@ import copy
 import importlib
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -65,13 +66,13 @@ def run_s3prl(
     device = torch.device(args.device)
     _place_modules(f"s3prl.downstream.{args.downstream}", device)
     # s3prl asks PyTorch for a GPU without looking at its device.
-    no_gpu = {"is_available": lambda: False} if device.type == "cpu" else {}
+    gpus = mock.patch("torch.cuda.is_available", lambda: False) if device.type == "cpu" else contextlib.nullcontext()
     current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()  # where `.cuda()` leads
     replaced = {"get_downstream_args": arguments, "hack_isinstance": lambda: None, "Runner": runner}
     threads_before = torch.get_num_threads()
     torch.set_num_threads(spec.threads or threads_before)
     try:
-        with current, _replaced(torch.cuda, **no_gpu), _replaced(run_downstream, **replaced):
+        with current, gpus, mock.patch.multiple(run_downstream, **replaced):
             run_downstream.main()
     finally:
         torch.set_num_threads(threads_before)
@@ -83,16 +84,3 @@ def _place_modules(package: str, device: torch.device) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(f"{package}.") and isinstance(getattr(module, "device", None), torch.device):
             module.device = device
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, **names: Any) -> Iterator[None]:
-    """Names of a module replaced within a ``with`` block."""
-    before = {name: getattr(module, name) for name in names}
-    try:
-        for name, value in names.items():
-            setattr(module, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)

@@ -172,14 +172,13 @@ class HeadRunner:
         loaders = self.training.wrap(loaders, split) if self.training else loaders
         loaders = self.exact.in_place(loaders, split)
         self._open_cache()
-        expert.get_dataloader = announcing(loaders, self.cached) if self.cached else loaders
+        loaders = announcing(loaders, self.cached) if self.cached else loaders
         if self.note is not None:
             self._begin_note()
         try:
-            with no_batch_left_out(), whole_checkpoints():
+            with no_batch_left_out(), whole_checkpoints(), mock.patch.object(expert, "get_dataloader", loaders):
                 super().train()
         finally:
-            expert.get_dataloader = stock
             self._say_what_was_cached()
 
     def _begin_note(self) -> None:
@@ -211,14 +210,12 @@ class HeadRunner:
         scores = ScoreLogger(writer)
         expert = self.downstream.model
         stock = expert.get_dataloader
-        expert.get_dataloader = lambda *args, **options: self.ahead(stock(*args, **options))
-        try:
-            with ExitStack() as stack:
-                for name, value in self.task.chosen_with.items() if self.task else ():
-                    stack.enter_context(mock.patch.object(getattr(expert, "module", expert), name, value))
-                saved = super().evaluate(split, scores, global_step)
-        finally:
-            expert.get_dataloader = stock
+        with ExitStack() as stack:
+            ahead = mock.patch.object(expert, "get_dataloader", lambda *some, **more: self.ahead(stock(*some, **more)))
+            stack.enter_context(ahead)
+            for name, value in self.task.chosen_with.items() if self.task else ():
+                stack.enter_context(mock.patch.object(getattr(expert, "module", expert), name, value))
+            saved = super().evaluate(split, scores, global_step)
         if self.note is not None:
             self.note.dev_scores.append(
                 {"split": split, "step": global_step, "scalars": scores.scalars, "saved": list(saved)}
