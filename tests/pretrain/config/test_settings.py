@@ -84,7 +84,7 @@ def test_bad_override_is_refused_by_name(override: str, message: str) -> None:
         ("fast50", ["stages.warm.pruning={}"], "stages.warm: student.trains=.* pruning is about them"),
         (
             "small",
-            ["stages.warm.objectives.enhancement=1", "stages.warm.objectives.anchor=1"],
+            ["stages.warm.objectives.enhancement={weight: 1, input: last_hidden}", "stages.warm.objectives.anchor=1"],
             "objectives.anchor is about them; give objectives.anchor=0 objectives.enhancement=0 there",
         ),
         ("small", ["student.trains=front_endd"], "student.trains"),
