@@ -67,13 +67,12 @@ def _functions(upstream: nn.Module) -> list[CodeType]:
 
 def _compiled(code: CodeType) -> str:
     """Digest of a function, whatever its file is called and wherever it stands."""
-    constants = [
-        _compiled(one)
-        if isinstance(one, CodeType)
-        else repr(sorted(one, key=repr) if isinstance(one, frozenset) else one)
-        for one in code.co_consts
-    ]
-    parts = [code.co_name, code.co_code.hex(), *code.co_names, *code.co_varnames, *constants]
+    parts = [code.co_name, code.co_code.hex(), *code.co_names, *code.co_varnames]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            parts.append(_compiled(constant))
+        else:  # the order of a set differs from process to process
+            parts.append(repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
